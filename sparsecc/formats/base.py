@@ -1,0 +1,80 @@
+"""What a sparse format is: which masks it holds, how it makes one from scores, how it stores the weights.
+
+A format works on a weight matrix W of shape [rows, cols] = [out, in] and knows no graph. A mask is called `keep`: bool,
+same shape, true where the weight stays. `sparsity` is the fraction of zeros. Packed weights are plain dense tensors, so
+that torch.export, ONNX and safetensors can hold them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sparsecc.errors import Refused
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Format(ABC):
+    """One member of the family. Fields are the format's parameters (r and c, or n and m); instances are hashable."""
+
+    @property
+    @abstractmethod
+    def pattern(self) -> str:
+        """How a recipe writes it: `unstructured`, `4x1`, `2:4`."""
+
+    @property
+    def key(self) -> str:
+        """Unique and parseable: `csr`, `block:4x1`, `nm:2:4`. `formats.from_key` reads it back."""
+        name = type(self).__module__.rsplit(".", 1)[-1]
+        return name if self.pattern == "unstructured" else f"{name}:{self.pattern}"
+
+    @abstractmethod
+    def check(self, rows: int, cols: int) -> Refused | None:
+        """Refused when a matrix of this shape cannot be stored (not divisible, too large for the index type)."""
+
+    @abstractmethod
+    def project(self, score: Tensor, sparsity: float) -> Tensor:
+        """The mask of this format that keeps the highest scores.
+
+        score: float[rows, cols], higher is more worth keeping.  sparsity: fraction of zeros, in [0, 1).
+        Returns keep: bool[rows, cols]. Counts are exact: round(sparsity * units) units are dropped (a unit is a weight
+        or a block); ties go to the lower index, which is kept. N:M ignores `sparsity` unless it equals 1 - n/m.
+        """
+
+    @abstractmethod
+    def holds(self, keep: Tensor) -> Refused | None:
+        """None when the mask fits this format with nothing wasted, otherwise why not (the nearest miss)."""
+
+    @abstractmethod
+    def pack(self, weight: Tensor, keep: Tensor) -> Packed:
+        """Store weight·keep. Requires `check` and `holds` to be None; zeros inside a kept unit are stored."""
+
+    @abstractmethod
+    def unpack(self, packed: Packed) -> Tensor:
+        """The dense matrix [rows, cols], the slow and obvious way; bit-exact inverse of `pack`."""
+
+    @abstractmethod
+    def bytes_packed(self, rows: int, cols: int, kept: int, itemsize: int = 4) -> int:
+        """Size of all tensors of `pack` for `kept` stored weights, in bytes."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A weight matrix in a format: plain dense tensors by name, in the format's fixed order (values first)."""
+
+    format: Format
+    rows: int
+    cols: int
+    tensors: Mapping[str, Tensor]
+
+    def dense(self) -> Tensor:
+        return self.format.unpack(self)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(t.numel() * t.element_size() for t in self.tensors.values())

@@ -1,0 +1,91 @@
+"""The protocol that both hosts keep, so that every pass is written once."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sparsecc.errors import RecipeError
+from sparsecc.graph.sites import Site, WeightSite
+
+if TYPE_CHECKING:
+    import networkx
+    from torch import Tensor
+
+    from sparsecc.ops.base import SiteOp
+
+S = TypeVar("S", bound=Site)
+Targets = tuple[str, ...]
+ALL: Targets = ()
+
+
+def matches(site: Site, targets: Targets) -> bool:
+    """Whether a site is meant: by its name, its kind ("Linear"), or a "re:" pattern that must match its whole name. ALL means every site."""
+    return not targets or any(_matches(site, target) for target in targets)
+
+
+def _matches(site: Site, target: str) -> bool:
+    if not target.startswith("re:"):
+        return target in (site.name, site.kind)
+    try:
+        return re.fullmatch(target[3:], site.name) is not None
+    except re.error as error:
+        raise RecipeError(f"targets: {target!r} is no regular expression: {error}") from None
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A model input or output. A dimension is an int, or a name where it may change from call to call."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str  # numpy's name: float32, int64, bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """outputs: flat, in the model's order.  taps: per site name the tensors that entered it: (x,) for weight sites, (q, k, v) for Attention."""
+
+    outputs: tuple[Tensor, ...]
+    taps: Mapping[str, tuple[Tensor, ...]]
+
+
+class Graph(ABC):
+    """A model that passes can read and rewrite."""
+
+    host: str  # "fx" or "onnx"
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @abstractmethod
+    def sites(self, kind: type[S] = Site, targets: Targets = ALL) -> list[S]:
+        """All sites of a kind (a base class finds its children), in execution order, named uniquely."""
+
+    @abstractmethod
+    def set_weight(self, site: WeightSite, weight: Tensor) -> None:
+        """Store a new dense weight (in the shape of `site.weight`) for a site that is not packed."""
+
+    @abstractmethod
+    def replace(self, site: WeightSite, op: SiteOp) -> None:
+        """Put an operator of the vocabulary in the place of a site. The site's activation stays where it was."""
+
+    @abstractmethod
+    def run(self, inputs: Sequence[Any] | Mapping[str, Any], taps: Sequence[str] = ()) -> Run:
+        """Evaluate in the host itself (torch; onnxruntime). inputs: torch or numpy arrays, by position or by name.
+        Raises InputError for wrong names, shapes, dtypes, and UserError for a tap that names no site."""
+
+    @abstractmethod
+    def site_graph(self) -> networkx.DiGraph:
+        """Nodes: site names. Edge a → b: the output of a reaches b through no other weight or attention site."""
+
+    @abstractmethod
+    def copy(self) -> Graph:
+        """An independent graph; weights are shared until one of them is replaced."""
+
+    @abstractmethod
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the model in the host's own file format, atomically (.pt2 for fx, .onnx for onnx)."""

@@ -1,0 +1,98 @@
+"""The kinds of site: the places in a model that passes work on. Hosts find them, passes never match operators.
+
+Sites are values read off a graph at one moment. After `graph.replace` or `graph.set_weight`, ask the graph again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsecc.formats.base import Packed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """name: the module path in the model ("encoder.layer.0.attention.self.query"), the same on both hosts where the file says it."""
+
+    name: str
+    handle: Any = field(default=None, repr=False, compare=False)  # the host's own reference to the nodes; passes leave it alone
+
+    @property
+    def kind(self) -> str:
+        return type(self).__name__
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightSite(Site):
+    """A site with a weight matrix [rows, cols] = [out, in]: what criteria score and formats pack.
+
+    packed: the weight when it is stored in a sparse format already, else None.
+    weight_name: the tensor's name in the host (parameter or initializer), by which codegen recognizes the layer.
+    """
+
+    rows: int
+    cols: int
+    weight: Tensor = field(repr=False, compare=False)  # in its own shape, dense (unpacked when packed); not to be modified in place
+    bias: Tensor | None = field(default=None, repr=False, compare=False)
+    activation: str | None = None  # relu, gelu, gelu_tanh, silu, hardswish, ...: what alone consumes the output
+    packed: Packed | None = field(default=None, repr=False, compare=False)
+    weight_name: str = ""
+    shared: bool = False  # the same weight tensor serves other sites too (tied): passes refuse to change it
+
+    @property
+    def matrix(self) -> Tensor:
+        """The weight as [rows, cols]."""
+        return self.weight
+
+    def from_matrix(self, matrix: Tensor) -> Tensor:
+        """Inverse of `matrix`: back into the weight's own shape."""
+        return matrix
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(WeightSite):
+    """y[..., out] = x[..., in] Wᵀ + b. weight: [out, in], whatever way round the host stores it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv2d(WeightSite):
+    """weight: [out, in/groups, kh, kw]; its matrix is [out, kh·kw·in/groups] with the input channels innermost,
+    so that N:M and 1×c patterns run along channels of one tap (as in NVIDIA's ASP)."""
+
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, left, bottom, right
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    @property
+    def matrix(self) -> Tensor:
+        return self.weight.permute(0, 2, 3, 1).reshape(self.rows, self.cols)
+
+    def from_matrix(self, matrix: Tensor) -> Tensor:
+        out, channels, kh, kw = self.weight.shape
+        return matrix.reshape(out, kh, kw, channels).permute(0, 3, 1, 2).contiguous()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention(Site):
+    """softmax(scale · q kᵀ + mask) v, q: [batch, heads, tokens, head_dim]."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    scale: float
+    causal: bool = False
+    has_mask: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mlp(Site):
+    """second(activation(first(x))): rows of `first` and columns of `second` are the same neurons."""
+
+    first: Linear
+    second: Linear
+    activation: str

@@ -1,0 +1,63 @@
+"""What a pass is: a frozen dataclass whose fields are its options; find first, then rewrite."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sparsecc.errors import Refused
+from sparsecc.graph.base import Graph
+from sparsecc.graph.sites import Site
+
+
+@dataclass(frozen=True)
+class Match:
+    """A site and what will be done there (pass-specific), or why nothing will."""
+
+    site: Site
+    action: Any | Refused
+
+    @property
+    def refused(self) -> Refused | None:
+        return self.action.at(self.site.name) if isinstance(self.action, Refused) else None
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a pass may need beside the graph. calibration: input tuples or name → array dicts, None when the user gave none."""
+
+    calibration: Sequence[Sequence[Any] | Mapping[str, Any]] | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """graph: the rewritten graph.  modified: whether anything changed.  matches: every site looked at, refusals included."""
+
+    graph: Graph
+    modified: bool
+    matches: tuple[Match, ...]
+
+
+@dataclass(frozen=True)
+class Pass(ABC):
+    """Graph → Graph, without memory. Subclasses add fields; the recipe, defaults and help all come from the fields."""
+
+    @abstractmethod
+    def find(self, graph: Graph, context: Context) -> Iterator[Match]:
+        """Pure: the sites and what would be done to each. `explain` prints this."""
+
+    @abstractmethod
+    def rewrite(self, graph: Graph, match: Match) -> None:
+        """Edit the graph at one match that is not refused."""
+
+    def apply(self, graph: Graph, context: Context = Context()) -> PassResult:
+        """Find on the graph as given, rewrite a copy."""
+        result = graph.copy()
+        matches = tuple(self.find(result, context))
+        taken = [match for match in matches if match.refused is None]
+        for match in taken:
+            self.rewrite(result, match)
+        return PassResult(result, bool(taken), matches)
