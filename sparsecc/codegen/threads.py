@@ -1,0 +1,28 @@
+"""How many threads generated code uses. TVM keeps one thread pool for each thread that calls it."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from sparsecc.codegen import tvm_api
+
+_SHARE_ALL_CORES = -3  # TVM's affinity mode in which no worker is pinned; pinned workers of several callers pile up on the same core
+_current = threading.local()
+
+
+def available() -> int:
+    """CPUs that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def use_threads(count: int) -> None:
+    """Let generated code called from this Python thread use `count` threads (at most the CPUs available).
+
+    Has to come before the first such call: left alone, TVM halves the CPUs for hyper-threading and fixes its pool at that.
+    """
+    if getattr(_current, "count", None) == count:
+        return
+    cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(available())
+    tvm_api.get_global_func("runtime.config_threadpool")(_SHARE_ALL_CORES, count, [str(cpu) for cpu in cpus])
+    _current.count = count

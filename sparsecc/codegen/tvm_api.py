@@ -1,0 +1,44 @@
+"""The one door to TVM: its names move with every release, so that only this file knows where they live.
+
+Names are looked up on first use, and `import sparsecc` loads no TVM. Add a line to `_HOMES` for what you need.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_HOMES = {
+    "VirtualMachine": "tvm.runtime.vm",
+    "cpu": "tvm.runtime",
+    "from_dlpack": "tvm.runtime",
+    "get_global_func": "tvm_ffi",
+    "load_module": "tvm.runtime",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"{name!r} is not listed in {__name__}")
+    with _torch_unseen():
+        importlib.import_module("tvm")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+@contextmanager
+def _torch_unseen() -> Iterator[None]:
+    """Keep tvm_ffi from importing torch merely because it is installed: that takes 2 of 3 seconds of loading an artifact.
+    Torch tensors still pass to TVM afterwards, through their own DLPack exchange."""
+    if "torch" in sys.modules or "tvm_ffi" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]  # Python's way to say: importing this fails
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
