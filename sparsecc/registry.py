@@ -1,4 +1,8 @@
-"""Plug-in families: a folder is a family, a file is a member, the file's name is the member's name."""
+"""Plug-in families: a folder is a family, a file is a member, the file's name is the member's name.
+
+A trailing underscore of a file is no part of the name, so that `global_.py` can be `global`. Files named `base`, files
+starting with an underscore and those that the package lists in `HELPERS` are no members.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +10,39 @@ import difflib
 import importlib
 import pkgutil
 from types import ModuleType
+from typing import TypeVar
 
 from sparsecc.errors import RecipeError
+
+T = TypeVar("T")
 
 
 def members(family: str) -> list[str]:
     """Names of all members of `family` (a package below sparsecc, such as "criteria"), sorted, without importing them."""
-    package = importlib.import_module(f"sparsecc.{family}")
-    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name != "base" and not m.name.startswith("_"))
+    return sorted(name.rstrip("_") for name in _files(family))
 
 
 def load(family: str, name: str) -> ModuleType:
     """The module of one member. Raises RecipeError with the nearest valid name when there is none."""
-    known = members(family)
-    if name not in known:
-        raise RecipeError(f"{family}: no {name!r}{did_you_mean(name, known)}")
-    return importlib.import_module(f"sparsecc.{family}.{name}")
+    files = {file.rstrip("_"): file for file in _files(family)}
+    if name not in files:
+        raise RecipeError(f"{family}: no {name!r}{did_you_mean(name, sorted(files))}")
+    return importlib.import_module(f"sparsecc.{family}.{files[name]}")
+
+
+def load_class(family: str, name: str, base: type[T]) -> type[T]:
+    """The one subclass of `base` that the member's module defines. Raises RecipeError when there is no such member."""
+    module = load(family, name)
+    found = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, base) and v.__module__ == module.__name__]
+    if len(found) != 1:
+        raise TypeError(f"{module.__name__} must define exactly one {base.__name__}, it defines {len(found)}")
+    return found[0]
+
+
+def _files(family: str) -> list[str]:
+    package = importlib.import_module(f"sparsecc.{family}")
+    helpers = ("base", *getattr(package, "HELPERS", ()))
+    return [m.name for m in pkgutil.iter_modules(package.__path__) if m.name not in helpers and not m.name.startswith("_")]
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

@@ -1,0 +1,85 @@
+"""Sparse formats: which masks they hold and how they store a weight matrix. Members: csr, block, nm."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sparsecc import registry
+from sparsecc.errors import RecipeError, Refused
+from sparsecc.formats.base import Format
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DEFAULT_FORMATS = ("nm", "block", "csr")
+
+
+def from_pattern(pattern: str) -> Format:
+    """The format that a recipe means by `unstructured`, `4x1` or `2:4`. Raises RecipeError, with what is wrong, for anything else."""
+    for name in registry.members("formats"):
+        format = registry.load_class("formats", name, Format).parse(pattern)  # type: ignore[type-abstract]
+        if format is not None:
+            return format
+    raise RecipeError(f"pattern {pattern!r} is none of 'unstructured', RxC (as '4x1') and N:M (as '2:4'){_hint(pattern)}")
+
+
+def from_key(key: str) -> Format:
+    """Inverse of `Format.key`. Raises RecipeError for a key that no member writes."""
+    name, _, pattern = key.partition(":")
+    format = registry.load_class("formats", name, Format).parse(pattern or "unstructured")  # type: ignore[type-abstract]
+    if format is None or format.key != key:
+        raise RecipeError(f"format {key!r} is not one that sparsecc writes")
+    return format
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A way to store a mask. stored: weights in the packed values, kept ones and padding. bytes_packed: all its tensors."""
+
+    format: Format
+    stored: int
+    bytes_packed: int
+
+
+def fits(keep: Tensor, formats: Sequence[str] = DEFAULT_FORMATS, itemsize: int = 4) -> list[Fit]:
+    """Every way in which these members can store a mask, fewest bytes first; on a tie the larger unit, then the order of `formats`.
+
+    keep: bool[rows, cols].  itemsize: bytes per weight.
+    """
+    rows, cols = keep.shape
+    found = [
+        Fit(format, stored, format.bytes_packed(rows, cols, stored, itemsize))
+        for name in formats
+        for format, stored in registry.load_class("formats", name, Format).fits(keep)  # type: ignore[type-abstract]
+    ]
+    return sorted(found, key=lambda fit: (fit.bytes_packed, -fit.format.unit_size))
+
+
+def best_fit(keep: Tensor, formats: Sequence[str] = DEFAULT_FORMATS, itemsize: int = 4) -> Format | Refused:
+    """The format that stores a mask in the fewest bytes, or Refused when none takes less than the dense matrix.
+
+    A unit with a zero too many is still stored whole, so that a stray zero weight does not turn 4x1 blocks into csr.
+    """
+    rows, cols = keep.shape
+    zeros = keep.numel() - int(keep.count_nonzero())
+    if not zeros:
+        return Refused("no zeros")
+    sparsity = f"sparsity {zeros / keep.numel():.2f}"
+    found = fits(keep, formats, itemsize)
+    if not found:
+        return Refused(f"{sparsity}: the mask fits none of the formats {', '.join(formats)}")
+    best, bytes_dense = found[0], rows * cols * itemsize
+    if best.bytes_packed >= bytes_dense:
+        return Refused(f"{sparsity}: {best.format.key} would take {best.bytes_packed / bytes_dense:.2f}x the dense bytes")
+    return best.format
+
+
+def _hint(pattern: str) -> str:
+    numbers = re.findall(r"\d+", str(pattern))
+    if len(numbers) != 2:
+        return ""
+    first, second = numbers
+    return f"; did you mean '{first}:{second}' or '{first}x{second}'?"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from sparsecc.errors import Refused
 
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Format(ABC):
-    """One member of the family. Fields are the format's parameters (r and c, or n and m); instances are hashable."""
+    """One member of the family. Fields are the format's parameters (r and c, or n and m); instances are hashable.
+
+    tensor_names: what `pack` stores, in its fixed order, values first.
+    """
+
+    tensor_names: ClassVar[tuple[str, ...]]
 
     @property
     @abstractmethod
@@ -33,6 +38,31 @@ class Format(ABC):
         name = type(self).__module__.rsplit(".", 1)[-1]
         return name if self.pattern == "unstructured" else f"{name}:{self.pattern}"
 
+    @classmethod
+    @abstractmethod
+    def parse(cls, pattern: str) -> Self | None:
+        """What a recipe means by `pattern`; None when it is not this member's way of writing.
+        Raises RecipeError for a pattern that cannot exist (3:2)."""
+
+    @classmethod
+    @abstractmethod
+    def fits(cls, keep: Tensor) -> list[tuple[Self, int]]:
+        """This member's formats that can hold a mask, padding allowed, each with the number of weights it would store."""
+
+    @property
+    def fixed_sparsity(self) -> float | None:
+        """The one sparsity that this format has (N:M), None when any can be asked for."""
+        return None
+
+    @property
+    def unit_size(self) -> int:
+        """Weights in a unit: what is kept or dropped whole."""
+        return 1
+
+    def unit_scores(self, score: Tensor) -> Tensor:
+        """float[rows*cols / unit_size]: the summed score of each unit, in the order of their index."""
+        return score.reshape(-1)
+
     @abstractmethod
     def check(self, rows: int, cols: int) -> Refused | None:
         """Refused when a matrix of this shape cannot be stored (not divisible, too large for the index type)."""
@@ -43,7 +73,7 @@ class Format(ABC):
 
         score: float[rows, cols], higher is more worth keeping.  sparsity: fraction of zeros, in [0, 1).
         Returns keep: bool[rows, cols]. Counts are exact: round(sparsity * units) units are dropped (a unit is a weight
-        or a block); ties go to the lower index, which is kept. N:M ignores `sparsity` unless it equals 1 - n/m.
+        or a block); ties go to the lower index, which is kept. A format with a `fixed_sparsity` ignores `sparsity`.
         """
 
     @abstractmethod
@@ -51,8 +81,12 @@ class Format(ABC):
         """None when the mask fits this format with nothing wasted, otherwise why not (the nearest miss)."""
 
     @abstractmethod
+    def cover(self, keep: Tensor) -> Tensor | Refused:
+        """The smallest mask of this format that contains `keep` (`keep` itself where `holds` is None): what `pack` stores."""
+
+    @abstractmethod
     def pack(self, weight: Tensor, keep: Tensor) -> Packed:
-        """Store weight·keep. Requires `check` and `holds` to be None; zeros inside a kept unit are stored."""
+        """Store weight·keep. Requires that neither `check` nor `cover` refuses; zeros that fill up a unit are stored."""
 
     @abstractmethod
     def unpack(self, packed: Packed) -> Tensor:

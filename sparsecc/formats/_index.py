@@ -1,0 +1,55 @@
+"""What the formats share: choosing the highest scores exactly, and the types of their indices."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsecc.errors import Refused
+
+MAX_STORED = 2**31 - 1  # row_ptr is int32
+
+
+def keep_top(score: Tensor, dropped: int) -> Tensor:
+    """bool[n], false at the `dropped` lowest of score[n]; on equal scores the lower index is kept. NaN counts as lowest."""
+    keep = torch.ones(score.numel(), dtype=torch.bool)
+    if dropped <= 0:
+        return keep
+    if dropped >= score.numel():
+        return ~keep
+    score = score.detach().cpu()
+    score = torch.where(score.isnan(), -torch.inf, score if score.dtype == torch.float64 else score.float())
+    # numpy's introselect: one copy of the scores and no index array; torch.kthvalue makes both and takes 4x as long
+    threshold = np.partition(score.numpy(), dropped - 1)[dropped - 1]
+    keep = score > threshold
+    ties = (score == threshold).nonzero().squeeze(1)
+    keep[ties[: score.numel() - dropped - int(keep.count_nonzero())]] = True
+    return keep
+
+
+def column_dtype(columns: int) -> torch.dtype:
+    """The type of column indices below `columns`."""
+    return torch.int32 if columns > 65535 else torch.uint16
+
+
+def check_stored(units: int) -> Refused | None:
+    return Refused(f"{units} stored units are more than int32 row pointers can count") if units > MAX_STORED else None
+
+
+def row_pointers(keep: Tensor) -> Tensor:
+    """int32[rows + 1]: where each row's kept entries start, for keep: bool[rows, cols]."""
+    ends = keep.sum(dim=1).cumsum(0)
+    return torch.cat([ends.new_zeros(1), ends]).to(torch.int32)
+
+
+def kept_columns(keep: Tensor) -> Tensor:
+    """The column of each kept entry, row by row."""
+    columns = torch.arange(keep.shape[1], dtype=torch.int32, device=keep.device)
+    return columns.expand(keep.shape)[keep].to(column_dtype(keep.shape[1]))
+
+
+def kept_rows(row_ptr: Tensor) -> Tensor:
+    """int64: the row of each kept entry, from row pointers."""
+    counts = row_ptr.long().diff()
+    return torch.arange(len(counts), device=row_ptr.device).repeat_interleave(counts)
