@@ -1,0 +1,168 @@
+"""The ONNX meaning of the sparse operators: functions in domain `ai.sparsecc` whose bodies are standard operators.
+
+A converted file carries the functions it calls, so a stock onnxruntime runs it: it inlines the body, folds the decoding of
+the constant packed tensors when the session is made, and runs a dense product. A node reads
+
+    SparseLinear_<format>[_nobias](x, *packed tensors[, bias])  {format, tensors, rows, cols, site}
+    SparseConv2d_<format>[_nobias](x, *packed tensors[, bias])  {..., kernel_shape, strides, pads, dilations}
+
+and a body is: decode to W [rows, cols], then MatMul and Add, or Conv. A new format adds one decoder to `DECODERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from sparsecc.ops.base import ONNX_DOMAIN
+
+if TYPE_CHECKING:
+    from sparsecc.formats.base import Format
+
+MIN_OPSET = 16  # ScatterElements adds since 16
+DOMAIN_VERSION = 1
+LINEAR, CONV2D = "SparseLinear", "SparseConv2d"
+
+Value = ir.Value
+Decoder = Callable[["Body", Mapping[str, Value], "Format"], Value]
+
+
+class Body:
+    """Writes a function body operator by operator. `rows` and `cols` are int64[1], from the node's attributes."""
+
+    def __init__(self, inputs: Sequence[str]) -> None:
+        self.inputs = {name: ir.Value(name=name) for name in inputs}
+        self.attributes: dict[str, ir.AttributeType] = {}
+        self._tape = ir.tape.Tape()
+        self.rows = self._attribute("rows", ir.AttributeType.INT)
+        self.cols = self._attribute("cols", ir.AttributeType.INT)
+
+    def op(self, op_type: str, *inputs: Value | None, **attributes: ir.Attr | int | Sequence[int] | str) -> Value:
+        return self._tape.op(op_type, inputs, attributes)
+
+    def ints(self, *values: int) -> Value:
+        """A constant int64[n]."""
+        return self.op("Constant", value_ints=list(values))
+
+    def scalar(self, value: int) -> Value:
+        """A constant int64 without dimensions."""
+        return self.op("Constant", value_int=value)
+
+    def ints_of(self, attribute: str) -> Value:
+        """A list-of-ints attribute of the calling node, as int64[n]."""
+        return self._attribute(attribute, ir.AttributeType.INTS)
+
+    def forward(self, name: str, to: str) -> ir.Attr:
+        """The calling node's list-of-ints attribute `to`, handed on to an operator of the body as its attribute `name`."""
+        self.attributes[to] = ir.AttributeType.INTS
+        return ir.RefAttr(name, to, ir.AttributeType.INTS)
+
+    def concat(self, *parts: Value) -> Value:
+        return self.op("Concat", *parts, axis=0)
+
+    def int64(self, value: Value) -> Value:
+        return self.op("Cast", value, to=int(ir.DataType.INT64))
+
+    def zeros(self, like: Value, shape: Value) -> Value:
+        """Zeros of the element type of `like`."""
+        return self.op("Expand", self.op("CastLike", self.scalar(0), like), shape)
+
+    def function(self, name: str, output: Value, opset: int) -> ir.Function:
+        output.name = "y"
+        attributes = [ir.Attr(key, kind, None) for key, kind in self.attributes.items()]
+        # Known to every node, read by whoever imports the file rather than by the body.
+        attributes += [ir.Attr("site", ir.AttributeType.STRING, None), ir.Attr("format", ir.AttributeType.STRING, None)]
+        attributes.append(ir.Attr("tensors", ir.AttributeType.STRINGS, None))
+        graph = ir.Graph(list(self.inputs.values()), [output], nodes=self._tape.nodes, name=name, opset_imports={"": opset})
+        return ir.Function(ONNX_DOMAIN, name, graph=graph, attributes=attributes)
+
+    def _attribute(self, name: str, kind: ir.AttributeType) -> Value:
+        self.attributes[name] = kind
+        if kind == ir.AttributeType.INTS:
+            return self.op("Constant", value_ints=ir.RefAttr("value_ints", name, kind))
+        return self.op("Reshape", self.op("Constant", value_int=ir.RefAttr("value_int", name, kind)), self.ints(1))
+
+
+def op_type(kind: str, format: Format, bias: bool) -> str:
+    """The function's name: `SparseLinear_nm_2_4`, `SparseConv2d_block_4x1_nobias`."""
+    return f"{kind}_{format.key.replace(':', '_')}" + ("" if bias else "_nobias")
+
+
+def function(kind: str, format: Format, tensors: Sequence[str], bias: bool, opset: int) -> ir.Function:
+    """The function for one kind of node (LINEAR, CONV2D), format and presence of a bias.
+
+    tensors: names of the packed tensors in the format's order.  opset: the model's, at least MIN_OPSET; the checker wants
+    functions to agree with their model.  Raises KeyError for a format without a decoder.
+    """
+    body = Body(["x", *tensors, *(["bias"] if bias else [])])
+    weight = DECODERS[_family(format)](body, {name: body.inputs[name] for name in tensors}, format)
+    finish = _linear if kind == LINEAR else _conv2d
+    return body.function(op_type(kind, format, bias), finish(body, weight, body.inputs.get("bias")), opset)
+
+
+def _linear(body: Body, weight: Value, bias: Value | None) -> Value:
+    product = body.op("MatMul", body.inputs["x"], body.op("Transpose", weight, perm=[1, 0]))
+    return body.op("Add", product, bias) if bias is not None else product
+
+
+def _conv2d(body: Body, weight: Value, bias: Value | None) -> Value:
+    """The matrix is [out, kh·kw·in] with the channels innermost; Conv wants [out, in, kh, kw]."""
+    taps = body.op("Reshape", weight, body.concat(body.rows, body.ints_of("kernel_shape"), body.ints(-1)))
+    kernel = body.op("Transpose", taps, perm=[0, 3, 1, 2])
+    forwarded = {name: body.forward(name, name) for name in ("strides", "pads", "dilations")}
+    operands = (kernel,) if bias is None else (kernel, bias)
+    return body.op("Conv", body.inputs["x"], *operands, **forwarded)
+
+
+def _family(format: Format) -> str:
+    return format.key.split(":", 1)[0]
+
+
+def _row_of_each(body: Body, row_ptr: Value, count: Value) -> Value:
+    """int64[count]: to which row each stored unit belongs. A one is added where a row starts, the running sum counts rows;
+    empty rows start at the same place, so their ones add up."""
+    starts = body.int64(body.op("Slice", row_ptr, body.ints(1), body.ints(-1)))
+    marks = body.zeros(starts, body.op("Add", count, body.ints(1)))  # trailing empty rows start one past the end
+    ones = body.op("Expand", body.scalar(1), body.op("Shape", starts))
+    rows = body.op("CumSum", body.op("ScatterElements", marks, starts, ones, axis=0, reduction="add"), body.scalar(0))
+    return body.op("Slice", rows, body.ints(0), count)
+
+
+def _csr(body: Body, packed: Mapping[str, Value], format: Format) -> Value:
+    """values T[nnz], cols [nnz], row_ptr [rows + 1]"""
+    values = packed["values"]
+    row = _row_of_each(body, packed["row_ptr"], body.op("Shape", values))
+    flat = body.op("Add", body.op("Mul", row, body.cols), body.int64(packed["cols"]))
+    empty = body.zeros(values, body.op("Mul", body.rows, body.cols))
+    return body.op("Reshape", body.op("ScatterElements", empty, flat, values, axis=0), body.concat(body.rows, body.cols))
+
+
+def _block(body: Body, packed: Mapping[str, Value], format: Format) -> Value:
+    """values T[blocks, r, c], cols [blocks], row_ptr [rows / r + 1]"""
+    values = packed["values"]
+    height, width = (int(side) for side in format.pattern.split("x"))
+    row = _row_of_each(body, packed["row_ptr"], body.op("Shape", values, end=1))
+    place = body.op("Concat", *(body.op("Unsqueeze", i, body.ints(1)) for i in (row, body.int64(packed["cols"]))), axis=1)
+    down, across = body.op("Div", body.rows, body.ints(height)), body.op("Div", body.cols, body.ints(width))
+    blocks = body.op("ScatterND", body.zeros(values, body.concat(down, across, body.ints(height, width))), place, values)
+    return body.op("Reshape", body.op("Transpose", blocks, perm=[0, 2, 1, 3]), body.concat(body.rows, body.cols))
+
+
+def _nm(body: Body, packed: Mapping[str, Value], format: Format) -> Value:
+    """values T[rows, kept], index uint8[rows, bytes]: b bits per kept value, 8 / b of them in a byte, the first in the lowest bits"""
+    values = packed["values"]
+    kept, group = (int(count) for count in format.pattern.split(":"))
+    bits = next(b for b in (1, 2, 4, 8) if 1 << b >= group)
+    index = body.int64(body.op("Unsqueeze", packed["index"], body.ints(2)))
+    shifted = body.op("Div", index, body.ints(*(1 << bits * k for k in range(8 // bits))))
+    slots = body.op("Reshape", body.op("Mod", shifted, body.ints(1 << bits)), body.concat(body.rows, body.ints(-1)))
+    slots = body.op("Slice", slots, body.ints(0), body.op("Shape", values, start=1), body.ints(1))  # a row is padded to whole bytes
+    groups = body.op("Div", body.op("Mul", body.rows, body.cols), body.ints(group))
+    empty = body.zeros(values, body.concat(groups, body.ints(group)))
+    filled = body.op("ScatterElements", empty, *(body.op("Reshape", t, body.ints(-1, kept)) for t in (slots, values)), axis=1)
+    return body.op("Reshape", filled, body.concat(body.rows, body.cols))
+
+
+DECODERS: dict[str, Decoder] = {"csr": _csr, "block": _block, "nm": _nm}
