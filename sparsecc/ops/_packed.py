@@ -1,0 +1,57 @@
+"""The weight matrix behind the packed tensors that an operator is given, as torch operators that every tracer leaves whole.
+
+Unpacking depends on the data (row pointers), so a tracer must not look inside: `sparsecc::unpack` and its transpose
+`sparsecc::collect` are opaque, and the gradients of all packed operators are written with these two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sparsecc.formats import from_key
+from sparsecc.formats.base import Packed
+
+
+def restore(tensors: Sequence[Tensor], key: str, rows: int, cols: int) -> Packed:
+    """The Packed that was flattened into `tensors`. Raises ValueError when the format stores another number of tensors."""
+    format = from_key(key)
+    return Packed(format, rows, cols, dict(zip(format.tensor_names, tensors, strict=True)))
+
+
+@torch.library.custom_op(
+    "sparsecc::unpack", mutates_args=(), schema="(Tensor[] packed, str format, SymInt rows, SymInt cols) -> Tensor"
+)
+def unpack(packed: Sequence[Tensor], format: str, rows: int, cols: int) -> Tensor:
+    """Packed tensors → the dense matrix [rows, cols]."""
+    return restore(packed, format, rows, cols).dense()
+
+
+@unpack.register_fake
+def _unpack_fake(packed: Sequence[Tensor], format: str, rows: int, cols: int) -> Tensor:
+    return packed[0].new_empty(rows, cols)
+
+
+@torch.library.custom_op("sparsecc::collect", mutates_args=(), schema="(Tensor matrix, Tensor[] packed, str format) -> Tensor")
+def collect(matrix: Tensor, packed: Sequence[Tensor], format: str) -> Tensor:
+    """The entries of matrix [rows, cols] that the format stores, in the shape and order of its values: the transpose of `unpack`."""
+    values = packed[0]
+    # Any format says where it puts its values when it unpacks their numbers, 1 to n, in place of them.
+    numbers = torch.arange(1, values.numel() + 1, device=values.device).reshape(values.shape)
+    number_at = restore([numbers, *packed[1:]], format, *matrix.shape).dense()
+    stored = number_at > 0
+    collected = matrix.new_zeros(values.numel())
+    collected[number_at[stored] - 1] = matrix[stored]
+    return collected.reshape(values.shape)
+
+
+@collect.register_fake
+def _collect_fake(matrix: Tensor, packed: Sequence[Tensor], format: str) -> Tensor:
+    return matrix.new_empty(packed[0].shape)
+
+
+def values_only(gradient: Tensor | None, packed: Sequence[Tensor]) -> list[Tensor | None]:
+    """Gradients of the packed tensors: the values have one, indices never do."""
+    return [gradient, *(None for _ in packed[1:])]
