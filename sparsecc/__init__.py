@@ -1,0 +1,40 @@
+"""sparsecc makes a trained network cheaper to run, and proves that it did.
+
+Importing it loads neither torch nor tvm nor onnx; the functions load what they need.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["Compiled", "Recipe", "Report", "SparseccError", "compile", "convert", "explain", "load"]
+
+if TYPE_CHECKING:
+    from sparsecc.api import compile, convert, explain, load
+    from sparsecc.errors import SparseccError
+    from sparsecc.recipe import Recipe
+    from sparsecc.report.base import Report
+    from sparsecc.runtime.compiled import Compiled
+
+_HOMES = {
+    "Compiled": "sparsecc.runtime.compiled",
+    "Recipe": "sparsecc.recipe",
+    "Report": "sparsecc.report.base",
+    "SparseccError": "sparsecc.errors",
+    "compile": "sparsecc.api",
+    "convert": "sparsecc.api",
+    "explain": "sparsecc.api",
+    "load": "sparsecc.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sparsecc' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -16,10 +16,11 @@ from sparsecc.graph.base import TensorSpec
 class Library:
     """executable: tvm's VM executable, whose `main(*inputs, *weights)` returns the outputs.
     weights: name → array as the kernels read them, in the order of main's parameters after the inputs.
-    inputs, outputs: with fixed shapes; outputs may be fewer in the executable, `output_index` maps the model's to it."""
+    inputs, outputs: with fixed shapes; the executable may return fewer than the model has (two of them the same tensor), see `output_index`."""
 
     executable: Any
     weights: Mapping[str, np.ndarray]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     target: Target
+    output_index: tuple[int, ...] | None = None  # the model's i-th output is main's output_index[i]-th; None: one to one

@@ -11,7 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_HOMES = {
+_HOMES = {  # name here → module, or module:name there
+    "IRModule": "tvm.ir",
+    "PrimFunc": "tvm.tirx",
+    "T": "tvm.script:tirx",
+    "relax": "tvm:relax",
+    "s_tir": "tvm:s_tir",
+    "tirx": "tvm:tirx",
+    "tvm": "tvm:__self__",
     "VirtualMachine": "tvm.runtime.vm",
     "cpu": "tvm.runtime",
     "from_dlpack": "tvm.runtime",
@@ -25,7 +32,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"{name!r} is not listed in {__name__}")
     with _torch_unseen():
         importlib.import_module("tvm")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    module, _, attribute = _HOMES[name].partition(":")
+    value = importlib.import_module(module)
+    if attribute != "__self__":
+        value = getattr(value, attribute or name)
     globals()[name] = value
     return value
 
@@ -41,4 +51,4 @@ def _torch_unseen() -> Iterator[None]:
     try:
         yield
     finally:
-        del sys.modules["torch"]
+        sys.modules.pop("torch", None)

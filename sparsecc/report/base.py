@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from os import PathLike
+from pathlib import Path
 from typing import Any, Literal
 
 Decision = Literal["sparse", "dense", "structured", "skipped"]
@@ -41,6 +45,8 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
+    """What was done to a model, what it cost and what was measured. `str()` is a table."""
+
     sparsecc: str  # version
     model: str
     target: str
@@ -50,3 +56,69 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Report:
+        """Inverse of `to_dict`, also after JSON. Raises ValueError for anything else."""
+        _expect_fields(cls, data)
+        sites = tuple(_site(entry) for entry in data["sites"])
+        check = data.get("check")
+        return cls(**{**data, "sites": sites, "check": Check(**_expect_fields(Check, check)) if check else None})
+
+    def to_json(self, path: str | PathLike[str] | None = None) -> str:
+        """The report as JSON; written to `path` when one is given."""
+        text = json.dumps(self.to_dict(), indent=2) + "\n"
+        return _written(path, text)
+
+    def to_html(self, path: str | PathLike[str] | None = None) -> str:
+        """The report as one self-contained page; written to `path` when one is given."""
+        from sparsecc.report.html import page
+
+        return _written(path, page(self))
+
+    def __str__(self) -> str:
+        from sparsecc.report.table import text
+
+        return text(self)
+
+
+def totals(sites: Sequence[SiteReport]) -> dict[str, Any]:
+    """Sums over the sites. Times are those of the chosen kernels (`chosen_us`) and of dense ones (`dense_us`), over sites where both are known."""
+    timed = [site for site in sites if site.measured_us is not None and site.dense_us is not None]
+    sized = [site for site in sites if site.bytes_dense is not None]
+    weights = sum(site.bytes_dense or 0 for site in sized)
+    return {
+        "sites": len(sites),
+        **{decision: sum(site.decision == decision for site in sites) for decision in ("sparse", "dense", "structured", "skipped")},
+        "sparsity": sum(site.sparsity * (site.bytes_dense or 0) for site in sized) / weights if weights else 0.0,
+        "bytes_dense": weights,
+        "bytes_kept": sum(_bytes_kept(site) for site in sized),
+        "dense_us": sum(site.dense_us or 0.0 for site in timed),
+        "chosen_us": sum(min(site.measured_us or 0.0, site.dense_us or 0.0) if site.decision == "dense" else site.measured_us or 0.0 for site in timed),
+    }
+
+
+def _bytes_kept(site: SiteReport) -> int:
+    packed = site.bytes_packed if site.decision in ("sparse", "structured") else None
+    return packed if packed is not None else site.bytes_dense or 0
+
+
+def _site(entry: Mapping[str, Any]) -> SiteReport:
+    return SiteReport(**{**_expect_fields(SiteReport, entry), "shape": tuple(entry["shape"])})
+
+
+def _expect_fields(kind: type, data: Any) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{kind.__name__} is no mapping")
+    unknown = sorted(set(data) - {f.name for f in fields(kind)})
+    if unknown:
+        raise ValueError(f"{kind.__name__} has no field {unknown[0]!r}")
+    return data
+
+
+def _written(path: str | PathLike[str] | None, text: str) -> str:
+    if path is not None:
+        from sparsecc.files import write_text
+
+        write_text(Path(path), text)
+    return text

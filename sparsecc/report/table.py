@@ -1,0 +1,90 @@
+"""A report as a table of text, the same on a terminal and in a file."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from sparsecc.report.base import Report, SiteReport
+
+WIDTH = 140
+_COLUMNS = ("site", "shape", "pattern", "zeros", "format", "bytes", "error", "dense µs", "sparse µs", "gain", "decision")
+_TEXT_COLUMNS = ("site", "shape", "pattern", "format", "decision")
+
+
+def text(report: Report, width: int = WIDTH) -> str:
+    """Rows that say the same, but for their sizes and times, stay apart: nothing is summed up or left out."""
+    table = Table(title=f"{report.model} on {report.target}", title_justify="left", box=None, pad_edge=False)
+    for column in _COLUMNS:
+        table.add_column(column, justify="left" if column in _TEXT_COLUMNS else "right", overflow="fold", no_wrap=column != "site")
+    for site in report.sites:
+        table.add_row(*cells(site))
+    console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False, markup=False, emoji=False)
+    console.print(table)
+    body = console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO above
+    return "\n".join(line.rstrip() for line in [*body.splitlines(), *summary(report)])
+
+
+def reasons(report: Report) -> str:
+    """Per site: what it is, what was done, and why not more."""
+    return "\n".join(f"{site.name}  {site.kind} {shape(site)}\n    {site.decision}: {site.reason or 'no reason recorded'}" for site in report.sites)
+
+
+def cells(site: SiteReport) -> tuple[str, ...]:
+    """One row, in the order of the columns."""
+    return (
+        site.name,
+        shape(site),
+        site.pattern or "",
+        f"{site.sparsity:.0%}",
+        site.format or "",
+        _ratio(site.bytes_packed, site.bytes_dense),
+        "" if site.output_error is None else f"{site.output_error:.2g}",
+        _number(site.dense_us),
+        _number(site.measured_us),
+        _gain(site.dense_us, site.measured_us),
+        site.decision,
+    )
+
+
+def summary(report: Report) -> list[str]:
+    """The closing lines: totals and the check."""
+    totals, lines = report.totals, []
+    if totals:
+        decisions = ", ".join(f"{totals[name]} {name}" for name in ("sparse", "structured", "dense", "skipped") if totals.get(name))
+        lines.append(f"{totals['sites']} sites: {decisions or 'none'}; weights {size(totals['bytes_dense'])} -> {size(totals['bytes_kept'])}")
+    if totals.get("dense_us"):
+        gain = _gain(totals["dense_us"], totals["chosen_us"])
+        lines.append(f"measured sites: dense {totals['dense_us']:.0f} µs -> chosen {totals['chosen_us']:.0f} µs ({gain})")
+    if report.check:
+        check = report.check
+        lines.append(f"check against the masked dense model: max abs {check.max_abs:.2g}, max rel {check.max_rel:.2g}, cosine {check.cosine:.6f}")
+    return lines
+
+
+def shape(site: SiteReport) -> str:
+    return "×".join(map(str, site.shape))
+
+
+def size(nbytes: int) -> str:
+    """1234567 -> '1.2 MB'."""
+    return f"{nbytes / 1e6:.1f} MB" if nbytes >= 1e5 else f"{nbytes / 1e3:.1f} kB"
+
+
+def columns() -> Sequence[str]:
+    return _COLUMNS
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def _ratio(part: int | None, whole: int | None) -> str:
+    return f"{part / whole:.0%}" if part is not None and whole else ""
+
+
+def _gain(dense: float | None, chosen: float | None) -> str:
+    return f"{dense / chosen:.2f}x" if dense and chosen else ""

@@ -1,0 +1,196 @@
+"""A compiled model as one file.
+
+An uncompressed zip: `weights.safetensors` (aligned, so that loading maps it instead of reading it), `lib_N.so` for each specialization,
+`report.json`, and `manifest.json` with everything else and the SHA-256 of every other member. No pickle. Loading needs neither torch nor onnx.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import mmap
+import platform
+import struct
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from os import PathLike
+from pathlib import Path
+from typing import IO, Any
+
+from sparsecc.codegen import target as targets
+from sparsecc.codegen.target import Target
+from sparsecc.errors import ArtifactError, UserError
+from sparsecc.files import replacing
+from sparsecc.graph.base import TensorSpec
+from sparsecc.report.base import Report
+from sparsecc.runtime import weights as weight_files
+from sparsecc.runtime.code import Program, Specialization
+from sparsecc.runtime.compiled import Compiled
+from sparsecc.runtime.tensors import ALIGNMENT
+from sparsecc.runtime.weights import WeightStore
+
+FORMAT = 1  # raised when an older sparsecc could misread the file
+_WEIGHTS, _REPORT, _MANIFEST = "weights.safetensors", "report.json", "manifest.json"
+_LOCAL_HEADER = struct.Struct("<4s5H3I2H")
+_ZIP64_EXTRA_BYTES = 20
+_PADDING_ID = 0xD935  # the extra field that Android's zipalign pads with
+
+
+def save(compiled: Compiled, path: str | PathLike[str]) -> None:
+    """Write `compiled`, atomically. Raises UserError when it cannot be written or linked."""
+    specializations = compiled.specializations
+    libraries = {f"lib_{number}.so": entry.program.to_bytes() for number, entry in enumerate(specializations)}
+    held = {key: compiled.weights.arrays[key] for entry in specializations for key in entry.weights}
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        hashes = {_WEIGHTS: _add(archive, _WEIGHTS, lambda stream: weight_files.write(stream, held))}
+        for name, data in libraries.items():
+            hashes[name] = _add(archive, name, lambda stream, data=data: stream.write(data))
+        report = _dump(compiled.report.to_dict())
+        hashes[_REPORT] = _add(archive, _REPORT, lambda stream: stream.write(report))
+        manifest = _dump(_describe(compiled, specializations) | {"sha256": hashes})
+        _add(archive, _MANIFEST, lambda stream: stream.write(manifest))
+
+
+def load(path: str | PathLike[str]) -> Compiled:
+    """Read what `save` wrote, checking every byte, the versions and the CPU.
+
+    Raises ArtifactError when the file is no artifact, is damaged, or was made by another version or for another CPU.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+            return _load(archive, stream)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except zipfile.BadZipFile as error:
+        raise ArtifactError(f"{path}: damaged, or no sparsecc artifact: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, NotImplementedError, struct.error) as error:
+        raise ArtifactError(f"{path}: damaged: {type(error).__name__} {error}") from error
+
+
+def _load(archive: zipfile.ZipFile, stream: IO[bytes]) -> Compiled:
+    manifest = json.loads(archive.read(_MANIFEST))
+    _check_versions(manifest)
+    target = Target(**(manifest["target"] | {"features": tuple(manifest["target"]["features"])}))
+    _check_cpu(target)
+    members = _verified(archive, stream, manifest["sha256"])
+    compiled = Compiled(
+        inputs=_specs(manifest["inputs"]),
+        outputs=_specs(manifest["outputs"]),
+        target=target,
+        report=Report.from_dict(json.loads(bytes(members[_REPORT]))),
+        structure=manifest["structure"],
+        weights=WeightStore(weight_files.read(members[_WEIGHTS])),
+    )
+    for entry in manifest["specializations"]:
+        compiled.add(
+            Specialization(
+                inputs=_specs(entry["inputs"]),
+                outputs=_specs(entry["outputs"]),
+                output_index=tuple(entry["output_index"]),
+                weights=tuple(entry["weights"]),
+                program=Program.from_bytes(bytes(members[entry["library"]])),
+            )
+        )
+    return compiled
+
+
+def _describe(compiled: Compiled, specializations: list[Specialization]) -> dict[str, Any]:
+    return {
+        "sparsecc": compiled.report.sparsecc,
+        "format": FORMAT,
+        "tvm": _tvm_version(),
+        "target": asdict(compiled.target),
+        "inputs": [asdict(spec) for spec in compiled.inputs],
+        "outputs": [asdict(spec) for spec in compiled.outputs],
+        "structure": compiled.structure,
+        "specializations": [
+            {
+                "inputs": [asdict(spec) for spec in entry.inputs],
+                "outputs": [asdict(spec) for spec in entry.outputs],
+                "output_index": list(entry.output_index),
+                "library": f"lib_{number}.so",
+                "weights": list(entry.weights),
+            }
+            for number, entry in enumerate(specializations)
+        ],
+    }
+
+
+def _check_versions(manifest: Mapping[str, Any]) -> None:
+    if manifest["format"] != FORMAT:
+        raise ArtifactError(
+            f"written by sparsecc {manifest['sparsecc']} in artifact format {manifest['format']}, this one reads {FORMAT}; compile the model again"
+        )
+    if manifest["tvm"] != _tvm_version():
+        raise ArtifactError(f"compiled with TVM {manifest['tvm']}, but TVM {_tvm_version()} is installed; compile the model again")
+
+
+def _check_cpu(target: Target) -> None:
+    machine = platform.machine().replace("arm64", "aarch64")
+    if target.triple.split("-")[0].replace("arm64", "aarch64") != machine:
+        raise ArtifactError(f"compiled for {target.triple}, this machine is {machine}; compile the model for it")
+    missing = sorted(set(target.features) - set(targets.detect(target.threads).features))
+    if missing:
+        raise ArtifactError(f"compiled for {target.cpu}; this CPU lacks {', '.join(missing)}. Compile the model here, or for a smaller target")
+
+
+def _tvm_version() -> str:
+    return importlib.metadata.version("apache-tvm")
+
+
+def _specs(entries: list[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(entry["name"], tuple(entry["shape"]), entry["dtype"]) for entry in entries)
+
+
+def _dump(value: Any) -> bytes:
+    return json.dumps(value, indent=1).encode()
+
+
+def _add(archive: zipfile.ZipFile, name: str, fill: Callable[[Any], Any]) -> str:
+    """Store one member, its data aligned in the file; returns its SHA-256."""
+    info = zipfile.ZipInfo(name)  # dated 1980, so that equal models make equal files
+    header_bytes = _LOCAL_HEADER.size + len(name) + _ZIP64_EXTRA_BYTES + 4
+    padding = -((archive.fp.tell() if archive.fp else 0) + header_bytes) % ALIGNMENT
+    info.extra = struct.pack("<HH", _PADDING_ID, padding) + bytes(padding)
+    with archive.open(info, "w", force_zip64=True) as stream:
+        hashing = _Hashing(stream)
+        fill(hashing)
+    return hashing.hash.hexdigest()
+
+
+class _Hashing:
+    """A stream that hashes what passes through it."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream = stream
+        self.hash = hashlib.sha256()
+
+    def write(self, data: bytes | memoryview) -> None:
+        self.hash.update(data)
+        self.stream.write(data)
+
+
+def _verified(archive: zipfile.ZipFile, stream: IO[bytes], hashes: Mapping[str, str]) -> dict[str, memoryview]:
+    """All members, mapped copy-on-write (generated code takes writable memory; the file is never written)."""
+    mapped = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY))
+    members = {name: _member(archive, mapped, name) for name in hashes}
+    for name, digest in hashes.items():
+        if hashlib.sha256(members[name]).hexdigest() != digest:
+            raise ArtifactError(f"{name} in it is damaged: its SHA-256 differs from the manifest's")
+    return members
+
+
+def _member(archive: zipfile.ZipFile, mapped: memoryview, name: str) -> memoryview:
+    info = archive.getinfo(name)
+    fields = _LOCAL_HEADER.unpack_from(mapped, info.header_offset)
+    start = info.header_offset + _LOCAL_HEADER.size + fields[9] + fields[10]
+    if fields[0] != b"PK\x03\x04" or info.compress_type != zipfile.ZIP_STORED or start + info.file_size > len(mapped):
+        raise ArtifactError(f"{name} in it is damaged")
+    return mapped[start : start + info.file_size]

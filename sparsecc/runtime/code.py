@@ -1,0 +1,93 @@
+"""Generated code that can be called: one specialization of a model, for fixed input shapes."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsecc.codegen import tvm_api
+from sparsecc.errors import ArtifactError, UserError
+from sparsecc.graph.base import TensorSpec
+
+if TYPE_CHECKING:
+    from sparsecc.codegen.library import Library
+    from sparsecc.runtime.inputs import Shapes
+
+
+@dataclass(frozen=True)
+class Specialization:
+    """inputs: with fixed shapes.  weights: keys into the WeightStore, in the order of main's parameters after the inputs.
+    output_index: which output of `main` is the model's i-th.  program: what `main` is taken from."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    output_index: tuple[int, ...]
+    weights: tuple[str, ...]
+    program: Program
+
+    @property
+    def shapes(self) -> Shapes:
+        return tuple(tuple(int(size) for size in spec.shape) for spec in self.inputs)
+
+    def call(self, inputs: Sequence[Any], weights: Sequence[Any]) -> list[Any]:
+        """The model's outputs as TVM tensors. May be called from several threads at once."""
+        result = self.program.main()(*inputs, *weights)
+        outputs = [result] if hasattr(result, "shape") else list(result)
+        return [outputs[index] for index in self.output_index]
+
+
+@dataclass
+class Program:
+    """TVM's executable, either just compiled or loaded from a shared object (whose bytes are kept, so that it can be saved again)."""
+
+    executable: Any
+    shared_object: bytes | None = None
+    _per_thread: threading.local = field(default_factory=threading.local)
+
+    @classmethod
+    def from_bytes(cls, shared_object: bytes) -> Program:
+        """Load a shared object. Raises ArtifactError when the system's loader or TVM refuses it."""
+        with tempfile.TemporaryDirectory(prefix="sparsecc-") as folder:
+            path = Path(folder) / "lib.so"
+            path.write_bytes(shared_object)
+            try:
+                return cls(tvm_api.load_module(str(path)), shared_object)
+            except (RuntimeError, OSError, ValueError) as error:
+                raise ArtifactError(f"the compiled code cannot be loaded: {_first_line(error)}") from error
+
+    def main(self) -> Any:
+        """The entry point of this thread's own virtual machine. A machine holds registers, so that two threads cannot share one."""
+        if not hasattr(self._per_thread, "main"):
+            self._per_thread.machine = tvm_api.VirtualMachine(self.executable, tvm_api.cpu())
+            self._per_thread.main = self._per_thread.machine["main"]
+        return self._per_thread.main
+
+    def to_bytes(self) -> bytes:
+        """The shared object. Raises UserError when it has to be linked and there is no C compiler."""
+        if self.shared_object is None:
+            self.shared_object = self._link()
+        return self.shared_object
+
+    def _link(self) -> bytes:
+        with tempfile.TemporaryDirectory(prefix="sparsecc-") as folder:
+            path = Path(folder) / "lib.so"
+            try:
+                self.executable.export_library(str(path), workspace_dir=folder)
+            except (RuntimeError, OSError, ValueError, TypeError) as error:
+                advice = "install gcc or clang, or name one in the environment variable CC"
+                raise UserError(f"saving links with a C compiler, which failed ({_first_line(error)}); {advice}") from error
+            return path.read_bytes()
+
+
+def adopt(library: Library, keys: Sequence[str]) -> Specialization:
+    """A specialization from codegen's product; keys: where its weights are held, in the library's order."""
+    index = library.output_index or tuple(range(len(library.outputs)))
+    return Specialization(library.inputs, library.outputs, index, tuple(keys), Program(library.executable))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", 1)[0]

@@ -1,0 +1,141 @@
+"""A compiled model: called like the model it came from."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from sparsecc.codegen.target import Target
+from sparsecc.codegen.threads import use_threads
+from sparsecc.errors import InputError, UserError
+from sparsecc.graph.base import TensorSpec
+from sparsecc.runtime.code import Specialization, adopt
+from sparsecc.runtime.inputs import Shapes, bind, describe, shapes_of
+from sparsecc.runtime.structure import rebuild
+from sparsecc.runtime.tensors import address, is_torch, to_host, to_tvm
+from sparsecc.runtime.weights import WeightStore
+
+if TYPE_CHECKING:
+    import onnx
+
+    from sparsecc.codegen.library import Library
+    from sparsecc.report.base import Report
+
+MAX_SPECIALIZATIONS = 8  # kept at a time; the least recently used makes room
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A specialization with its weights at hand. addresses: of the weights, to recognize an output that is one of them."""
+
+    specialization: Specialization
+    weights: tuple[Any, ...]
+    addresses: frozenset[int]
+
+
+class Compiled:
+    """Generated code for one model on one target.
+
+    Call it with numpy arrays or torch tensors, by position or by name; any torch tensor among the inputs makes the outputs torch
+    tensors. A torch model's output structure is kept; an ONNX model gives its single output, or a tuple of them.
+    Input shapes may change from call to call within `inputs`: each new combination is compiled once and kept (a loaded artifact
+    holds the combinations it was saved with). Safe to call from several threads.
+    """
+
+    def __init__(
+        self,
+        *,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        target: Target,
+        report: Report,
+        structure: Any = None,
+        weights: WeightStore | None = None,
+        specialize: Callable[[Sequence[Any]], Library] | None = None,
+        to_onnx: Callable[[], onnx.ModelProto] | None = None,
+    ) -> None:
+        """structure: see `runtime.structure`.  specialize: compiles for the shapes of the inputs it is given.
+        to_onnx: the converted model, for models that came from ONNX."""
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+        self.target = target
+        self.report = report
+        self.structure = structure
+        self.weights = weights or WeightStore()
+        self._specialize = specialize
+        self._to_onnx = to_onnx
+        self._cache: OrderedDict[Shapes, _Ready] = OrderedDict()
+        self._lock = threading.RLock()
+        self._compiling = threading.Lock()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Raises InputError for a wrong name, type, dtype or shape, naming the input."""
+        values = bind(self.inputs, args, kwargs)
+        ready = self._ready(values)
+        use_threads(self.target.threads)
+        arguments = [to_tvm(value) for value in values]
+        results = ready.specialization.call(arguments, ready.weights)
+        borrowed = ready.addresses.union(address(argument) for argument in arguments)
+        as_torch = any(is_torch(value) for value in values)
+        return rebuild(self.structure, [to_host(result, as_torch, borrowed) for result in results])
+
+    @property
+    def specializations(self) -> list[Specialization]:
+        """What is compiled now, least recently used first."""
+        with self._lock:
+            return [ready.specialization for ready in self._cache.values()]
+
+    def add(self, specialization: Specialization) -> _Ready:
+        """Hold a specialization whose weights are in `weights`; the least recently used one may make room for it."""
+        weights = tuple(self.weights.tensor(key) for key in specialization.weights)
+        ready = _Ready(specialization, weights, frozenset(address(weight) for weight in weights))
+        with self._lock:
+            self._cache[specialization.shapes] = ready
+            if len(self._cache) > MAX_SPECIALIZATIONS:
+                self._cache.popitem(last=False)
+                self.weights.keep_only(key for other in self._cache.values() for key in other.specialization.weights)
+        return ready
+
+    def add_library(self, library: Library) -> _Ready:
+        """Hold codegen's product; weights that an earlier one brought already are not stored again."""
+        with self._lock:
+            return self.add(adopt(library, [self.weights.adopt(name, array) for name, array in library.weights.items()]))
+
+    def _ready(self, values: Sequence[Any]) -> _Ready:
+        shapes = shapes_of(values)
+        ready = self._cached(shapes)
+        if ready is not None:
+            return ready
+        with self._compiling:  # two callers with one new shape compile it once; callers with known shapes go on
+            return self._cached(shapes) or self._compile(values, shapes)
+
+    def _cached(self, shapes: Shapes) -> _Ready | None:
+        with self._lock:
+            if shapes in self._cache:
+                self._cache.move_to_end(shapes)
+            return self._cache.get(shapes)
+
+    def _compile(self, values: Sequence[Any], shapes: Shapes) -> _Ready:
+        if self._specialize is None:
+            held = "; ".join(describe(self.inputs, other) for other in self._cache)
+            wanted = describe(self.inputs, shapes)
+            raise InputError(f"not compiled for {wanted}; this artifact holds: {held}. Call the compiled model with these shapes, then save it")
+        return self.add_library(self._specialize(values))
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write one file that `sparsecc.load` reads, with every specialization compiled so far; atomically."""
+        from sparsecc.runtime import artifact
+
+        artifact.save(self, path)
+
+    def to_onnx(self) -> onnx.ModelProto:
+        """The converted model in standard operators. Raises UserError for a model that did not come from ONNX."""
+        if self._to_onnx is None:
+            raise UserError(
+                "to_onnx() needs a model that came from ONNX; export the dense model with torch.onnx.export and give it to sparsecc.convert"
+            )
+        return self._to_onnx()

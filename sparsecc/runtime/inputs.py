@@ -1,0 +1,90 @@
+"""What a caller may pass to a compiled model, checked before any generated code sees it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sparsecc.errors import InputError
+from sparsecc.graph.base import TensorSpec
+from sparsecc.runtime.tensors import dtype_name, is_torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Array = np.ndarray | Tensor
+
+Shapes = tuple[tuple[int, ...], ...]
+
+
+def bind(specs: Sequence[TensorSpec], args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Array]:
+    """The inputs in the model's order. `args` may also be one mapping from names to arrays.
+
+    Raises InputError, naming the input, for a wrong count, name, type, dtype, rank or dimension.
+    """
+    if len(args) == 1 and isinstance(args[0], Mapping):
+        args, kwargs = (), {**args[0], **kwargs}
+    values = _in_order([spec.name for spec in specs], args, kwargs)
+    sizes: dict[str, tuple[int, str]] = {}
+    for spec, value in zip(specs, values, strict=True):
+        _check(spec, value, sizes)
+    return values
+
+
+def _in_order(names: list[str], args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    expected = f"the model takes {len(names)}: {', '.join(names)}"
+    if len(args) > len(names):
+        raise InputError(f"{len(args)} inputs given, {expected}")
+    given = dict(zip(names, args, strict=False))
+    for name, value in kwargs.items():
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            raise InputError(f"no input {name!r}; " + (f"did you mean {near[0]!r}?" if near else expected))
+        if name in given:
+            raise InputError(f"input {name!r} given twice, by position and by name")
+        given[name] = value
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise InputError(f"input {missing[0]!r} is missing; {expected}")
+    return [given[name] for name in names]
+
+
+def _check(spec: TensorSpec, value: Any, sizes: dict[str, tuple[int, str]]) -> None:
+    if not (isinstance(value, np.ndarray) or is_torch(value)):
+        raise InputError(f"input {spec.name!r} is a {type(value).__name__}; pass a numpy array or a torch tensor")
+    if dtype_name(value) != spec.dtype:
+        raise InputError(f"input {spec.name!r} is {dtype_name(value)}, the model takes {spec.dtype}")
+    shape = tuple(value.shape)
+    if len(shape) != len(spec.shape):
+        raise InputError(f"input {spec.name!r} has shape {shape}, the model takes {_written(spec.shape)}")
+    for axis, (size, wanted) in enumerate(zip(shape, spec.shape, strict=True)):
+        if isinstance(wanted, int) and size != wanted:
+            raise InputError(f"input {spec.name!r} has {size} at axis {axis}, the model takes {_written(spec.shape)}")
+        if isinstance(wanted, str):
+            other, owner = sizes.setdefault(wanted, (size, spec.name))
+            if size != other:
+                raise InputError(f"input {spec.name!r} has {wanted} = {size} at axis {axis}, but input {owner!r} has {wanted} = {other}")
+
+
+def reject_nan(specs: Sequence[TensorSpec], values: Sequence[Array]) -> None:
+    """Raises InputError naming the first input that holds a NaN."""
+    for spec, value in zip(specs, values, strict=True):
+        array = np.asarray(value)
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise InputError(f"input {spec.name!r} holds NaN")
+
+
+def shapes_of(values: Sequence[Array]) -> Shapes:
+    return tuple(tuple(int(n) for n in value.shape) for value in values)
+
+
+def describe(specs: Sequence[TensorSpec], shapes: Shapes) -> str:
+    """'input_ids 1x128, mask 1x128', for messages."""
+    return ", ".join(f"{spec.name} {'x'.join(map(str, shape)) or 'scalar'}" for spec, shape in zip(specs, shapes, strict=True))
+
+
+def _written(shape: tuple[int | str, ...]) -> str:
+    return "(" + ", ".join(map(str, shape)) + ")"

@@ -1,0 +1,51 @@
+"""The shape of a model's return value: how flat outputs become the tuple, dict or dataclass that the model returned.
+
+JSON-able, so that an artifact can hold it and a process without torch can read it:
+`{"kind": "leaf", "index": 0}`, `{"kind": "none"}`, `{"kind": "list"|"tuple", "items": [...]}`, `{"kind": "dict", "items": {...}}`,
+`{"kind": "dataclass", "class": "package.module.Name", "items": {...}}`. None in its place: a single output, or a tuple of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+class Record(dict[str, Any]):
+    """Stands in for a dataclass (such as transformers' ModelOutput) whose module is not loaded: fields by key, attribute or position."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self:
+            raise AttributeError(name)
+        return self[name]
+
+    def __getitem__(self, key: Any) -> Any:
+        return super().__getitem__(key) if isinstance(key, str) else tuple(self.values())[key]
+
+
+def rebuild(structure: Mapping[str, Any] | None, leaves: Sequence[Any]) -> Any:
+    """The model's return value from its flat outputs."""
+    if structure is None:
+        return leaves[0] if len(leaves) == 1 else tuple(leaves)
+    match structure["kind"]:
+        case "leaf":
+            return leaves[structure["index"]]
+        case "none":
+            return None
+        case "list":
+            return [rebuild(item, leaves) for item in structure["items"]]
+        case "tuple":
+            return tuple(rebuild(item, leaves) for item in structure["items"])
+        case "dict":
+            return {key: rebuild(item, leaves) for key, item in structure["items"].items()}
+        case "dataclass":
+            fields = {key: rebuild(item, leaves) for key, item in structure["items"].items()}
+            return _class(structure["class"])(**fields)
+    raise ValueError(f"no output structure of kind {structure['kind']!r}")
+
+
+def _class(name: str) -> Any:
+    """The model's own class where its module is loaded already; nothing is imported on a file's say-so."""
+    module, _, attribute = name.rpartition(".")
+    return getattr(sys.modules.get(module), attribute, Record)
