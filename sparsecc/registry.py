@@ -39,6 +39,13 @@ def load_class(family: str, name: str, base: type[T]) -> type[T]:
     return found[0]
 
 
+def require(field: str, family: str, name: str) -> None:
+    """Raises RecipeError, beginning with the field, when `family` has no member `name`. Imports no member."""
+    known = members(family)
+    if name not in known:
+        raise RecipeError(f"{field}: no {name!r}{did_you_mean(name, known)}")
+
+
 def _files(family: str) -> list[str]:
     package = importlib.import_module(f"sparsecc.{family}")
     helpers = ("base", *getattr(package, "HELPERS", ()))

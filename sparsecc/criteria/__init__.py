@@ -1,0 +1,11 @@
+"""Pruning criteria: what each weight is worth. Members: magnitude, random."""
+
+from __future__ import annotations
+
+from sparsecc import registry
+from sparsecc.criteria.base import Criterion
+
+
+def create(name: str) -> Criterion:
+    """The criterion of that name with its default options. Raises RecipeError with the nearest valid name when there is none."""
+    return registry.load_class("criteria", name, Criterion)()  # type: ignore[type-abstract]

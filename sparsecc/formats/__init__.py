@@ -23,7 +23,7 @@ def from_pattern(pattern: str) -> Format:
         format = registry.load_class("formats", name, Format).parse(pattern)  # type: ignore[type-abstract]
         if format is not None:
             return format
-    raise RecipeError(f"pattern {pattern!r} is none of 'unstructured', RxC (as '4x1') and N:M (as '2:4'){_hint(pattern)}")
+    raise RecipeError(f"pattern: {pattern!r} is none of 'unstructured', RxC (as '4x1') and N:M (as '2:4'){_hint(pattern)}")
 
 
 def from_key(key: str) -> Format:
@@ -58,12 +58,11 @@ def fits(keep: Tensor, formats: Sequence[str] = DEFAULT_FORMATS, itemsize: int =
     return sorted(found, key=lambda fit: (fit.bytes_packed, -fit.format.unit_size))
 
 
-def best_fit(keep: Tensor, formats: Sequence[str] = DEFAULT_FORMATS, itemsize: int = 4) -> Format | Refused:
-    """The format that stores a mask in the fewest bytes, or Refused when none takes less than the dense matrix.
+def cheapest(keep: Tensor, formats: Sequence[str] = DEFAULT_FORMATS, itemsize: int = 4) -> Fit | Refused:
+    """The first of `fits`, or Refused with its numbers when it takes no fewer bytes than the dense matrix.
 
-    A unit with a zero too many is still stored whole, so that a stray zero weight does not turn 4x1 blocks into csr.
+    A unit with a zero too many is stored whole all the same, so that a stray zero weight does not turn 4x1 blocks into csr.
     """
-    rows, cols = keep.shape
     zeros = keep.numel() - int(keep.count_nonzero())
     if not zeros:
         return Refused("no zeros")
@@ -71,10 +70,16 @@ def best_fit(keep: Tensor, formats: Sequence[str] = DEFAULT_FORMATS, itemsize: i
     found = fits(keep, formats, itemsize)
     if not found:
         return Refused(f"{sparsity}: the mask fits none of the formats {', '.join(formats)}")
-    best, bytes_dense = found[0], rows * cols * itemsize
+    best, bytes_dense = found[0], keep.numel() * itemsize
     if best.bytes_packed >= bytes_dense:
         return Refused(f"{sparsity}: {best.format.key} would take {best.bytes_packed / bytes_dense:.2f}x the dense bytes")
-    return best.format
+    return best
+
+
+def best_fit(keep: Tensor, formats: Sequence[str] = DEFAULT_FORMATS, itemsize: int = 4) -> Format | Refused:
+    """The format of `cheapest`. keep: bool[rows, cols].  itemsize: bytes per weight."""
+    found = cheapest(keep, formats, itemsize)
+    return found if isinstance(found, Refused) else found.format
 
 
 def _hint(pattern: str) -> str:

@@ -1,31 +1,13 @@
-"""What the formats share: choosing the highest scores exactly, and the types of their indices."""
+"""The index tensors that formats share: row pointers and column indices of what is kept."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sparsecc.errors import Refused
 
 MAX_STORED = 2**31 - 1  # row_ptr is int32
-
-
-def keep_top(score: Tensor, dropped: int) -> Tensor:
-    """bool[n], false at the `dropped` lowest of score[n]; on equal scores the lower index is kept. NaN counts as lowest."""
-    keep = torch.ones(score.numel(), dtype=torch.bool)
-    if dropped <= 0:
-        return keep
-    if dropped >= score.numel():
-        return ~keep
-    score = score.detach().cpu()
-    score = torch.where(score.isnan(), -torch.inf, score if score.dtype == torch.float64 else score.float())
-    # numpy's introselect: one copy of the scores and no index array; torch.kthvalue makes both and takes 4x as long
-    threshold = np.partition(score.numpy(), dropped - 1)[dropped - 1]
-    keep = score > threshold
-    ties = (score == threshold).nonzero().squeeze(1)
-    keep[ties[: score.numel() - dropped - int(keep.count_nonzero())]] = True
-    return keep
 
 
 def column_dtype(columns: int) -> torch.dtype:
@@ -53,3 +35,10 @@ def kept_rows(row_ptr: Tensor) -> Tensor:
     """int64: the row of each kept entry, from row pointers."""
     counts = row_ptr.long().diff()
     return torch.arange(len(counts), device=row_ptr.device).repeat_interleave(counts)
+
+
+def required(mask: Tensor | Refused) -> Tensor:
+    """The mask. Raises ValueError when there is none: the caller has skipped the format's `check` or `cover`."""
+    if isinstance(mask, Tensor):
+        return mask
+    raise ValueError(f"cannot be packed: {mask.reason}")

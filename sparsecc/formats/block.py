@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from sparsecc.errors import RecipeError, Refused
-from sparsecc.formats._index import check_stored, column_dtype, keep_top, kept_columns, kept_rows, row_pointers
+from sparsecc.formats._index import check_stored, column_dtype, kept_columns, kept_rows, row_pointers
 from sparsecc.formats.base import Format, Packed
+from sparsecc.top import keep_top
 
 EXTENTS = (1, 2, 4, 8, 16, 32)  # what a mask with stray zeros is tried with
 MAX_EXTENT = 64  # above, the index is below 1 % of the bytes and a larger block saves nothing
@@ -39,9 +40,9 @@ class Block(Format):
             return None
         r, c = int(shape[1]), int(shape[2])
         if not r or not c:
-            raise RecipeError(f"pattern {pattern!r}: a block has at least one row and one column")
+            raise RecipeError(f"pattern: {pattern!r} is empty, a block has at least one row and one column")
         if r == c == 1:
-            raise RecipeError("pattern '1x1': blocks of one weight are 'unstructured'; write that")
+            raise RecipeError("pattern: '1x1', blocks of one weight, is 'unstructured'; write that")
         return cls(r, c)
 
     @classmethod

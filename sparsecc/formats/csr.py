@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from sparsecc.errors import Refused
-from sparsecc.formats._index import check_stored, column_dtype, keep_top, kept_columns, kept_rows, row_pointers
+from sparsecc.formats._index import check_stored, column_dtype, kept_columns, kept_rows, row_pointers
 from sparsecc.formats.base import Format, Packed
+from sparsecc.top import keep_top
 
 
 @dataclass(frozen=True)

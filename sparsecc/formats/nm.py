@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsecc.errors import RecipeError, Refused
+from sparsecc.formats._index import required
 from sparsecc.formats.base import Format, Packed
 
 GROUPS = range(2, 33)  # what a mask is tried with
@@ -38,13 +39,13 @@ class NM(Format):
             return None
         n, m = int(numbers[1]), int(numbers[2])
         if n > m:
-            raise RecipeError(f"pattern {pattern!r}: N:M keeps N of M consecutive inputs, {n} of {m} cannot be; did you mean '{m}:{n}'?")
+            raise RecipeError(f"pattern: {pattern!r} cannot be, N:M keeps N of M consecutive inputs; did you mean '{m}:{n}'?")
         if n == m:
-            raise RecipeError(f"pattern {pattern!r} keeps every weight; N has to be less than M")
+            raise RecipeError(f"pattern: {pattern!r} keeps every weight; N has to be less than M")
         if not n:
-            raise RecipeError(f"pattern {pattern!r} keeps nothing; N has to be at least 1")
+            raise RecipeError(f"pattern: {pattern!r} keeps nothing; N has to be at least 1")
         if m > MAX_GROUP:
-            raise RecipeError(f"pattern {pattern!r}: groups have at most {MAX_GROUP} weights")
+            raise RecipeError(f"pattern: {pattern!r} is too wide, groups have at most {MAX_GROUP} weights")
         return cls(n, m)
 
     @classmethod
@@ -98,9 +99,7 @@ class NM(Format):
         return (groups | ((~groups).cumsum(dim=2) <= missing)).reshape(keep.shape)
 
     def pack(self, weight: Tensor, keep: Tensor) -> Packed:
-        stored = self.cover(keep)
-        if isinstance(stored, Refused):
-            raise ValueError(f"{self.pattern} does not hold this mask: {stored}")
+        stored = required(self.cover(keep))
         rows, cols = weight.shape
         values = torch.where(keep, weight, weight.new_zeros(()))[stored].reshape(rows, cols // self.m * self.n)
         groups = self._groups(stored)

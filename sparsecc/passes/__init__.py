@@ -1,0 +1,3 @@
+"""Passes: Graph → Graph, one per file. Members: prune, pack."""
+
+HELPERS = ("pipeline",)  # modules here that are no passes

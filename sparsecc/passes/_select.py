@@ -1,0 +1,73 @@
+"""Which sites a pass works on, and why it leaves some alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TypeVar
+
+from sparsecc.errors import RecipeError, Refused
+from sparsecc.graph.base import Graph, Targets, matches
+from sparsecc.graph.sites import Conv2d, Site, WeightSite
+from sparsecc.registry import did_you_mean
+
+S = TypeVar("S", bound=Site)
+
+
+def require_valid(**fields: Targets) -> None:
+    """Raises RecipeError, with the field's name, for an empty target and for an invalid regular expression."""
+    for field, targets in fields.items():
+        for target in targets:
+            if not target.removeprefix("re:"):
+                raise RecipeError(f"{field}: {target!r} is empty")
+            try:
+                re.compile(target[3:] if target.startswith("re:") else "")
+            except re.error as error:
+                raise RecipeError(f"{field}: {target!r} is no regular expression: {error}") from None
+
+
+def select(graph: Graph, kind: type[S], targets: Targets, ignore: Targets = ()) -> list[S]:
+    """The sites meant by `targets` without those meant by `ignore`, in execution order.
+
+    Raises RecipeError for a target that matches no site, and for a plain name to ignore that is none: both are misspelt.
+    A "re:" pattern or a kind may ignore nothing, so that one recipe serves several models.
+    """
+    sites = graph.sites(kind)
+    for target in targets:
+        _require("targets", target, sites)
+    for name in ignore:
+        if not name.startswith("re:") and name not in _kinds(kind):
+            _require("ignore", name, sites)
+    return [site for site in sites if matches(site, targets) and not (ignore and matches(site, ignore))]
+
+
+def untouchable(site: WeightSite) -> Refused | None:
+    """Why the weight of a site cannot be pruned or packed, None when it can."""
+    if site.packed is not None:
+        return Refused(f"already packed as {site.packed.format.key}")
+    if site.shared:
+        return Refused("its weight serves other layers too")
+    if isinstance(site, Conv2d) and site.groups > 1:
+        return Refused(f"grouped convolution ({site.groups} groups) has no sparse operator")
+    if not site.weight.is_floating_point():
+        return Refused(f"its weight is {str(site.weight.dtype).removeprefix('torch.')}, not floating point")
+    if not site.weight.isfinite().all():
+        return Refused("its weight holds NaN or infinity")
+    return None
+
+
+def _require(field: str, target: str, sites: Sequence[Site]) -> None:
+    if not any(matches(site, (target,)) for site in sites):
+        raise RecipeError(f"{field}: {target!r} matches no layer{_near(target, [site.name for site in sites])}")
+
+
+def _near(target: str, names: list[str]) -> str:
+    """What the model has instead."""
+    if not names:
+        return "; the model has none that this pass works on"
+    shown = did_you_mean(target.removeprefix("re:"), names)
+    return shown if shown.startswith("; did") or len(names) <= 8 else f"; there are {len(names)}: {', '.join(names[:8])}, ..."
+
+
+def _kinds(kind: type[Site]) -> set[str]:
+    return {kind.__name__, *(name for child in kind.__subclasses__() for name in _kinds(child))}

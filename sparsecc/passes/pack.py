@@ -1,0 +1,93 @@
+"""Store pruned weights in sparse formats and let sparse operators read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sparsecc import formats, registry
+from sparsecc.errors import RecipeError, Refused
+from sparsecc.graph.base import ALL, Graph, Targets
+from sparsecc.graph.sites import Conv2d, WeightSite
+from sparsecc.passes._select import require_valid, select, untouchable
+from sparsecc.passes.base import Context, Match, Pass
+
+if TYPE_CHECKING:
+    from sparsecc.formats.base import Format, Packed
+    from sparsecc.ops.base import SiteOp
+
+
+@dataclass(frozen=True)
+class Storing:
+    """What Pack does at a site. sparsity: of the weight as it is."""
+
+    format: Format
+    sparsity: float
+    bytes_dense: int
+    bytes_packed: int
+
+    def __str__(self) -> str:
+        return f"{self.format.key}, {self.bytes_packed / self.bytes_dense:.2f} of the dense bytes"
+
+
+@dataclass(frozen=True)
+class Pack(Pass):
+    """Store each weight that has zeros in the format that takes the fewest bytes; refuse where none takes less than dense.
+
+    linear(x, W, b)  ->  sparse_linear(x, packed, b)
+    conv2d(x, W, b)  ->  sparse_conv2d(x, packed, b)
+
+    formats: members of the family that may be used.
+    """
+
+    targets: Targets = ALL
+    ignore: Targets = ()
+    formats: tuple[str, ...] = formats.DEFAULT_FORMATS
+
+    def __post_init__(self) -> None:
+        require_valid(targets=self.targets, ignore=self.ignore)
+        if not self.formats:
+            raise RecipeError("formats: empty, so nothing could be packed")
+        for name in self.formats:
+            registry.require("formats", "formats", name)
+
+    def find(self, graph: Graph, context: Context) -> Iterator[Match]:
+        for site in select(graph, WeightSite, self.targets, self.ignore):
+            yield Match(site, untouchable(site) or self._store(site))
+
+    def rewrite(self, graph: Graph, match: Match) -> None:
+        site, format = match.site, match.action.format
+        assert isinstance(site, WeightSite)
+        matrix = site.matrix
+        graph.replace(site, _operator(site, format.pack(matrix, matrix != 0)))
+
+    def _store(self, site: WeightSite) -> Storing | Refused:
+        keep, itemsize = site.matrix != 0, site.weight.element_size()
+        found = formats.cheapest(keep, self.formats, itemsize)
+        if isinstance(found, Refused):
+            return found
+        return Storing(
+            format=found.format,
+            sparsity=1 - int(keep.count_nonzero()) / keep.numel(),
+            bytes_dense=keep.numel() * itemsize,
+            bytes_packed=found.bytes_packed,
+        )
+
+
+def _operator(site: WeightSite, packed: Packed) -> SiteOp:
+    """The sparse operator that computes what the site did."""
+    if not isinstance(site, Conv2d):
+        from sparsecc.ops.sparse_linear import SparseLinear
+
+        return SparseLinear(packed=packed, bias=site.bias)
+    from sparsecc.ops.sparse_conv2d import SparseConv2d
+
+    return SparseConv2d(
+        packed=packed,
+        bias=site.bias,
+        kernel=(site.weight.shape[2], site.weight.shape[3]),
+        stride=site.stride,
+        padding=site.padding,
+        dilation=site.dilation,
+    )

@@ -1,0 +1,148 @@
+"""Set the weights to zero that matter least."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from sparsecc import allocations, criteria, formats, registry
+from sparsecc.allocations.base import Layer
+from sparsecc.errors import RecipeError, Refused
+from sparsecc.graph.base import ALL, Graph, Targets
+from sparsecc.graph.sites import WeightSite
+from sparsecc.passes._calibrate import measure
+from sparsecc.passes._select import require_valid, select, untouchable
+from sparsecc.passes.base import Context, Match, Pass
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsecc.criteria.base import Chosen, Stats
+    from sparsecc.formats.base import Format
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What Prune does at a site. sparsity: of the mask, exact."""
+
+    pattern: str
+    sparsity: float
+    criterion: str
+    chosen: Chosen
+
+    def __str__(self) -> str:
+        return f"{self.pattern}, {self.sparsity:.1%} zeros, by {self.criterion}"
+
+
+@dataclass(frozen=True)
+class Prune(Pass):
+    """Score the weights, choose a mask of the pattern, write zeros; the weight stays dense until Pack stores it.
+
+    linear(x, W, b)  ->  linear(x, W·keep, b)
+
+    sparsity: the share of zeros, over all layers pruned; 0.5 when not given, for N:M always 1 - N/M.
+    floor: the least share of its weights that each layer keeps under `erk` and `global`; a quarter of the mean when not given.
+    seed: of `random`; that of the run when not given.  min_weights: smaller layers stay dense.
+    """
+
+    targets: Targets = ALL
+    ignore: Targets = ()
+    criterion: str = "magnitude"
+    pattern: str = "unstructured"
+    sparsity: float | None = None
+    allocation: str = "uniform"
+    floor: float | None = None
+    seed: int | None = None
+    min_weights: int = 1024
+
+    def __post_init__(self) -> None:
+        require_valid(targets=self.targets, ignore=self.ignore)
+        registry.require("criterion", "criteria", self.criterion)
+        registry.require("allocation", "allocations", self.allocation)
+        fixed = self.format.fixed_sparsity
+        if self.sparsity is not None and not 0 <= self.sparsity < 1:
+            raise RecipeError(f"sparsity: {self.sparsity} is not in [0, 1); it is the fraction of zeros")
+        if fixed is not None and self.sparsity is not None and abs(self.sparsity - fixed) > 1e-6:
+            raise RecipeError(f"sparsity: pattern {self.pattern} has {fixed:.4g}, not {self.sparsity}; leave one of them out")
+        if fixed is not None and self.allocation != "uniform":
+            raise RecipeError(f"allocation: every layer has the same sparsity under {self.pattern}, only 'uniform' can be asked for")
+        if self.floor is not None and not 0 <= self.floor <= 1 - self.share:
+            raise RecipeError(f"floor: {self.floor} is not in [0, {1 - self.share:.4g}], what sparsity {self.share:.4g} keeps")
+        if self.min_weights < 0:
+            raise RecipeError(f"min_weights: {self.min_weights} is negative")
+
+    @property
+    def format(self) -> Format:
+        return formats.from_pattern(self.pattern)
+
+    @property
+    def share(self) -> float:
+        """The sparsity over all layers pruned."""
+        fixed = self.format.fixed_sparsity
+        if fixed is not None:
+            return fixed
+        return 0.5 if self.sparsity is None else self.sparsity
+
+    def find(self, graph: Graph, context: Context) -> Iterator[Match]:
+        sites = select(graph, WeightSite, self.targets, self.ignore)
+        refused = {site.name: reason for site in sites if (reason := self._refuse(site))}
+        taken = [site for site in sites if site.name not in refused]
+        stats = measure(graph, taken, criteria.create(self.criterion).needs, context)
+        seed = context.seed if self.seed is None else self.seed
+        shares = self._allocate(taken, stats, seed)
+        for site in sites:
+            yield Match(site, refused.get(site.name) or self._cut(site, shares[site.name], stats[site.name], seed))
+
+    def rewrite(self, graph: Graph, match: Match) -> None:
+        site, chosen = match.site, match.action.chosen
+        assert isinstance(site, WeightSite)
+        matrix = site.matrix if chosen.weight is None else chosen.weight
+        graph.set_weight(site, site.from_matrix(_masked(matrix, chosen.keep)))
+
+    def _refuse(self, site: WeightSite) -> Refused | None:
+        if site.rows * site.cols < self.min_weights:
+            return Refused(f"{site.rows * site.cols} weights are fewer than min_weights {self.min_weights}")
+        return self.format.check(site.rows, site.cols) or untouchable(site)
+
+    def _allocate(self, sites: Sequence[WeightSite], stats: dict[str, Stats], seed: int) -> dict[str, float]:
+        """The sparsity of each site by name."""
+        if not sites:
+            return {}
+        floor = (1 - self.share) / 4 if self.floor is None else self.floor
+        layers = [
+            Layer(
+                name=site.name,
+                shape=tuple(site.weight.shape),
+                units=site.rows * site.cols // self.format.unit_size,
+                unit_scores=partial(self._unit_scores, site, stats[site.name], seed),
+            )
+            for site in sites
+        ]
+        shares = allocations.create(self.allocation).allocate(layers, self.share, floor)
+        return {site.name: share for site, share in zip(sites, shares, strict=True)}
+
+    def _unit_scores(self, site: WeightSite, stats: Stats, seed: int) -> Tensor:
+        score = criteria.create(self.criterion).score(site.matrix, stats, site_seed(seed, site.name))
+        return self.format.unit_scores(score)
+
+    def _cut(self, site: WeightSite, sparsity: float, stats: Stats, seed: int) -> Cut | Refused:
+        matrix = site.matrix
+        chosen = criteria.create(self.criterion).choose(matrix, self.format.project, sparsity, stats, site_seed(seed, site.name))
+        pruned = _masked(matrix if chosen.weight is None else chosen.weight, chosen.keep)
+        if torch.equal(pruned, matrix):
+            return Refused(f"already zero wherever {self.pattern} at sparsity {sparsity:.2f} would prune")
+        return Cut(self.pattern, 1 - int(chosen.keep.count_nonzero()) / chosen.keep.numel(), self.criterion, chosen)
+
+
+def site_seed(seed: int, name: str) -> int:
+    """A seed of its own for each site, from its name: neither the host nor the order of sites matters."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:7], "big")
+
+
+def _masked(matrix: Tensor, keep: Tensor) -> Tensor:
+    return torch.where(keep, matrix, matrix.new_zeros(()))
