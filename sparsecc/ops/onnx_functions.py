@@ -3,7 +3,7 @@
 A converted file carries the functions it calls, so a stock onnxruntime runs it: it inlines the body, folds the decoding of
 the constant packed tensors when the session is made, and runs a dense product. A node reads
 
-    SparseLinear_<format>[_nobias](x, *packed tensors[, bias])  {format, tensors, rows, cols, site}
+    SparseLinear_<format>[_nobias](x, *packed tensors[, bias])  {format, rows, cols, site}
     SparseConv2d_<format>[_nobias](x, *packed tensors[, bias])  {..., kernel_shape, strides, pads, dilations}
 
 and a body is: decode to W [rows, cols], then MatMul and Add, or Conv. A new format adds one decoder to `DECODERS`.
@@ -12,7 +12,7 @@ and a body is: decode to W [rows, cols], then MatMul and Add, or Conv. A new for
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import onnx_ir as ir
 
@@ -20,6 +20,7 @@ from sparsecc.ops.base import ONNX_DOMAIN
 
 if TYPE_CHECKING:
     from sparsecc.formats.base import Format
+    from sparsecc.ops.base import SiteOp
 
 MIN_OPSET = 16  # ScatterElements adds since 16
 DOMAIN_VERSION = 1
@@ -27,6 +28,13 @@ LINEAR, CONV2D = "SparseLinear", "SparseConv2d"
 
 Value = ir.Value
 Decoder = Callable[["Body", Mapping[str, Value], "Format"], Value]
+
+
+class Call(NamedTuple):
+    """A node to place: its inputs are x, the packed tensors in the format's order and the bias if there is one."""
+
+    op_type: str
+    attributes: dict[str, Any]
 
 
 class Body:
@@ -74,7 +82,6 @@ class Body:
         attributes = [ir.Attr(key, kind, None) for key, kind in self.attributes.items()]
         # Known to every node, read by whoever imports the file rather than by the body.
         attributes += [ir.Attr("site", ir.AttributeType.STRING, None), ir.Attr("format", ir.AttributeType.STRING, None)]
-        attributes.append(ir.Attr("tensors", ir.AttributeType.STRINGS, None))
         graph = ir.Graph(list(self.inputs.values()), [output], nodes=self._tape.nodes, name=name, opset_imports={"": opset})
         return ir.Function(ONNX_DOMAIN, name, graph=graph, attributes=attributes)
 
@@ -90,12 +97,24 @@ def op_type(kind: str, format: Format, bias: bool) -> str:
     return f"{kind}_{format.key.replace(':', '_')}" + ("" if bias else "_nobias")
 
 
-def function(kind: str, format: Format, tensors: Sequence[str], bias: bool, opset: int) -> ir.Function:
-    """The function for one kind of node (LINEAR, CONV2D), format and presence of a bias.
+def call(op: SiteOp, site: str) -> Call:
+    """The node that stands in the place of a site. The operator's class name is the kind of node."""
+    packed = op.packed
+    attributes: dict[str, Any] = {"format": packed.format.key, "rows": packed.rows, "cols": packed.cols, "site": site}
+    kind = type(op).__name__
+    if kind == CONV2D:
+        geometry = {"kernel_shape": op.kernel, "strides": op.stride, "pads": op.padding, "dilations": op.dilation}  # type: ignore[attr-defined]
+        attributes |= {name: list(value) for name, value in geometry.items()}
+    return Call(op_type(kind, packed.format, op.bias is not None), attributes)
 
-    tensors: names of the packed tensors in the format's order.  opset: the model's, at least MIN_OPSET; the checker wants
-    functions to agree with their model.  Raises KeyError for a format without a decoder.
+
+def function(kind: str, format: Format, bias: bool, opset: int) -> ir.Function:
+    """The function that a node of one kind (LINEAR, CONV2D), format and presence of a bias calls.
+
+    opset: the model's, at least MIN_OPSET; the checker wants functions to agree with their model.  Raises KeyError for a
+    format without a decoder.
     """
+    tensors = format.tensor_names
     body = Body(["x", *tensors, *(["bias"] if bias else [])])
     weight = DECODERS[_family(format)](body, {name: body.inputs[name] for name in tensors}, format)
     finish = _linear if kind == LINEAR else _conv2d
