@@ -7,6 +7,7 @@ Unpacking depends on the data (row pointers), so a tracer must not look inside: 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,6 +51,31 @@ def collect(matrix: Tensor, packed: Sequence[Tensor], format: str) -> Tensor:
 @collect.register_fake
 def _collect_fake(matrix: Tensor, packed: Sequence[Tensor], format: str) -> Tensor:
     return matrix.new_empty(packed[0].shape)
+
+
+def _unpack_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    packed, ctx.format, *_ = inputs
+    ctx.save_for_backward(*packed)
+
+
+def _unpack_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    packed = ctx.saved_tensors
+    return values_only(torch.ops.sparsecc.collect(grad, packed, ctx.format), packed), None, None, None
+
+
+def _collect_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    matrix, packed, ctx.format = inputs
+    ctx.shape, ctx.tensors = matrix.shape, len(packed)
+    ctx.save_for_backward(*packed[1:])
+
+
+def _collect_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    matrix = torch.ops.sparsecc.unpack([grad, *ctx.saved_tensors], ctx.format, *ctx.shape)
+    return matrix, [None] * ctx.tensors, None
+
+
+unpack.register_autograd(_unpack_backward, setup_context=_unpack_context)
+collect.register_autograd(_collect_backward, setup_context=_collect_context)
 
 
 def values_only(gradient: Tensor | None, packed: Sequence[Tensor]) -> list[Tensor | None]:

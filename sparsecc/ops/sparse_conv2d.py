@@ -66,6 +66,11 @@ def _padded(x: Tensor, padding: Sequence[int]) -> Tensor:
     return functional.pad(x, (left, right, top, bottom))
 
 
+def _batched(x: Tensor) -> Tensor:
+    """[(batch,) channels, height, width] → with batch, and contiguous: mixed layouts make the traced strides differ from the real ones."""
+    return x.reshape(-1, *x.shape[-3:]).contiguous()
+
+
 @torch.library.custom_op(
     "sparsecc::sparse_conv2d",
     mutates_args=(),
@@ -122,10 +127,10 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     by_x, by_packed, by_bias, *_ = ctx.needs_input_grad
     cols = ctx.kernel[0] * ctx.kernel[1] * x.shape[-3]
     weight = weight_of(torch.ops.sparsecc.unpack(packed, ctx.format, ctx.rows, cols), ctx.kernel)
-    batched = _padded(x, ctx.padding).reshape(-1, *_padded(x, ctx.padding).shape[-3:])
+    padded = _padded(x, ctx.padding)
     needed = [by_x, any(by_packed), ctx.has_bias and by_bias]
     grad_padded, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
-        grad.reshape(-1, *grad.shape[-3:]), batched, weight, [ctx.rows], ctx.stride, [0, 0], ctx.dilation, False, [0, 0], 1, needed
+        _batched(grad), _batched(padded), weight, [ctx.rows], ctx.stride, [0, 0], ctx.dilation, False, [0, 0], 1, needed
     )
     top, left, *_ = ctx.padding
     grad_x = grad_padded[..., top : top + x.shape[-2], left : left + x.shape[-1]].reshape(x.shape) if by_x else None
