@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 
 from sparsecc.codegen import tvm_api
 
@@ -14,6 +15,13 @@ _current = threading.local()
 def available() -> int:
     """CPUs that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def physical_cores() -> int:
+    """Cores behind the CPUs that this process may run on: hyper-threads of one core count once."""
+    cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(available())
+    siblings = [Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") for cpu in cpus]
+    return len({path.read_text() if path.exists() else str(path) for path in siblings})
 
 
 def use_threads(count: int) -> None:

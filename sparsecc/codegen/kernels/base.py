@@ -1,0 +1,113 @@
+"""What a generated matrix kernel computes (MatmulSpec) and how it goes about it (Knobs): chosen apart, printed, stored.
+
+All of them compute, with positions (tokens or pixels) innermost, so that one vector register holds one input of many positions:
+
+    Y[b, o, n] = epilogue( bias[o] + Σ_tap Σ_c W[o, tap, c] · X[b, c·channel_stride + taps[tap] + n] )
+
+A linear layer has one tap and channel_stride = positions. A convolution reads a padded image: its taps are offsets into
+it, so no im2col is made. Weights of a convolution are ordered (tap, channel), as `graph.sites.Conv2d.matrix` has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sparsecc.codegen.kernels import math
+
+Expr = Any
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What happens to a sum before it is stored: activation, then residual when `residual_after`, otherwise the other way round."""
+
+    activation: str | None = None
+    residual: bool = False
+    residual_first: bool = False  # activation(sum + residual) instead of activation(sum) + residual
+
+    def apply(self, total: Expr, residual: Callable[[], Expr]) -> Expr:
+        """The expression to store. `residual()` reads the matching element; it is called only when there is one."""
+        if self.residual and self.residual_first:
+            total = total + residual()
+        if self.activation is not None:
+            total = math.ACTIVATIONS[self.activation](total)
+        if self.residual and not self.residual_first:
+            total = total + residual()
+        return total
+
+    def __str__(self) -> str:
+        parts = [self.activation or "", "residual" if self.residual else ""]
+        return "+".join(part for part in (parts[::-1] if self.residual_first else parts) if part) or "none"
+
+
+@dataclass(frozen=True)
+class MatmulSpec:
+    """batch × positions outputs for each of `rows`. depth = taps × channels inputs each.
+
+    positions: outputs per row and batch item, stored with a pitch of `y_pitch` ≥ positions.
+    x_stride: elements of X per batch item.  taps: offsets in elements.
+    """
+
+    rows: int
+    channels: int
+    batch: int
+    positions: int
+    x_stride: int
+    channel_stride: int
+    y_pitch: int
+    taps: tuple[int, ...] = (0,)
+    epilogue: Epilogue = Epilogue()
+
+    @property
+    def depth(self) -> int:
+        return len(self.taps) * self.channels
+
+    @property
+    def flops(self) -> int:
+        """Of the dense product."""
+        return 2 * self.rows * self.depth * self.batch * self.positions
+
+    @staticmethod
+    def linear(rows: int, cols: int, tiles: int, tile: int, epilogue: Epilogue = Epilogue()) -> MatmulSpec:
+        """A linear layer over tokens stored as [tiles, features, tile]."""
+        return MatmulSpec(rows, cols, tiles, tile, cols * tile, tile, tile, epilogue=epilogue)
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """tile: positions per inner kernel, a multiple of the vector width.  rows: outputs that share each load of X.
+    panel: inputs whose X stays in cache while all rows pass over it (a divisor of the depth, see `panel_of`).
+    groups: parts that the rows are divided into, so that every thread has work."""
+
+    tile: int
+    rows: int
+    panel: int
+    groups: int
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def tile_for(positions: int, lanes: int, most: int) -> int:
+    """The tile that wastes least: tiles overlap at the end, so `positions` may be no multiple. Ties go to the larger tile."""
+    candidates = [t for t in range(most, 0, -lanes) if t <= positions] or [lanes]
+    return min(candidates, key=lambda t: (ceil_div(positions, t) * t, -t))
+
+
+def groups_for(jobs: int, threads: int, row_blocks: int) -> int:
+    """Smallest division of the rows with which every thread gets the same number of jobs, or about 4 jobs a thread."""
+    groups = 1
+    while (jobs * groups) % threads and jobs * groups < 4 * threads and groups < row_blocks:
+        groups += 1
+    return groups
+
+
+def panel_of(spec: MatmulSpec, most: int) -> int:
+    """The largest panel of at most `most` inputs: whole taps when a tap is smaller, otherwise an equal part of one tap's channels."""
+    if spec.channels > most:
+        return max(d for d in range(1, most + 1) if spec.channels % d == 0)
+    taps = len(spec.taps)
+    return spec.channels * max(d for d in range(1, taps + 1) if taps % d == 0 and (d == 1 or d * spec.channels <= most))

@@ -1,0 +1,89 @@
+"""Elementary functions as TensorIR expressions that vectorize: libm calls inside a loop are made lane by lane.
+
+Polynomials are fitted here for fp32; the largest errors over the whole range are in tests/codegen/kernels/test_math.py.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from sparsecc.codegen.tvm_api import T, tirx
+
+Expr = Any
+_LOG2E = 1.4426950408889634
+_LN2_HIGH, _LN2_LOW = 0.693145751953125, 1.42860682030941723e-6  # Cody-Waite: the high part has few bits, so n·high is exact
+
+
+def _f(value: float) -> Expr:
+    return T.float32(value)
+
+
+def _horner(x: Expr, coefficients: tuple[float, ...]) -> Expr:
+    """coefficients: highest power first."""
+    return functools.reduce(lambda total, c: total * x + _f(c), coefficients[1:], _f(coefficients[0]))
+
+
+def exp(x: Expr) -> Expr:
+    """2ⁿ·eʳ with x = n·ln 2 + r, |r| ≤ ln 2 / 2. Saturates outside [-87.3, 88.3]; relative error below 3e-7."""
+    x = T.max(T.min(x, _f(88.3)), _f(-87.33))
+    n = T.floor(x * _f(_LOG2E) + _f(0.5))
+    r = x - n * _f(_LN2_HIGH) - n * _f(_LN2_LOW)
+    p = _horner(r, (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0))
+    scale = tirx.reinterpret("float32", T.shift_left(T.Cast("int32", n) + 127, 23))
+    return p * scale
+
+
+def sigmoid(x: Expr) -> Expr:
+    return _f(1.0) / (_f(1.0) + exp(_f(0.0) - x))
+
+
+def tanh(x: Expr) -> Expr:
+    """Odd series near zero, where 1 - 2/(e²ˣ+1) would cancel."""
+    square = x * x
+    small = x * _horner(square, (-17 / 315, 2 / 15, -1 / 3, 1.0))
+    large = _f(1.0) - _f(2.0) / (exp(x + x) + _f(1.0))
+    return T.Select(square < _f(0.0025), small, large)
+
+
+def erf(x: Expr) -> Expr:
+    """Abramowitz and Stegun 7.1.26, absolute error below 5e-7 in fp32."""
+    magnitude = T.abs(x)
+    t = _f(1.0) / (_f(1.0) + _f(0.3275911) * magnitude)
+    p = t * _horner(t, (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592))
+    positive = _f(1.0) - p * exp(_f(0.0) - x * x)
+    return T.Select(x < _f(0.0), _f(0.0) - positive, positive)
+
+
+def relu(x: Expr) -> Expr:
+    return T.max(x, _f(0.0))
+
+
+def gelu(x: Expr) -> Expr:
+    return _f(0.5) * x * (_f(1.0) + erf(x * _f(0.7071067811865476)))
+
+
+def gelu_tanh(x: Expr) -> Expr:
+    return _f(0.5) * x * (_f(1.0) + tanh(_f(0.7978845608028654) * (x + _f(0.044715) * x * x * x)))
+
+
+def silu(x: Expr) -> Expr:
+    return x * sigmoid(x)
+
+
+def hardsigmoid(x: Expr) -> Expr:
+    return T.max(T.min(x * _f(1 / 6) + _f(0.5), _f(1.0)), _f(0.0))
+
+
+def hardswish(x: Expr) -> Expr:
+    return x * hardsigmoid(x)
+
+
+def relu6(x: Expr) -> Expr:
+    return T.max(T.min(x, _f(6.0)), _f(0.0))
+
+
+ACTIVATIONS: dict[str, Callable[[Expr], Expr]] = {
+    f.__name__: f for f in (relu, gelu, gelu_tanh, silu, sigmoid, tanh, hardsigmoid, hardswish, relu6)
+}

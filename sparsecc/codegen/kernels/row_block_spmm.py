@@ -1,0 +1,145 @@
+"""Sparse matrix kernel for every format: blocks of `rows` outputs × 1 input, positions in the vector lanes.
+
+csr and N:M are blocks of one row; r×c blocks are c blocks of r×1, and tall blocks are cut to what the registers hold.
+Every block loads its piece of X once and uses it for all of its rows (r=1 is bound by loads, r=4 by multiply-adds).
+"""
+
+import numpy as np
+
+from sparsecc.codegen.kernels.base import Knobs, MatmulSpec, ceil_div, groups_for, panel_of, tile_for
+from sparsecc.codegen.kernels.dense_matmul import padded_bias
+from sparsecc.codegen.target import Target
+from sparsecc.codegen.tvm_api import T
+
+
+def space(spec: MatmulSpec, block_rows: int, target: Target) -> list[Knobs]:
+    """block_rows: rows that share their nonzero columns (1 for csr and N:M). Best guess first."""
+    lanes = target.lanes
+    rows = max(r for r in (4, 2, 1) if block_rows % r == 0)
+    found = []
+    for vectors in (4, 2, 1):
+        if vectors * lanes > max(spec.positions, lanes):
+            continue
+        tile = tile_for(spec.positions, lanes, vectors * lanes)
+        # r = 1: every multiply-add loads X, from L1 twice as fast as from L2; r = 4: L2 is fast enough, partial sums cost more.
+        resident = target.l2_bytes // 2 if rows > 1 else target.l2_bytes // 4
+        panel = panel_of(spec, max(resident // (4 * tile), 1))
+        jobs = spec.batch * ceil_div(spec.positions, tile)
+        found.append(Knobs(tile, rows, panel, groups_for(jobs, target.threads, ceil_div(spec.rows, rows))))
+    return sorted(dict.fromkeys(found), key=lambda k: (ceil_div(spec.positions, k.tile) * k.tile, -k.tile))
+
+
+def prepare(matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs: Knobs) -> list[np.ndarray]:
+    """matrix: [rows, depth] with its zeros. Returns, with blocks ordered by (panel, row block, input):
+
+    values [blocks, rows per block], index [blocks] (the input within its panel; for several taps the offset in X),
+    first [panels, row blocks + 1], bounds [groups + 1] (row blocks of each group, balanced by blocks), bias.
+    """
+    height, panel = knobs.rows, knobs.panel
+    row_blocks, panels = ceil_div(spec.rows, height), spec.depth // panel
+    padded = np.zeros((row_blocks * height, spec.depth), np.float32)
+    padded[: spec.rows] = matrix
+    shaped = padded.reshape(row_blocks, height, panels, panel).transpose(2, 0, 3, 1)  # panel, row block, input, row
+    kept = shaped.any(axis=3)
+    p, _, j = np.nonzero(kept)
+    values = np.ascontiguousarray(shaped[kept])
+    counts = kept.sum(axis=2)
+    first = np.zeros((panels, row_blocks + 1), np.int32)
+    ends = np.cumsum(counts.ravel()).reshape(panels, row_blocks)
+    first[:, 1:] = ends
+    first[1:, 0] = ends[:-1, -1]
+    if len(values) == 0:  # a buffer may not be empty
+        values, p, j = np.zeros((1, height), np.float32), np.zeros(1, np.int64), np.zeros(1, np.int64)
+    return [values, _index(p * panel + j, j, spec), first, _bounds(counts.sum(axis=0), knobs.groups), padded_bias(bias, spec.rows, row_blocks * height)]
+
+
+def _index(inputs: np.ndarray, in_panel: np.ndarray, spec: MatmulSpec) -> np.ndarray:
+    """uint16 within the panel where X is affine in the input, otherwise int32 offsets in elements."""
+    if index_is_affine(spec):
+        return in_panel.astype(np.uint16)
+    tap, channel = np.divmod(inputs, spec.channels)
+    return (np.asarray(spec.taps)[tap] + channel * spec.channel_stride).astype(np.int32)
+
+
+def index_is_affine(spec: MatmulSpec) -> bool:
+    return spec.taps == (0,) and spec.channels <= 1 << 16
+
+
+def _bounds(blocks_per_row: np.ndarray, groups: int) -> np.ndarray:
+    """Row blocks at which each group begins, so that groups hold about the same number of blocks."""
+    done = np.cumsum(blocks_per_row + 1)  # an empty row costs its store
+    targets = done[-1] * np.arange(1, groups) / groups
+    return np.concatenate([[0], np.searchsorted(done, targets), [len(blocks_per_row)]]).astype(np.int32)
+
+
+def build(spec: MatmulSpec, knobs: Knobs, blocks: int, target: Target):
+    """PrimFunc(X, values, index, first, bounds, bias, residual, Y) for `blocks` stored blocks; see dense_matmul for `residual`."""
+    lanes, height, tile, groups, panel = target.lanes, knobs.rows, knobs.tile, knobs.groups, knobs.panel
+    vectors = tile // lanes
+    row_blocks, panels = ceil_div(spec.rows, height), spec.depth // panel
+    tiles = ceil_div(spec.positions, tile)
+    last_start = spec.positions - tile
+    rows, pitch = spec.rows, spec.y_pitch
+    ragged = row_blocks * height != rows
+    affine = index_is_affine(spec)
+    index_type = "uint16" if affine else "int32"
+    scale, panel_stride = (spec.channel_stride, panel * spec.channel_stride) if affine else (1, 0)
+    x_size, y_size = spec.batch * spec.x_stride, spec.batch * rows * pitch
+    r_size = y_size if spec.epilogue.residual else row_blocks * height
+    scratch = row_blocks * height * tile if panels > 1 else 1
+    batch, x_stride, epilogue = spec.batch, spec.x_stride, spec.epilogue
+
+    @T.prim_func
+    def row_block_spmm(
+        X: T.Buffer((x_size,), "float32"),
+        V: T.Buffer((blocks, height), "float32"),
+        J: T.Buffer((blocks,), index_type),
+        F: T.Buffer((panels, row_blocks + 1), "int32"),
+        G: T.Buffer((groups + 1,), "int32"),
+        B: T.Buffer((row_blocks * height,), "float32"),
+        R: T.Buffer((r_size,), "float32"),
+        Y: T.Buffer((y_size,), "float32"),
+    ):
+        T.func_attr({"tirx.noalias": True})
+        for job in T.parallel(batch * tiles * groups):
+            acc = T.alloc_local((height * tile,), "float32")
+            partial = T.alloc_buffer((scratch,), "float32")
+            item: T.let = job // (tiles * groups)
+            start: T.let = T.min(job // groups % tiles * tile, last_start)
+            for p in range(panels):
+                # Loops begin at zero: TVM 0.27 addresses wrongly in a serial loop whose data-dependent start is not zero.
+                for ii in range(G[job % groups + 1] - G[job % groups]):
+                    i: T.let = G[job % groups] + ii
+                    if p == 0:
+                        for r in T.unroll(height):
+                            for v in T.unroll(vectors):
+                                for l in T.vectorized(lanes):
+                                    acc[r * tile + v * lanes + l] = B[i * height + r]
+                    else:
+                        for r in T.unroll(height):
+                            for v in T.unroll(vectors):
+                                for l in T.vectorized(lanes):
+                                    acc[r * tile + v * lanes + l] = partial[(i * height + r) * tile + v * lanes + l]
+                    for bb in range(F[p, i + 1] - F[p, i]):
+                        b: T.let = F[p, i] + bb
+                        x: T.let = item * x_stride + p * panel_stride + T.Cast("int32", J[b]) * scale + start
+                        for v in T.unroll(vectors):
+                            for r in T.unroll(height):
+                                for l in T.vectorized(lanes):
+                                    acc[r * tile + v * lanes + l] = acc[r * tile + v * lanes + l] + V[b, r] * X[x + v * lanes + l]
+                    if p == panels - 1:
+                        for r in T.unroll(height):
+                            if (not ragged) or i * height + r < rows:
+                                for v in T.unroll(vectors):
+                                    for l in T.vectorized(lanes):
+                                        Y[(item * rows + i * height + r) * pitch + start + v * lanes + l] = epilogue.apply(
+                                            acc[r * tile + v * lanes + l],
+                                            lambda: R[(item * rows + i * height + r) * pitch + start + v * lanes + l],
+                                        )
+                    else:
+                        for r in T.unroll(height):
+                            for v in T.unroll(vectors):
+                                for l in T.vectorized(lanes):
+                                    partial[(i * height + r) * tile + v * lanes + l] = acc[r * tile + v * lanes + l]
+
+    return row_block_spmm
