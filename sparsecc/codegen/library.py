@@ -16,7 +16,7 @@ from sparsecc.graph.base import TensorSpec
 class Library:
     """executable: tvm's VM executable, whose `main(*inputs, *weights)` returns the outputs.
     weights: name → array as the kernels read them, in the order of main's parameters after the inputs.
-    inputs, outputs: with fixed shapes; the executable may return fewer than the model has (two of them the same tensor), see `output_index`."""
+    inputs, outputs: with fixed shapes; `main` may return fewer outputs than the model has, see `output_index`."""
 
     executable: Any
     weights: Mapping[str, np.ndarray]

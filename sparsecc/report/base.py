@@ -76,6 +76,12 @@ class Report:
 
         return _written(path, page(self))
 
+    def explain(self) -> str:
+        """Per site: what it is, what was done, and why not more."""
+        from sparsecc.report.table import reasons
+
+        return reasons(self)
+
     def __str__(self) -> str:
         from sparsecc.report.table import text
 
@@ -83,18 +89,17 @@ class Report:
 
 
 def totals(sites: Sequence[SiteReport]) -> dict[str, Any]:
-    """Sums over the sites. Times are those of the chosen kernels (`chosen_us`) and of dense ones (`dense_us`), over sites where both are known."""
+    """Sums over the sites. `dense_us` and `chosen_us` (what runs now) are over the sites at which both kernels were timed."""
     timed = [site for site in sites if site.measured_us is not None and site.dense_us is not None]
-    sized = [site for site in sites if site.bytes_dense is not None]
-    weights = sum(site.bytes_dense or 0 for site in sized)
+    bytes_dense = sum(site.bytes_dense or 0 for site in sites)
     return {
         "sites": len(sites),
         **{decision: sum(site.decision == decision for site in sites) for decision in ("sparse", "dense", "structured", "skipped")},
-        "sparsity": sum(site.sparsity * (site.bytes_dense or 0) for site in sized) / weights if weights else 0.0,
-        "bytes_dense": weights,
-        "bytes_kept": sum(_bytes_kept(site) for site in sized),
+        "sparsity": sum(site.sparsity * (site.bytes_dense or 0) for site in sites) / bytes_dense if bytes_dense else 0.0,
+        "bytes_dense": bytes_dense,
+        "bytes_kept": sum(_bytes_kept(site) for site in sites),
         "dense_us": sum(site.dense_us or 0.0 for site in timed),
-        "chosen_us": sum(min(site.measured_us or 0.0, site.dense_us or 0.0) if site.decision == "dense" else site.measured_us or 0.0 for site in timed),
+        "chosen_us": sum((site.dense_us if site.decision == "dense" else site.measured_us) or 0.0 for site in timed),
     }
 
 

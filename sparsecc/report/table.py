@@ -30,7 +30,9 @@ def text(report: Report, width: int = WIDTH) -> str:
 
 def reasons(report: Report) -> str:
     """Per site: what it is, what was done, and why not more."""
-    return "\n".join(f"{site.name}  {site.kind} {shape(site)}\n    {site.decision}: {site.reason or 'no reason recorded'}" for site in report.sites)
+    return "\n".join(
+        f"{site.name}  {site.kind} {shape(site)}\n    {site.decision}: {site.reason or 'no reason recorded'}" for site in report.sites
+    )
 
 
 def cells(site: SiteReport) -> tuple[str, ...]:
@@ -55,13 +57,17 @@ def summary(report: Report) -> list[str]:
     totals, lines = report.totals, []
     if totals:
         decisions = ", ".join(f"{totals[name]} {name}" for name in ("sparse", "structured", "dense", "skipped") if totals.get(name))
-        lines.append(f"{totals['sites']} sites: {decisions or 'none'}; weights {size(totals['bytes_dense'])} -> {size(totals['bytes_kept'])}")
+        lines.append(
+            f"{totals['sites']} sites: {decisions or 'none'}; weights {size(totals['bytes_dense'])} -> {size(totals['bytes_kept'])}"
+        )
     if totals.get("dense_us"):
         gain = _gain(totals["dense_us"], totals["chosen_us"])
         lines.append(f"measured sites: dense {totals['dense_us']:.0f} µs -> chosen {totals['chosen_us']:.0f} µs ({gain})")
     if report.check:
         check = report.check
-        lines.append(f"check against the masked dense model: max abs {check.max_abs:.2g}, max rel {check.max_rel:.2g}, cosine {check.cosine:.6f}")
+        lines.append(
+            f"check against the masked dense model: max abs {check.max_abs:.2g}, max rel {check.max_rel:.2g}, cosine {check.cosine:.6f}"
+        )
     return lines
 
 

@@ -1,7 +1,7 @@
 """A compiled model as one file.
 
 An uncompressed zip: `weights.safetensors` (aligned, so that loading maps it instead of reading it), `lib_N.so` for each specialization,
-`report.json`, and `manifest.json` with everything else and the SHA-256 of every other member. No pickle. Loading needs neither torch nor onnx.
+`report.json`, and `manifest.json` with everything else and the SHA-256 of every other member. No pickle.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import mmap
 import platform
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any
@@ -53,15 +54,28 @@ def save(compiled: Compiled, path: str | PathLike[str]) -> None:
         _add(archive, _MANIFEST, lambda stream: stream.write(manifest))
 
 
-def load(path: str | PathLike[str]) -> Compiled:
-    """Read what `save` wrote, checking every byte, the versions and the CPU.
+def load(path: str | PathLike[str], threads: int | None = None) -> Compiled:
+    """Read what `save` wrote, checking every byte, the versions and the CPU.  threads: None means as many as it was compiled for.
 
     Raises ArtifactError when the file is no artifact, is damaged, or was made by another version or for another CPU.
     """
+    with _opened(path) as (archive, stream):
+        return _load(archive, stream, threads)
+
+
+def read_report(path: str | PathLike[str]) -> Report:
+    """The report inside an artifact, of whatever version and for whatever CPU."""
+    with _opened(path) as (archive, _):
+        return Report.from_dict(json.loads(archive.read(_REPORT)))
+
+
+@contextmanager
+def _opened(path: str | PathLike[str]) -> Iterator[tuple[zipfile.ZipFile, IO[bytes]]]:
+    """The archive. What goes wrong while it is read becomes an error that names the file."""
     path = Path(path)
     try:
         with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
-            return _load(archive, stream)
+            yield archive, stream
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except zipfile.BadZipFile as error:
@@ -70,11 +84,11 @@ def load(path: str | PathLike[str]) -> Compiled:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, NotImplementedError, struct.error) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError, struct.error) as error:
         raise ArtifactError(f"{path}: damaged: {type(error).__name__} {error}") from error
 
 
-def _load(archive: zipfile.ZipFile, stream: IO[bytes]) -> Compiled:
+def _load(archive: zipfile.ZipFile, stream: IO[bytes], threads: int | None) -> Compiled:
     manifest = json.loads(archive.read(_MANIFEST))
     _check_versions(manifest)
     target = Target(**(manifest["target"] | {"features": tuple(manifest["target"]["features"])}))
@@ -83,7 +97,7 @@ def _load(archive: zipfile.ZipFile, stream: IO[bytes]) -> Compiled:
     compiled = Compiled(
         inputs=_specs(manifest["inputs"]),
         outputs=_specs(manifest["outputs"]),
-        target=target,
+        target=replace(target, threads=threads or target.threads),
         report=Report.from_dict(json.loads(bytes(members[_REPORT]))),
         structure=manifest["structure"],
         weights=WeightStore(weight_files.read(members[_WEIGHTS])),
@@ -126,7 +140,7 @@ def _describe(compiled: Compiled, specializations: list[Specialization]) -> dict
 def _check_versions(manifest: Mapping[str, Any]) -> None:
     if manifest["format"] != FORMAT:
         raise ArtifactError(
-            f"written by sparsecc {manifest['sparsecc']} in artifact format {manifest['format']}, this one reads {FORMAT}; compile the model again"
+            f"in artifact format {manifest['format']} of sparsecc {manifest['sparsecc']}, this one reads {FORMAT}; compile the model again"
         )
     if manifest["tvm"] != _tvm_version():
         raise ArtifactError(f"compiled with TVM {manifest['tvm']}, but TVM {_tvm_version()} is installed; compile the model again")
@@ -138,7 +152,9 @@ def _check_cpu(target: Target) -> None:
         raise ArtifactError(f"compiled for {target.triple}, this machine is {machine}; compile the model for it")
     missing = sorted(set(target.features) - set(targets.detect(target.threads).features))
     if missing:
-        raise ArtifactError(f"compiled for {target.cpu}; this CPU lacks {', '.join(missing)}. Compile the model here, or for a smaller target")
+        raise ArtifactError(
+            f"compiled for {target.cpu}; this CPU lacks {', '.join(missing)}. Compile the model here, or for a smaller target"
+        )
 
 
 def _tvm_version() -> str:

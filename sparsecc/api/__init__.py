@@ -1,0 +1,146 @@
+"""The ways in from Python, and the only place (with the command line) where stages meet."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from sparsecc.api import account, sources
+from sparsecc.api.rewriting import Rewritten, rewrite
+from sparsecc.errors import UserError
+
+if TYPE_CHECKING:
+    import onnx
+
+    from sparsecc.graph.base import Graph
+    from sparsecc.report.base import Report
+    from sparsecc.runtime.compiled import Compiled
+
+Path = str | PathLike[str]
+Shapes = Mapping[str, Sequence[int]]
+TOLERANCE = 1e-3  # relative to an output's largest magnitude; fp32 sums in another order stay a hundred times below
+
+
+def compile(
+    model: Any,
+    example_inputs: Any = None,
+    *,
+    recipe: Any = None,
+    calibration: Iterable[Any] | Path | None = None,
+    target: str = "cpu",
+    threads: int | None = None,
+    records: Path | None = None,
+    input_shapes: Shapes | None = None,
+) -> Compiled:
+    """Rewrite a model as its recipe says, and generate code for the result.
+
+    model: nn.Module, ExportedProgram, or an ONNX file or ModelProto.  example_inputs: a tuple or a dict by name; an nn.Module needs
+    them, for ONNX they are made from the shapes.  recipe: path, dict or Recipe; None packs the zeros that are there already.
+    calibration: input tuples or dicts, or the path of an .npz.  target: "cpu", or "cpu:skylake-avx512" and the like.
+    threads: None means one for each physical core.  records: measurements of `sparsecc tune`.  input_shapes: of an ONNX model, by name.
+
+    Raises UserError and its children (ModelError, RecipeError, InputError) for what the caller can mend.
+    """
+    from sparsecc import codegen
+    from sparsecc.runtime.compiled import Compiled
+
+    if records is not None:
+        raise UserError("records: this version does not tune, so that it has none to read; leave it out")
+    goal = _target(target, threads)
+    result = _rewrite(model, example_inputs, recipe, calibration, input_shapes)
+    library, choices = codegen.build(result.graph, result.example, goal)
+    compiled = Compiled(
+        inputs=result.graph.inputs,
+        outputs=result.graph.outputs,
+        target=goal,
+        report=account.report(result, str(target), choices),
+        structure=getattr(result.graph, "structure", None),
+        specialize=lambda inputs: codegen.build(result.graph, inputs, goal)[0],
+        to_onnx=getattr(result.graph, "proto", None),
+    )
+    compiled.add_library(library)
+    compiled.report = account.checked(compiled.report, compiled.flat(result.example), result.masked.run(result.example).outputs)
+    _warn_when_off(compiled.report)
+    result.release()
+    return compiled
+
+
+def convert(
+    model: Any, recipe: Any, calibration: Iterable[Any] | Path | None = None, input_shapes: Shapes | None = None
+) -> tuple[onnx.ModelProto, Report]:
+    """Rewrite an ONNX model (a path or a ModelProto) into one that stands for itself in any onnxruntime.
+
+    Raises UserError and its children for what the caller can mend.
+    """
+    graph, report = convert_graph(model, recipe, calibration, input_shapes)
+    return graph.proto(), report  # type: ignore[attr-defined]  # convert_graph answers with an OnnxGraph
+
+
+def convert_graph(
+    model: Any, recipe: Any, calibration: Iterable[Any] | Path | None = None, input_shapes: Shapes | None = None, check: int = 1
+) -> tuple[Graph, Report]:
+    """`convert`, as a graph that can save itself, also above the 2 GB that a ModelProto holds.
+
+    check: samples to compare converted and masked model on, from the calibration as far as it reaches, then random ones.
+    """
+    result = _rewrite(model, None, recipe, calibration, input_shapes)
+    if result.graph.host != "onnx":
+        raise UserError(f"convert takes an ONNX model, not a {type(model).__name__}; use sparsecc.compile")
+    report = account.report(result, "onnx", ())
+    for sample in result.samples(check):
+        report = account.checked(report, result.graph.run(sample).outputs, result.masked.run(sample).outputs)
+    return result.graph, report
+
+
+def load(path: Path, threads: int | None = None) -> Compiled:
+    """Read what `Compiled.save` wrote. Needs neither torch nor onnx.  threads: None means as it was compiled.
+
+    Raises ArtifactError when the file is damaged, from another version, or for another CPU.
+    """
+    from sparsecc.runtime import artifact
+
+    return artifact.load(path, threads)
+
+
+def explain(model: Any, example_inputs: Any = None, *, recipe: Any = None, input_shapes: Shapes | None = None) -> str:
+    """Per site: what it is, what was done, and why not more.
+
+    model: a Compiled, a Report, or anything that `compile` takes, for which it says what the recipe would do.
+    """
+    from sparsecc.report.base import Report
+
+    report = getattr(model, "report", model)
+    if not isinstance(report, Report):
+        report = survey(model, example_inputs, recipe=recipe, input_shapes=input_shapes)
+    return report.explain()
+
+
+def survey(model: Any, example_inputs: Any = None, *, recipe: Any = None, input_shapes: Shapes | None = None) -> Report:
+    """What the recipe would do to a model, nothing run or compiled."""
+    return account.report(_rewrite(model, example_inputs, recipe, None, input_shapes, run=False), "none", ())
+
+
+def _rewrite(model: Any, example_inputs: Any, recipe: Any, calibration: Any, input_shapes: Shapes | None, run: bool = True) -> Rewritten:
+    from sparsecc.recipe import Recipe
+
+    steps = Recipe.load(recipe)
+    graph = sources.open_graph(model, example_inputs, input_shapes)
+    samples = sources.calibration(calibration, graph.inputs)
+    example = sources.example(graph.inputs, example_inputs, samples, model) if run else None
+    return rewrite(graph, steps, samples, example, sources.name_of(model))
+
+
+def _target(target: str, threads: int | None) -> Any:
+    from sparsecc.codegen import target as targets
+    from sparsecc.codegen.threads import physical_cores
+
+    if threads is not None and threads < 1:
+        raise UserError(f"threads: {threads} is fewer than one")
+    return targets.parse(target, threads or physical_cores())
+
+
+def _warn_when_off(report: Report) -> None:
+    if report.check and not report.check.max_rel <= TOLERANCE:
+        warnings.warn(f"the compiled model differs from the masked one by {report.check.max_rel:.2g} of its largest output", stacklevel=3)

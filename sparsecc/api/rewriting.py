@@ -1,0 +1,59 @@
+"""Running a recipe, and keeping what the account of it needs: the graph before, masked, and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sparsecc.api import sources
+from sparsecc.passes.base import Context, Pass, PassResult
+
+if TYPE_CHECKING:
+    from sparsecc.graph.base import Graph
+    from sparsecc.recipe import Recipe
+
+_PACK = "sparsecc.passes.pack"
+
+
+@dataclass
+class Rewritten:
+    """name: of the model.  original: as it came.  masked: with all changes but packing, which changes no output.  graph: the result.
+    example: one set of inputs in the model's order, None when nothing is to be run.  calibration: the caller's samples."""
+
+    name: str
+    original: Graph | None
+    masked: Graph
+    graph: Graph
+    steps: Sequence[tuple[Pass, PassResult]]
+    example: list[Any] | None
+    calibration: Sequence[Any] = field(default_factory=tuple)
+
+    def samples(self, count: int) -> Iterator[list[Any]]:
+        """Sets of inputs: the calibration's, then random ones."""
+        for number in range(count):
+            if number < len(self.calibration):
+                yield sources.in_order(self.graph.inputs, self.calibration[number])
+            else:
+                yield sources.random_inputs(self.graph.inputs, like=self.example, seed=number)
+
+    def release(self) -> None:
+        """Let go of the dense weights, once the account is done."""
+        self.original, self.masked, self.steps = None, self.graph, ()
+
+
+def rewrite(graph: Graph, recipe: Recipe, calibration: Sequence[Any] | None, example: list[Any] | None, name: str) -> Rewritten:
+    """Run the recipe's passes on a copy."""
+    from sparsecc.passes import pipeline
+
+    result, steps = pipeline.run(graph, recipe, Context(calibration=calibration))
+    return Rewritten(name, graph, _before_packing(graph, steps), result, steps, example, calibration or ())
+
+
+def _before_packing(graph: Graph, steps: Sequence[tuple[Pass, PassResult]]) -> Graph:
+    """The graph that the last pass other than `pack` left, unless something was packed before it."""
+    for step, result in steps:
+        if type(step).__module__ == _PACK and result.modified:
+            break
+        graph = result.graph
+    return graph

@@ -1,0 +1,176 @@
+"""What callers hand in: models, calibration inputs and example inputs, in all their accepted forms."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sparsecc.errors import InputError, ModelError, UserError
+from sparsecc.graph.base import Graph, TensorSpec
+from sparsecc.runtime.inputs import bind
+from sparsecc.runtime.tensors import is_torch
+
+if TYPE_CHECKING:
+    Shapes = Mapping[str, Sequence[int]]
+
+
+def open_graph(model: Any, example_inputs: Any = None, input_shapes: Shapes | None = None) -> Graph:
+    """The host of a model. Raises ModelError when it cannot be read, UserError when it is nothing that can be taken."""
+    shapes = {name: tuple(int(n) for n in shape) for name, shape in input_shapes.items()} if input_shapes else None
+    if isinstance(model, str | PathLike):
+        return _open_file(Path(model), shapes)
+    kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(model).__mro__}
+    if any(kind.startswith("onnx") and kind.endswith(".ModelProto") for kind in kinds):
+        from sparsecc.graph.onnx import OnnxGraph
+
+        return OnnxGraph.from_proto(model, shapes)
+    if shapes:
+        raise UserError("input_shapes: only an ONNX model takes them; a torch model has them from its example inputs")
+    if "torch.export.exported_program.ExportedProgram" in kinds:
+        from sparsecc.graph.fx import FxGraph
+
+        return FxGraph.from_exported(model)
+    if "torch.nn.modules.module.Module" in kinds:
+        return _export(model, example_inputs)
+    raise UserError(f"a {type(model).__name__} is no model; pass an nn.Module, an ExportedProgram, or an ONNX file or ModelProto")
+
+
+def _open_file(path: Path, shapes: dict[str, tuple[int, ...]] | None) -> Graph:
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file")
+    if path.suffix == ".pt2":
+        from sparsecc.graph.fx import FxGraph
+
+        return FxGraph.load(path)
+    if path.suffix == ".sparsecc":
+        raise ModelError(f"{path}: is compiled already; sparsecc.load reads it")
+    from sparsecc.graph.onnx import OnnxGraph
+
+    return OnnxGraph.from_file(path, shapes)
+
+
+def _export(module: Any, example_inputs: Any) -> Graph:
+    if example_inputs is None:
+        raise UserError(f"example_inputs: needed to trace {type(module).__name__}; pass a tuple of tensors, or a dict by name")
+    from sparsecc.graph.fx import FxGraph
+
+    return FxGraph.from_module(module, example_inputs if isinstance(example_inputs, Mapping) else _as_tuple(example_inputs))
+
+
+def name_of(model: Any) -> str:
+    """What a report calls the model: the file's name, else the class's."""
+    if isinstance(model, str | PathLike):
+        return Path(model).name
+    return getattr(getattr(model, "graph", None), "name", "") or type(model).__name__
+
+
+def example(specs: Sequence[TensorSpec], given: Any, calibration: Sequence[Any] | None, model: Any = None) -> list[Any]:
+    """One set of inputs, in the model's order: the caller's, else the first calibration sample, else made from the shapes.
+
+    Raises InputError when a shape is not known.
+    """
+    if given is not None:
+        return in_order(specs, given)
+    if calibration:
+        return in_order(specs, calibration[0])
+    stored = getattr(model, "example_inputs", None)  # an ExportedProgram carries the inputs it was traced with
+    if stored:
+        args, kwargs = stored
+        return bind(specs, args, kwargs)
+    return random_inputs(specs)
+
+
+def random_inputs(specs: Sequence[TensorSpec], like: Sequence[Any] | None = None, seed: int = 0) -> list[Any]:
+    """Normal deviates for floats; ones for integers and booleans, which are indices and masks as a rule (or the values in `like`).
+
+    like: inputs to take the shapes from. Raises InputError when a shape is not known.
+    """
+    generator = np.random.default_rng(seed)
+    return [_random(spec, like[i] if like is not None else None, generator) for i, spec in enumerate(specs)]
+
+
+def _random(spec: TensorSpec, like: Any, generator: np.random.Generator) -> np.ndarray:
+    shape = tuple(like.shape) if like is not None else _known_shape(spec)
+    if np.dtype(spec.dtype).kind == "f":
+        return generator.standard_normal(shape).astype(spec.dtype)
+    return np.ones(shape, spec.dtype) if like is None else np.asarray(like)
+
+
+def _known_shape(spec: TensorSpec) -> tuple[int, ...]:
+    for axis, size in enumerate(spec.shape):
+        if isinstance(size, str):
+            shown = ",".join(str(n) if isinstance(n, int) else "1" for n in spec.shape)
+            raise InputError(
+                f"input {spec.name!r} has no fixed size at axis {axis} ({size!r}); "
+                f"give its shape, as input_shapes={{{spec.name!r}: ({shown})}} or --input-shape {spec.name}:{shown}"
+            )
+    return tuple(int(size) for size in spec.shape)
+
+
+def in_order(specs: Sequence[TensorSpec], sample: Any) -> list[Any]:
+    """A tensor, a tuple of them or a dict by name, as inputs in the model's order. Raises InputError."""
+    if isinstance(sample, Mapping):
+        return bind(specs, (), {str(name): value for name, value in sample.items()})
+    return bind(specs, _as_tuple(sample), {})
+
+
+def _as_tuple(sample: Any) -> tuple[Any, ...]:
+    return (sample,) if isinstance(sample, np.ndarray) or is_torch(sample) else tuple(sample)
+
+
+def calibration(source: Iterable[Any] | str | PathLike[str] | None, specs: Sequence[TensorSpec]) -> list[list[Any]] | None:
+    """Samples as lists of inputs in the model's order, checked. None stays None.
+
+    source: an iterable of tensors, tuples or dicts, or an .npz with one array per input, samples along its first axis (an extra axis,
+    or the batch axis, which is then cut into single items). Raises InputError when there are none, or one does not fit the model.
+    """
+    if source is None:
+        return None
+    if isinstance(source, str | PathLike):
+        samples, label = _cut(read_npz(source), specs, str(source)), str(source)
+    else:
+        samples, label = list(source), "calibration"
+    if not samples:
+        raise InputError(f"{label}: no samples in it")
+    checked = []
+    for number, sample in enumerate(samples):
+        try:
+            checked.append(in_order(specs, sample))
+        except InputError as error:
+            raise InputError(f"{label}, sample {number}: {error}") from None
+    return checked
+
+
+def read_npz(path: str | PathLike[str]) -> dict[str, np.ndarray]:
+    """All arrays of an .npz. Raises InputError when it is none, or holds pickled objects (which are never loaded)."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise InputError(f"{path}: one array without a name; write it with numpy.savez(path, input_name=array)")
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: cannot be read as .npz: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from None
+
+
+def _cut(arrays: Mapping[str, np.ndarray], specs: Sequence[TensorSpec], label: str) -> list[dict[str, np.ndarray]]:
+    ranks = {spec.name: len(spec.shape) for spec in specs}
+    columns: dict[str, list[np.ndarray]] = {}
+    for name, array in arrays.items():
+        if name not in ranks:
+            raise InputError(f"{label}: the model has no input {name!r}; it has: {', '.join(ranks)}")
+        columns[name] = list(array) if array.ndim == ranks[name] + 1 else _rows(array)
+    counts = {name: len(column) for name, column in columns.items()}
+    if len(set(counts.values())) > 1:
+        raise InputError(f"{label}: the inputs have different numbers of samples: {', '.join(f'{k} {v}' for k, v in counts.items())}")
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _rows(array: np.ndarray) -> list[np.ndarray]:
+    return [array[i : i + 1] for i in range(len(array))] if array.ndim else [array]
