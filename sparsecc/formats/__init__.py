@@ -59,21 +59,23 @@ def fits(keep: Tensor, formats: Sequence[str] = DEFAULT_FORMATS, itemsize: int =
 
 
 def cheapest(keep: Tensor, formats: Sequence[str] = DEFAULT_FORMATS, itemsize: int = 4) -> Fit | Refused:
-    """The first of `fits`, or Refused with its numbers when it takes no fewer bytes than the dense matrix.
+    """The first of `fits`, or Refused when it takes no fewer bytes than the dense matrix, with the numbers of the nearest miss:
+    the best that holds the mask without padding.
 
     A unit with a zero too many is stored whole all the same, so that a stray zero weight does not turn 4x1 blocks into csr.
     """
-    zeros = keep.numel() - int(keep.count_nonzero())
-    if not zeros:
+    kept = int(keep.count_nonzero())
+    if kept == keep.numel():
         return Refused("no zeros")
-    sparsity = f"sparsity {zeros / keep.numel():.2f}"
+    sparsity = f"sparsity {1 - kept / keep.numel():.2f}"
     found = fits(keep, formats, itemsize)
     if not found:
         return Refused(f"{sparsity}: the mask fits none of the formats {', '.join(formats)}")
-    best, bytes_dense = found[0], keep.numel() * itemsize
-    if best.bytes_packed >= bytes_dense:
-        return Refused(f"{sparsity}: {best.format.key} would take {best.bytes_packed / bytes_dense:.2f}x the dense bytes")
-    return best
+    bytes_dense = keep.numel() * itemsize
+    if found[0].bytes_packed < bytes_dense:
+        return found[0]
+    miss = next((fit for fit in found if fit.stored == kept), found[0])
+    return Refused(f"{sparsity}: {miss.format.key} would take {miss.bytes_packed / bytes_dense:.2f}x the dense bytes")
 
 
 def best_fit(keep: Tensor, formats: Sequence[str] = DEFAULT_FORMATS, itemsize: int = 4) -> Format | Refused:

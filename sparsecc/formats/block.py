@@ -96,7 +96,8 @@ class Block(Format):
     def pack(self, weight: Tensor, keep: Tensor) -> Packed:
         blocks = self._any(keep)
         values = self._blocks(torch.where(keep, weight, weight.new_zeros(())))[blocks]
-        return Packed(self, *weight.shape, {"values": values, "cols": kept_columns(blocks), "row_ptr": row_pointers(blocks)})
+        rows, cols = weight.shape
+        return Packed(self, rows, cols, {"values": values, "cols": kept_columns(blocks), "row_ptr": row_pointers(blocks)})
 
     def unpack(self, packed: Packed) -> Tensor:
         values = packed.tensors["values"]

@@ -46,8 +46,9 @@ class Csr(Format):
         return keep
 
     def pack(self, weight: Tensor, keep: Tensor) -> Packed:
+        rows, cols = weight.shape
         tensors = {"values": weight[keep], "cols": kept_columns(keep), "row_ptr": row_pointers(keep)}
-        return Packed(self, *weight.shape, tensors)
+        return Packed(self, rows, cols, tensors)
 
     def unpack(self, packed: Packed) -> Tensor:
         values = packed.tensors["values"]

@@ -57,10 +57,11 @@ class Pack(Pass):
             yield Match(site, untouchable(site) or self._store(site))
 
     def rewrite(self, graph: Graph, match: Match) -> None:
-        site, format = match.site, match.action.format
+        site, storing = match.site, match.action
         assert isinstance(site, WeightSite)
+        assert isinstance(storing, Storing)
         matrix = site.matrix
-        graph.replace(site, _operator(site, format.pack(matrix, matrix != 0)))
+        graph.replace(site, _operator(site, storing.format.pack(matrix, matrix != 0)))
 
     def _store(self, site: WeightSite) -> Storing | Refused:
         keep, itemsize = site.matrix != 0, site.weight.element_size()

@@ -99,10 +99,10 @@ class Prune(Pass):
             yield Match(site, refused.get(site.name) or self._cut(site, shares[site.name], stats[site.name], seed))
 
     def rewrite(self, graph: Graph, match: Match) -> None:
-        site, chosen = match.site, match.action.chosen
+        site, cut = match.site, match.action
         assert isinstance(site, WeightSite)
-        matrix = site.matrix if chosen.weight is None else chosen.weight
-        graph.set_weight(site, site.from_matrix(_masked(matrix, chosen.keep)))
+        assert isinstance(cut, Cut)
+        graph.set_weight(site, site.from_matrix(_pruned(site, cut.chosen)))
 
     def _refuse(self, site: WeightSite) -> Refused | None:
         if site.rows * site.cols < self.min_weights:
@@ -133,8 +133,7 @@ class Prune(Pass):
     def _cut(self, site: WeightSite, sparsity: float, stats: Stats, seed: int) -> Cut | Refused:
         matrix = site.matrix
         chosen = criteria.create(self.criterion).choose(matrix, self.format.project, sparsity, stats, site_seed(seed, site.name))
-        pruned = _masked(matrix if chosen.weight is None else chosen.weight, chosen.keep)
-        if torch.equal(pruned, matrix):
+        if torch.equal(_pruned(site, chosen), matrix):
             return Refused(f"already zero wherever {self.pattern} at sparsity {sparsity:.2f} would prune")
         return Cut(self.pattern, 1 - int(chosen.keep.count_nonzero()) / chosen.keep.numel(), self.criterion, chosen)
 
@@ -144,5 +143,7 @@ def site_seed(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:7], "big")
 
 
-def _masked(matrix: Tensor, keep: Tensor) -> Tensor:
-    return torch.where(keep, matrix, matrix.new_zeros(()))
+def _pruned(site: WeightSite, chosen: Chosen) -> Tensor:
+    """The site's matrix as it will be."""
+    matrix = site.matrix if chosen.weight is None else chosen.weight
+    return torch.where(chosen.keep, matrix, matrix.new_zeros(()))

@@ -1,0 +1,23 @@
+"""Layers to allocate over."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from sparsecc.allocations.base import Layer
+
+
+def layer(name: str, *shape: int, scale: float = 1.0, unit: int = 1) -> Layer:
+    """A layer whose scores are uniform in [0, scale)."""
+    units = math.prod(shape) // unit
+    scores = scale * torch.rand(units, generator=torch.Generator().manual_seed(len(name)))
+    return Layer(name, shape, units, lambda: scores)
+
+
+LAYERS = [layer("narrow", 8, 16), layer("wide", 64, 256), layer("conv", 16, 8, 3, 3), layer("weak", 32, 32, scale=0.01)]
+
+
+def kept(layers: list[Layer], shares: list[float]) -> list[int]:
+    return [each.units - round(share * each.units) for each, share in zip(layers, shares, strict=True)]

@@ -1,0 +1,79 @@
+"""A host of a few layers in memory, so that the tests of passes need neither torch.export nor onnx."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from os import PathLike
+from typing import Any, TypeVar
+
+import networkx as nx
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sparsecc.graph.base import ALL, Graph, Run, Targets, matches
+from sparsecc.graph.sites import Conv2d, Linear, Site, WeightSite
+from sparsecc.ops.base import SiteOp
+
+S = TypeVar("S", bound=Site)
+
+
+class FakeGraph(Graph):
+    """Every layer sees the model's input; the outputs are the layers' in order."""
+
+    host = "fake"
+    inputs = ()
+    outputs = ()
+
+    def __init__(self, sites: Sequence[WeightSite]) -> None:
+        self._sites = {site.name: site for site in sites}
+        self.edits: list[str] = []
+
+    def sites(self, kind: type[S] = Site, targets: Targets = ALL) -> list[S]:
+        return [site for site in self._sites.values() if isinstance(site, kind) and matches(site, targets)]
+
+    def set_weight(self, site: WeightSite, weight: Tensor) -> None:
+        assert weight.shape == site.weight.shape
+        assert weight.dtype == site.weight.dtype
+        self._sites[site.name] = replace(self._sites[site.name], weight=weight)
+        self.edits.append(site.name)
+
+    def replace(self, site: WeightSite, op: SiteOp) -> None:
+        self._sites[site.name] = replace(site, weight=site.from_matrix(op.packed.dense()), packed=op.packed, bias=op.bias)
+        self.edits.append(site.name)
+
+    def run(self, inputs: Sequence[Any] | Mapping[str, Any], taps: Sequence[str] = ()) -> Run:
+        assert not isinstance(inputs, Mapping)
+        return Run(tuple(_forward(site, inputs[0]) for site in self._sites.values()), dict.fromkeys(taps, (inputs[0],)))
+
+    def site_graph(self) -> nx.DiGraph:
+        graph = nx.DiGraph()
+        graph.add_nodes_from(self._sites)
+        return graph
+
+    def copy(self) -> FakeGraph:
+        return FakeGraph(tuple(self._sites.values()))
+
+    def save(self, path: str | PathLike[str]) -> None:
+        raise NotImplementedError
+
+
+def _forward(site: WeightSite, x: Tensor) -> Tensor:
+    if isinstance(site, Conv2d):
+        top, left, bottom, right = site.padding
+        padded = functional.pad(x, (left, right, top, bottom))
+        return functional.conv2d(padded, site.weight, site.bias, site.stride, 0, site.dilation, site.groups)
+    return functional.linear(x, site.weight, site.bias)
+
+
+def linear(name: str, rows: int = 32, cols: int = 64, seed: int = 0, **fields: Any) -> Linear:
+    weight = fields.pop("weight", None)
+    if weight is None:
+        weight = torch.randn(rows, cols, generator=torch.Generator().manual_seed(seed))
+    return Linear(name=name, rows=weight.shape[0], cols=weight.shape[1], weight=weight, **fields)
+
+
+def conv(name: str, out: int = 16, channels: int = 8, kernel: int = 3, groups: int = 1, **fields: Any) -> Conv2d:
+    weight = torch.randn(out, channels // groups, kernel, kernel, generator=torch.Generator().manual_seed(7))
+    return Conv2d(name=name, rows=out, cols=weight[0].numel(), weight=weight, groups=groups, **fields)

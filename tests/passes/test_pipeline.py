@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sparsecc.graph.sites import WeightSite
+from sparsecc.passes import pipeline
+from sparsecc.passes.base import Context
+from sparsecc.passes.pack import Pack
+from sparsecc.passes.prune import Prune
+from sparsecc.recipe import Recipe
+from tests.passes.fake import FakeGraph, linear
+
+
+def test_each_pass_sees_what_the_one_before_left() -> None:
+    before = FakeGraph([linear("a", 64, 64)])
+    recipe = Recipe((Prune(pattern="2:4"), Pack()))
+    graph, results = pipeline.run(before, recipe, Context())
+    assert [step for step, _ in results] == list(recipe.passes)
+    assert all(result.modified for _, result in results)
+    assert results[-1][1].graph is graph
+    packed = graph.sites(WeightSite)[0].packed
+    assert packed is not None
+    assert packed.format.key == "nm:2:4"
+    assert before.sites(WeightSite)[0].packed is None
+
+
+def test_no_passes_no_change() -> None:
+    before = FakeGraph([linear("a")])
+    assert pipeline.run(before, Recipe(), Context()) == (before, [])
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_seed_of_the_run_reaches_the_passes(seed: int) -> None:
+    graph, _ = pipeline.run(FakeGraph([linear("a")]), Recipe((Prune(criterion="random"),)), Context(seed=seed))
+    other, _ = pipeline.run(FakeGraph([linear("a")]), Recipe((Prune(criterion="random", seed=seed),)), Context(seed=9))
+    assert torch.equal(graph.sites(WeightSite)[0].weight, other.sites(WeightSite)[0].weight)

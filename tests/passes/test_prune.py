@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from sparsecc import criteria, formats
+from sparsecc.criteria.base import Chosen, Criterion, Project, Stats
+from sparsecc.errors import RecipeError, Refused
+from sparsecc.formats.csr import Csr
+from sparsecc.graph.sites import WeightSite
+from sparsecc.passes.base import Context
+from sparsecc.passes.prune import Prune, site_seed
+from tests.passes.fake import FakeGraph, conv, linear
+
+
+def graph() -> FakeGraph:
+    return FakeGraph([linear("a", 32, 64), linear("b", 64, 64, seed=1), conv("c"), linear("tiny", 4, 8)])
+
+
+def sparsities(result: FakeGraph) -> dict[str, float]:
+    return {site.name: (site.weight == 0).float().mean().item() for site in result.sites(WeightSite)}
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "4x1", "1x4", "2:4"])
+def test_zeros_in_the_pattern_and_the_rest_as_it_was(pattern: str) -> None:
+    before = graph()
+    result = Prune(pattern=pattern).apply(before)
+    assert result.modified
+    for old, new in zip(before.sites(WeightSite), result.graph.sites(WeightSite), strict=True):
+        keep = new.matrix != 0
+        assert torch.equal(new.matrix, old.matrix * keep)
+        if old.name != "tiny":
+            assert formats.from_pattern(pattern).holds(keep) is None
+            assert int(keep.sum()) == keep.numel() // 2
+
+
+def test_the_input_of_a_pass_stays_as_it_was() -> None:
+    before = graph()
+    weights = [site.weight.clone() for site in before.sites(WeightSite)]
+    Prune(sparsity=0.9).apply(before)
+    assert before.edits == []
+    assert all(torch.equal(site.weight, weight) for site, weight in zip(before.sites(WeightSite), weights, strict=True))
+
+
+def test_convolutions_are_pruned_along_the_channels_of_a_tap() -> None:
+    result = Prune(pattern="2:4").apply(FakeGraph([conv("c")]))
+    [site] = result.graph.sites(WeightSite)
+    kept = (site.weight != 0).reshape(16, 2, 4, 3, 3).sum(dim=2)  # groups of 4 consecutive input channels
+    assert (kept == 2).all()
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "erk", "global"])
+@pytest.mark.parametrize("criterion", ["magnitude", "random"])
+def test_twice_is_once(allocation: str, criterion: str) -> None:
+    prune = Prune(pattern="4x1", sparsity=0.7, allocation=allocation, criterion=criterion)
+    once = prune.apply(graph())
+    twice = prune.apply(once.graph)
+    assert not twice.modified
+    for first, second in zip(once.graph.sites(WeightSite), twice.graph.sites(WeightSite), strict=True):
+        assert torch.equal(first.weight, second.weight)
+
+
+def test_targets_and_ignore() -> None:
+    result = Prune(targets=("Linear",), ignore=("b",)).apply(graph())
+    assert [match.site.name for match in result.matches] == ["a", "tiny"]
+    with pytest.raises(RecipeError, match="'bb' matches no layer"):
+        Prune(targets=("bb",)).apply(graph())
+
+
+def test_what_is_refused_says_why() -> None:
+    nan = torch.full((64, 64), float("nan"))
+    packed = Csr().pack(torch.eye(64), torch.eye(64).bool())
+    sites = [
+        linear("tiny", 4, 8),
+        linear("odd", 33, 64),
+        linear("nan", weight=nan),
+        linear("tied", shared=True),
+        linear("packed", packed=packed, weight=torch.eye(64)),
+        conv("grouped", out=64, channels=64, groups=2),
+    ]
+    result = Prune(pattern="4x1").apply(FakeGraph(sites))
+    assert not result.modified
+    assert [str(match.refused) for match in result.matches] == [
+        "layer 'tiny': 32 weights are fewer than min_weights 1024",
+        "layer 'odd': 33 rows (outputs) are no multiple of 4, 4x1 blocks need that",
+        "layer 'nan': its weight holds NaN or infinity",
+        "layer 'tied': its weight serves other layers too",
+        "layer 'packed': already packed as csr",
+        "layer 'grouped': grouped convolution (2 groups) has no sparse operator",
+    ]
+
+
+def test_what_is_done_says_what() -> None:
+    [match] = Prune(pattern="2:4").apply(FakeGraph([linear("a")])).matches
+    assert str(match.action) == "2:4, 50.0% zeros, by magnitude"
+    assert match.action.sparsity == 0.5
+
+
+def test_a_layer_that_has_the_zeros_already_is_left_alone() -> None:
+    weight = torch.randn(32, 64)
+    weight[:, ::2] = 0
+    [match] = Prune(sparsity=0.4).apply(FakeGraph([linear("a", weight=weight)])).matches
+    assert match.refused is not None
+    assert "already zero wherever unstructured at sparsity 0.40" in match.refused.reason
+
+
+@pytest.mark.parametrize("allocation", ["erk", "global"])
+@pytest.mark.parametrize("pattern", ["unstructured", "2x2"])
+def test_allocations_meet_the_sparsity_of_the_whole_exactly(allocation: str, pattern: str) -> None:
+    sites = [linear("a", 32, 64), linear("b", 96, 64, seed=3), conv("c", 16, 16)]
+    result = Prune(sparsity=0.8, allocation=allocation, pattern=pattern).apply(FakeGraph(sites))
+    unit = formats.from_pattern(pattern).unit_size
+    total = sum(site.weight.numel() for site in sites) // unit
+    kept = sum(int((site.weight != 0).sum()) for site in result.graph.sites(WeightSite)) // unit
+    assert kept == total - round(0.8 * total)
+    assert len({round(s, 2) for s in sparsities(result.graph).values()}) > 1  # type: ignore[arg-type]
+
+
+def test_global_keeps_the_floor() -> None:
+    weak = torch.randn(64, 64) * 1e-4
+    sites = [linear("strong", 64, 64), linear("weak", weight=weak)]
+    result = Prune(sparsity=0.6, allocation="global", floor=0.1).apply(FakeGraph(sites))
+    assert sparsities(result.graph)["weak"] == pytest.approx(0.9, abs=1e-3)  # type: ignore[arg-type]
+    default = Prune(sparsity=0.6, allocation="global").apply(FakeGraph(sites))
+    assert sparsities(default.graph)["weak"] == pytest.approx(0.9, abs=1e-3)  # type: ignore[arg-type]  # (1 - 0.6) / 4
+
+
+def test_random_depends_on_names_and_seed_and_on_nothing_else() -> None:
+    def masks(*names: str, **fields: Any) -> dict[str, Tensor]:
+        result = Prune(criterion="random", **fields).apply(FakeGraph([linear(name) for name in names]), Context(seed=5))
+        return {site.name: site.weight != 0 for site in result.graph.sites(WeightSite)}
+
+    assert torch.equal(masks("a", "b")["b"], masks("b", "z")["b"])
+    assert not torch.equal(masks("a", "b")["a"], masks("a", "b")["b"])
+    assert not torch.equal(masks("a")["a"], masks("a", seed=6)["a"])
+    assert torch.equal(masks("a")["a"], masks("a", seed=5)["a"])
+    assert site_seed(0, "a") != site_seed(0, "b")
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"sparsity": 1.0}, r"^sparsity: 1.0 is not in \[0, 1\)"),
+        ({"sparsity": -0.1}, "^sparsity"),
+        ({"pattern": "2:4", "sparsity": 0.6}, "^sparsity: pattern 2:4 has 0.5"),
+        ({"pattern": "2:4", "allocation": "erk"}, "^allocation: every layer has the same sparsity under 2:4"),
+        ({"sparsity": 0.9, "floor": 0.2}, r"^floor: 0.2 is not in \[0, 0.1\]"),
+        ({"criterion": "magic"}, "^criterion: no 'magic'"),
+        ({"allocation": "globl"}, "^allocation: no 'globl'; did you mean 'global'"),
+        ({"pattern": "3:2"}, "^pattern: '3:2' cannot be"),
+        ({"min_weights": -1}, "^min_weights"),
+        ({"targets": ("re:[",)}, "^targets"),
+    ],
+)
+def test_impossible_fields(fields: dict[str, Any], reason: str) -> None:
+    with pytest.raises(RecipeError, match=reason):
+        Prune(**fields)
+
+
+def test_nm_takes_its_own_sparsity() -> None:
+    assert Prune(pattern="1:4", sparsity=0.75).share == Prune(pattern="1:4").share == 0.75
+
+
+@dataclass(frozen=True)
+class ByInputs(Criterion):
+    """|w| times the norm of its input: needs calibration, and updates the weights it keeps."""
+
+    needs: ClassVar[tuple[str, ...]] = ("inputs",)
+
+    def score(self, weight: Tensor, stats: Stats, seed: int) -> Tensor:
+        return weight.abs() * stats["inputs"].norm(dim=0)
+
+    def choose(self, weight: Tensor, project: Project, sparsity: float, stats: Stats, seed: int) -> Chosen:
+        return Chosen(project(self.score(weight, stats, seed), sparsity), weight * 2)
+
+
+def test_criteria_that_measure_and_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(criteria, "create", lambda name: ByInputs())
+    x = torch.randn(5, 64)
+    x[:, :32] = 0
+    before = FakeGraph([linear("a")])
+    [site] = Prune().apply(before, Context(calibration=[(x,), (x,)])).graph.sites(WeightSite)
+    assert not site.weight[:, :32].any()
+    assert torch.equal(site.weight[:, 32:], 2 * before.sites(WeightSite)[0].weight[:, 32:])
+    with pytest.raises(RecipeError, match="calibration"):
+        Prune().apply(before)
+
+
+def test_a_refusal_is_a_value() -> None:
+    match = next(iter(Prune().find(FakeGraph([linear("tiny", 2, 2)]), Context())))
+    assert match.refused == Refused("4 weights are fewer than min_weights 1024", "tiny")
