@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sparsecc.api import account, sources
 from sparsecc.api.rewriting import Rewritten, rewrite
@@ -79,17 +79,18 @@ def convert(
 
 
 def convert_graph(
-    model: Any, recipe: Any, calibration: Iterable[Any] | Path | None = None, input_shapes: Shapes | None = None, check: int = 1
+    model: Any, recipe: Any, calibration: Iterable[Any] | Path | None = None, input_shapes: Shapes | None = None, check: int | None = None
 ) -> tuple[Graph, Report]:
     """`convert`, as a graph that can save itself, also above the 2 GB that a ModelProto holds.
 
-    check: samples to compare converted and masked model on, from the calibration as far as it reaches, then random ones.
+    check: samples to compare converted and masked model on, from the calibration as far as it reaches, then random ones; None: one,
+    if the input shapes are known.
     """
-    result = _rewrite(model, None, recipe, calibration, input_shapes)
+    result = _rewrite(model, None, recipe, calibration, input_shapes, example="needed" if check else "if known")
     if result.graph.host != "onnx":
         raise UserError(f"convert takes an ONNX model, not a {type(model).__name__}; use sparsecc.compile")
     report = account.report(result, "onnx", ())
-    for sample in result.samples(check):
+    for sample in result.samples(check if check is not None else int(result.example is not None)):
         report = account.checked(report, result.graph.run(sample).outputs, result.masked.run(sample).outputs)
     return result.graph, report
 
@@ -119,17 +120,25 @@ def explain(model: Any, example_inputs: Any = None, *, recipe: Any = None, input
 
 def survey(model: Any, example_inputs: Any = None, *, recipe: Any = None, input_shapes: Shapes | None = None) -> Report:
     """What the recipe would do to a model, nothing run or compiled."""
-    return account.report(_rewrite(model, example_inputs, recipe, None, input_shapes, run=False), "none", ())
+    return account.report(_rewrite(model, example_inputs, recipe, None, input_shapes, example="none"), "none", ())
 
 
-def _rewrite(model: Any, example_inputs: Any, recipe: Any, calibration: Any, input_shapes: Shapes | None, run: bool = True) -> Rewritten:
+def _rewrite(
+    model: Any,
+    example_inputs: Any,
+    recipe: Any,
+    calibration: Any,
+    input_shapes: Shapes | None,
+    example: Literal["needed", "if known", "none"] = "needed",
+) -> Rewritten:
     from sparsecc.recipe import Recipe
 
     steps = Recipe.load(recipe)
     graph = sources.open_graph(model, example_inputs, input_shapes)
     samples = sources.calibration(calibration, graph.inputs)
-    example = sources.example(graph.inputs, example_inputs, samples, model) if run else None
-    return rewrite(graph, steps, samples, example, sources.name_of(model))
+    known = example == "needed" or (example == "if known" and (bool(samples) or sources.shapes_known(graph.inputs)))
+    inputs = sources.example(graph.inputs, example_inputs, samples, model) if known else None
+    return rewrite(graph, steps, samples, inputs, sources.name_of(model))
 
 
 def _target(target: str, threads: int | None) -> Any:

@@ -85,6 +85,10 @@ def example(specs: Sequence[TensorSpec], given: Any, calibration: Sequence[Any] 
     return random_inputs(specs)
 
 
+def shapes_known(specs: Sequence[TensorSpec]) -> bool:
+    return all(isinstance(size, int) for spec in specs for size in spec.shape)
+
+
 def random_inputs(specs: Sequence[TensorSpec], like: Sequence[Any] | None = None, seed: int = 0) -> list[Any]:
     """Normal deviates for floats; ones for integers and booleans, which are indices and masks as a rule (or the values in `like`).
 

@@ -1,0 +1,79 @@
+"""The command line. One file per command; argv and the terminal are known here alone."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+import sparsecc
+from sparsecc.cli import bench, compile, convert, doctor, explain, inspect, run
+from sparsecc.cli.common import say
+from sparsecc.errors import SparseccError
+
+INTERRUPTED = 130
+_DEBUG = "--debug"
+
+app = typer.Typer(
+    name="sparsecc",
+    help="Make a trained network cheaper to run, and prove that it is.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"sparsecc {sparsecc.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option(_DEBUG, help="Show the traceback of an error. May stand anywhere.")] = False,
+) -> None:
+    """Errors are one line on stderr. Exit code: 0 when what was asked holds, 2 for your mistake, 1 for ours, 130 after Ctrl-C."""
+
+
+for _command in (convert.convert, compile.compile, run.run, bench.bench, inspect.inspect, explain.explain, doctor.doctor):
+    app.command()(_command)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = _DEBUG in arguments
+    arguments = [argument for argument in arguments if argument != _DEBUG]
+    try:
+        with warnings.catch_warnings():
+            if not debug:
+                warnings.simplefilter("ignore")
+            return app(arguments, prog_name="sparsecc", standalone_mode=False) or 0
+    except (KeyboardInterrupt, typer.Abort):
+        say("interrupted")
+        return INTERRUPTED
+    except TyperException as error:
+        return _fail(error, error.format_message(), error.exit_code, debug)
+    except SparseccError as error:
+        return _fail(error, str(error), error.exit_code, debug)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has left; so nothing more is said
+        return 1
+    except Exception as error:  # noqa: BLE001  # the last place that can turn it into one line
+        return _fail(error, f"internal: {type(error).__name__}: {error} (--debug shows where)", 1, debug)
+
+
+def _fail(error: Exception, message: str, code: int, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    say(f"error: {' '.join(message.split())}")
+    return code

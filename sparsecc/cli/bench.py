@@ -1,0 +1,111 @@
+"""sparsecc bench"""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparsecc.cli.common import (
+    CalibrationOption,
+    InputsOption,
+    JsonOption,
+    RecipeOption,
+    ShapesOption,
+    ThreadsOption,
+    input_shapes,
+    working,
+    writable,
+    write_json,
+)
+from sparsecc.errors import UserError
+
+if TYPE_CHECKING:
+    from sparsecc.runtime.compiled import Compiled
+    from sparsecc.runtime.timing import Timing
+
+
+def bench(
+    source: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX or .pt2 file, which is compiled; or an artifact.")],
+    recipe: RecipeOption = None,
+    calib: CalibrationOption = None,
+    inputs: InputsOption = None,
+    against: Annotated[
+        str | None, typer.Option("--against", help="Engines, as onnxruntime,openvino,torch. Left out: those that can.")
+    ] = None,
+    dense: Annotated[Path | None, typer.Option("--dense", help="The model that the engines run, when MODEL is an artifact.")] = None,
+    threads: ThreadsOption = None,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="Time to measure for.")] = 10.0,
+    input_shape: ShapesOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Time a model against other engines, in turns within one process; medians and spread."""
+    from sparsecc.cli import engines
+    from sparsecc.codegen.threads import physical_cores
+    from sparsecc.runtime.timing import interleave
+
+    writable(json, source)
+    threads = threads or physical_cores()
+    with working(f"preparing {source.name}"):
+        compiled = _compiled(source, recipe, calib, threads, input_shapes(input_shape))
+        values = _values(compiled, inputs)
+        peer_model = dense or (None if source.suffix == ".sparsecc" else source)
+        callables = {"sparsecc": lambda: compiled.flat(values)}
+        callables |= engines.prepare(_names(against, peer_model), peer_model, compiled.inputs, values, threads)
+    with working(f"timing {', '.join(callables)}"):
+        timings = interleave(callables, seconds=seconds)
+    write_json(json, _result(source, compiled, timings, threads))
+    for timing in timings.values():
+        print(_line(timing, timings["sparsecc"]))
+
+
+def _compiled(source: Path, recipe: Path | None, calib: Path | None, threads: int, shapes: Any) -> Compiled:
+    import sparsecc
+
+    if source.suffix != ".sparsecc":
+        return sparsecc.compile(source, recipe=recipe, calibration=calib, threads=threads, input_shapes=shapes)
+    if recipe or calib or shapes:
+        raise UserError(f"{source}: is compiled already, so that --recipe, --calib and --input-shape come too late")
+    return sparsecc.load(source, threads)
+
+
+def _values(compiled: Compiled, path: Path | None) -> list[Any]:
+    from sparsecc.api.sources import in_order, random_inputs, read_npz
+
+    return in_order(compiled.inputs, read_npz(path)) if path else random_inputs(compiled.specializations[-1].inputs)
+
+
+def _names(against: str | None, model: Path | None) -> list[str]:
+    from sparsecc.cli import engines
+
+    if against is None:
+        return engines.usable(model) if model else []
+    if model is None:
+        raise UserError("--against: an artifact holds no model that another engine could run; name one with --dense")
+    return [name.strip() for name in against.split(",") if name.strip()]
+
+
+def _result(source: Path, compiled: Compiled, timings: dict[str, Timing], threads: int) -> dict[str, Any]:
+    from sparsecc.runtime.timing import speedup
+
+    ours = timings["sparsecc"]
+    return {
+        "model": source.name,
+        "threads": threads,
+        "shapes": {spec.name: list(spec.shape) for spec in compiled.specializations[-1].inputs},
+        "target": compiled.target.cpu,
+        "timings": {name: timing.to_dict() for name, timing in timings.items()},
+        "speedup": {name: speedup(ours, timing).to_dict() for name, timing in timings.items() if name != "sparsecc"},
+        "report": compiled.report.to_dict(),
+    }
+
+
+def _line(timing: Timing, ours: Timing) -> str:
+    spread = timing.spread_ms
+    text = f"{timing.name:12} {spread.median:9.3f} ms  ({spread.p10:.3f} to {spread.p90:.3f}, {len(timing.seconds)} rounds)"
+    if timing is ours:
+        return text
+    ratio = statistics.median(b / a for a, b in zip(ours.seconds, timing.seconds, strict=True))
+    return f"{text}  sparsecc is {ratio:.2f}x as fast"

@@ -1,0 +1,90 @@
+"""What commands share: their options' types, parsing, output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparsecc.errors import SparseccError, UserError
+
+if TYPE_CHECKING:
+    from sparsecc.report.base import Report
+
+RecipeOption = Annotated[Path | None, typer.Option("--recipe", "-r", help="Recipe in YAML. Left out: pack the zeros that are there.")]
+CalibrationOption = Annotated[
+    Path | None, typer.Option("--calib", help="Calibration inputs: .npz, one array per input, samples on the first axis.")
+]
+ShapesOption = Annotated[list[str] | None, typer.Option("--input-shape", help="Shape of an input, as name:1,3,224,224. Repeat for each.")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Left out: one per physical core.")]
+TargetOption = Annotated[str, typer.Option("--target", help="cpu, or another one, as cpu:skylake-avx512.")]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the result here, as JSON.")]
+InputsOption = Annotated[Path | None, typer.Option("--inputs", help="Inputs: .npz, one array per input. Left out: made from the shapes.")]
+
+
+def say(message: str) -> None:
+    """One line on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def input_shapes(options: Sequence[str] | None) -> dict[str, tuple[int, ...]] | None:
+    """['x:1,3,224,224'] -> {'x': (1, 3, 224, 224)}. Raises UserError."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for option in options or ():
+        name, _, sizes = option.rpartition(":")
+        try:
+            shape = tuple(int(size) for size in sizes.replace("x", ",").split(",")) if sizes else ()
+        except ValueError:
+            shape = (0,)
+        if not name or any(size < 1 for size in shape):
+            raise UserError(f"--input-shape {option!r}: expected name:1,3,224,224")
+        if name in shapes:
+            raise UserError(f"--input-shape: {name!r} given twice")
+        shapes[name] = shape
+    return shapes or None
+
+
+def writable(path: Path | None, *others: Path) -> None:
+    """Fail before the long work and not after it. others: files that are read, which `path` must not replace."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name a file")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: there is no folder {path.parent}")
+    if any(path.exists() and other.exists() and path.samefile(other) for other in others):
+        raise UserError(f"{path}: is the input as well; write to another file")
+
+
+def write_json(path: Path | None, value: Mapping[str, Any]) -> None:
+    """Write the result of --json, when it was asked for."""
+    if path is not None:
+        from sparsecc.files import write_text
+
+        write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def require_right(report: Report) -> None:
+    """Raises SparseccError when the check of the outputs is off."""
+    from sparsecc.api import TOLERANCE
+
+    check = report.check
+    if check is not None and not check.max_rel <= TOLERANCE:
+        raise SparseccError(f"outputs differ from the masked model's by {check.max_rel:.2g} of the largest one, more than {TOLERANCE:g}")
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Shows that something is being done, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield

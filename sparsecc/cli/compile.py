@@ -1,0 +1,58 @@
+"""sparsecc compile"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsecc.cli.common import (
+    CalibrationOption,
+    JsonOption,
+    RecipeOption,
+    ShapesOption,
+    TargetOption,
+    ThreadsOption,
+    input_shapes,
+    require_right,
+    working,
+    writable,
+    write_json,
+)
+
+
+def compile(
+    source: Annotated[Path, typer.Argument(metavar="IN.onnx", help="An ONNX file, or a .pt2 that torch.export wrote.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT.sparsecc")],
+    recipe: RecipeOption = None,
+    calib: CalibrationOption = None,
+    target: TargetOption = "cpu",
+    threads: ThreadsOption = None,
+    records: Annotated[Path | None, typer.Option("--records", help="Measurements of `sparsecc tune`.")] = None,
+    input_shape: ShapesOption = None,
+    json: JsonOption = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Also write the report here, as a page.")] = None,
+) -> None:
+    """Prune, pack and generate code: one file that `sparsecc.load` runs."""
+    import sparsecc
+
+    writable(output, source)
+    writable(json, source, output)
+    writable(html, source, output)
+    with working(f"compiling {source.name}"):
+        compiled = sparsecc.compile(
+            source,
+            recipe=recipe,
+            calibration=calib,
+            target=target,
+            threads=threads,
+            records=records,
+            input_shapes=input_shapes(input_shape),
+        )
+    require_right(compiled.report)
+    compiled.save(output)
+    write_json(json, compiled.report.to_dict())
+    if html is not None:
+        compiled.report.to_html(html)
+    print(compiled.report)

@@ -1,0 +1,45 @@
+"""sparsecc convert"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsecc.cli.common import (
+    CalibrationOption,
+    JsonOption,
+    RecipeOption,
+    ShapesOption,
+    input_shapes,
+    require_right,
+    working,
+    writable,
+    write_json,
+)
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN.onnx")],
+    output: Annotated[Path, typer.Argument(metavar="OUT.onnx")],
+    recipe: RecipeOption = None,
+    calib: CalibrationOption = None,
+    input_shape: ShapesOption = None,
+    check: Annotated[
+        int | None,
+        typer.Option("--check", min=0, help="Compare outputs with the masked model's on N samples. Left out: one, when shapes are known."),
+    ] = None,
+    json: JsonOption = None,
+) -> None:
+    """Prune and pack an ONNX model into one that runs in any onnxruntime."""
+    from sparsecc.api import convert_graph
+
+    writable(output, source)
+    writable(json, source, output)
+    with working(f"converting {source.name}"):
+        graph, report = convert_graph(source, recipe, calib, input_shapes(input_shape), check)
+    require_right(report)
+    graph.save(output)
+    write_json(json, report.to_dict())
+    print(report)

@@ -1,0 +1,91 @@
+"""sparsecc doctor"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import sparsecc
+from sparsecc.cli.common import JsonOption, ThreadsOption, working, writable, write_json
+
+_BACKENDS = ("apache-tvm", "torch", "onnx", "onnx-ir", "onnxscript", "onnxslim", "onnxruntime", "openvino", "numpy", "transformers")
+
+
+def doctor(threads: ThreadsOption = None, json: JsonOption = None) -> None:
+    """What this machine can do: instruction sets, cores, measured peak and bandwidth, and which backends are installed."""
+    from sparsecc.codegen.threads import available, physical_cores
+
+    writable(json)
+    threads = threads or physical_cores()
+    with working("measuring"):
+        result = {
+            "sparsecc": sparsecc.__version__,
+            "python": platform.python_version(),
+            "cpu": _cpu(threads) | {"cpus": available(), "physical_cores": physical_cores(), "threads": threads},
+            "measured": _measure(threads),
+            "backends": {name: _version(name) for name in _BACKENDS},
+            "c_compiler": next((path for name in _compilers() if (path := shutil.which(name))), None),
+        }
+    write_json(json, result)
+    print(_text(result))
+
+
+def _cpu(threads: int) -> dict[str, Any]:
+    from sparsecc.codegen import target
+
+    table = target.detect(threads)
+    return {
+        "name": _cpu_name(),
+        "llvm": table.cpu,
+        "triple": table.triple,
+        "features": list(table.features),
+        "vector_bits": table.vector_bits,
+        "l1_bytes": table.l1_bytes,
+        "l2_bytes": table.l2_bytes,
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or "unknown"
+
+
+def _measure(threads: int) -> dict[str, float]:
+    from sparsecc.runtime.machine import copy_bandwidth, matmul_rate
+
+    return {"fp32_matmul_gflops": matmul_rate() / 1e9, "dram_copy_gb_per_s": copy_bandwidth(threads) / 1e9}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _compilers() -> list[str]:
+    return [name for name in (os.environ.get("CXX"), os.environ.get("CC"), "g++", "gcc", "clang++", "clang", "c++", "cc") if name]
+
+
+def _text(result: dict[str, Any]) -> str:
+    cpu, measured = result["cpu"], result["measured"]
+    lines = [
+        f"sparsecc {result['sparsecc']}, Python {result['python']} ({sys.executable})",
+        f"CPU: {cpu['name']} (LLVM: {cpu['llvm']}), {cpu['physical_cores']} cores, {cpu['cpus']} CPUs usable",
+        f"vectors: {cpu['vector_bits']} bits; L1 {cpu['l1_bytes'] >> 10} kB, L2 {cpu['l2_bytes'] >> 10} kB per core",
+        f"instruction sets: {' '.join(cpu['features']) or 'none beyond the baseline'}",
+        f"fp32 matmul, measured with numpy's BLAS: {measured['fp32_matmul_gflops']:.0f} GFLOP/s",
+        f"memory copy, measured with {cpu['threads']} threads: {measured['dram_copy_gb_per_s']:.1f} GB/s read and written",
+        f"C compiler, for saving artifacts: {result['c_compiler'] or 'none found'}",
+    ]
+    lines += [f"{name}: {version or 'not installed'}" for name, version in result["backends"].items()]
+    return "\n".join(lines)

@@ -1,0 +1,52 @@
+"""sparsecc explain"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sparsecc.cli.common import JsonOption, RecipeOption, ShapesOption, input_shapes, writable, write_json
+
+if TYPE_CHECKING:
+    from sparsecc.report.base import Report
+
+
+def explain(
+    source: Annotated[Path, typer.Argument(metavar="MODEL|REPORT", help="A model, an artifact, or a report in JSON.")],
+    recipe: RecipeOption = None,
+    input_shape: ShapesOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Per layer: what it is, what was done (or what the recipe would do), and why not more."""
+    writable(json, source)
+    report = _report(source, recipe, input_shape)
+    write_json(json, report.to_dict())
+    print(report.explain())
+
+
+def _report(source: Path, recipe: Path | None, shapes: list[str] | None) -> Report:
+    if source.suffix == ".sparsecc":
+        from sparsecc.runtime.artifact import read_report
+
+        return read_report(source)
+    if source.suffix == ".json":
+        return _read_json(source)
+    from sparsecc.api import survey
+
+    return survey(source, recipe=recipe, input_shapes=input_shapes(shapes))
+
+
+def _read_json(path: Path) -> Report:
+    import json
+
+    from sparsecc.errors import UserError
+    from sparsecc.report.base import Report
+
+    try:
+        return Report.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: is no report of sparsecc: {error}") from None

@@ -1,0 +1,77 @@
+"""sparsecc inspect"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparsecc.cli.common import JsonOption, ShapesOption, ThreadsOption, input_shapes, say, working, writable, write_json
+
+if TYPE_CHECKING:
+    from sparsecc.graph.base import Graph
+
+
+def inspect(
+    source: Annotated[Path, typer.Argument(metavar="IN.onnx")],
+    input_shape: ShapesOption = None,
+    threads: ThreadsOption = None,
+    measure: Annotated[bool, typer.Option(help="Compile the model, to time what its zeros gain on this machine.")] = True,
+    json: JsonOption = None,
+) -> None:
+    """Which patterns a model's zeros already satisfy, and what that gains here."""
+    from sparsecc.api.sources import open_graph
+
+    writable(json, source)
+    shapes = input_shapes(input_shape)
+    graph = open_graph(source, input_shapes=shapes)
+    rows = list(_rows(graph))
+    if measure and any(row["patterns"] for row in rows):
+        _add_times(rows, source, shapes, threads)
+    write_json(json, {"model": source.name, "sites": rows})
+    for row in rows:
+        print(_line(row))
+    if not any(row["patterns"] for row in rows):
+        say("no layer has zeros that a sparse format would store in fewer bytes; prune it with a recipe")
+
+
+def _rows(graph: Graph) -> Iterator[dict[str, Any]]:
+    from sparsecc import formats
+    from sparsecc.graph.sites import WeightSite
+
+    for site in graph.sites(WeightSite):
+        keep = site.matrix != 0
+        itemsize = site.weight.element_size()
+        bytes_dense = keep.numel() * itemsize
+        found = [fit for fit in formats.fits(keep, itemsize=itemsize) if fit.bytes_packed < bytes_dense]
+        yield {
+            "name": site.name,
+            "kind": site.kind,
+            "shape": list(site.weight.shape),
+            "sparsity": 1 - int(keep.count_nonzero()) / max(1, keep.numel()),
+            "bytes_dense": bytes_dense,
+            "patterns": [{"pattern": fit.format.pattern, "format": fit.format.key, "bytes": fit.bytes_packed} for fit in found],
+        }
+
+
+def _add_times(rows: list[dict[str, Any]], source: Path, shapes: Any, threads: int | None) -> None:
+    import sparsecc
+
+    with working(f"compiling {source.name}"):
+        report = sparsecc.compile(source, threads=threads, input_shapes=shapes).report
+    measured = {site.name: site for site in report.sites}
+    for row in rows:
+        site = measured.get(row["name"])
+        if site is not None:
+            row |= {"measured_us": site.measured_us, "dense_us": site.dense_us, "decision": site.decision, "reason": site.reason}
+
+
+def _line(row: dict[str, Any]) -> str:
+    shape = "×".join(map(str, row["shape"]))
+    patterns = ", ".join(f"{entry['pattern']} ({entry['bytes'] / row['bytes_dense']:.0%} of the bytes)" for entry in row["patterns"])
+    text = f"{row['name']}  {row['kind']} {shape}  zeros {row['sparsity']:.0%}  {patterns or 'no pattern that saves bytes'}"
+    if row.get("measured_us") and row.get("dense_us"):
+        text += f"  sparse {row['measured_us']:.1f} µs, dense {row['dense_us']:.1f} µs ({row['dense_us'] / row['measured_us']:.2f}x)"
+    return text
