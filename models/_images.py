@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from models._carrier import carried
 
 FONTS = ("DejaVuSans", "DejaVuSerif", "DejaVuSansMono", "DejaVuSans-Bold", "STIXGeneral")
 
@@ -57,7 +58,6 @@ def text_line(text: str, height: int, style: Style = Style(), seed: int = 0) -> 
 
 @cache
 def _font(name: str, size: int) -> Any:
-    import matplotlib
     from PIL import ImageFont
 
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"), size)
+    return ImageFont.truetype(str(carried("matplotlib", f"mpl-data/fonts/ttf/{name}.ttf", "matplotlib")), size)

@@ -15,7 +15,7 @@ def test_missing_package_says_what_to_install() -> None:
 
 
 def test_missing_file_says_what_to_install() -> None:
-    with pytest.raises(UserError, match="'rapidocr_onnxruntime' holds no models/none.onnx"):
+    with pytest.raises(UserError, match=r"'rapidocr_onnxruntime' holds no models/none\.onnx"):
         carried("rapidocr_onnxruntime", "models/none.onnx", "rapidocr-onnxruntime==1.4.4")
 
 

@@ -1,0 +1,75 @@
+"""Seconds and memory of one sparsecc.compile, in a process that does nothing else. Prints one JSON object.
+
+python -m benchmarks.compile_cost --model bert_base --pattern 4x1 --sparsity 0.7 --threads 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def compile_cost(model: str, pattern: str | None, sparsity: float, threads: int) -> dict[str, Any]:
+    """What `measure` returns, measured in a fresh process. Raises RuntimeError with its last words when that fails."""
+    command = [sys.executable, "-m", "benchmarks.compile_cost", "--model", model, "--threads", str(threads)]
+    if pattern:
+        command += ["--pattern", pattern, "--sparsity", str(sparsity)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    if result.returncode:
+        raise RuntimeError(f"compile_cost {model} {pattern or 'dense'}: {(result.stderr.strip().splitlines() or ['died'])[-1]}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def measure(model: str, pattern: str | None, sparsity: float, threads: int) -> dict[str, Any]:
+    """seconds: of compile.  model_bytes: of the weights.  before_bytes: resident before compile, weights and libraries included.
+    peak_bytes: the highest while compiling."""
+    import models
+    import sparsecc
+
+    chosen: Any = models.load(model)
+    built, inputs = chosen.build(), chosen.example_inputs()
+    recipe = chosen.recipe(pattern, sparsity) if pattern else None
+    shapes = {name: value.shape for name, value in inputs.items()} if isinstance(built, Path) else None
+    _reset_peak()
+    before = _memory("VmRSS")
+    start = time.perf_counter()
+    compiled = sparsecc.compile(built, None if shapes else inputs, recipe=recipe, threads=threads, input_shapes=shapes)
+    seconds = time.perf_counter() - start
+    check = compiled.report.to_dict()["check"]
+    return {"seconds": seconds, "model_bytes": _size(built), "before_bytes": before, "peak_bytes": _memory("VmHWM"), "check": check}
+
+
+def _size(built: Any) -> int:
+    return built.stat().st_size if isinstance(built, Path) else sum(p.numel() * p.element_size() for p in built.parameters())
+
+
+def _reset_peak() -> None:
+    """Let the kernel forget the peak so far: that of building the model is not compile's. Linux only; elsewhere it is counted in."""
+    path = Path("/proc/self/clear_refs")
+    if path.exists():
+        path.write_text("5")
+
+
+def _memory(field: str) -> int:
+    """VmRSS or VmHWM in bytes; without /proc, the process's peak for both."""
+    path = Path("/proc/self/status")
+    if not path.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    line = next(line for line in path.read_text().splitlines() if line.startswith(field + ":"))
+    return int(line.split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--pattern", help="unstructured, 4x1, 2:4, ...; left out: dense")
+    parser.add_argument("--sparsity", type=float, default=0.5)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    print(json.dumps(measure(arguments.model, arguments.pattern, arguments.sparsity, arguments.threads)))

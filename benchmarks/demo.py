@@ -1,0 +1,180 @@
+"""What `make demo` shows: two real models pruned, packed, compiled, checked, and timed against onnxruntime.
+
+1. MiniLM, a torch module: through FX to one executable.
+2. PP-OCRv4's recognizer, an ONNX file: to a smaller ONNX file that any onnxruntime runs, and to an executable.
+
+Writes the results to demo-out/. Exit 1 when a check fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from benchmarks.export import exported
+from benchmarks.machine import one_line
+from benchmarks.peers import Call, OnnxRuntime, Workload, call_of, max_relative_error
+from models import minilm, pp_ocr_rec
+from sparsecc.runtime.timing import interleave, speedup
+
+OUT = Path(__file__).parents[1] / "demo-out"
+TOLERANCE = 1e-3  # of compiled and converted models against the masked dense one, relative
+BASELINE = "onnxruntime, dense"
+
+
+@dataclass
+class Stage:
+    """Where a demo reports: progress on a terminal, the tables, the checks."""
+
+    console: Console
+    threads: int
+    seconds: float  # for each timing
+    failures: int = 0
+
+    @contextmanager
+    def step(self, text: str) -> Iterator[None]:
+        """A spinner while it runs; one line with its seconds when it is done."""
+        start = time.perf_counter()
+        with self.console.status(text):
+            yield
+        self.console.print(f"  [green]✓[/green] {text} [dim]{time.perf_counter() - start:.1f} s[/dim]")
+
+    def check(self, what: str, error: float) -> None:
+        holds = error <= TOLERANCE
+        self.failures += not holds
+        mark = "[green]✓[/green]" if holds else "[red]✗[/red]"
+        self.console.print(f"  {mark} {what}: relative error {error:.1e} (allowed {TOLERANCE:g})")
+
+    def report(self, compiled: Any, file: Path) -> None:
+        """Per site what was done and why; the whole of it as a page in `file`."""
+        self.console.print(str(compiled.report), markup=False, highlight=False, soft_wrap=True)
+        compiled.report.to_html(file)
+
+    def race(self, calls: Mapping[str, Call]) -> None:
+        """Time the calls in turns and print a table; BASELINE is among them."""
+        columns = (SpinnerColumn(), TextColumn("timing, in turns"), BarColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self.console, transient=True) as bar:
+            task = bar.add_task("timing", total=1.0)
+            timings = interleave(calls, seconds=self.seconds, progress=lambda share: bar.update(task, completed=share))
+        table = Table("engine", "ms (median)", "p10 to p90", f"times {BASELINE}", title=f"{self.threads} threads")
+        for name, timing in timings.items():
+            ms, faster = timing.spread_ms, speedup(timing, over=timings[BASELINE])
+            table.add_row(name, f"{ms.median:.2f}", f"{ms.p10:.2f} to {ms.p90:.2f}", f"{faster.median:.2f}x")
+        self.console.print(table)
+
+    def sizes(self, files: Mapping[str, Path | int]) -> None:
+        """A table of bytes, the first one being the dense model."""
+        numbers = {name: file if isinstance(file, int) else file.stat().st_size for name, file in files.items()}
+        dense = next(iter(numbers.values()))
+        table = Table("on disk", "MB", "of dense")
+        for name, size in numbers.items():
+            table.add_row(name, f"{size / 1e6:.1f}", f"{size / dense:.0%}")
+        self.console.print(table)
+
+
+def show_minilm(stage: Stage) -> None:
+    import sparsecc
+
+    stage.console.rule("MiniLM-L6: torch module → FX → executable")
+    with stage.step("read the model"):
+        module, inputs = minilm.build(), minilm.example_inputs()
+        names = ("input_ids", "attention_mask")
+        arrays = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
+    with stage.step("export it to ONNX, for onnxruntime to run"):
+        onnx = exported("minilm", module, inputs, names)
+    with stage.step(f"prune, pack, compile: {_said(minilm.recipe())}"):
+        compiled = sparsecc.compile(module, inputs, recipe=minilm.recipe(), threads=stage.threads)
+    with stage.step("save the artifact"):
+        artifact = OUT / "minilm.sparsecc"
+        compiled.save(artifact)
+    stage.report(compiled, OUT / "minilm.html")
+    stage.check("compiled against the masked model in torch", compiled.report.check.max_rel)
+    stage.console.print(f"  mean cosine to the dense model's sentence vectors: {_cosine(module, compiled):.2f} (magnitude, no recovery)")
+    work = Workload("minilm", onnx, arrays, module)
+    stage.race({BASELINE: OnnxRuntime().load(work, stage.threads), "sparsecc": call_of(compiled, work)})
+    stage.sizes({"dense ONNX": onnx, "sparsecc artifact": artifact})
+
+
+def show_recognizer(stage: Stage) -> None:
+    import onnx
+
+    import sparsecc
+
+    stage.console.rule("PP-OCRv4 recognizer: ONNX file → ONNX file, and executable")
+    source, inputs, recipe = pp_ocr_rec.build(), pp_ocr_rec.example_inputs(), pp_ocr_rec.recipe()
+    shapes = {name: value.shape for name, value in inputs.items()}
+    converted = OUT / "recognizer.onnx"
+    with stage.step(f"prune, pack, write ONNX: {_said(recipe)}"):
+        onnx.save(sparsecc.convert(source, recipe, input_shapes=shapes)[0], converted)
+    with stage.step("compile the written file"):
+        compiled = sparsecc.compile(converted, threads=stage.threads, input_shapes=shapes)
+    with stage.step("save the artifact"):
+        artifact = OUT / "recognizer.sparsecc"
+        compiled.save(artifact)
+    stage.report(compiled, OUT / "recognizer.html")
+    stock = OnnxRuntime().load(Workload("converted", converted, inputs), stage.threads)
+    ours = call_of(compiled, Workload("compiled", converted, inputs))
+    stage.check("compiled against the written file in a stock onnxruntime", max_relative_error(ours(), stock()))
+    dense = OnnxRuntime().load(Workload("dense", source, inputs), stage.threads)
+    stage.console.print(_readings(source, compiled))
+    stage.race({BASELINE: dense, "onnxruntime, the written file": stock, "sparsecc": ours})
+    stage.sizes({"dense ONNX": source, "written ONNX": converted, "sparsecc artifact": artifact})
+
+
+def _said(recipe: Mapping[str, Any]) -> str:
+    prune = recipe["passes"][0]["prune"]
+    return f"{prune['pattern']}, {prune['sparsity']:.0%} zeros, by {prune['criterion']}"
+
+
+def _cosine(module: Any, compiled: Any, count: int = 16) -> float:
+    """Mean cosine of sentence vectors, dense and compiled, on sentences that nothing was calibrated on."""
+    import torch
+
+    cosines = []
+    for sentence in minilm.held_out(count):
+        ids, mask = minilm.tokenize([sentence])
+        with torch.inference_mode():
+            dense = minilm.embed(module(ids, mask)[0], mask)
+        cosines.append(float((dense * minilm.embed(compiled(ids, mask)[0], mask)).sum()))
+    return float(np.mean(cosines))
+
+
+def _readings(source: Path, compiled: Any, count: int = 5) -> Table:
+    """What the dense and the sparse model read on a few lines."""
+    table = Table("written", "dense reads", "sparse reads")
+    for text, sample in zip(pp_ocr_rec.texts(count), pp_ocr_rec.calibration(count), strict=True):
+        dense = OnnxRuntime().load(Workload("dense", source, sample), 1)()[0]
+        table.add_row(text, pp_ocr_rec.decode(np.asarray(dense))[0], pp_ocr_rec.decode(np.asarray(compiled(sample["x"])))[0])
+    return table
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=10, help="of timing for each model")
+    arguments = parser.parse_args()
+    start = time.perf_counter()
+    shutil.rmtree(OUT, ignore_errors=True)
+    OUT.mkdir()
+    stage = Stage(Console(), arguments.threads, arguments.seconds)
+    stage.console.print(one_line(), style="dim")
+    show_minilm(stage)
+    show_recognizer(stage)
+    stage.console.rule(f"{time.perf_counter() - start:.0f} s; files and reports are in {OUT.name}/")
+    return 1 if stage.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""The engines that a model is timed on, behind one small protocol: load once, then call without arguments.
+
+Every engine gets the same inputs, the same number of threads and fixed shapes, because each of them is at its best so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Call = Callable[[], Sequence[Any]]  # arrays
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One model in the forms that engines read, with inputs by name in the model's order.
+
+    onnx: the model as a file, static or not.  module: the same as torch module, None when the model came as ONNX.
+    """
+
+    name: str
+    onnx: Path
+    inputs: Mapping[str, np.ndarray] = field(repr=False)
+    module: nn.Module | None = field(default=None, repr=False)
+
+
+class Engine(Protocol):
+    """A frozen dataclass; its fields are the engine's options."""
+
+    @property
+    def name(self) -> str: ...
+
+    def load(self, workload: Workload, threads: int) -> Call:
+        """A call that runs the model once and returns its outputs, flat."""
+        ...
+
+
+@dataclass(frozen=True)
+class OnnxRuntime:
+    name: str = "onnxruntime"
+
+    def load(self, workload: Workload, threads: int) -> Call:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors; a warning per odd initializer says nothing about the timing
+        # Without this its threads spin on after a run and slow down whoever is timed next.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        session = onnxruntime.InferenceSession(workload.onnx, options, providers=["CPUExecutionProvider"])
+        inputs = dict(workload.inputs)
+        return lambda: session.run(None, inputs)
+
+
+@dataclass(frozen=True)
+class OpenVino:
+    """precision: f32 or bf16; left to itself OpenVINO takes bf16 where the CPU has it."""
+
+    precision: str = "f32"
+
+    @property
+    def name(self) -> str:
+        return f"openvino {self.precision}"
+
+    def load(self, workload: Workload, threads: int) -> Call:
+        import openvino
+
+        core = openvino.Core()
+        model = core.read_model(workload.onnx)
+        model.reshape({name: list(value.shape) for name, value in workload.inputs.items()})
+        config = {
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": self.precision,
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+        }
+        request = core.compile_model(model, "CPU", config).create_infer_request()
+        inputs = dict(workload.inputs)
+        return lambda: list(request.infer(inputs, share_inputs=True, share_outputs=True).values())
+
+
+@dataclass(frozen=True)
+class Torch:
+    """Eager mode. The number of threads is the process's: the last one loaded decides."""
+
+    name: str = "torch"
+
+    def load(self, workload: Workload, threads: int) -> Call:
+        import torch
+
+        if workload.module is None:
+            raise ValueError(f"{workload.name}: came as an ONNX file, there is no torch module to run")
+        module = workload.module
+        inputs = [torch.from_numpy(value) for value in workload.inputs.values()]
+        torch.set_num_threads(threads)
+
+        def call() -> Sequence[np.ndarray]:
+            with torch.inference_mode():
+                return flat(module(*inputs))
+
+        return call
+
+
+@dataclass(frozen=True)
+class Sparsecc:
+    """Compiles the module where there is one, else the file. `recipe` as in sparsecc.compile; None leaves the weights as they are."""
+
+    name: str = "sparsecc"
+    recipe: Any = field(default=None, hash=False)
+
+    def load(self, workload: Workload, threads: int) -> Call:
+        return call_of(self.compile(workload, threads), workload)
+
+    def compile(self, workload: Workload, threads: int) -> Any:
+        """The Compiled itself, for whoever wants its report too."""
+        import torch
+
+        import sparsecc
+
+        if workload.module is None:
+            shapes = {name: value.shape for name, value in workload.inputs.items()}
+            return sparsecc.compile(workload.onnx, recipe=self.recipe, threads=threads, input_shapes=shapes)
+        inputs = tuple(torch.from_numpy(value) for value in workload.inputs.values())
+        return sparsecc.compile(workload.module, inputs, recipe=self.recipe, threads=threads)
+
+
+def call_of(compiled: Any, workload: Workload) -> Call:
+    """A sparsecc.Compiled on the workload's inputs, numpy in and out."""
+    inputs = list(workload.inputs.values())
+    return lambda: flat(compiled(*inputs))
+
+
+def flat(outputs: Any) -> list[np.ndarray]:
+    """The tensors of a model's output as arrays, in order: through tuples, dicts and transformers' ModelOutput; None is left out."""
+    if outputs is None:
+        return []
+    if isinstance(outputs, Mapping):
+        return [array for value in outputs.values() for array in flat(value)]
+    if isinstance(outputs, (tuple, list)):
+        return [array for value in outputs for array in flat(value)]
+    return [np.asarray(outputs)]
+
+
+def max_relative_error(outputs: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> float:
+    """Largest absolute difference over the largest magnitude of the reference, over all outputs; inf when the shapes differ, NaN for NaN."""
+    if [o.shape for o in outputs] != [r.shape for r in reference]:
+        return float("inf")
+    pairs = [(o.astype(np.float64), r) for o, r in zip(outputs, reference, strict=True) if r.size]
+    return float(np.max([0.0, *(np.abs(o - r).max() / max(np.abs(r).max(), 1e-30) for o, r in pairs)]))

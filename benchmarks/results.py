@@ -1,0 +1,26 @@
+"""Where measured tables go: benchmarks/results/NAME.json for programs, NAME.md for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import one_line
+
+FOLDER = Path(__file__).parent / "results"
+
+
+def write(name: str, document: dict[str, Any], markdown: str) -> list[Path]:
+    """Write both files and return their paths. The Markdown gets the machine as its last line."""
+    FOLDER.mkdir(exist_ok=True)
+    paths = [FOLDER / f"{name}.json", FOLDER / f"{name}.md"]
+    paths[0].write_text(json.dumps(document, indent=2) + "\n")
+    paths[1].write_text(f"{markdown}\n\n{one_line()}\n")
+    return paths
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines)
