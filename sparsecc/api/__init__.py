@@ -50,6 +50,7 @@ def compile(
         raise UserError("records: this version does not tune, so that it has none to read; leave it out")
     goal = _target(target, threads)
     result = _rewrite(model, example_inputs, recipe, calibration, input_shapes)
+    assert result.example is not None  # _rewrite has raised otherwise
     library, choices = codegen.build(result.graph, result.example, goal)
     compiled = Compiled(
         inputs=result.graph.inputs,

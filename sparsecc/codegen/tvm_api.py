@@ -12,15 +12,21 @@ from contextlib import contextmanager
 from typing import Any
 
 _HOMES = {  # name here → module, or module:name there
+    "ExportedProgramImporter": "tvm.relax.frontend.torch.exported_program_translator",
+    "Expr": "tvm.ir",
+    "GenericConst": "tvm.ir",
     "IRModule": "tvm.ir",
     "PrimFunc": "tvm.tirx",
     "T": "tvm.script:tirx",
+    "from_exported_program": "tvm.relax.frontend.torch",
+    "onnx_frontend": "tvm.relax.frontend.onnx:onnx_frontend",
     "relax": "tvm:relax",
     "s_tir": "tvm:s_tir",
     "tirx": "tvm:tirx",
     "tvm": "tvm:__self__",
     "VirtualMachine": "tvm.runtime.vm",
     "cpu": "tvm.runtime",
+    "empty": "tvm.runtime",
     "from_dlpack": "tvm.runtime",
     "get_global_func": "tvm_ffi",
     "load_module": "tvm.runtime",

@@ -84,14 +84,14 @@ def _opened(path: str | PathLike[str]) -> Iterator[tuple[zipfile.ZipFile, IO[byt
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError, struct.error) as error:
+    except (KeyError, ValueError, EOFError, NotImplementedError, RuntimeError, struct.error) as error:  # zipfile's, on damaged files
         raise ArtifactError(f"{path}: damaged: {type(error).__name__} {error}") from error
 
 
 def _load(archive: zipfile.ZipFile, stream: IO[bytes], threads: int | None) -> Compiled:
     manifest = json.loads(archive.read(_MANIFEST))
     _check_versions(manifest)
-    target = Target(**(manifest["target"] | {"features": tuple(manifest["target"]["features"])}))
+    target = _target(manifest)
     _check_cpu(target)
     members = _verified(archive, stream, manifest["sha256"])
     compiled = Compiled(
@@ -103,16 +103,25 @@ def _load(archive: zipfile.ZipFile, stream: IO[bytes], threads: int | None) -> C
         weights=WeightStore(weight_files.read(members[_WEIGHTS])),
     )
     for entry in manifest["specializations"]:
-        compiled.add(
-            Specialization(
-                inputs=_specs(entry["inputs"]),
-                outputs=_specs(entry["outputs"]),
-                output_index=tuple(entry["output_index"]),
-                weights=tuple(entry["weights"]),
-                program=Program.from_bytes(bytes(members[entry["library"]])),
-            )
-        )
+        compiled.add(_specialization(entry, members))
     return compiled
+
+
+def _specialization(entry: Mapping[str, Any], members: Mapping[str, memoryview]) -> Specialization:
+    return Specialization(
+        inputs=_specs(entry["inputs"]),
+        outputs=_specs(entry["outputs"]),
+        output_index=tuple(entry["output_index"]),
+        weights=tuple(entry["weights"]),
+        program=Program.from_bytes(bytes(members[entry["library"]])),
+    )
+
+
+def _target(manifest: Mapping[str, Any]) -> Target:
+    try:
+        return Target(**(manifest["target"] | {"features": tuple(manifest["target"]["features"])}))
+    except TypeError as error:
+        raise ArtifactError(f"its target cannot be read: {error}") from error
 
 
 def _describe(compiled: Compiled, specializations: list[Specialization]) -> dict[str, Any]:
@@ -137,7 +146,9 @@ def _describe(compiled: Compiled, specializations: list[Specialization]) -> dict
     }
 
 
-def _check_versions(manifest: Mapping[str, Any]) -> None:
+def _check_versions(manifest: Any) -> None:
+    if not isinstance(manifest, dict) or not {"sparsecc", "format", "tvm"} <= manifest.keys():
+        raise ArtifactError("holds a manifest of something else")
     if manifest["format"] != FORMAT:
         raise ArtifactError(
             f"in artifact format {manifest['format']} of sparsecc {manifest['sparsecc']}, this one reads {FORMAT}; compile the model again"

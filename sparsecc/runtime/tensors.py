@@ -36,9 +36,11 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 def to_tvm(array: np.ndarray | Tensor) -> Any:
     """A TVM tensor over the array's memory, or over an aligned copy of it. `to_host` turns it back."""
+    if 0 in array.shape:  # which has no address that could be aligned
+        return tvm_api.empty(tuple(array.shape), dtype_name(array))
     if is_torch(array):
         return _torch_to_tvm(array)  # type: ignore[arg-type]
-    return tvm_api.from_dlpack(in_place(array))
+    return tvm_api.from_dlpack(in_place(np.asarray(array)))
 
 
 def in_place(array: np.ndarray) -> np.ndarray:

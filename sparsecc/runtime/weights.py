@@ -75,7 +75,7 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def _bytes(array: np.ndarray) -> memoryview:
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def write(stream: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
@@ -101,7 +101,7 @@ def read(buffer: memoryview) -> dict[str, np.ndarray]:
         header = json.loads(bytes(buffer[8 : 8 + length]))
         data = buffer[8 + length :]
         return {name: _array(data, entry) for name, entry in header.items() if name != "__metadata__"}
-    except (ValueError, KeyError, TypeError, struct.error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise ArtifactError(f"the weights are malformed: {error}") from error
 
 

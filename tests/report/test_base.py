@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sparsecc.report.base import Check, Report, totals
+from tests.report.example import REPORT, SITES
+
+
+def test_the_json_is_designs_contract():
+    data = json.loads(REPORT.to_json())
+    assert set(data) == {"sparsecc", "model", "target", "sites", "totals", "check"}
+    assert set(data["sites"][0]) == {
+        *("name", "kind", "shape", "pattern", "sparsity", "dtype", "format", "bytes_dense", "bytes_packed", "kernel"),
+        *("predicted_us", "measured_us", "dense_us", "output_error", "decision", "reason"),
+    }
+    assert set(data["check"]) == {"max_abs", "max_rel", "cosine"}
+
+
+def test_round_trip_through_json():
+    assert Report.from_dict(json.loads(REPORT.to_json())) == REPORT
+    bare = Report(sparsecc="1", model="m", target="cpu")
+    assert Report.from_dict(json.loads(bare.to_json())) == bare
+
+
+@pytest.mark.parametrize("data", [[], {}, {"sites": [], "colour": 1}, {"sites": [{"name": "a", "weight": 1}]}])
+def test_other_json_is_refused(data):
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        Report.from_dict(data)
+
+
+def test_totals_count_what_runs():
+    sums = totals(SITES)
+    assert (sums["sites"], sums["sparse"], sums["dense"], sums["skipped"]) == (3, 1, 1, 1)
+    assert sums["bytes_dense"] == 3000 and sums["bytes_kept"] == 400 + 1000 + 1000
+    assert sums["dense_us"] == 200 and sums["chosen_us"] == 40 + 100  # the second site's sparse kernel lost
+    assert totals(())["sparsity"] == 0
+
+
+def test_written_files(tmp_path):
+    text = REPORT.to_json(tmp_path / "r.json")
+    assert (tmp_path / "r.json").read_text() == text
+    assert REPORT.to_html(tmp_path / "r.html") == (tmp_path / "r.html").read_text()
+
+
+def test_check_is_optional():
+    assert Check(max_abs=0, max_rel=0, cosine=1) != REPORT.check

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+from sparsecc.report.html import page
+from tests.report.example import REPORT, SITES
+
+
+class Rows(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.rows, self.links = 0, []
+
+    def handle_starttag(self, tag, attrs):
+        self.rows += tag == "tr"
+        self.links += [value for name, value in attrs if name in ("src", "href")]
+
+
+def test_the_page_is_whole_and_stands_alone():
+    parser = Rows()
+    parser.feed(page(REPORT))
+    assert parser.rows == 1 + len(SITES)
+    assert not parser.links
+
+
+def test_names_are_escaped_and_reasons_told():
+    text = page(REPORT)
+    assert "encoder.&lt;fc1&gt;" in text and "<fc1>" not in text
+    assert all(site.reason in text for site in SITES)

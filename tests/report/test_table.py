@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from sparsecc.report import table
+from tests.report.example import REPORT, SITES
+
+
+def test_the_table_has_a_row_per_site_and_the_totals():
+    text = str(REPORT)
+    lines = text.splitlines()
+    assert "tiny.onnx on cpu" in lines[0]
+    assert all(len(line) <= table.WIDTH for line in lines)
+    assert [line.split()[0] for line in lines[2:5]] == [site.name for site in SITES]
+    assert "2.50x" in text and "block:4x1" in text
+    assert "3 sites: 1 sparse, 1 dense, 1 skipped" in text
+    assert "dense 200 µs -> chosen 140 µs (1.43x)" in text
+    assert "cosine 0.999999" in text
+
+
+def test_no_escape_codes_and_no_markup():
+    assert "\x1b" not in str(REPORT)
+    assert "encoder.<fc1>" in str(REPORT)
+
+
+def test_reasons_are_given_per_site():
+    text = REPORT.explain()
+    for site in SITES:
+        assert site.name in text and site.reason in text
+
+
+def test_sizes():
+    assert table.size(400) == "0.4 kB"
+    assert table.size(1_234_567) == "1.2 MB"

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sparsecc
+from sparsecc.errors import ArtifactError, UserError
+from sparsecc.runtime import artifact, weights
+from tests.runtime import tiny
+
+
+@pytest.fixture
+def saved(tmp_path):
+    compiled = tiny.compiled()
+    compiled(tiny.example(7))
+    compiled.save(tmp_path / "m.sparsecc")
+    return tmp_path / "m.sparsecc"
+
+
+def rewrite_manifest(path, **changes):
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["manifest.json"] = json.dumps(json.loads(members["manifest.json"]) | changes).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+
+
+def test_loaded_equals_saved(saved):
+    loaded = sparsecc.load(saved)
+    for tokens in (3, 7):
+        for a, b in zip(loaded(tiny.example(tokens)), tiny.compiled()(tiny.example(tokens)), strict=True):
+            assert np.array_equal(a, b)
+    assert loaded.report == tiny.REPORT
+    assert artifact.read_report(saved) == tiny.REPORT
+    assert [entry.shapes[0][0] for entry in loaded.specializations] == [3, 7]
+
+
+def test_the_same_model_makes_the_same_bytes(saved, tmp_path):
+    again = tiny.compiled()
+    again(tiny.example(7))
+    again.save(tmp_path / "again.sparsecc")
+    sparsecc.load(saved).save(tmp_path / "resaved.sparsecc")
+    assert saved.read_bytes() == (tmp_path / "again.sparsecc").read_bytes() == (tmp_path / "resaved.sparsecc").read_bytes()
+
+
+def test_weights_are_stored_once_aligned_and_readable_by_safetensors(saved):
+    import safetensors.numpy
+
+    with zipfile.ZipFile(saved) as archive:
+        stored = safetensors.numpy.load(archive.read("weights.safetensors"))
+    assert list(stored) == ["fc.weight"]
+    assert np.array_equal(stored["fc.weight"], tiny.WEIGHT)
+    content = saved.read_bytes()
+    assert content.index(b'{"fc.weight"') % 64 == 8  # after the header's length, which is 8 bytes
+
+
+def test_the_threads_may_be_chosen_when_loading(saved):
+    assert sparsecc.load(saved, threads=1).target.threads == 1
+    assert sparsecc.load(saved).target.threads == tiny.TARGET.threads
+
+
+def test_loading_imports_neither_torch_nor_onnx(saved):
+    script = (
+        "import sys, numpy as np, sparsecc\n"
+        f"m = sparsecc.load({str(saved)!r})\n"
+        f"m(np.zeros((3, {tiny.COLS}), np.float32))\n"
+        "loaded = [name for name in ('torch', 'onnx', 'onnx_ir', 'onnxruntime') if name in sys.modules]\n"
+        "assert not loaded, loaded\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_every_changed_byte_is_noticed_or_harmless(saved):
+    content = saved.read_bytes()
+    want = [np.array(output) for output in sparsecc.load(saved)(tiny.example())]
+    noticed = 0
+    for position in np.random.default_rng(0).integers(0, len(content), 150):
+        saved.write_bytes(content[:position] + bytes([content[position] ^ 0x55]) + content[position + 1 :])
+        try:
+            outputs = sparsecc.load(saved)(tiny.example())
+        except ArtifactError as error:
+            noticed += 1
+            assert str(saved) in str(error)
+            continue
+        assert all(np.array_equal(a, b) for a, b in zip(outputs, want, strict=True))
+    assert noticed > 100
+
+
+@pytest.mark.parametrize("size", [0, 10, 5000, -1, -30])
+def test_a_truncated_file_is_refused(saved, size):
+    saved.write_bytes(saved.read_bytes()[:size])
+    with pytest.raises(ArtifactError, match=r"m\.sparsecc: damaged"):
+        sparsecc.load(saved)
+
+
+def test_other_versions_are_refused(saved):
+    rewrite_manifest(saved, format=99)
+    with pytest.raises(ArtifactError, match="artifact format 99"):
+        sparsecc.load(saved)
+    rewrite_manifest(saved, format=artifact.FORMAT, tvm="0.1")
+    with pytest.raises(ArtifactError, match=r"compiled with TVM 0\.1"):
+        sparsecc.load(saved)
+
+
+def test_another_cpu_is_refused(saved):
+    wanted = dataclasses.asdict(tiny.TARGET)
+    rewrite_manifest(saved, target=wanted | {"features": ["avx512imaginary"]})
+    with pytest.raises(ArtifactError, match="this CPU lacks avx512imaginary"):
+        sparsecc.load(saved)
+    rewrite_manifest(saved, target=wanted | {"triple": "riscv64-unknown-linux-gnu"})
+    with pytest.raises(ArtifactError, match="compiled for riscv64"):
+        sparsecc.load(saved)
+
+
+def test_what_is_no_artifact(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        sparsecc.load(tmp_path / "missing.sparsecc")
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("a", "b")
+    with pytest.raises(ArtifactError, match=r"other\.zip: damaged"):
+        sparsecc.load(tmp_path / "other.zip")
+
+
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(saved, monkeypatch, failure):
+    old = saved.read_bytes()
+
+    def fail(stream, arrays):
+        stream.write(b"half")
+        raise failure
+
+    monkeypatch.setattr(weights, "write", fail)
+    with pytest.raises(UserError if isinstance(failure, OSError) else KeyboardInterrupt):
+        tiny.compiled().save(saved)
+    assert saved.read_bytes() == old
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_a_kill_in_the_middle_of_a_save_leaves_the_old_file(saved):
+    old = saved.read_bytes()
+    script = (
+        "import os, signal\n"
+        "from sparsecc.runtime import artifact, weights\n"
+        "from tests.runtime import tiny\n"
+        "def die(stream, arrays):\n"
+        "    stream.write(b'half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "weights.write = die\n"
+        f"tiny.compiled().save({str(saved)!r})\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], check=False).returncode == -signal.SIGKILL
+    assert saved.read_bytes() == old
+
+
+def test_without_a_c_compiler_saving_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(UserError, match="install gcc or clang"):
+        tiny.compiled().save(tmp_path / "m.sparsecc")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match="cannot be written"):
+        tiny.compiled().save(tmp_path / "no" / "m.sparsecc")

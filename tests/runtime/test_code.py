@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from sparsecc.errors import ArtifactError
+from sparsecc.runtime.code import Program
+from tests.runtime import tiny
+
+
+def test_each_thread_has_its_own_machine():
+    program = Program(tiny.executable(3))
+    machines = []
+    for _ in range(2):
+        thread = threading.Thread(target=lambda: machines.append(program.main()))
+        thread.start()
+        thread.join()
+    assert program.main() is program.main()
+    assert machines[0] is not machines[1]
+
+
+def test_what_is_no_shared_object():
+    with pytest.raises(ArtifactError, match="cannot be loaded"):
+        Program.from_bytes(b"\x7fELF nothing more")
+
+
+def test_linking_happens_once():
+    program = Program(tiny.executable(3))
+    assert program.to_bytes() is program.to_bytes()

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sparsecc.errors import InputError
+from sparsecc.graph.base import TensorSpec
+from sparsecc.runtime.inputs import bind, describe, reject_nan, shapes_of
+
+SPECS = (TensorSpec("ids", ("batch", "tokens"), "int64"), TensorSpec("mask", ("batch", "tokens"), "bool"))
+
+
+def ids(*shape):
+    return np.ones(shape, np.int64)
+
+
+def mask(*shape):
+    return np.ones(shape, bool)
+
+
+def test_positions_and_names_mix():
+    a, b = ids(2, 3), mask(2, 3)
+    assert bind(SPECS, (a,), {"mask": b}) == [a, b]
+    assert bind(SPECS, ({"mask": b, "ids": a},), {}) == [a, b]
+
+
+def test_a_near_name_is_offered():
+    with pytest.raises(InputError, match="no input 'maks'; did you mean 'mask'"):
+        bind(SPECS, (ids(2, 3),), {"maks": mask(2, 3)})
+
+
+def test_a_named_dimension_has_one_size():
+    with pytest.raises(InputError, match="input 'mask' has tokens = 4 at axis 1, but input 'ids' has tokens = 3"):
+        bind(SPECS, (ids(2, 3), mask(2, 4)), {})
+
+
+def test_nan_is_named():
+    specs = (TensorSpec("x", (2,), "float32"),)
+    reject_nan(specs, [np.zeros(2, np.float32)])
+    with pytest.raises(InputError, match="input 'x' holds NaN"):
+        reject_nan(specs, [np.array([0, np.nan], np.float32)])
+
+
+def test_descriptions():
+    assert describe(SPECS, shapes_of([ids(2, 3), mask(2, 3)])) == "ids 2x3, mask 2x3"
+    assert describe((TensorSpec("s", (), "float32"),), ((),)) == "s scalar"

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sparsecc.runtime import tensors
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int64", "int32", "int8", "uint8", "uint16", "bool"])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 0), (4, 5)])
+def test_round_trip(dtype, shape):
+    array = (np.arange(int(np.prod(shape))) % 2).reshape(shape).astype(dtype)
+    assert np.array_equal(tensors.to_host(tensors.to_tvm(array), as_torch=False), array)
+    back = tensors.to_host(tensors.to_tvm(torch.from_numpy(array)), as_torch=True)
+    assert isinstance(back, torch.Tensor) and np.array_equal(back.numpy(), array)
+
+
+def test_aligned_arrays_are_not_copied():
+    array = tensors.aligned_empty((3, 5), np.dtype("float32"))
+    assert tensors.in_place(array) is array
+    assert tensors.address(tensors.to_tvm(array)) == array.ctypes.data
+
+
+def test_others_are():
+    array = np.arange(12, dtype=">f4").reshape(3, 4).T
+    copy = tensors.in_place(array)
+    assert copy.dtype == np.float32 and np.array_equal(copy, array) and copy.ctypes.data % tensors.ALIGNMENT == 0
+
+
+def test_borrowed_memory_is_copied():
+    array = tensors.aligned_empty((3,), np.dtype("float32"))
+    array[:] = 1
+    out = tensors.to_host(tensors.to_tvm(array), as_torch=False, borrowed=frozenset({array.ctypes.data}))
+    array[:] = 2
+    assert np.array_equal(out, np.ones(3))
+
+
+def test_names_of_dtypes():
+    assert tensors.dtype_name(torch.zeros(1, dtype=torch.bfloat16)) == "bfloat16"
+    assert tensors.dtype_name(np.zeros(1, bool)) == tensors.dtype_name(torch.zeros(1, dtype=torch.bool)) == "bool"
