@@ -100,7 +100,7 @@ def show_minilm(stage: Stage) -> None:
         artifact = OUT / "minilm.sparsecc"
         compiled.save(artifact)
     stage.report(compiled, OUT / "minilm.html")
-    stage.check("compiled against the masked model in torch", compiled.report.check.max_rel)
+    stage.check("compiled against the masked model in torch", compiled.report.to_dict()["check"]["max_rel"])
     stage.console.print(f"  mean cosine to the dense model's sentence vectors: {_cosine(module, compiled):.2f} (magnitude, no recovery)")
     work = Workload("minilm", onnx, arrays, module)
     stage.race({BASELINE: OnnxRuntime().load(work, stage.threads), "sparsecc": call_of(compiled, work)})

@@ -150,7 +150,7 @@ def flat(outputs: Any) -> list[np.ndarray]:
 
 
 def max_relative_error(outputs: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> float:
-    """Largest absolute difference over the largest magnitude of the reference, over all outputs; inf when the shapes differ, NaN for NaN."""
+    """Largest absolute difference over the reference's largest magnitude, over all outputs; inf when shapes differ, NaN for NaN."""
     if [o.shape for o in outputs] != [r.shape for r in reference]:
         return float("inf")
     pairs = [(o.astype(np.float64), r) for o, r in zip(outputs, reference, strict=True) if r.size]

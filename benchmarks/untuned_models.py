@@ -157,8 +157,9 @@ def draw_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     weights = {tensor.name for tensor in model.graph.initializer}
     for value in [v for v in model.graph.input if v.name in weights]:
         model.graph.input.remove(value)
-    for node in [n for n in model.graph.node if n.op_type == "Softmax"]:
-        model.graph.output.append(onnx.helper.make_tensor_value_info(node.input[0], onnx.TensorProto.FLOAT, None))
+    softmaxed = [node.input[0] for node in model.graph.node if node.op_type == "Softmax"]
+    inferred = {value.name: value for value in onnx.shape_inference.infer_shapes(model).graph.value_info}
+    model.graph.output.extend(inferred[name] for name in softmaxed)
     return model
 
 
