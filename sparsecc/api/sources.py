@@ -153,9 +153,10 @@ def calibration(source: Iterable[Any] | str | PathLike[str] | None, specs: Seque
 def read_npz(path: str | PathLike[str]) -> dict[str, np.ndarray]:
     """All arrays of an .npz. Raises InputError when it is none, or holds pickled objects (which are never loaded)."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError(f"{path}: one array without a name; write it with numpy.savez(path, input_name=array)")
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise InputError(f"{path}: one array without a name; write it with numpy.savez(path, input_name=array)")
+        with archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None

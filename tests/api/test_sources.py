@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sparsecc.api import sources
+from sparsecc.errors import InputError, ModelError, UserError
+from sparsecc.graph.base import TensorSpec
+
+SPECS = (TensorSpec("x", (1, 4), "float32"), TensorSpec("ids", (1, 3), "int64"))
+DYNAMIC = (TensorSpec("x", ("batch", 4), "float32"),)
+
+
+def sample(seed=0):
+    return [np.full((1, 4), seed, np.float32), np.full((1, 3), seed, np.int64)]
+
+
+def test_example_inputs_in_every_form():
+    x, ids = sample()
+    for given in ((x, ids), [x, ids], {"ids": ids, "x": x}):
+        assert all(a is b for a, b in zip(sources.example(SPECS, given, None), [x, ids], strict=True))
+    tensor = torch.zeros(2, 4)
+    assert sources.example(DYNAMIC, tensor, None)[0] is tensor
+
+
+def test_calibration_comes_before_random_inputs():
+    assert sources.example(SPECS, None, [sample(3)])[0][0, 0] == 3
+    x, ids = sources.example(SPECS, None, None)
+    assert x.shape == (1, 4) and x.std() > 0 and (ids == 1).all()
+    assert np.array_equal(x, sources.random_inputs(SPECS)[0])
+
+
+def test_an_unknown_size_names_the_input_and_the_option():
+    assert not sources.shapes_known(DYNAMIC)
+    with pytest.raises(InputError, match=r"input 'x' has no fixed size at axis 0 \('batch'\).*--input-shape x:1,4"):
+        sources.random_inputs(DYNAMIC)
+
+
+def test_random_inputs_take_shapes_and_integers_from_others():
+    x, ids = sources.random_inputs(SPECS, like=sample(7), seed=1)
+    assert (ids == 7).all() and not (x == 7).any()
+
+
+def test_calibration_from_an_iterable():
+    assert sources.calibration(None, SPECS) is None
+    assert len(sources.calibration((sample(i) for i in range(3)), SPECS)) == 3
+    with pytest.raises(InputError, match="calibration: no samples"):
+        sources.calibration([], SPECS)
+    with pytest.raises(InputError, match="calibration, sample 1: input 'x' is float64"):
+        sources.calibration([sample(), [np.zeros((1, 4)), sample()[1]]], SPECS)
+
+
+@pytest.mark.parametrize("extra", [True, False], ids=["stacked", "batched"])
+def test_calibration_from_npz(tmp_path, extra):
+    path = tmp_path / "c.npz"
+    arrays = {"x": np.arange(20, dtype=np.float32).reshape(5, 4), "ids": np.ones((5, 3), np.int64)}
+    np.savez(path, **{name: array[:, None] if extra else array for name, array in arrays.items()})
+    samples = sources.calibration(path, SPECS)
+    assert [s[0].shape for s in samples] == [(1, 4)] * 5
+    assert samples[2][0][0, 0] == 8
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": np.zeros((2, 4), np.float32), "y": np.zeros(2)}, "the model has no input 'y'"),
+        ({"x": np.zeros((2, 4), np.float32), "ids": np.ones((3, 3), np.int64)}, "different numbers of samples: x 2, ids 3"),
+        ({"x": np.zeros((2, 4), np.float32)}, "sample 0: input 'ids' is missing"),
+        ({"x": np.array([{}], dtype=object)}, "cannot be read as .npz: Object arrays"),
+        ({}, "no samples"),
+    ],
+)
+def test_a_wrong_npz_says_what_is_wrong(tmp_path, arrays, message):
+    np.savez(tmp_path / "c.npz", **arrays)
+    with pytest.raises(InputError, match=f"c.npz.*{message}"):
+        sources.calibration(tmp_path / "c.npz", SPECS)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 nothing", b"hello"])
+def test_what_is_no_npz(tmp_path, content):
+    (tmp_path / "c.npz").write_bytes(content)
+    with pytest.raises(InputError, match=r"c\.npz: cannot be read"):
+        sources.read_npz(tmp_path / "c.npz")
+    with pytest.raises(InputError, match="no such file"):
+        sources.read_npz(tmp_path / "missing.npz")
+
+
+def test_a_lone_array_has_no_name(tmp_path):
+    with (tmp_path / "c.npz").open("wb") as stream:
+        np.save(stream, np.zeros(3))
+    with pytest.raises(InputError, match="without a name"):
+        sources.read_npz(tmp_path / "c.npz")
+
+
+def test_what_is_no_model(tmp_path):
+    with pytest.raises(ModelError, match="no such file"):
+        sources.open_graph(tmp_path / "missing.onnx")
+    (tmp_path / "m.sparsecc").touch()
+    with pytest.raises(ModelError, match="is compiled already"):
+        sources.open_graph(tmp_path / "m.sparsecc")
+    with pytest.raises(UserError, match="a dict is no model"):
+        sources.open_graph({})
+    with pytest.raises(UserError, match="example_inputs: needed to trace Linear"):
+        sources.open_graph(torch.nn.Linear(2, 2))
+    with pytest.raises(UserError, match="input_shapes: only an ONNX model"):
+        sources.open_graph(torch.nn.Linear(2, 2), torch.zeros(1, 2), {"x": (1, 2)})
+
+
+def test_names():
+    assert sources.name_of("a/b.onnx") == "b.onnx"
+    assert sources.name_of(torch.nn.Linear(2, 2)) == "Linear"
