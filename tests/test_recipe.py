@@ -67,7 +67,7 @@ def test_numbers_are_read_as_yaml_1_2_does(tmp_path: Path) -> None:
         ({"passes": {}}, "recipe: 'passes' has to be a list, not an empty mapping"),
         ({"passes": [{"prun": {}}]}, "recipe: passes[0]: no pass 'prun'; did you mean 'prune'?"),
         ({"passes": ["pack", {"pipeline": {}}]}, "recipe: passes[1]: no pass 'pipeline'; there are: "),
-        ({"passes": [{"pack": {}, "prune": {}}]}, "recipe: passes[0]: expected one pass with its fields, as 'pack: {}', not a mapping with"),
+        ({"passes": [{"pack": {}, "prune": {}}]}, "recipe: passes[0]: expected one pass with its fields, as 'pack: {}', not a map"),
         ({"passes": [3]}, "recipe: passes[0]: expected one pass"),
         ({"passes": [{"pack": 3}]}, "recipe: passes[0].pack: expected a mapping of fields, not a number"),
         ({"passes": [{"prune": {"sparsty": 0.5}}]}, "recipe: passes[0].prune.sparsty: no such field; did you mean 'sparsity'?"),

@@ -95,7 +95,7 @@ class Block(Format):
 
     def pack(self, weight: Tensor, keep: Tensor) -> Packed:
         blocks = self._any(keep)
-        values = self._blocks(torch.where(keep, weight, weight.new_zeros(())))[blocks]
+        values = self._blocks(torch.where(keep, weight, weight.new_zeros(())))[blocks].contiguous()
         rows, cols = weight.shape
         return Packed(self, rows, cols, {"values": values, "cols": kept_columns(blocks), "row_ptr": row_pointers(blocks)})
 

@@ -1,0 +1,43 @@
+"""What holds for every allocation, whatever the layers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparsecc.allocations.base import Allocation, Layer
+from tests.laws.members import ALLOCATIONS
+
+every_allocation = pytest.mark.parametrize("allocation", ALLOCATIONS.values(), ids=ALLOCATIONS.keys())
+SHAPES = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1, max_size=6)
+
+
+def layers_of(shapes: list[tuple[int, int]], seed: int) -> list[Layer]:
+    """Scores of few distinct values, so that there are ties."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = [torch.randint(0, 4, (rows * cols,), generator=generator).float() for rows, cols in shapes]
+    return [Layer(f"layer{i}", shape, len(score), lambda s=score: s) for i, (shape, score) in enumerate(zip(shapes, scores, strict=True))]
+
+
+@every_allocation
+@given(shapes=SHAPES, seed=st.integers(0, 99), sparsity=st.floats(0, 0.99), share=st.floats(0, 1))
+def test_every_layer_within_its_bounds_and_the_total_as_asked(
+    allocation: Allocation, shapes: list[tuple[int, int]], seed: int, sparsity: float, share: float
+) -> None:
+    layers, floor = layers_of(shapes, seed), share * (1 - sparsity)
+    shares = allocation.allocate(layers, sparsity, floor)
+    dropped = [round(share * layer.units) for share, layer in zip(shares, layers, strict=True)]
+    assert all(0 <= n <= layer.units for n, layer in zip(dropped, layers, strict=True))
+    assert all(layer.units - n >= int(floor * layer.units) - 1 for n, layer in zip(dropped, layers, strict=True))
+    total = sum(layer.units for layer in layers)
+    rounding = len(layers) / 2 + 1 if len(set(shares)) == 1 else 0  # every layer's own, where all have one sparsity
+    assert abs(sum(dropped) - round(sparsity * total)) <= rounding
+
+
+@every_allocation
+@given(shapes=SHAPES, seed=st.integers(0, 99), sparsity=st.floats(0, 0.99))
+def test_the_same_twice(allocation: Allocation, shapes: list[tuple[int, int]], seed: int, sparsity: float) -> None:
+    layers = layers_of(shapes, seed)
+    assert allocation.allocate(layers, sparsity, 0.0) == allocation.allocate(layers, sparsity, 0.0)

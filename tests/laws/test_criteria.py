@@ -1,0 +1,56 @@
+"""What holds for every criterion under every format."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sparsecc.criteria.base import Criterion
+from sparsecc.formats.base import Format
+from tests.laws.members import CRITERIA, FORMATS
+from tests.laws.test_formats import smallest
+
+every_criterion = pytest.mark.parametrize("criterion", CRITERIA.values(), ids=CRITERIA.keys())
+every_format = pytest.mark.parametrize("format", FORMATS, ids=lambda f: f.key)
+
+
+def weight_for(format: Format) -> torch.Tensor:
+    rows, cols = (8 * unit for unit in smallest(format))
+    return torch.randn(rows, cols, generator=torch.Generator().manual_seed(3))
+
+
+def stats_for(weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"inputs": torch.randn(4 * weight.shape[1], weight.shape[1], generator=torch.Generator().manual_seed(4))}
+
+
+@every_format
+@every_criterion
+def test_the_mask_is_the_formats(criterion: Criterion, format: Format) -> None:
+    weight = weight_for(format)
+    chosen = criterion.choose(weight, format.project, 0.6, stats_for(weight), seed=1)
+    asked = 0.6 if format.fixed_sparsity is None else format.fixed_sparsity
+    total = weight.numel() // format.unit_size
+    assert format.holds(chosen.keep) is None
+    assert int(chosen.keep.sum()) // format.unit_size == total - round(asked * total)
+    assert chosen.weight is None or (chosen.weight.shape == weight.shape and chosen.weight.dtype == weight.dtype)
+
+
+@every_format
+@every_criterion
+def test_the_same_twice_and_nothing_modified(criterion: Criterion, format: Format) -> None:
+    weight = weight_for(format)
+    before, stats = weight.clone(), stats_for(weight)
+    first = criterion.choose(weight, format.project, 0.6, stats, seed=1)
+    second = criterion.choose(weight.t().contiguous().t(), format.project, 0.6, stats, seed=1)
+    assert torch.equal(first.keep, second.keep)
+    assert torch.equal(weight, before)
+
+
+@every_criterion
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_scores_are_finite_and_one_per_weight(criterion: Criterion, dtype: torch.dtype) -> None:
+    weight = torch.randn(16, 24, generator=torch.Generator().manual_seed(3)).to(dtype)
+    score = criterion.score(weight, stats_for(weight), seed=1)
+    assert score.shape == weight.shape
+    assert score.is_floating_point()
+    assert score.isfinite().all()

@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+from sparsecc import registry
+from tests.laws.members import PATTERNS
+from tests.laws.passes import PASSES
+
+
+def test_every_format_is_under_the_laws() -> None:
+    assert sorted(PATTERNS) == registry.members("formats")
+
+
+def test_every_pass_is_under_the_laws() -> None:
+    assert sorted(PASSES) == registry.members("passes")

@@ -1,0 +1,109 @@
+"""Who may import whom (DESIGN §2), that nobody imports in circles, and what `import sparsecc` must not load."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import networkx as nx
+import pytest
+
+import sparsecc
+
+ROOT = Path(sparsecc.__file__).parent
+LEAVES = {"errors", "registry", "files", "top"}  # modules below everything; they import each other at most
+FAMILIES = {"formats", "criteria", "allocations", "structures", "attention"}
+ALLOWED = {
+    **{family: set() for family in FAMILIES},
+    "ops": {"formats", "graph"},
+    "graph": {"formats", "ops"},  # beyond the table: the hosts put operators in, and read packed weights back out of a file
+    "passes": {"graph", "ops", *FAMILIES},
+    "codegen": {"graph", "ops", "formats"},
+    "runtime": {"codegen", "graph", "report"},  # graph: TensorSpec
+    "report": set(),
+}
+STAGES_MEET_IN = {"api", "cli", "recipe", "recipe_yaml", "__init__", "__main__"}
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name → file, of everything in sparsecc."""
+    files = sorted(ROOT.rglob("*.py"))
+    return {".".join(("sparsecc", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path for path in files}
+
+
+def imports(path: Path, *, at_top: bool = False) -> Iterator[str]:
+    """Dotted names that a file imports, TYPE_CHECKING left out; at_top: only those that run on import."""
+    for node in _statements(ast.parse(path.read_text()), at_top):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module is not None
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _statements(tree: ast.AST, at_top: bool) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if at_top and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        yield node
+        yield from _statements(node, at_top)
+
+
+def package(name: str) -> str:
+    """sparsecc.formats.csr → formats; sparsecc itself → __init__."""
+    return (*name.split("."), "__init__")[1]
+
+
+@pytest.mark.parametrize("name", [name for name in modules() if package(name) not in STAGES_MEET_IN])
+def test_imports_follow_the_table(name: str) -> None:
+    own = package(name)
+    assert own in LEAVES or own in ALLOWED, f"{own} is not in the table"
+    allowed = {own, *LEAVES, *ALLOWED.get(own, set())}
+    for imported in imports(modules()[name]):
+        assert not imported.startswith(("models", "tests", "benchmarks")), f"{name} imports {imported}"
+        if imported.startswith("sparsecc."):
+            assert package(imported) in allowed, f"{name} imports {imported}"
+
+
+def test_no_import_cycles() -> None:
+    known = modules()
+    graph = nx.DiGraph()
+    for name, path in known.items():
+        for imported in imports(path, at_top=True):
+            target = imported if imported in known else imported.rpartition(".")[0]
+            if target in known and target != name:
+                graph.add_edge(name, target)
+    # `from sparsecc.family import member` in a family's own file imports its package, which is no cycle of modules
+    cycles = [cycle for cycle in nx.simple_cycles(graph) if "sparsecc" not in cycle]
+    assert cycles == []
+
+
+LIGHT = [
+    "sparsecc",
+    "sparsecc.registry",
+    "sparsecc.recipe",
+    "sparsecc.formats",
+    "sparsecc.criteria",
+    "sparsecc.allocations",
+    "sparsecc.passes",
+    "sparsecc.graph",
+    "sparsecc.graph.base",
+    "sparsecc.graph.sites",
+    "sparsecc.ops.base",
+    "sparsecc.passes.pack",
+    "sparsecc.report.base",
+    "sparsecc.codegen.target",
+]
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_light_modules_load_no_framework(module: str) -> None:
+    script = f"import sys, {module}; print([m for m in ('torch', 'tvm', 'onnx', 'onnx_ir', 'onnxruntime') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
