@@ -68,7 +68,7 @@ class Stage:
         with Progress(*columns, console=self.console, transient=True) as bar:
             task = bar.add_task("timing", total=1.0)
             timings = interleave(calls, seconds=self.seconds, progress=lambda share: bar.update(task, completed=share))
-        table = Table("engine", "ms (median)", "p10 to p90", f"times {BASELINE}", title=f"{self.threads} threads")
+        table = Table("engine", "ms (median)", "p10 to p90", "speed-up", title=f"{self.threads} threads; speed-up over {BASELINE}")
         for name, timing in timings.items():
             ms, faster = timing.spread_ms, speedup(timing, over=timings[BASELINE])
             table.add_row(name, f"{ms.median:.2f}", f"{ms.p10:.2f} to {ms.p90:.2f}", f"{faster.median:.2f}x")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,10 +32,25 @@ def exported(name: str, module: nn.Module, inputs: Sequence[Tensor], input_names
 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations, none about the model
+    with _quiet(), torch.no_grad():
         torch.onnx.export(
             module, tuple(inputs), partial, input_names=list(input_names), dynamo=True, external_data=False, optimize=True, verbose=False
         )
     partial.replace(path)
     return path
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns about its own deprecations, absent torchvision and constants it leaves alone; none of it is about the model."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
