@@ -1,0 +1,241 @@
+"""The ONNX host: a model file that passes can read and rewrite, and that stays a model file for any onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import networkx as nx
+import onnx
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from sparsecc.errors import InputError, UserError
+from sparsecc.graph import onnx_io, onnx_sparse
+from sparsecc.graph.base import ALL, Graph, Run, Targets, TensorSpec, matches
+from sparsecc.graph.inputs import bind
+from sparsecc.graph.onnx_attention import AttentionNodes, Tap
+from sparsecc.graph.onnx_cleanup import clean
+from sparsecc.graph.onnx_run import Runner
+from sparsecc.graph.onnx_sites import WeightNodes, find
+from sparsecc.graph.sites import Conv2d, Mlp, Site, WeightSite
+from sparsecc.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from sparsecc.ops.base import SiteOp
+
+S = TypeVar("S", bound=Site)
+Shapes = Mapping[str, Sequence[int]]
+
+
+class OnnxGraph(Graph):
+    """An ONNX model, simplified when it was read (see `onnx_cleanup`).
+
+    model: the onnx_ir model; edit it through this class only.  where: how errors call it.
+    """
+
+    host = "onnx"
+
+    def __init__(self, model: ir.Model, where: str = "the model") -> None:
+        self.model = model
+        self.where = where
+        self._changed()
+
+    @classmethod
+    def from_file(cls, path: str | PathLike[str], input_shapes: Shapes | None = None) -> OnnxGraph:
+        """Read a file, its external data memory-mapped. input_shapes: fixes these inputs' shapes.
+
+        Raises ModelError, naming the file, for one that is damaged, unknown to ONNX or incomplete; InputError for wrong shapes.
+        """
+        return cls._cleaned(onnx_io.read(path), fspath(path), input_shapes)
+
+    @classmethod
+    def from_proto(cls, proto: onnx.ModelProto, input_shapes: Shapes | None = None) -> OnnxGraph:
+        """As `from_file`, for a model in memory, which is left as it is. Its weights may not be in other files."""
+        where = f"model '{proto.graph.name}'" if proto.graph.name else "the model"
+        copied = onnx.ModelProto()
+        copied.CopyFrom(proto)
+        return cls._cleaned(onnx_io.from_proto(copied, where), where, input_shapes)
+
+    @classmethod
+    def _cleaned(cls, model: ir.Model, where: str, input_shapes: Shapes | None) -> OnnxGraph:
+        shapes = _checked_shapes(model, input_shapes) if input_shapes else None
+        return cls(clean(model, where, shapes), where)
+
+    def fixed(self, input_shapes: Shapes) -> OnnxGraph:
+        """A copy for these input shapes only, with all arithmetic on shapes folded; sites keep their names.
+
+        Raises InputError for a name, rank or size that the model does not take.
+        """
+        return self._cleaned(self.model, self.where, input_shapes)
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:  # type: ignore[override]
+        return tuple(_spec(value) for value in self.model.graph.inputs)
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:  # type: ignore[override]
+        return tuple(_spec(value) for value in self.model.graph.outputs)
+
+    def sites(self, kind: type[S] = Site, targets: Targets = ALL) -> list[S]:  # type: ignore[assignment]
+        return [site for site in self._all_sites() if isinstance(site, kind) and matches(site, targets)]
+
+    def set_weight(self, site: WeightSite, weight: Tensor) -> None:
+        """Raises UserError for a packed site, ValueError for another shape than the site's."""
+        layer = self._layer(site)
+        if onnx_sparse.is_sparse(layer.node):
+            raise UserError(f"layer '{site.name}' is packed; set weights before packing")
+        if weight.shape != site.weight.shape:
+            raise ValueError(f"layer '{site.name}': the new weight is {tuple(weight.shape)}, the layer's {tuple(site.weight.shape)}")
+        stored = weight.detach().to(site.weight.dtype)
+        if layer.shared or layer.node.inputs[1] is not layer.weight:  # through a Transpose: the layer gets a weight of its own
+            stored = stored.t() if layer.node.op_type == "MatMul" or not layer.node.attributes.get_int("transB", 0) else stored
+            value = onnx_sparse.initializer(stored, self._free_name(f"{site.name}.weight"))
+            self.model.graph.register_initializer(value)
+            before = layer.node.inputs[1]
+            layer.node.replace_input_with(1, value)
+            self._drop_unused([before])
+        else:
+            constant = onnx_sparse.initializer(stored.t() if layer.transposed else stored, layer.weight.name or "").const_value
+            layer.weight.const_value = constant
+        self._changed()
+
+    def replace(self, site: WeightSite, op: SiteOp) -> None:
+        """Raises UserError when the model's opset is too old for the operator, ValueError for an operator of another shape."""
+        if (op.packed.rows, op.packed.cols) != (site.rows, site.cols) or (isinstance(site, Conv2d) and site.groups != 1):
+            raise ValueError(f"layer '{site.name}' is {site.rows}×{site.cols}, the operator {op.packed.rows}×{op.packed.cols}")
+        layer, graph = self._layer(site), self.model.graph
+        last, unused = layer.nodes[-1], [value for node in layer.nodes for value in node.inputs if value is not layer.x]
+        node = onnx_sparse.make_node(op, site.name, layer.x, f"{site.name}.packed", graph.opset_imports[""])
+        node.name = layer.node.name
+        ir.convenience.replace_nodes_and_values(graph, last, list(reversed(layer.nodes)), [node], [layer.output], node.outputs)
+        self._drop_unused(unused)
+        for value in node.inputs[1:]:
+            assert value is not None
+            value.name = value.const_value.name = self._free_name(value.name or "")  # type: ignore[union-attr]
+            graph.register_initializer(value)
+        onnx_sparse.complete(self.model)
+        self._changed()
+
+    def run(self, inputs: Sequence[Any] | Mapping[str, Any], taps: Sequence[str] = ()) -> Run:
+        specs = self.inputs
+        tensors = bind(specs, inputs)
+        feeds = {spec.name: tensor.contiguous().cpu().numpy() for spec, tensor in zip(specs, tensors, strict=True)}
+        tapped = {name: _taps(self._named(name)) for name in taps}
+        outputs = [value.name or "" for value in self.model.graph.outputs]
+        wanted = outputs + [tap.value.name or "" for found in tapped.values() for tap in found]
+        if self._runner is None:
+            self._runner = Runner(self.model, self.where)
+        arrays = self._runner.run(feeds, wanted)
+        results = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        entered = {name: tuple(tap.shaped(results[tap.value.name or ""]) for tap in found) for name, found in tapped.items()}
+        return Run(tuple(results[name] for name in outputs), entered)
+
+    def site_graph(self) -> nx.DiGraph:
+        graph = nx.DiGraph()
+        owner: dict[ir.Node, str] = {}
+        for site in self._all_sites():
+            if isinstance(site.handle, (WeightNodes, AttentionNodes)):
+                graph.add_node(site.name)
+                owner.update(dict.fromkeys(site.handle.nodes, site.name))
+        feeds: dict[ir.Value, dict[str, None]] = {}  # which sites' outputs a value is made of; a dict keeps the order
+        for node in self.model.graph:
+            sources = {name: None for value in _read_by(node) for name in feeds.get(value, ())}
+            here = owner.get(node)
+            if here is not None:
+                graph.add_edges_from((source, here) for source in sources if source != here)
+            feeds.update(dict.fromkeys(node.outputs, sources if here is None else {here: None}))
+        return graph
+
+    def copy(self) -> OnnxGraph:
+        return OnnxGraph(self.model.clone(), self.where)
+
+    def save(self, path: str | PathLike[str], external: bool | None = None) -> None:
+        """Write a .onnx file, atomically. external: weights in `<name>.data` beside it; None: only when they are too large to embed."""
+        onnx_io.write(self.model, path, external)
+
+    def proto(self) -> onnx.ModelProto:
+        """The model with the ai.sparsecc functions it calls. Above 2 GB a ModelProto can be used but not serialized; `save` can."""
+        return ir.serde.serialize_model(self.model)
+
+    def _all_sites(self) -> list[Site]:
+        if self._found is None:
+            self._found = find(self.model)
+        return self._found
+
+    def _named(self, name: str) -> Site:
+        found = next((site for site in self._all_sites() if site.name == name), None)
+        if found is None:
+            raise UserError(f"no site {name!r} in {self.where}{did_you_mean(name, [site.name for site in self._all_sites()])}")
+        return found
+
+    def _layer(self, site: WeightSite) -> WeightNodes:
+        """The site's nodes in this graph, whichever copy the site was read from and whatever else was rewritten since."""
+        handle = site.handle
+        if isinstance(handle, WeightNodes) and handle.node.graph is self.model.graph:
+            return handle
+        found = self._named(site.name)
+        if not isinstance(found.handle, WeightNodes):
+            raise UserError(f"site '{site.name}' is a {found.kind} in {self.where}, it has no weight of its own")
+        return found.handle
+
+    def _changed(self) -> None:
+        self._found: list[Site] | None = None
+        self._runner: Runner | None = None
+
+    def _free_name(self, name: str) -> str:
+        taken = self.model.graph.initializers
+        return next(free for free in (name, *(f"{name}_{k}" for k in range(1, len(taken) + 2))) if free not in taken)
+
+    def _drop_unused(self, values: Sequence[ir.Value | None]) -> None:
+        """Remove initializers that nothing reads any more, and a Transpose that led from one."""
+        graph = self.model.graph
+        for value in values:
+            if value is None or value.uses() or value.is_graph_output():
+                continue
+            producer = value.producer()
+            if producer is not None and producer.op_type == "Transpose":
+                source = producer.inputs[0]
+                graph.remove(producer, safe=True)
+                self._drop_unused([source])
+            elif value.is_initializer():
+                del graph.initializers[value.name]  # type: ignore[arg-type]
+
+
+def _taps(site: Site) -> tuple[Tap, ...]:
+    if isinstance(site, Mlp):
+        return _taps(site.first)
+    if isinstance(site.handle, AttentionNodes):
+        return (site.handle.q, site.handle.k, site.handle.v)
+    return (Tap(site.handle.x),)
+
+
+def _read_by(node: ir.Node) -> list[ir.Value]:
+    """What a node reads, also from inside the graphs of an If or Loop."""
+    read = [value for value in node.inputs if value is not None]
+    for attribute in node.attributes.values():
+        graphs = {ir.AttributeType.GRAPH: [attribute.value], ir.AttributeType.GRAPHS: attribute.value}.get(attribute.type, [])
+        read += [value for graph in graphs for inner in graph for value in _read_by(inner)]
+    return read
+
+
+def _spec(value: ir.Value) -> TensorSpec:
+    """Sizes without a name get one of their own, so that they are not taken for equal."""
+    name = value.name or ""
+    shape = value.shape if value.shape is not None else ()
+    sizes = tuple(size if isinstance(size, int) else size.value or f"{name}_{axis}" for axis, size in enumerate(shape))
+    return TensorSpec(name, sizes, value.dtype.numpy().name if value.dtype is not None else "float32")
+
+
+def _checked_shapes(model: ir.Model, shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    specs = {spec.name: spec for spec in map(_spec, model.graph.inputs)}
+    for name, shape in shapes.items():
+        if name not in specs:
+            raise InputError(f"input_shapes: no input {name!r}{did_you_mean(name, list(specs))}")
+        wanted = specs[name].shape
+        fits = len(shape) == len(wanted) and all(b == a or (isinstance(a, str) and b > 0) for a, b in zip(wanted, shape, strict=True))
+        if not fits:
+            raise InputError(f"input_shapes: {name!r} takes ({', '.join(map(str, wanted))}), not ({', '.join(map(str, shape))})")
+    return {name: tuple(shape) for name, shape in shapes.items()}

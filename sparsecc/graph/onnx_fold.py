@@ -1,0 +1,127 @@
+"""Folding that onnxslim leaves undone and that would hide a layer: transposed weights, Gemm's factors, scales after a convolution."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+
+def constant(value: ir.Value | None) -> np.ndarray | None:
+    """The array of an initializer that callers cannot override, else None."""
+    if value is None or value.const_value is None or not value.is_initializer() or value.is_graph_input():
+        return None
+    return value.const_value.numpy()
+
+
+def only_use(value: ir.Value) -> ir.Node | None:
+    """The one node that reads a value, None when there are more, or when the model returns it."""
+    uses = list(value.uses())
+    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+
+
+def lift_weights(model: ir.Model) -> None:
+    """Give every product its weight directly.
+
+    MatMul(x, Transpose(W))        ->  MatMul(x, Wᵀ)          when nothing else reads W
+    Gemm(x, W, c, alpha, beta)     ->  Gemm(x, alpha W, beta c)
+    """
+    for node in list(model.graph):
+        if node.op_type in ("MatMul", "Gemm") and len(node.inputs) > 1:
+            _lift_transpose(node)
+        if node.op_type == "Gemm":
+            _fold_factor(node, "alpha", 1)
+            _fold_factor(node, "beta", 2)
+
+
+def fold_scales(model: ir.Model) -> None:
+    """Conv -> Mul | Add with one number per output channel (or one for all)  ->  Conv with changed weight and bias."""
+    for node in list(model.graph):
+        if node.op_type == "Conv" and node.domain == "":
+            while _fold_next(node):
+                pass
+
+
+def _lift_transpose(node: ir.Node) -> None:
+    transposed = node.inputs[1]
+    producer = transposed.producer() if transposed is not None else None
+    if producer is None or producer.op_type != "Transpose" or only_use(producer.outputs[0]) is None:
+        return
+    source = producer.inputs[0]
+    weight = constant(source)
+    if weight is None or weight.ndim != 2 or source is None or only_use(source) is None:
+        return
+    if producer.attributes.get_ints("perm", [1, 0]) != [1, 0]:
+        return
+    node.replace_input_with(1, source)
+    _set(source, np.ascontiguousarray(weight.T))
+
+
+def _fold_factor(node: ir.Node, name: str, index: int) -> None:
+    factor = node.attributes.get_float(name, 1.0)
+    value = node.inputs[index] if len(node.inputs) > index else None
+    array = constant(value)
+    if factor == 1.0 or (value is not None and (array is None or only_use(value) is None)):
+        return
+    if value is not None and array is not None:
+        _set(value, array * array.dtype.type(factor))
+    node.attributes[name] = ir.AttrFloat32(name, 1.0)
+
+
+def _fold_next(conv: ir.Node) -> bool:
+    after = only_use(conv.outputs[0])
+    weight_value, bias_value = conv.inputs[1], conv.inputs[2] if len(conv.inputs) > 2 else None
+    weight, bias = constant(weight_value), constant(bias_value)
+    if after is None or after.op_type not in ("Mul", "Add") or weight is None:
+        return False
+    if any(value is not None and (constant(value) is None or only_use(value) is None) for value in (weight_value, bias_value)):
+        return False
+    other = after.inputs[1] if after.inputs[0] is conv.outputs[0] else after.inputs[0]
+    number = _per_channel(constant(other), weight.ndim, len(weight))
+    if number is None or number.dtype != weight.dtype:
+        return False
+    if bias_value is None:
+        bias_value = _new_constant(conv, f"{conv.outputs[0].name}_bias", np.zeros(len(weight), weight.dtype))
+        conv.resize_inputs(3)
+        conv.replace_input_with(2, bias_value)
+        bias = constant(bias_value)
+    if after.op_type == "Mul":
+        _set(weight_value, weight * number.reshape(-1, *[1] * (weight.ndim - 1)))
+        _set(bias_value, bias * number)
+    else:
+        _set(bias_value, bias + number)
+    _drop(after, conv)
+    return True
+
+
+def _per_channel(array: np.ndarray | None, rank: int, channels: int) -> np.ndarray | None:
+    """[channels], when an operand [1, channels, 1, ...] or a single number is that."""
+    if array is None or array.ndim > rank:
+        return None
+    if array.size == 1:
+        return np.broadcast_to(array.reshape(1), (channels,))
+    padded = (1,) * (rank - array.ndim) + array.shape
+    return array.reshape(channels) if padded == (1, channels) + (1,) * (rank - 2) else None
+
+
+def _drop(node: ir.Node, conv: ir.Node) -> None:
+    """Remove a node whose result the convolution now computes itself, under the name it had."""
+    graph, old, new = node.graph, node.outputs[0], conv.outputs[0]
+    assert graph is not None
+    new.name, new.shape, new.type = old.name, old.shape or new.shape, old.type or new.type
+    ir.convenience.replace_all_uses_with([old], [new], replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+
+
+def _set(value: ir.Value | None, array: np.ndarray) -> None:
+    assert value is not None
+    value.const_value = ir.Tensor(array, name=value.name)
+    value.shape = ir.Shape(array.shape)
+
+
+def _new_constant(node: ir.Node, name: str, array: np.ndarray) -> ir.Value:
+    """A new initializer in the graph of `node`."""
+    assert node.graph is not None
+    tensor = ir.Tensor(array, name=name)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    node.graph.register_initializer(value)
+    return value

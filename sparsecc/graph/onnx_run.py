@@ -1,0 +1,91 @@
+"""Evaluating an ONNX graph in onnxruntime, with any of its values as outputs. Weights are lent to the session, not copied into it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+from sparsecc.errors import InputError, ModelError
+
+THREADS = 2
+LENT_BYTES = 1024  # smaller weights travel inside the serialized model
+_KEPT_SESSIONS = 2  # the plain model, and the set of taps in use
+_LENDABLE = tuple(ir.DataType[name] for name in ("FLOAT", "DOUBLE", "INT32", "INT64", "INT8", "UINT8", "UINT16"))
+_FAILURES = (
+    errors.Fail,
+    errors.InvalidArgument,
+    errors.InvalidGraph,
+    errors.NotImplemented,
+    errors.RuntimeException,
+    errors.InvalidProtobuf,
+)
+
+
+class Runner:
+    """Sessions of one model that does not change any more."""
+
+    def __init__(self, model: ir.Model, where: str) -> None:
+        self._model = model
+        self._where = where
+        self._lent: dict[str, onnxruntime.OrtValue] = {}  # a session does not keep what it borrows alive
+        self._sessions: OrderedDict[tuple[str, ...], onnxruntime.InferenceSession] = OrderedDict()
+
+    def run(self, feeds: Mapping[str, np.ndarray], wanted: Sequence[str]) -> dict[str, np.ndarray]:
+        """The values called `wanted`. Raises ModelError when onnxruntime cannot take the model, InputError when it fails on the feeds."""
+        given = {name: feeds[name] for name in wanted if name in feeds}
+        computed = tuple(dict.fromkeys(name for name in wanted if name not in feeds))
+        session = self._session(computed)
+        try:
+            results = session.run(list(computed), dict(feeds))
+        except _FAILURES as error:
+            raise InputError(f"{self._where}: onnxruntime fails on these inputs: {_line(error)}") from None
+        return given | dict(zip(computed, results, strict=True))
+
+    def _session(self, wanted: tuple[str, ...]) -> onnxruntime.InferenceSession:
+        if wanted in self._sessions:
+            self._sessions.move_to_end(wanted)
+            return self._sessions[wanted]
+        while len(self._sessions) >= _KEPT_SESSIONS:
+            self._sessions.popitem(last=False)
+        self._sessions[wanted] = self._open(wanted)
+        return self._sessions[wanted]
+
+    def _open(self, wanted: tuple[str, ...]) -> onnxruntime.InferenceSession:
+        model = self._model.clone()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = THREADS, 1
+        options.log_severity_level = 3
+        self._lend_weights(model.graph, options)
+        _return(model.graph, wanted)
+        try:
+            serialized = ir.serde.serialize_model(model).SerializeToString()
+            return onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
+        except _FAILURES as error:
+            raise ModelError(f"{self._where}: onnxruntime cannot run this model: {_line(error)}") from None
+
+    def _lend_weights(self, graph: ir.Graph, options: onnxruntime.SessionOptions) -> None:
+        """Replace large initializers by references into memory that the sessions share with the graph."""
+        for name, value in graph.initializers.items():
+            constant = value.const_value
+            if constant is None or constant.nbytes < LENT_BYTES or constant.dtype not in _LENDABLE:
+                continue
+            if name not in self._lent:
+                self._lent[name] = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(constant.numpy()))
+            value.const_value = ir.ExternalTensor(name, 0, constant.nbytes, constant.dtype, shape=constant.shape, name=name)  # type: ignore[arg-type]
+        if self._lent:
+            options.add_external_initializers(list(self._lent), list(self._lent.values()))
+
+
+def _return(graph: ir.Graph, wanted: tuple[str, ...]) -> None:
+    computed = {value.name: value for node in graph for value in node.outputs}
+    have = [value.name for value in graph.outputs]
+    graph.outputs.extend(computed[name] for name in wanted if name not in have)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

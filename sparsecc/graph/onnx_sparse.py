@@ -1,0 +1,104 @@
+"""Nodes of domain `ai.sparsecc` in an ONNX graph: making them, reading them back, and the functions that a file carries for them.
+
+The meaning of the operators is `sparsecc.ops`' and the formats' own; this is the one place where the host asks them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from sparsecc.errors import ModelError, RecipeError, UserError
+from sparsecc.formats import from_key
+from sparsecc.formats.base import Packed
+from sparsecc.ops import onnx_functions
+from sparsecc.ops.base import ONNX_DOMAIN, SiteOp
+
+
+def is_sparse(node: ir.Node) -> bool:
+    return node.domain == ONNX_DOMAIN
+
+
+def is_conv(node: ir.Node) -> bool:
+    return node.op_type.startswith(onnx_functions.CONV2D)
+
+
+def packed(node: ir.Node) -> Packed:
+    """The weight of a sparse node, its tensors shared with the graph. Raises ModelError for a node that sparsecc did not write so."""
+    site = node.attributes.get_string("site", node.name or "")
+    try:
+        format = from_key(node.attributes.get_string("format", ""))
+        names = format.tensor_names
+        tensors = {name: tensor_of(node.inputs[1 + i]) for i, name in enumerate(names)}  # type: ignore[arg-type]
+        return Packed(format, node.attributes["rows"].as_int(), node.attributes["cols"].as_int(), tensors)
+    except (RecipeError, KeyError, IndexError, TypeError) as error:
+        raise ModelError(f"layer '{site}': no {node.op_type} that this version of sparsecc writes ({error})") from None
+
+
+def bias(node: ir.Node) -> ir.Value | None:
+    given = 1 + len(from_key(node.attributes.get_string("format", "")).tensor_names)
+    return node.inputs[given] if len(node.inputs) > given else None
+
+
+def make_node(op: SiteOp, site: str, x: ir.Value, prefix: str, opset: int) -> ir.Node:
+    """The node for `op`, its tensors as new initializers `<prefix>.<tensor>`, not yet in a graph.
+
+    Raises UserError when the model's opset is older than the function bodies.
+    """
+    if opset < onnx_functions.MIN_OPSET:
+        raise UserError(f"layer '{site}': sparse operators need opset {onnx_functions.MIN_OPSET}, the model has {opset}; export it again")
+    call = onnx_functions.call(op, site)
+    parts = {**op.packed.tensors, **({"bias": op.bias} if op.bias is not None else {})}
+    inputs = [x, *(initializer(tensor, f"{prefix}.{name}") for name, tensor in parts.items())]
+    return ir.node(call.op_type, inputs, call.attributes, domain=ONNX_DOMAIN, num_outputs=1)
+
+
+def complete(model: ir.Model) -> None:
+    """Give the model the functions that its sparse nodes call, in their current form, and no other function of the domain."""
+    opset = model.graph.opset_imports[""]
+    for identifier in [key for key in model.functions if key[0] == ONNX_DOMAIN]:
+        del model.functions[identifier]
+    nodes = [node for node in model.graph if is_sparse(node)]
+    if nodes:
+        model.graph.opset_imports[ONNX_DOMAIN] = onnx_functions.DOMAIN_VERSION
+        model.ir_version = max(model.ir_version, 8)  # the first with functions
+    for node in nodes:
+        identifier = (ONNX_DOMAIN, node.op_type, "")
+        if identifier not in model.functions:
+            kind = onnx_functions.CONV2D if is_conv(node) else onnx_functions.LINEAR
+            format = from_key(node.attributes.get_string("format", ""))
+            model.functions[identifier] = onnx_functions.function(kind, format, bias(node) is not None, opset)
+
+
+def initializer(tensor: Tensor, name: str) -> ir.Value:
+    """A value that holds a torch tensor, sharing its memory."""
+    constant = ir.tensor_adapters.TorchTensor(tensor.detach().contiguous(), name=name)
+    return ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(constant.dtype), const_value=constant)
+
+
+def tensor_of(value: ir.Value) -> Tensor:
+    """The torch tensor of an initializer, sharing its memory; not to be modified in place."""
+    constant = value.const_value
+    if constant is None:
+        raise ModelError(f"tensor '{value.name}' has no value")
+    if isinstance(constant, ir.tensor_adapters.TorchTensor):
+        return constant.raw  # type: ignore[return-value]
+    array = np.ascontiguousarray(constant.numpy())
+    kind = ir.tensor_adapters.to_torch_dtype(constant.dtype)
+    shape = constant.shape.numpy()
+    if not array.size:
+        return torch.empty(shape, dtype=kind)
+    # Through bytes: torch does not know numpy's bfloat16, and would warn that a mapped file cannot be written to.
+    return torch.frombuffer(_writable(array), dtype=kind).reshape(shape)
+
+
+def _writable(array: np.ndarray) -> memoryview:
+    """The bytes of an array, passed off as writable where they are not: sites' tensors are only read."""
+    if array.flags.writeable:
+        return memoryview(array.reshape(-1).view(np.uint8))
+    interface = {**array.reshape(-1).view(np.uint8).__array_interface__}
+    interface["data"] = (interface["data"][0], False)
+    holder = type("Bytes", (), {"__array_interface__": interface, "array": array})()
+    return memoryview(np.asarray(holder))
