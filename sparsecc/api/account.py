@@ -64,12 +64,12 @@ def _site(site: WeightSite, dense: WeightSite, choice: Any, reason: str, error: 
 
 
 def _reasons(result: Rewritten) -> dict[str, str]:
-    """The last refusal at each site that no later pass took after all."""
+    """The first refusal at each site, unless a later pass took the site after all: what later passes miss follows from it."""
     reasons: dict[str, str] = {}
     for _, outcome in result.steps:
         for match in outcome.matches:
             if match.refused is not None:
-                reasons[match.site.name] = match.refused.reason
+                reasons.setdefault(match.site.name, match.refused.reason)
             else:
                 reasons.pop(match.site.name, None)
     return reasons

@@ -75,7 +75,7 @@ def example(specs: Sequence[TensorSpec], given: Any, calibration: Sequence[Any] 
     Raises InputError when a shape is not known.
     """
     if given is not None:
-        return in_order(specs, given)
+        return in_order(specs, _tensors_only(given))
     if calibration:
         return in_order(specs, calibration[0])
     stored = getattr(model, "example_inputs", None)  # an ExportedProgram carries the inputs it was traced with
@@ -83,6 +83,17 @@ def example(specs: Sequence[TensorSpec], given: Any, calibration: Sequence[Any] 
         args, kwargs = stored
         return bind(specs, args, kwargs)
     return random_inputs(specs)
+
+
+def _tensors_only(given: Any) -> Any:
+    """Without the flags and None that an nn.Module was traced with; they are part of the graph."""
+    if isinstance(given, Mapping):
+        return {name: value for name, value in given.items() if _is_array(value)}
+    return given if _is_array(given) else tuple(value for value in given if _is_array(value))
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or is_torch(value)
 
 
 def shapes_known(specs: Sequence[TensorSpec]) -> bool:
@@ -124,7 +135,7 @@ def in_order(specs: Sequence[TensorSpec], sample: Any) -> list[Any]:
 
 
 def _as_tuple(sample: Any) -> tuple[Any, ...]:
-    return (sample,) if isinstance(sample, np.ndarray) or is_torch(sample) else tuple(sample)
+    return (sample,) if _is_array(sample) else tuple(sample)
 
 
 def calibration(source: Iterable[Any] | str | PathLike[str] | None, specs: Sequence[TensorSpec]) -> list[list[Any]] | None:

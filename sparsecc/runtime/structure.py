@@ -1,7 +1,7 @@
 """The shape of a model's return value: how flat outputs become the tuple, dict or dataclass that the model returned.
 
 JSON-able, so that an artifact can hold it and a process without torch can read it:
-`{"kind": "leaf", "index": 0}`, `{"kind": "none"}`, `{"kind": "list"|"tuple", "items": [...]}`, `{"kind": "dict", "items": {...}}`,
+`{"kind": "leaf", "index": 0}`, `{"kind": "none"}`, `{"kind": "constant", "value": 3}`, `{"kind": "list"|"tuple", "items": [...]}`, `{"kind": "dict", "items": {...}}`,
 `{"kind": "dataclass", "class": "package.module.Name", "items": {...}}`. None in its place: a single output, or a tuple of them.
 """
 
@@ -33,6 +33,8 @@ def rebuild(structure: Mapping[str, Any] | None, leaves: Sequence[Any]) -> Any:
             return leaves[structure["index"]]
         case "none":
             return None
+        case "constant":
+            return structure["value"]
         case "list":
             return [rebuild(item, leaves) for item in structure["items"]]
         case "tuple":

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import sparsecc
+from sparsecc import api, codegen
+from sparsecc.api import rewriting
+from sparsecc.codegen import target as targets
+from sparsecc.errors import InputError, RecipeError, UserError
+from sparsecc.graph.sites import WeightSite
+from sparsecc.recipe import Recipe
+from tests.cli.conftest import RECIPE, two_layers
+from tests.runtime import tiny
+
+
+class Tiny(nn.Module):
+    """What tests.runtime.tiny compiles."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(tiny.COLS, tiny.ROWS, bias=False)
+        self.fc.weight.data = torch.from_numpy(tiny.WEIGHT.copy())
+
+    def forward(self, x):
+        y = self.fc(x)
+        return {"y": y, "relu": torch.relu(y)}
+
+
+@pytest.fixture
+def build(monkeypatch):
+    """Codegen that hands out tests.runtime.tiny's library, and notes for which shapes it was asked."""
+    asked = []
+
+    def fake(graph, inputs, target, **options):
+        asked.append(tuple(inputs[0].shape))
+        choice = SimpleNamespace(
+            site="fc",
+            kernel="row_block_spmm",
+            decision="dense",
+            measured_us=3.0,
+            dense_us=2.0,
+            predicted_us=2.5,
+            reason="dense is 1.5x faster",
+        )
+        return tiny.library(int(inputs[0].shape[0])), [choice]
+
+    monkeypatch.setattr(codegen, "build", fake, raising=False)
+    monkeypatch.setattr(targets, "parse", lambda text, threads: tiny.TARGET, raising=False)
+    return asked
+
+
+def test_compile_returns_what_the_module_returns(build):
+    x = torch.from_numpy(tiny.example())
+    compiled = sparsecc.compile(Tiny(), (x,))
+    result = compiled(x)
+    want = Tiny()(x)
+    assert list(result) == ["y", "relu"]
+    for name, tensor in want.items():
+        torch.testing.assert_close(result[name], tensor.detach())
+    assert compiled.report.model == "Tiny" and compiled.report.target == "cpu"
+    assert compiled.report.check.max_rel < 1e-5
+
+
+def test_further_shapes_are_compiled_on_demand(build):
+    compiled = sparsecc.compile(Tiny(), tiny.example())
+    compiled(tiny.example(7))
+    compiled(tiny.example(3))
+    assert build == [(3, tiny.COLS), (7, tiny.COLS)]
+
+
+def test_codegens_choice_counts_for_packed_sites_only(build):
+    [site] = sparsecc.compile(Tiny(), tiny.example()).report.sites
+    assert (site.kernel, site.dense_us, site.decision, site.reason) == ("row_block_spmm", 2.0, "skipped", "no zeros")
+
+
+def test_a_wrong_result_is_not_returned_silently(build):
+    module = Tiny()
+    with torch.no_grad():
+        module.fc.weight.mul_(2)
+    with pytest.warns(UserWarning, match="differs from the masked one by 0.5"):
+        sparsecc.compile(module, tiny.example())
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"threads": 0}, UserError, "threads: 0"),
+        ({"records": "db"}, UserError, "records"),
+        ({"calibration": []}, InputError, "no samples"),
+        ({"recipe": {"passes": [{"prune": {"targets": ["fd"]}}]}}, RecipeError, "fd"),
+    ],
+)
+def test_mistakes(build, options, error, message):
+    with pytest.raises(error, match=message):
+        sparsecc.compile(Tiny(), tiny.example(), **options)
+
+
+def test_example_inputs_that_do_not_fit(build):
+    with pytest.raises(UserError):
+        sparsecc.compile(Tiny(), tiny.example()[:, :5])
+
+
+def test_convert_gives_a_proto_and_a_report():
+    proto, report = sparsecc.convert(two_layers(), RECIPE, input_shapes={"x": (2, 64)})
+    assert {entry.domain for entry in proto.opset_import} >= {"ai.sparsecc"}
+    assert report.totals["sparse"] == 2 and report.totals["bytes_kept"] < 0.7 * report.totals["bytes_dense"]
+    assert report.check.max_rel < 1e-5
+    assert sparsecc.convert(two_layers(), RECIPE)[1].check is None
+
+
+def test_convert_takes_onnx_only():
+    with pytest.raises(UserError):
+        sparsecc.convert(Tiny(), RECIPE)
+
+
+def test_explain_takes_whatever_has_a_report():
+    compiled = SimpleNamespace(report=sparsecc.convert(two_layers(), RECIPE)[1])
+    assert "sparse: packed in" in sparsecc.explain(compiled)
+
+
+def test_explain_says_what_would_be_done_and_why_not():
+    text = sparsecc.explain(Tiny(), tiny.example(), recipe=RECIPE)
+    assert "fc  Linear 5×24" in text and "skipped: " in text
+    assert sparsecc.explain(tiny.REPORT) == tiny.REPORT.explain()
+
+
+def test_the_masked_graph_is_the_one_before_packing():
+    graph = api.sources.open_graph(two_layers())
+    result = rewriting.rewrite(graph, Recipe.load(RECIPE), None, None, "m")
+    assert all(site.packed is None for site in result.masked.sites(WeightSite))
+    assert all(site.packed is not None for site in result.graph.sites(WeightSite))
+    assert (result.masked.sites(WeightSite)[0].weight == 0).float().mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_samples_are_the_calibrations_then_random_ones():
+    graph = api.sources.open_graph(two_layers())
+    given = [np.zeros((2, 64), np.float32)]
+    result = rewriting.rewrite(graph, Recipe.load(RECIPE), [given], given, "m")
+    first, second = result.samples(2)
+    assert first[0] is given[0] and second[0].shape == (2, 64) and second[0].any()

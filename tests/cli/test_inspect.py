@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import json
+
+import onnx
+
+import sparsecc
+from tests.cli.conftest import RECIPE, two_layers
+
+
+def with_zeros(path):
+    from onnx import numpy_helper
+
+    proto = two_layers(batch=4)
+    for tensor in proto.graph.initializer:
+        array = numpy_helper.to_array(tensor).copy()
+        if tensor.name == "fc1.weight":  # stored in × out: 2 of every 4 inputs
+            array.reshape(16, 4, 96)[:, 2:] = 0
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    onnx.save(proto, path)
+
+
+def test_dense_models_have_no_patterns(call, model, tmp_path):
+    code, text, errors = call("inspect", model, "--json", tmp_path / "i.json")
+    assert code == 0 and "no pattern that saves bytes" in text
+    assert len(errors) == 1 and "prune it with a recipe" in errors[0]
+    assert all(site["patterns"] == [] for site in json.loads((tmp_path / "i.json").read_text())["sites"])
+
+
+def test_patterns_are_recognized(call, tmp_path):
+    with_zeros(tmp_path / "z.onnx")
+    code, text, errors = call("inspect", tmp_path / "z.onnx", "--no-measure", "--json", tmp_path / "i.json")
+    assert (code, errors) == (0, [])
+    first, second = json.loads((tmp_path / "i.json").read_text())["sites"]
+    assert first["sparsity"] == 0.5 and "2:4" in [entry["pattern"] for entry in first["patterns"]]
+    assert second["patterns"] == []
+    assert "2:4" in text
+
+
+def test_a_converted_model_is_inspected_too(call, model, tmp_path):
+    proto, _ = sparsecc.convert(str(model), RECIPE)
+    onnx.save(proto, tmp_path / "c.onnx")
+    code, text, _ = call("inspect", tmp_path / "c.onnx", "--no-measure")
+    assert code == 0 and "4x1" in text
