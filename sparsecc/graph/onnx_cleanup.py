@@ -18,7 +18,7 @@ from onnx_ir.passes import common
 
 from sparsecc.errors import ModelError
 from sparsecc.graph import onnx_names, onnx_sparse
-from sparsecc.graph.onnx_fold import fold_scales, lift_weights
+from sparsecc.graph.onnx_fold import fold_scales, lift_weights, unflatten_softmaxes
 from sparsecc.ops.base import ONNX_DOMAIN
 
 logger = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ def clean(model: ir.Model, where: str, input_shapes: Mapping[str, tuple[int, ...
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(result)
     _put_together(result, skeleton, model)
     lift_weights(result)
+    unflatten_softmaxes(result)
     fold_scales(result)
     common.RemoveUnusedNodesPass()(result)
     onnx_names.store(result, named)

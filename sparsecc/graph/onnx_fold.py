@@ -41,6 +41,35 @@ def fold_scales(model: ir.Model) -> None:
                 pass
 
 
+def unflatten_softmaxes(model: ir.Model) -> None:
+    """Flatten(x, axis=last) -> Softmax -> Reshape(Shape(x))  ->  Softmax(x), what converting opset 12 to 13 leaves behind."""
+    for node in list(model.graph):
+        if node.op_type in ("Softmax", "LogSoftmax", "Hardmax") and node.attributes.get_int("axis", -1) in (-1, 1):
+            _unflatten(node)
+
+
+def _unflatten(node: ir.Node) -> None:
+    flatten, reshape = node.inputs[0].producer() if node.inputs[0] is not None else None, only_use(node.outputs[0])
+    if flatten is None or flatten.op_type != "Flatten" or reshape is None or reshape.op_type != "Reshape":
+        return
+    x, shape = flatten.inputs[0], reshape.inputs[1]
+    if x is None or x.shape is None or flatten.attributes.get_int("axis", 1) != len(x.shape) - 1 or not _is_shape_of(shape, x):
+        return
+    node.replace_input_with(0, x)
+    node.attributes["axis"] = ir.AttrInt64("axis", -1)
+    _drop(reshape, node)
+    if not flatten.outputs[0].uses() and flatten.graph is not None:
+        flatten.graph.remove(flatten, safe=True)
+
+
+def _is_shape_of(shape: ir.Value | None, x: ir.Value) -> bool:
+    producer = shape.producer() if shape is not None else None
+    if producer is not None:
+        return producer.op_type == "Shape" and producer.inputs[0] is x and not producer.attributes
+    array = constant(shape)
+    return array is not None and x.shape is not None and list(array) == list(x.shape)
+
+
 def _lift_transpose(node: ir.Node) -> None:
     transposed = node.inputs[1]
     producer = transposed.producer() if transposed is not None else None
@@ -103,11 +132,11 @@ def _per_channel(array: np.ndarray | None, rank: int, channels: int) -> np.ndarr
     return array.reshape(channels) if padded == (1, channels) + (1,) * (rank - 2) else None
 
 
-def _drop(node: ir.Node, conv: ir.Node) -> None:
-    """Remove a node whose result the convolution now computes itself, under the name it had."""
-    graph, old, new = node.graph, node.outputs[0], conv.outputs[0]
+def _drop(node: ir.Node, before: ir.Node) -> None:
+    """Remove a node whose result the node before it now computes itself, under the name it had."""
+    graph, old, new = node.graph, node.outputs[0], before.outputs[0]
     assert graph is not None
-    new.name, new.shape, new.type = old.name, old.shape or new.shape, old.type or new.type
+    new.name, new.shape, new.type = old.name, old.shape, old.type or new.type
     ir.convenience.replace_all_uses_with([old], [new], replace_graph_outputs=True)
     graph.remove(node, safe=True)
 

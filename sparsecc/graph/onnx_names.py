@@ -23,7 +23,7 @@ def hints(model: ir.Model) -> dict[str, str]:
     for node in model.graph:
         name = _name(node)
         if name is None and node.op_type in _FOLDED_AWAY:
-            before = [found.get(value.name or "") for value in node.inputs if value is not None and value.producer() is not None]
+            before = [found.get(value.name or "") for value in node.inputs if value is not None and not _is_constant(value)]
             name = before[0] if len(before) == 1 else None
         if name is not None:
             found.update({value.name: name for value in node.outputs if value.name})
@@ -42,6 +42,11 @@ def given(node: ir.Node) -> str:
     """The stored name of a site's node, or the next best thing."""
     named = node.attributes.get_string("site", "") or node.metadata_props.get(SITE_KEY)
     return named or node.name or node.outputs[0].name or node.op_type
+
+
+def _is_constant(value: ir.Value) -> bool:
+    producer = value.producer()
+    return value.is_initializer() if producer is None else producer.op_type == "Constant"
 
 
 def _may_be_site(node: ir.Node) -> bool:

@@ -64,7 +64,7 @@ def find(model: ir.Model) -> list[Site]:
             sites.append(site)
             if isinstance(site, Linear):
                 if layer.x in first_of:
-                    sites.append(_mlp(*first_of[layer.x], site))
+                    sites.append(_mlp(*first_of[layer.x], site, names))
                 if activation is not None and only_use(activation.output) is not None:
                     first_of[activation.output] = (site, activation)
             continue
@@ -219,8 +219,8 @@ def _attention(found: AttentionNodes, name: str) -> Attention:
     )  # fmt: skip
 
 
-def _mlp(first: Linear, activation: Activation, second: Linear) -> Mlp:
-    return Mlp(name=mlp_name(first, second), handle=activation, first=first, second=second, activation=activation.name)
+def _mlp(first: Linear, activation: Activation, second: Linear, taken: dict[str, None]) -> Mlp:
+    return Mlp(name=_unique(mlp_name(first, second), taken), handle=activation, first=first, second=second, activation=activation.name)
 
 
 def _unique(name: str, taken: dict[str, None]) -> str:
