@@ -24,7 +24,7 @@ from sparsecc.errors import UserError
 
 if TYPE_CHECKING:
     from sparsecc.runtime.compiled import Compiled
-    from sparsecc.runtime.timing import Timing
+    from sparsecc.timing import Timing
 
 
 def bench(
@@ -44,7 +44,7 @@ def bench(
     """Time a model against other engines, in turns within one process; medians and spread."""
     from sparsecc.cli import engines
     from sparsecc.codegen.threads import physical_cores
-    from sparsecc.runtime.timing import interleave
+    from sparsecc.timing import interleave
 
     writable(json, source)
     threads = threads or physical_cores()
@@ -88,7 +88,7 @@ def _names(against: str | None, model: Path | None) -> list[str]:
 
 
 def _result(source: Path, compiled: Compiled, timings: dict[str, Timing], threads: int) -> dict[str, Any]:
-    from sparsecc.runtime.timing import speedup
+    from sparsecc.timing import speedup
 
     ours = timings["sparsecc"]
     return {

@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import sys
-from pathlib import Path
 from typing import Any
 
 import sparsecc
@@ -40,7 +39,7 @@ def _cpu(threads: int) -> dict[str, Any]:
 
     table = target.detect(threads)
     return {
-        "name": _cpu_name(),
+        "name": target.host_name(),
         "llvm": table.cpu,
         "triple": table.triple,
         "features": list(table.features),
@@ -48,15 +47,6 @@ def _cpu(threads: int) -> dict[str, Any]:
         "l1_bytes": table.l1_bytes,
         "l2_bytes": table.l2_bytes,
     }
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or "unknown"
 
 
 def _measure(threads: int) -> dict[str, float]:

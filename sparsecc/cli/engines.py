@@ -44,6 +44,7 @@ def _onnxruntime(model: Path, specs: Sequence[TensorSpec], values: Sequence[np.n
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # else its idle threads slow down whoever is timed next
     session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     feed = {spec.name: value for spec, value in zip(specs, values, strict=True)}
     return lambda: session.run(None, feed)
@@ -63,13 +64,18 @@ def _openvino(model: Path, specs: Sequence[TensorSpec], values: Sequence[np.ndar
 
 def _torch(model: Path, specs: Sequence[TensorSpec], values: Sequence[np.ndarray], threads: int) -> Call:
     import torch
-
-    from sparsecc.graph.fx import FxGraph
+    from torch.utils import _pytree as pytree
 
     torch.set_num_threads(threads)
-    graph = FxGraph.load(model)
-    tensors = [torch.from_numpy(value) for value in values]
-    return lambda: graph.run(tensors)
+    program = torch.export.load(str(model))
+    module = program.module()
+    args, kwargs = pytree.tree_unflatten([torch.from_numpy(value) for value in values], program.call_spec.in_spec)
+
+    def call() -> Any:
+        with torch.inference_mode():
+            return module(*args, **kwargs)
+
+    return call
 
 
 _PREPARE: dict[str, Callable[[Path, Sequence[Any], Sequence[np.ndarray], int], Call]] = {

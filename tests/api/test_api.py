@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 import sparsecc
-from sparsecc import api, codegen
+from sparsecc import api
 from sparsecc.api import rewriting
-from sparsecc.codegen import target as targets
 from sparsecc.errors import InputError, RecipeError, UserError
 from sparsecc.graph.sites import WeightSite
 from sparsecc.recipe import Recipe
@@ -33,25 +32,8 @@ class Tiny(nn.Module):
 
 @pytest.fixture
 def build(monkeypatch):
-    """Codegen that hands out tests.runtime.tiny's library, and notes for which shapes it was asked."""
-    asked = []
-
-    def fake(graph, inputs, target, **options):
-        asked.append(tuple(inputs[0].shape))
-        choice = SimpleNamespace(
-            site="fc",
-            kernel="row_block_spmm",
-            decision="dense",
-            measured_us=3.0,
-            dense_us=2.0,
-            predicted_us=2.5,
-            reason="dense is 1.5x faster",
-        )
-        return tiny.library(int(inputs[0].shape[0])), [choice]
-
-    monkeypatch.setattr(codegen, "build", fake, raising=False)
-    monkeypatch.setattr(targets, "parse", lambda text, threads: tiny.TARGET, raising=False)
-    return asked
+    """Codegen that hands out tests.runtime.tiny's library; the value is the shapes that it was asked for."""
+    return tiny.fake_codegen(monkeypatch)
 
 
 def test_compile_returns_what_the_module_returns(build):

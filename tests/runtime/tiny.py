@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import platform
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -62,6 +63,39 @@ def compiled(tokens: int | None = 3, output_index=(0, 1), **options) -> Compiled
     if tokens is not None:
         result.add_library(library(tokens, output_index))
     return result
+
+
+def fake_codegen(monkeypatch) -> list[tuple[int, ...]]:
+    """Let codegen answer every question with this model; returns the list of shapes that it will be asked for."""
+    from sparsecc import codegen
+    from sparsecc.codegen import target as targets
+
+    asked: list[tuple[int, ...]] = []
+    choice = SimpleNamespace(
+        site="fc", kernel="row_block_spmm", decision="dense", measured_us=3.0, dense_us=2.0, predicted_us=2.5, reason="dense is 1.5x faster"
+    )
+
+    def build(graph, inputs, target, **options):
+        asked.append(tuple(inputs[0].shape))
+        return library(int(inputs[0].shape[0])), [choice]
+
+    monkeypatch.setattr(codegen, "build", build, raising=False)
+    monkeypatch.setattr(targets, "parse", lambda text, threads: TARGET, raising=False)
+    return asked
+
+
+def onnx_model():
+    """The same model as ONNX."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    info = {
+        name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["tokens", size])
+        for name, size in (("x", COLS), ("y", ROWS), ("r", ROWS))
+    }
+    nodes = [helper.make_node("MatMul", ["x", "fc.weight"], ["y"]), helper.make_node("Relu", ["y"], ["r"])]
+    weight = numpy_helper.from_array(np.ascontiguousarray(WEIGHT.T), "fc.weight")
+    graph = helper.make_graph(nodes, "tiny", [info["x"]], [info["y"], info["r"]], [weight])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
 def example(tokens: int = 3) -> np.ndarray:
