@@ -69,6 +69,7 @@ def _torch(model: Path, specs: Sequence[TensorSpec], values: Sequence[np.ndarray
     torch.set_num_threads(threads)
     program = torch.export.load(str(model))
     module = program.module()
+    assert program.call_spec.in_spec is not None
     args, kwargs = pytree.tree_unflatten([torch.from_numpy(value) for value in values], program.call_spec.in_spec)
 
     def call() -> Any:
