@@ -1,0 +1,27 @@
+"""The passes that the laws run over, with the options that matter: at least one entry for every file in `passes/`."""
+
+from __future__ import annotations
+
+from sparsecc.passes.base import Pass
+from sparsecc.passes.pack import Pack
+from sparsecc.passes.prune import Prune
+
+PASSES: dict[str, tuple[Pass, ...]] = {
+    "prune": (
+        Prune(pattern="unstructured", sparsity=0.8),
+        Prune(pattern="4x1", sparsity=0.7, allocation="erk"),
+        Prune(pattern="2:4", criterion="random"),
+        Prune(pattern="1x4", sparsity=0.6, allocation="global", targets=("Linear",)),
+    ),
+    "pack": (Pack(), Pack(formats=("csr",), ignore=("re:.*head.*",))),
+}
+"""Each has to be pure, twice = once, deterministic, and to say why it leaves a layer alone."""
+
+RECIPES = {
+    "csr": [{"prune": {"sparsity": 0.8}}, "pack"],
+    "block": [{"prune": {"pattern": "4x1", "sparsity": 0.7, "allocation": "global"}}, "pack"],
+    "wide": [{"prune": {"pattern": "1x4", "sparsity": 0.6}}, "pack"],
+    "nm": [{"prune": {"pattern": "2:4"}}, "pack"],
+    "random": [{"prune": {"criterion": "random", "pattern": "16x1", "sparsity": 0.75, "allocation": "erk"}}, "pack"],
+    "mixed": [{"prune": {"ignore": ["head"], "sparsity": 0.8}}, {"prune": {"targets": ["head"], "pattern": "1:4"}}, "pack"],
+}
