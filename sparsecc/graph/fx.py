@@ -1,0 +1,273 @@
+"""The torch host: a module as the aten graph that torch.export makes of it, kept runnable, trainable and exportable."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import networkx
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.fx import GraphModule, Interpreter, Node
+from torch.utils import _pytree as pytree
+
+from sparsecc import registry
+from sparsecc.errors import InputError, ModelError, UserError
+from sparsecc.graph import fx_cleanup, fx_sites, fx_trace
+from sparsecc.graph.base import ALL, Graph, Run, Targets, matches
+from sparsecc.graph.fx_layers import Layer, match, stored
+from sparsecc.graph.fx_signature import input_nodes, specs, structure
+from sparsecc.graph.fx_static import fold_shapes
+from sparsecc.graph.inputs import as_tensor, bind
+from sparsecc.graph.sites import Mlp, Site, WeightSite
+
+if TYPE_CHECKING:
+    from sparsecc.ops.base import SiteOp
+
+S = TypeVar("S", bound=Site)
+_NAMES = "sparsecc_sites.json"  # beside the program in a .pt2 file
+
+
+class FxGraph(Graph):
+    """module: the model as it is now, called as the original was.  structure: how flat outputs make up what it returns
+    (`runtime.structure`).  name: the model's, for reports."""
+
+    host = "fx"
+
+    def __init__(self, module: GraphModule, guards: nn.Module | None, name: str) -> None:
+        """module: from torch.export, clean and with its sites named; `from_module` and `from_exported` make one."""
+        self.module = module
+        self.name = name
+        self._guards = guards
+        self.inputs, self.outputs = specs(module)
+        self.structure = structure(module)
+
+    @classmethod
+    def from_module(cls, module: nn.Module, example_inputs: Any, name: str | None = None) -> FxGraph:
+        """Trace a module in eval mode; it keeps its own weights and mode.
+
+        example_inputs: a tuple for forward's positional arguments, a dict for its keyword arguments, or one tensor; torch or
+        numpy. Dimensions stay free where the model allows it: see `inputs`. Raises ModelError with torch's reason.
+        """
+        if not isinstance(module, nn.Module):
+            raise ModelError(f"a {type(module).__name__} is no torch.nn.Module")
+        program = fx_trace.export(module, _example(example_inputs))
+        return cls.from_exported(program, name or type(module).__name__)
+
+    @classmethod
+    def from_exported(cls, program: ExportedProgram, name: str | None = None) -> FxGraph:
+        """Take a program that torch.export made, with the freedom of shape that it has."""
+        unlifted = fx_trace.unlift(fx_trace.functional(program))
+        fx_cleanup.clean(unlifted.module)
+        fx_sites.name_sites(unlifted.module)
+        return cls(unlifted.module, unlifted.guards, name or "model")
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> FxGraph:
+        """Read what `save` wrote, or any .pt2 file of torch.export. Raises ModelError naming the file."""
+        _register_operators()
+        files = {_NAMES: ""}
+        try:
+            program = torch.export.load(path, extra_files=files)
+        except FileNotFoundError:
+            raise ModelError(f"{os.fspath(path)}: no such file") from None
+        except Exception as error:  # a zip, JSON, pickle or torch error, as the damage has it
+            raise ModelError(f"{os.fspath(path)}: no program that torch.export can read: {fx_trace.one_line(error)}") from error
+        saved = json.loads(files[_NAMES] or "{}")
+        graph = cls.from_exported(program, saved.get("name", Path(path).stem))
+        if saved:
+            fx_sites.rename_sites(graph.module, saved["sites"])
+        return graph
+
+    def sites(self, kind: type[S] = Site, targets: Targets = ALL) -> list[S]:
+        return [site for site in fx_sites.find_sites(self.module) if isinstance(site, kind) and matches(site, targets)]
+
+    def set_weight(self, site: WeightSite, weight: Tensor) -> None:
+        """A weight that several layers share changes for all of them."""
+        layer = self._dense_layer(site)
+        old = stored(layer.weight)
+        assert old is not None
+        if weight.shape != site.weight.shape:
+            raise ModelError(f"layer '{site.name}': the new weight has shape {tuple(weight.shape)}, it needs {tuple(site.weight.shape)}")
+        new = (weight.T if layer.transposed else weight).to(old).contiguous()
+        names = [node.target for node in self.module.graph.find_nodes(op="get_attr") if stored(node) is old]
+        for tensor_name in dict.fromkeys(map(str, names)):
+            fx_cleanup.assign(self.module, tensor_name, new, trainable=old.requires_grad)
+
+    def replace(self, site: WeightSite, op: SiteOp) -> None:
+        """The packed tensors become `<site>.<tensor>`; the dense weight goes when no other layer reads it."""
+        layer = self._dense_layer(site)
+        weight, node = stored(layer.weight), layer.node
+        assert weight is not None
+        call = op.torch_call(site.name)
+        prefix = fx_cleanup.free_prefix(self.module, site.name, tuple(op.packed.tensors))
+        reads = [self._store(node, f"{prefix}.{name}", tensor, weight.requires_grad) for name, tensor in op.packed.tensors.items()]
+        bias = self._bias_node(layer, prefix, op.bias)
+        with self.module.graph.inserting_before(node):
+            replacement = self.module.graph.call_function(call.target, (layer.x, reads, bias, *call.options))
+        replacement.meta = dict(node.meta)
+        node.replace_all_uses_with(replacement)
+        self.module.graph.erase_node(node)
+        fx_cleanup.sweep(self.module)
+
+    def run(self, inputs: Sequence[Any] | Mapping[str, Any], taps: Sequence[str] = ()) -> Run:
+        """Also raises InputError for shapes that the trace does not cover, with the condition that fails."""
+        tensors = bind(self.inputs, inputs)
+        self._check_guards(tensors)
+        wanted = self._tapped_nodes(taps)
+        interpreter = _Tapping(self.module, {node: fx_sites.inputs_of(node) for node in wanted.values()})
+        try:
+            with torch.no_grad():
+                flat = interpreter.run(*self._with_constants(tensors), enable_io_processing=False)
+        except (RuntimeError, IndexError, ValueError) as error:
+            raise InputError(f"the model cannot take these inputs: {fx_trace.one_line(error)}") from error
+        outputs = tuple(value for value in flat if isinstance(value, Tensor))
+        return Run(outputs, {name: interpreter.taken[node] for name, node in wanted.items()})
+
+    def site_graph(self) -> networkx.DiGraph:
+        graph: networkx.DiGraph = networkx.DiGraph()
+        reaching: dict[Node, dict[str, None]] = {}  # the sites whose output a node sees; a dict keeps their order
+        for node in self.module.graph.nodes:
+            sources = {name: None for source in node.all_input_nodes for name in reaching[source]}
+            if fx_sites.is_site(node):
+                name = node.meta[fx_sites.SITE]
+                graph.add_node(name)
+                graph.add_edges_from((source, name) for source in sources)
+                sources = {name: None}
+            reaching[node] = sources
+        return graph
+
+    def copy(self) -> FxGraph:
+        shared = {id(tensor): tensor for tensor in (*self.module.parameters(), *self.module.buffers())}
+        return FxGraph(copy.deepcopy(self.module, shared), self._guards, self.name)
+
+    def specialize(self, example_inputs: Sequence[Any] | Mapping[str, Any]) -> ExportedProgram:
+        """The current model for the shapes of these inputs alone: no symbols, no assertions, shape arithmetic and constant masks
+        folded; linear, convolution, attention, norms and activations are single operators. Input as for `run`."""
+        tensors = bind(self.inputs, example_inputs)
+        self._check_guards(tensors)
+        inputs = self._structured(tensors)
+        program = fx_trace.export_fixed(self.module, inputs)
+        static = fx_trace.unlift(program).module
+        fold_shapes(static)
+        result = fx_trace.export_fixed(static, inputs)
+        fx_cleanup.drop_assertions(result.graph_module)
+        result.graph_module.recompile()
+        return result
+
+    def exported(self) -> ExportedProgram:
+        """The current model as a program with the freedom of shape that `inputs` tells."""
+        examples = [_like(node.meta["val"]) for node in input_nodes(self.module)]
+        free = [[axis for axis, size in enumerate(spec.shape) if isinstance(size, str)] for spec in self.inputs]
+        return fx_trace.export_free(self.module, self._structured(examples), free)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """A .pt2 file, in place of an older one only when it is complete."""
+        names = json.dumps({"name": self.name, "sites": fx_sites.site_names(self.module)})
+        program = self.exported()
+        target = Path(path)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".pt2")
+        os.close(handle)
+        try:
+            torch.export.save(program, temporary, extra_files={_NAMES: names})
+            os.replace(temporary, target)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    def _node(self, site: Site) -> Node:
+        found = [node for node in self.module.graph.nodes if node.meta.get(fx_sites.SITE) == site.name]
+        if not found:
+            raise ModelError(f"the model has no layer '{site.name}'")
+        return found[0]
+
+    def _dense_layer(self, site: WeightSite) -> Layer:
+        layer = match(self._node(site))
+        if not isinstance(layer, Layer):
+            raise ModelError(f"layer '{site.name}' is packed; its weight is changed before packing")
+        return layer
+
+    def _store(self, before: Node, name: str, tensor: Tensor, trainable: bool) -> Node:
+        fx_cleanup.assign(self.module, name, tensor, trainable=trainable)
+        return fx_cleanup.read_node(self.module, before, name)
+
+    def _bias_node(self, layer: Layer, prefix: str, bias: Tensor | None) -> Node | None:
+        """The node of the operator's bias: the layer's own when it is that tensor still."""
+        old = stored(layer.bias)
+        if bias is None:
+            return None
+        if old is not None and old.data_ptr() == bias.data_ptr() and old.shape == bias.shape:
+            return layer.bias
+        return self._store(layer.node, fx_cleanup.free_name(self.module, f"{prefix}.bias"), bias, old is None or old.requires_grad)
+
+    def _tapped_nodes(self, taps: Sequence[str]) -> dict[str, Node]:
+        if not taps:
+            return {}
+        nodes = {node.meta[fx_sites.SITE]: node for node in self.module.graph.nodes if fx_sites.is_site(node)}
+        if any(tap not in nodes for tap in taps):
+            nodes |= {mlp.name: self._node(mlp.first) for mlp in self.sites(Mlp)}
+        for tap in taps:
+            if tap not in nodes:
+                raise UserError(f"tap {tap!r} is no site{registry.did_you_mean(tap, list(nodes))}")
+        return {tap: nodes[tap] for tap in taps}
+
+    def _check_guards(self, tensors: Sequence[Tensor]) -> None:
+        if self._guards is None:
+            return
+        try:
+            self._guards(*self._with_constants(tensors))
+        except AssertionError as error:
+            condition = fx_trace.one_line(error).removeprefix("Guard failed: ")
+            raise InputError(f"the model was traced under the condition {condition}; trace it again with such inputs") from None
+
+    def _with_constants(self, tensors: Sequence[Tensor]) -> list[Any]:
+        """The flat arguments of the graph: constants that the example inputs held beside the tensors."""
+        remaining = iter(tensors)
+        values = [node.meta.get("val") for node in self.module.graph.find_nodes(op="placeholder")]
+        return [next(remaining) if isinstance(value, Tensor) else value for value in values]
+
+    def _structured(self, tensors: Sequence[Tensor]) -> fx_trace.Inputs:
+        """Arguments and keyword arguments as the original module took them."""
+        return pytree.tree_unflatten(self._with_constants(tensors), self.module._in_spec)  # type: ignore[arg-type]
+
+
+class _Tapping(Interpreter):
+    """Runs a graph and keeps what enters some nodes."""
+
+    def __init__(self, module: GraphModule, taps: Mapping[Node, tuple[Node, ...]]) -> None:
+        super().__init__(module)
+        self.taps = taps
+        self.taken: dict[Node, tuple[Tensor, ...]] = {}
+
+    def run_node(self, node: Node) -> Any:
+        if node in self.taps:
+            self.taken[node] = tuple(self.env[source] for source in self.taps[node])
+        return super().run_node(node)
+
+
+def _example(inputs: Any) -> fx_trace.Inputs:
+    def tensor(leaf: Any) -> Any:
+        return as_tensor(leaf, "an example input") if hasattr(leaf, "__array__") or isinstance(leaf, Tensor) else leaf
+
+    if isinstance(inputs, Mapping):
+        return (), pytree.tree_map(tensor, dict(inputs))
+    args = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+    return pytree.tree_map(tensor, args), {}
+
+
+def _like(value: Tensor) -> Tensor:
+    """Zeros in the shape that the model was traced with."""
+    sizes = [size.node.hint if isinstance(size, torch.SymInt) else size for size in value.shape]
+    return torch.zeros(sizes, dtype=value.dtype)
+
+
+def _register_operators() -> None:
+    for name in registry.members("ops"):
+        registry.load("ops", name)

@@ -1,0 +1,189 @@
+"""Nodes of an aten graph that multiply by a stored weight: how each torch operator spells it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a 2-D convolution slides; padding is (top, left, bottom, right)."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    dilation: tuple[int, int]
+    groups: int
+
+
+@dataclass(frozen=True)
+class Layer:
+    """x Wᵀ + b or a convolution, as one node. weight and bias are get_attr nodes.
+
+    transposed: the stored tensor is [in, out].  geometry: of a convolution, None for a linear layer.
+    """
+
+    node: Node
+    x: Node
+    weight: Node
+    bias: Node | None
+    transposed: bool = False
+    geometry: Geometry | None = None
+
+
+@dataclass(frozen=True)
+class PackedLayer:
+    """A call of sparsecc::sparse_linear or sparsecc::sparse_conv2d. tensors: the get_attr nodes of the packed tensors."""
+
+    node: Node
+    x: Node
+    tensors: tuple[Node, ...]
+    bias: Node | None
+    format: str
+    rows: int
+    kernel: tuple[int, int] | None = None
+    geometry: Geometry | None = None
+
+    @property
+    def cols(self) -> int:
+        if self.kernel is None:
+            return self.node.args[5]  # type: ignore[return-value]
+        return math.prod(self.kernel) * int(self.x.meta["val"].shape[-3])
+
+
+def stored(node: Any) -> Tensor | None:
+    """The tensor that a get_attr node reads; None for everything else."""
+    if not isinstance(node, Node) or node.op != "get_attr":
+        return None
+    value: Any = node.graph.owning_module
+    for part in str(node.target).split("."):
+        value = getattr(value, part)
+    return value if isinstance(value, Tensor) else None
+
+
+def transposed(node: Any) -> Node | None:
+    """The get_attr node of the stored matrix that `node` is the transpose of; None for everything else."""
+    if not isinstance(node, Node) or node.op != "call_function":
+        return None
+    tensor = stored(node.args[0]) if node.args else None
+    return node.args[0] if tensor is not None and tensor.dim() == 2 and _turns_matrix(node) else None  # type: ignore[return-value]
+
+
+def _turns_matrix(node: Node) -> bool:
+    if node.target in (aten.t.default, aten.numpy_T.default):
+        return True
+    if node.target is aten.transpose.int:
+        return node.args[1] % 2 != node.args[2] % 2  # type: ignore[operator]
+    return node.target is aten.permute.default and [axis % 2 for axis in node.args[1]] == [1, 0]  # type: ignore[operator, union-attr]
+
+
+def match(node: Any) -> Layer | PackedLayer | None:
+    """The layer that a node is; None for any other node, and for one whose weight or bias is computed."""
+    if not isinstance(node, Node) or node.op != "call_function":
+        return None
+    found = _MATCHERS.get(str(node.target))
+    return found(node) if found else None
+
+
+def arguments(node: Node) -> dict[str, Any]:
+    """A node's arguments by the names in its operator's schema, defaults filled in."""
+    schema = node.target._schema  # type: ignore[union-attr]
+    given = dict(zip((argument.name for argument in schema.arguments), node.args, strict=False))
+    defaults = {argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()}
+    return {**defaults, **given, **node.kwargs}
+
+
+def _linear(node: Node) -> Layer | None:
+    given = arguments(node)
+    return _matrix_layer(node, given["input"], given["weight"], given["bias"], out_first=True)
+
+
+def _addmm(node: Node) -> Layer | None:
+    given = arguments(node)
+    if given["beta"] != 1 or given["alpha"] != 1:
+        return None
+    return _matrix_layer(node, given["mat1"], given["mat2"], given["self"], out_first=False)
+
+
+def _matmul(node: Node) -> Layer | None:
+    x, weight = node.args[:2]
+    return _matrix_layer(node, x, weight, None, out_first=False)
+
+
+def _matrix_layer(node: Node, x: Any, weight: Any, bias: Any, *, out_first: bool) -> Layer | None:
+    """out_first: whether the operator takes its weight as [out, in]."""
+    turned = transposed(weight)
+    if turned is not None:
+        weight, out_first = turned, not out_first
+    tensor = stored(weight)
+    if tensor is None or tensor.dim() != 2 or not _takes(x, bias):
+        return None
+    return Layer(node, x, weight, bias, transposed=not out_first)
+
+
+def _conv2d(node: Node) -> Layer | None:
+    given = arguments(node)
+    weight = stored(given["weight"])
+    if weight is None or weight.dim() != 4 or given.get("transposed") or not _takes(given["input"], given["bias"]):
+        return None
+    return Layer(node, given["input"], given["weight"], given["bias"], geometry=_geometry(given, weight.shape[2:]))
+
+
+def _takes(x: Any, bias: Any) -> bool:
+    """Whether x is computed and the bias, if any, is a stored vector."""
+    vector = stored(bias)
+    return isinstance(x, Node) and x.op != "get_attr" and (bias is None or (vector is not None and vector.dim() == 1))
+
+
+def _geometry(given: dict[str, Any], kernel: torch.Size) -> Geometry:
+    stride, dilation = _pair(given["stride"]), _pair(given["dilation"])
+    return Geometry(stride, _padding(given["padding"], kernel, dilation), dilation, int(given["groups"]))
+
+
+def _padding(padding: Any, kernel: torch.Size, dilation: tuple[int, int]) -> tuple[int, int, int, int]:
+    """(top, left, bottom, right) of a number, a pair, 'valid' or 'same' (torch puts an odd zero at the end)."""
+    if padding == "valid":
+        return (0, 0, 0, 0)
+    if padding == "same":
+        total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        return (total[0] // 2, total[1] // 2, total[0] - total[0] // 2, total[1] - total[1] // 2)
+    vertical, horizontal = _pair(padding)
+    return (vertical, horizontal, vertical, horizontal)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return (int(values[0]), int(values[-1]))
+
+
+def _sparse_linear(node: Node) -> PackedLayer:
+    x, tensors, bias, format, rows = node.args[:5]
+    return PackedLayer(node, x, tuple(tensors), bias, format, rows)  # type: ignore[arg-type]
+
+
+def _sparse_conv2d(node: Node) -> PackedLayer:
+    x, tensors, bias, format, rows, kernel, stride, padding, dilation, _ = node.args
+    geometry = Geometry(_pair(stride), tuple(padding), _pair(dilation), 1)  # type: ignore[arg-type]
+    return PackedLayer(node, x, tuple(tensors), bias, format, rows, _pair(kernel), geometry)  # type: ignore[arg-type]
+
+
+# By name: an operator of the vocabulary is known here before anything imports it.
+_MATCHERS: dict[str, Callable[[Node], Layer | PackedLayer | None]] = {
+    "aten.linear.default": _linear,
+    "aten.addmm.default": _addmm,
+    "aten.mm.default": _matmul,
+    "aten.matmul.default": _matmul,
+    "aten.conv2d.default": _conv2d,
+    "aten.conv2d.padding": _conv2d,
+    "aten.convolution.default": _conv2d,
+    "sparsecc.sparse_linear.default": _sparse_linear,
+    "sparsecc.sparse_conv2d.default": _sparse_conv2d,
+}

@@ -1,0 +1,103 @@
+"""What a traced graph says about its inputs, its outputs, and how the outputs make up the return value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import sympy
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
+
+from sparsecc.errors import ModelError
+from sparsecc.graph.base import TensorSpec
+from sparsecc.graph.inputs import dtype_name
+
+
+def input_nodes(module: GraphModule) -> list[Node]:
+    """The placeholders that take tensors, in order."""
+    return [node for node in module.graph.find_nodes(op="placeholder") if isinstance(node.meta.get("val"), Tensor)]
+
+
+def specs(module: GraphModule) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """What goes in and out. A free dimension is called after the first input that has it: `input_ids_1` is its axis 1.
+    An output may have an expression of such names."""
+    symbols: dict[Any, str] = {}
+    inputs = []
+    for node in input_nodes(module):
+        for axis, size in enumerate(node.meta["val"].shape):
+            if isinstance(size, torch.SymInt) and not size.node.expr.is_number:
+                symbols.setdefault(size.node.expr, f"{node.name}_{axis}")
+        inputs.append(_spec(node.name, node.meta["val"], symbols))
+    outputs = [_spec(f"output_{i}", node.meta["val"], symbols) for i, node in enumerate(output_nodes(module))]
+    return tuple(inputs), tuple(outputs)
+
+
+def output_nodes(module: GraphModule) -> list[Node]:
+    """The nodes of the output tensors, in order; constants that the model returns are left out. Raises ModelError for other outputs."""
+    nodes = [value for value in _returned(module) if isinstance(value, Node)]
+    for node in nodes:
+        if not isinstance(node.meta.get("val"), Tensor):
+            raise ModelError(f"the model returns {node.name!r}, a number that depends on the input's shape; return tensors only")
+    return nodes
+
+
+def _returned(module: GraphModule) -> Sequence[Any]:
+    return next(iter(module.graph.find_nodes(op="output"))).args[0]  # type: ignore[return-value]
+
+
+def structure(module: GraphModule) -> dict[str, Any]:
+    """How the flat outputs make up the model's return value: `runtime.structure` describes and reads it."""
+    numbering = iter(range(len(output_nodes(module))))
+    leaves = [
+        {"kind": "leaf", "index": next(numbering)} if isinstance(value, Node) else _constant(value) for value in _returned(module)
+    ]
+    return _structure(module._out_spec, iter(leaves))  # type: ignore[arg-type]
+
+
+def _structure(spec: pytree.TreeSpec, leaves: Iterator[dict[str, Any]]) -> dict[str, Any]:
+    if spec.is_leaf():
+        return next(leaves)
+    items = [_structure(child, leaves) for child in spec.children()]
+    names = _field_names(spec)
+    if names is None:
+        return {"kind": "tuple" if spec.type is tuple else "list", "items": items}
+    fields = dict(zip(names, items, strict=True))
+    if spec.type is dict or spec.type.__module__ in ("collections", "builtins"):
+        return {"kind": "dict", "items": fields}
+    return {"kind": "dataclass", "class": f"{spec.type.__module__}.{spec.type.__qualname__}", "items": fields}
+
+
+def _field_names(spec: pytree.TreeSpec) -> list[str] | None:
+    """The names of a node's children; None for a list or tuple. Raises ModelError for keys that JSON cannot hold."""
+    context = spec.context
+    if spec.type is not None and hasattr(spec.type, "_fields"):
+        return list(spec.type._fields)
+    if isinstance(context, (list, tuple)) and len(context) and isinstance(context[0], (list, tuple)):
+        context = context[0]  # a dataclass: the fields that hold something, then those that hold None
+    if not isinstance(context, (list, tuple)) or len(context) != len(spec.children()) or not context:
+        return None
+    if not all(isinstance(name, str) for name in context):
+        raise ModelError(f"the model returns a dict with the key {context[0]!r}; name outputs with strings")
+    return list(context)
+
+
+def _constant(value: Any) -> dict[str, Any]:
+    if value is None:
+        return {"kind": "none"}
+    if isinstance(value, (bool, int, float, str)):
+        return {"kind": "constant", "value": value}
+    raise ModelError(f"the model returns a {type(value).__name__}; return tensors only")
+
+
+def _spec(name: str, value: Tensor, symbols: Mapping[Any, str]) -> TensorSpec:
+    return TensorSpec(name, tuple(_dimension(size, symbols) for size in value.shape), dtype_name(value.dtype))
+
+
+def _dimension(size: Any, symbols: Mapping[Any, str]) -> int | str:
+    if not isinstance(size, torch.SymInt):
+        return int(size)
+    expression = size.node.expr.xreplace({symbol: sympy.Symbol(name, integer=True) for symbol, name in symbols.items()})
+    return int(expression) if expression.is_Integer else str(expression)

@@ -1,0 +1,181 @@
+"""Reading sites off an aten graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from sparsecc.formats import from_key
+from sparsecc.formats.base import Packed
+from sparsecc.graph.fx_activations import activation_after
+from sparsecc.graph.fx_layers import Layer, PackedLayer, arguments, aten, match, stored
+from sparsecc.graph.sites import Attention, Conv2d, Linear, Mlp, Site, WeightSite
+
+SITE = "sparsecc_site"  # node.meta: the name a site was given when its model was traced, kept through every rewrite
+
+
+def name_sites(module: GraphModule) -> None:
+    """Give every layer and attention its name, once: its module path, made unique in execution order."""
+    taken: dict[str, None] = {}
+    for node in _site_nodes(module):
+        taken[node.meta.setdefault(SITE, _unique(_path(node), taken))] = None
+
+
+def site_names(module: GraphModule) -> list[str]:
+    """The names in execution order, for a file to keep."""
+    return [node.meta[SITE] for node in _site_nodes(module)]
+
+
+def rename_sites(module: GraphModule, names: list[str]) -> None:
+    """Put back what `site_names` gave. Raises ValueError when the graph has another number of sites."""
+    for node, name in zip(list(_site_nodes(module)), names, strict=True):
+        node.meta[SITE] = name
+
+
+def inputs_of(node: Node) -> tuple[Node, ...]:
+    """What enters a site: (x,) of a layer, (q, k, v) of an attention."""
+    layer = match(node)
+    return tuple(node.args[:3]) if layer is None else (layer.x,)  # type: ignore[arg-type]
+
+
+def is_site(node: Node) -> bool:
+    return node.op == "call_function" and (node.target is aten.scaled_dot_product_attention.default or match(node) is not None)
+
+
+def find_sites(module: GraphModule) -> list[Site]:
+    """All sites in execution order; an Mlp comes after its second layer."""
+    readers = _readers(module)
+    neurons: dict[Node, Linear] = {}  # what a layer's activation computes → that layer
+    sites: list[Site] = []
+    for node in _site_nodes(module):
+        layer = match(node)
+        if layer is None:
+            sites.append(_attention(node))
+            continue
+        after = activation_after(node)
+        site = _weight_site(layer, readers, after[0] if after else None)
+        sites.append(site)
+        if not isinstance(site, Linear):
+            continue
+        if layer.x in neurons and len(layer.x.users) == 1:
+            sites.append(_mlp(neurons[layer.x], site))
+        if after:
+            neurons[after[1]] = site
+    return sites
+
+
+def _site_nodes(module: GraphModule) -> Iterator[Node]:
+    return (node for node in module.graph.nodes if is_site(node))
+
+
+def _path(node: Node) -> str:
+    """The module path of a site. The weight's name says it, unless modules share the weight; the module stack says the rest."""
+    stack = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
+    module = stack[-1].split("@")[0] if stack and isinstance(stack[-1], str) else ""
+    layer = match(node)
+    if layer is None:
+        return module or "attention"
+    if isinstance(layer, PackedLayer):
+        return str(node.args[-1])
+    weight = str(layer.weight.target)
+    in_module = not module or weight.startswith(f"{module}.")
+    return weight.removesuffix(".weight") if in_module else module
+
+
+def _unique(name: str, taken: dict[str, None]) -> str:
+    tries = (name, *(f"{name}_{i}" for i in range(1, len(taken) + 1)))
+    return next(candidate for candidate in tries if candidate not in taken)
+
+
+def _readers(module: GraphModule) -> dict[int, int]:
+    """How many nodes read each stored tensor, by identity: tied weights are one tensor under several names."""
+    readers: dict[int, int] = {}
+    for node in module.graph.find_nodes(op="get_attr"):
+        tensor = stored(node)
+        if tensor is not None:
+            readers[id(tensor)] = readers.get(id(tensor), 0) + len(node.users)
+    return readers
+
+
+def _weight_site(layer: Layer | PackedLayer, readers: dict[int, int], activation: str | None) -> WeightSite:
+    bias = stored(layer.bias)
+    common: dict[str, Any] = {
+        "name": layer.node.meta[SITE],
+        "handle": layer.node.name,
+        "bias": None if bias is None else bias.detach(),
+        "activation": activation,
+    }
+    common |= _packed_weight(layer) if isinstance(layer, PackedLayer) else _dense_weight(layer, readers)
+    if layer.geometry is None:
+        return Linear(**common)
+    g = layer.geometry
+    return Conv2d(**common, stride=g.stride, padding=g.padding, dilation=g.dilation, groups=g.groups)
+
+
+def _dense_weight(layer: Layer, readers: dict[int, int]) -> dict[str, Any]:
+    tensor = stored(layer.weight)
+    assert tensor is not None
+    weight = tensor.detach().T if layer.transposed else tensor.detach()
+    return {
+        "rows": weight.shape[0],
+        "cols": math.prod(weight.shape[1:]),
+        "weight": weight,
+        "weight_name": str(layer.weight.target),
+        "shared": readers[id(tensor)] > 1,
+    }
+
+
+def _packed_weight(layer: PackedLayer) -> dict[str, Any]:
+    format = from_key(layer.format)
+    tensors = [stored(node).detach() for node in layer.tensors]  # type: ignore[union-attr]
+    packed = Packed(format, layer.rows, layer.cols, dict(zip(format.tensor_names, tensors, strict=True)))
+    return {
+        "rows": packed.rows,
+        "cols": packed.cols,
+        "weight": _unpacked(packed, layer.kernel),
+        "packed": packed,
+        "weight_name": str(layer.tensors[0].target),
+    }
+
+
+def _unpacked(packed: Packed, kernel: tuple[int, int] | None) -> Tensor:
+    matrix = packed.dense()
+    if kernel is None:
+        return matrix
+    return matrix.reshape(packed.rows, *kernel, -1).permute(0, 3, 1, 2).contiguous()
+
+
+def _attention(node: Node) -> Attention:
+    given = arguments(node)
+    q, k = given["query"].meta["val"], given["key"].meta["val"]
+    head_dim = int(q.shape[-1])
+    scale = given["scale"]
+    return Attention(
+        name=node.meta[SITE],
+        handle=node.name,
+        heads=int(q.shape[-3]) if q.dim() > 2 else 1,
+        kv_heads=int(k.shape[-3]) if k.dim() > 2 else 1,
+        head_dim=head_dim,
+        scale=float(scale) if scale is not None else head_dim**-0.5,
+        causal=bool(given["is_causal"]),
+        has_mask=given["attn_mask"] is not None,
+    )
+
+
+def _mlp(first: Linear, second: Linear) -> Mlp:
+    assert first.activation is not None
+    return Mlp(name=mlp_name(first, second), handle=second.handle, first=first, second=second, activation=first.activation)
+
+
+def mlp_name(first: Linear, second: Linear) -> str:
+    """The module that holds both layers, and "mlp" where it is not called so: encoder.layer.0.mlp."""
+    parts = []
+    for a, b in zip(first.name.split("."), second.name.split("."), strict=False):
+        if a != b:
+            break
+        parts.append(a)
+    return ".".join(parts if parts and parts[-1] == "mlp" else [*parts, "mlp"])

@@ -1,0 +1,195 @@
+"""From a torch module to a functional aten graph, with free dimensions where the model allows them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
+
+from sparsecc.errors import ModelError
+from sparsecc.graph.fx_layers import aten
+
+logger = logging.getLogger(__name__)
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def export(module: nn.Module, inputs: Inputs) -> ExportedProgram:
+    """Export with every input dimension free where torch.export can keep it so, otherwise with the shapes of `inputs`.
+
+    A batch of one is traced as a batch of two: torch.export fixes a dimension of size one for good. A trace with free
+    dimensions is taken only when it computes what the module does. Raises ModelError with torch's reason.
+    """
+    with _quiet(), _evaluating(module):
+        try:
+            expected = _leaves(_call(module, inputs))
+        except Exception as error:
+            raise ModelError(f"the model fails on the example inputs: {one_line(error)}") from error
+        for traced in _distinct(_two_batches(inputs), inputs):
+            try:
+                program = export_free(module, traced)
+                if _same(expected, _leaves(_call(program.module(), inputs))):
+                    return program
+                reason = "the trace computes something else"
+            except Exception as error:  # torch.export raises nearly every type; the next attempt, or the last, decides
+                reason = one_line(error)
+            logger.debug("no free dimensions: %s", reason)
+        return export_fixed(module, inputs)
+
+
+def export_fixed(module: nn.Module, inputs: Inputs) -> ExportedProgram:
+    """Export for the shapes of these inputs only. Raises ModelError with torch's reason."""
+    with _quiet():
+        try:
+            return torch.export.export(module, *inputs, strict=False)
+        except Exception as error:
+            raise ModelError(f"torch.export cannot trace the model: {one_line(error)}") from error
+
+
+def export_free(module: nn.Module, inputs: Inputs, free: Sequence[Sequence[int]] | None = None) -> ExportedProgram:
+    """Export with these axes of each input tensor free to change (all of them by default), as far as the model allows it."""
+    args, kwargs = inputs
+    tensors = _tensors(inputs)
+    shapes = torch.export.ShapesCollection()
+    for tensor, axes in zip(tensors, free or [range(tensor.dim()) for tensor in tensors], strict=True):
+        shapes[tensor] = {axis: Dim.AUTO for axis in axes}
+    with _quiet():
+        return torch.export.export(module, args, kwargs, dynamic_shapes=shapes.dynamic_shapes(module, args, kwargs), strict=False)
+
+
+def functional(program: ExportedProgram) -> ExportedProgram:
+    """Without in-place operators and nested graphs; linear, convolution, attention and norms stay whole."""
+    with _quiet():
+        try:
+            return program.run_decompositions(_NORMAL_FORM)
+        except Exception as error:
+            raise ModelError(f"torch.export cannot make the model functional: {one_line(error)}") from error
+
+
+@dataclass(frozen=True)
+class Unlifted:
+    """A program as a module whose graph reads its own tensors. guards: raises AssertionError for inputs that the trace is not valid for."""
+
+    module: GraphModule
+    guards: nn.Module | None
+
+
+def unlift(program: ExportedProgram) -> Unlifted:
+    """Raises ModelError for a model that changes its own state."""
+    if program.graph_signature.buffers_to_mutate:
+        name = next(iter(program.graph_signature.buffers_to_mutate.values()))
+        raise ModelError(f"the model changes its own buffer {name!r} when it runs; sparsecc takes models without such state")
+    with _quiet():
+        module = program.module(check_guards=True)
+    assert isinstance(module, GraphModule)
+    guards = None
+    for node in module.graph.find_nodes(op="call_module", target="_guards_fn"):
+        guards = module.get_submodule("_guards_fn")
+        module.graph.erase_node(node)
+    if guards is not None:
+        module.delete_submodule("_guards_fn")
+    for hook in (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs):
+        hook.clear()  # shape checks against the example's sizes; the guards know better
+    return Unlifted(module, guards)
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _call(module: nn.Module, inputs: Inputs) -> Any:
+    args, kwargs = inputs
+    with torch.no_grad():
+        return module(*args, **kwargs)
+
+
+def _leaves(value: Any) -> list[Any]:
+    return pytree.tree_leaves(value)
+
+
+def _same(expected: Sequence[Any], found: Sequence[Any]) -> bool:
+    """Whether a trace with other sizes gives the module's outputs; the tolerance is for kernels that sum in another order."""
+    if len(expected) != len(found):
+        return False
+    for a, b in zip(expected, found, strict=True):
+        if not isinstance(a, Tensor):
+            continue
+        if not isinstance(b, Tensor) or a.shape != b.shape or a.dtype != b.dtype:
+            return False
+        if not torch.allclose(a.double(), b.double(), rtol=1e-2, atol=1e-2 * _magnitude(a), equal_nan=True):
+            return False
+    return True
+
+
+def _magnitude(tensor: Tensor) -> float:
+    finite = tensor.double().nan_to_num(0.0, 0.0, 0.0)
+    return float(finite.abs().max()) if finite.numel() else 0.0
+
+
+def _tensors(inputs: Inputs) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
+
+
+def _distinct(*candidates: Inputs) -> list[Inputs]:
+    return [inputs for i, inputs in enumerate(candidates) if all(inputs is not other for other in candidates[:i])]
+
+
+def _two_batches(inputs: Inputs) -> Inputs:
+    """The same inputs twice along axis 0, when all of them have one row there; otherwise `inputs` itself."""
+    tensors = _tensors(inputs)
+    if not all(tensor.dim() and tensor.shape[0] == 1 for tensor in tensors):
+        return inputs
+    return pytree.tree_map(lambda leaf: torch.cat([leaf, leaf]) if isinstance(leaf, Tensor) else leaf, inputs)
+
+
+@contextlib.contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """In eval mode, and as it was afterwards."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """What torch.export warns and logs about its own inner life is no business of the caller; what fails is raised."""
+    log = logging.getLogger("torch")
+    level = log.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        log.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            log.setLevel(level)
+
+
+def _where_scalar_other(condition: Tensor, x: Tensor, other: float) -> Tensor:
+    return aten.where.self(condition, x, aten.full.default([], other, dtype=x.dtype, device=x.device))
+
+
+def _where_scalar_self(condition: Tensor, number: float, other: Tensor) -> Tensor:
+    return aten.where.self(condition, aten.full.default([], number, dtype=other.dtype, device=other.device), other)
+
+
+# Variants that say nothing new; what is not listed stays as torch.export left it.
+_NORMAL_FORM: dict[Any, Any] = {
+    aten.where.ScalarOther: _where_scalar_other,
+    aten.where.ScalarSelf: _where_scalar_self,
+    aten._unsafe_view.default: aten.view.default,
+}
