@@ -205,7 +205,7 @@ def _key(value: ir.Value | None, scores: _Scores) -> Tap | None:
         return None
     value = _unscaled(value, scores)
     node = value.producer()
-    if node is not None and node.op_type == "Transpose" and node.attributes.get_ints("perm", []) == [0, 1, 3, 2] and only_use(value):
+    if node is not None and node.op_type == "Transpose" and tuple(node.attributes.get_ints("perm", [])) == (0, 1, 3, 2) and only_use(value):
         source = node.inputs[0]
         assert source is not None
         scores.nodes.append(node)

@@ -79,7 +79,7 @@ def _lift_transpose(node: ir.Node) -> None:
     weight = constant(source)
     if weight is None or weight.ndim != 2 or source is None or only_use(source) is None:
         return
-    if producer.attributes.get_ints("perm", [1, 0]) != [1, 0]:
+    if tuple(producer.attributes.get_ints("perm", [1, 0])) != (1, 0):
         return
     node.replace_input_with(1, source)
     _set(source, np.ascontiguousarray(weight.T))

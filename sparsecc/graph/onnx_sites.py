@@ -124,7 +124,7 @@ def _conv(node: ir.Node) -> WeightNodes | None:
 def _stored_matrix(value: ir.Value | None) -> tuple[ir.Value, bool] | None:
     """(initializer, whether it is used transposed) of a constant matrix."""
     producer = value.producer() if value is not None else None
-    turned = producer is not None and producer.op_type == "Transpose" and producer.attributes.get_ints("perm", [1, 0]) == [1, 0]
+    turned = producer is not None and producer.op_type == "Transpose" and tuple(producer.attributes.get_ints("perm", [1, 0])) == (1, 0)
     source = producer.inputs[0] if turned and producer is not None else value
     return (source, turned) if source is not None and _is_weight(source, 2) else None
 
