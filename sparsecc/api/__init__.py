@@ -45,6 +45,7 @@ def compile(
     """
     from sparsecc import codegen
     from sparsecc.runtime.compiled import Compiled
+    from sparsecc.runtime.machine import cannot_run
 
     if records is not None:
         raise UserError("records: this version does not tune, so that it has none to read; leave it out")
@@ -62,8 +63,8 @@ def compile(
         to_onnx=getattr(result.graph, "proto", None),
     )
     compiled.add_library(library)
-    compiled.report = account.checked(compiled.report, compiled.flat(result.example), result.masked.run(result.example).outputs)
-    _warn_when_off(compiled.report)
+    if cannot_run(goal) is None:
+        compiled.report = _checked(compiled, result)
     result.release()
     return compiled
 
@@ -151,6 +152,10 @@ def _target(target: str, threads: int | None) -> Any:
     return targets.parse(target, threads or physical_cores())
 
 
-def _warn_when_off(report: Report) -> None:
+def _checked(compiled: Compiled, result: Rewritten) -> Report:
+    """The report with the compiled model's outputs compared to the masked one's; a wrong result is not passed over in silence."""
+    assert result.example is not None
+    report = account.checked(compiled.report, compiled.flat(result.example), result.masked.run(result.example).outputs)
     if report.check and not report.check.max_rel <= TOLERANCE:
         warnings.warn(f"the compiled model differs from the masked one by {report.check.max_rel:.2g} of its largest output", stacklevel=3)
+    return report

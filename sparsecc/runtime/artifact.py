@@ -10,7 +10,6 @@ import hashlib
 import importlib.metadata
 import json
 import mmap
-import platform
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +19,6 @@ from os import PathLike
 from pathlib import Path
 from typing import IO, Any
 
-from sparsecc.codegen import target as targets
 from sparsecc.codegen.target import Target
 from sparsecc.errors import ArtifactError, UserError
 from sparsecc.files import replacing
@@ -29,6 +27,7 @@ from sparsecc.report.base import Report
 from sparsecc.runtime import weights as weight_files
 from sparsecc.runtime.code import Program, Specialization
 from sparsecc.runtime.compiled import Compiled
+from sparsecc.runtime.machine import cannot_run
 from sparsecc.runtime.tensors import ALIGNMENT
 from sparsecc.runtime.weights import WeightStore
 
@@ -158,14 +157,9 @@ def _check_versions(manifest: Any) -> None:
 
 
 def _check_cpu(target: Target) -> None:
-    machine = platform.machine().replace("arm64", "aarch64")
-    if target.triple.split("-")[0].replace("arm64", "aarch64") != machine:
-        raise ArtifactError(f"compiled for {target.triple}, this machine is {machine}; compile the model for it")
-    missing = sorted(set(target.features) - set(targets.detect(target.threads).features))
-    if missing:
-        raise ArtifactError(
-            f"compiled for {target.cpu}; this CPU lacks {', '.join(missing)}. Compile the model here, or for a smaller target"
-        )
+    reason = cannot_run(target)
+    if reason:
+        raise ArtifactError(f"{reason}; compile the model here, or for a smaller target")
 
 
 def _tvm_version() -> str:

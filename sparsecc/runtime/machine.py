@@ -1,15 +1,28 @@
-"""What the machine reaches: measured, not looked up."""
+"""What this machine can run, and what it reaches: measured, not looked up."""
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from sparsecc.codegen import target as targets
+from sparsecc.codegen.target import Target
+
 _COPY_BYTES = 128 << 20  # beyond the last cache of all but the largest servers
 _MATMUL_SIZE = 1536
+
+
+def cannot_run(target: Target) -> str | None:
+    """Why code for a target must not run here: another architecture, or instructions that this CPU lacks. None when it may."""
+    here = platform.machine().replace("arm64", "aarch64")
+    if target.triple.split("-")[0].replace("arm64", "aarch64") != here:
+        return f"compiled for {target.triple}, this machine is {here}"
+    missing = sorted(set(target.features) - set(targets.detect(target.threads).features))
+    return f"compiled for {target.cpu}, this CPU lacks {', '.join(missing)}" if missing else None
 
 
 def matmul_rate(repeats: int = 5) -> float:

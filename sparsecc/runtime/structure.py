@@ -1,8 +1,8 @@
 """The shape of a model's return value: how flat outputs become the tuple, dict or dataclass that the model returned.
 
-JSON-able, so that an artifact can hold it and a process without torch can read it:
-`{"kind": "leaf", "index": 0}`, `{"kind": "none"}`, `{"kind": "constant", "value": 3}`, `{"kind": "list"|"tuple", "items": [...]}`, `{"kind": "dict", "items": {...}}`,
-`{"kind": "dataclass", "class": "package.module.Name", "items": {...}}`. None in its place: a single output, or a tuple of them.
+JSON-able, so that an artifact can hold it and a process without torch can read it. A node is `{"kind": "leaf", "index": 0}`,
+`{"kind": "none"}`, `{"kind": "constant", "value": 3}`, `{"kind": "list"|"tuple", "items": [...]}`, `{"kind": "dict", "items": {...}}` or
+`{"kind": "dataclass", "class": "package.module.Name", "items": {...}}`. None in place of it all: a single output, or a tuple of them.
 """
 
 from __future__ import annotations
