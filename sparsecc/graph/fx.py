@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import networkx
+import networkx as nx
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
@@ -20,11 +19,13 @@ from torch.utils import _pytree as pytree
 
 from sparsecc import registry
 from sparsecc.errors import InputError, ModelError, UserError
+from sparsecc.files import replacing
 from sparsecc.graph import fx_cleanup, fx_sites, fx_trace
 from sparsecc.graph.base import ALL, Graph, Run, Targets, matches
 from sparsecc.graph.fx_layers import Layer, match, stored
 from sparsecc.graph.fx_signature import input_nodes, specs, structure
 from sparsecc.graph.fx_static import fold_shapes
+from sparsecc.graph.fx_tensors import assign, free_name, free_prefix, read_node
 from sparsecc.graph.inputs import as_tensor, bind
 from sparsecc.graph.sites import Mlp, Site, WeightSite
 
@@ -99,7 +100,7 @@ class FxGraph(Graph):
         new = (weight.T if layer.transposed else weight).to(old).contiguous()
         names = [node.target for node in self.module.graph.find_nodes(op="get_attr") if stored(node) is old]
         for tensor_name in dict.fromkeys(map(str, names)):
-            fx_cleanup.assign(self.module, tensor_name, new, trainable=old.requires_grad)
+            assign(self.module, tensor_name, new, trainable=old.requires_grad)
 
     def replace(self, site: WeightSite, op: SiteOp) -> None:
         """The packed tensors become `<site>.<tensor>`; the dense weight goes when no other layer reads it."""
@@ -107,7 +108,7 @@ class FxGraph(Graph):
         weight, node = stored(layer.weight), layer.node
         assert weight is not None
         call = op.torch_call(site.name)
-        prefix = fx_cleanup.free_prefix(self.module, site.name, tuple(op.packed.tensors))
+        prefix = free_prefix(self.module, site.name, tuple(op.packed.tensors))
         reads = [self._store(node, f"{prefix}.{name}", tensor, weight.requires_grad) for name, tensor in op.packed.tensors.items()]
         bias = self._bias_node(layer, prefix, op.bias)
         with self.module.graph.inserting_before(node):
@@ -131,8 +132,8 @@ class FxGraph(Graph):
         outputs = tuple(value for value in flat if isinstance(value, Tensor))
         return Run(outputs, {name: interpreter.taken[node] for name, node in wanted.items()})
 
-    def site_graph(self) -> networkx.DiGraph:
-        graph: networkx.DiGraph = networkx.DiGraph()
+    def site_graph(self) -> nx.DiGraph:
+        graph: nx.DiGraph = nx.DiGraph()
         reaching: dict[Node, dict[str, None]] = {}  # the sites whose output a node sees; a dict keeps their order
         for node in self.module.graph.nodes:
             sources = {name: None for source in node.all_input_nodes for name in reaching[source]}
@@ -146,7 +147,8 @@ class FxGraph(Graph):
 
     def copy(self) -> FxGraph:
         shared = {id(tensor): tensor for tensor in (*self.module.parameters(), *self.module.buffers())}
-        return FxGraph(copy.deepcopy(self.module, shared), self._guards, self.name)
+        with fx_trace.quiet():
+            return FxGraph(copy.deepcopy(self.module, shared), self._guards, self.name)
 
     def specialize(self, example_inputs: Sequence[Any] | Mapping[str, Any]) -> ExportedProgram:
         """The current model for the shapes of these inputs alone: no symbols, no assertions, shape arithmetic and constant masks
@@ -172,15 +174,8 @@ class FxGraph(Graph):
         """A .pt2 file, in place of an older one only when it is complete."""
         names = json.dumps({"name": self.name, "sites": fx_sites.site_names(self.module)})
         program = self.exported()
-        target = Path(path)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".pt2")
-        os.close(handle)
-        try:
+        with replacing(path) as temporary:
             torch.export.save(program, temporary, extra_files={_NAMES: names})
-            os.replace(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
 
     def _node(self, site: Site) -> Node:
         found = [node for node in self.module.graph.nodes if node.meta.get(fx_sites.SITE) == site.name]
@@ -195,8 +190,8 @@ class FxGraph(Graph):
         return layer
 
     def _store(self, before: Node, name: str, tensor: Tensor, trainable: bool) -> Node:
-        fx_cleanup.assign(self.module, name, tensor, trainable=trainable)
-        return fx_cleanup.read_node(self.module, before, name)
+        assign(self.module, name, tensor, trainable=trainable)
+        return read_node(self.module, before, name)
 
     def _bias_node(self, layer: Layer, prefix: str, bias: Tensor | None) -> Node | None:
         """The node of the operator's bias: the layer's own when it is that tensor still."""
@@ -205,7 +200,7 @@ class FxGraph(Graph):
             return None
         if old is not None and old.data_ptr() == bias.data_ptr() and old.shape == bias.shape:
             return layer.bias
-        return self._store(layer.node, fx_cleanup.free_name(self.module, f"{prefix}.bias"), bias, old is None or old.requires_grad)
+        return self._store(layer.node, free_name(self.module, f"{prefix}.bias"), bias, old is None or old.requires_grad)
 
     def _tapped_nodes(self, taps: Sequence[str]) -> dict[str, Node]:
         if not taps:

@@ -28,10 +28,11 @@ _ELEMENTWISE = frozenset(
 def activation_after(node: Node) -> tuple[str, Node] | None:
     """Name and result of the activation that alone consumes a node, or None.
 
+    The result is what the next layer reads: reshapes on the way there are passed, those before the activation too.
     Grows the group of elementwise operators until its one result is a known function, so that a GELU is found however it
     is written.
     """
-    computed: dict[Node, Tensor] = {node: POINTS}
+    computed: dict[Node, Tensor] = {_past_reshapes(node): POINTS}
     while len(computed) <= MOST_NODES:
         following = _next(computed)
         if following is None:
@@ -40,8 +41,15 @@ def activation_after(node: Node) -> tuple[str, Node] | None:
         result = _only_result(computed)
         name = recognize(computed[result]) if result is not None else None
         if name is not None and result is not None:
-            return name, result
+            return name, _past_reshapes(result)
     return None
+
+
+def _past_reshapes(node: Node) -> Node:
+    """Follows the only reader as long as it just reshapes: GPT-2 flattens its tokens before every layer."""
+    while len(node.users) == 1 and next(iter(node.users)).target in (aten.view.default, aten.reshape.default):
+        node = next(iter(node.users))
+    return node
 
 
 def _next(computed: dict[Node, Tensor]) -> Node | None:

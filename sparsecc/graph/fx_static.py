@@ -57,7 +57,7 @@ def _kept(mask: Tensor) -> Tensor | None:
     return keep if bool((keep | (mask <= _NEVER)).all()) else None
 
 
-def _set(node: Node, **changes: object) -> None:
+def _set(node: Node, **changes: Any) -> None:
     given = arguments(node) | changes
     schema = node.target._schema.arguments  # type: ignore[union-attr]
     node.args = tuple(given[argument.name] for argument in schema if not argument.kwarg_only)

@@ -29,7 +29,7 @@ def export(module: nn.Module, inputs: Inputs) -> ExportedProgram:
     A batch of one is traced as a batch of two: torch.export fixes a dimension of size one for good. A trace with free
     dimensions is taken only when it computes what the module does. Raises ModelError with torch's reason.
     """
-    with _quiet(), _evaluating(module):
+    with quiet(), _evaluating(module):
         try:
             expected = _leaves(_call(module, inputs))
         except Exception as error:
@@ -40,7 +40,7 @@ def export(module: nn.Module, inputs: Inputs) -> ExportedProgram:
                 if _same(expected, _leaves(_call(program.module(), inputs))):
                     return program
                 reason = "the trace computes something else"
-            except Exception as error:  # torch.export raises nearly every type; the next attempt, or the last, decides
+            except Exception as error:  # noqa: BLE001  torch.export raises nearly every type; the next attempt decides, or the last
                 reason = one_line(error)
             logger.debug("no free dimensions: %s", reason)
         return export_fixed(module, inputs)
@@ -48,7 +48,7 @@ def export(module: nn.Module, inputs: Inputs) -> ExportedProgram:
 
 def export_fixed(module: nn.Module, inputs: Inputs) -> ExportedProgram:
     """Export for the shapes of these inputs only. Raises ModelError with torch's reason."""
-    with _quiet():
+    with quiet():
         try:
             return torch.export.export(module, *inputs, strict=False)
         except Exception as error:
@@ -61,14 +61,14 @@ def export_free(module: nn.Module, inputs: Inputs, free: Sequence[Sequence[int]]
     tensors = _tensors(inputs)
     shapes = torch.export.ShapesCollection()
     for tensor, axes in zip(tensors, free or [range(tensor.dim()) for tensor in tensors], strict=True):
-        shapes[tensor] = {axis: Dim.AUTO for axis in axes}
-    with _quiet():
+        shapes[tensor] = dict.fromkeys(axes, Dim.AUTO)
+    with quiet():
         return torch.export.export(module, args, kwargs, dynamic_shapes=shapes.dynamic_shapes(module, args, kwargs), strict=False)
 
 
 def functional(program: ExportedProgram) -> ExportedProgram:
     """Without in-place operators and nested graphs; linear, convolution, attention and norms stay whole."""
-    with _quiet():
+    with quiet():
         try:
             return program.run_decompositions(_NORMAL_FORM)
         except Exception as error:
@@ -88,7 +88,7 @@ def unlift(program: ExportedProgram) -> Unlifted:
     if program.graph_signature.buffers_to_mutate:
         name = next(iter(program.graph_signature.buffers_to_mutate.values()))
         raise ModelError(f"the model changes its own buffer {name!r} when it runs; sparsecc takes models without such state")
-    with _quiet():
+    with quiet():
         module = program.module(check_guards=True)
     assert isinstance(module, GraphModule)
     guards = None
@@ -166,7 +166,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """What torch.export warns and logs about its own inner life is no business of the caller; what fails is raised."""
     log = logging.getLogger("torch")
     level = log.level

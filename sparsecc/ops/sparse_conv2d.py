@@ -89,7 +89,7 @@ def sparse_conv2d(
     dilation: Sequence[int],
     name: str,
 ) -> Tensor:
-    """packed: the tensors of Packed.tensors in their order.  format: Format.key.  name: the site's, by which generated kernels are found."""
+    """packed: the tensors of Packed.tensors in their order.  format: Format.key.  name: the site's, to find a kernel by."""
     cols = kernel[0] * kernel[1] * x.shape[-3]
     return reference(x, restore(packed, format, rows, cols), bias, kernel, stride, padding, dilation).contiguous()
 

@@ -38,7 +38,7 @@ def reference(x: Tensor, packed: Packed, bias: Tensor | None = None) -> Tensor:
     schema="(Tensor x, Tensor[] packed, Tensor? bias, str format, int rows, int cols, str name) -> Tensor",
 )
 def sparse_linear(x: Tensor, packed: Sequence[Tensor], bias: Tensor | None, format: str, rows: int, cols: int, name: str) -> Tensor:
-    """packed: the tensors of Packed.tensors in their order.  format: Format.key.  name: the site's, by which generated kernels are found."""
+    """packed: the tensors of Packed.tensors in their order.  format: Format.key.  name: the site's, to find a kernel by."""
     return reference(x, restore(packed, format, rows, cols), bias).contiguous()
 
 
