@@ -224,8 +224,8 @@ def _read_by(node: ir.Node) -> list[ir.Value]:
 def _spec(value: ir.Value) -> TensorSpec:
     """Sizes without a name get one of their own, so that they are not taken for equal."""
     name = value.name or ""
-    shape = value.shape if value.shape is not None else ()
-    sizes = tuple(size if isinstance(size, int) else size.value or f"{name}_{axis}" for axis, size in enumerate(shape))
+    named = [onnx_io.size(dimension) for dimension in value.shape] if value.shape is not None else []
+    sizes = tuple(f"{name}_d{axis}" if size is None else size for axis, size in enumerate(named))
     return TensorSpec(name, sizes, value.dtype.numpy().name if value.dtype is not None else "float32")
 
 

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import onnx
+import onnx.inliner
+import onnx.version_converter
 import onnx_ir as ir
 from onnx_ir.passes import common
 

@@ -11,6 +11,7 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
+from onnx_ir.passes import common
 
 from sparsecc.errors import ModelError
 from sparsecc.files import replacing
@@ -50,15 +51,18 @@ def from_proto(proto: onnx.ModelProto, where: str, folder: Path | None = None) -
         for name, value in model.graph.initializers.items():
             array = weights[name] if name in weights else value.const_value.numpy()  # type: ignore[union-attr]
             value.const_value = ir.Tensor(array, dtype=value.const_value.dtype, name=name)  # type: ignore[union-attr]
+        common.RemoveInitializersFromInputsPass()(model)  # files of before 2019 list every weight as an input
+        model.graph.sort()
     except (ir.serde.SerdeError, ValueError, TypeError) as error:
         raise ModelError(f"{where}: damaged: {_first_line(error)}") from None
     for value in (*model.graph.inputs, *model.graph.outputs):
-        if value.shape is not None:  # exporters also write −1 and "?" for a size that may change
-            value.shape = ir.Shape([_size(dimension) for dimension in value.shape])
+        if value.shape is not None:
+            value.shape = ir.Shape([size(dimension) for dimension in value.shape])
     return model
 
 
-def _size(dimension: int | ir.SymbolicDim) -> int | str | None:
+def size(dimension: int | ir.SymbolicDim) -> int | str | None:
+    """A dimension's number or name; None for one that may change without a name, which exporters also write as −1 and "?"."""
     if isinstance(dimension, int):
         return dimension if dimension >= 0 else None
     return dimension.value if dimension.value and any(character.isalnum() for character in dimension.value) else None
@@ -85,6 +89,28 @@ def check(proto: onnx.ModelProto, where: str) -> None:
     if unknown:
         listed = ", ".join(f"{op} (at '{node}')" for op, node in unknown.items())
         raise ModelError(f"{where}: operators that opset {versions.get('', 0)} does not have: {listed}")
+    _check_values(proto.graph, frozenset(), where)
+
+
+def _check_values(graph: onnx.GraphProto, outer: frozenset[str], where: str) -> None:
+    """Raises ModelError when an operator, or the model's result, is made from a value that nothing computes."""
+    values = outer.union(
+        (value.name for value in graph.input),
+        (tensor.name for tensor in graph.initializer),
+        (tensor.values.name for tensor in graph.sparse_initializer),
+        (name for node in graph.node for name in node.output),
+    )
+    for node in graph.node:
+        for name in node.input:
+            if name and name not in values:
+                reader = f"{node.op_type} '{node.name or node.output[0]}'"
+                raise ModelError(f"{where}: not a valid model: {reader} reads '{name}', which nothing computes")
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                _check_values(inner, values, where)
+    for value in graph.output:
+        if value.name not in values:
+            raise ModelError(f"{where}: not a valid model: nothing computes its output '{value.name}'")
 
 
 def write(model: ir.Model, path: str | os.PathLike[str], external: bool | None = None) -> None:
