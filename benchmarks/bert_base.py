@@ -22,7 +22,7 @@ from benchmarks.machine import machine
 from benchmarks.peers import Call, OnnxRuntime, OpenVino, Sparsecc, Torch, Workload, call_of, max_relative_error
 from benchmarks.results import markdown_table, write
 from models import bert_base
-from sparsecc.runtime.timing import Spread, Timing, interleave, speedup
+from sparsecc.timing import Spread, Timing, interleave, speedup
 
 PEERS = (OnnxRuntime(), OpenVino(), Torch())
 BASELINE = OnnxRuntime().name

@@ -27,7 +27,7 @@ from benchmarks.export import exported
 from benchmarks.machine import one_line
 from benchmarks.peers import Call, OnnxRuntime, Workload, call_of, max_relative_error
 from models import minilm, pp_ocr_rec
-from sparsecc.runtime.timing import interleave, speedup
+from sparsecc.timing import interleave, speedup
 
 OUT = Path(__file__).parents[1] / "demo-out"
 TOLERANCE = 1e-3  # of compiled and converted models against the masked dense one, relative

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+
+from sparsecc.codegen import tvm_api
+from sparsecc.errors import UserError
+from sparsecc.registry import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -23,3 +31,87 @@ class Target:
     def lanes(self) -> int:
         """fp32 values in one vector register."""
         return self.vector_bits // 32
+
+    @property
+    def llvm(self) -> dict[str, str]:
+        """The target as TVM wants it, features included: what a hypervisor hides must not be used, whatever the CPU's name implies."""
+        return {"kind": "llvm", "mcpu": self.cpu, "mtriple": self.triple}
+
+
+@dataclass(frozen=True)
+class _Isa:
+    """A row of the table. needs: features without which the row does not apply, best row first."""
+
+    needs: str
+    vector_bits: int
+    registers: int
+
+
+_ISAS = (_Isa("avx512f", 512, 32), _Isa("avx2", 256, 16), _Isa("sse2", 128, 16), _Isa("neon", 128, 32))
+_FLOOR = _Isa("", 128, 16)  # vectors that LLVM splits where the CPU has none
+
+# Features that generated code could use; an artifact records those of its target, and loading looks for each of them.
+_RELEVANT = ("avx", "avx2", "avx512bf16", "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl", "avx512vnni", "f16c", "fma", "neon", "sse2")  # fmt: skip
+_CACHES = {"x86_64": (32 << 10, 1 << 20), "aarch64": (64 << 10, 512 << 10)}  # l1, l2 where the CPU is not here to be asked
+_ARM_FIRST = ("cortex", "neoverse", "apple", "exynos", "thunderx", "a64fx", "kryo", "falkor", "ampere")
+
+
+@functools.cache
+def detect(threads: int) -> Target:
+    """This machine."""
+    triple = tvm_api.get_global_func("target.llvm_get_system_triple")()
+    l1, l2 = _cache_sizes(_machine(triple))
+    return _target(tvm_api.get_global_func("target.llvm_get_system_cpu")(), triple, threads, l1, l2)
+
+
+def parse(text: str, threads: int) -> Target:
+    """`cpu` is this machine, `cpu:NAME` the CPU that LLVM knows by that name ("cpu:skylake-avx512", "cpu:cortex-a76").
+
+    Raises UserError for anything else, with the nearest name that exists.
+    """
+    kind, _, name = text.partition(":")
+    if kind != "cpu":
+        raise UserError(f"target {text!r} is not known; there are: cpu, cpu:NAME")
+    if not name:
+        return detect(threads)
+    triple = "aarch64-linux-gnu" if name.startswith(_ARM_FIRST) else "x86_64-linux-gnu"
+    known = [str(cpu) for cpu in tvm_api.get_global_func("target.llvm_get_cpu_archlist")(_llvm_target(triple))]
+    if name not in known:
+        raise UserError(f"target {text!r}: LLVM knows no such CPU{did_you_mean(name, known)}")
+    return _target(name, triple, threads, *_CACHES[_machine(triple)])
+
+
+def _target(cpu: str, triple: str, threads: int, l1: int, l2: int) -> Target:
+    known = {str(f) for f in tvm_api.get_global_func("target.llvm_get_cpu_features")(_llvm_target(triple, cpu))}
+    features = tuple(sorted(known & {*_RELEVANT}))
+    isa = next((row for row in _ISAS if row.needs in features), _FLOOR)
+    return Target(cpu, triple, features, isa.vector_bits, isa.registers, l1, l2, threads)
+
+
+def _llvm_target(triple: str, cpu: str | None = None) -> object:
+    config: Mapping[str, str] = {"kind": "llvm", "mtriple": triple, **({"mcpu": cpu} if cpu else {})}
+    return tvm_api.TvmTarget(dict(config))
+
+
+def _machine(triple: str) -> str:
+    return triple.split("-")[0].replace("arm64", "aarch64")
+
+
+def _cache_sizes(machine: str) -> tuple[int, int]:
+    """L1 data and L2 of one core, from the kernel's description of the first CPU."""
+    sizes = dict(zip((1, 2), _CACHES.get(machine, _CACHES["x86_64"]), strict=True))
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        try:
+            level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
+        except OSError:  # not every kernel or container shows all of them
+            continue
+        if kind != "Instruction" and int(level) in sizes and size.endswith("K"):
+            sizes[int(level)] = int(size[:-1]) << 10
+    return sizes[1], sizes[2]
+
+
+def host_name() -> str:
+    """The CPU's marketing name, for reports."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), os.uname().machine)

@@ -17,11 +17,18 @@ _HOMES = {  # name here → module, or module:name there
     "GenericConst": "tvm.ir",
     "IRModule": "tvm.ir",
     "PrimFunc": "tvm.tirx",
+    "BlockBuilder": "tvm.relax",
     "T": "tvm.script:tirx",
+    "TvmTarget": "tvm.target:Target",
     "from_exported_program": "tvm.relax.frontend.torch",
     "onnx_frontend": "tvm.relax.frontend.onnx:onnx_frontend",
     "relax": "tvm:relax",
     "s_tir": "tvm:s_tir",
+    "PassContext": "tvm.ir.transform",
+    "module_pass": "tvm.ir.transform",
+    "ScheduleError": "tvm.s_tir.schedule",
+    "register_intrin_lowering": "tvm.tirx.op",
+    "tensor": "tvm.runtime",
     "tirx": "tvm:tirx",
     "tvm": "tvm:__self__",
     "VirtualMachine": "tvm.runtime.vm",
@@ -58,3 +65,9 @@ def _torch_unseen() -> Iterator[None]:
         yield
     finally:
         sys.modules.pop("torch", None)
+
+
+def compile_module(module: Any, llvm: dict[str, str]) -> Any:
+    """An IRModule of scheduled PrimFuncs → loadable code for an LLVM target."""
+    tvm = importlib.import_module("tvm")
+    return tvm.compile(module, target=tvm.target.Target(dict(llvm)))

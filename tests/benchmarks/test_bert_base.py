@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.bert_base import BASELINE, Compiled, Row, _entry, _markdown, _row
-from sparsecc.runtime.timing import Timing
+from sparsecc.timing import Timing
 
 BASE = Timing(BASELINE, (0.2, 0.2, 0.2))
 CHECK = {"max_abs": 1e-6, "max_rel": 2e-6, "cosine": 1.0}

@@ -46,15 +46,14 @@ class Epilogue:
 class MatmulSpec:
     """batch × positions outputs for each of `rows`. depth = taps × channels inputs each.
 
-    positions: outputs per row and batch item, stored with a pitch of `y_pitch` ≥ positions.
-    x_stride: elements of X per batch item.  taps: offsets in elements.
+    X: [batch, channels, channel_stride].  Y: [batch, rows, y_pitch], of which the first `positions` of each row are written.
+    taps: offsets in elements, such that channel_stride ≥ max(taps) + positions.
     """
 
     rows: int
     channels: int
     batch: int
     positions: int
-    x_stride: int
     channel_stride: int
     y_pitch: int
     taps: tuple[int, ...] = (0,)
@@ -65,6 +64,14 @@ class MatmulSpec:
         return len(self.taps) * self.channels
 
     @property
+    def x_shape(self) -> tuple[int, int, int]:
+        return self.batch, self.channels, self.channel_stride
+
+    @property
+    def y_shape(self) -> tuple[int, int, int]:
+        return self.batch, self.rows, self.y_pitch
+
+    @property
     def flops(self) -> int:
         """Of the dense product."""
         return 2 * self.rows * self.depth * self.batch * self.positions
@@ -72,7 +79,7 @@ class MatmulSpec:
     @staticmethod
     def linear(rows: int, cols: int, tiles: int, tile: int, epilogue: Epilogue = Epilogue()) -> MatmulSpec:
         """A linear layer over tokens stored as [tiles, features, tile]."""
-        return MatmulSpec(rows, cols, tiles, tile, cols * tile, tile, tile, epilogue=epilogue)
+        return MatmulSpec(rows, cols, tiles, tile, tile, tile, epilogue=epilogue)
 
 
 @dataclass(frozen=True)

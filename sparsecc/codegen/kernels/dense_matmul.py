@@ -3,6 +3,8 @@
 Knobs.rows × tile accumulators stay in registers over a panel; W is stored [panel, row block, input, row] in the order it is read.
 """
 
+import math
+
 import numpy as np
 
 from sparsecc.codegen.kernels.base import Knobs, MatmulSpec, ceil_div, groups_for, panel_of, tile_for
@@ -56,21 +58,26 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
     taps_per_panel = knobs.panel // inner
     rows, pitch, stride = spec.rows, spec.y_pitch, spec.channel_stride
     ragged = blocks * mr != rows
-    x_size, y_size = spec.batch * spec.x_stride, spec.batch * rows * pitch
-    r_size = y_size if spec.epilogue.residual else blocks * mr
+    x_shape, y_shape = spec.x_shape, spec.y_shape
+    x_size, y_size = math.prod(x_shape), math.prod(y_shape)
+    r_shape = y_shape if spec.epilogue.residual else (blocks * mr,)
+    r_size = math.prod(r_shape)
     scratch = per_group * mr * tile if panels > 1 else 1
-    batch, x_stride, epilogue = spec.batch, spec.x_stride, spec.epilogue
+    batch, x_stride, epilogue = spec.batch, x_size // spec.batch, spec.epilogue
 
     @T.prim_func
     def dense_matmul(
-        X: T.Buffer((x_size,), "float32"),
+        x: T.Buffer(x_shape, "float32"),
         W: T.Buffer((panels, blocks, knobs.panel, mr), "float32"),
         B: T.Buffer((blocks * mr,), "float32"),
         O: T.Buffer((n_taps,), "int32"),
-        R: T.Buffer((r_size,), "float32"),
-        Y: T.Buffer((y_size,), "float32"),
+        residual: T.Buffer(r_shape, "float32"),
+        y: T.Buffer(y_shape, "float32"),
     ):
         T.func_attr({"tirx.noalias": True})
+        X = T.decl_buffer((x_size,), "float32", data=x.data)
+        R = T.decl_buffer((r_size,), "float32", data=residual.data)
+        Y = T.decl_buffer((y_size,), "float32", data=y.data)
         for job in T.parallel(batch * tiles * groups):
             acc = T.alloc_local((mr * tile,), "float32")
             partial = T.alloc_buffer((scratch,), "float32")

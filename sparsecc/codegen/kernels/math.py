@@ -31,8 +31,19 @@ def exp(x: Expr) -> Expr:
     n = T.floor(x * _f(_LOG2E) + _f(0.5))
     r = x - n * _f(_LN2_HIGH) - n * _f(_LN2_LOW)
     p = _horner(r, (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0))
-    scale = tirx.reinterpret("float32", T.shift_left(T.Cast("int32", n) + 127, 23))
-    return p * scale
+    exponent = T.Cast(_like(x, "int32"), n) + _int(x, 127)
+    return p * tirx.reinterpret(_like(x, "float32"), T.shift_left(exponent, _int(x, 23)))
+
+
+def _like(x: Expr, dtype: str) -> str:
+    """`dtype` with as many lanes as x."""
+    lanes = int(x.ty.dtype.lanes)
+    return dtype if lanes == 1 else f"{dtype}x{lanes}"
+
+
+def _int(x: Expr, value: int) -> Expr:
+    lanes = int(x.ty.dtype.lanes)
+    return T.int32(value) if lanes == 1 else T.Broadcast(T.int32(value), lanes)
 
 
 def sigmoid(x: Expr) -> Expr:

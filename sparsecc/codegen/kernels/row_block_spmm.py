@@ -4,6 +4,8 @@ csr and N:M are blocks of one row; r×c blocks are c blocks of r×1, and tall bl
 Every block loads its piece of X once and uses it for all of its rows (r=1 is bound by loads, r=4 by multiply-adds).
 """
 
+import math
+
 import numpy as np
 
 from sparsecc.codegen.kernels.base import Knobs, MatmulSpec, ceil_div, groups_for, panel_of, tile_for
@@ -72,8 +74,8 @@ def _bounds(blocks_per_row: np.ndarray, groups: int) -> np.ndarray:
     return np.concatenate([[0], np.searchsorted(done, targets), [len(blocks_per_row)]]).astype(np.int32)
 
 
-def build(spec: MatmulSpec, knobs: Knobs, blocks: int, target: Target):
-    """PrimFunc(X, values, index, first, bounds, bias, residual, Y) for `blocks` stored blocks; see dense_matmul for `residual`."""
+def build(spec: MatmulSpec, knobs: Knobs, target: Target):
+    """PrimFunc(X, values, index, first, bounds, bias, residual, Y) for any number of stored blocks, so that layers share it; see dense_matmul for `residual`."""
     lanes, height, tile, groups, panel = target.lanes, knobs.rows, knobs.tile, knobs.groups, knobs.panel
     vectors = tile // lanes
     row_blocks, panels = ceil_div(spec.rows, height), spec.depth // panel
@@ -84,23 +86,31 @@ def build(spec: MatmulSpec, knobs: Knobs, blocks: int, target: Target):
     affine = index_is_affine(spec)
     index_type = "uint16" if affine else "int32"
     scale, panel_stride = (spec.channel_stride, panel * spec.channel_stride) if affine else (1, 0)
-    x_size, y_size = spec.batch * spec.x_stride, spec.batch * rows * pitch
-    r_size = y_size if spec.epilogue.residual else row_blocks * height
+    x_shape, y_shape = spec.x_shape, spec.y_shape
+    x_size, y_size = math.prod(x_shape), math.prod(y_shape)
+    r_shape = y_shape if spec.epilogue.residual else (row_blocks * height,)
+    r_size = math.prod(r_shape)
     scratch = row_blocks * height * tile if panels > 1 else 1
-    batch, x_stride, epilogue = spec.batch, spec.x_stride, spec.epilogue
+    batch, x_stride, epilogue = spec.batch, x_size // spec.batch, spec.epilogue
 
     @T.prim_func
     def row_block_spmm(
-        X: T.Buffer((x_size,), "float32"),
-        V: T.Buffer((blocks, height), "float32"),
-        J: T.Buffer((blocks,), index_type),
+        x: T.Buffer(x_shape, "float32"),
+        values: T.handle,
+        index: T.handle,
         F: T.Buffer((panels, row_blocks + 1), "int32"),
         G: T.Buffer((groups + 1,), "int32"),
         B: T.Buffer((row_blocks * height,), "float32"),
-        R: T.Buffer((r_size,), "float32"),
-        Y: T.Buffer((y_size,), "float32"),
+        residual: T.Buffer(r_shape, "float32"),
+        y: T.Buffer(y_shape, "float32"),
     ):
         T.func_attr({"tirx.noalias": True})
+        blocks = T.int32()
+        V = T.match_buffer(values, (blocks, height), "float32")
+        J = T.match_buffer(index, (blocks,), index_type)
+        X = T.decl_buffer((x_size,), "float32", data=x.data)
+        R = T.decl_buffer((r_size,), "float32", data=residual.data)
+        Y = T.decl_buffer((y_size,), "float32", data=y.data)
         for job in T.parallel(batch * tiles * groups):
             acc = T.alloc_local((height * tile,), "float32")
             partial = T.alloc_buffer((scratch,), "float32")
@@ -122,11 +132,11 @@ def build(spec: MatmulSpec, knobs: Knobs, blocks: int, target: Target):
                                     acc[r * tile + v * lanes + l] = partial[(i * height + r) * tile + v * lanes + l]
                     for bb in range(F[p, i + 1] - F[p, i]):
                         b: T.let = F[p, i] + bb
-                        x: T.let = item * x_stride + p * panel_stride + T.Cast("int32", J[b]) * scale + start
+                        at: T.let = item * x_stride + p * panel_stride + T.Cast("int32", J[b]) * scale + start
                         for v in T.unroll(vectors):
                             for r in T.unroll(height):
                                 for l in T.vectorized(lanes):
-                                    acc[r * tile + v * lanes + l] = acc[r * tile + v * lanes + l] + V[b, r] * X[x + v * lanes + l]
+                                    acc[r * tile + v * lanes + l] = acc[r * tile + v * lanes + l] + V[b, r] * X[at + v * lanes + l]
                     if p == panels - 1:
                         for r in T.unroll(height):
                             if (not ragged) or i * height + r < rows:

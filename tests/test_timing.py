@@ -7,8 +7,8 @@ from itertools import count
 
 import pytest
 
-from sparsecc.runtime import timing
-from sparsecc.runtime.timing import Spread, Timing, interleave, speedup
+from sparsecc import timing
+from sparsecc.timing import Spread, Timing, interleave, speedup
 
 
 class FakeClock:

@@ -1,0 +1,119 @@
+"""Graph → Library: import, recognize layers, emit kernels, schedule the rest, compile."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sparsecc.codegen import tvm_api
+from sparsecc.codegen.choose import Choice, Chooser
+from sparsecc.codegen.importers.base import Imported
+from sparsecc.codegen.kernels import math
+from sparsecc.codegen.library import Library
+from sparsecc.codegen.lower.emit import Emitted, emit
+from sparsecc.codegen.lower.program import Program
+from sparsecc.codegen.lower.recognize import recognize
+from sparsecc.codegen.schedules import generic
+from sparsecc.codegen.target import Target, detect
+from sparsecc.codegen.tvm_api import relax
+from sparsecc.graph.base import Graph, TensorSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def build(graph: Graph, inputs: Sequence[np.ndarray | Tensor], target: Target, *, measure: bool | None = None) -> tuple[Library, list[Choice]]:
+    """Compile for the shapes of `inputs`. measure: time sparse against dense; by default when the target is this machine.
+
+    Raises ModelError for what the compiler cannot take, naming the operators and where they are.
+    """
+    measure = target.cpu == detect(target.threads).cpu if measure is None else measure
+    arrays = [np.asarray(x) for x in inputs]
+    program = Program.of(_imported(graph, arrays))
+    recognize(program)
+    chooser = Chooser(target, measure)
+    emitted = emit(program, target, chooser)
+    specs = tuple(TensorSpec(s.name, a.shape, str(a.dtype)) for s, a in zip(graph.inputs, arrays, strict=True))
+    outputs = tuple(
+        TensorSpec(s.name, tuple(int(d) for d in out.ty.shape), str(out.ty.dtype.dtype))
+        for s, out in zip(graph.outputs, program.outputs, strict=True)
+    )
+    return Library(compile_relax(emitted, target), emitted.weights, specs, outputs, target), chooser.choices
+
+
+def _imported(graph: Graph, arrays: list[np.ndarray]) -> Imported:
+    if graph.host == "fx":
+        import torch
+
+        from sparsecc.codegen.importers.fx import import_fx
+
+        return import_fx(graph.specialize([torch.from_numpy(a) for a in arrays]))  # type: ignore[attr-defined]
+    from sparsecc.codegen.importers.onnx import import_onnx
+
+    shapes = {spec.name: array.shape for spec, array in zip(graph.inputs, arrays, strict=True)}
+    return import_onnx(graph.fixed(shapes).proto())  # type: ignore[attr-defined]
+
+
+def compile_relax(emitted: Emitted, target: Target) -> Any:
+    """The VM executable of an emitted module."""
+    _register_math()
+    with tvm_api.TvmTarget(target.llvm):
+        module = _passes(emitted.module, target)
+        return relax.build(module, tvm_api.TvmTarget(target.llvm), relax_pipeline=_lowering())
+
+
+def _passes(module: Any, target: Target) -> Any:
+    t = relax.transform
+    for step in (
+        relax.backend.DispatchSampling(),
+        relax.backend.DispatchSortScan(),
+        t.LegalizeOps(),
+        t.AnnotateTIROpPattern(),
+        t.FoldConstant(),
+        t.FuseOps(),
+        t.FuseTIR(),
+        t.DeadCodeElimination(),
+    ):
+        module = step(module)
+    for gvar, func in module.functions.items():
+        if isinstance(func, tvm_api.PrimFunc) and not generic.known_elsewhere(func):
+            module.update_func(gvar, generic.schedule(func.with_attr("global_symbol", "main"), target).with_attr("global_symbol", gvar.name_hint))
+    return module
+
+
+def _lowering() -> Any:
+    t = relax.transform
+
+    @tvm_api.module_pass(opt_level=0)
+    def lower(module: Any, _: Any) -> Any:
+        for step in (
+            t.RewriteDataflowReshape(),
+            t.ToNonDataflow(),
+            t.RemovePurityChecking(),
+            t.CallTIRRewrite(),
+            t.StaticPlanBlockMemory(),
+            t.LowerAllocTensor(),
+            t.KillAfterLastUse(),
+            t.LowerRuntimeBuiltin(),
+            t.ComputePrimValue(),
+            t.VMShapeLower(),
+            t.AttachGlobalSymbol(),
+        ):
+            module = step(module)
+        return module
+
+    return lower
+
+
+@functools.cache
+def _register_math() -> None:
+    """fp32 exp, erf, tanh and sigmoid become polynomials, so that loops with them vectorize."""
+    for function in (math.exp, math.erf, math.tanh, math.sigmoid):
+
+        def lower(op: Any, function: Any = function) -> Any:
+            return function(op.args[0]) if "float32" in str(op.args[0].ty) else op
+
+        tvm_api.register_intrin_lowering(f"tirx.{function.__name__}", target="llvm", f=lower, level=99)

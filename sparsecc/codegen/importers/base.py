@@ -1,0 +1,63 @@
+"""What an importer hands to lowering: one Relax function, in which the operators of the vocabulary are placeholders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sparsecc.codegen.tvm_api import relax
+
+if TYPE_CHECKING:
+    import numpy as np
+
+PREFIX = "sparsecc."
+
+
+@dataclass(frozen=True)
+class Placeholder:
+    """An operator that Relax has no word for. kind: sparse_linear, sparse_conv2d or attention.
+
+    matrix: dense [rows, cols] with its zeros, for the sparse kinds.  attributes: geometry, scale and so on.
+    """
+
+    kind: str
+    name: str
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    matrix: np.ndarray | None = None
+    bias: np.ndarray | None = None
+
+
+@dataclass
+class Imported:
+    """module: `main` takes the model's inputs and returns a tuple of its outputs; all weights are constants."""
+
+    module: Any
+    placeholders: dict[str, Placeholder]
+
+
+@dataclass
+class Placeholders:
+    """Collects placeholders while an importer runs and makes the Relax calls that stand for them."""
+
+    found: dict[str, Placeholder] = field(default_factory=dict)
+
+    def call(self, placeholder: Placeholder, args: list[Any], shape: list[int], dtype: str = "float32") -> Any:
+        key = f"{PREFIX}{len(self.found)}"
+        self.found[key] = placeholder
+        return relax.op.call_dps_packed(key, args, relax.TensorType(shape, dtype))
+
+
+def shape_of(expr: Any) -> list[int]:
+    """The static shape of a Relax expression."""
+    return [int(d) for d in expr.ty.shape]
+
+
+def conv_output_shape(x: list[int], rows: int, attributes: Mapping[str, Any]) -> list[int]:
+    """[batch, rows, height, width] of a convolution with attributes kernel, stride, padding (t, l, b, r), dilation."""
+    top, left, bottom, right = attributes["padding"]
+    sizes = []
+    for size, pad, axis in ((x[2], top + bottom, 0), (x[3], left + right, 1)):
+        reach = attributes["dilation"][axis] * (attributes["kernel"][axis] - 1) + 1
+        sizes.append((size + pad - reach) // attributes["stride"][axis] + 1)
+    return [x[0], rows, *sizes]

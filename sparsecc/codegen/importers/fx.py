@@ -1,0 +1,193 @@
+"""FX graph → Relax. TVM's importer does most operators; here are the ones it lacks or takes apart too early."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from sparsecc.codegen.importers.base import Imported, Placeholder, Placeholders, conv_output_shape, shape_of
+from sparsecc.codegen.tvm_api import ExportedProgramImporter, Expr, GenericConst, from_exported_program, relax
+from sparsecc.errors import ModelError
+from sparsecc.formats import from_key
+from sparsecc.formats.base import Packed
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+_FOLD_ELEMENTS = 1 << 21  # larger results stay computed: folding must not copy weights
+_MASKED = -1e30  # added where attention may not look; finite, so that a row without any key gives a mean and no NaN
+
+
+def sparsecc_constant(index: int) -> None:
+    """Marks a folded value in the graph; its converter puts the constant in."""
+
+
+def import_fx(program: ExportedProgram) -> Imported:
+    """program: exported with static shapes. Raises ModelError that lists operators TVM cannot take, and where they are."""
+    tensors = _tensors(program)
+    constants = _fold(program, tensors)
+    _check_supported(program.graph)
+    placeholders = Placeholders()
+    module = from_exported_program(program, run_ep_decomposition=False, custom_convert_map=_converters(placeholders, tensors, constants))
+    return Imported(module, placeholders.found)
+
+
+def _tensors(program: ExportedProgram) -> dict[str, torch.Tensor]:
+    """Parameters, buffers and lifted constants by the name of their graph input."""
+    named = {**dict(program.named_parameters()), **dict(program.named_buffers()), **program.constants}
+    return {s.arg.name: named[s.target].detach() for s in program.graph_signature.input_specs if s.target in named}
+
+
+def _fold(program: ExportedProgram, tensors: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    """Replace what depends on no input (masks, positions) by constants; drop assertions and what is then unused."""
+    graph = program.graph
+    known: dict[fx.Node, Any] = {node: tensors[node.name] for node in graph.nodes if node.op == "placeholder" and node.name in tensors}
+    constants: list[torch.Tensor] = []
+    for node in list(graph.nodes):
+        if node.op == "call_function" and "_assert" in str(node.target):
+            graph.erase_node(node)
+        elif _foldable(node, known):
+            with torch.no_grad():
+                value = node.target(*fx.map_arg(node.args, known.get), **fx.map_arg(node.kwargs, known.get))
+            known[node] = value
+    for node in list(graph.nodes):
+        value = known.get(node)
+        used_outside = any(user not in known for user in node.users)
+        if node.op != "call_function" or not isinstance(value, torch.Tensor) or not used_outside or _is_big_view(node, known):
+            continue
+        constants.append(value.contiguous())
+        with graph.inserting_before(node):
+            constant = graph.call_function(sparsecc_constant, (len(constants) - 1,))
+        constant.meta.update(node.meta)
+        node.replace_all_uses_with(constant)
+    graph.eliminate_dead_code()
+    return constants
+
+
+def _foldable(node: fx.Node, known: dict[fx.Node, Any]) -> bool:
+    if node.op != "call_function" or not all(arg in known for arg in node.all_input_nodes):
+        return False
+    value = node.meta.get("val")
+    random = isinstance(node.target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags
+    return isinstance(value, torch.Tensor) and value.numel() <= _FOLD_ELEMENTS and not random and not str(node.target).startswith("sparsecc")
+
+
+def _is_big_view(node: fx.Node, known: dict[fx.Node, Any]) -> bool:
+    """A reshaped or transposed weight: left for lowering, which packs weights without a copy in between."""
+    sizes = [known[arg].numel() for arg in node.all_input_nodes if isinstance(known[arg], torch.Tensor)]
+    return known[node].numel() > 1 << 16 and known[node].numel() in sizes
+
+
+def _check_supported(graph: fx.Graph) -> None:
+    known = set(ExportedProgramImporter().create_convert_map()) | set(_CONVERTERS) | {"sparsecc_constant", "getitem"}
+    unknown: dict[str, str] = {}
+    for node in graph.nodes:
+        if node.op == "call_function" and node.target.__name__ not in known:
+            modules = node.meta.get("nn_module_stack") or {}
+            where = list(modules.values())[-1][0] if modules else node.name
+            unknown.setdefault(node.target.__name__, where or node.name)
+    if unknown:
+        listed = ", ".join(f"{name} (at {where})" for name, where in unknown.items())
+        raise ModelError(f"the compiler has no operator for: {listed}")
+
+
+def _constant_of(expr: Any) -> np.ndarray | None:
+    return expr.value.numpy() if isinstance(expr, GenericConst) else None
+
+
+def _attention(node: fx.Node, importer: Any, placeholders: Placeholders) -> Any:
+    """scaled_dot_product_attention(q, k, v, attn_mask, dropout_p, is_causal, *, scale, enable_gqa), [batch, heads, tokens, head_dim]."""
+    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    emit = importer.block_builder.emit
+    q, k, v = (importer.env[given[name]] for name in names[:3])
+    shape = shape_of(q)
+    if len(shape) != 4:
+        q, k, v = (emit(relax.op.reshape(x, [1] * (4 - len(shape)) + shape_of(x))) for x in (q, k, v))
+    args = [q, k, v]
+    mask = importer.env[given["attn_mask"]] if given.get("attn_mask") is not None else None
+    constant = _constant_of(mask)
+    causal = bool(given.get("is_causal", False))
+    if constant is not None and constant.dtype == bool and constant.shape[-2:] == (shape[-2], shape_of(k)[-2]):
+        square = constant.shape[-1] == constant.shape[-2]
+        if constant.all():
+            mask = None
+        elif square and (constant == np.tril(np.ones(constant.shape[-2:], bool))).all():
+            mask, causal = None, True
+    if mask is not None:
+        if mask.ty.dtype.dtype == "bool":
+            mask = emit(relax.op.where(mask, relax.const(0.0, "float32"), relax.const(_MASKED, "float32")))
+        args.append(mask)
+    scale = given.get("scale") or 1 / math.sqrt(shape[-1])
+    out = [*shape_of(q)[:-1], shape_of(v)[-1]]
+    result = emit(placeholders.call(Placeholder("attention", node.name, {"scale": scale, "causal": causal}), args, out))
+    return result if len(shape) == 4 else emit(relax.op.reshape(result, [*shape[:-1], out[-1]]))
+
+
+def _packed_matrix(node: fx.Node, tensors: dict[str, torch.Tensor], rows: int, cols: int) -> tuple[np.ndarray, np.ndarray | None]:
+    _, packed, bias, key = node.args[:4]
+    format = from_key(key)
+    stored = dict(zip(format.tensor_names, (tensors[arg.name] for arg in packed), strict=True))
+    matrix = Packed(format, rows, cols, stored).dense().numpy()
+    return matrix, None if bias is None else tensors[bias.name].numpy()
+
+
+def _sparse_linear(node: fx.Node, importer: Any, placeholders: Placeholders, tensors: dict[str, torch.Tensor]) -> Any:
+    x = importer.env[node.args[0]]
+    *_, key, rows, cols, name = node.args
+    matrix, bias = _packed_matrix(node, tensors, rows, cols)
+    call = placeholders.call(Placeholder("sparse_linear", name, {"format": key}, matrix, bias), [x], [*shape_of(x)[:-1], rows])
+    return importer.block_builder.emit(call)
+
+
+def _sparse_conv2d(node: fx.Node, importer: Any, placeholders: Placeholders, tensors: dict[str, torch.Tensor]) -> Any:
+    x = importer.env[node.args[0]]
+    *_, key, rows, kernel, stride, padding, dilation, name = node.args
+    matrix, bias = _packed_matrix(node, tensors, rows, kernel[0] * kernel[1] * shape_of(x)[1])
+    attributes = {"format": key, "kernel": tuple(kernel), "stride": tuple(stride), "padding": tuple(padding), "dilation": tuple(dilation)}
+    placeholder = Placeholder("sparse_conv2d", name, attributes, matrix, bias)
+    return importer.block_builder.emit(placeholders.call(placeholder, [x], conv_output_shape(shape_of(x), rows, attributes)))
+
+
+def _same(node: fx.Node, importer: Any) -> Any:
+    """Moves between devices and copies change nothing here; a dtype argument is honored."""
+    x = importer.env[node.args[0]]
+    wanted = str(node.meta["val"].dtype).removeprefix("torch.")
+    return x if x.ty.dtype.dtype == wanted else importer.block_builder.emit(relax.op.astype(x, wanted))
+
+
+def _where_scalars(node: fx.Node, importer: Any) -> Any:
+    condition, *values = (importer.env[arg] if isinstance(arg, fx.Node) else arg for arg in node.args)
+    dtype = str(node.meta["val"].dtype).removeprefix("torch.")
+    values = [value if isinstance(value, Expr) else relax.const(value, dtype) for value in values]
+    return importer.block_builder.emit(relax.op.where(condition, *values))
+
+
+def _reshape(node: fx.Node, importer: Any) -> Any:
+    return importer.block_builder.emit(relax.op.reshape(importer.env[node.args[0]], list(node.meta["val"].shape)))
+
+
+_CONVERTERS: dict[str, Callable[[fx.Node, Any], Any]] = {
+    **dict.fromkeys(("to.device", "to.other", "clone.default", "alias.default", "detach.default", "lift_fresh_copy.default"), _same),
+    **dict.fromkeys(("contiguous.default", "to.dtype", "to.dtype_layout", "_to_copy.default", "dropout.default"), _same),
+    **dict.fromkeys(("where.ScalarOther", "where.ScalarSelf", "where.Scalar"), _where_scalars),
+    **dict.fromkeys(("_unsafe_view.default", "view.default", "reshape.default", "flatten.using_ints"), _reshape),
+    "scaled_dot_product_attention.default": lambda node, importer: None,  # bound to the placeholders below
+    "sparse_linear.default": lambda node, importer: None,
+    "sparse_conv2d.default": lambda node, importer: None,
+}
+
+
+def _converters(placeholders: Placeholders, tensors: dict[str, torch.Tensor], constants: list[torch.Tensor]) -> dict[str, Callable[..., Any]]:
+    return {
+        **_CONVERTERS,
+        "sparsecc_constant": lambda node, importer: relax.const(constants[node.args[0]].numpy()),
+        "scaled_dot_product_attention.default": lambda node, importer: _attention(node, importer, placeholders),
+        "sparse_linear.default": lambda node, importer: _sparse_linear(node, importer, placeholders, tensors),
+        "sparse_conv2d.default": lambda node, importer: _sparse_conv2d(node, importer, placeholders, tensors),
+    }

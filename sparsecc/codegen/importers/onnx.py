@@ -1,0 +1,114 @@
+"""ONNX graph → Relax. TVM's importer does the standard operators; the sparse ones of a converted file are added to its table."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sparsecc.codegen.importers.base import Imported, Placeholder, Placeholders, conv_output_shape, shape_of
+from sparsecc.codegen.tvm_api import GenericConst, onnx_frontend, relax
+from sparsecc.errors import ModelError
+from sparsecc.formats import from_key
+from sparsecc.formats.base import Packed
+
+if TYPE_CHECKING:
+    import onnx
+
+_table = threading.Lock()  # TVM keeps its table of operators in one module-level function
+
+
+def import_onnx(model: onnx.ModelProto) -> Imported:
+    """model: with fixed shapes and folded shape arithmetic. Raises ModelError that lists operators TVM cannot take, and where they are."""
+    placeholders = Placeholders()
+    extra = {n.op_type: _converter(n.op_type, placeholders) for n in model.graph.node if n.op_type.startswith(("SparseLinear_", "SparseConv2d_"))}
+    _check_supported(model, extra)
+    with _operators(extra):
+        try:
+            module = onnx_frontend.from_onnx(model, keep_params_in_input=False)
+        except Exception as error:  # TVM raises a dozen kinds, and all of them mean that an operator is used in a way it does not know
+            raise ModelError(f"the compiler cannot take this model: {_where(model, error)}") from error
+    return Imported(_without_effects(module), placeholders.found)
+
+
+def _check_supported(model: onnx.ModelProto, extra: dict[str, Any]) -> None:
+    known = {*onnx_frontend._get_convert_map(), *extra, "Constant", "If"}
+    unknown: dict[str, str] = {}
+    for node in model.graph.node:
+        if node.op_type not in known:
+            unknown.setdefault(node.op_type, node.name or node.output[0])
+    if unknown:
+        listed = ", ".join(f"{op_type} (at {where})" for op_type, where in unknown.items())
+        raise ModelError(f"the compiler has no operator for: {listed}")
+
+
+def _where(model: onnx.ModelProto, error: Exception) -> str:
+    """The operator that TVM was converting, and the first line of what it said."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    said = (lines[-1] if lines else type(error).__name__).strip()
+    at, trace = "", error.__traceback__
+    while trace is not None:
+        names = trace.tb_frame.f_locals
+        if trace.tb_frame.f_code.co_name == "_construct_nodes" and "node" in names:
+            at = f"{names['node'].op_type} (at {names['node'].name or names['node'].output[0]}): "
+        trace = trace.tb_next
+    return f"{at}{said}"
+
+
+@contextmanager
+def _operators(extra: dict[str, Any]) -> Iterator[None]:
+    """Extend TVM's table while one import runs."""
+    with _table:
+        original = onnx_frontend._get_convert_map
+        onnx_frontend._get_convert_map = lambda: {**original(), **extra}
+        try:
+            yield
+        finally:
+            onnx_frontend._get_convert_map = original
+
+
+def _converter(op_type: str, placeholders: Placeholders) -> Any:
+    kind = "sparse_linear" if op_type.startswith("SparseLinear_") else "sparse_conv2d"
+
+    class Converter:
+        @classmethod
+        def get_converter(cls, opset: int) -> Any:
+            return lambda builder, inputs, attributes, params: _sparse(kind, list(inputs), attributes, placeholders)
+
+    return Converter
+
+
+def _sparse(kind: str, inputs: list[Any], attributes: dict[str, Any], placeholders: Placeholders) -> Any:
+    x, *stored = inputs
+    format = from_key(_text(attributes["format"]))
+    arrays = [_array(value) for value in stored]
+    rows, cols = int(attributes["rows"]), int(attributes["cols"])
+    names = format.tensor_names
+    packed = Packed(format, rows, cols, {name: torch.from_numpy(array) for name, array in zip(names, arrays, strict=False)})
+    bias = arrays[len(names)] if len(arrays) > len(names) else None
+    geometry: dict[str, Any] = {"format": format.key}
+    shape = [*shape_of(x)[:-1], rows]
+    if kind == "sparse_conv2d":
+        for name, attribute in (("kernel", "kernel_shape"), ("stride", "strides"), ("padding", "pads"), ("dilation", "dilations")):
+            geometry[name] = tuple(int(v) for v in attributes[attribute])
+        shape = conv_output_shape(shape_of(x), rows, geometry)
+    placeholder = Placeholder(kind, _text(attributes["site"]), geometry, packed.dense().numpy(), bias)
+    return placeholders.call(placeholder, [x], shape)
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _array(value: Any) -> Any:
+    if not isinstance(value, GenericConst):
+        raise ModelError("a sparse operator's packed weights must be constants of the model")
+    return value.value.numpy().copy()
+
+
+def _without_effects(module: Any) -> Any:
+    """Decomposed for inference: dropout and training-mode batch norm go."""
+    return relax.transform.DecomposeOpsForInference()(module)

@@ -1,0 +1,69 @@
+"""Where the tokens of an activation lie: [.., tokens, features] stored as [tiles, features, tile], tokens in the vector lanes.
+
+A value may exist in its natural order, in tiles, or as a view of heads on tiles; it is converted only when somebody asks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sparsecc.codegen.kernels.base import ceil_div, tile_for
+from sparsecc.codegen.lower.program import Expr
+
+_MOST_PADDING = 1.25  # tokens of each sequence are padded by themselves while that costs less than this
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """sequences × tokens, each sequence padded to a multiple of `tile`."""
+
+    sequences: int
+    tokens: int
+    tile: int
+
+    @property
+    def tiles_per_sequence(self) -> int:
+        return ceil_div(self.tokens, self.tile)
+
+    @property
+    def tiles(self) -> int:
+        return self.sequences * self.tiles_per_sequence
+
+    @property
+    def padded(self) -> int:
+        return self.tiles_per_sequence * self.tile
+
+    def shape(self, features: int) -> tuple[int, int, int]:
+        return self.tiles, features, self.tile
+
+
+def layout_of(shape: tuple[int, ...], lanes: int) -> TokenLayout:
+    """For an activation [.., tokens, features]: sequences apart when padding each is cheap (attention needs that), else all tokens in one."""
+    *lead, tokens, _ = shape
+    sequences = 1
+    for size in lead:
+        sequences *= size
+    if sequences > 1:
+        apart = TokenLayout(sequences, tokens, _tile(tokens, lanes))
+        if apart.padded <= tokens * _MOST_PADDING and tokens >= lanes:
+            return apart
+    return TokenLayout(1, sequences * tokens, _tile(sequences * tokens, lanes))
+
+
+def _tile(tokens: int, lanes: int) -> int:
+    return tile_for(tokens, lanes, 4 * lanes) if tokens % lanes == 0 else min((4 * lanes, 3 * lanes, 2 * lanes, lanes), key=lambda t: (ceil_div(tokens, t) * t, -t))
+
+
+@dataclass
+class Value:
+    """One tensor of the model in the forms it has so far.
+
+    tiled: [tiles, features, tile] of the tensor [.., tokens, features] with this shape.
+    heads: the order ("bshd", "bhsd") in which a 4-D tensor is a view of `tiled`, whose features are heads·head_dim.
+    """
+
+    shape: tuple[int, ...]
+    natural: Expr | None = None
+    tiled: Expr | None = None
+    layout: TokenLayout | None = None
+    heads: str | None = None

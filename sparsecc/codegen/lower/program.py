@@ -1,0 +1,217 @@
+"""A Relax function as a list of nodes that recognizers can fold into layers, and constants that numpy can see through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sparsecc.codegen.importers.base import PREFIX, Imported, Placeholder
+from sparsecc.codegen.tvm_api import GenericConst, relax
+from sparsecc.errors import ModelError
+
+Var = Any
+Expr = Any
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Of a convolution: kernel and dilation (h, w), stride (h, w), padding (top, left, bottom, right)."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    dilation: tuple[int, int]
+
+    @property
+    def pointwise(self) -> bool:
+        return self.kernel == (1, 1) and self.padding == (0, 0, 0, 0)
+
+
+@dataclass
+class Layer:
+    """A linear layer or convolution with what follows it folded in. matrix: [rows, depth], ordered (tap, channel) for a convolution.
+
+    site: the site's name when its weight came packed, else None.
+    """
+
+    x: Var
+    matrix: np.ndarray
+    bias: np.ndarray | None = None
+    geometry: Geometry | None = None
+    site: str | None = None
+    format: str | None = None
+    activation: str | None = None
+    residual: Var | None = None
+    residual_first: bool = False
+
+
+@dataclass
+class AttentionCall:
+    """q, k, v: [batch, heads, tokens, head_dim]; keys_transposed: k is [batch, heads, head_dim, tokens]."""
+
+    q: Var
+    k: Var
+    v: Var
+    scale: float
+    causal: bool = False
+    mask: Var | None = None
+    keys_transposed: bool = False
+
+
+@dataclass(eq=False)
+class Node:
+    """One binding. op: Relax's operator without "relax.", or a recognized kind; `args` of a call, tuples flattened."""
+
+    var: Var
+    expr: Expr
+    op: str
+    args: list[Expr]
+    what: Layer | AttentionCall | None = None
+
+    @property
+    def attrs(self) -> Any:
+        return self.expr.attrs
+
+
+@dataclass
+class Program:
+    nodes: list[Node]
+    params: list[Var]
+    outputs: list[Expr]
+    placeholders: Mapping[str, Placeholder]
+    functions: Mapping[Any, Any]  # PrimFuncs that the importer has made, by GlobalVar
+    single: bool  # the function returns a tensor, not a tuple
+    producer: dict[Var, Node] = field(default_factory=dict)
+    users: dict[Var, list[Node]] = field(default_factory=dict)
+    _constants: dict[Var, np.ndarray | None] = field(default_factory=dict)
+
+    @staticmethod
+    def of(imported: Imported) -> Program:
+        function = imported.module["main"]
+        nodes = [_node(binding) for block in function.body.blocks for binding in block.bindings]
+        functions = {gvar: f for gvar, f in imported.module.functions.items() if gvar.name_hint != "main"}
+        program = Program(nodes, list(function.params), [], imported.placeholders, functions, single=False)
+        result = function.body.body
+        tail = next((n for n in nodes if n.var == result), None)
+        if tail is not None and tail.op == "tuple":
+            program.outputs = list(tail.args)
+            nodes.remove(tail)
+        elif isinstance(result, relax.Tuple):
+            program.outputs = list(result.fields)
+        else:
+            program.outputs, program.single = [result], True
+        program.refresh()
+        return program
+
+    def refresh(self) -> None:
+        """Recount producers and users; drop nodes whose results nobody uses."""
+        while True:
+            self.producer = {node.var: node for node in self.nodes}
+            self.users = {}
+            for node in self.nodes:
+                for var in reads(node):
+                    self.users.setdefault(var, []).append(node)
+            kept = set(self.outputs_vars())
+            live = [node for node in self.nodes if node.var in self.users or node.var in kept]
+            if len(live) == len(self.nodes):
+                return
+            self.nodes = live
+
+    def outputs_vars(self) -> Iterator[Var]:
+        return (out for out in self.outputs if isinstance(out, relax.Var))
+
+    def only_user(self, var: Var) -> Node | None:
+        """The node that alone reads `var`, once; None when it is an output, too."""
+        users = self.users.get(var, [])
+        if len(users) != 1 or any(var == out for out in self.outputs_vars()) or sum(var == read for read in reads(users[0])) != 1:
+            return None
+        return users[0]
+
+    def node(self, expr: Expr) -> Node | None:
+        return self.producer.get(expr) if isinstance(expr, relax.Var) else None
+
+    def constant(self, expr: Expr) -> np.ndarray | None:
+        """The value of an expression that depends on constants alone, through reshapes, transposes and arithmetic; else None."""
+        if isinstance(expr, GenericConst):
+            return np.from_dlpack(expr.value)
+        node = self.node(expr)
+        if node is None:
+            return None
+        if node.var not in self._constants:
+            self._constants[node.var] = self._evaluate(node)
+        return self._constants[node.var]
+
+    def _evaluate(self, node: Node) -> np.ndarray | None:
+        fold = _FOLDS.get(node.op)
+        if fold is None:
+            return None
+        values = [self.constant(arg) for arg in node.args if not isinstance(arg, relax.ShapeExpr)]
+        return None if any(value is None for value in values) else fold(node, *values)
+
+    def scalar(self, expr: Expr) -> float | None:
+        """The value of a constant with one element, else None."""
+        value = self.constant(expr)
+        return float(value.reshape(())) if value is not None and value.size == 1 else None
+
+
+def shape(expr: Expr) -> tuple[int, ...]:
+    return tuple(int(d) for d in expr.ty.shape)
+
+
+def dtype(expr: Expr) -> str:
+    return str(expr.ty.dtype.dtype) if hasattr(expr.ty.dtype, "dtype") else str(expr.ty.dtype)
+
+
+def reads(node: Node) -> list[Var]:
+    """Variables that a node needs, with repeats."""
+    if isinstance(node.what, Layer):
+        return [var for var in (node.what.x, node.what.residual) if var is not None]
+    if isinstance(node.what, AttentionCall):
+        return [var for var in (node.what.q, node.what.k, node.what.v, node.what.mask) if isinstance(var, relax.Var)]
+    return [arg for arg in node.args if isinstance(arg, relax.Var)]
+
+
+def _node(binding: Any) -> Node:
+    value = binding.value if hasattr(binding, "value") else None
+    if isinstance(value, relax.Tuple):
+        return Node(binding.var, value, "tuple", list(value.fields))
+    if isinstance(value, relax.TupleGetItem):
+        return Node(binding.var, value, "getitem", [value.tuple_value])
+    if isinstance(value, relax.Call):
+        name = getattr(value.op, "name", "")
+        if name == "relax.call_dps_packed" and value.args[0].global_symbol.startswith(PREFIX):
+            return Node(binding.var, value, value.args[0].global_symbol, list(value.args[1].fields))
+        return Node(binding.var, value, name.removeprefix("relax."), [f for arg in value.args for f in _flat(arg)])
+    if isinstance(value, (relax.Var, GenericConst)):
+        return Node(binding.var, value, "alias", [value])
+    raise ModelError(f"the compiler cannot take control flow that depends on data ({type(value).__name__} at {binding.var.name})")
+
+
+def _flat(arg: Expr) -> list[Expr]:
+    return [leaf for field in arg.fields for leaf in _flat(field)] if isinstance(arg, relax.Tuple) else [arg]
+
+
+def _permute(node: Node, x: np.ndarray) -> np.ndarray:
+    return x.transpose(None if node.attrs.axes is None else [int(a) for a in node.attrs.axes])
+
+
+def _reshape(node: Node, x: np.ndarray) -> np.ndarray:
+    return x.reshape(shape(node.var))
+
+
+_FOLDS: dict[str, Callable[..., np.ndarray]] = {
+    "permute_dims": _permute,
+    **dict.fromkeys(("reshape", "expand_dims", "squeeze"), _reshape),
+    "astype": lambda node, x: x.astype(dtype(node.var)),
+    "broadcast_to": lambda node, x: np.broadcast_to(x, shape(node.var)),
+    "add": lambda node, a, b: a + b,
+    "subtract": lambda node, a, b: a - b,
+    "multiply": lambda node, a, b: a * b,
+    "divide": lambda node, a, b: (a / b).astype(dtype(node.var)),
+    "negative": lambda node, a: -a,
+    "sqrt": lambda node, a: np.sqrt(a),
+    "alias": lambda node, a: a,
+}
