@@ -17,9 +17,7 @@ passes:
 """
 RECIPE = Recipe(
     (
-        Prune(
-            targets=("re:.*encoder.*",), ignore=("head",), criterion="random", pattern="4x1", sparsity=0.7, allocation="erk", floor=0.1
-        ),
+        Prune(targets=("re:.*encoder.*",), ignore=("head",), criterion="random", pattern="4x1", sparsity=0.7, allocation="erk", floor=0.1),
         Pack(),
     )
 )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import onnx
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -92,9 +90,9 @@ def _fx(module: nn.Module, x: Tensor) -> Graph:
 
 
 def _onnx(module: nn.Module, x: Tensor) -> Graph:
-    buffer = io.BytesIO()
-    torch.onnx.export(module, (x,), buffer, dynamo=True, verbose=False)
-    return OnnxGraph.from_proto(onnx.load_from_string(buffer.getvalue()))
+    program = torch.onnx.export(module, (x,), dynamo=True, verbose=False)
+    assert program is not None
+    return OnnxGraph.from_proto(program.model_proto)
 
 
 HOSTS: dict[str, Callable[[nn.Module, Tensor], Graph]] = {"fx": _fx, "onnx": _onnx}

@@ -23,7 +23,8 @@ from tests.tolerance import assert_close
 
 every_host = pytest.mark.parametrize("host", HOSTS)
 every_model = pytest.mark.parametrize("name", MODELS)
-every_pass = pytest.mark.parametrize("step", [step for steps in PASSES.values() for step in steps], ids=repr)
+PARAMS = [pytest.param(step, id=f"{name}{i}") for name, steps in PASSES.items() for i, step in enumerate(steps)]
+every_pass = pytest.mark.parametrize("step", PARAMS)
 every_recipe = pytest.mark.parametrize("recipe", RECIPES)
 
 

@@ -13,7 +13,7 @@ from sparsecc.errors import RecipeError, Refused
 from sparsecc.formats.csr import Csr
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes.base import Context
-from sparsecc.passes.prune import Prune, site_seed
+from sparsecc.passes.prune import Cut, Prune, site_seed
 from tests.passes.fake import FakeGraph, conv, linear
 
 
@@ -97,6 +97,7 @@ def test_what_is_refused_says_why() -> None:
 def test_what_is_done_says_what() -> None:
     [match] = Prune(pattern="2:4").apply(FakeGraph([linear("a")])).matches
     assert str(match.action) == "2:4, 50.0% zeros, by magnitude"
+    assert isinstance(match.action, Cut)
     assert match.action.sparsity == 0.5
 
 
