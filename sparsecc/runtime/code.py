@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsecc.codegen import tvm_api
+from sparsecc.codegen.chatter import no_chatter
 from sparsecc.errors import ArtifactError, UserError
 from sparsecc.graph.base import TensorSpec
 
@@ -55,7 +56,10 @@ class Program:
             path = Path(folder) / "lib.so"
             path.write_bytes(shared_object)
             try:
-                return cls(tvm_api.load_module(str(path)), shared_object)
+                with no_chatter():
+                    program = cls(tvm_api.load_module(str(path)), shared_object)
+                    program.main()  # reads the whole executable
+                return program
             except (RuntimeError, OSError, ValueError) as error:
                 raise ArtifactError(f"the compiled code cannot be loaded: {_first_line(error)}") from error
 
@@ -76,7 +80,8 @@ class Program:
         with tempfile.TemporaryDirectory(prefix="sparsecc-") as folder:
             path = Path(folder) / "lib.so"
             try:
-                self.executable.export_library(str(path), workspace_dir=folder)
+                with no_chatter():
+                    self.executable.export_library(str(path), workspace_dir=folder)
             except (RuntimeError, OSError, ValueError, TypeError) as error:
                 advice = "install gcc or clang, or name one in the environment variable CC"
                 raise UserError(f"saving links with a C compiler, which failed ({_first_line(error)}); {advice}") from error
