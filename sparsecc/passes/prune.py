@@ -107,7 +107,7 @@ class Prune(Pass):
     def _refuse(self, site: WeightSite) -> Refused | None:
         if site.rows * site.cols < self.min_weights:
             return Refused(f"{site.rows * site.cols} weights are fewer than min_weights {self.min_weights}")
-        return self.format.check(site.rows, site.cols) or untouchable(site)
+        return untouchable(site) or self.format.check(site.rows, site.cols)
 
     def _allocate(self, sites: Sequence[WeightSite], stats: dict[str, Stats], seed: int) -> dict[str, float]:
         """The sparsity of each site by name."""
