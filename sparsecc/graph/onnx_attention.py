@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import numpy as np
 import onnx_ir as ir
 from torch import Tensor
 
 from sparsecc.graph.onnx_fold import constant, only_use
-
-_MASKED = -1e4  # a mask value at or below this takes the key out: exporters write −inf, the smallest float, or −10000
+from sparsecc.graph.onnx_masks import is_causal
 
 
 @dataclass(frozen=True)
@@ -102,8 +100,8 @@ def _decomposed(softmax: ir.Node) -> AttentionNodes | None:
     v = after[-1].inputs[1]
     if q is None or k is None or v is None or constant(v) is not None or any(len(tap.value.shape or ()) != 4 for tap in (q, k)):
         return None
-    masks = [constant(mask) for mask in scores.masks]
-    causal = len(masks) == 1 and masks[0] is not None and _is_causal(masks[0])
+    masks = scores.masks
+    causal = len(masks) == 1 and is_causal(masks[0])
     nodes = (*reversed(scores.nodes), softmax, *after)
     return _assembled((q, k, Tap(v)), nodes, scores.scale, causal, bool(masks) and not causal)
 
@@ -226,14 +224,3 @@ def _factor(node: ir.Node) -> tuple[float, ir.Value] | None:
     if node.op_type == "Mul" and number is not None and number.size == 1:
         return float(number.reshape(-1)[0]), right
     return None
-
-
-def _is_causal(mask: np.ndarray) -> bool:
-    """Whether a constant mask [..., tokens, tokens] lets every token see itself and those before it, and no other."""
-    if mask.ndim < 2 or mask.shape[-1] != mask.shape[-2] or mask.shape[-1] < 2 or mask.size != mask.shape[-1] ** 2:
-        return False
-    square = mask.reshape(mask.shape[-2:])
-    visible = square if square.dtype == bool else square == 0
-    hidden = ~square if square.dtype == bool else square <= _MASKED
-    lower = np.tri(len(square), dtype=bool)
-    return bool(np.array_equal(visible, lower) and np.array_equal(hidden, ~lower))

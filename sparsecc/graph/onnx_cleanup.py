@@ -56,7 +56,7 @@ def clean(model: ir.Model, where: str, input_shapes: Mapping[str, tuple[int, ...
     if input_shapes:
         _fix_shapes(skeleton.model, input_shapes)
     proto = ir.serde.serialize_model(skeleton.model)
-    proto = _checked(_upgraded(_inlined(proto, where), where), where)
+    proto = _checked(_with_output_shapes(_upgraded(_inlined(proto, where), where)), where)
     result = ir.serde.deserialize_model(_slimmed(proto, where))
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(result)
     _put_together(result, skeleton, model)
@@ -164,6 +164,13 @@ def _upgraded(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
         logger.info("%s: kept at opset %d: %s", where, opset.version, _line(error))
         return proto
     return converted
+
+
+def _with_output_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """With the ranks of the outputs, which some exporters leave out and the checker wants."""
+    if all(output.type.tensor_type.HasField("shape") for output in proto.graph.output):
+        return proto
+    return onnx.shape_inference.infer_shapes(proto)
 
 
 def _checked(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:

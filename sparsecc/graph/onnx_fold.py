@@ -82,6 +82,8 @@ def _lift_transpose(node: ir.Node) -> None:
     if tuple(producer.attributes.get_ints("perm", [1, 0])) != (1, 0):
         return
     node.replace_input_with(1, source)
+    if producer.graph is not None:
+        producer.graph.remove(producer, safe=True)
     _set(source, np.ascontiguousarray(weight.T))
 
 

@@ -100,8 +100,28 @@ def cnn() -> tuple[onnx.ModelProto, nn.Module]:
     return torch.onnx.export(module, (x,), dynamo=True, verbose=False, dynamic_shapes=({0: "batch"},)).model_proto, module
 
 
+class SelfAttention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(32, 96)
+        self.out = nn.Linear(32, 32)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, 4, 8)).permute(2, 0, 3, 1, 4)
+        return self.out(nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
+
+
+def self_attention(opset: int) -> onnx.ModelProto:
+    """Causal, as torch's scaled_dot_product_attention, for any number of tokens."""
+    x = torch.randn(2, 6, 32)
+    program = torch.onnx.export(
+        SelfAttention().eval(), (x,), dynamo=True, verbose=False, opset_version=opset, dynamic_shapes=({0: "batch", 1: "tokens"},)
+    )
+    return program.model_proto
+
+
 @cache
-def bert(opset: int = 18) -> tuple[onnx.ModelProto, nn.Module]:
+def bert() -> tuple[onnx.ModelProto, nn.Module]:
     """A BertModel of two layers; batch and tokens may change."""
     from transformers import BertConfig, BertModel
 
@@ -112,5 +132,5 @@ def bert(opset: int = 18) -> tuple[onnx.ModelProto, nn.Module]:
         nn.init.normal_(parameter, std=0.2)
     ids, mask = torch.randint(0, 50, (2, 12)), torch.ones(2, 12, dtype=torch.int64)
     sizes = {0: "batch", 1: "tokens"}
-    program = torch.onnx.export(module, (ids, mask), dynamo=True, verbose=False, opset_version=opset, dynamic_shapes=(sizes, sizes))
+    program = torch.onnx.export(module, (ids, mask), dynamo=True, verbose=False, opset_version=18, dynamic_shapes=(sizes, sizes))
     return program.model_proto, module

@@ -1,0 +1,67 @@
+"""Folding changes no result, and leaves alone what others still read."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from sparsecc.graph import onnx_fold
+from tests.graph import onnx_models as models
+from tests.graph.onnx_models import node, random
+
+CONV = node("Conv", "x w b", "c", kernel_shape=[1, 1])
+SHAPES = {"x": ["n", 4, 3, 3]}, {"y": ["n", 6, 3, 3]}
+WEIGHTS = {"w": random(6, 4, 1, 1), "b": random(6), "number": np.float32([3]), "each": random(6, 1, 1), "along": random(3)}
+
+
+def folded(nodes: list, shapes: tuple[dict, dict], weights: dict[str, np.ndarray], feed: np.ndarray) -> list[str]:
+    """The operators left, after checking that they compute the same."""
+    used = {name for op in nodes for name in op.input}
+    proto = models.model(nodes, *shapes, {name: array for name, array in weights.items() if name in used})
+    model = ir.serde.deserialize_model(proto)
+    for fold in (onnx_fold.lift_weights, onnx_fold.unflatten_softmaxes, onnx_fold.fold_scales):
+        fold(model)
+    ours = models.run(ir.serde.serialize_model(model), x=feed)
+    for a, b in zip(ours, models.run(proto, x=feed), strict=True):
+        assert np.allclose(a, b, atol=1e-4)
+    return [op.op_type for op in model.graph]
+
+
+@pytest.mark.parametrize(
+    ("after", "left"),
+    [
+        ([node("Mul", "c number", "y")], ["Conv"]),
+        ([node("Mul", "each c", "y")], ["Conv"]),
+        ([node("Add", "c each", "d"), node("Mul", "d number", "e"), node("Add", "number e", "y")], ["Conv"]),
+        ([node("Add", "c along", "y")], ["Conv", "Add"]),
+        ([node("Mul", "c c", "y")], ["Conv", "Mul"]),
+        ([node("Mul", "c number", "d"), node("Add", "c d", "y")], ["Conv", "Mul", "Add"]),
+    ],
+)
+def test_scales(after: list, left: list[str]) -> None:
+    assert folded([CONV, *after], SHAPES, WEIGHTS, random(2, 4, 3, 3)) == left
+
+
+def test_a_convolution_without_bias_gets_one() -> None:
+    nodes = [node("Conv", "x w", "c", kernel_shape=[1, 1]), node("Add", "c each", "y")]
+    assert folded(nodes, SHAPES, WEIGHTS, random(2, 4, 3, 3)) == ["Conv"]
+
+
+def test_a_weight_that_others_read_is_not_scaled() -> None:
+    nodes = [CONV, node("Mul", "c number", "d"), node("Conv", "x w b", "e", kernel_shape=[1, 1]), node("Add", "d e", "y")]
+    assert folded(nodes, SHAPES, WEIGHTS, random(2, 4, 3, 3)) == ["Conv", "Mul", "Conv", "Add"]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "left"),
+    [
+        ([node("Transpose", "w", "t"), node("MatMul", "x t", "y")], ["MatMul"]),
+        ([node("Transpose", "w", "t"), node("MatMul", "x t", "h"), node("MatMul", "h w", "g"), node("MatMul", "g t", "y")], None),
+        ([node("Gemm", "x v b", "y", alpha=2.0, beta=0.5)], ["Gemm"]),
+        ([node("Gemm", "x v", "y", alpha=2.0)], ["Gemm"]),
+    ],
+)
+def test_weights(nodes: list, left: list[str] | None) -> None:
+    weights = {"w": random(16, 32), "v": random(32, 16), "b": random(16)}
+    assert folded(nodes, ({"x": ["n", 32]}, {"y": ["n", 16]}), weights, random(3, 32)) == (left or [op.op_type for op in nodes])

@@ -1,0 +1,59 @@
+"""Sessions are kept, weights are lent to them, and failures say whose they are."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from sparsecc.errors import InputError
+from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.sites import Linear
+from tests.graph import onnx_models as models
+from tests.graph.onnx_models import node, random
+
+
+def test_sessions_are_reused_until_the_graph_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    real = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *a, **k: opened.append(1) or real(*a, **k))
+    graph = OnnxGraph.from_proto(models.mlp())
+    x = random(2, 32)
+    for _ in range(3):
+        graph.run([x])
+        graph.run([x], ["fc1", "head"])
+    assert len(opened) == 2
+    (site,) = graph.sites(Linear, ("fc1",))
+    graph.set_weight(site, torch.zeros_like(site.weight))
+    graph.run([x])
+    assert len(opened) == 3
+
+
+def test_lent_weights_stay_alive() -> None:
+    graph = OnnxGraph.from_proto(models.mlp())
+    x = random(2, 32)
+    before = graph.run([x]).outputs[0].clone()
+    gc.collect()
+    _ = [np.random.default_rng(k).random(1 << 16) for k in range(50)]
+    assert torch.equal(graph.run([x]).outputs[0], before)
+
+
+def test_taps_of_inputs_and_outputs() -> None:
+    nodes = [node("MatMul", "x w", "h"), node("MatMul", "h v", "y")]
+    weights = {"w": random(32, 32), "v": random(32, 32, seed=1)}
+    graph = OnnxGraph.from_proto(models.model(nodes, {"x": ["n", 32]}, {"h": ["n", 32], "y": ["n", 32]}, weights))
+    x = random(2, 32)
+    run = graph.run([x], [site.name for site in graph.sites()])
+    first, second = run.taps.values()
+    assert torch.equal(first[0], torch.from_numpy(x))
+    assert torch.equal(second[0], run.outputs[0])
+
+
+def test_inputs_that_onnxruntime_fails_on() -> None:
+    nodes = [node("Cast", "x", "i", to=7), node("Gather", "w i", "y")]
+    graph = OnnxGraph.from_proto(models.model(nodes, {"x": ["n"]}, {"y": ["n", 8]}, {"w": random(4, 8)}))
+    with pytest.raises(InputError, match=r"onnxruntime fails on these inputs.*Gather"):
+        graph.run([np.float32([9])])

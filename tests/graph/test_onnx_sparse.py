@@ -1,0 +1,91 @@
+"""Sparse nodes: made, read back, refused when they are not ours."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from onnx import helper
+
+from sparsecc.errors import ModelError, UserError
+from sparsecc.formats import from_pattern
+from sparsecc.graph import onnx_sparse
+from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.sites import Linear
+from sparsecc.ops.sparse_linear import SparseLinear
+from tests.graph import onnx_models as models
+from tests.graph.onnx_models import random
+
+
+def packed_mlp() -> onnx.ModelProto:
+    graph = OnnxGraph.from_proto(models.mlp())
+    format = from_pattern("4x1")
+    for site in graph.sites(Linear):
+        graph.replace(site, SparseLinear(format.pack(site.weight, format.project(site.weight.abs(), 0.5)), site.bias))
+    return graph.proto()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64, np.int64, np.uint16, np.bool_, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("shape", [(3, 5), (0, 4), (), (7,)])
+def test_tensors_of_every_type_share_memory(dtype: type, shape: tuple[int, ...]) -> None:
+    array = np.asarray(np.arange(np.prod(shape, dtype=int)).reshape(shape), dtype)
+    array.flags.writeable = False
+    tensor = onnx_sparse.tensor_of(ir.Value(name="t", const_value=ir.Tensor(array)))
+    assert tensor.shape == shape
+    assert np.array_equal(tensor.double().numpy(), array.astype(np.float64))
+    back = onnx_sparse.initializer(tensor, "t").const_value.numpy()
+    assert back.dtype == dtype
+    if array.size:
+        assert tensor.data_ptr() == array.ctypes.data
+
+
+def test_functions_are_those_that_are_called_and_the_models_own_opset() -> None:
+    proto = packed_mlp()
+    assert [function.name for function in proto.functions] == ["SparseLinear_block_4x1"]
+    assert proto.functions[0].opset_import[0].version == 18
+    assert {opset.domain: opset.version for opset in proto.opset_import} == {"": 18, "ai.sparsecc": 1}
+    assert proto.ir_version >= 8
+
+
+def test_functions_of_an_older_file_are_replaced() -> None:
+    proto = packed_mlp()
+    del proto.functions[0].node[:]
+    proto.functions[0].node.append(helper.make_node("Identity", ["x"], ["y"]))
+    again = OnnxGraph.from_proto(proto)
+    x = random(2, 32)
+    assert np.array_equal(again.run([x]).outputs[0].numpy(), models.run(packed_mlp(), x=x)[0])
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda node: setattr(node.attribute[0], "s", b"nm:9:3") if node.attribute[0].name == "format" else None, "'fc1'.*9:3"),
+        (lambda node: node.input.pop(), "'fc1'|MatMul|bias"),
+        (lambda node: [node.attribute.remove(a) for a in list(node.attribute) if a.name == "rows"], "'fc1': no SparseLinear.*rows"),
+    ],
+)
+def test_nodes_that_are_not_ours(break_it, message: str) -> None:
+    proto = packed_mlp()
+    break_it(next(node for node in proto.graph.node if node.domain == "ai.sparsecc"))
+    try:
+        graph = OnnxGraph.from_proto(proto)
+        graph.sites()
+    except ModelError as error:
+        assert "\n" not in str(error)
+    else:
+        assert graph.sites(Linear)[0].bias is None  # without its last input a node is one without bias
+
+
+def test_a_model_too_old_for_the_operators() -> None:
+    graph = OnnxGraph.from_proto(models.mlp())
+    graph.model.graph.opset_imports[""] = 15
+    site = graph.sites(Linear)[0]
+    format = from_pattern("2:4")
+    op = SparseLinear(format.pack(site.weight, format.project(site.weight.abs(), 0.5)), site.bias)
+    with pytest.raises(UserError, match="'fc1': sparse operators need opset 16, the model has 15"):
+        graph.replace(site, op)
+    assert site.packed is None
+    assert torch.equal(graph.sites(Linear)[0].weight, site.weight)

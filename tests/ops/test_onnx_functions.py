@@ -1,0 +1,129 @@
+"""The function bodies decode what the formats pack, in every corner, in a stock onnxruntime."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper, numpy_helper
+
+from sparsecc import registry
+from sparsecc.formats import from_pattern
+from sparsecc.formats.base import Format, Packed
+from sparsecc.ops import onnx_functions
+from sparsecc.ops.base import SiteOp
+from sparsecc.ops.sparse_conv2d import SparseConv2d
+from sparsecc.ops.sparse_linear import SparseLinear
+from tests.graph import onnx_models as models
+from tests.tolerance import assert_close
+
+PATTERNS = ["unstructured", "4x1", "16x1", "1x4", "2x8", "2:4", "1:2", "1:4", "3:8", "2:16", "5:32"]
+
+
+def model_of(op: SiteOp, x_shape: list, opset: int = 18, ir_version: int = 8) -> onnx.ModelProto:
+    """One node that calls the operator's function."""
+    call = onnx_functions.call(op, "here")
+    function = onnx_functions.function(type(op).__name__, op.packed.format, op.bias is not None, opset)
+    tensors = dict(op.packed.tensors) | ({"bias": op.bias} if op.bias is not None else {})
+    node = helper.make_node(call.op_type, ["x", *tensors], ["y"], domain="ai.sparsecc", **call.attributes)
+    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, x_shape)
+    y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [None] * len(x_shape))
+    weights = [numpy_helper.from_array(tensor.numpy(), name) for name, tensor in tensors.items()]
+    graph = helper.make_graph([node], "g", [x], [y], weights)
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("ai.sparsecc", 1)]
+    proto = helper.make_model(graph, opset_imports=opsets, ir_version=ir_version, functions=[ir.serde.serialize_function(function)])
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+def pack(format: Format, weight: torch.Tensor, keep: torch.Tensor) -> Packed:
+    packed = format.pack(weight * keep, keep)
+    assert torch.equal(packed.dense(), weight * keep)
+    return packed
+
+
+def check_linear(packed: Packed, bias: torch.Tensor | None, **versions: int) -> None:
+    op = SparseLinear(packed, bias)
+    x = torch.randn(2, 3, packed.cols)
+    ours = models.run(model_of(op, ["a", "b", packed.cols], **versions), x=x.numpy())[0]
+    assert_close(torch.from_numpy(ours), op.reference(x))
+
+
+def test_every_format_has_a_decoder() -> None:
+    assert sorted(onnx_functions.DECODERS) == registry.members("formats")
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("bias", [False, True])
+def test_linear(pattern: str, bias: bool) -> None:
+    format, weight = from_pattern(pattern), torch.randn(32, 96)
+    check_linear(pack(format, weight, format.project(weight.abs(), _sparsity(pattern))), torch.randn(32) if bias else None)
+
+
+@pytest.mark.parametrize(("opset", "ir_version"), [(16, 8), (19, 9), (21, 10), (24, 11)])
+@pytest.mark.parametrize("pattern", ["unstructured", "4x1", "2:4"])
+def test_bodies_fit_every_opset(pattern: str, opset: int, ir_version: int) -> None:
+    format, weight = from_pattern(pattern), torch.randn(8, 16)
+    check_linear(pack(format, weight, format.project(weight.abs(), 0.5)), torch.randn(8), opset=opset, ir_version=ir_version)
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "4x1", "1x4"])
+@pytest.mark.parametrize("kept_rows", [[], [0], [15], [4, 5, 6, 7], list(range(12)), list(range(16))])
+def test_empty_rows(pattern: str, kept_rows: list[int]) -> None:
+    format, keep = from_pattern(pattern), torch.zeros(16, 32, dtype=torch.bool)
+    keep[kept_rows] = True
+    if format.holds(keep) is not None:  # a 4x1 block needs all of its rows
+        keep[:] = keep.reshape(4, 4, 32).any(1, keepdim=True).expand(4, 4, 32).reshape(16, 32)
+    check_linear(pack(format, torch.randn(16, 32), keep), None)
+
+
+def test_zeros_that_are_stored() -> None:
+    format, keep = from_pattern("2:4"), from_pattern("2:4").project(torch.rand(8, 16), 0.5)
+    check_linear(pack(format, torch.zeros(8, 16), keep), None)
+
+
+def test_more_columns_than_two_bytes_count() -> None:
+    format, weight = from_pattern("unstructured"), torch.randn(2, 70_000)
+    packed = pack(format, weight, format.project(weight.abs(), 0.999))
+    assert packed.tensors["cols"].dtype == torch.int32
+    check_linear(packed, None)
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(st.sampled_from(PATTERNS), st.integers(1, 5), st.integers(1, 5), st.floats(0, 0.99), st.integers(0, 99))
+def test_any_shape(pattern: str, down: int, across: int, sparsity: float, seed: int) -> None:
+    torch.manual_seed(seed)
+    format, height, width = from_pattern(pattern), 1, 1
+    if "x" in pattern:
+        height, width = map(int, pattern.split("x"))
+    elif ":" in pattern:
+        width, sparsity = int(pattern.split(":")[1]), _sparsity(pattern)
+    weight = torch.randn(down * height, across * width)
+    check_linear(pack(format, weight, format.project(weight.abs(), sparsity)), None)
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "4x1", "1x4", "2:4"])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("kernel", "geometry"), [((1, 1), {}), ((3, 2), {"stride": (2, 1), "padding": (1, 0, 2, 1), "dilation": (1, 2)})])
+def test_convolution(pattern: str, bias: bool, kernel: tuple[int, int], geometry: dict) -> None:
+    format, weight = from_pattern(pattern), torch.randn(8, kernel[0] * kernel[1] * 8)
+    packed = pack(format, weight, format.project(weight.abs(), 0.5))
+    op = SparseConv2d(packed, torch.randn(8) if bias else None, kernel, **geometry)
+    x = torch.randn(2, 8, 9, 10)
+    ours = models.run(model_of(op, ["n", 8, "h", "w"]), x=x.numpy())[0]
+    assert_close(torch.from_numpy(ours), op.reference(x))
+
+
+def test_names_say_format_and_bias() -> None:
+    assert onnx_functions.op_type("SparseLinear", from_pattern("2:4"), True) == "SparseLinear_nm_2_4"
+    assert onnx_functions.op_type("SparseConv2d", from_pattern("4x1"), False) == "SparseConv2d_block_4x1_nobias"
+
+
+def _sparsity(pattern: str) -> float:
+    if ":" not in pattern:
+        return 0.6
+    kept, group = map(int, pattern.split(":"))
+    return 1 - kept / group
