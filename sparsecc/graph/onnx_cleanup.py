@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import onnx
 import onnx.inliner
@@ -135,7 +136,7 @@ def _multiplies(value: ir.Value, node: ir.Node, index: int) -> bool:
 
 def _fix_shapes(model: ir.Model, input_shapes: Mapping[str, tuple[int, ...]]) -> None:
     for value in model.graph.inputs:
-        if value.name in input_shapes:
+        if value.name is not None and value.name in input_shapes:
             value.shape = ir.Shape(input_shapes[value.name])
     for node in model.graph:
         for value in node.outputs:  # what was inferred for the old shapes; a model's outputs must keep a rank
@@ -202,8 +203,9 @@ def _slim(proto: onnx.ModelProto) -> onnx.ModelProto:
 
     copied = onnx.ModelProto()
     copied.CopyFrom(proto)  # onnxslim edits what it is given
+    skipped: dict[str, Any] = {"skip_fusion_patterns": SKIPPED_FUSIONS, "skip_optimizations": SKIPPED_OPTIMIZATIONS}
     with _slim_lock:
-        return onnxslim.slim(copied, skip_fusion_patterns=SKIPPED_FUSIONS, skip_optimizations=SKIPPED_OPTIMIZATIONS)
+        return cast("onnx.ModelProto", onnxslim.slim(copied, **skipped))
 
 
 def _put_together(result: ir.Model, skeleton: _Skeleton, model: ir.Model) -> None:

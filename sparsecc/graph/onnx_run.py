@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as errors
+from onnxruntime.capi import onnxruntime_pybind11_state as errors  # type: ignore[attr-defined]
 
 from sparsecc.errors import InputError, ModelError
 
@@ -41,7 +42,7 @@ class Runner:
         computed = tuple(dict.fromkeys(name for name in wanted if name not in feeds))
         session = self._session(computed)
         try:
-            results = session.run(list(computed), dict(feeds))
+            results = cast("list[np.ndarray]", session.run(list(computed), dict(feeds)))
         except _FAILURES as error:
             raise InputError(f"{self._where}: onnxruntime fails on these inputs: {_line(error)}") from None
         return given | dict(zip(computed, results, strict=True))

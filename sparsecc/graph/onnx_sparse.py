@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import torch
+from onnx_ir import tensor_adapters
 from torch import Tensor
 
 from sparsecc.errors import ModelError, RecipeError, UserError
@@ -74,7 +75,7 @@ def complete(model: ir.Model) -> None:
 
 def initializer(tensor: Tensor, name: str) -> ir.Value:
     """A value that holds a torch tensor, sharing its memory."""
-    constant = ir.tensor_adapters.TorchTensor(tensor.detach().contiguous(), name=name)
+    constant = tensor_adapters.TorchTensor(tensor.detach().contiguous(), name=name)
     return ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(constant.dtype), const_value=constant)
 
 
@@ -83,10 +84,10 @@ def tensor_of(value: ir.Value) -> Tensor:
     constant = value.const_value
     if constant is None:
         raise ModelError(f"tensor '{value.name}' has no value")
-    if isinstance(constant, ir.tensor_adapters.TorchTensor):
+    if isinstance(constant, tensor_adapters.TorchTensor):
         return constant.raw  # type: ignore[return-value]
     array = np.ascontiguousarray(constant.numpy())
-    kind = ir.tensor_adapters.to_torch_dtype(constant.dtype)
+    kind = tensor_adapters.to_torch_dtype(constant.dtype)
     shape = constant.shape.numpy()
     if not array.size:
         return torch.empty(shape, dtype=kind)
@@ -94,11 +95,11 @@ def tensor_of(value: ir.Value) -> Tensor:
     return torch.frombuffer(_writable(array), dtype=kind).reshape(shape)
 
 
-def _writable(array: np.ndarray) -> memoryview:
+def _writable(array: np.ndarray) -> np.ndarray:
     """The bytes of an array, passed off as writable where they are not: sites' tensors are only read."""
     if array.flags.writeable:
-        return memoryview(array.reshape(-1).view(np.uint8))
+        return array.reshape(-1).view(np.uint8)
     interface = {**array.reshape(-1).view(np.uint8).__array_interface__}
     interface["data"] = (interface["data"][0], False)
     holder = type("Bytes", (), {"__array_interface__": interface, "array": array})()
-    return memoryview(np.asarray(holder))
+    return np.asarray(holder)
