@@ -29,20 +29,18 @@ def activation_after(node: Node) -> tuple[str, Node] | None:
     """Name and result of the activation that alone consumes a node, or None.
 
     The result is what the next layer reads: reshapes on the way there are passed, those before the activation too.
-    Grows the group of elementwise operators until its one result is a known function, so that a GELU is found however it
-    is written.
+    Grows the group of elementwise operators and compares its one result with the known functions, so that a GELU is found
+    however it is written.
     """
     computed: dict[Node, Tensor] = {_past_reshapes(node): POINTS}
-    while len(computed) <= MOST_NODES:
-        following = _next(computed)
-        if following is None:
-            return None
+    found = None
+    while len(computed) <= MOST_NODES and (following := _next(computed)) is not None:
         computed[following] = _evaluate(following, computed)
         result = _only_result(computed)
         name = recognize(computed[result]) if result is not None else None
         if name is not None and result is not None:
-            return name, _past_reshapes(result)
-    return None
+            found = name, _past_reshapes(result)  # not the end: relu(x) may go on to be relu(x)²
+    return found
 
 
 def _past_reshapes(node: Node) -> Node:

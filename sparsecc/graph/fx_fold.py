@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -65,11 +66,17 @@ def _affordable(value: Tensor, sources: list[Any]) -> bool:
 def _materialize(module: GraphModule, node: Node, value: Tensor) -> None:
     origin = _origin(node)
     trainable = origin is not None and isinstance(stored(origin), nn.Parameter) and stored(origin).requires_grad  # type: ignore[union-attr]
-    name = free_name(module, f"{origin.target}_folded" if origin is not None else "constant")
+    name = free_name(module, _folded_name(str(origin.target)) if origin is not None else "constant")
     assign(module, name, value.contiguous().clone(), trainable=trainable)
     read = read_node(module, node, name)
     read.meta.update(node.meta)
     node.replace_all_uses_with(read)
+
+
+def _folded_name(origin: str) -> str:
+    """fc.weight from fc.parametrizations.weight.original0, the way torch keeps a weight norm."""
+    parametrized = re.fullmatch(r"(.+\.)?parametrizations\.(\w+)\.original\d*", origin)
+    return f"{parametrized[1] or ''}{parametrized[2]}" if parametrized else f"{origin}_folded"
 
 
 def _origin(node: Node) -> Node | None:

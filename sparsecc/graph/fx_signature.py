@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict, defaultdict, namedtuple
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,8 +30,8 @@ def specs(module: GraphModule) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec
     for node in input_nodes(module):
         for axis, size in enumerate(node.meta["val"].shape):
             if isinstance(size, torch.SymInt) and not size.node.expr.is_number:
-                symbols.setdefault(size.node.expr, f"{node.name}_{axis}")
-        inputs.append(_spec(node.name, node.meta["val"], symbols))
+                symbols.setdefault(size.node.expr, f"{node.target}_{axis}")
+        inputs.append(_spec(str(node.target), node.meta["val"], symbols))
     outputs = [_spec(f"output_{i}", node.meta["val"], symbols) for i, node in enumerate(output_nodes(module))]
     return tuple(inputs), tuple(outputs)
 
@@ -59,27 +60,30 @@ def _structure(spec: pytree.TreeSpec, leaves: Iterator[dict[str, Any]]) -> dict[
     if spec.is_leaf():
         return next(leaves)
     items = [_structure(child, leaves) for child in spec.children()]
-    names = _field_names(spec)
+    kind, names = _fields(spec)
     if names is None:
-        return {"kind": "tuple" if spec.type is tuple else "list", "items": items}
+        return {"kind": "tuple" if kind is tuple else "list", "items": items}
     fields = dict(zip(names, items, strict=True))
-    if spec.type is dict or spec.type.__module__ in ("collections", "builtins"):
+    if kind in (dict, OrderedDict, defaultdict):
         return {"kind": "dict", "items": fields}
-    return {"kind": "dataclass", "class": f"{spec.type.__module__}.{spec.type.__qualname__}", "items": fields}
+    return {"kind": "dataclass", "class": f"{kind.__module__}.{kind.__qualname__}", "items": fields}
 
 
-def _field_names(spec: pytree.TreeSpec) -> list[str] | None:
-    """The names of a node's children; None for a list or tuple. Raises ModelError for keys that JSON cannot hold."""
-    context = spec.context
-    if spec.type is not None and hasattr(spec.type, "_fields"):
-        return list(spec.type._fields)
-    if isinstance(context, (list, tuple)) and len(context) and isinstance(context[0], (list, tuple)):
-        context = context[0]  # a dataclass: the fields that hold something, then those that hold None
-    if not isinstance(context, (list, tuple)) or len(context) != len(spec.children()) or not context:
-        return None
-    if not all(isinstance(name, str) for name in context):
-        raise ModelError(f"the model returns a dict with the key {context[0]!r}; name outputs with strings")
-    return list(context)
+def _fields(spec: pytree.TreeSpec) -> tuple[Any, list[str] | None]:
+    """The class of a node and the names of its children, None for a list or tuple. Raises ModelError for keys that JSON cannot hold."""
+    kind, names = spec.type, spec.context
+    if kind is namedtuple:
+        return names, list(names._fields)
+    if kind is defaultdict:
+        names = names[1]
+    elif isinstance(names, (list, tuple)) and names and isinstance(names[0], (list, tuple)):
+        names = names[0]  # a dataclass: the fields that hold something, then those that hold None
+    if kind in (list, tuple) or not isinstance(names, (list, tuple)) or len(names) != len(spec.children()):
+        return kind, None
+    odd = [name for name in names if not isinstance(name, str)]
+    if odd:
+        raise ModelError(f"the model returns a dict with the key {odd[0]!r}; name outputs with strings")
+    return kind, list(names)
 
 
 def _constant(value: Any) -> dict[str, Any]:

@@ -17,24 +17,31 @@ def assign(module: nn.Module, name: str, tensor: Tensor, *, trainable: bool) -> 
         if not hasattr(module, part):
             module.add_module(part, nn.Module())
         module = getattr(module, part)
+    trained = trainable and tensor.is_floating_point()
+    value = nn.Parameter(tensor.detach()) if trained else tensor.detach()
+    if leaf in (module._parameters if trained else module._buffers):
+        setattr(module, leaf, value)  # in its old place in the order
+        return
     if hasattr(module, leaf):
         delattr(module, leaf)
-    if trainable and tensor.is_floating_point():
-        module.register_parameter(leaf, nn.Parameter(tensor.detach(), requires_grad=True))
-    else:
-        module.register_buffer(leaf, tensor.detach())
+    module.register_parameter(leaf, value) if isinstance(value, nn.Parameter) else module.register_buffer(leaf, value)
 
 
 def free_name(module: nn.Module, name: str) -> str:
     """`name`, or `name_1`, `name_2`, ... : the first at which the module holds nothing."""
-    tries = (name, *(f"{name}_{i}" for i in range(1, 1 << 20)))
+    tries = _numbered(name)
     return next(candidate for candidate in tries if not _holds(module, candidate))
 
 
 def free_prefix(module: nn.Module, name: str, leaves: tuple[str, ...]) -> str:
     """`name`, or `name_1`, ... : the first below which all `leaves` are free."""
-    tries = (name, *(f"{name}_{i}" for i in range(1, 1 << 20)))
+    tries = _numbered(name)
     return next(prefix for prefix in tries if not any(_holds(module, f"{prefix}.{leaf}") for leaf in leaves))
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}_{i}" for i in itertools.count(1))
 
 
 def read_node(module: GraphModule, before: Node, name: str) -> Node:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -155,9 +156,10 @@ def _two_batches(inputs: Inputs) -> Inputs:
 
 @contextlib.contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """In eval mode, and as it was afterwards."""
+    """In eval mode, and as it was afterwards. By the flags: a module that torch.export made refuses to be asked."""
     training = [part for part in module.modules() if part.training]
-    module.eval()
+    for part in training:
+        part.training = False
     try:
         yield
     finally:
@@ -167,10 +169,10 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """What torch.export warns and logs about its own inner life is no business of the caller; what fails is raised."""
+    """What torch.export warns, logs and prints about its own inner life is no business of the caller; what fails is raised."""
     log = logging.getLogger("torch")
     level = log.level
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         log.setLevel(logging.CRITICAL)
         try:
