@@ -188,7 +188,7 @@ def _slimmed(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
     slim: onnx.ModelProto | None = None
     try:
         slim = _slim(proto)
-        onnx.checker.check_model(slim)
+        onnx.checker.check_model(slim, full_check=True)
         reason = "" if [output.name for output in slim.graph.output] == wanted else "it changed the outputs"
     except Exception as error:  # noqa: BLE001 - whatever a third party's rewrite raises, the model itself is sound
         reason = f"{type(error).__name__}: {_line(error)}"
@@ -203,9 +203,24 @@ def _slim(proto: onnx.ModelProto) -> onnx.ModelProto:
 
     copied = onnx.ModelProto()
     copied.CopyFrom(proto)  # onnxslim edits what it is given
+    if not _declares_right_shapes(proto):  # and folds by the shapes that a file declares
+        del copied.graph.value_info[:]
+        for output in copied.graph.output:
+            output.type.tensor_type.ClearField("shape")
     skipped: dict[str, Any] = {"skip_fusion_patterns": SKIPPED_FUSIONS, "skip_optimizations": SKIPPED_OPTIMIZATIONS}
     with _slim_lock:
         return cast("onnx.ModelProto", onnxslim.slim(copied, **skipped))
+
+
+def _declares_right_shapes(proto: onnx.ModelProto) -> bool:
+    """Whether all declared shapes agree with what the operators compute, as far as onnx knows the operators."""
+    if any(node.domain not in ("", "ai.onnx") for node in proto.graph.node):
+        return False
+    try:
+        onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
+    except onnx.shape_inference.InferenceError:
+        return False
+    return True
 
 
 def _put_together(result: ir.Model, skeleton: _Skeleton, model: ir.Model) -> None:
@@ -223,9 +238,18 @@ def _put_together(result: ir.Model, skeleton: _Skeleton, model: ir.Model) -> Non
                 _restore_sparse(graph, use.node, skeleton.sparse[name])
         elif name not in skeleton.weights and name not in skeleton.sparse:
             graph.inputs.append(inputs.get(name) or ir.Value(name=name, shape=value.shape, type=value.type))
+    for output, before in zip(graph.outputs, skeleton.model.graph.outputs, strict=True):
+        output.shape = _named_as_before(output.shape, before.shape)
     result.metadata_props.update(model.metadata_props)
     for attribute in ("producer_name", "producer_version", "domain", "model_version", "doc_string"):
         setattr(result, attribute, getattr(model, attribute))
+
+
+def _named_as_before(shape: ir.Shape | None, before: ir.Shape | None) -> ir.Shape | None:
+    """Sizes as found, with the names that the model gave to those that may change."""
+    if shape is None or before is None or len(shape) != len(before):
+        return shape
+    return ir.Shape([size if isinstance(size, int) or isinstance(old, int) else old for size, old in zip(shape, before, strict=True)])
 
 
 def _restore_sparse(graph: ir.Graph, dense: ir.Node, original: ir.Node) -> None:

@@ -48,6 +48,17 @@ def test_an_invalid_model() -> None:
         OnnxGraph.from_proto(proto)
 
 
+def test_shapes_that_a_file_declares_wrongly_are_not_folded_in() -> None:
+    nodes = [node("Shape", "x", "s"), node("Concat", "one s", "t", axis=0), node("Reshape", "x t", "y")]
+    proto = models.model(nodes, {"x": ["n", 3]}, {"y": [1, "n"]}, {"one": np.int64([1])})
+    assert OnnxGraph.from_proto(proto).run([random(4, 3)]).outputs[0].shape == (1, 4, 3)
+
+
+def test_outputs_keep_the_names_of_their_sizes() -> None:
+    proto = models.model([node("Concat", "x x", "y", axis=0)], {"x": ["n", 3]}, {"y": ["twice", None]})
+    assert OnnxGraph.from_proto(proto).outputs[0].shape == ("twice", 3)
+
+
 def test_an_output_that_nothing_computes() -> None:
     proto = models.model([node("Relu", "x", "y")], {"x": ["n"]}, {"z": ["n"]})
     with pytest.raises(ModelError, match="nothing computes its output 'z'"):
