@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 _FOLD_ELEMENTS = 1 << 21  # larger results stay computed: folding must not copy weights
-_MASKED = -1e30  # added where attention may not look; finite, so that a row without any key gives a mean and no NaN
+_MASKED = -math.inf  # added where attention may not look; a query that may look nowhere gets zeros, as in torch
 
 
 def sparsecc_constant(index: int) -> None:

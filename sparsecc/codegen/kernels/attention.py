@@ -10,7 +10,7 @@ from sparsecc.codegen.kernels.base import ceil_div
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.tvm_api import T
 
-MASKED = -1e30
+MASKED = -3.4028234663852886e38  # the lowest finite score: a row in which every key has it gets their mean, as in softmax
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class AttentionSpec:
     """q: [batch·padded_queries/tile, heads·head_dim, tile], k and v likewise with key_tile and kv_heads, result like q with value_dim.
 
     mask: its shape [batch | 1, heads | 1, queries | 1, keys], added to the scaled scores; None without one.
-    causal: query i sees keys j ≤ i.
+    causal: query i sees keys j ≤ i.  A query all of whose scores are -inf gets zeros, as in torch.
     """
 
     batch: int
@@ -120,7 +120,7 @@ def build(spec: AttentionSpec, target: Target):
                     for l in T.vectorized(lanes):
                         total[v * lanes + l] = total[v * lanes + l] + P[j, v * lanes + l]
             for l in T.vectorized(tile):
-                total[l] = T.float32(1) / total[l]
+                total[l] = T.float32(1) / T.max(T.float32(1e-30), total[l])  # at least 1 unless every score is -inf
             for d in range(value_dim // value_rows):
                 for r in T.unroll(value_rows):
                     for v in T.unroll(vectors):
