@@ -3,49 +3,81 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.untuned_models import draw_weights, random_inputs
-from sparsecc.errors import UserError
-
-
-def light_model() -> onnx.ModelProto:
-    """A convolution whose weight is a ConstantOfShape, as in the light test models: IR 3, shapes listed as inputs."""
-    shape = numpy_helper.from_array(np.array([8, 3, 1, 1]), "w_shape")
-    nodes = [
-        helper.make_node("ConstantOfShape", ["w_shape"], ["w"], value=helper.make_tensor("v", TensorProto.FLOAT, [1], [0.5])),
-        helper.make_node("Conv", ["x", "w"], ["c"]),
-        helper.make_node("Softmax", ["c"], ["y"], axis=1),
-    ]
-    inputs = [
-        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, 4, 4]),
-        helper.make_tensor_value_info("w_shape", TensorProto.INT64, [4]),
-    ]
-    graph = helper.make_graph(nodes, "light", inputs, [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 8, 4, 4])], [shape])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 9)], ir_version=3)
+from benchmarks import untuned_models
+from benchmarks.light_models import draw_weights
+from benchmarks.untuned_models import MODELS, Outcome, check, noise
+from sparsecc.errors import InputError, ModelError, UserError
+from tests.benchmarks.light import light_model
 
 
-def test_constants_become_drawn_initializers() -> None:
-    model = draw_weights(light_model())
-    onnx.checker.check_model(model)
-    weights = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-    assert weights["w"].shape == (8, 3, 1, 1)
-    assert weights["w"].std() > 0.3
-    assert [n.op_type for n in model.graph.node] == ["Conv", "Softmax"]
-    assert [v.name for v in model.graph.input] == ["x"]
-    assert [v.name for v in model.graph.output] == ["y", "c"]
+@pytest.fixture
+def model(tmp_path):
+    onnx.save(draw_weights(light_model()), tmp_path / "m.onnx")
+    return tmp_path / "m.onnx"
 
 
-def test_drawing_is_the_same_every_time() -> None:
-    assert draw_weights(light_model()).SerializeToString() == draw_weights(light_model()).SerializeToString()
+INPUTS = {"x": np.ones((2, 3, 4, 4), np.float32)}
 
 
-def test_inputs_take_the_shapes_given() -> None:
-    inputs = random_inputs(draw_weights(light_model()), {"x": (2, 3, 4, 4)})
+@pytest.fixture
+def compiling(monkeypatch):
+    """Sets what compiling answers with: a function of the inputs, or an error."""
+
+    def answer(result):
+        def compile(self, workload, threads):
+            if isinstance(result, Exception):
+                raise result
+            return result
+
+        monkeypatch.setattr(untuned_models.Sparsecc, "compile", compile)
+
+    return answer
+
+
+def test_names_are_unique():
+    assert len({model.name for model in MODELS}) == len(MODELS) >= 6
+
+
+@pytest.mark.parametrize(("factor", "status"), [(1.0, "match"), (1.0001, "match"), (1.01, "mismatch")])
+def test_outputs_are_compared(model, compiling, factor, status):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model)
+    compiling(lambda x: tuple(factor * y for y in session.run(None, {"x": x})))
+    outcome = check("m", "package==1", model, INPUTS, 1)
+    assert (outcome.status, outcome.good) == (status, status == "match")
+    assert outcome.max_rel == pytest.approx(factor - 1, abs=1e-6)
+    assert outcome.operators == "Conv:1 Softmax:1"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ModelError("the compiler has no operator for: Conv (at 'c')"), "refused"),
+        (ModelError("the compiler has no operator for: LSTM (at 'l')"), "error"),  # the model has none
+        (ModelError("Conv: something"), "error"),
+        (InputError("Conv (at 'c') wants something else"), "error"),
+    ],
+)
+def test_only_an_error_that_names_an_operator_and_its_place_is_good(model, compiling, error, status):
+    compiling(error)
+    outcome = check("m", "", model, INPUTS, 1)
+    assert (outcome.status, outcome.message) == (status, str(error))
+
+
+def test_noise_takes_the_shapes_given():
+    inputs = noise(draw_weights(light_model()), {"x": (2, 3, 4, 4)})
     assert {name: value.shape for name, value in inputs.items()} == {"x": (2, 3, 4, 4)}
     assert inputs["x"].dtype == np.float32
 
 
-def test_an_open_shape_is_an_error_that_says_what_to_give() -> None:
+def test_an_open_shape_is_an_error_that_says_what_to_give():
     with pytest.raises(UserError, match=r"x: shape \(0, 3, 4, 4\) is open; give --input-shape x:"):
-        random_inputs(draw_weights(light_model()), {})
+        noise(draw_weights(light_model()), {})
+
+
+def test_the_table_has_a_row_for_each_model():
+    outcomes = [Outcome("a", "p==1", "match", 1e-6, 2.0), Outcome("b", "", "crash", message="no answer in 900 s")]
+    table = untuned_models._markdown(outcomes).splitlines()
+    assert table[2:] == ["| a | p==1 | match | 1.0e-06 | 2.0 |  |", "| b |  | crash |  |  | no answer in 900 s |"]
