@@ -367,6 +367,9 @@ class _Emitter:
             return Value(shape(node.var), natural=self.op(relax.TupleGetItem(self.natural(node.args[0]), expr.index)))
         if node.op == "alias":
             return Value(shape(node.var), natural=self.natural(node.args[0]))
+        if node.op == "take":  # importers ask for unchecked reads; an index out of range must not leave the table
+            x, index = (self.natural(arg) for arg in node.args)
+            return Value(shape(node.var), natural=self.op(relax.op.take(x, index, axis=expr.attrs.axis, mode="clip")))
         leaves = iter(node.args)
         args = [self._rebuilt(arg, leaves) for arg in expr.args]
         types = list(expr.ty_args) if hasattr(expr, "ty_args") else list(expr.sinfo_args)
