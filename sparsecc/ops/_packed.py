@@ -22,9 +22,7 @@ def restore(tensors: Sequence[Tensor], key: str, rows: int, cols: int) -> Packed
     return Packed(format, rows, cols, dict(zip(format.tensor_names, tensors, strict=True)))
 
 
-@torch.library.custom_op(
-    "sparsecc::unpack", mutates_args=(), schema="(Tensor[] packed, str format, SymInt rows, SymInt cols) -> Tensor"
-)
+@torch.library.custom_op("sparsecc::unpack", mutates_args=(), schema="(Tensor[] packed, str format, SymInt rows, SymInt cols) -> Tensor")
 def unpack(packed: Sequence[Tensor], format: str, rows: int, cols: int) -> Tensor:
     """Packed tensors → the dense matrix [rows, cols]."""
     return restore(packed, format, rows, cols).dense()

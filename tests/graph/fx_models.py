@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from sparsecc.graph.fx import FxGraph
 
 
 class TwoLayers(nn.Module):
@@ -119,3 +122,21 @@ def tokens(batch: int = 1, length: int = 12) -> dict[str, Tensor]:
     mask = torch.ones(batch, length, dtype=torch.int64)
     mask[:, -2:] = 0
     return {"input_ids": ids, "attention_mask": mask}
+
+
+@cache
+def case(name: str) -> tuple[nn.Module, Any, FxGraph]:
+    """A model, inputs and its graph. Shared by the tests: rewrite copies only."""
+    torch.manual_seed(0)
+    module, inputs = {
+        "mlp": lambda: (TwoLayers(), (torch.randn(3, 8),)),
+        "conv": lambda: (ConvNet(), (torch.randn(1, 3, 16, 16),)),
+        "tied": lambda: (Tied(), (torch.randint(0, 8, (2, 5)),)),
+        "spellings": lambda: (Spellings(), (torch.randn(2, 5, 8),)),
+        "bert": lambda: (bert(), tokens()),
+        "bert_eager": lambda: (bert("eager"), tokens()),
+        "llama": lambda: (llama(), {"input_ids": tokens()["input_ids"]}),
+        "vit": lambda: (vit(), (torch.randn(1, 3, 16, 16),)),
+    }[name]()
+    module.eval()
+    return module, inputs, FxGraph.from_module(module, inputs)

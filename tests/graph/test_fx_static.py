@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from sparsecc.graph.fx import FxGraph
 from sparsecc.graph.sites import Attention
-from tests.graph.fx_models import ManyOutputs, llama, tokens, vit
+from tests.graph.fx_models import ManyOutputs, case
 from tests.tolerance import assert_close
 
 
@@ -46,12 +46,11 @@ def test_constant_masks_say_what_they_mean(kind: str, has_mask: bool, causal: bo
 
 
 def test_masks_of_transformers() -> None:
-    given = {"input_ids": tokens()["input_ids"]}
-    (causal,) = FxGraph.from_exported(FxGraph.from_module(llama(), given).specialize(given)).sites(Attention)
-    assert (causal.has_mask, causal.causal) == (False, True)
-    pixels = (torch.randn(1, 3, 16, 16),)
-    (full,) = FxGraph.from_exported(FxGraph.from_module(vit(), pixels).specialize(pixels)).sites(Attention)
-    assert (full.has_mask, full.causal) == (False, False)
+    for name, causal in (("llama", True), ("vit", False)):
+        _, inputs, graph = case(name)
+        assert graph.sites(Attention)[0].has_mask
+        (attention,) = FxGraph.from_exported(graph.specialize(inputs)).sites(Attention)
+        assert (attention.has_mask, attention.causal) == (False, causal)
 
 
 def test_only_tensors_are_returned() -> None:

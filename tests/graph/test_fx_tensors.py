@@ -1,0 +1,31 @@
+"""Tensors of a module by dotted name."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from sparsecc.graph.fx_tensors import assign, free_name, free_prefix
+
+
+def test_assign_makes_modules_and_keeps_order() -> None:
+    module = nn.Sequential(nn.Linear(2, 2))
+    assign(module, "0.weight", torch.zeros(3, 3), trainable=True)
+    assign(module, "new.sub.index", torch.zeros(3, dtype=torch.int64), trainable=True)
+    assert [name for name, _ in module.named_parameters()] == ["0.weight", "0.bias"]
+    assert [name for name, _ in module.named_buffers()] == ["new.sub.index"]
+
+
+def test_assign_turns_a_parameter_into_a_buffer() -> None:
+    module = nn.Linear(2, 2)
+    assign(module, "weight", torch.zeros(2, 2), trainable=False)
+    assert [name for name, _ in module.named_parameters()] == ["bias"]
+    assert not module.weight.requires_grad
+
+
+def test_free_names() -> None:
+    module = nn.Sequential(nn.Linear(2, 2))
+    assert free_name(module, "0.scale") == "0.scale"
+    assert free_name(module, "0.weight") == "0.weight_1"
+    assert free_prefix(module, "0", ("weight", "index")) == "0_1"
+    assert free_prefix(module, "0.weight", ("values",)) == "0.weight_1", "a tensor stands where a module would have to"

@@ -1,0 +1,63 @@
+"""What a caller may feed to a host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sparsecc.errors import InputError
+from sparsecc.graph.base import TensorSpec
+from sparsecc.graph.inputs import bind
+
+SPECS = (
+    TensorSpec("ids", ("batch", "tokens"), "int64"),
+    TensorSpec("mask", ("batch", "tokens"), "float32"),
+    TensorSpec("scale", (), "float32"),
+)
+IDS, MASK, SCALE = torch.zeros(2, 3, dtype=torch.int64), np.ones((2, 3), np.float32), torch.tensor(1.0)
+
+
+@pytest.mark.parametrize("inputs", [(IDS, MASK, SCALE), [IDS, MASK, SCALE], {"scale": SCALE, "mask": MASK, "ids": IDS}])
+def test_order_names_and_numpy(inputs: Any) -> None:
+    ids, mask, scale = bind(SPECS, inputs)
+    assert ids is not None and ids.shape == (2, 3)
+    assert torch.equal(mask, torch.ones(2, 3))
+    assert scale.dtype == torch.float32
+
+
+def test_numpy_shares_memory_and_read_only_is_copied() -> None:
+    assert bind(SPECS, (IDS, MASK, SCALE))[1].data_ptr() == MASK.ctypes.data
+    frozen = MASK.copy()
+    frozen.flags.writeable = False
+    assert bind(SPECS, (IDS, frozen, SCALE))[1].data_ptr() != frozen.ctypes.data
+
+
+def test_a_single_array_is_one_input() -> None:
+    assert bind(SPECS[2:], SCALE)[0].shape == ()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "reason"),
+    [
+        ((IDS, MASK), "2 inputs given, the model takes 3: ids, mask, scale"),
+        ({"ids": IDS, "mask": MASK}, "'scale' is missing"),
+        ({"ids": IDS, "masks": MASK, "scale": SCALE}, "no input 'masks'; did you mean 'mask'"),
+        ((IDS.int(), MASK, SCALE), "'ids' is int32, the model takes int64"),
+        ((IDS, MASK[0], SCALE), r"'mask' has shape \(3,\), the model takes \(batch, tokens\)"),
+        ((IDS, MASK[:, :2], SCALE), "'mask' has tokens = 2, but input 'ids' has tokens = 3"),
+        ((IDS, np.full_like(MASK, np.nan), SCALE), "'mask' holds NaN"),
+        ((IDS, MASK, 1.0), "'scale' is a float; pass a torch tensor or a numpy array"),
+        ((IDS, np.array(["a"]), SCALE), "'mask': torch has no such array"),
+    ],
+)
+def test_what_is_refused(inputs: Any, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        bind(SPECS, inputs)
+
+
+def test_a_fixed_size() -> None:
+    with pytest.raises(InputError, match=r"'x' has shape \(3,\), the model takes \(4\)"):
+        bind([TensorSpec("x", (4,), "float32")], [torch.zeros(3)])
