@@ -35,6 +35,9 @@ def from_key(key: str) -> Format:
     return format
 
 
+WORTHWHILE = 0.95  # of the dense bytes: a trained layer with a few dead inputs gains nothing that pays for an index
+
+
 @dataclass(frozen=True)
 class Fit:
     """A way to store a mask. stored: weights in the packed values, kept ones and padding. bytes_packed: all its tensors."""
@@ -59,7 +62,7 @@ def fits(keep: Tensor, formats: Sequence[str] = DEFAULT_FORMATS, itemsize: int =
 
 
 def cheapest(keep: Tensor, formats: Sequence[str] = DEFAULT_FORMATS, itemsize: int = 4) -> Fit | Refused:
-    """The first of `fits`, or Refused when it takes no fewer bytes than the dense matrix, with the numbers of the nearest miss:
+    """The first of `fits`, or Refused when it takes hardly fewer bytes than the dense matrix, with the numbers of the nearest miss:
     the best that holds the mask without padding.
 
     A unit with a zero too many is stored whole all the same, so that a stray zero weight does not turn 4x1 blocks into csr.
@@ -72,7 +75,7 @@ def cheapest(keep: Tensor, formats: Sequence[str] = DEFAULT_FORMATS, itemsize: i
     if not found:
         return Refused(f"{sparsity}: the mask fits none of the formats {', '.join(formats)}")
     bytes_dense = keep.numel() * itemsize
-    if found[0].bytes_packed < bytes_dense:
+    if found[0].bytes_packed <= WORTHWHILE * bytes_dense:
         return found[0]
     miss = next((fit for fit in found if fit.stored == kept), found[0])
     return Refused(f"{sparsity}: {miss.format.key} would take {miss.bytes_packed / bytes_dense:.2f}x the dense bytes")
