@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -15,7 +14,6 @@ from sparsecc.errors import InputError, ModelError
 
 THREADS = 2
 LENT_BYTES = 1024  # smaller weights travel inside the serialized model
-_KEPT_SESSIONS = 2  # the plain model, and the set of taps in use
 _LENDABLE = tuple(ir.DataType[name] for name in ("FLOAT", "DOUBLE", "INT32", "INT64", "INT8", "UINT8", "UINT16"))
 _FAILURES = (
     errors.Fail,
@@ -28,33 +26,27 @@ _FAILURES = (
 
 
 class Runner:
-    """Sessions of one model that does not change any more."""
+    """Runs one model that does not change any more; the session is kept as long as the same values are wanted."""
 
     def __init__(self, model: ir.Model, where: str) -> None:
         self._model = model
         self._where = where
         self._lent: dict[str, onnxruntime.OrtValue] = {}  # a session does not keep what it borrows alive
-        self._sessions: OrderedDict[tuple[str, ...], onnxruntime.InferenceSession] = OrderedDict()
+        self._session: tuple[tuple[str, ...], onnxruntime.InferenceSession] | None = None
 
     def run(self, feeds: Mapping[str, np.ndarray], wanted: Sequence[str]) -> dict[str, np.ndarray]:
         """The values called `wanted`. Raises ModelError when onnxruntime cannot take the model, InputError when it fails on the feeds."""
         given = {name: feeds[name] for name in wanted if name in feeds}
         computed = tuple(dict.fromkeys(name for name in wanted if name not in feeds))
-        session = self._session(computed)
+        if self._session is None or self._session[0] != computed:
+            self._session = None  # one at a time: each holds the weights again, in the order its kernels like
+            self._session = (computed, self._open(computed))
+        session = self._session[1]
         try:
             results = cast("list[np.ndarray]", session.run(list(computed), dict(feeds)))
         except _FAILURES as error:
             raise InputError(f"{self._where}: onnxruntime fails on these inputs: {_line(error)}") from None
         return given | dict(zip(computed, results, strict=True))
-
-    def _session(self, wanted: tuple[str, ...]) -> onnxruntime.InferenceSession:
-        if wanted in self._sessions:
-            self._sessions.move_to_end(wanted)
-            return self._sessions[wanted]
-        while len(self._sessions) >= _KEPT_SESSIONS:
-            self._sessions.popitem(last=False)
-        self._sessions[wanted] = self._open(wanted)
-        return self._sessions[wanted]
 
     def _open(self, wanted: tuple[str, ...]) -> onnxruntime.InferenceSession:
         model = self._model.clone()

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import onnx_ir as ir
 
 from sparsecc.ops.base import ONNX_DOMAIN
@@ -47,7 +48,7 @@ class Body:
         self.rows = self._attribute("rows", ir.AttributeType.INT)
         self.cols = self._attribute("cols", ir.AttributeType.INT)
 
-    def op(self, op_type: str, *inputs: Value | None, **attributes: ir.Attr | int | Sequence[int] | str) -> Value:
+    def op(self, op_type: str, *inputs: Value | None, **attributes: ir.Attr | ir.TensorProtocol | int | Sequence[int] | str) -> Value:
         return self._tape.op(op_type, inputs, attributes)
 
     def ints(self, *values: int) -> Value:
@@ -57,6 +58,10 @@ class Body:
     def scalar(self, value: int) -> Value:
         """A constant int64 without dimensions."""
         return self.op("Constant", value_int=value)
+
+    def tensor(self, array: np.ndarray) -> Value:
+        """Any constant."""
+        return self.op("Constant", value=ir.Tensor(array))
 
     def ints_of(self, attribute: str) -> Value:
         """A list-of-ints attribute of the calling node, as int64[n]."""
@@ -174,9 +179,10 @@ def _nm(body: Body, packed: Mapping[str, Value], format: Format) -> Value:
     values = packed["values"]
     kept, group = (int(count) for count in format.pattern.split(":"))
     bits = next(b for b in (1, 2, 4, 8) if 1 << b >= group)
-    index = body.int64(body.op("Unsqueeze", packed["index"], body.ints(2)))
-    shifted = body.op("Div", index, body.ints(*(1 << bits * k for k in range(8 // bits))))
-    slots = body.op("Reshape", body.op("Mod", shifted, body.ints(1 << bits)), body.concat(body.rows, body.ints(-1)))
+    # What each byte says is looked up: half the time of dividing, in onnxruntime. int32, for there are as many as values.
+    meaning = np.arange(256, dtype=np.int32)[:, None] >> np.arange(0, 8, bits, dtype=np.int32) & (1 << bits) - 1
+    slots = body.op("Gather", body.tensor(meaning), body.op("Cast", packed["index"], to=int(ir.DataType.INT32)), axis=0)
+    slots = body.op("Reshape", slots, body.concat(body.rows, body.ints(-1)))
     slots = body.op("Slice", slots, body.ints(0), body.op("Shape", values, start=1), body.ints(1))  # a row is padded to whole bytes
     groups = body.op("Div", body.op("Mul", body.rows, body.cols), body.ints(group))
     empty = body.zeros(values, body.concat(groups, body.ints(group)))

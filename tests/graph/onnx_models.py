@@ -12,6 +12,7 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
+from torch.export import Dim
 
 Shape = Sequence[int | str | None]
 
@@ -131,6 +132,6 @@ def bert() -> tuple[onnx.ModelProto, nn.Module]:
     for parameter in module.parameters():  # the exporter merges equal initializers: no zeros and ones
         nn.init.normal_(parameter, std=0.2)
     ids, mask = torch.randint(0, 50, (2, 12)), torch.ones(2, 12, dtype=torch.int64)
-    sizes = {0: "batch", 1: "tokens"}
+    sizes = {0: Dim("batch"), 1: Dim("tokens")}
     program = torch.onnx.export(module, (ids, mask), dynamo=True, verbose=False, opset_version=18, dynamic_shapes=(sizes, sizes))
     return program.model_proto, module
