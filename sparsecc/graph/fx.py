@@ -168,7 +168,10 @@ class FxGraph(Graph):
         """The current model as a program with the freedom of shape that `inputs` tells."""
         examples = [_like(node.meta["val"]) for node in input_nodes(self.module)]
         free = [[axis for axis, size in enumerate(spec.shape) if isinstance(size, str)] for spec in self.inputs]
-        return fx_trace.export_free(self.module, self._structured(examples), free)
+        try:
+            return fx_trace.export_free(self.module, self._structured(examples), free)
+        except Exception as error:
+            raise ModelError(f"{self.name}: torch.export cannot take the rewritten model: {fx_trace.one_line(error)}") from error
 
     def save(self, path: str | PathLike[str]) -> None:
         """A .pt2 file, in place of an older one only when it is complete."""
