@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def build(graph: Graph, inputs: Sequence[np.ndarray | Tensor], target: Target, *, measure: bool | None = None) -> tuple[Library, list[Choice]]:
+def build(
+    graph: Graph, inputs: Sequence[np.ndarray | Tensor], target: Target, *, measure: bool | None = None
+) -> tuple[Library, list[Choice]]:
     """Compile for the shapes of `inputs`. measure: time sparse against dense; by default when the target is this machine.
 
     Raises ModelError for what the compiler cannot take, naming the operators and where they are.
@@ -80,7 +82,9 @@ def _passes(module: Any, target: Target) -> Any:
         module = step(module)
     for gvar, func in module.functions.items():
         if isinstance(func, tvm_api.PrimFunc) and not generic.known_elsewhere(func):
-            module.update_func(gvar, generic.schedule(func.with_attr("global_symbol", "main"), target).with_attr("global_symbol", gvar.name_hint))
+            module.update_func(
+                gvar, generic.schedule(func.with_attr("global_symbol", "main"), target).with_attr("global_symbol", gvar.name_hint)
+            )
     return module
 
 

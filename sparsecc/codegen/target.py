@@ -51,7 +51,9 @@ _ISAS = (_Isa("avx512f", 512, 32), _Isa("avx2", 256, 16), _Isa("sse2", 128, 16),
 _FLOOR = _Isa("", 128, 16)  # vectors that LLVM splits where the CPU has none
 
 # Features that generated code could use; an artifact records those of its target, and loading looks for each of them.
-_RELEVANT = ("avx", "avx2", "avx512bf16", "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl", "avx512vnni", "f16c", "fma", "neon", "sse2")  # fmt: skip
+_RELEVANT = frozenset(
+    "avx avx2 avx512bf16 avx512bw avx512cd avx512dq avx512f avx512vl avx512vnni f16c fma neon sse2".split()  # noqa: SIM905  # one word each
+)
 _CACHES = {"x86_64": (32 << 10, 1 << 20), "aarch64": (64 << 10, 512 << 10)}  # l1, l2 where the CPU is not here to be asked
 _ARM_FIRST = ("cortex", "neoverse", "apple", "exynos", "thunderx", "a64fx", "kryo", "falkor", "ampere")
 
@@ -83,7 +85,7 @@ def parse(text: str, threads: int) -> Target:
 
 def _target(cpu: str, triple: str, threads: int, l1: int, l2: int) -> Target:
     known = {str(f) for f in tvm_api.get_global_func("target.llvm_get_cpu_features")(_llvm_target(triple, cpu))}
-    features = tuple(sorted(known & {*_RELEVANT}))
+    features = tuple(sorted(known & _RELEVANT))
     isa = next((row for row in _ISAS if row.needs in features), _FLOOR)
     return Target(cpu, triple, features, isa.vector_bits, isa.registers, l1, l2, threads)
 

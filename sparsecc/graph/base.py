@@ -13,7 +13,7 @@ from sparsecc.errors import RecipeError
 from sparsecc.graph.sites import Site, WeightSite
 
 if TYPE_CHECKING:
-    import networkx
+    import networkx as nx
     from torch import Tensor
 
     from sparsecc.ops.base import SiteOp
@@ -24,7 +24,7 @@ ALL: Targets = ()
 
 
 def matches(site: Site, targets: Targets) -> bool:
-    """Whether a site is meant: by its name, its kind ("Linear"), or a "re:" pattern that must match its whole name. ALL means every site."""
+    """Whether a site is meant: by its name, its kind ("Linear"), or a "re:" pattern for its whole name. ALL means every site."""
     return not targets or any(_matches(site, target) for target in targets)
 
 
@@ -48,7 +48,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Run:
-    """outputs: flat, in the model's order.  taps: per site name the tensors that entered it: (x,) for weight sites, (q, k, v) for Attention."""
+    """outputs: flat, in the model's order.  taps: per site name what entered it: (x,) for weight sites, (q, k, v) for Attention."""
 
     outputs: tuple[Tensor, ...]
     taps: Mapping[str, tuple[Tensor, ...]]
@@ -79,7 +79,7 @@ class Graph(ABC):
         Raises InputError for wrong names, shapes, dtypes, and UserError for a tap that names no site."""
 
     @abstractmethod
-    def site_graph(self) -> networkx.DiGraph:
+    def site_graph(self) -> nx.DiGraph:
         """Nodes: site names. Edge a → b: the output of a reaches b through no other weight or attention site."""
 
     @abstractmethod

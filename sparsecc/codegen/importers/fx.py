@@ -74,7 +74,9 @@ def _foldable(node: fx.Node, known: dict[fx.Node, Any]) -> bool:
         return False
     value = node.meta.get("val")
     random = isinstance(node.target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags
-    return isinstance(value, torch.Tensor) and value.numel() <= _FOLD_ELEMENTS and not random and not str(node.target).startswith("sparsecc")
+    return (
+        isinstance(value, torch.Tensor) and value.numel() <= _FOLD_ELEMENTS and not random and not str(node.target).startswith("sparsecc")
+    )
 
 
 def _is_big_view(node: fx.Node, known: dict[fx.Node, Any]) -> bool:
@@ -183,7 +185,9 @@ _CONVERTERS: dict[str, Callable[[fx.Node, Any], Any]] = {
 }
 
 
-def _converters(placeholders: Placeholders, tensors: dict[str, torch.Tensor], constants: list[torch.Tensor]) -> dict[str, Callable[..., Any]]:
+def _converters(
+    placeholders: Placeholders, tensors: dict[str, torch.Tensor], constants: list[torch.Tensor]
+) -> dict[str, Callable[..., Any]]:
     return {
         **_CONVERTERS,
         "sparsecc_constant": lambda node, importer: relax.const(constants[node.args[0]].numpy()),

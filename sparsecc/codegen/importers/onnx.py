@@ -24,7 +24,9 @@ _table = threading.Lock()  # TVM keeps its table of operators in one module-leve
 def import_onnx(model: onnx.ModelProto) -> Imported:
     """model: with fixed shapes and folded shape arithmetic. Raises ModelError that lists operators TVM cannot take, and where they are."""
     placeholders = Placeholders()
-    extra = {n.op_type: _converter(n.op_type, placeholders) for n in model.graph.node if n.op_type.startswith(("SparseLinear_", "SparseConv2d_"))}
+    extra = {
+        n.op_type: _converter(n.op_type, placeholders) for n in model.graph.node if n.op_type.startswith(("SparseLinear_", "SparseConv2d_"))
+    }
     _check_supported(model, extra)
     with _operators(extra):
         try:

@@ -132,8 +132,7 @@ def build(spec: AttentionSpec, target: Target):
                             for l in T.vectorized(lanes):
                                 acc[r * tile + v * lanes + l] = (
                                     acc[r * tile + v * lanes + l]
-                                    + V[b * k_tiles + j // key_tile, g * value_dim + d * value_rows + r, j % key_tile]
-                                    * P[j, v * lanes + l]
+                                    + V[b * k_tiles + j // key_tile, g * value_dim + d * value_rows + r, j % key_tile] * P[j, v * lanes + l]
                                 )
                 for r in T.unroll(value_rows):
                     for v in T.unroll(vectors):

@@ -34,7 +34,11 @@ def prepare(matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs
     padded = np.zeros((blocks * knobs.rows, spec.depth), np.float32)
     padded[: spec.rows] = matrix
     shaped = padded.reshape(blocks, knobs.rows, spec.depth // knobs.panel, knobs.panel)
-    return [np.ascontiguousarray(shaped.transpose(2, 0, 3, 1)), padded_bias(bias, spec.rows, blocks * knobs.rows), np.asarray(spec.taps, np.int32)]
+    return [
+        np.ascontiguousarray(shaped.transpose(2, 0, 3, 1)),
+        padded_bias(bias, spec.rows, blocks * knobs.rows),
+        np.asarray(spec.taps, np.int32),
+    ]
 
 
 def padded_bias(bias: np.ndarray | None, rows: int, padded_rows: int) -> np.ndarray:

@@ -52,8 +52,8 @@ def build(spec: LayerNormSpec, target: Target):
                 scale[l] = T.float32(1) / T.sqrt(scale[l] * T.float32(share) + T.float32(epsilon))
             for f in range(features):
                 for l in T.vectorized(lanes):
-                    Y[job // vectors, f, job % vectors * lanes + l] = (
-                        X[job // vectors, f, job % vectors * lanes + l] - mean[l]
-                    ) * scale[l] * gamma[f] + beta[f]
+                    Y[job // vectors, f, job % vectors * lanes + l] = (X[job // vectors, f, job % vectors * lanes + l] - mean[l]) * scale[
+                        l
+                    ] * gamma[f] + beta[f]
 
     return layer_norm

@@ -52,7 +52,13 @@ def prepare(matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs
     first[1:, 0] = ends[:-1, -1]
     if len(values) == 0:  # a buffer may not be empty
         values, p, j = np.zeros((1, height), np.float32), np.zeros(1, np.int64), np.zeros(1, np.int64)
-    return [values, _index(p * panel + j, j, spec), first, _bounds(counts.sum(axis=0), knobs.groups), padded_bias(bias, spec.rows, row_blocks * height)]
+    return [
+        values,
+        _index(p * panel + j, j, spec),
+        first,
+        _bounds(counts.sum(axis=0), knobs.groups),
+        padded_bias(bias, spec.rows, row_blocks * height),
+    ]
 
 
 def _index(inputs: np.ndarray, in_panel: np.ndarray, spec: MatmulSpec) -> np.ndarray:
@@ -75,7 +81,10 @@ def _bounds(blocks_per_row: np.ndarray, groups: int) -> np.ndarray:
 
 
 def build(spec: MatmulSpec, knobs: Knobs, target: Target):
-    """PrimFunc(X, values, index, first, bounds, bias, residual, Y) for any number of stored blocks, so that layers share it; see dense_matmul for `residual`."""
+    """PrimFunc(X, values, index, first, bounds, bias, residual, Y) for any number of stored blocks, so that layers share it.
+
+    `residual` has Y's shape, or is the bias again when the epilogue has none.
+    """
     lanes, height, tile, groups, panel = target.lanes, knobs.rows, knobs.tile, knobs.groups, knobs.panel
     vectors = tile // lanes
     row_blocks, panels = ceil_div(spec.rows, height), spec.depth // panel

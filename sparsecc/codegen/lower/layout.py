@@ -38,7 +38,7 @@ class TokenLayout:
 
 
 def layout_of(shape: tuple[int, ...], lanes: int) -> TokenLayout:
-    """For an activation [.., tokens, features]: sequences apart when padding each is cheap (attention needs that), else all tokens in one."""
+    """For an activation [.., tokens, features]: sequences apart when padding each is cheap, which attention wants, else in one."""
     *lead, tokens, _ = shape
     sequences = 1
     for size in lead:
@@ -51,7 +51,11 @@ def layout_of(shape: tuple[int, ...], lanes: int) -> TokenLayout:
 
 
 def _tile(tokens: int, lanes: int) -> int:
-    return tile_for(tokens, lanes, 4 * lanes) if tokens % lanes == 0 else min((4 * lanes, 3 * lanes, 2 * lanes, lanes), key=lambda t: (ceil_div(tokens, t) * t, -t))
+    return (
+        tile_for(tokens, lanes, 4 * lanes)
+        if tokens % lanes == 0
+        else min((4 * lanes, 3 * lanes, 2 * lanes, lanes), key=lambda t: (ceil_div(tokens, t) * t, -t))
+    )
 
 
 @dataclass

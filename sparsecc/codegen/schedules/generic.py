@@ -16,7 +16,18 @@ from sparsecc.codegen.tvm_api import ScheduleError, s_tir, tirx
 
 _DATA_PARALLEL, _REDUCTION = 0, 2  # tirx.IterVar's kinds
 _SERIAL_WORK = 1 << 13  # elements below which waking the other threads costs more than it gives
-_EXPENSIVE = ("tirx.exp", "tirx.erf", "tirx.tanh", "tirx.log", "tirx.pow", "tirx.sqrt", "tirx.rsqrt", "tirx.sin", "tirx.cos", "tirx.sigmoid")
+_EXPENSIVE = (
+    "tirx.exp",
+    "tirx.erf",
+    "tirx.tanh",
+    "tirx.log",
+    "tirx.pow",
+    "tirx.sqrt",
+    "tirx.rsqrt",
+    "tirx.sin",
+    "tirx.cos",
+    "tirx.sigmoid",
+)
 
 
 def schedule(func: Any, target: Target) -> Any:
@@ -29,7 +40,7 @@ def schedule(func: Any, target: Target) -> Any:
 
 
 def _blocks(sch: Any) -> list[Any]:
-    return [block for block in sch.get_child_blocks(sch.get_sblock("root"))]
+    return list(sch.get_child_blocks(sch.get_sblock("root")))
 
 
 def _inline(sch: Any) -> None:

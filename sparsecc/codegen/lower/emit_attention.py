@@ -1,0 +1,54 @@
+"""Attention as one kernel that reads the projections where they lie."""
+
+from __future__ import annotations
+
+from sparsecc.codegen.kernels import attention
+from sparsecc.codegen.lower.forms import Forms
+from sparsecc.codegen.lower.layout import TokenLayout, Value, layout_of
+from sparsecc.codegen.lower.program import AttentionCall, Expr, Node, shape
+from sparsecc.codegen.target import Target
+from sparsecc.codegen.tvm_api import relax
+
+
+def emit_attention(forms: Forms, target: Target, node: Node, call: AttentionCall) -> Value:
+    batch, heads, queries, dim = shape(call.q)
+    kv_heads, keys, value_dim = shape(call.v)[1:]
+    q_layout = TokenLayout(batch, queries, layout_of((1, queries, 1), target.lanes).tile)
+    k_layout = TokenLayout(batch, keys, layout_of((1, keys, 1), target.lanes).tile)
+    q, v = forms.heads_tiled(call.q, q_layout, "bhsd"), forms.heads_tiled(call.v, k_layout, "bhsd")
+    k = forms.heads_tiled(call.k, k_layout, "bhds" if call.keys_transposed else "bhsd")
+    mask = relax.const(0.0, "float32") if call.mask is None else _mask(forms, call.mask, keys)
+    mask_shape = None if call.mask is None else shape(mask)
+    spec = attention.AttentionSpec(
+        batch, heads, kv_heads, queries, keys, dim, value_dim, q_layout.tile, k_layout.tile, float(call.scale), call.causal, mask_shape
+    )
+    if mask_shape is None:
+        mask = forms.op(relax.op.reshape(mask, [1, 1, 1, 1]))
+    kernel = forms.kernel(spec, lambda: attention.build(spec, target))
+    out = forms.call(kernel, [q, k, v, mask], q_layout.shape(heads * value_dim))
+    return Value(shape(node.var), tiled=out, layout=q_layout, heads="bhsd")
+
+
+def _mask(forms: Forms, expr: Expr, keys: int) -> Expr:
+    """The mask as [batch | 1, heads | 1, queries | 1, keys]."""
+    mask = _narrow(forms, expr)
+    mask = forms.op(relax.op.reshape(mask, [1] * (4 - len(shape(mask))) + list(shape(mask))))
+    return mask if shape(mask)[3] == keys else forms.op(relax.op.broadcast_to(mask, [*shape(mask)[:3], keys]))
+
+
+def _narrow(forms: Forms, expr: Expr) -> Expr:
+    """A mask before it was broadcast over queries: the kernel broadcasts by itself, and a row of keys is read faster."""
+    program = forms.program
+    node = program.node(expr)
+    if node is None:
+        return forms.natural(expr)
+    if node.op == "broadcast_to":
+        return _narrow(forms, node.args[0])
+    if node.op in ("bitwise_and", "logical_and"):
+        for mask, other in (node.args, node.args[::-1]):
+            value = program.constant(other)
+            if value is not None and value.all():
+                return _narrow(forms, mask)
+    if node.op == "where" and all(program.scalar(arg) is not None for arg in node.args[1:]):
+        return forms.op(relax.op.where(_narrow(forms, node.args[0]), *(forms.natural(arg) for arg in node.args[1:])))
+    return forms.natural(expr)

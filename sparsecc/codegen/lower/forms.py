@@ -1,0 +1,114 @@
+"""The tensors of a model while it is emitted: each in the forms somebody asked for, and the weights beside them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from sparsecc.codegen.lower.layout import TokenLayout, Value
+from sparsecc.codegen.lower.program import Expr, Program, Var, shape
+from sparsecc.codegen.tvm_api import BlockBuilder, GenericConst, relax
+
+_WEIGHT_ELEMENTS = 64  # larger constants become parameters, stored once beside the code
+_OPAQUE = 8  # relax's OpPatternKind that fusion leaves alone
+
+
+class Forms:
+    """Values by the program's variables, and the Relax function that grows under them."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.builder = BlockBuilder()
+        self.values: dict[Var, Value] = {}
+        self.weights: dict[str, np.ndarray] = {}
+        self.weight_vars: list[Var] = []
+        self._weight_of: dict[int, tuple[Var, Any]] = {}  # the owner is kept, so that its id stays its own
+        self._kernels: dict[Any, Any] = {}
+
+    def op(self, expr: Expr) -> Var:
+        return self.builder.emit(expr)
+
+    def natural(self, expr: Expr) -> Expr:
+        """The tensor in the order that the model gives it."""
+        if isinstance(expr, GenericConst):
+            return self._constant(expr)
+        if not isinstance(expr, relax.Var):
+            return expr
+        value = self.values[expr]
+        if value.natural is None:
+            value.natural = self.untile(value)
+        return value.natural
+
+    def tiled(self, expr: Var, layout: TokenLayout) -> Expr:
+        """`expr` [.., tokens, features] as [tiles, features, tile]."""
+        value = self.values[expr]
+        if value.tiled is not None and value.layout == layout and value.heads is None:
+            return value.tiled
+        tiled = self.tile(self.natural(expr), layout, value.shape[-1])
+        if value.tiled is None:
+            value.tiled, value.layout = tiled, layout
+        return tiled
+
+    def heads_tiled(self, expr: Var, layout: TokenLayout, order: str) -> Expr:
+        """[batch, heads, tokens, dim] ("bhsd") or [batch, heads, dim, tokens] ("bhds") as [tiles, heads·dim, tile]."""
+        value = self.values[expr]
+        if value.heads == order and value.layout == layout and value.tiled is not None:
+            return value.tiled
+        x = self.op(relax.op.permute_dims(self.natural(expr), [0, 2, 1, 3] if order == "bhsd" else [0, 3, 1, 2]))
+        batch, tokens, heads, dim = shape(x)
+        return self.tile(self.op(relax.op.reshape(x, [batch, tokens, heads * dim])), layout, heads * dim)
+
+    def tile(self, x: Expr, layout: TokenLayout, features: int) -> Expr:
+        op = relax.op
+        x = self.op(op.reshape(x, [layout.sequences, layout.tokens, features]))
+        if layout.padded != layout.tokens:
+            x = self.op(op.nn.pad(x, [0, 0, 0, layout.padded - layout.tokens, 0, 0]))
+        x = self.op(op.reshape(x, [layout.tiles, layout.tile, features]))
+        return self.op(op.permute_dims(x, [0, 2, 1]))
+
+    def untile(self, value: Value) -> Expr:
+        assert value.tiled is not None and value.layout is not None, "a value has neither form"
+        op, layout = relax.op, value.layout
+        features = shape(value.tiled)[1]
+        x = self.op(op.permute_dims(value.tiled, [0, 2, 1]))
+        x = self.op(op.reshape(x, [layout.sequences, layout.padded, features]))
+        if layout.padded != layout.tokens:
+            x = self.op(op.strided_slice(x, [1], [0], [layout.tokens]))
+        if value.heads is None:
+            return self.op(op.reshape(x, list(value.shape)))
+        axes = {"bshd": (0, 1, 2, 3), "bhsd": (0, 2, 1, 3), "bhds": (0, 2, 3, 1)}[value.heads]  # value axis i is axis axes[i] of bshd
+        bshd = [value.shape[axes.index(i)] for i in range(4)]
+        x = self.op(op.reshape(x, bshd))
+        return x if value.heads == "bshd" else self.op(op.permute_dims(x, list(axes)))
+
+    def _constant(self, const: Expr) -> Expr:
+        """Small constants stay in the code, large ones become weights."""
+        small = math.prod(shape(const)) <= _WEIGHT_ELEMENTS
+        return const if small else self.weight(np.from_dlpack(const.value), const)
+
+    def weight(self, array: np.ndarray, owner: Any = None) -> Var:
+        """A parameter of main that holds `array`; the same owner (by default the array) gets the same parameter."""
+        owner = array if owner is None else owner
+        key = hash(owner) if isinstance(owner, GenericConst) else id(owner)
+        if key not in self._weight_of:
+            name = f"w{len(self.weights)}"
+            var = relax.Var(name, relax.TensorType(list(array.shape), str(array.dtype)))
+            self.weights[name] = array
+            self.weight_vars.append(var)
+            self._weight_of[key] = (var, owner)
+        return self._weight_of[key][0]
+
+    def kernel(self, key: Any, build: Callable[[], Any]) -> Any:
+        """The GlobalVar of a generated kernel, built once for equal keys."""
+        if key not in self._kernels:
+            func = build()
+            name = f"{func.attrs['global_symbol']}_{len(self._kernels)}"
+            func = func.with_attr({"global_symbol": name, "tirx.is_scheduled": 1, "op_pattern": _OPAQUE})
+            self._kernels[key] = self.builder.add_func(func, name)
+        return self._kernels[key]
+
+    def call(self, kernel: Any, args: list[Expr], out: tuple[int, ...]) -> Var:
+        return self.op(relax.call_tir(kernel, args, relax.TensorType(list(out), "float32")))

@@ -1,0 +1,83 @@
+"""Attention, as one call of the importer or spelled out: matmul(softmax(scale · matmul(q, kᵀ) + mask), v)."""
+
+from __future__ import annotations
+
+from sparsecc.codegen.lower.program import AttentionCall, Expr, Node, Program, shape
+
+
+def attention_call(program: Program, node: Node) -> None:
+    found = program.placeholders.get(node.op)
+    if found is not None and found.kind == "attention":
+        q, k, v, *mask = node.args
+        node.what = AttentionCall(q, k, v, found.attributes["scale"], found.attributes["causal"], mask[0] if mask else None)
+        node.op = "attention"
+
+
+def softmax_attention(program: Program, node: Node) -> None:
+    """matmul(softmax(scale · matmul(q, kᵀ) + mask), v), 4-D, scaling before or after the product."""
+    if node.op != "matmul" or len(shape(node.var)) != 4:
+        return
+    softmax = program.node(node.args[0])
+    if (
+        softmax is None
+        or softmax.op != "nn.softmax"
+        or int(softmax.attrs.axis) not in (-1, 3)
+        or program.only_user(softmax.var) is not node
+    ):
+        return
+    scale, mask, at = 1.0, None, program.node(softmax.args[0])
+    while at is not None and at.op in ("add", "multiply", "divide") and len(program.users[at.var]) == 1:
+        number, inner = _scaled(program, at)
+        if number is not None and mask is None:
+            scale *= number
+        elif at.op == "add" and mask is None and scale == 1.0:
+            inner, mask = _score_and_mask(program, at)
+        else:
+            return
+        at = program.node(inner)
+    if at is None or at.op != "matmul" or any(program.constant(arg) is not None for arg in at.args):
+        return
+    q, k = at.args
+    q, before = _unscaled(program, q)
+    k, after = _unscaled(program, k)
+    v = node.args[1]
+    if any(len(shape(x)) != 4 for x in (q, k, v)) or shape(q)[:2] != shape(k)[:2] or shape(k)[:2] != shape(v)[:2]:
+        return
+    transpose = program.node(k)
+    transposed = not (transpose is not None and transpose.op == "permute_dims" and _axes(transpose) == (0, 1, 3, 2))
+    node.what = AttentionCall(q, k if transposed else transpose.args[0], v, scale * before * after, mask=mask, keys_transposed=transposed)
+    node.op = "attention"
+
+
+def _axes(node: Node) -> tuple[int, ...] | None:
+    return None if node.attrs.axes is None else tuple(int(a) for a in node.attrs.axes)
+
+
+def _scaled(program: Program, node: Node) -> tuple[float | None, Expr]:
+    """(c, x) of x·c or x/c."""
+    if node.op == "divide" and (c := program.scalar(node.args[1])) is not None:
+        return 1 / c, node.args[0]
+    if node.op == "multiply":
+        for x, c in (node.args, node.args[::-1]):
+            if (number := program.scalar(c)) is not None:
+                return number, x
+    return None, node.args[0]
+
+
+def _unscaled(program: Program, expr: Expr) -> tuple[Expr, float]:
+    node = program.node(expr)
+    if node is None or node.op not in ("multiply", "divide"):
+        return expr, 1.0
+    number, inner = _scaled(program, node)
+    return (inner, number) if number is not None else (expr, 1.0)
+
+
+def _score_and_mask(program: Program, add: Node) -> tuple[Expr, Expr]:
+    """The operand that leads to q kᵀ, and the other one."""
+
+    def leads(expr: Expr) -> bool:
+        node = program.node(expr)
+        return node is not None and node.op in ("matmul", "multiply", "divide") and shape(expr) == shape(add.var)
+
+    a, b = add.args
+    return (a, b) if leads(a) else (b, a)
