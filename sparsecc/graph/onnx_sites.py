@@ -179,7 +179,7 @@ def _weight_site(layer: WeightNodes, name: str, activation: Activation | None) -
     called = activation.name if activation is not None else None
     if onnx_sparse.is_sparse(node):
         packed = onnx_sparse.packed(node)
-        rows, cols, weight = packed.rows, packed.cols, packed.dense()
+        rows, cols, weight = packed.rows, packed.cols, onnx_sparse.unpacked(node, packed)
         weight_name = layer.weight.name or ""
     else:
         packed = None

@@ -28,14 +28,25 @@ def is_conv(node: ir.Node) -> bool:
 
 def packed(node: ir.Node) -> Packed:
     """The weight of a sparse node, its tensors shared with the graph. Raises ModelError for a node that sparsecc did not write so."""
-    site = node.attributes.get_string("site", node.name or "")
+    site = _site(node)
     try:
         format = from_key(node.attributes.get_string("format", ""))
         names = format.tensor_names
+        kind = onnx_functions.CONV2D if is_conv(node) else onnx_functions.LINEAR
+        if onnx_functions.op_type(kind, format, bias(node) is not None) != node.op_type:
+            raise TypeError(f"its format is {format.key}, it has {len(node.inputs)} inputs")
         tensors = {name: tensor_of(node.inputs[1 + i]) for i, name in enumerate(names)}  # type: ignore[arg-type]
         return Packed(format, node.attributes["rows"].as_int(), node.attributes["cols"].as_int(), tensors)
     except (RecipeError, KeyError, IndexError, TypeError) as error:
         raise ModelError(f"layer '{site}': no {node.op_type} that this version of sparsecc writes ({error})") from None
+
+
+def unpacked(node: ir.Node, weight: Packed) -> Tensor:
+    """The dense matrix [rows, cols]. Raises ModelError when indices of the packed weight point outside it."""
+    try:
+        return weight.dense()
+    except (RuntimeError, IndexError, ValueError) as error:
+        raise ModelError(f"layer '{_site(node)}': its packed weight is damaged: {str(error).splitlines()[0]}") from None
 
 
 def bias(node: ir.Node) -> ir.Value | None:
@@ -71,6 +82,10 @@ def complete(model: ir.Model) -> None:
             kind = onnx_functions.CONV2D if is_conv(node) else onnx_functions.LINEAR
             format = from_key(node.attributes.get_string("format", ""))
             model.functions[identifier] = onnx_functions.function(kind, format, bias(node) is not None, opset)
+
+
+def _site(node: ir.Node) -> str:
+    return node.attributes.get_string("site", node.name or "")
 
 
 def initializer(tensor: Tensor, name: str) -> ir.Value:
