@@ -101,7 +101,7 @@ def _machine(triple: str) -> str:
 
 def _cache_sizes(machine: str) -> tuple[int, int]:
     """L1 data and L2 of one core, from the kernel's description of the first CPU."""
-    sizes = dict(zip((1, 2), _CACHES.get(machine, _CACHES["x86_64"]), strict=True))
+    sizes: dict[int, int] = dict(zip((1, 2), _CACHES.get(machine, _CACHES["x86_64"]), strict=True))
     for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         try:
             level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))

@@ -22,6 +22,7 @@ from onnx_ir.passes import common
 from sparsecc.errors import ModelError
 from sparsecc.graph import onnx_names, onnx_sparse
 from sparsecc.graph.onnx_fold import fold_scales, lift_weights, unflatten_softmaxes
+from sparsecc.graph.onnx_io import first_cause
 from sparsecc.ops.base import ONNX_DOMAIN
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,10 @@ def clean(model: ir.Model, where: str, input_shapes: Mapping[str, tuple[int, ...
     skeleton = _take_apart(model)
     if input_shapes:
         _fix_shapes(skeleton.model, input_shapes)
-    proto = ir.serde.serialize_model(skeleton.model)
+    try:
+        proto = ir.serde.serialize_model(skeleton.model)
+    except ir.serde.SerdeError as error:
+        raise ModelError(f"{where}: damaged: {first_cause(error)}") from None
     proto = _checked(_with_output_shapes(_upgraded(_inlined(proto, where), where)), where)
     result = ir.serde.deserialize_model(_slimmed(proto, where))
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(result)
@@ -149,7 +153,7 @@ def _inlined(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
     try:
         return onnx.inliner.inline_local_functions(proto)
     except (RuntimeError, ValueError) as error:
-        raise ModelError(f"{where}: its local functions cannot be inlined: {_line(error)}") from None
+        raise ModelError(f"{where}: its local functions cannot be inlined: {first_cause(error)}") from None
 
 
 def _upgraded(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
@@ -161,8 +165,8 @@ def _upgraded(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
         onnx.checker.check_model(converted)
     except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
         if opset.version < FUNCTION_OPSET:
-            raise ModelError(f"{where}: opset {opset.version} cannot be converted to {OPSET}: {_line(error)}") from None
-        logger.info("%s: kept at opset %d: %s", where, opset.version, _line(error))
+            raise ModelError(f"{where}: opset {opset.version} cannot be converted to {OPSET}: {first_cause(error)}") from None
+        logger.info("%s: kept at opset %d: %s", where, opset.version, first_cause(error))
         return proto
     return converted
 
@@ -178,7 +182,7 @@ def _checked(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
     try:
         onnx.checker.check_model(proto)
     except onnx.checker.ValidationError as error:
-        raise ModelError(f"{where}: not a valid model: {_line(error)}") from None
+        raise ModelError(f"{where}: not a valid model: {first_cause(error)}") from None
     return proto
 
 
@@ -191,7 +195,7 @@ def _slimmed(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
         onnx.checker.check_model(slim, full_check=True)
         reason = "" if [output.name for output in slim.graph.output] == wanted else "it changed the outputs"
     except Exception as error:  # noqa: BLE001 - whatever a third party's rewrite raises, the model itself is sound
-        reason = f"{type(error).__name__}: {_line(error)}"
+        reason = f"{type(error).__name__}: {first_cause(error)}"
     if reason or slim is None:
         logger.warning("%s: left unsimplified, onnxslim failed: %s", where, reason)
         return onnx.shape_inference.infer_shapes(proto, data_prop=True)
@@ -265,7 +269,3 @@ def _restore_sparse(graph: ir.Graph, dense: ir.Node, original: ir.Node) -> None:
         sparse.attributes["pads"] = dense.attributes["pads"]
     sparse.metadata_props.update(original.metadata_props)
     _swap(graph, dense, sparse)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

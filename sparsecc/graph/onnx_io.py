@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
@@ -44,6 +44,8 @@ def from_proto(proto: onnx.ModelProto, where: str, folder: Path | None = None) -
 
     where: how errors call the model.  folder: what external data may lie in; None when the proto came from no file.
     """
+    for function in [function for function in proto.functions if function.domain == ONNX_DOMAIN]:
+        proto.functions.remove(function)  # the nodes say which ones they need, and those are made anew
     check(proto, where)
     weights = _external_weights(proto, where, folder)
     try:
@@ -54,7 +56,7 @@ def from_proto(proto: onnx.ModelProto, where: str, folder: Path | None = None) -
         common.RemoveInitializersFromInputsPass()(model)  # files of before 2019 list every weight as an input
         model.graph.sort()
     except (ir.serde.SerdeError, ValueError, TypeError) as error:
-        raise ModelError(f"{where}: damaged: {_first_line(error)}") from None
+        raise ModelError(f"{where}: damaged: {first_cause(error)}") from None
     for value in (*model.graph.inputs, *model.graph.outputs):
         if value.shape is not None:
             value.shape = ir.Shape([size(dimension) for dimension in value.shape])
@@ -81,36 +83,46 @@ def check(proto: onnx.ModelProto, where: str) -> None:
     own = {(function.domain, function.name) for function in proto.functions}
     unknown: dict[str, str] = {}
     for node in _nodes(proto):
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.STRING and not _is_text(attribute.s):
+                raise ModelError(f"{where}: damaged: attribute '{attribute.name}' of {node.op_type} '{_called(node)}' is no text")
         domain = _standard(node.domain)
         if domain in (*RUNTIME_DOMAINS, ONNX_DOMAIN) or (node.domain, node.op_type) in own:
             continue
         if not _has_schema(node.op_type, domain, versions.get(domain, 0)):
-            unknown.setdefault(f"{domain}::{node.op_type}" if domain else node.op_type, node.name or node.output[0])
+            unknown.setdefault(f"{domain}::{node.op_type}" if domain else node.op_type, _called(node))
     if unknown:
         listed = ", ".join(f"{op} (at '{node}')" for op, node in unknown.items())
         raise ModelError(f"{where}: operators that opset {versions.get('', 0)} does not have: {listed}")
     _check_values(proto.graph, frozenset(), where)
+    for function in proto.functions:
+        _check_nodes(function.node, frozenset(function.input), function.output, where)
 
 
 def _check_values(graph: onnx.GraphProto, outer: frozenset[str], where: str) -> None:
     """Raises ModelError when an operator, or the model's result, is made from a value that nothing computes."""
-    values = outer.union(
-        (value.name for value in graph.input),
-        (tensor.name for tensor in graph.initializer),
-        (tensor.values.name for tensor in graph.sparse_initializer),
-        (name for node in graph.node for name in node.output),
-    )
-    for node in graph.node:
+    inputs = [value.name for value in graph.input] + [tensor.name for tensor in graph.initializer]
+    inputs += [tensor.values.name for tensor in graph.sparse_initializer]
+    _check_nodes(graph.node, outer.union(inputs), [value.name for value in graph.output], where)
+
+
+def _check_nodes(nodes: Sequence[onnx.NodeProto], given: frozenset[str], results: Sequence[str], where: str) -> None:
+    values = given.union(name for node in nodes for name in node.output)
+    for node in nodes:
         for name in node.input:
             if name and name not in values:
-                reader = f"{node.op_type} '{node.name or node.output[0]}'"
+                reader = f"{node.op_type} '{_called(node)}'"
                 raise ModelError(f"{where}: not a valid model: {reader} reads '{name}', which nothing computes")
         for attribute in node.attribute:
             for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
                 _check_values(inner, values, where)
-    for value in graph.output:
-        if value.name not in values:
-            raise ModelError(f"{where}: not a valid model: nothing computes its output '{value.name}'")
+    for name in results:
+        if name not in values:
+            raise ModelError(f"{where}: not a valid model: nothing computes its output '{name}'")
+
+
+def _called(node: onnx.NodeProto) -> str:
+    return node.name or next(iter(node.output), "without name and output")
 
 
 def write(model: ir.Model, path: str | os.PathLike[str], external: bool | None = None) -> None:
@@ -232,10 +244,18 @@ def _data_files(file: Path) -> list[Path]:
     return [file.parent / name for name in dict.fromkeys(entry.value for entry in entries if entry.key == "location")]
 
 
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _has_schema(op_type: str, domain: str, version: int) -> bool:
     try:
         return not onnx.defs.get_schema(op_type, version, domain).deprecated
-    except onnx.defs.SchemaError:
+    except (onnx.defs.SchemaError, TypeError):  # TypeError: a name that is no text
         return False
 
 
@@ -247,5 +267,8 @@ def _nbytes(value: ir.Value) -> int:
     return value.const_value.nbytes if value.const_value is not None else 0
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+def first_cause(error: BaseException) -> str:
+    """What went wrong in the first place, on one line: libraries wrap it several times over."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())[:300]

@@ -40,8 +40,7 @@ def store(model: ir.Model, found: dict[str, str]) -> None:
 
 def given(node: ir.Node) -> str:
     """The stored name of a site's node, or the next best thing."""
-    named = node.attributes.get_string("site", "") or node.metadata_props.get(SITE_KEY)
-    return named or node.name or node.outputs[0].name or node.op_type
+    return _packed_as(node) or node.metadata_props.get(SITE_KEY) or node.name or node.outputs[0].name or node.op_type
 
 
 def _is_constant(value: ir.Value) -> bool:
@@ -54,13 +53,19 @@ def _may_be_site(node: ir.Node) -> bool:
 
 
 def _name(node: ir.Node) -> str | None:
-    if "site" in node.attributes:
-        return node.attributes["site"].as_string()
+    if _packed_as(node):
+        return _packed_as(node)
     if not _may_be_site(node):
         return None
     if SITE_KEY in node.metadata_props:
         return node.metadata_props[SITE_KEY]
     return _from_weight(node) or _from_scopes(node) or _from_path(node) or node.name or node.outputs[0].name
+
+
+def _packed_as(node: ir.Node) -> str | None:
+    """The site that a node of ai.sparsecc was made for."""
+    site = node.attributes.get("site")
+    return site.value if site is not None and isinstance(site.value, str) else None
 
 
 def _from_weight(node: ir.Node) -> str | None:

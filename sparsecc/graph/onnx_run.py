@@ -11,6 +11,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as errors  # type: ignore[attr-defined]
 
 from sparsecc.errors import InputError, ModelError
+from sparsecc.graph.onnx_io import first_cause
 
 THREADS = 2
 LENT_BYTES = 1024  # smaller weights travel inside the serialized model
@@ -45,7 +46,7 @@ class Runner:
         try:
             results = cast("list[np.ndarray]", session.run(list(computed), dict(feeds)))
         except _FAILURES as error:
-            raise InputError(f"{self._where}: onnxruntime fails on these inputs: {_line(error)}") from None
+            raise InputError(f"{self._where}: onnxruntime fails on these inputs: {first_cause(error)}") from None
         return given | dict(zip(computed, results, strict=True))
 
     def _open(self, wanted: tuple[str, ...]) -> onnxruntime.InferenceSession:
@@ -59,7 +60,7 @@ class Runner:
             serialized = ir.serde.serialize_model(model).SerializeToString()
             return onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
         except _FAILURES as error:
-            raise ModelError(f"{self._where}: onnxruntime cannot run this model: {_line(error)}") from None
+            raise ModelError(f"{self._where}: onnxruntime cannot run this model: {first_cause(error)}") from None
 
     def _lend_weights(self, graph: ir.Graph, options: onnxruntime.SessionOptions) -> None:
         """Replace large initializers by references into memory that the sessions share with the graph."""
@@ -78,7 +79,3 @@ def _return(graph: ir.Graph, wanted: tuple[str, ...]) -> None:
     computed = {value.name: value for node in graph for value in node.outputs}
     have = [value.name for value in graph.outputs]
     graph.outputs.extend(computed[name] for name in wanted if name not in have)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

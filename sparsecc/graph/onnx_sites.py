@@ -116,9 +116,15 @@ def _gemm(node: ir.Node) -> WeightNodes | None:
 
 def _conv(node: ir.Node) -> WeightNodes | None:
     weight, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
-    if not _is_weight(weight, 4) or (bias is not None and constant(bias) is None) or padding_of(node) is None:
+    if not _is_weight(weight, 4) or (bias is not None and constant(bias) is None) or not _slides_in_two(node) or padding_of(node) is None:
         return None
     return WeightNodes(node, weight, bias)  # type: ignore[arg-type]
+
+
+def _slides_in_two(conv: ir.Node) -> bool:
+    """Whether the attributes have a number for each of the two dimensions, as onnx's checker does not check."""
+    lengths = {"strides": 2, "dilations": 2, "pads": 4}
+    return all(len(conv.attributes.get_ints(name, [0] * length)) == length for name, length in lengths.items())
 
 
 def _stored_matrix(value: ir.Value | None) -> tuple[ir.Value, bool] | None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from sparsecc.errors import ModelError, RecipeError, UserError
 from sparsecc.formats import from_key
 from sparsecc.formats.base import Packed
+from sparsecc.graph.onnx_names import given
 from sparsecc.ops import onnx_functions
 from sparsecc.ops.base import ONNX_DOMAIN, SiteOp
 
@@ -28,7 +29,7 @@ def is_conv(node: ir.Node) -> bool:
 
 def packed(node: ir.Node) -> Packed:
     """The weight of a sparse node, its tensors shared with the graph. Raises ModelError for a node that sparsecc did not write so."""
-    site = _site(node)
+    site = given(node)
     try:
         format = from_key(node.attributes.get_string("format", ""))
         names = format.tensor_names
@@ -46,12 +47,12 @@ def unpacked(node: ir.Node, weight: Packed) -> Tensor:
     try:
         return weight.dense()
     except (RuntimeError, IndexError, ValueError) as error:
-        raise ModelError(f"layer '{_site(node)}': its packed weight is damaged: {str(error).splitlines()[0]}") from None
+        raise ModelError(f"layer '{given(node)}': its packed weight is damaged: {str(error).splitlines()[0]}") from None
 
 
 def bias(node: ir.Node) -> ir.Value | None:
-    given = 1 + len(from_key(node.attributes.get_string("format", "")).tensor_names)
-    return node.inputs[given] if len(node.inputs) > given else None
+    before = 1 + len(from_key(node.attributes.get_string("format", "")).tensor_names)
+    return node.inputs[before] if len(node.inputs) > before else None
 
 
 def make_node(op: SiteOp, site: str, x: ir.Value, prefix: str, opset: int) -> ir.Node:
@@ -82,10 +83,6 @@ def complete(model: ir.Model) -> None:
             kind = onnx_functions.CONV2D if is_conv(node) else onnx_functions.LINEAR
             format = from_key(node.attributes.get_string("format", ""))
             model.functions[identifier] = onnx_functions.function(kind, format, bias(node) is not None, opset)
-
-
-def _site(node: ir.Node) -> str:
-    return node.attributes.get_string("site", node.name or "")
 
 
 def initializer(tensor: Tensor, name: str) -> ir.Value:

@@ -131,8 +131,13 @@ def _attention(node: fx.Node, importer: Any, placeholders: Placeholders) -> Any:
     return result if len(shape) == 4 else emit(relax.op.reshape(result, [*shape[:-1], out[-1]]))
 
 
+def _args(node: fx.Node) -> tuple[Any, ...]:
+    """A node's arguments, of types that its operator's schema guarantees."""
+    return node.args
+
+
 def _packed_matrix(node: fx.Node, tensors: dict[str, torch.Tensor], rows: int, cols: int) -> tuple[np.ndarray, np.ndarray | None]:
-    _, packed, bias, key = node.args[:4]
+    _, packed, bias, key = _args(node)[:4]
     format = from_key(key)
     stored = dict(zip(format.tensor_names, (tensors[arg.name] for arg in packed), strict=True))
     matrix = Packed(format, rows, cols, stored).dense().numpy()
@@ -141,7 +146,7 @@ def _packed_matrix(node: fx.Node, tensors: dict[str, torch.Tensor], rows: int, c
 
 def _sparse_linear(node: fx.Node, importer: Any, placeholders: Placeholders, tensors: dict[str, torch.Tensor]) -> Any:
     x = importer.env[node.args[0]]
-    *_, key, rows, cols, name = node.args
+    *_, key, rows, cols, name = _args(node)
     matrix, bias = _packed_matrix(node, tensors, rows, cols)
     call = placeholders.call(Placeholder("sparse_linear", name, {"format": key}, matrix, bias), [x], [*shape_of(x)[:-1], rows])
     return importer.block_builder.emit(call)
@@ -149,7 +154,7 @@ def _sparse_linear(node: fx.Node, importer: Any, placeholders: Placeholders, ten
 
 def _sparse_conv2d(node: fx.Node, importer: Any, placeholders: Placeholders, tensors: dict[str, torch.Tensor]) -> Any:
     x = importer.env[node.args[0]]
-    *_, key, rows, kernel, stride, padding, dilation, name = node.args
+    *_, key, rows, kernel, stride, padding, dilation, name = _args(node)
     matrix, bias = _packed_matrix(node, tensors, rows, kernel[0] * kernel[1] * shape_of(x)[1])
     attributes = {"format": key, "kernel": tuple(kernel), "stride": tuple(stride), "padding": tuple(padding), "dilation": tuple(dilation)}
     placeholder = Placeholder("sparse_conv2d", name, attributes, matrix, bias)

@@ -32,7 +32,7 @@ class AttentionSpec:
     key_tile: int
     scale: float
     causal: bool = False
-    mask: tuple[int, int, int, int] | None = None
+    mask: tuple[int, ...] | None = None
 
     @property
     def padded_queries(self) -> int:

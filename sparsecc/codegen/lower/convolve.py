@@ -32,7 +32,7 @@ class Plane:
     pitch: int
 
 
-def plane_of(geometry: Geometry, image: tuple[int, int], out: tuple[int, int], lanes: int) -> Plane:
+def plane_of(geometry: Geometry, image: tuple[int, ...], out: tuple[int, ...], lanes: int) -> Plane:
     """Small images are padded to one vector of `lanes` positions."""
     (kh, kw), (dh, dw), (top, left, _, _) = geometry.kernel, geometry.dilation, geometry.padding
     stride, skip = geometry.stride, (1, 1)

@@ -61,24 +61,29 @@ def _emit_node(forms: Forms, target: Target, chooser: Chooser, node: Node, funct
 def _view(forms: Forms, node: Node) -> Value | None:
     """Reshapes and transposes between [batch, tokens, heads·dim] and heads, for which tiles need not move."""
     value = forms.values.get(node.args[0]) if node.args and isinstance(node.args[0], relax.Var) else None
-    if value is None or value.tiled is None or value.layout is None:
+    if value is None or value.tiled is None or value.layout is None or node.op not in _VIEWS:
         return None
     new, tokens = shape(node.var), (value.layout.sequences, value.layout.tokens)
     view = Value(new, tiled=value.tiled, layout=value.layout)
-    if node.op in ("reshape", "expand_dims", "squeeze"):
+    if node.op != "permute_dims":
         if value.heads is None and new[-1:] == value.shape[-1:]:
             return view
         if value.heads is None and len(new) == 4 and new[:2] == tokens and new[2] * new[3] == value.shape[-1]:
             return replace(view, heads="bshd")
         if value.heads == "bshd" and math.prod(new[:-1]) == math.prod(tokens) and new[-1] == value.shape[2] * value.shape[3]:
             return view
-    if node.op == "permute_dims":
+    else:
         heads = _HEAD_TURNS.get((value.heads, tuple(int(a) for a in node.attrs.axes or ())))
         return replace(view, heads=heads) if heads else None
     return None
 
 
-_HEAD_TURNS = {("bshd", (0, 2, 1, 3)): "bhsd", ("bhsd", (0, 2, 1, 3)): "bshd", ("bshd", (0, 2, 3, 1)): "bhds"}
+_VIEWS = {"reshape", "expand_dims", "squeeze", "permute_dims"}
+_HEAD_TURNS: dict[tuple[str | None, tuple[int, ...]], str] = {
+    ("bshd", (0, 2, 1, 3)): "bhsd",
+    ("bhsd", (0, 2, 1, 3)): "bshd",
+    ("bshd", (0, 2, 3, 1)): "bhds",
+}
 
 
 def _layer_norm(forms: Forms, target: Target, node: Node) -> Value | None:
@@ -146,13 +151,13 @@ def _as_it_was(forms: Forms, node: Node, functions: dict[Any, Any]) -> Value:
         return Value(shape(node.var), natural=forms.op(relax.TupleGetItem(forms.natural(node.args[0]), expr.index)))
     if node.op == "alias":
         return Value(shape(node.var), natural=forms.natural(node.args[0]))
-    if node.op == "take":  # importers ask for unchecked reads; an index out of range must not leave the table
+    if node.op == "take":  # importers ask for unchecked reads: negative indices count from the end, wrong ones stay in the table
         x, index = (forms.natural(arg) for arg in node.args)
-        return Value(shape(node.var), natural=forms.op(relax.op.take(x, index, axis=expr.attrs.axis, mode="clip")))
+        return Value(shape(node.var), natural=forms.op(relax.op.take(x, index, axis=expr.attrs.axis, mode="wrap")))
     leaves = iter(node.args)
     args = [_rebuilt(forms, arg, leaves, functions) for arg in expr.args]
     types = list(expr.ty_args) if hasattr(expr, "ty_args") else list(expr.sinfo_args)
-    tensor = not isinstance(node.var.ty, relax.TupleType)
+    tensor = isinstance(node.var.ty, relax.TensorType)
     return Value(shape(node.var) if tensor else (), natural=forms.op(relax.Call(expr.op, args, expr.attrs, types)))
 
 

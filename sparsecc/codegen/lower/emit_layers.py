@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from sparsecc.codegen.choose import Chooser
 from sparsecc.codegen.kernels.base import Epilogue, MatmulSpec
 from sparsecc.codegen.lower.convolve import Plane, plane_of
@@ -59,11 +61,13 @@ def _conv2d(forms: Forms, chooser: Chooser, node: Node, layer: Layer) -> Value:
 
 
 def _conv_of_one_pixel(forms: Forms, chooser: Chooser, node: Node, layer: Layer) -> Value:
-    """A convolution of 1×1 images is a linear layer over the batch (squeeze-and-excitation), by the one tap that meets the pixel."""
+    """A convolution of 1×1 images is a linear layer over the batch (squeeze-and-excitation), by the tap that meets the pixel, if one does."""
     assert layer.geometry is not None
     (kh, kw), (dh, dw), (top, left) = layer.geometry.kernel, layer.geometry.dilation, layer.geometry.padding[:2]
     batch, channels = shape(layer.x)[:2]
-    matrix = layer.matrix.reshape(len(layer.matrix), kh, kw, channels)[:, top // dh, left // dw]
+    met = (top % dh, left % dw) == (0, 0) and top // dh < kh and left // dw < kw
+    taps = layer.matrix.reshape(len(layer.matrix), kh, kw, channels)
+    matrix = taps[:, top // dh, left // dw] if met else np.zeros((len(layer.matrix), channels), np.float32)
     layout = layout_of((batch, channels), chooser.target.lanes)
     x = forms.op(relax.op.reshape(forms.natural(layer.x), [batch, channels]))
     residual = None if layer.residual is None else forms.tile(forms.natural(layer.residual), layout, len(matrix))

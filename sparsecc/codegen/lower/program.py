@@ -175,7 +175,7 @@ def reads(node: Node) -> list[Var]:
 
 
 def _node(binding: Any) -> Node:
-    value = binding.value if hasattr(binding, "value") else None
+    value: Any = binding.value if hasattr(binding, "value") else None
     if isinstance(value, relax.Tuple):
         return Node(binding.var, value, "tuple", list(value.fields))
     if isinstance(value, relax.TupleGetItem):

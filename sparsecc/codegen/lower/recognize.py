@@ -74,21 +74,21 @@ def _conv2d(program: Program, node: Node) -> Layer | None:
     out, channels, kh, kw = weight.shape
     matrix = weight.transpose(0, 2, 3, 1).reshape(out, kh * kw * channels)
     padding = [int(p) for p in attrs.padding]
-    padding = padding * 4 if len(padding) == 1 else padding * 2 if len(padding) == 2 else padding
+    top, left, bottom, right = padding * (4 // len(padding))  # Relax writes one for all, two for (h, w), or all four
     pair = lambda values: (int(values[0]), int(values[-1]))  # noqa: E731
-    return Layer(node.args[0], matrix, geometry=Geometry((kh, kw), pair(attrs.strides), tuple(padding), pair(attrs.dilation)))
+    return Layer(node.args[0], matrix, geometry=Geometry((kh, kw), pair(attrs.strides), (top, left, bottom, right), pair(attrs.dilation)))
 
 
 def _sparse_linear(program: Program, node: Node) -> Layer | None:
     found = program.placeholders.get(node.op)
-    if found is None or found.kind != "sparse_linear":
+    if found is None or found.kind != "sparse_linear" or found.matrix is None:
         return None
     return Layer(node.args[0], found.matrix, found.bias, site=found.name, format=found.attributes["format"])
 
 
 def _sparse_conv2d(program: Program, node: Node) -> Layer | None:
     found = program.placeholders.get(node.op)
-    if found is None or found.kind != "sparse_conv2d":
+    if found is None or found.kind != "sparse_conv2d" or found.matrix is None:
         return None
     a = found.attributes
     geometry = Geometry(a["kernel"], a["stride"], a["padding"], a["dilation"])
@@ -100,19 +100,12 @@ def _absorb(program: Program, node: Node, layer: Layer) -> None:
     same_pitch = layer.geometry is None or (layer.geometry.pointwise and layer.geometry.stride == (1, 1))
     while (user := program.only_user(node.var)) is not None:
         other = next((arg for arg in user.args if not (isinstance(arg, relax.Var) and arg == node.var)), None)
-        if (
-            user.op == "add"
-            and other is not None
-            and layer.activation is None
-            and layer.residual is None
-            and _add_bias(program, layer, other)
-        ):
+        adds = user.op == "add" and layer.residual is None and shape(user.var) == shape(node.var)  # and broadcasts nothing of the layer's
+        if adds and layer.activation is None and other is not None and _add_bias(program, layer, other):
             pass
         elif (name := _UNARY.get(user.op, user.op)) in ACTIVATIONS and user.what is None and layer.activation is None:
             layer.activation, layer.residual_first = name, layer.residual is not None
-        elif (
-            user.op == "add" and same_pitch and layer.residual is None and isinstance(other, relax.Var) and shape(other) == shape(user.var)
-        ):
+        elif adds and same_pitch and isinstance(other, relax.Var) and shape(other) == shape(user.var):
             layer.residual = other
         else:
             return

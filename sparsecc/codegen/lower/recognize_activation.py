@@ -27,7 +27,7 @@ def gelu(program: Program, node: Node) -> None:
     if node.op != "multiply":
         return
     factors = _factors(program, node.var)
-    half = [f for f in factors if program.scalar(f) is not None and abs(program.scalar(f) - 0.5) < 1e-6]
+    half = [f for f in factors if program.scalar(f) == 0.5]
     sums = [f for f in factors if (n := program.node(f)) is not None and n.op == "add"]
     others = [f for f in factors if not any(f is h for h in half) and not any(f is s for s in sums)]
     if len(half) == 1 and len(sums) == 1 and len(others) == 1 and _is_one_plus_erf(program, sums[0], others[0]):

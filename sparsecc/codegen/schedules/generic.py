@@ -31,7 +31,9 @@ _EXPENSIVE = (
 
 
 def schedule(func: Any, target: Target) -> Any:
-    """The scheduled PrimFunc. Extents must be static."""
+    """The scheduled PrimFunc. Extents must be static. Sorts and scans are programs of their own and stay as they are."""
+    if not isinstance(func.body, s_tir.SBlockRealize) or func.body.block.name_hint != "root":
+        return func
     sch = s_tir.Schedule(func)
     _inline(sch)
     for block in _blocks(sch):
