@@ -90,7 +90,7 @@ def check(proto: onnx.ModelProto, where: str) -> None:
         if domain in (*RUNTIME_DOMAINS, ONNX_DOMAIN) or (node.domain, node.op_type) in own:
             continue
         if not _has_schema(node.op_type, domain, versions.get(domain, 0)):
-            unknown.setdefault(f"{domain}::{node.op_type}" if domain else node.op_type, _called(node))
+            unknown.setdefault(_printable(f"{domain}::{node.op_type}" if domain else node.op_type), _called(node))
     if unknown:
         listed = ", ".join(f"{op} (at '{node}')" for op, node in unknown.items())
         raise ModelError(f"{where}: operators that opset {versions.get('', 0)} does not have: {listed}")
@@ -111,18 +111,23 @@ def _check_nodes(nodes: Sequence[onnx.NodeProto], given: frozenset[str], results
     for node in nodes:
         for name in node.input:
             if name and name not in values:
-                reader = f"{node.op_type} '{_called(node)}'"
-                raise ModelError(f"{where}: not a valid model: {reader} reads '{name}', which nothing computes")
+                reader = f"{_printable(node.op_type)} '{_called(node)}'"
+                raise ModelError(f"{where}: not a valid model: {reader} reads '{_printable(name)}', which nothing computes")
         for attribute in node.attribute:
             for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
                 _check_values(inner, values, where)
     for name in results:
         if name not in values:
-            raise ModelError(f"{where}: not a valid model: nothing computes its output '{name}'")
+            raise ModelError(f"{where}: not a valid model: nothing computes its output '{_printable(name)}'")
 
 
 def _called(node: onnx.NodeProto) -> str:
-    return node.name or next(iter(node.output), "without name and output")
+    return _printable(node.name or next(iter(node.output), "without name and output"))
+
+
+def _printable(name: str | bytes) -> str:
+    """A name as it is, unless damage made it something that would break a line."""
+    return name if isinstance(name, str) and name.isprintable() else repr(name)
 
 
 def write(model: ir.Model, path: str | os.PathLike[str], external: bool | None = None) -> None:

@@ -17,6 +17,7 @@ from sparsecc.graph import onnx_io
 from sparsecc.graph.onnx import OnnxGraph
 from tests.graph import onnx_models as models
 from tests.graph.onnx_models import node, random
+from tests.graph.test_onnx_sparse import packed_mlp
 
 
 @pytest.fixture
@@ -50,6 +51,24 @@ def test_files_that_are_no_models(kind: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"broken.onnx: (the file is empty|not an ONNX model)") as caught:
         onnx_io.read(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_any_damaged_byte_is_survived_or_said(packed: bool, tmp_path: Path) -> None:
+    """Weights are most of the bytes, so half of the damage is aimed at the structure around them."""
+    whole = (packed_mlp() if packed else models.mlp()).SerializeToString()
+    damage, path = np.random.default_rng(0), tmp_path / "m.onnx"
+    for attempt in range(40):
+        broken = bytearray(whole)
+        at = damage.integers(300) if attempt % 2 else -1 - damage.integers(len(whole) if not packed else 3000)
+        broken[at] = damage.integers(256)
+        path.write_bytes(broken)
+        try:
+            graph = OnnxGraph.from_file(path)
+            graph.sites()
+            graph.proto()
+        except ModelError as error:
+            assert "\n" not in str(error)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
