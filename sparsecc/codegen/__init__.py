@@ -6,9 +6,8 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    if name == "build":
-        from sparsecc.codegen.build import build
+    if name != "build":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from sparsecc.codegen.compiler import build
 
-        globals()["build"] = build  # the function, in the place of the module of the same name
-        return build
-    raise AttributeError(name)
+    return build

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsecc.codegen import tvm_api
+from sparsecc.codegen.chatter import quiet_failure
 from sparsecc.codegen.choose import Choice, Chooser
 from sparsecc.codegen.importers.base import Imported
 from sparsecc.codegen.kernels import math
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@quiet_failure()
 def build(
     graph: Graph, inputs: Sequence[np.ndarray | Tensor], target: Target, *, measure: bool | None = None
 ) -> tuple[Library, list[Choice]]:
@@ -56,7 +58,7 @@ def _imported(graph: Graph, arrays: list[np.ndarray]) -> Imported:
     from sparsecc.codegen.importers.onnx import import_onnx
 
     shapes = {spec.name: array.shape for spec, array in zip(graph.inputs, arrays, strict=True)}
-    return import_onnx(graph.fixed(shapes).proto())  # type: ignore[attr-defined]
+    return import_onnx(graph.fixed(shapes).proto(), graph.where)  # type: ignore[attr-defined]
 
 
 def compile_relax(emitted: Emitted, target: Target) -> Any:
