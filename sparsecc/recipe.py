@@ -18,7 +18,7 @@ from typing import Any
 
 from sparsecc import registry
 from sparsecc.errors import RecipeError
-from sparsecc.passes.base import Pass
+from sparsecc.passes.base import Pass, registered_name
 from sparsecc.recipe_yaml import read_yaml
 
 
@@ -59,11 +59,6 @@ class Recipe:
         if not isinstance(steps, list | tuple):
             raise RecipeError(f"{source}: 'passes' has to be a list, not {_kind(steps)}")
         return cls(tuple(_parse_pass(step, f"{source}: passes[{i}]") for i, step in enumerate(steps)))
-
-
-def registered_name(step: Pass) -> str:
-    """The name of a pass in a recipe: its file's."""
-    return type(step).__module__.rsplit(".", 1)[-1]
 
 
 def _parse_pass(step: Any, where: str) -> Pass:

@@ -142,7 +142,8 @@ def calibration(source: Iterable[Any] | str | PathLike[str] | None, specs: Seque
     """Samples as lists of inputs in the model's order, checked. None stays None.
 
     source: an iterable of tensors, tuples or dicts, or an .npz with one array per input, samples along its first axis (an extra axis,
-    or the batch axis, which is then cut into single items). Raises InputError when there are none, or one does not fit the model.
+    or the batch axis, which is then cut into the batches that the model takes, single items if it takes any). Raises InputError when
+    there are none, or one does not fit the model.
     """
     if source is None:
         return None
@@ -176,17 +177,21 @@ def read_npz(path: str | PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def _cut(arrays: Mapping[str, np.ndarray], specs: Sequence[TensorSpec], label: str) -> list[dict[str, np.ndarray]]:
-    ranks = {spec.name: len(spec.shape) for spec in specs}
+    shapes = {spec.name: spec.shape for spec in specs}
     columns: dict[str, list[np.ndarray]] = {}
     for name, array in arrays.items():
-        if name not in ranks:
-            raise InputError(f"{label}: the model has no input {name!r}; it has: {', '.join(ranks)}")
-        columns[name] = list(array) if array.ndim == ranks[name] + 1 else _rows(array)
+        if name not in shapes:
+            raise InputError(f"{label}: the model has no input {name!r}; it has: {', '.join(shapes)}")
+        columns[name] = list(array) if array.ndim == len(shapes[name]) + 1 else _batches(array, shapes[name])
     counts = {name: len(column) for name, column in columns.items()}
     if len(set(counts.values())) > 1:
         raise InputError(f"{label}: the inputs have different numbers of samples: {', '.join(f'{k} {v}' for k, v in counts.items())}")
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _rows(array: np.ndarray) -> list[np.ndarray]:
-    return [array[i : i + 1] for i in range(len(array))] if array.ndim else [array]
+def _batches(array: np.ndarray, shape: tuple[int | str, ...]) -> list[np.ndarray]:
+    """The array cut along its first axis; a last piece that is too short is left for the check against the model."""
+    if not array.ndim:
+        return [array]
+    size = shape[0] if shape and isinstance(shape[0], int) else 1
+    return [array[start : start + size] for start in range(0, len(array), max(1, size))]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -13,6 +15,7 @@ from typer.exceptions import TyperException
 import sparsecc
 from sparsecc.cli import bench, compile, convert, doctor, explain, inspect, run
 from sparsecc.cli.common import say
+from sparsecc.cli.interrupts import noting_interrupts
 from sparsecc.errors import SparseccError
 
 INTERRUPTED = 130
@@ -51,13 +54,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = _DEBUG in arguments
     arguments = [argument for argument in arguments if argument != _DEBUG]
-    try:
-        with warnings.catch_warnings():
-            if not debug:
-                warnings.simplefilter("ignore")
-            return app(arguments, prog_name="sparsecc", standalone_mode=False) or 0
-    except (KeyboardInterrupt, typer.Abort):
+    with noting_interrupts() as interrupts, _verbosity(debug):
+        code = _run(arguments, debug, interrupts)
+    if code == INTERRUPTED:
         say("interrupted")
+    return code
+
+
+@contextmanager
+def _verbosity(debug: bool) -> Iterator[None]:
+    """What libraries warn about and log is for --debug."""
+    with warnings.catch_warnings():
+        if debug:
+            logging.basicConfig(level=logging.INFO)
+        else:
+            warnings.simplefilter("ignore")
+            logging.basicConfig(handlers=[logging.NullHandler()])
+        yield
+
+
+def _run(arguments: list[str], debug: bool, interrupts: list[int]) -> int:
+    try:
+        return app(arguments, prog_name="sparsecc", standalone_mode=False) or 0
+    except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except TyperException as error:
         return _fail(error, error.format_message(), error.exit_code, debug)
@@ -67,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()  # whoever read our output has left; so nothing more is said
         return 1
     except Exception as error:  # noqa: BLE001  # the last place that can turn it into one line
+        if interrupts:
+            return INTERRUPTED
         return _fail(error, f"internal: {type(error).__name__}: {error} (--debug shows where)", 1, debug)
 
 

@@ -74,6 +74,8 @@ def require_right(report: Report) -> None:
     from sparsecc.api import TOLERANCE
 
     check = report.check
+    if check is not None and check.max_rel == float("inf"):
+        raise SparseccError("outputs and the masked model's hold NaN or infinity in different places; look for them in the weights")
     if check is not None and not check.max_rel <= TOLERANCE:
         raise SparseccError(f"outputs differ from the masked model's by {check.max_rel:.2g} of the largest one, more than {TOLERANCE:g}")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparsecc.cli.common import InputsOption, JsonOption, ShapesOption, ThreadsOption, input_shapes, writable, write_json
+from sparsecc.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,6 +45,8 @@ def _run(source: Path, inputs: Path | None, threads: int | None, shapes: Any) ->
     if source.suffix == ".sparsecc":
         import sparsecc
 
+        if shapes:
+            raise UserError(f"{source}: is compiled already, so that --input-shape comes too late")
         compiled = sparsecc.load(source, threads)
         values, outputs = _inputs(compiled.inputs, inputs, compiled.specializations[0].inputs), compiled.outputs
         return dict(zip([spec.name for spec in outputs], compiled.flat(values), strict=True))

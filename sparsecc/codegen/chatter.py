@@ -5,18 +5,26 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_CHATTER = ("Warning: Scope Saving:", "Warning: Scope Loaded:", "Warning: Fast mode segfaults when there are out-of-bounds indices")
+_CHATTER = (
+    "Warning: Scope Saving:",
+    "Warning: Scope Loaded:",
+    "Warning: Fast mode segfaults when there are out-of-bounds indices",
+    "Warning: BlockBuilder destroyed with remaining blocks!",
+)
+_stderr = threading.RLock()  # of the whole process: two threads that swapped it at once would not put back the right one
 
 
 @contextmanager
 def no_chatter() -> Iterator[None]:
     """Hold back what is written to stderr, and pass it on at the end without the lines that say nothing to a user."""
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as held:
+    with _stderr, tempfile.TemporaryFile() as held:
+        sys.stderr.flush()
+        stderr = os.dup(2)
         os.dup2(held.fileno(), 2)
         try:
             yield
@@ -28,3 +36,17 @@ def no_chatter() -> Iterator[None]:
             for line in held.read().decode(errors="replace").splitlines(keepends=True):
                 if not any(note in line for note in _CHATTER):
                     sys.stderr.write(line)
+
+
+@contextmanager
+def quiet_failure() -> Iterator[None]:
+    """An error that leaves the block has let go of what its frames held: half-built functions of TVM complain when they are deleted."""
+    try:
+        yield
+    except BaseException as error:
+        with no_chatter():
+            cause: BaseException | None = error
+            while cause is not None:
+                traceback.clear_frames(cause.__traceback__)
+                cause = cause.__cause__ or cause.__context__
+        raise

@@ -61,3 +61,8 @@ class Pass(ABC):
         for match in taken:
             self.rewrite(result, match)
         return PassResult(result, bool(taken), matches)
+
+
+def registered_name(step: Pass) -> str:
+    """The name of a pass in a recipe: its file's."""
+    return type(step).__module__.rsplit(".", 1)[-1]

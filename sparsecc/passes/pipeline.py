@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
+from sparsecc.errors import RecipeError
 from sparsecc.graph.base import Graph
-from sparsecc.passes.base import Context, Pass, PassResult
+from sparsecc.passes.base import Context, Pass, PassResult, registered_name
 
 
 class HasPasses(Protocol):
@@ -17,10 +18,16 @@ class HasPasses(Protocol):
 
 
 def run(graph: Graph, recipe: HasPasses, context: Context) -> tuple[Graph, list[tuple[Pass, PassResult]]]:
-    """The rewritten graph, and what each pass found and did, in order. The graph given stays as it was."""
+    """The rewritten graph, and what each pass found and did, in order. The graph given stays as it was.
+
+    Raises RecipeError, with the pass's place in the recipe, for a field that does not fit the model.
+    """
     results: list[tuple[Pass, PassResult]] = []
-    for step in recipe.passes:
-        result = step.apply(graph, context)
+    for number, step in enumerate(recipe.passes):
+        try:
+            result = step.apply(graph, context)
+        except RecipeError as error:
+            raise RecipeError(f"recipe: passes[{number}].{registered_name(step)}.{error}") from None
         results.append((step, result))
         graph = result.graph
     return graph, results

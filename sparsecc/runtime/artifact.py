@@ -83,7 +83,7 @@ def _opened(path: str | PathLike[str]) -> Iterator[tuple[zipfile.ZipFile, IO[byt
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
-    except (KeyError, ValueError, EOFError, NotImplementedError, RuntimeError, struct.error) as error:  # zipfile's, on damaged files
+    except (LookupError, TypeError, ValueError, EOFError, NotImplementedError, RuntimeError, struct.error) as error:  # zipfile's and ours
         raise ArtifactError(f"{path}: damaged: {type(error).__name__} {error}") from error
 
 
@@ -101,6 +101,8 @@ def _load(archive: zipfile.ZipFile, stream: IO[bytes], threads: int | None) -> C
         structure=manifest["structure"],
         weights=WeightStore(weight_files.read(members[_WEIGHTS])),
     )
+    if not manifest["specializations"]:
+        raise ArtifactError("holds no compiled code")
     for entry in manifest["specializations"]:
         compiled.add(_specialization(entry, members))
     return compiled

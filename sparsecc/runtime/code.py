@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from sparsecc.graph.base import TensorSpec
 if TYPE_CHECKING:
     from sparsecc.codegen.library import Library
     from sparsecc.runtime.inputs import Shapes
+
+LINKING_BYTES = 64 << 20  # of temporary space; the largest models make a few MB of code
 
 
 @dataclass(frozen=True)
@@ -71,13 +74,14 @@ class Program:
         return self._per_thread.main
 
     def to_bytes(self) -> bytes:
-        """The shared object. Raises UserError when it has to be linked and there is no C compiler."""
+        """The shared object. Raises UserError when it has to be linked and there is no C compiler, or no room for its work."""
         if self.shared_object is None:
             self.shared_object = self._link()
         return self.shared_object
 
     def _link(self) -> bytes:
         with tempfile.TemporaryDirectory(prefix="sparsecc-") as folder:
+            _require_room(Path(folder))  # LLVM ends the process when a write fails
             path = Path(folder) / "lib.so"
             try:
                 with no_chatter():
@@ -92,6 +96,13 @@ def adopt(library: Library, keys: Sequence[str]) -> Specialization:
     """A specialization from codegen's product; keys: where its weights are held, in the library's order."""
     index = library.output_index or tuple(range(len(library.outputs)))
     return Specialization(library.inputs, library.outputs, index, tuple(keys), Program(library.executable))
+
+
+def _require_room(folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < LINKING_BYTES:
+        place = f"{folder.parent} has {free >> 20} MB free, linking needs {LINKING_BYTES >> 20}"
+        raise UserError(f"{place}; make room, or name another folder in the environment variable TMPDIR")
 
 
 def _first_line(error: BaseException) -> str:

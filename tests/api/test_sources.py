@@ -110,3 +110,12 @@ def test_what_is_no_model(tmp_path):
 def test_names():
     assert sources.name_of("a/b.onnx") == "b.onnx"
     assert sources.name_of(torch.nn.Linear(2, 2)) == "Linear"
+
+
+def test_an_npz_is_cut_into_the_batches_that_the_model_takes(tmp_path):
+    np.savez(tmp_path / "c.npz", x=np.arange(24, dtype=np.float32).reshape(6, 4))
+    samples = sources.calibration(tmp_path / "c.npz", [TensorSpec("x", (3, 4), "float32")])
+    assert samples is not None
+    assert [sample[0][:, 0].tolist() for sample in samples] == [[0, 4, 8], [12, 16, 20]]
+    with pytest.raises(InputError, match=r"c\.npz, sample 1: input 'x' has 2 at axis 0, the model takes \(4, 4\)"):
+        sources.calibration(tmp_path / "c.npz", [TensorSpec("x", (4, 4), "float32")])

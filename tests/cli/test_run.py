@@ -72,3 +72,8 @@ def test_another_cpu_is_refused(call, artifact):
     compiled.save(artifact)
     code, _, [error] = call("run", artifact)
     assert code == 2 and "this CPU lacks avx512imaginary" in error
+
+
+def test_shapes_come_too_late_for_an_artifact(call, artifact):
+    code, _, [error] = call("run", artifact, "--input-shape", "x:3,24")
+    assert code == 2 and "--input-shape comes too late" in error

@@ -1,8 +1,9 @@
 import os
+import threading
 
 import pytest
 
-from sparsecc.codegen.chatter import no_chatter
+from sparsecc.codegen.chatter import no_chatter, quiet_failure
 
 
 def test_known_notes_are_dropped_and_the_rest_is_kept(capfd):
@@ -17,3 +18,45 @@ def test_an_error_loses_nothing(capfd):
         raise KeyboardInterrupt
     os.write(2, b"said after\n")
     assert capfd.readouterr().err == "said before\nsaid after\n"
+
+
+def test_threads_take_turns(capfd):
+    def hold(text):
+        for _ in range(20):
+            with no_chatter():
+                os.write(2, text)
+
+    threads = [threading.Thread(target=hold, args=(text,)) for text in (b"one\n", b"two\n")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    os.write(2, b"after\n")
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[-1] == "after" and sorted(lines[:-1]) == ["one"] * 20 + ["two"] * 20
+
+
+class Complains:
+    """Like one of TVM's half-built functions."""
+
+    def __del__(self):
+        os.write(2, b"[12:00:00] b.cc:67: Warning: BlockBuilder destroyed with remaining blocks!\n")
+
+
+def test_what_a_failure_leaves_behind_goes_quietly(capfd):
+    def fail():
+        builder = Complains()
+        raise ValueError(f"said by {type(builder).__name__}")
+
+    @quiet_failure()
+    def work():
+        try:
+            fail()
+        except ValueError as error:
+            raise RuntimeError("all of it failed") from error
+
+    with pytest.raises(RuntimeError, match="all of it failed") as raised:
+        work()
+    assert "said by Complains" in str(raised.value.__cause__)
+    del raised
+    assert capfd.readouterr().err == ""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sparsecc.errors import RecipeError
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes import pipeline
 from sparsecc.passes.base import Context
@@ -35,3 +36,9 @@ def test_the_seed_of_the_run_reaches_the_passes(seed: int) -> None:
     graph, _ = pipeline.run(FakeGraph([linear("a")]), Recipe((Prune(criterion="random"),)), Context(seed=seed))
     other, _ = pipeline.run(FakeGraph([linear("a")]), Recipe((Prune(criterion="random", seed=seed),)), Context(seed=9))
     assert torch.equal(graph.sites(WeightSite)[0].weight, other.sites(WeightSite)[0].weight)
+
+
+def test_a_field_that_does_not_fit_the_model_is_named_with_its_place() -> None:
+    recipe = Recipe((Pack(), Prune(targets=("b",))))
+    with pytest.raises(RecipeError, match=r"recipe: passes\[1\]\.prune\.targets: 'b' matches no layer"):
+        pipeline.run(FakeGraph([linear("a")]), recipe, Context())

@@ -173,3 +173,19 @@ def test_without_a_c_compiler_saving_says_so(tmp_path, monkeypatch):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
         tiny.compiled().save(tmp_path / "no" / "m.sparsecc")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"specializations": []}, "holds no compiled code"),
+        ({"inputs": 3}, "damaged"),
+        ({"target": {}}, "damaged"),
+        ({"sha256": None}, "damaged"),
+        ({"structure": {"kind": "leaf"}, "outputs": [{}]}, "damaged"),
+    ],
+)
+def test_a_manifest_that_makes_no_sense_is_refused(saved, changes, message):
+    rewrite_manifest(saved, **changes)
+    with pytest.raises(ArtifactError, match=f"m.sparsecc: .*{message}"):
+        sparsecc.load(saved)

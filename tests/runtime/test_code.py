@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 
-from sparsecc.errors import ArtifactError
+from sparsecc.errors import ArtifactError, UserError
+from sparsecc.runtime import code
 from sparsecc.runtime.code import Program
 from tests.runtime import tiny
 
@@ -28,3 +30,9 @@ def test_what_is_no_shared_object():
 def test_linking_happens_once():
     program = Program(tiny.executable(3))
     assert program.to_bytes() is program.to_bytes()
+
+
+def test_linking_asks_for_room_first(monkeypatch):
+    monkeypatch.setattr(code.shutil, "disk_usage", lambda folder: SimpleNamespace(free=3 << 20))
+    with pytest.raises(UserError, match=r"has 3 MB free, linking needs 64; make room, or .* TMPDIR"):
+        Program(tiny.executable(3)).to_bytes()

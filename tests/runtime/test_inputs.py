@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from sparsecc.errors import InputError
 from sparsecc.graph.base import TensorSpec
@@ -44,3 +45,12 @@ def test_nan_is_named():
 def test_descriptions():
     assert describe(SPECS, shapes_of([ids(2, 3), mask(2, 3)])) == "ids 2x3, mask 2x3"
     assert describe((TensorSpec("s", (), "float32"),), ((),)) == "s scalar"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_nan_is_found_in_torch_tensors(dtype):
+    spec = TensorSpec("x", ("n",), str(dtype).removeprefix("torch."))
+    reject_nan([spec], [torch.tensor([1.0, -torch.inf], dtype=dtype, requires_grad=True)])
+    reject_nan([spec], [torch.zeros(0, dtype=dtype)])
+    with pytest.raises(InputError, match="input 'x' holds NaN"):
+        reject_nan([spec], [torch.tensor([1.0, torch.nan, 2.0], dtype=dtype)])

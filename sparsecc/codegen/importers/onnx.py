@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,46 +19,51 @@ from sparsecc.formats.base import Packed
 if TYPE_CHECKING:
     import onnx
 
+_NOTE = "# Metadata omitted. Use show_meta=True in script() method to show it."  # TVM prints it in the middle of its sentences
+_INTEGER = re.compile(r"T\.int64\((-?\d+)\)")
 _table = threading.Lock()  # TVM keeps its table of operators in one module-level function
 
 
-def import_onnx(model: onnx.ModelProto) -> Imported:
-    """model: with fixed shapes and folded shape arithmetic. Raises ModelError that lists operators TVM cannot take, and where they are."""
+def import_onnx(model: onnx.ModelProto, where: str = "the model") -> Imported:
+    """model: with fixed shapes and folded shape arithmetic.  where: how errors call it.
+
+    Raises ModelError that lists operators TVM cannot take, and where they are.
+    """
     placeholders = Placeholders()
     extra = {
         n.op_type: _converter(n.op_type, placeholders) for n in model.graph.node if n.op_type.startswith(("SparseLinear_", "SparseConv2d_"))
     }
-    _check_supported(model, extra)
+    _check_supported(model, extra, where)
     with _operators(extra):
         try:
             module = onnx_frontend.from_onnx(model, keep_params_in_input=False)
         except Exception as error:  # TVM raises a dozen kinds, and all of them mean that an operator is used in a way it does not know
-            raise ModelError(f"the compiler cannot take this model: {_where(model, error)}") from error
+            raise ModelError(f"{where}: the compiler cannot take {_problem(error)}") from error
     return Imported(_without_effects(module), placeholders.found)
 
 
-def _check_supported(model: onnx.ModelProto, extra: dict[str, Any]) -> None:
+def _check_supported(model: onnx.ModelProto, extra: dict[str, Any], where: str) -> None:
     known = {*onnx_frontend._get_convert_map(), *extra, "Constant", "If"}
     unknown: dict[str, str] = {}
     for node in model.graph.node:
         if node.op_type not in known:
             unknown.setdefault(node.op_type, node.name or node.output[0])
     if unknown:
-        listed = ", ".join(f"{op_type} (at {where})" for op_type, where in unknown.items())
-        raise ModelError(f"the compiler has no operator for: {listed}")
+        listed = ", ".join(f"{op_type} (at '{name}')" for op_type, name in unknown.items())
+        raise ModelError(f"{where}: the compiler has no operator for: {listed}")
 
 
-def _where(model: onnx.ModelProto, error: Exception) -> str:
-    """The operator that TVM was converting, and the first line of what it said."""
+def _problem(error: Exception) -> str:
+    """The operator that TVM was converting, and the last line of what it said."""
     lines = [line for line in str(error).splitlines() if line.strip()]
-    said = (lines[-1] if lines else type(error).__name__).strip()
-    at, trace = "", error.__traceback__
+    said = _INTEGER.sub(r"\1", (lines[-1] if lines else type(error).__name__).replace(_NOTE, "").strip())
+    at, trace = "this model", error.__traceback__
     while trace is not None:
         names = trace.tb_frame.f_locals
         if trace.tb_frame.f_code.co_name == "_construct_nodes" and "node" in names:
-            at = f"{names['node'].op_type} (at {names['node'].name or names['node'].output[0]}): "
+            at = f"{names['node'].op_type} (at '{names['node'].name or names['node'].output[0]}')"
         trace = trace.tb_next
-    return f"{at}{said}"
+    return f"{at}: {said}"
 
 
 @contextmanager
