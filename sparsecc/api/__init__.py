@@ -52,20 +52,22 @@ def compile(
     goal = _target(target, threads)
     result = _rewrite(model, example_inputs, recipe, calibration, input_shapes)
     assert result.example is not None  # _rewrite has raised otherwise
+    report = account.report(result, str(target))
+    expected = None if cannot_run(goal) else result.masked.run(result.example).outputs
+    result.release()  # dense weights would only take memory while the packed ones are compiled
     library, choices = codegen.build(result.graph, result.example, goal)
     compiled = Compiled(
         inputs=result.graph.inputs,
         outputs=result.graph.outputs,
         target=goal,
-        report=account.report(result, str(target), choices),
+        report=account.chosen(report, choices),
         structure=getattr(result.graph, "structure", None),
         specialize=lambda inputs: codegen.build(result.graph, inputs, goal)[0],
         to_onnx=getattr(result.graph, "proto", None),
     )
     compiled.add_library(library)
-    if cannot_run(goal) is None:
-        compiled.report = _checked(compiled, result)
-    result.release()
+    if expected is not None:
+        compiled.report = _checked(compiled, result.example, expected)
     return compiled
 
 
@@ -91,7 +93,7 @@ def convert_graph(
     result = _rewrite(model, None, recipe, calibration, input_shapes, example="needed" if check else "if known")
     if result.graph.host != "onnx":
         raise UserError(f"convert takes an ONNX model, not a {type(model).__name__}; use sparsecc.compile")
-    report = account.report(result, "onnx", ())
+    report = account.report(result, "onnx")
     for sample in result.samples(check if check is not None else int(result.example is not None)):
         report = account.checked(report, result.graph.run(sample).outputs, result.masked.run(sample).outputs)
     return result.graph, report
@@ -122,7 +124,7 @@ def explain(model: Any, example_inputs: Any = None, *, recipe: Any = None, input
 
 def survey(model: Any, example_inputs: Any = None, *, recipe: Any = None, input_shapes: Shapes | None = None) -> Report:
     """What the recipe would do to a model, nothing run or compiled."""
-    return account.report(_rewrite(model, example_inputs, recipe, None, input_shapes, example="none"), "none", ())
+    return account.report(_rewrite(model, example_inputs, recipe, None, input_shapes, example="none"), "none")
 
 
 def _rewrite(
@@ -152,10 +154,9 @@ def _target(target: str, threads: int | None) -> Any:
     return targets.parse(target, threads or physical_cores())
 
 
-def _checked(compiled: Compiled, result: Rewritten) -> Report:
+def _checked(compiled: Compiled, example: list[Any], expected: Sequence[Any]) -> Report:
     """The report with the compiled model's outputs compared to the masked one's; a wrong result is not passed over in silence."""
-    assert result.example is not None
-    report = account.checked(compiled.report, compiled.flat(result.example), result.masked.run(result.example).outputs)
+    report = account.checked(compiled.report, compiled.flat(example), expected)
     if report.check and not report.check.max_rel <= TOLERANCE:
         warnings.warn(f"the compiled model differs from the masked one by {report.check.max_rel:.2g} of its largest output", stacklevel=3)
     return report

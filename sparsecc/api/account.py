@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparsecc.api.rewriting import Rewritten
+    from sparsecc.codegen.choose import Choice
 
 SITES_PER_RUN = 16  # how many layers' inputs are held at once
 
 
-def report(result: Rewritten, target: str, choices: Sequence[Any]) -> Report:
-    """choices: codegen's, empty when nothing was compiled. Output errors are measured when there are inputs to run."""
-    by_site = {choice.site: choice for choice in choices}
+def report(result: Rewritten, target: str) -> Report:
+    """What the passes did. Output errors are measured when there are inputs to run; `chosen` adds what codegen decided."""
     reasons = _reasons(result)
     errors = output_errors(result)
     dense = {site.name: site for site in result.masked.sites(WeightSite)}
     sites = tuple(
-        _site(site, dense.get(site.name, site), by_site.get(site.name), reasons.get(site.name, ""), errors.get(site.name))
+        _site(site, dense.get(site.name, site), reasons.get(site.name, ""), errors.get(site.name))
         for site in result.graph.sites(WeightSite)
     )
     return Report(sparsecc=sparsecc.__version__, model=result.name, target=target, sites=sites, totals=totals(sites))
 
 
-def _site(site: WeightSite, dense: WeightSite, choice: Any, reason: str, error: float | None) -> SiteReport:
+def _site(site: WeightSite, dense: WeightSite, reason: str, error: float | None) -> SiteReport:
     weight = dense.weight
     row = SiteReport(
         name=site.name,
@@ -50,17 +50,20 @@ def _site(site: WeightSite, dense: WeightSite, choice: Any, reason: str, error: 
         packed = site.packed
         row = replace(row, pattern=packed.format.pattern, format=packed.format.key, bytes_packed=packed.nbytes, decision="sparse")
         row = replace(row, reason=f"packed in {packed.nbytes / max(1, row.bytes_dense or 1):.2f} of the dense bytes")
-    if choice is None:
-        return row
-    return replace(
-        row,
-        kernel=choice.kernel,
-        predicted_us=choice.predicted_us,
-        measured_us=choice.measured_us,
-        dense_us=choice.dense_us,
-        decision=choice.decision if site.packed is not None else row.decision,
-        reason=choice.reason or row.reason if site.packed is not None else row.reason,
-    )
+    return row
+
+
+def chosen(report: Report, choices: Sequence[Choice]) -> Report:
+    """The report with the kernels that codegen picked for packed sites, and why."""
+    by_site = {choice.site: choice for choice in choices}
+    sites = tuple(_with_choice(row, by_site[row.name]) if row.name in by_site else row for row in report.sites)
+    return replace(report, sites=sites, totals=totals(sites))
+
+
+def _with_choice(row: SiteReport, choice: Choice) -> SiteReport:
+    times = {"predicted_us": choice.predicted_us, "measured_us": choice.measured_us, "dense_us": choice.dense_us}
+    row = replace(row, kernel=choice.kernel, **times)
+    return row if row.bytes_packed is None else replace(row, decision=choice.decision, reason=choice.reason or row.reason)
 
 
 def _reasons(result: Rewritten) -> dict[str, str]:
