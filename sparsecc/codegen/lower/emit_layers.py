@@ -61,7 +61,7 @@ def _conv2d(forms: Forms, chooser: Chooser, node: Node, layer: Layer) -> Value:
 
 
 def _conv_of_one_pixel(forms: Forms, chooser: Chooser, node: Node, layer: Layer) -> Value:
-    """A convolution of 1×1 images is a linear layer over the batch (squeeze-and-excitation), by the tap that meets the pixel, if one does."""
+    """Of 1×1 images, a convolution is a linear layer over the batch (squeeze-and-excitation) by the tap that meets the pixel."""
     assert layer.geometry is not None
     (kh, kw), (dh, dw), (top, left) = layer.geometry.kernel, layer.geometry.dilation, layer.geometry.padding[:2]
     batch, channels = shape(layer.x)[:2]
