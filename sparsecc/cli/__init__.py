@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import warnings
@@ -16,6 +17,7 @@ import sparsecc
 from sparsecc.cli import bench, compile, convert, doctor, explain, inspect, run
 from sparsecc.cli.common import say
 from sparsecc.cli.interrupts import noting_interrupts
+from sparsecc.codegen.chatter import no_chatter
 from sparsecc.errors import SparseccError
 
 INTERRUPTED = 130
@@ -57,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with noting_interrupts() as interrupts, _verbosity(debug):
         code = _run(arguments, debug, interrupts)
     if code == INTERRUPTED:
+        with no_chatter():
+            gc.collect()  # what TVM had half built complains on stderr when it goes
         say("interrupted")
     return code
 

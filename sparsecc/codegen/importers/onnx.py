@@ -59,9 +59,11 @@ def _problem(error: Exception) -> str:
     said = _INTEGER.sub(r"\1", (lines[-1] if lines else type(error).__name__).replace(_NOTE, "").strip())
     at, trace = "this model", error.__traceback__
     while trace is not None:
-        names = trace.tb_frame.f_locals
-        if trace.tb_frame.f_code.co_name == "_construct_nodes" and "node" in names:
-            at = f"{names['node'].op_type} (at '{names['node'].name or names['node'].output[0]}')"
+        if trace.tb_frame.f_code.co_name == "_construct_nodes":
+            names = trace.tb_frame.f_locals
+            node = names.get("node")
+            at = f"{node.op_type} (at '{node.name or node.output[0]}')" if node is not None else at
+            names.clear()  # a copy, which the frame would keep together with TVM's half-built function
         trace = trace.tb_next
     return f"{at}: {said}"
 
