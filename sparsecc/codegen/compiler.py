@@ -116,8 +116,8 @@ def _lowering() -> Any:
 
 @functools.cache
 def _register_math() -> None:
-    """fp32 exp, erf, tanh and sigmoid become polynomials, so that loops with them vectorize."""
-    for function in (math.exp, math.erf, math.tanh, math.sigmoid):
+    """fp32 exp and its kin become polynomials, so that loops with them vectorize; LLVM has no sinh and cosh at all."""
+    for function in (math.exp, math.erf, math.tanh, math.sigmoid, math.sinh, math.cosh):
 
         def lower(op: Any, function: Any = function) -> Any:
             return function(op.args[0]) if "float32" in str(op.args[0].ty) else op

@@ -48,6 +48,18 @@ class Placeholders:
         return relax.op.call_dps_packed(key, args, relax.TensorType(shape, dtype))
 
 
+def args_of(node: Any) -> tuple[Any, ...]:
+    """The positional arguments of a torch node, of types that its operator's schema guarantees."""
+    return node.args
+
+
+def arguments(node: Any) -> dict[str, Any]:
+    """All arguments of a torch node by their names in the operator's schema, defaults included."""
+    schema = node.target._schema.arguments
+    given = {argument.name: value for argument, value in zip(schema, node.args, strict=False)}
+    return {argument.name: argument.default_value for argument in schema} | given | dict(node.kwargs)
+
+
 def shape_of(expr: Any) -> list[int]:
     """The static shape of a Relax expression."""
     return [int(d) for d in expr.ty.shape]

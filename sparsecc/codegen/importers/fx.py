@@ -1,4 +1,4 @@
-"""FX graph → Relax. TVM's importer does most operators; here are the ones it lacks or takes apart too early."""
+"""FX graph → Relax. TVM's importer does most operators; here are the sparse ones and attention, which it would take apart too early."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import fx
 
-from sparsecc.codegen.importers.base import Imported, Placeholder, Placeholders, conv_output_shape, shape_of
-from sparsecc.codegen.tvm_api import ExportedProgramImporter, Expr, GenericConst, from_exported_program, relax
-from sparsecc.errors import ModelError
+from sparsecc.codegen.importers.base import Imported, Placeholder, Placeholders, args_of, conv_output_shape, shape_of
+from sparsecc.codegen.importers.fx_converters import CONVERTERS, Converter
+from sparsecc.codegen.importers.fx_operators import check_supported, checked, take_apart
+from sparsecc.codegen.tvm_api import GenericConst, from_exported_program, relax
 from sparsecc.formats import from_key
 from sparsecc.formats.base import Packed
 
@@ -29,11 +30,12 @@ def sparsecc_constant(index: int) -> None:
 
 def import_fx(program: ExportedProgram) -> Imported:
     """program: exported with static shapes. Raises ModelError that lists operators TVM cannot take, and where they are."""
-    tensors = _tensors(program)
+    program = take_apart(program, (*CONVERTERS, *_PLACED))
+    tensors, placeholders = _tensors(program), Placeholders()
     constants = _fold(program, tensors)
-    _check_supported(program.graph)
-    placeholders = Placeholders()
-    module = from_exported_program(program, run_ep_decomposition=False, custom_convert_map=_converters(placeholders, tensors, constants))
+    check_supported(program.graph, (*CONVERTERS, *_PLACED))
+    converters = checked(_converters(placeholders, tensors, constants), program.graph)
+    module = from_exported_program(program, run_ep_decomposition=False, custom_convert_map=converters)
     return Imported(module, placeholders.found)
 
 
@@ -63,6 +65,7 @@ def _fold(program: ExportedProgram, tensors: dict[str, torch.Tensor]) -> list[to
         constants.append(value.contiguous())
         with graph.inserting_before(node):
             constant = graph.call_function(sparsecc_constant, (len(constants) - 1,))
+        known[constant] = value
         constant.meta.update(node.meta)
         node.replace_all_uses_with(constant)
     graph.eliminate_dead_code()
@@ -85,24 +88,11 @@ def _is_big_view(node: fx.Node, known: dict[fx.Node, Any]) -> bool:
     return known[node].numel() > 1 << 16 and known[node].numel() in sizes
 
 
-def _check_supported(graph: fx.Graph) -> None:
-    known = set(ExportedProgramImporter().create_convert_map()) | set(_CONVERTERS) | {"sparsecc_constant", "getitem"}
-    unknown: dict[str, str] = {}
-    for node in graph.nodes:
-        if node.op == "call_function" and node.target.__name__ not in known:
-            modules = node.meta.get("nn_module_stack") or {}
-            where = list(modules.values())[-1][0] if modules else node.name
-            unknown.setdefault(node.target.__name__, where or node.name)
-    if unknown:
-        listed = ", ".join(f"{name} (at {where})" for name, where in unknown.items())
-        raise ModelError(f"the compiler has no operator for: {listed}")
-
-
 def _constant_of(expr: Any) -> np.ndarray | None:
     return expr.value.numpy() if isinstance(expr, GenericConst) else None
 
 
-def _attention(node: fx.Node, importer: Any, placeholders: Placeholders) -> Any:
+def _attention(node: fx.Node, importer: Any, placeholders: Placeholders, tensors: dict[str, torch.Tensor]) -> Any:
     """scaled_dot_product_attention(q, k, v, attn_mask, dropout_p, is_causal, *, scale, enable_gqa), [batch, heads, tokens, head_dim]."""
     names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
     given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
@@ -131,13 +121,8 @@ def _attention(node: fx.Node, importer: Any, placeholders: Placeholders) -> Any:
     return result if len(shape) == 4 else emit(relax.op.reshape(result, [*shape[:-1], out[-1]]))
 
 
-def _args(node: fx.Node) -> tuple[Any, ...]:
-    """A node's arguments, of types that its operator's schema guarantees."""
-    return node.args
-
-
 def _packed_matrix(node: fx.Node, tensors: dict[str, torch.Tensor], rows: int, cols: int) -> tuple[np.ndarray, np.ndarray | None]:
-    _, packed, bias, key = _args(node)[:4]
+    _, packed, bias, key = args_of(node)[:4]
     format = from_key(key)
     stored = dict(zip(format.tensor_names, (tensors[arg.name] for arg in packed), strict=True))
     matrix = Packed(format, rows, cols, stored).dense().numpy()
@@ -146,7 +131,7 @@ def _packed_matrix(node: fx.Node, tensors: dict[str, torch.Tensor], rows: int, c
 
 def _sparse_linear(node: fx.Node, importer: Any, placeholders: Placeholders, tensors: dict[str, torch.Tensor]) -> Any:
     x = importer.env[node.args[0]]
-    *_, key, rows, cols, name = _args(node)
+    *_, key, rows, cols, name = args_of(node)
     matrix, bias = _packed_matrix(node, tensors, rows, cols)
     call = placeholders.call(Placeholder("sparse_linear", name, {"format": key}, matrix, bias), [x], [*shape_of(x)[:-1], rows])
     return importer.block_builder.emit(call)
@@ -154,49 +139,30 @@ def _sparse_linear(node: fx.Node, importer: Any, placeholders: Placeholders, ten
 
 def _sparse_conv2d(node: fx.Node, importer: Any, placeholders: Placeholders, tensors: dict[str, torch.Tensor]) -> Any:
     x = importer.env[node.args[0]]
-    *_, key, rows, kernel, stride, padding, dilation, name = _args(node)
+    *_, key, rows, kernel, stride, padding, dilation, name = args_of(node)
     matrix, bias = _packed_matrix(node, tensors, rows, kernel[0] * kernel[1] * shape_of(x)[1])
     attributes = {"format": key, "kernel": tuple(kernel), "stride": tuple(stride), "padding": tuple(padding), "dilation": tuple(dilation)}
     placeholder = Placeholder("sparse_conv2d", name, attributes, matrix, bias)
     return importer.block_builder.emit(placeholders.call(placeholder, [x], conv_output_shape(shape_of(x), rows, attributes)))
 
 
-def _same(node: fx.Node, importer: Any) -> Any:
-    """Moves between devices and copies change nothing here; a dtype argument is honored."""
-    x = importer.env[node.args[0]]
-    wanted = str(node.meta["val"].dtype).removeprefix("torch.")
-    return x if x.ty.dtype.dtype == wanted else importer.block_builder.emit(relax.op.astype(x, wanted))
-
-
-def _where_scalars(node: fx.Node, importer: Any) -> Any:
-    condition, *values = (importer.env[arg] if isinstance(arg, fx.Node) else arg for arg in node.args)
-    dtype = str(node.meta["val"].dtype).removeprefix("torch.")
-    values = [value if isinstance(value, Expr) else relax.const(value, dtype) for value in values]
-    return importer.block_builder.emit(relax.op.where(condition, *values))
-
-
-def _reshape(node: fx.Node, importer: Any) -> Any:
-    return importer.block_builder.emit(relax.op.reshape(importer.env[node.args[0]], list(node.meta["val"].shape)))
-
-
-_CONVERTERS: dict[str, Callable[[fx.Node, Any], Any]] = {
-    **dict.fromkeys(("to.device", "to.other", "clone.default", "alias.default", "detach.default", "lift_fresh_copy.default"), _same),
-    **dict.fromkeys(("contiguous.default", "to.dtype", "to.dtype_layout", "_to_copy.default", "dropout.default"), _same),
-    **dict.fromkeys(("where.ScalarOther", "where.ScalarSelf", "where.Scalar"), _where_scalars),
-    **dict.fromkeys(("_unsafe_view.default", "view.default", "reshape.default", "flatten.using_ints"), _reshape),
-    "scaled_dot_product_attention.default": lambda node, importer: None,  # bound to the placeholders below
-    "sparse_linear.default": lambda node, importer: None,
-    "sparse_conv2d.default": lambda node, importer: None,
+_PLACED: dict[str, Callable[[fx.Node, Any, Placeholders, dict[str, torch.Tensor]], Any]] = {
+    "scaled_dot_product_attention.default": _attention,
+    "sparse_linear.default": _sparse_linear,
+    "sparse_conv2d.default": _sparse_conv2d,
 }
 
 
-def _converters(
-    placeholders: Placeholders, tensors: dict[str, torch.Tensor], constants: list[torch.Tensor]
-) -> dict[str, Callable[..., Any]]:
+def _constant(tensor: torch.Tensor) -> Any:
+    return relax.const(tensor.numpy(), str(tensor.dtype).removeprefix("torch."))
+
+
+def _converters(placeholders: Placeholders, tensors: dict[str, torch.Tensor], constants: list[torch.Tensor]) -> dict[str, Converter]:
+    def placed(convert: Callable[..., Any]) -> Converter:
+        return lambda node, importer: convert(node, importer, placeholders, tensors)
+
     return {
-        **_CONVERTERS,
-        "sparsecc_constant": lambda node, importer: relax.const(constants[node.args[0]].numpy()),
-        "scaled_dot_product_attention.default": lambda node, importer: _attention(node, importer, placeholders),
-        "sparse_linear.default": lambda node, importer: _sparse_linear(node, importer, placeholders, tensors),
-        "sparse_conv2d.default": lambda node, importer: _sparse_conv2d(node, importer, placeholders, tensors),
+        **CONVERTERS,
+        **{name: placed(convert) for name, convert in _PLACED.items()},
+        sparsecc_constant.__name__: lambda node, importer: _constant(constants[args_of(node)[0]]),
     }

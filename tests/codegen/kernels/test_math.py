@@ -13,7 +13,7 @@ from sparsecc.codegen.kernels import math
 from sparsecc.codegen.tvm_api import T
 from tests.codegen.kernels.running import ACTIVATIONS, HERE, call, compiled
 
-ORACLE = {"exp": torch.exp, "erf": torch.erf, **ACTIVATIONS}
+ORACLE = {"exp": torch.exp, "erf": torch.erf, "sinh": torch.sinh, "cosh": torch.cosh, **ACTIVATIONS}
 SMALLEST = float(np.finfo(np.float32).tiny)  # normal number
 
 
@@ -74,6 +74,14 @@ def test_tanh() -> None:
     error = np.abs(result - oracle)
     assert error.max() <= 3e-7
     assert (error <= 3e-6 * np.abs(oracle)).all()
+
+
+@pytest.mark.parametrize("name", ["sinh", "cosh"])
+def test_sinh_and_cosh(name: str) -> None:
+    x = everywhere()
+    result, oracle = measured(name, x)
+    inside = np.abs(x) <= 88
+    assert (np.abs(result[inside] - oracle[inside]) <= 1e-6 * np.abs(oracle[inside])).all()
 
 
 def test_erf() -> None:

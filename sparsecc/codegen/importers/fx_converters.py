@@ -1,0 +1,123 @@
+"""Converters for torch operators that TVM's importer lacks or takes wrongly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch import fx
+
+from sparsecc.codegen.importers.base import args_of, arguments, shape_of
+from sparsecc.codegen.importers.fx_upsample import upsample
+from sparsecc.codegen.tvm_api import Expr, relax
+
+Converter = Callable[[fx.Node, Any], Any]
+
+
+def _same(node: fx.Node, importer: Any) -> Any:
+    """Moves between devices and copies change nothing here; a dtype argument is honored."""
+    x = importer.env[node.args[0]]
+    wanted = str(node.meta["val"].dtype).removeprefix("torch.")
+    return x if x.ty.dtype.dtype == wanted else importer.block_builder.emit(relax.op.astype(x, wanted))
+
+
+def _where_scalars(node: fx.Node, importer: Any) -> Any:
+    condition, *values = (importer.env[arg] if isinstance(arg, fx.Node) else arg for arg in args_of(node))
+    dtype = str(node.meta["val"].dtype).removeprefix("torch.")
+    values = [value if isinstance(value, Expr) else relax.const(value, dtype) for value in values]
+    return importer.block_builder.emit(relax.op.where(condition, *values))
+
+
+def _reshape(node: fx.Node, importer: Any) -> Any:
+    return importer.block_builder.emit(relax.op.reshape(importer.env[node.args[0]], list(node.meta["val"].shape)))
+
+
+def _reduce(op: Callable[..., Any]) -> Converter:
+    """(x, dim or dims, keepdim), where no dims are all of them."""
+
+    def convert(node: fx.Node, importer: Any) -> Any:
+        given = arguments(node)
+        axes = [given["dim"]] if isinstance(given["dim"], int) else list(given["dim"]) or None
+        return importer.block_builder.emit(op(importer.env[given["self"]], axis=axes, keepdims=given["keepdim"]))
+
+    return convert
+
+
+def _spread(root: bool) -> Converter:
+    """var and std: Relax divides by n, torch by n - correction."""
+
+    def convert(node: fx.Node, importer: Any) -> Any:
+        given, emit = arguments(node), importer.block_builder.emit
+        x, axes = importer.env[given["self"]], list(given["dim"] or []) or None
+        sizes = shape_of(x)
+        counted = math.prod(sizes if axes is None else [sizes[axis] for axis in axes])
+        correction = 1 if given["correction"] is None else given["correction"]
+        unbiased = counted / (counted - correction) if counted > correction else math.nan
+        result = emit(relax.op.variance(x, axis=axes, keepdims=given["keepdim"]))
+        result = emit(relax.op.multiply(result, relax.const(unbiased, x.ty.dtype.dtype)))
+        return emit(relax.op.sqrt(result)) if root else result
+
+    return convert
+
+
+def _conv2d_mode(node: fx.Node, importer: Any) -> Any:
+    """conv2d with padding="same" or "valid"."""
+    given, emit = arguments(node), importer.block_builder.emit
+    x, weight = importer.env[given["input"]], importer.env[given["weight"]]
+    stride, dilation = (list(given[name]) * (2 // len(given[name])) for name in ("stride", "dilation"))
+    over = [d * (size - 1) if given["padding"] == "same" else 0 for d, size in zip(dilation, shape_of(weight)[2:], strict=True)]
+    padding = [over[0] // 2, over[1] // 2, over[0] - over[0] // 2, over[1] - over[1] // 2]
+    y = emit(relax.op.nn.conv2d(x, weight, strides=stride, padding=padding, dilation=dilation, groups=given["groups"]))
+    return y if given["bias"] is None else emit(relax.op.add(y, emit(relax.op.reshape(importer.env[given["bias"]], [1, -1, 1, 1]))))
+
+
+def _rsub(node: fx.Node, importer: Any) -> Any:
+    """other - alpha·x."""
+    given, emit = arguments(node), importer.block_builder.emit
+    x = importer.env[given["self"]]
+    dtype = str(node.meta["val"].dtype).removeprefix("torch.")
+    x = x if x.ty.dtype.dtype == dtype else emit(relax.op.astype(x, dtype))
+    scaled = x if given["alpha"] == 1 else emit(relax.op.multiply(x, relax.const(given["alpha"], dtype)))
+    return emit(relax.op.subtract(relax.const(given["other"], dtype), scaled))
+
+
+def _index(node: fx.Node, importer: Any) -> Any:
+    """x[i, j, ..]: TVM's, with indices that count from the end made to count from the start."""
+    x, indices = importer.env[node.args[0]], [index and importer.env[index] for index in args_of(node)[1]]
+    if len(indices) < 2 or any(index is None or "int" not in index.ty.dtype.dtype for index in indices):
+        return importer.create_convert_map()["index.Tensor"](node)
+    emit = importer.block_builder.emit
+    for axis, index in enumerate(indices):
+        zero, size = (relax.const(value, index.ty.dtype.dtype) for value in (0, shape_of(x)[axis]))
+        indices[axis] = emit(relax.op.where(relax.op.less(index, zero), relax.op.add(index, size), index))
+    return emit(relax.op.index_tensor(x, indices))
+
+
+def _layer_norm(node: fx.Node, importer: Any) -> Any:
+    """TVM's knows no missing weight or bias."""
+    given = arguments(node)
+    x, sizes = importer.env[given["input"]], list(given["normalized_shape"])
+    missing = {name: relax.const(np.full(sizes, value, x.ty.dtype.dtype)) for name, value in (("weight", 1), ("bias", 0))}
+    scale, shift = (missing[name] if given[name] is None else importer.env[given[name]] for name in missing)
+    axes = list(range(-len(sizes), 0))
+    return importer.block_builder.emit(relax.op.nn.layer_norm(x, scale, shift, axes=axes, epsilon=given["eps"]))
+
+
+CONVERTERS: dict[str, Converter] = {
+    **dict.fromkeys(("to.device", "to.other", "clone.default", "alias.default", "detach.default", "lift_fresh_copy.default"), _same),
+    **dict.fromkeys(("contiguous.default", "to.dtype", "to.dtype_layout", "_to_copy.default", "dropout.default"), _same),
+    **dict.fromkeys(("where.ScalarOther", "where.ScalarSelf", "where.Scalar"), _where_scalars),
+    **dict.fromkeys(("_unsafe_view.default", "view.default", "reshape.default", "flatten.using_ints"), _reshape),
+    "amax.default": _reduce(relax.op.max),
+    "amin.default": _reduce(relax.op.min),
+    "prod.dim_int": _reduce(relax.op.prod),
+    "var.correction": _spread(root=False),
+    "std.correction": _spread(root=True),
+    "conv2d.padding": _conv2d_mode,
+    "rsub.Scalar": _rsub,
+    "index.Tensor": _index,
+    "layer_norm.default": _layer_norm,
+    **dict.fromkeys(("upsample_nearest2d.vec", "upsample_bilinear2d.vec"), upsample),
+}

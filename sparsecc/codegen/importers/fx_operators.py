@@ -1,0 +1,89 @@
+"""Which torch operators can be converted: those unknown are taken apart, and each one is checked against what torch says it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+
+from sparsecc.codegen.importers.base import shape_of
+from sparsecc.codegen.importers.fx_converters import Converter
+from sparsecc.codegen.tvm_api import ExportedProgramImporter, Expr, relax
+from sparsecc.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+# TVM's own converters forget the final state of recurrent layers and call a function that is not there, respectively.
+_TAKEN_APART = ("lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input", "pixel_shuffle.default")
+
+
+def take_apart(program: ExportedProgram, ours: Iterable[str]) -> ExportedProgram:
+    """Decompose operators that nobody here can convert into simpler ones, where torch knows how. ours: names of further converters."""
+    known = {*ExportedProgramImporter().create_convert_map(), *ours} - {*_TAKEN_APART}
+    ways = dict(torch.export.default_decompositions().items())
+    for _ in range(4):  # what comes out may have to be taken apart, too
+        calls = [node for node in program.graph.nodes if node.op == "call_function"]
+        table = {n.target: ways[n.target] for n in calls if n.target in ways and _name(n) not in known}
+        if not table:
+            break
+        program = program.run_decompositions(table)
+    return program
+
+
+def check_supported(graph: fx.Graph, ours: Iterable[str]) -> None:
+    """Raises ModelError that lists what is left without a converter, and where it is."""
+    known = {*ExportedProgramImporter().create_convert_map(), *ours, "getitem", "sparsecc_constant"}
+    unknown: dict[str, str] = {}
+    for node in graph.nodes:
+        if node.op == "call_function" and _name(node) not in known:
+            unknown.setdefault(_name(node), _where(node))
+    if unknown:
+        listed = ", ".join(f"{name} (at {where})" for name, where in unknown.items())
+        raise ModelError(f"the compiler has no operator for: {listed}")
+
+
+def _name(node: fx.Node) -> str:
+    return getattr(node.target, "__name__", str(node.target))
+
+
+def _where(node: fx.Node) -> str:
+    """The path of the module that a node stems from."""
+    modules = node.meta.get("nn_module_stack") or {}
+    return (list(modules.values())[-1][0] if modules else "") or node.name
+
+
+def checked(ours: Mapping[str, Converter], graph: fx.Graph) -> dict[str, Converter]:
+    """Converters for all operators of a graph, ours before TVM's. A converted operator must have torch's shape and dtype."""
+    tvms: dict[str, Callable[[fx.Node], Any]] = {}
+
+    def convert(node: fx.Node, importer: Any) -> Any:
+        if not tvms:
+            tvms.update(importer.create_convert_map())
+        try:
+            result = ours[_name(node)](node, importer) if _name(node) in ours else tvms[_name(node)](node)
+        except ModelError:
+            raise
+        except Exception as error:  # TVM raises a dozen kinds, and all of them mean that the operator is used in a way it does not know
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            said = lines[-1] if lines else type(error).__name__
+            raise ModelError(f"the compiler cannot take {_name(node)} (at {_where(node)}): {said}") from error
+        _check_agreement(node, result)
+        return result
+
+    return {_name(node): convert for node in graph.nodes if node.op == "call_function"}
+
+
+def _check_agreement(node: fx.Node, result: Any) -> None:
+    value = node.meta.get("val")
+    if not isinstance(result, Expr) or not isinstance(result.ty, relax.TensorType):
+        return
+    if not isinstance(value, torch.Tensor):
+        raise ModelError(f"the compiler takes only the first result of {_name(node)} (at {_where(node)})")
+    if not all(isinstance(size, int) for size in value.shape):
+        raise ModelError(f"the compiler needs fixed sizes, and that of {_name(node)} (at {_where(node)}) depends on the data")
+    torchs, ours = (list(value.shape), str(value.dtype).removeprefix("torch.")), (shape_of(result), str(result.ty.dtype.dtype))
+    if torchs != ours:
+        raise ModelError(f"the compiler takes {_name(node)} (at {_where(node)}) wrongly: it would give {ours}, torch gives {torchs}")
