@@ -26,7 +26,6 @@ _DEBUG = "--debug"
 app = typer.Typer(
     name="sparsecc",
     help="Make a trained network cheaper to run, and prove that it is.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -55,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = _DEBUG in arguments
-    arguments = [argument for argument in arguments if argument != _DEBUG]
+    arguments = [argument for argument in arguments if argument != _DEBUG] or ["--help"]
     with noting_interrupts() as interrupts, _verbosity(debug):
         code = _run(arguments, debug, interrupts)
     if code == INTERRUPTED:

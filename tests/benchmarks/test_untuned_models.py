@@ -78,6 +78,6 @@ def test_an_open_shape_is_an_error_that_says_what_to_give():
 
 
 def test_the_table_has_a_row_for_each_model():
-    outcomes = [Outcome("a", "p==1", "match", 1e-6, 2.0), Outcome("b", "", "crash", message="no answer in 900 s")]
+    outcomes = [Outcome("a", "p==1", "match", 1e-6), Outcome("b", "", "crash", message="no answer in 900 s")]
     table = untuned_models._markdown(outcomes).splitlines()
-    assert table[2:] == ["| a | p==1 | match | 1.0e-06 | 2.0 |  |", "| b |  | crash |  |  | no answer in 900 s |"]
+    assert table[2:] == ["| a | p==1 | match | 1.0e-06 |  |", "| b |  | crash |  | no answer in 900 s |"]

@@ -24,8 +24,9 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"sparsecc {sparsecc.__version__}\n"
 
 
-def test_help_lists_every_command(capsys):
-    assert cli.main(["--help"]) == 0
+@pytest.mark.parametrize("argv", [["--help"], []])
+def test_help_lists_every_command(capsys, argv):
+    assert cli.main(argv) == 0
     text = capsys.readouterr().out
     assert all(name in text for name in ("convert", "compile", "run", "bench", "inspect", "explain", "doctor"))
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from sparsecc.codegen import tvm_api
-from sparsecc.codegen.compiler import build
 from sparsecc.codegen.choose import Choice
+from sparsecc.codegen.compiler import build
 from sparsecc.codegen.library import Library
 from sparsecc.codegen.target import Target, detect
 from sparsecc.codegen.threads import use_threads

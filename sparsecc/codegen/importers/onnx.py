@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sparsecc.codegen.importers.base import Imported, Placeholder, Placeholders, conv_output_shape, shape_of
+from sparsecc.codegen.importers.onnx_attention import attention_converter
+from sparsecc.codegen.importers.onnx_checks import DATA_DEPENDENT, check_outputs, check_resizes
 from sparsecc.codegen.tvm_api import GenericConst, onnx_frontend, relax
 from sparsecc.errors import ModelError
 from sparsecc.formats import from_key
@@ -33,17 +35,21 @@ def import_onnx(model: onnx.ModelProto, where: str = "the model") -> Imported:
     extra = {
         n.op_type: _converter(n.op_type, placeholders) for n in model.graph.node if n.op_type.startswith(("SparseLinear_", "SparseConv2d_"))
     }
+    if any(node.op_type == "Attention" and node.domain == "" for node in model.graph.node):  # TVM's table means com.microsoft's
+        extra["Attention"] = attention_converter(placeholders)
     _check_supported(model, extra, where)
+    check_resizes(model, where)
     with _operators(extra):
         try:
             module = onnx_frontend.from_onnx(model, keep_params_in_input=False)
         except Exception as error:  # TVM raises a dozen kinds, and all of them mean that an operator is used in a way it does not know
             raise ModelError(f"{where}: the compiler cannot take {_problem(error)}") from error
+    check_outputs(model, module, where)
     return Imported(_without_effects(module), placeholders.found)
 
 
 def _check_supported(model: onnx.ModelProto, extra: dict[str, Any], where: str) -> None:
-    known = {*onnx_frontend._get_convert_map(), *extra, "Constant", "If"}
+    known = {*onnx_frontend._get_convert_map(), *extra, "Constant", "If"} - {*DATA_DEPENDENT}
     unknown: dict[str, str] = {}
     for node in model.graph.node:
         if node.op_type not in known:

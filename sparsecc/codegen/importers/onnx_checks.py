@@ -1,0 +1,56 @@
+"""What TVM's ONNX importer takes without a word and gets wrong, found by holding it against what the file says."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import onnx
+from onnx import helper, numpy_helper
+
+from sparsecc.codegen.tvm_api import relax
+from sparsecc.errors import ModelError
+
+DATA_DEPENDENT = ("Compress", "NonZero", "Unique")  # TVM converts them, but the sizes of their results are known at run time only
+
+
+def check_resizes(model: onnx.ModelProto, where: str) -> None:
+    """TVM samples by the ratio of the sizes, ONNX by the scales that were given: the same only when nothing was rounded."""
+    shapes = _shapes(model)
+    scales = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    for node in model.graph.node:
+        given = scales.get(node.input[2]) if node.op_type == "Resize" and len(node.input) > 2 else None
+        aligned = any(a.name == "coordinate_transformation_mode" and a.s == b"align_corners" for a in node.attribute)
+        if given is None or given.size == 0 or aligned:  # aligned corners fix the ratio
+            continue
+        rounded = [
+            size * factor for size, factor in zip(shapes.get(node.input[0], ()), given.tolist(), strict=False) if (size * factor) % 1
+        ]
+        if rounded:
+            place = node.name or node.output[0]
+            raise ModelError(f"{where}: the compiler takes Resize (at '{place}') only by scales that give whole sizes, not {rounded[0]:g}")
+
+
+def check_outputs(model: onnx.ModelProto, module: Any, where: str) -> None:
+    """What was converted has the shapes and dtypes that the file declares for its outputs."""
+    result = module["main"].ret_ty
+    types = list(result.fields) if isinstance(result, relax.TupleType) else [result]
+    makers = {name: node for node in model.graph.node for name in node.output}
+    for value, ty in zip(model.graph.output, types, strict=True):
+        maker = makers.get(value.name)
+        made = f"output '{value.name}'" + (f" of {maker.op_type} (at '{maker.name or value.name}')" if maker is not None else "")
+        sizes = list(ty.shape or []) if isinstance(ty, relax.TensorType) else None
+        if sizes is None or not all(hasattr(size, "value") for size in sizes):
+            raise ModelError(f"{where}: the compiler needs fixed sizes, and that of {made} is not known before it runs")
+        dtype = str(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+        declared = [d.dim_value for d in value.type.tensor_type.shape.dim]
+        ours = [int(size) for size in sizes]
+        if str(ty.dtype.dtype) != dtype or (all(declared) and math.prod(ours) and ours != declared):
+            raise ModelError(
+                f"{where}: the compiler takes {made} wrongly: it would give {ours} {ty.dtype.dtype}, the file says {declared} {dtype}"
+            )
+
+
+def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
+    values = [*model.graph.input, *model.graph.value_info, *model.graph.output]
+    return {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
