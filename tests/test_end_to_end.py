@@ -52,6 +52,18 @@ def test_a_torch_module_at_several_lengths_saved_and_loaded(tmp_path):
         np.testing.assert_allclose(loaded(example(tokens))["y"], result.numpy(), rtol=1e-6, atol=1e-6)
 
 
+def test_what_is_compiled_stays_as_it_is_when_the_module_changes():
+    """Weights that the code reads in the model's own order (tables, scales) are copied, too."""
+    module = nn.Sequential(nn.Embedding(100, INPUTS), nn.LayerNorm(INPUTS), nn.Linear(INPUTS, 96)).eval()
+    tokens = torch.arange(12).reshape(2, 6)
+    compiled = sparsecc.compile(module, (tokens,), threads=2)
+    before = compiled(tokens).clone()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(1)
+    assert torch.equal(compiled(tokens), before)
+
+
 @pytest.mark.parametrize("against", ["onnxruntime"])
 def test_the_command_line(tmp_path, capsys, against):
     onnx.save(two_layers(batch=4), tmp_path / "in.onnx")

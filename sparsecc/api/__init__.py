@@ -41,6 +41,8 @@ def compile(
     calibration: input tuples or dicts, or the path of an .npz.  target: "cpu", or "cpu:skylake-avx512" and the like.
     threads: None means one for each physical core.  records: measurements of `sparsecc tune`.  input_shapes: of an ONNX model, by name.
 
+    An nn.Module's weights are read again when the result meets a new input shape: leave them alone until then, or compile a copy.
+
     Raises UserError and its children (ModelError, RecipeError, InputError) for what the caller can mend.
     """
     from sparsecc import codegen

@@ -34,7 +34,7 @@ def report(result: Rewritten, target: str) -> Report:
 
 
 def _site(site: WeightSite, dense: WeightSite, reason: str, error: float | None) -> SiteReport:
-    weight = dense.weight
+    weight = dense.weight  # of the masked model: not packed, unless it came so
     row = SiteReport(
         name=site.name,
         kind=site.kind,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sparsecc import memory
 from sparsecc.api import sources
 from sparsecc.passes.base import Context, Pass, PassResult
 
@@ -40,6 +42,8 @@ class Rewritten:
     def release(self) -> None:
         """Let go of the dense weights, once the account is done."""
         self.original, self.masked, self.steps = None, self.graph, ()
+        gc.collect()  # graphs are full of cycles
+        memory.trim()
 
 
 def rewrite(graph: Graph, recipe: Recipe, calibration: Sequence[Any] | None, example: list[Any] | None, name: str) -> Rewritten:

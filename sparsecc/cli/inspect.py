@@ -49,7 +49,7 @@ def _rows(graph: Graph) -> Iterator[dict[str, Any]]:
         yield {
             "name": site.name,
             "kind": site.kind,
-            "shape": list(site.weight.shape),
+            "shape": list(site.shape),
             "sparsity": 1 - int(keep.count_nonzero()) / max(1, keep.numel()),
             "bytes_dense": bytes_dense,
             "patterns": [{"pattern": fit.format.pattern, "format": fit.format.key, "bytes": fit.bytes_packed} for fit in found],

@@ -66,13 +66,14 @@ class Chooser:
     _functions: dict[Any, Any] = field(default_factory=dict)
 
     def choose(self, spec: MatmulSpec, layer: Layer) -> Plan:
+        matrix = layer.matrix
         if layer.site is None:
-            return self._dense(spec, layer)
-        sparse = self._sparse(spec, layer)
+            return self._dense(spec, matrix, layer.bias)
+        sparse = self._sparse(spec, matrix, layer.bias)
         if not self.measure:
             self.choices.append(Choice(layer.site, str(sparse), "sparse", None, None, None, "not measured: the target is not this machine"))
             return sparse
-        dense = self._dense(spec, layer)
+        dense = self._dense(spec, matrix, layer.bias)
         sparse_us, dense_us = self._turns(spec, sparse, dense)
         faster = sparse_us < dense_us
         reason = f"{dense_us / sparse_us:.2f}x as fast as dense" if faster else f"dense is {sparse_us / dense_us:.2f}x as fast"
@@ -83,14 +84,14 @@ class Chooser:
         )
         return chosen
 
-    def _dense(self, spec: MatmulSpec, layer: Layer) -> Plan:
+    def _dense(self, spec: MatmulSpec, matrix: np.ndarray, bias: np.ndarray | None) -> Plan:
         knobs = dense_matmul.space(spec, self.target)[0]
-        weights = dense_matmul.prepare(layer.matrix, layer.bias, spec, knobs)
+        weights = dense_matmul.prepare(matrix, bias, spec, knobs)
         return Plan("dense_matmul", knobs, weights, 1, lambda full: dense_matmul.build(full, knobs, self.target))
 
-    def _sparse(self, spec: MatmulSpec, layer: Layer) -> Plan:
-        knobs = row_block_spmm.space(spec, common_rows(layer.matrix), self.target)[0]
-        weights = row_block_spmm.prepare(layer.matrix, layer.bias, spec, knobs)
+    def _sparse(self, spec: MatmulSpec, matrix: np.ndarray, bias: np.ndarray | None) -> Plan:
+        knobs = row_block_spmm.space(spec, common_rows(matrix), self.target)[0]
+        weights = row_block_spmm.prepare(matrix, bias, spec, knobs)
         return Plan("row_block_spmm", knobs, weights, 4, lambda full: row_block_spmm.build(full, knobs, self.target))
 
     def _turns(self, spec: MatmulSpec, *plans: Plan) -> list[float]:

@@ -36,16 +36,20 @@ def build(
     """
     measure = target.cpu == detect(target.threads).cpu if measure is None else measure
     arrays = [np.asarray(x) for x in inputs]
-    program = Program.of(_imported(graph, arrays))
-    recognize(program)
     chooser = Chooser(target, measure)
-    emitted = emit(program, target, chooser)
+    emitted, types = _emitted(graph, arrays, target, chooser)
     specs = tuple(TensorSpec(s.name, a.shape, str(a.dtype)) for s, a in zip(graph.inputs, arrays, strict=True))
     outputs = tuple(
-        TensorSpec(s.name, tuple(int(d) for d in out.ty.shape), str(out.ty.dtype.dtype))
-        for s, out in zip(graph.outputs, program.outputs, strict=True)
+        TensorSpec(s.name, tuple(int(d) for d in ty.shape), str(ty.dtype.dtype)) for s, ty in zip(graph.outputs, types, strict=True)
     )
     return Library(compile_relax(emitted, target), emitted.weights, specs, outputs, target), chooser.choices
+
+
+def _emitted(graph: Graph, arrays: list[np.ndarray], target: Target, chooser: Chooser) -> tuple[Emitted, list[Any]]:
+    """The model with its kernels, and the types of its outputs. What it was imported to is gone on return: weights lie there, too."""
+    program = Program.of(_imported(graph, arrays))
+    recognize(program)
+    return emit(program, target, chooser), [out.ty for out in program.outputs]
 
 
 def _imported(graph: Graph, arrays: list[np.ndarray]) -> Imported:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from sparsecc.errors import Refused
+from sparsecc.errors import ModelError, Refused
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,8 +106,12 @@ class Packed:
     cols: int
     tensors: Mapping[str, Tensor]
 
-    def dense(self) -> Tensor:
-        return self.format.unpack(self)
+    def dense(self, layer: str = "") -> Tensor:
+        """[rows, cols]. Raises ModelError, which names `layer`, when indices point outside or tensors do not fit each other."""
+        try:
+            return self.format.unpack(self)
+        except (RuntimeError, IndexError, ValueError) as error:
+            raise ModelError(f"layer '{layer}': its packed weight is damaged: {str(error).splitlines()[0]}") from None
 
     @property
     def nbytes(self) -> int:

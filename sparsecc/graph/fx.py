@@ -95,8 +95,8 @@ class FxGraph(Graph):
         layer = self._dense_layer(site)
         old = stored(layer.weight)
         assert old is not None
-        if weight.shape != site.weight.shape:
-            raise ModelError(f"layer '{site.name}': the new weight has shape {tuple(weight.shape)}, it needs {tuple(site.weight.shape)}")
+        if weight.shape != site.shape:
+            raise ModelError(f"layer '{site.name}': the new weight has shape {tuple(weight.shape)}, it needs {site.shape}")
         new = (weight.T if layer.transposed else weight).to(old).contiguous()
         names = [node.target for node in self.module.graph.find_nodes(op="get_attr") if stored(node) is old]
         for tensor_name in dict.fromkeys(map(str, names)):

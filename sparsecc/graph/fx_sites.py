@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
-from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from sparsecc.formats import from_key
@@ -113,7 +111,8 @@ def _weight_site(layer: Layer | PackedLayer, readers: dict[int, int], activation
     if layer.geometry is None:
         return Linear(**common)
     g = layer.geometry
-    return Conv2d(**common, stride=g.stride, padding=g.padding, dilation=g.dilation, groups=g.groups)
+    kernel: Any = layer.kernel if isinstance(layer, PackedLayer) else tuple(common["stored"].shape[2:])
+    return Conv2d(**common, kernel=kernel, stride=g.stride, padding=g.padding, dilation=g.dilation, groups=g.groups)
 
 
 def _dense_weight(layer: Layer, readers: dict[int, int]) -> dict[str, Any]:
@@ -121,9 +120,7 @@ def _dense_weight(layer: Layer, readers: dict[int, int]) -> dict[str, Any]:
     assert tensor is not None
     weight = tensor.detach().T if layer.transposed else tensor.detach()
     return {
-        "rows": weight.shape[0],
-        "cols": math.prod(weight.shape[1:]),
-        "weight": weight,
+        "stored": weight,
         "weight_name": str(layer.weight.target),
         "shared": readers[id(tensor)] > 1,
     }
@@ -133,20 +130,7 @@ def _packed_weight(layer: PackedLayer) -> dict[str, Any]:
     format = from_key(layer.format)
     tensors = [stored(node).detach() for node in layer.tensors]  # type: ignore[union-attr]
     packed = Packed(format, layer.rows, layer.cols, dict(zip(format.tensor_names, tensors, strict=True)))
-    return {
-        "rows": packed.rows,
-        "cols": packed.cols,
-        "weight": _unpacked(packed, layer.kernel),
-        "packed": packed,
-        "weight_name": str(layer.tensors[0].target),
-    }
-
-
-def _unpacked(packed: Packed, kernel: tuple[int, int] | None) -> Tensor:
-    matrix = packed.dense()
-    if kernel is None:
-        return matrix
-    return matrix.reshape(packed.rows, *kernel, -1).permute(0, 3, 1, 2).contiguous()
+    return {"stored": packed, "weight_name": str(layer.tensors[0].target)}
 
 
 def _attention(node: Node) -> Attention:

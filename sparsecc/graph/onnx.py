@@ -87,8 +87,8 @@ class OnnxGraph(Graph):
         layer = self._layer(site)
         if onnx_sparse.is_sparse(layer.node):
             raise UserError(f"layer '{site.name}' is packed; set weights before packing")
-        if weight.shape != site.weight.shape:
-            raise ValueError(f"layer '{site.name}': the new weight is {tuple(weight.shape)}, the layer's {tuple(site.weight.shape)}")
+        if weight.shape != site.shape:
+            raise ValueError(f"layer '{site.name}': the new weight is {tuple(weight.shape)}, the layer's {site.shape}")
         stored = weight.detach().to(site.weight.dtype)
         if layer.shared or layer.node.inputs[1] is not layer.weight:  # through a Transpose: the layer gets a weight of its own
             stored = stored.t() if layer.node.op_type == "MatMul" or not layer.node.attributes.get_int("transB", 0) else stored

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import onnx_ir as ir
+from torch import Tensor
 
+from sparsecc.formats.base import Packed
 from sparsecc.graph import onnx_names, onnx_sparse
 from sparsecc.graph.fx_sites import mlp_name
 from sparsecc.graph.onnx_activations import Activation, activation_of
@@ -180,33 +183,27 @@ def padding_of(conv: ir.Node) -> tuple[int, int, int, int] | None:
 
 
 def _weight_site(layer: WeightNodes, name: str, activation: Activation | None) -> Linear | Conv2d:
-    node, shared = layer.node, layer.shared
-    bias = onnx_sparse.tensor_of(layer.bias).reshape(-1) if layer.bias is not None else None
-    called = activation.name if activation is not None else None
-    if onnx_sparse.is_sparse(node):
-        packed = onnx_sparse.packed(node)
-        rows, cols, weight = packed.rows, packed.cols, onnx_sparse.unpacked(node, packed)
-        weight_name = layer.weight.name or ""
-    else:
-        packed = None
-        weight = onnx_sparse.tensor_of(layer.weight)
-        weight = weight.t() if layer.transposed else weight
-        rows, cols = weight.shape[0], weight[0].numel()
-        weight_name = layer.weight.name or ""
+    node = layer.node
+    common: dict[str, Any] = {
+        "name": name,
+        "handle": layer,
+        "stored": onnx_sparse.packed(node) if onnx_sparse.is_sparse(node) else _dense(layer),
+        "bias": onnx_sparse.tensor_of(layer.bias).reshape(-1) if layer.bias is not None else None,
+        "activation": activation.name if activation is not None else None,
+        "weight_name": layer.weight.name or "",
+        "shared": layer.shared,
+    }
     if not _is_conv(node):
-        return Linear(
-            name=name, handle=layer, rows=rows, cols=cols, weight=weight, bias=bias, activation=called, packed=packed,
-            weight_name=weight_name, shared=shared,
-        )  # fmt: skip
-    if packed is not None:
-        kh, kw = node.attributes["kernel_shape"].as_ints()
-        weight = weight.reshape(rows, kh, kw, -1).permute(0, 3, 1, 2)
-    return Conv2d(
-        name=name, handle=layer, rows=rows, cols=cols, weight=weight, bias=bias, activation=called, packed=packed,
-        weight_name=weight_name, shared=shared,
-        stride=_pair(node, "strides"), padding=padding_of(node) or (0, 0, 0, 0), dilation=_pair(node, "dilations"),
-        groups=node.attributes.get_int("group", 1),
-    )  # fmt: skip
+        return Linear(**common)
+    stored = common["stored"]
+    kernel: Any = tuple(node.attributes["kernel_shape"].as_ints()) if isinstance(stored, Packed) else tuple(stored.shape[2:])
+    geometry = {"stride": _pair(node, "strides"), "padding": padding_of(node) or (0, 0, 0, 0), "dilation": _pair(node, "dilations")}
+    return Conv2d(**common, **geometry, kernel=kernel, groups=node.attributes.get_int("group", 1))
+
+
+def _dense(layer: WeightNodes) -> Tensor:
+    weight = onnx_sparse.tensor_of(layer.weight)
+    return weight.t() if layer.transposed else weight
 
 
 def _is_conv(node: ir.Node) -> bool:

@@ -42,14 +42,6 @@ def packed(node: ir.Node) -> Packed:
         raise ModelError(f"layer '{site}': no {node.op_type} that this version of sparsecc writes ({error})") from None
 
 
-def unpacked(node: ir.Node, weight: Packed) -> Tensor:
-    """The dense matrix [rows, cols]. Raises ModelError when indices of the packed weight point outside it."""
-    try:
-        return weight.dense()
-    except (RuntimeError, IndexError, ValueError) as error:
-        raise ModelError(f"layer '{given(node)}': its packed weight is damaged: {str(error).splitlines()[0]}") from None
-
-
 def bias(node: ir.Node) -> ir.Value | None:
     before = 1 + len(from_key(node.attributes.get_string("format", "")).tensor_names)
     return node.inputs[before] if len(node.inputs) > before else None

@@ -5,13 +5,14 @@ Sites are values read off a graph at one moment. After `graph.replace` or `graph
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sparsecc.formats.base import Packed
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from sparsecc.formats.base import Packed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,26 +31,50 @@ class Site:
 class WeightSite(Site):
     """A site with a weight matrix [rows, cols] = [out, in]: what criteria score and formats pack.
 
-    packed: the weight when it is stored in a sparse format already, else None.
-    weight_name: the tensor's name in the host (parameter or initializer), by which codegen recognizes the layer.
+    stored: the weight as the host holds it: dense in its own shape, or packed; not to be modified in place.
+    weight_name: the tensor's name in the host (parameter or initializer).
     """
 
-    rows: int
-    cols: int
-    weight: Tensor = field(repr=False, compare=False)  # in its own shape, dense (unpacked when packed); not to be modified in place
+    stored: Tensor | Packed = field(repr=False, compare=False)
     bias: Tensor | None = field(default=None, repr=False, compare=False)
     activation: str | None = None  # relu, gelu, gelu_tanh, silu, hardswish, ...: what alone consumes the output
-    packed: Packed | None = field(default=None, repr=False, compare=False)
     weight_name: str = ""
     shared: bool = False  # the same weight tensor serves other sites too (tied): passes refuse to change it
 
     @property
+    def packed(self) -> Packed | None:
+        """The weight when it is stored in a sparse format already, else None."""
+        return self.stored if isinstance(self.stored, Packed) else None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the dense weight."""
+        return (self.stored.rows, self.stored.cols) if isinstance(self.stored, Packed) else tuple(self.stored.shape)
+
+    @property
+    def rows(self) -> int:
+        return self.shape[0]
+
+    @property
+    def cols(self) -> int:
+        return math.prod(self.shape[1:])
+
+    @property
+    def weight(self) -> Tensor:
+        """Dense in its own shape; unpacked anew at each access when packed. Raises ModelError when what is packed is damaged."""
+        return self.from_matrix(self.stored.dense(self.name)) if isinstance(self.stored, Packed) else self.stored
+
+    @property
     def matrix(self) -> Tensor:
         """The weight as [rows, cols]."""
-        return self.weight
+        return self.stored.dense(self.name) if isinstance(self.stored, Packed) else self.to_matrix(self.stored)
+
+    def to_matrix(self, weight: Tensor) -> Tensor:
+        """A weight of this site's shape as [rows, cols]."""
+        return weight
 
     def from_matrix(self, matrix: Tensor) -> Tensor:
-        """Inverse of `matrix`: back into the weight's own shape."""
+        """Inverse of `to_matrix`."""
         return matrix
 
 
@@ -63,17 +88,22 @@ class Conv2d(WeightSite):
     """weight: [out, in/groups, kh, kw]; its matrix is [out, kh·kw·in/groups] with the input channels innermost,
     so that N:M and 1×c patterns run along channels of one tap (as in NVIDIA's ASP)."""
 
+    kernel: tuple[int, int]
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, left, bottom, right
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
 
     @property
-    def matrix(self) -> Tensor:
-        return self.weight.permute(0, 2, 3, 1).reshape(self.rows, self.cols)
+    def shape(self) -> tuple[int, ...]:
+        rows, *rest = super().shape
+        return (rows, math.prod(rest) // math.prod(self.kernel), *self.kernel)
+
+    def to_matrix(self, weight: Tensor) -> Tensor:
+        return weight.permute(0, 2, 3, 1).reshape(self.rows, self.cols)
 
     def from_matrix(self, matrix: Tensor) -> Tensor:
-        out, channels, kh, kw = self.weight.shape
+        out, channels, kh, kw = self.shape
         return matrix.reshape(out, kh, kw, channels).permute(0, 3, 1, 2).contiguous()
 
 

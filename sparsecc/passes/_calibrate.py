@@ -31,7 +31,7 @@ def _as_columns(site: WeightSite, x: Tensor) -> Tensor:
     """float[tokens, cols]: what the site's matrix is multiplied with, one row per output position."""
     if not isinstance(site, Conv2d):
         return x.reshape(-1, site.cols).float()
-    _, channels, kh, kw = site.weight.shape
+    _, channels, kh, kw = site.shape
     top, left, bottom, right = site.padding
     padded = torch.nn.functional.pad(x.float(), (left, right, top, bottom))
     patches = torch.nn.functional.unfold(padded, (kh, kw), dilation=site.dilation, stride=site.stride)

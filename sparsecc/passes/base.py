@@ -14,7 +14,7 @@ from sparsecc.graph.sites import Site
 
 @dataclass(frozen=True)
 class Match:
-    """A site and what will be done there (pass-specific), or why nothing will."""
+    """A site and what will be done there (pass-specific; once it is done, in words), or why nothing will."""
 
     site: Site
     action: Any | Refused
@@ -56,11 +56,12 @@ class Pass(ABC):
     def apply(self, graph: Graph, context: Context = Context()) -> PassResult:
         """Find on the graph as given, rewrite a copy."""
         result = graph.copy()
-        matches = tuple(self.find(result, context))
-        taken = [match for match in matches if match.refused is None]
-        for match in taken:
-            self.rewrite(result, match)
-        return PassResult(result, bool(taken), matches)
+        matches = list(self.find(result, context))
+        taken = [index for index, match in enumerate(matches) if match.refused is None]
+        for index in taken:
+            self.rewrite(result, matches[index])
+            matches[index] = Match(matches[index].site, str(matches[index].action))  # a mask is as large as a quarter of its weight
+        return PassResult(result, bool(taken), tuple(matches))
 
 
 def registered_name(step: Pass) -> str:

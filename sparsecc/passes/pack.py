@@ -87,7 +87,7 @@ def _operator(site: WeightSite, packed: Packed) -> SiteOp:
     return SparseConv2d(
         packed=packed,
         bias=site.bias,
-        kernel=(site.weight.shape[2], site.weight.shape[3]),
+        kernel=site.kernel,
         stride=site.stride,
         padding=site.padding,
         dilation=site.dilation,

@@ -117,7 +117,7 @@ class Prune(Pass):
         layers = [
             Layer(
                 name=site.name,
-                shape=tuple(site.weight.shape),
+                shape=site.shape,
                 units=site.rows * site.cols // self.format.unit_size,
                 unit_scores=partial(self._unit_scores, site, stats[site.name], seed),
             )

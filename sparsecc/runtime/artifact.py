@@ -19,6 +19,7 @@ from os import PathLike
 from pathlib import Path
 from typing import IO, Any
 
+from sparsecc.codegen.alignment import ALIGNMENT
 from sparsecc.codegen.target import Target
 from sparsecc.errors import ArtifactError, UserError
 from sparsecc.files import replacing
@@ -28,7 +29,6 @@ from sparsecc.runtime import weights as weight_files
 from sparsecc.runtime.code import Program, Specialization
 from sparsecc.runtime.compiled import Compiled
 from sparsecc.runtime.machine import cannot_run
-from sparsecc.runtime.tensors import ALIGNMENT
 from sparsecc.runtime.weights import WeightStore
 
 FORMAT = 1  # raised when an older sparsecc could misread the file

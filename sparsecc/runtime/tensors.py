@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sparsecc.codegen import tvm_api
+from sparsecc.codegen.alignment import ALIGNMENT, in_place
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-ALIGNMENT = 64  # bytes; generated code uses aligned vector loads, and TVM refuses less
 
 
 def is_torch(value: Any) -> bool:
@@ -27,13 +25,6 @@ def dtype_name(array: np.ndarray | Tensor) -> str:
     return str(array.dtype).removeprefix("torch.")
 
 
-def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    nbytes = math.prod(shape) * dtype.itemsize
-    buffer = np.empty(nbytes + ALIGNMENT, np.uint8)
-    start = -buffer.ctypes.data % ALIGNMENT
-    return buffer[start : start + nbytes].view(dtype).reshape(shape)
-
-
 def to_tvm(array: np.ndarray | Tensor) -> Any:
     """A TVM tensor over the array's memory, or over an aligned copy of it. `to_host` turns it back."""
     if 0 in array.shape:  # which has no address that could be aligned
@@ -41,16 +32,6 @@ def to_tvm(array: np.ndarray | Tensor) -> Any:
     if is_torch(array):
         return _torch_to_tvm(array)  # type: ignore[arg-type]
     return tvm_api.from_dlpack(in_place(np.asarray(array)))
-
-
-def in_place(array: np.ndarray) -> np.ndarray:
-    """The array itself if generated code can read it where it lies, otherwise an aligned copy."""
-    flags = array.flags
-    if flags.c_contiguous and flags.writeable and array.dtype.isnative and array.ctypes.data % ALIGNMENT == 0:
-        return array
-    copy = aligned_empty(array.shape, array.dtype.newbyteorder("="))
-    copy[...] = array
-    return copy
 
 
 def _torch_to_tvm(tensor: Tensor) -> Any:

@@ -13,8 +13,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from sparsecc.codegen.alignment import ALIGNMENT, in_place
 from sparsecc.errors import ArtifactError
-from sparsecc.runtime.tensors import ALIGNMENT, in_place, to_tvm
+from sparsecc.runtime.tensors import to_tvm
 
 _NAMES = {
     "float64": "F64",

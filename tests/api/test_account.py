@@ -39,14 +39,14 @@ def test_the_worst_of_all_outputs_and_samples_is_reported():
 
 
 def test_output_error_of_a_linear():
-    before = Linear(name="a", rows=2, cols=2, weight=torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
-    after = Linear(name="a", rows=2, cols=2, weight=torch.tensor([[3.0, 0.0], [0.0, 0.0]]))
+    before = Linear(name="a", stored=torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    after = Linear(name="a", stored=torch.tensor([[3.0, 0.0], [0.0, 0.0]]))
     assert account._relative_error(before, after, torch.eye(2)) == pytest.approx(4 / 5)
 
 
 def test_output_error_of_a_convolution_heeds_its_geometry():
     weight = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0))
-    geometry = {"name": "c", "rows": 4, "cols": 27, "stride": (2, 2), "padding": (0, 1, 2, 3)}
-    before = Conv2d(weight=weight, **geometry)
-    after = Conv2d(weight=weight * 0.5, **geometry)
+    geometry = {"name": "c", "kernel": (3, 3), "stride": (2, 2), "padding": (0, 1, 2, 3)}
+    before = Conv2d(stored=weight, **geometry)
+    after = Conv2d(stored=weight * 0.5, **geometry)
     assert account._relative_error(before, after, torch.randn(1, 3, 9, 9)) == pytest.approx(0.5)

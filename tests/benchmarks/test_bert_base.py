@@ -11,7 +11,7 @@ CHECK = {"max_abs": 1e-6, "max_rel": 2e-6, "cosine": 1.0}
 
 def entry(row: Row, seconds: float) -> dict:
     compiled = {row.name: Compiled(list, 40.0, {"check": CHECK})}
-    cost = {row.name: {"peak_bytes": 900, "model_bytes": 400}}
+    cost = {row.name: {"peak_bytes": 900, "model_bytes": 400, "libraries_bytes": 100}}
     return _entry(Timing(row.name, (seconds,) * 3), BASE, (row,), compiled, cost, {})
 
 
@@ -30,7 +30,10 @@ def test_peers_are_checked_against_the_baseline() -> None:
 def test_the_table_says_it_all() -> None:
     document = {"tokens": 128, "batch": 1, "threads": 2, "rows": [entry(Row("4x1", 0.7, at_least=1.7), 0.1)]}
     line = _markdown(document).splitlines()[-1]
-    assert line == "| sparsecc 4x1 70% | 100.0 | 100.0-100.0 | 2.00 | 2.00-2.00 | 1.70 reached | 2.0e-06 | 40 | 2.2x model |"
+    assert (
+        line
+        == "| sparsecc 4x1 70% | 100.0 | 100.0-100.0 | 2.00 | 2.00-2.00 | 1.70 reached | 2.0e-06 | 40 | 2.2x model, 2.0x without libraries |"
+    )
 
 
 def test_rows_are_read_from_the_command_line() -> None:

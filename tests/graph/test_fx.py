@@ -292,7 +292,7 @@ def test_wrong_rewrites_are_refused() -> None:
     with pytest.raises(ModelError, match="'fc1' is packed"):
         copy.set_weight(site, site.weight)
     with pytest.raises(ModelError, match="no layer 'query'"):
-        copy.set_weight(case("bert")[2].sites(Linear)[0].__class__(name="query", rows=1, cols=1, weight=site.weight), site.weight)
+        copy.set_weight(case("bert")[2].sites(Linear)[0].__class__(name="query", stored=site.weight), site.weight)
 
 
 def test_outputs_keep_their_structure() -> None:

@@ -11,7 +11,7 @@ from sparsecc.graph.sites import Linear
 
 
 def _named(name: str) -> Linear:
-    return Linear(name=name, rows=1, cols=1, weight=torch.zeros(1, 1))
+    return Linear(name=name, stored=torch.zeros(1, 1))
 
 
 def test_an_mlp_is_called_after_the_module_that_holds_it() -> None:

@@ -36,11 +36,11 @@ class FakeGraph(Graph):
     def set_weight(self, site: WeightSite, weight: Tensor) -> None:
         assert weight.shape == site.weight.shape
         assert weight.dtype == site.weight.dtype
-        self._sites[site.name] = replace(self._sites[site.name], weight=weight)
+        self._sites[site.name] = replace(self._sites[site.name], stored=weight)
         self.edits.append(site.name)
 
     def replace(self, site: WeightSite, op: SiteOp) -> None:
-        self._sites[site.name] = replace(site, weight=site.from_matrix(op.packed.dense()), packed=op.packed, bias=op.bias)
+        self._sites[site.name] = replace(site, stored=op.packed, bias=op.bias)
         self.edits.append(site.name)
 
     def run(self, inputs: Sequence[Any] | Mapping[str, Any], taps: Sequence[str] = ()) -> Run:
@@ -68,12 +68,12 @@ def _forward(site: WeightSite, x: Tensor) -> Tensor:
 
 
 def linear(name: str, rows: int = 32, cols: int = 64, seed: int = 0, **fields: Any) -> Linear:
-    weight = fields.pop("weight", None)
+    weight = fields.pop("stored", None)
     if weight is None:
         weight = torch.randn(rows, cols, generator=torch.Generator().manual_seed(seed))
-    return Linear(name=name, rows=weight.shape[0], cols=weight.shape[1], weight=weight, **fields)
+    return Linear(name=name, stored=weight, **fields)
 
 
 def conv(name: str, out: int = 16, channels: int = 8, kernel: int = 3, groups: int = 1, **fields: Any) -> Conv2d:
     weight = torch.randn(out, channels // groups, kernel, kernel, generator=torch.Generator().manual_seed(7))
-    return Conv2d(name=name, rows=out, cols=weight[0].numel(), weight=weight, groups=groups, **fields)
+    return Conv2d(name=name, stored=weight, kernel=(kernel, kernel), groups=groups, **fields)

@@ -56,9 +56,9 @@ def test_untouchable_weights() -> None:
     nan = torch.ones(8, 8)
     nan[3, 3] = float("nan")
     packed = Csr().pack(torch.eye(8), torch.eye(8).bool())
-    assert untouchable(linear("a", weight=nan)) == Refused("its weight holds NaN or infinity")
+    assert untouchable(linear("a", stored=nan)) == Refused("its weight holds NaN or infinity")
     assert untouchable(linear("a", shared=True)) == Refused("its weight serves other layers too")
-    assert untouchable(linear("a", packed=packed)) == Refused("already packed as csr")
+    assert untouchable(linear("a", stored=packed)) == Refused("already packed as csr")
     assert untouchable(conv("a", groups=8)) == Refused("grouped convolution (8 groups) has no sparse operator")
-    assert untouchable(linear("a", weight=torch.ones(8, 8, dtype=torch.int8))) == Refused("its weight is int8, not floating point")
+    assert untouchable(linear("a", stored=torch.ones(8, 8, dtype=torch.int8))) == Refused("its weight is int8, not floating point")
     assert untouchable(linear("a")) is None

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from sparsecc.errors import RecipeError
+from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import Conv2d, WeightSite
 from sparsecc.ops.sparse_conv2d import SparseConv2d
-from sparsecc.passes.base import Context, Match
+from sparsecc.passes.base import Context
 from sparsecc.passes.pack import Pack, Storing
 from sparsecc.passes.prune import Prune
 from tests.passes.fake import FakeGraph, conv, linear
@@ -19,9 +20,10 @@ def pruned(pattern: str = "4x1", sparsity: float | None = None) -> FakeGraph:
     return result
 
 
-def storing(match: Match) -> Storing:
-    assert isinstance(match.action, Storing)
-    return match.action
+def storing(step: Pack, graph: Graph) -> list[Storing]:
+    """What would be done at each site."""
+    actions = [match.action for match in step.find(graph, Context())]
+    return [action for action in actions if isinstance(action, Storing)]
 
 
 @pytest.mark.parametrize(("pattern", "key"), [("unstructured", "csr"), ("4x1", "block:4x1"), ("2:4", "nm:2:4"), ("1x4", "block:1x4")])
@@ -29,12 +31,14 @@ def test_stored_in_the_cheapest_format_with_the_same_weights(pattern: str, key: 
     before = pruned(pattern)
     result = Pack().apply(before)
     assert result.modified
-    assert [storing(match).format.key for match in result.matches] == [key, key]
-    for old, new, match in zip(before.sites(WeightSite), result.graph.sites(WeightSite), result.matches, strict=True):
+    actions = storing(Pack(), before)
+    assert [action.format.key for action in actions] == [key, key]
+    assert [match.action for match in result.matches] == [str(action) for action in actions]
+    for old, new, action in zip(before.sites(WeightSite), result.graph.sites(WeightSite), actions, strict=True):
         assert new.packed is not None
-        assert new.packed.nbytes == storing(match).bytes_packed < storing(match).bytes_dense
+        assert new.packed.nbytes == action.bytes_packed < action.bytes_dense
         assert torch.equal(new.weight, old.weight)
-        assert storing(match).sparsity == 0.5
+        assert action.sparsity == 0.5
 
 
 def test_the_operator_gets_all_that_the_site_had(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,8 +72,9 @@ def test_refuses_with_numbers() -> None:
 
 
 def test_only_the_formats_and_targets_asked_for() -> None:
-    result = Pack(formats=("csr",), targets=("a",)).apply(pruned())
-    assert [(match.site.name, storing(match).format.key) for match in result.matches] == [("a", "csr")]
+    step = Pack(formats=("csr",), targets=("a",))
+    assert [action.format.key for action in storing(step, pruned())] == ["csr"]
+    assert [match.site.name for match in step.apply(pruned()).matches] == ["a"]
     with pytest.raises(RecipeError, match=r"^formats: no 'bloc'; did you mean 'block'"):
         Pack(formats=("bloc",))
     with pytest.raises(RecipeError, match=r"^formats: empty"):
@@ -77,7 +82,7 @@ def test_only_the_formats_and_targets_asked_for() -> None:
 
 
 def test_half_precision_is_stored_in_half_the_bytes() -> None:
-    half = linear("a", weight=torch.randn(64, 64).to(torch.bfloat16))
-    [match] = Pack().find(Prune(pattern="2:4").apply(FakeGraph([half])).graph, Context())
-    assert storing(match).bytes_dense == 64 * 64 * 2
-    assert str(storing(match)).startswith("nm:2:4, 0.56 of")
+    half = linear("a", stored=torch.randn(64, 64).to(torch.bfloat16))
+    [action] = storing(Pack(), Prune(pattern="2:4").apply(FakeGraph([half])).graph)
+    assert action.bytes_dense == 64 * 64 * 2
+    assert str(action).startswith("nm:2:4, 0.56 of")

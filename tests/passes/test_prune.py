@@ -77,9 +77,9 @@ def test_what_is_refused_says_why() -> None:
     sites = [
         linear("tiny", 4, 8),
         linear("odd", 33, 64),
-        linear("nan", weight=nan),
+        linear("nan", stored=nan),
         linear("tied", shared=True),
-        linear("packed", packed=packed, weight=torch.eye(64)),
+        linear("packed", stored=packed),
         conv("grouped", out=64, channels=64, groups=2),
     ]
     result = Prune(pattern="4x1").apply(FakeGraph(sites))
@@ -95,16 +95,18 @@ def test_what_is_refused_says_why() -> None:
 
 
 def test_what_is_done_says_what() -> None:
-    [match] = Prune(pattern="2:4").apply(FakeGraph([linear("a")])).matches
-    assert str(match.action) == "2:4, 50.0% zeros, by magnitude"
+    step, graph = Prune(pattern="2:4"), FakeGraph([linear("a")])
+    [match] = step.find(graph, Context())
     assert isinstance(match.action, Cut)
     assert match.action.sparsity == 0.5
+    [done] = step.apply(graph).matches
+    assert done.action == str(match.action) == "2:4, 50.0% zeros, by magnitude"
 
 
 def test_a_layer_that_has_the_zeros_already_is_left_alone() -> None:
     weight = torch.randn(32, 64)
     weight[:, ::2] = 0
-    [match] = Prune(sparsity=0.4).apply(FakeGraph([linear("a", weight=weight)])).matches
+    [match] = Prune(sparsity=0.4).apply(FakeGraph([linear("a", stored=weight)])).matches
     assert match.refused is not None
     assert "already zero wherever unstructured at sparsity 0.40" in match.refused.reason
 
@@ -123,7 +125,7 @@ def test_allocations_meet_the_sparsity_of_the_whole_exactly(allocation: str, pat
 
 def test_global_keeps_the_floor() -> None:
     weak = torch.randn(64, 64) * 1e-4
-    sites = [linear("strong", 64, 64), linear("weak", weight=weak)]
+    sites = [linear("strong", 64, 64), linear("weak", stored=weak)]
     result = Prune(sparsity=0.6, allocation="global", floor=0.1).apply(FakeGraph(sites))
     assert sparsities(result.graph)["weak"] == pytest.approx(0.9, abs=1e-3)  # type: ignore[arg-type]
     default = Prune(sparsity=0.6, allocation="global").apply(FakeGraph(sites))

@@ -11,6 +11,8 @@ from sparsecc.codegen.tvm_api import relax
 if TYPE_CHECKING:
     import numpy as np
 
+    from sparsecc.formats.base import Packed
+
 PREFIX = "sparsecc."
 
 
@@ -18,13 +20,13 @@ PREFIX = "sparsecc."
 class Placeholder:
     """An operator that Relax has no word for. kind: sparse_linear, sparse_conv2d or attention.
 
-    matrix: dense [rows, cols] with its zeros, for the sparse kinds.  attributes: geometry, scale and so on.
+    packed: the weight of the sparse kinds.  attributes: geometry, scale and so on.
     """
 
     kind: str
     name: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    matrix: np.ndarray | None = None
+    packed: Packed | None = None
     bias: np.ndarray | None = None
 
 

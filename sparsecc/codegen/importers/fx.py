@@ -121,28 +121,27 @@ def _attention(node: fx.Node, importer: Any, placeholders: Placeholders, tensors
     return result if len(shape) == 4 else emit(relax.op.reshape(result, [*shape[:-1], out[-1]]))
 
 
-def _packed_matrix(node: fx.Node, tensors: dict[str, torch.Tensor], rows: int, cols: int) -> tuple[np.ndarray, np.ndarray | None]:
+def _packed(node: fx.Node, tensors: dict[str, torch.Tensor], rows: int, cols: int) -> tuple[Packed, np.ndarray | None]:
     _, packed, bias, key = args_of(node)[:4]
     format = from_key(key)
     stored = dict(zip(format.tensor_names, (tensors[arg.name] for arg in packed), strict=True))
-    matrix = Packed(format, rows, cols, stored).dense().numpy()
-    return matrix, None if bias is None else tensors[bias.name].numpy()
+    return Packed(format, rows, cols, stored), None if bias is None else tensors[bias.name].numpy()
 
 
 def _sparse_linear(node: fx.Node, importer: Any, placeholders: Placeholders, tensors: dict[str, torch.Tensor]) -> Any:
     x = importer.env[node.args[0]]
-    *_, key, rows, cols, name = args_of(node)
-    matrix, bias = _packed_matrix(node, tensors, rows, cols)
-    call = placeholders.call(Placeholder("sparse_linear", name, {"format": key}, matrix, bias), [x], [*shape_of(x)[:-1], rows])
+    *_, rows, cols, name = args_of(node)
+    packed, bias = _packed(node, tensors, rows, cols)
+    call = placeholders.call(Placeholder("sparse_linear", name, {}, packed, bias), [x], [*shape_of(x)[:-1], rows])
     return importer.block_builder.emit(call)
 
 
 def _sparse_conv2d(node: fx.Node, importer: Any, placeholders: Placeholders, tensors: dict[str, torch.Tensor]) -> Any:
     x = importer.env[node.args[0]]
-    *_, key, rows, kernel, stride, padding, dilation, name = args_of(node)
-    matrix, bias = _packed_matrix(node, tensors, rows, kernel[0] * kernel[1] * shape_of(x)[1])
-    attributes = {"format": key, "kernel": tuple(kernel), "stride": tuple(stride), "padding": tuple(padding), "dilation": tuple(dilation)}
-    placeholder = Placeholder("sparse_conv2d", name, attributes, matrix, bias)
+    *_, rows, kernel, stride, padding, dilation, name = args_of(node)
+    packed, bias = _packed(node, tensors, rows, kernel[0] * kernel[1] * shape_of(x)[1])
+    attributes = {"kernel": tuple(kernel), "stride": tuple(stride), "padding": tuple(padding), "dilation": tuple(dilation)}
+    placeholder = Placeholder("sparse_conv2d", name, attributes, packed, bias)
     return importer.block_builder.emit(placeholders.call(placeholder, [x], conv_output_shape(shape_of(x), rows, attributes)))
 
 

@@ -105,13 +105,13 @@ def _sparse(kind: str, inputs: list[Any], attributes: dict[str, Any], placeholde
     names = format.tensor_names
     packed = Packed(format, rows, cols, {name: torch.from_numpy(array) for name, array in zip(names, arrays, strict=False)})
     bias = arrays[len(names)] if len(arrays) > len(names) else None
-    geometry: dict[str, Any] = {"format": format.key}
+    geometry: dict[str, Any] = {}
     shape = [*shape_of(x)[:-1], rows]
     if kind == "sparse_conv2d":
         for name, attribute in (("kernel", "kernel_shape"), ("stride", "strides"), ("padding", "pads"), ("dilation", "dilations")):
             geometry[name] = tuple(int(v) for v in attributes[attribute])
         shape = conv_output_shape(shape_of(x), rows, geometry)
-    placeholder = Placeholder(kind, _text(attributes["site"]), geometry, packed.dense().numpy(), bias)
+    placeholder = Placeholder(kind, _text(attributes["site"]), geometry, packed, bias)
     return placeholders.call(placeholder, [x], shape)
 
 
@@ -122,7 +122,7 @@ def _text(value: Any) -> str:
 def _array(value: Any) -> Any:
     if not isinstance(value, GenericConst):
         raise ModelError("a sparse operator's packed weights must be constants of the model")
-    return value.value.numpy().copy()
+    return value.value.numpy()
 
 
 def _without_effects(module: Any) -> Any:

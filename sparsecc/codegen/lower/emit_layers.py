@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from sparsecc import memory
 from sparsecc.codegen.choose import Chooser
 from sparsecc.codegen.kernels.base import Epilogue, MatmulSpec
 from sparsecc.codegen.lower.convolve import Plane, plane_of
@@ -13,6 +14,8 @@ from sparsecc.codegen.lower.forms import Forms
 from sparsecc.codegen.lower.layout import Value, layout_of
 from sparsecc.codegen.lower.program import Expr, Layer, Node, Var, shape
 from sparsecc.codegen.tvm_api import relax
+
+_LARGE = 1 << 20  # weights of a layer whose preparation leaves holes in the heap that are worth closing
 
 
 def emit_layer(forms: Forms, chooser: Chooser, node: Node, layer: Layer) -> Value:
@@ -23,8 +26,7 @@ def _linear(forms: Forms, chooser: Chooser, node: Node, layer: Layer) -> Value:
     value = forms.values[layer.x]
     layout = value.layout if value.tiled is not None and value.heads is None else None
     layout = layout or layout_of(value.shape, chooser.target.lanes)
-    rows, cols = layer.matrix.shape
-    spec = MatmulSpec.linear(rows, cols, layout.tiles, layout.tile, _epilogue(layer))
+    spec = MatmulSpec.linear(layer.rows, layer.depth, layout.tiles, layout.tile, _epilogue(layer))
     residual = None if layer.residual is None else forms.tiled(layer.residual, layout)
     return Value(shape(node.var), tiled=_matmul(forms, chooser, spec, layer, forms.tiled(layer.x, layout), residual), layout=layout)
 
@@ -37,6 +39,8 @@ def _matmul(forms: Forms, chooser: Chooser, spec: MatmulSpec, layer: Layer, x: E
     """One call of the chosen kernel. Its output has spec.y_shape."""
     plan = chooser.choose(spec, layer)
     weights = [forms.weight(array) for array in plan.weights]
+    if layer.rows * layer.depth > _LARGE:
+        memory.trim()
     kernel = forms.kernel((plan.kernel, spec, plan.knobs), lambda: plan.build(spec))
     return forms.call(kernel, [x, *weights, weights[plan.bias_index] if residual is None else residual], spec.y_shape)
 
@@ -49,7 +53,7 @@ def _conv2d(forms: Forms, chooser: Chooser, node: Node, layer: Layer) -> Value:
         return _conv_of_one_pixel(forms, chooser, node, layer)
     plane = plane_of(layer.geometry, (height, width), out_shape[2:], chooser.target.lanes)
     x = _plane(forms, forms.natural(layer.x), plane, batch, channels)
-    rows = len(layer.matrix)
+    rows = layer.rows
     spec = MatmulSpec(rows, channels, batch, plane.positions, plane.size, plane.pitch, plane.taps, _epilogue(layer))
     residual = None
     if layer.residual is not None:  # only taken in where plane.cols == plane.width
@@ -66,13 +70,13 @@ def _conv_of_one_pixel(forms: Forms, chooser: Chooser, node: Node, layer: Layer)
     (kh, kw), (dh, dw), (top, left) = layer.geometry.kernel, layer.geometry.dilation, layer.geometry.padding[:2]
     batch, channels = shape(layer.x)[:2]
     met = (top % dh, left % dw) == (0, 0) and top // dh < kh and left // dw < kw
-    taps = layer.matrix.reshape(len(layer.matrix), kh, kw, channels)
-    matrix = taps[:, top // dh, left // dw] if met else np.zeros((len(layer.matrix), channels), np.float32)
+    taps = layer.matrix.reshape(layer.rows, kh, kw, channels)
+    matrix = taps[:, top // dh, left // dw] if met else np.zeros((layer.rows, channels), np.float32)
     layout = layout_of((batch, channels), chooser.target.lanes)
     x = forms.op(relax.op.reshape(forms.natural(layer.x), [batch, channels]))
     residual = None if layer.residual is None else forms.tile(forms.natural(layer.residual), layout, len(matrix))
     spec = MatmulSpec.linear(len(matrix), channels, layout.tiles, layout.tile, _epilogue(layer))
-    y = _matmul(forms, chooser, spec, replace(layer, matrix=matrix, geometry=None), forms.tile(x, layout, channels), residual)
+    y = _matmul(forms, chooser, spec, replace(layer, weight=matrix, geometry=None), forms.tile(x, layout, channels), residual)
     flat = Value((batch, len(matrix)), tiled=y, layout=layout)
     return Value(shape(node.var), natural=forms.op(relax.op.reshape(forms.untile(flat), list(shape(node.var)))))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsecc.codegen.alignment import aligned_copy, in_place
 from sparsecc.codegen.lower.layout import TokenLayout, Value
 from sparsecc.codegen.lower.program import Expr, Program, Var, shape
 from sparsecc.codegen.tvm_api import BlockBuilder, GenericConst, relax
@@ -25,7 +26,7 @@ class Forms:
         self.values: dict[Var, Value] = {}
         self.weights: dict[str, np.ndarray] = {}
         self.weight_vars: list[Var] = []
-        self._weight_of: dict[int, tuple[Var, Any]] = {}  # the owner is kept, so that its id stays its own
+        self._constants: dict[Any, Var] = {}
         self._kernels: dict[Any, Any] = {}
 
     def op(self, expr: Expr) -> Var:
@@ -85,21 +86,20 @@ class Forms:
         return x if value.heads == "bshd" else self.op(op.permute_dims(x, list(axes)))
 
     def _constant(self, const: Expr) -> Expr:
-        """Small constants stay in the code, large ones become weights."""
-        small = math.prod(shape(const)) <= _WEIGHT_ELEMENTS
-        return const if small else self.weight(np.from_dlpack(const.value), const)
+        """Small constants stay in the code, large ones become weights, copied: the importer leaves them in the caller's model."""
+        if math.prod(shape(const)) <= _WEIGHT_ELEMENTS:
+            return const
+        if const not in self._constants:
+            self._constants[const] = self.weight(aligned_copy(np.from_dlpack(const.value)))
+        return self._constants[const]
 
-    def weight(self, array: np.ndarray, owner: Any = None) -> Var:
-        """A parameter of main that holds `array`; the same owner (by default the array) gets the same parameter."""
-        owner = array if owner is None else owner
-        key = hash(owner) if isinstance(owner, GenericConst) else id(owner)
-        if key not in self._weight_of:
-            name = f"w{len(self.weights)}"
-            var = relax.Var(name, relax.TensorType(list(array.shape), str(array.dtype)))
-            self.weights[name] = array
-            self.weight_vars.append(var)
-            self._weight_of[key] = (var, owner)
-        return self._weight_of[key][0]
+    def weight(self, array: np.ndarray) -> Var:
+        """A new parameter of main that holds `array`, which is handed over."""
+        name = f"w{len(self.weights)}"
+        var = relax.Var(name, relax.TensorType(list(array.shape), str(array.dtype)))
+        self.weights[name] = in_place(array)
+        self.weight_vars.append(var)
+        return var
 
     def kernel(self, key: Any, build: Callable[[], Any]) -> Any:
         """The GlobalVar of a generated kernel, built once for equal keys."""

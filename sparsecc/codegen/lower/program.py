@@ -11,6 +11,7 @@ import numpy as np
 from sparsecc.codegen.importers.base import PREFIX, Imported, Placeholder
 from sparsecc.codegen.tvm_api import GenericConst, relax
 from sparsecc.errors import ModelError
+from sparsecc.formats.base import Packed
 
 Var = Any
 Expr = Any
@@ -32,20 +33,33 @@ class Geometry:
 
 @dataclass
 class Layer:
-    """A linear layer or convolution with what follows it folded in. matrix: [rows, depth], ordered (tap, channel) for a convolution.
+    """A linear layer or convolution with what follows it folded in.
 
+    weight: [rows, depth], ordered (tap, channel) for a convolution; packed when it came so.
     site: the site's name when its weight came packed, else None.
     """
 
     x: Var
-    matrix: np.ndarray
+    weight: np.ndarray | Packed
     bias: np.ndarray | None = None
     geometry: Geometry | None = None
     site: str | None = None
-    format: str | None = None
     activation: str | None = None
     residual: Var | None = None
     residual_first: bool = False
+
+    @property
+    def rows(self) -> int:
+        return self.weight.rows if isinstance(self.weight, Packed) else len(self.weight)
+
+    @property
+    def depth(self) -> int:
+        return self.weight.cols if isinstance(self.weight, Packed) else self.weight.shape[1]
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """The weight, dense; unpacked anew at each access, so that only one layer's needs memory at a time."""
+        return self.weight.dense(self.site or "").numpy() if isinstance(self.weight, Packed) else self.weight
 
 
 @dataclass

@@ -81,18 +81,18 @@ def _conv2d(program: Program, node: Node) -> Layer | None:
 
 def _sparse_linear(program: Program, node: Node) -> Layer | None:
     found = program.placeholders.get(node.op)
-    if found is None or found.kind != "sparse_linear" or found.matrix is None:
+    if found is None or found.kind != "sparse_linear" or found.packed is None:
         return None
-    return Layer(node.args[0], found.matrix, found.bias, site=found.name, format=found.attributes["format"])
+    return Layer(node.args[0], found.packed, found.bias, site=found.name)
 
 
 def _sparse_conv2d(program: Program, node: Node) -> Layer | None:
     found = program.placeholders.get(node.op)
-    if found is None or found.kind != "sparse_conv2d" or found.matrix is None:
+    if found is None or found.kind != "sparse_conv2d" or found.packed is None:
         return None
     a = found.attributes
     geometry = Geometry(a["kernel"], a["stride"], a["padding"], a["dilation"])
-    return Layer(node.args[0], found.matrix, found.bias, geometry, found.name, a["format"])
+    return Layer(node.args[0], found.packed, found.bias, geometry, found.name)
 
 
 def _absorb(program: Program, node: Node, layer: Layer) -> None:
@@ -117,7 +117,7 @@ def _absorb(program: Program, node: Node, layer: Layer) -> None:
 
 def _add_bias(program: Program, layer: Layer, other: Expr) -> bool:
     value = program.constant(other)
-    rows = len(layer.matrix)
+    rows = layer.rows
     if value is None or value.size not in (1, rows) or dtype(other) != "float32":
         return False
     axis_last = layer.geometry is None
