@@ -169,7 +169,7 @@ def _cells(entry: dict[str, Any]) -> list[str]:
 def _memory(cost: dict[str, Any]) -> str:
     """The peak of compile over the model's size: of the whole process, and without its libraries."""
     whole, own = (bytes / cost["model_bytes"] for bytes in (cost["peak_bytes"], cost["peak_bytes"] - cost["libraries_bytes"]))
-    return f"{whole:.1f}x model, {own:.1f}x without libraries"
+    return f"{whole:.1f}x model, {own:.1f}x less libraries"
 
 
 def _row(text: str) -> Row:

@@ -32,7 +32,7 @@ def test_the_table_says_it_all() -> None:
     line = _markdown(document).splitlines()[-1]
     assert (
         line
-        == "| sparsecc 4x1 70% | 100.0 | 100.0-100.0 | 2.00 | 2.00-2.00 | 1.70 reached | 2.0e-06 | 40 | 2.2x model, 2.0x without libraries |"
+        == "| sparsecc 4x1 70% | 100.0 | 100.0-100.0 | 2.00 | 2.00-2.00 | 1.70 reached | 2.0e-06 | 40 | 2.2x model, 2.0x less libraries |"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +25,7 @@ class Forms:
         self.values: dict[Var, Value] = {}
         self.weights: dict[str, np.ndarray] = {}
         self.weight_vars: list[Var] = []
-        self._constants: dict[Any, Var] = {}
+        self._constants: dict[Any, Expr] = {}
         self._kernels: dict[Any, Any] = {}
 
     def op(self, expr: Expr) -> Var:
@@ -86,11 +85,10 @@ class Forms:
         return x if value.heads == "bshd" else self.op(op.permute_dims(x, list(axes)))
 
     def _constant(self, const: Expr) -> Expr:
-        """Small constants stay in the code, large ones become weights, copied: the importer leaves them in the caller's model."""
-        if math.prod(shape(const)) <= _WEIGHT_ELEMENTS:
-            return const
+        """Small constants stay in the code, large ones become weights; both copied: the importer leaves them in the caller's model."""
         if const not in self._constants:
-            self._constants[const] = self.weight(aligned_copy(np.from_dlpack(const.value)))
+            array = aligned_copy(np.from_dlpack(const.value))
+            self._constants[const] = relax.const(array, str(array.dtype)) if array.size <= _WEIGHT_ELEMENTS else self.weight(array)
         return self._constants[const]
 
     def weight(self, array: np.ndarray) -> Var:
