@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+
 import pytest
 
 from sparsecc.errors import UserError
-from sparsecc.files import replacing, write_text
+from sparsecc.files import json_text, replacing, write_text
 
 
 def test_a_file_is_replaced(tmp_path):
@@ -34,3 +41,49 @@ def test_a_full_disk_is_named(tmp_path):
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
         write_text(tmp_path / "no" / "f", "")
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to("real")
+    write_text(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text() == "new"
+
+
+def test_a_device_or_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe: is no regular file"):
+        write_text(tmp_path / "pipe", "")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_two_writers_of_one_file(tmp_path):
+    path = tmp_path / "f"
+    with replacing(path) as first, replacing(path) as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() == "first"  # which ended last
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_killed_writers_left_goes_with_the_next(tmp_path):
+    path = tmp_path / "f"
+    script = (
+        "import os, signal\n"
+        "from sparsecc.files import replacing\n"
+        f"with replacing({str(path)!r}) as temporary:\n"
+        "    temporary.write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+        assert len(list(tmp_path.iterdir())) == 1
+    write_text(path, "whole")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_is_what_the_standard_says():
+    assert json.loads(json_text({"a": (1.5, math.nan), "b": {"c": [math.inf, True, None]}})) == {
+        "a": [1.5, None],
+        "b": {"c": [None, True, None]},
+    }
