@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from os import PathLike
@@ -63,12 +63,13 @@ class Report:
         _expect_fields(cls, data)
         sites = tuple(_site(entry) for entry in data["sites"])
         check = data.get("check")
-        return cls(**{**data, "sites": sites, "check": Check(**_expect_fields(Check, check)) if check else None})
+        return cls(**{**data, "sites": sites, "check": _check(check) if check else None})
 
     def to_json(self, path: str | PathLike[str] | None = None) -> str:
         """The report as JSON; written to `path` when one is given."""
-        text = json.dumps(self.to_dict(), indent=2) + "\n"
-        return _written(path, text)
+        from sparsecc.files import json_text
+
+        return _written(path, json_text(self.to_dict()))
 
     def to_html(self, path: str | PathLike[str] | None = None) -> str:
         """The report as one self-contained page; written to `path` when one is given."""
@@ -110,6 +111,11 @@ def _bytes_kept(site: SiteReport) -> int:
 
 def _site(entry: Mapping[str, Any]) -> SiteReport:
     return SiteReport(**{**_expect_fields(SiteReport, entry), "shape": tuple(entry["shape"])})
+
+
+def _check(entry: Any) -> Check:
+    """JSON has null where a difference is infinite."""
+    return Check(**{name: math.inf if value is None else value for name, value in _expect_fields(Check, entry).items()})
 
 
 def _expect_fields(kind: type, data: Any) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from rich.table import Table
 from sparsecc.report.base import Report, SiteReport
 
 WIDTH = 140
+_NAMED = 3  # sites per reason
 _COLUMNS = ("site", "shape", "pattern", "zeros", "format", "bytes", "error", "dense µs", "sparse µs", "gain", "decision")
 _TEXT_COLUMNS = ("site", "shape", "pattern", "format", "decision")
 
@@ -25,7 +26,7 @@ def text(report: Report, width: int = WIDTH) -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False, markup=False, emoji=False)
     console.print(table)
     body = console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO above
-    return "\n".join(line.rstrip() for line in [*body.splitlines(), *summary(report)])
+    return "\n".join(line.rstrip() for line in [*body.splitlines(), *_left_alone(report), *summary(report)])
 
 
 def reasons(report: Report) -> str:
@@ -69,6 +70,19 @@ def summary(report: Report) -> list[str]:
             f"check against the masked dense model: max abs {check.max_abs:.2g}, max rel {check.max_rel:.2g}, cosine {check.cosine:.6f}"
         )
     return lines
+
+
+def _left_alone(report: Report) -> list[str]:
+    """A line for each reason. Where both kernels were timed, the times in the row are the reason."""
+    names: dict[str, list[str]] = {}
+    for site in report.sites:
+        if site.decision == "skipped" or (site.decision == "dense" and site.measured_us is None):
+            names.setdefault(f"{site.decision}: {site.reason or 'no reason recorded'}", []).append(site.name)
+    return [f"{reason} ({_listed(sites)})" for reason, sites in names.items()]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def shape(site: SiteReport) -> str:

@@ -47,7 +47,7 @@ def save(compiled: Compiled, path: str | PathLike[str]) -> None:
         hashes = {_WEIGHTS: _add(archive, _WEIGHTS, lambda stream: weight_files.write(stream, held))}
         for name, data in libraries.items():
             hashes[name] = _add(archive, name, lambda stream, data=data: stream.write(data))
-        report = _dump(compiled.report.to_dict())
+        report = compiled.report.to_json().encode()
         hashes[_REPORT] = _add(archive, _REPORT, lambda stream: stream.write(report))
         manifest = _dump(_describe(compiled, specializations) | {"sha256": hashes})
         _add(archive, _MANIFEST, lambda stream: stream.write(manifest))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 
 import pytest
 
@@ -46,3 +48,11 @@ def test_written_files(tmp_path):
 
 def test_check_is_optional():
     assert Check(max_abs=0, max_rel=0, cosine=1) != REPORT.check
+
+
+def test_what_json_has_no_words_for_is_null():
+    site = dataclasses.replace(REPORT.sites[0], output_error=math.nan)
+    report = dataclasses.replace(REPORT, sites=(site,), check=Check(max_abs=math.inf, max_rel=math.inf, cosine=-1.0))
+    data = json.loads(report.to_json(), parse_constant=pytest.fail)
+    assert data["sites"][0]["output_error"] is None and data["check"]["max_rel"] is None
+    assert Report.from_dict(data).check == report.check

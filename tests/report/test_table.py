@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 from sparsecc.report import table
 from tests.report.example import REPORT, SITES
 
@@ -14,6 +16,7 @@ def test_the_table_has_a_row_per_site_and_the_totals():
     assert "3 sites: 1 sparse, 1 dense, 1 skipped" in text
     assert "dense 200 µs -> chosen 140 µs (1.43x)" in text
     assert "cosine 0.999999" in text
+    assert "skipped: grouped (pool)" in lines
 
 
 def test_no_escape_codes_and_no_markup():
@@ -30,3 +33,8 @@ def test_reasons_are_given_per_site():
 def test_sizes():
     assert table.size(400) == "0.4 kB"
     assert table.size(1_234_567) == "1.2 MB"
+
+
+def test_a_reason_that_many_sites_share_is_one_line():
+    sites = tuple(dataclasses.replace(SITES[2], name=f"pool{number}") for number in range(5))
+    assert "skipped: grouped (pool0, pool1, pool2 and 2 more)" in str(dataclasses.replace(REPORT, sites=sites)).splitlines()
