@@ -37,8 +37,8 @@ def as_tensor(value: Any, what: str) -> Tensor:
     array = np.asarray(value)
     try:
         return torch.from_numpy(array if array.flags.writeable else array.copy())
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{what}: torch has no such array ({error})") from None
+    except (TypeError, ValueError):
+        raise InputError(f"{what} is {array.dtype}, and torch cannot take such an array") from None
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -235,7 +235,9 @@ def _checked_shapes(model: ir.Model, shapes: Shapes) -> dict[str, tuple[int, ...
         if name not in specs:
             raise InputError(f"input_shapes: no input {name!r}{did_you_mean(name, list(specs))}")
         wanted = specs[name].shape
-        fits = len(shape) == len(wanted) and all(b == a or (isinstance(a, str) and b > 0) for a, b in zip(wanted, shape, strict=True))
+        fits = len(shape) == len(wanted) and all(
+            b == a or (isinstance(a, str) and 0 < b < 2**31) for a, b in zip(wanted, shape, strict=True)
+        )
         if not fits:
             raise InputError(f"input_shapes: {name!r} takes ({', '.join(map(str, wanted))}), not ({', '.join(map(str, shape))})")
     return {name: tuple(shape) for name, shape in shapes.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PureWindowsPath
@@ -74,8 +75,8 @@ def check(proto: onnx.ModelProto, where: str) -> None:
     """Raises ModelError for a model that says nothing, is from a newer ONNX, or has operators that nobody knows."""
     if not proto.HasField("graph") or not proto.opset_import:
         raise ModelError(f"{where}: not an ONNX model: it has no graph")
-    if not proto.graph.node:
-        raise ModelError(f"{where}: the model has no operators")
+    if not proto.graph.node or not proto.graph.output:
+        raise ModelError(f"{where}: the model has no {'outputs' if proto.graph.node else 'operators'}")
     versions = {_standard(opset.domain): opset.version for opset in proto.opset_import}
     newest = onnx.defs.onnx_opset_version()
     if versions.get("", 0) > newest:
@@ -133,15 +134,16 @@ def _printable(name: str | bytes) -> str:
 def write(model: ir.Model, path: str | os.PathLike[str], external: bool | None = None) -> None:
     """Write the model under `path`; with its weights in `<name>.data` beside it when `external`, or when they are too large to embed.
 
-    New data gets a name that the old model does not use and is complete before the model takes its place, so whatever
-    happens, the model under `path` is the whole old one or the whole new one. Raises UserError when the disk says no.
+    New data gets a name that nothing has and is complete before the model takes its place, so whatever
+    happens, the model under `path` is the whole old one or the whole new one. Old data that no
+    model uses goes. Raises UserError when the disk says no.
     """
-    file = Path(path)
+    file = Path(os.path.realpath(path))  # the data has to lie beside the file itself, not beside a link to it
     if external is None:
         external = sum(_nbytes(value) for value in model.graph.initializers.values()) > EMBED_LIMIT
     old = _data_files(file)
-    free = (file.with_name(f"{file.name}.data{n or ''}") for n in range(len(old) + 1))
-    data = next(name for name in free if name not in old) if external else None
+    free = (file.with_name(f"{file.name}.data{n or ''}") for n in itertools.count())
+    data = next(name for name in free if not name.exists()) if external else None
     try:
         with replacing(file) as fresh:
             ir.save(model, fresh, format="protobuf", external_data=data.name if data else None, size_threshold_bytes=1024)
@@ -150,7 +152,7 @@ def write(model: ir.Model, path: str | os.PathLike[str], external: bool | None =
             data.unlink(missing_ok=True)
         raise
     for stale in old:
-        if stale.name.startswith(f"{file.name}.data"):
+        if stale.name.startswith(f"{file.name}.data") and not _is_used(stale):
             stale.unlink(missing_ok=True)
 
 
@@ -182,8 +184,8 @@ def _external_weights(proto: onnx.ModelProto, where: str, folder: Path | None) -
 def _inside(location: str, folder: Path, tensor: str, where: str) -> Path:
     """The file that external data names, refused unless it lies in the model's folder, symbolic links resolved."""
     outside = ModelError(f"{where}: external data of tensor '{tensor}' points outside the model's folder ('{location}'); it is not read")
-    if not location:
-        raise ModelError(f"{where}: external data of tensor '{tensor}' names no file")
+    if not location or not location.isprintable():
+        raise ModelError(f"{where}: external data of tensor '{tensor}' names no file{f': {location!r}' if location else ''}")
     if Path(location).is_absolute() or PureWindowsPath(location).drive or ".." in location.replace("\\", "/").split("/"):
         raise outside
     source = folder / location
@@ -247,6 +249,11 @@ def _data_files(file: Path) -> list[Path]:
         return []
     entries = (entry for tensor in proto.graph.initializer for entry in tensor.external_data)
     return [file.parent / name for name in dict.fromkeys(entry.value for entry in entries if entry.key == "location")]
+
+
+def _is_used(data: Path) -> bool:
+    """Whether a model beside it reads this data file, as a copy of the one that was replaced does."""
+    return any(data in _data_files(model) for model in data.parent.glob("*.onnx"))
 
 
 def _is_text(value: bytes) -> bool:

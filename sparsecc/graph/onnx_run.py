@@ -53,7 +53,7 @@ class Runner:
         model = self._model.clone()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = THREADS, 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors are raised
         self._lend_weights(model.graph, options)
         _return(model.graph, wanted)
         try:

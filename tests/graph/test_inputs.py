@@ -50,7 +50,7 @@ def test_a_single_array_is_one_input() -> None:
         ((IDS, MASK[:, :2], SCALE), "'mask' has tokens = 2, but input 'ids' has tokens = 3"),
         ((IDS, np.full_like(MASK, np.nan), SCALE), "'mask' holds NaN"),
         ((IDS, MASK, 1.0), "'scale' is a float; pass a torch tensor or a numpy array"),
-        ((IDS, np.array(["a"]), SCALE), "'mask': torch has no such array"),
+        ((IDS, np.array(["a"]), SCALE), "'mask' is <U1, and torch cannot take such an array"),
     ],
 )
 def test_what_is_refused(inputs: Any, reason: str) -> None:

@@ -88,6 +88,11 @@ def test_a_model_without_operators() -> None:
         onnx_io.from_proto(models.model([], {"x": [1]}, {"x": [1]}), "m")
 
 
+def test_a_model_without_outputs() -> None:
+    with pytest.raises(ModelError, match="m: the model has no outputs"):
+        onnx_io.from_proto(models.model([node("Relu", "x", "y")], {"x": [1]}, {}), "m")
+
+
 def test_unknown_operators_are_all_named_with_where_they_are() -> None:
     nodes = [
         helper.make_node("Frobnicate", ["x"], ["h"], name="here"),
@@ -147,6 +152,7 @@ def test_external_data_through_a_link_inside_the_folder(external: Path) -> None:
         ({"length": "12"}, r"12 bytes at 0, but the shape \[32, 64\] needs 8192"),
         ({"offset": "many"}, "offset or length is no number"),
         ({"location": ""}, "names no file"),
+        ({"location": "a\0b"}, r"names no file: 'a.x00b'"),
     ],
 )
 def test_external_data_that_cannot_be(entries: dict[str, str], message: str, external: Path) -> None:
@@ -218,6 +224,27 @@ def test_saving_over_the_file_that_is_mapped(external: Path) -> None:
     assert len(list(external.parent.iterdir())) == 2
     graph.save(external)
     assert [file.name for file in external.parent.iterdir()] == ["model.onnx"]
+
+
+def test_data_that_another_model_uses_stays(external: Path) -> None:
+    copy = external.with_name("copy.onnx")
+    copy.write_bytes(external.read_bytes())
+    graph = OnnxGraph.from_file(copy)
+    graph.save(external, external=True)
+    external.unlink()
+    graph.save(external, external=True)  # beside copy.onnx, which still reads model.onnx.data
+    x = random(2, 32)
+    want = models.run(models.mlp(), x=x)[0]
+    for path in (copy, external):
+        assert np.allclose(OnnxGraph.from_file(path).run([x]).outputs[0], want, atol=1e-5)
+
+
+def test_data_lies_beside_the_file_and_not_beside_a_link_to_it(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.onnx").symlink_to("folder/real.onnx")
+    OnnxGraph.from_proto(models.mlp()).save(tmp_path / "link.onnx", external=True)
+    assert sorted(file.name for file in (tmp_path / "folder").iterdir()) == ["real.onnx", "real.onnx.data"]
+    assert (tmp_path / "link.onnx").is_symlink()
 
 
 def test_large_models_go_to_external_data_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
