@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from os import PathLike, fspath
 from typing import Any
 
@@ -24,9 +24,10 @@ from sparsecc.recipe_yaml import read_yaml
 
 @dataclass(frozen=True)
 class Recipe:
-    """passes: in the order in which they run; none leaves the model as it is."""
+    """passes: in the order in which they run; none leaves the model as it is.  source: how errors call the recipe."""
 
     passes: tuple[Pass, ...] = ()
+    source: str = field(default="recipe", compare=False)
 
     @classmethod
     def load(cls, source: Recipe | Mapping[str, Any] | str | PathLike[str] | None) -> Recipe:
@@ -58,7 +59,7 @@ class Recipe:
         steps = content.get("passes")
         if not isinstance(steps, list | tuple):
             raise RecipeError(f"{source}: 'passes' has to be a list, not {_kind(steps)}")
-        return cls(tuple(_parse_pass(step, f"{source}: passes[{i}]") for i, step in enumerate(steps)))
+        return cls(tuple(_parse_pass(step, f"{source}: passes[{i}]") for i, step in enumerate(steps)), source)
 
 
 def _parse_pass(step: Any, where: str) -> Pass:

@@ -63,4 +63,6 @@ def _place(error: yaml.YAMLError) -> str:
 
 
 def _problem(error: yaml.YAMLError) -> str:
-    return " ".join(str(getattr(error, "problem", None) or getattr(error, "reason", None) or error).split())
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"is no text: {error.reason}"
+    return " ".join(str(getattr(error, "problem", None) or error).split())

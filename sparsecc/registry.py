@@ -16,6 +16,8 @@ from sparsecc.errors import RecipeError
 
 T = TypeVar("T")
 
+_SHOWN = 10
+
 
 def members(family: str) -> list[str]:
     """Names of all members of `family` (a package below sparsecc, such as "criteria"), sorted, without importing them."""
@@ -53,6 +55,8 @@ def _files(family: str) -> list[str]:
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
-    """'; did you mean X?' when a known name is near, otherwise the whole list."""
+    """'; did you mean X?' when a known name is near, otherwise the list, cut to what one line can hold."""
     near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}"
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; there are: {', '.join(known)}" if len(known) <= _SHOWN else f"; there are {len(known)}: {', '.join(known[:_SHOWN])}, ..."

@@ -16,7 +16,7 @@ from sparsecc.recipe_yaml import read_yaml
         (b"# only a comment\n", ": empty"),
         (b"passes:\n  - prune: {sparsity: 0.5, sparsity: 0.6}", ":2:28: key 'sparsity' is given twice"),
         (b"passes: [", ":1:10: expected the node content"),
-        (b"\x00\x01", ": special characters are not allowed"),
+        (b"\x00\x01", ": is no text: special characters are not allowed"),
         (b"\xff\xfe\x00\xd8\x80", ": "),
         (b"a: !!python/object:os.system {}", ":1:4: could not determine a constructor for the tag"),
         (b"? [1, 2]\n: 3", ":1:3: found unhashable key"),

@@ -27,3 +27,8 @@ def test_a_member_defines_one_class() -> None:
     assert registry.load_class("passes", "prune", Pass).__name__ == "Prune"  # type: ignore[type-abstract]
     with pytest.raises(TypeError, match="exactly one"):
         registry.load_class("formats", "csr", Pass)  # type: ignore[type-abstract]
+
+
+def test_a_long_list_is_cut() -> None:
+    assert registry.did_you_mean("zzz", [f"layer{number}" for number in range(200)]).startswith("; there are 200: layer0, layer1, ")
+    assert len(registry.did_you_mean("zzz", [f"layer{number}" for number in range(200)])) < 120

@@ -65,8 +65,7 @@ def _near(target: str, names: list[str]) -> str:
     """What the model has instead."""
     if not names:
         return "; the model has none that this pass works on"
-    shown = did_you_mean(target.removeprefix("re:"), names)
-    return shown if shown.startswith("; did") or len(names) <= 8 else f"; there are {len(names)}: {', '.join(names[:8])}, ..."
+    return did_you_mean(target.removeprefix("re:"), names)
 
 
 def _kinds(kind: type[Site]) -> set[str]:

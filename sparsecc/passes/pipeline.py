@@ -16,6 +16,9 @@ class HasPasses(Protocol):
     @property
     def passes(self) -> Iterable[Pass]: ...
 
+    @property
+    def source(self) -> str: ...
+
 
 def run(graph: Graph, recipe: HasPasses, context: Context) -> tuple[Graph, list[tuple[Pass, PassResult]]]:
     """The rewritten graph, and what each pass found and did, in order. The graph given stays as it was.
@@ -27,7 +30,7 @@ def run(graph: Graph, recipe: HasPasses, context: Context) -> tuple[Graph, list[
         try:
             result = step.apply(graph, context)
         except RecipeError as error:
-            raise RecipeError(f"recipe: passes[{number}].{registered_name(step)}.{error}") from None
+            raise RecipeError(f"{recipe.source}: passes[{number}].{registered_name(step)}.{error}") from None
         results.append((step, result))
         graph = result.graph
     return graph, results
