@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import tempfile
 import threading
@@ -87,7 +88,7 @@ class Program:
                 with no_chatter():
                     self.executable.export_library(str(path), workspace_dir=folder)
             except (RuntimeError, OSError, ValueError, TypeError) as error:
-                advice = "install gcc or clang, or name one in the environment variable CC"
+                advice = "install gcc or clang, or name one in the environment variable CC (a cross compiler, for another architecture)"
                 raise UserError(f"saving links with a C compiler, which failed ({_first_line(error)}); {advice}") from error
             return path.read_bytes()
 
@@ -99,6 +100,9 @@ def adopt(library: Library, keys: Sequence[str]) -> Specialization:
 
 
 def _require_room(folder: Path) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if limit != resource.RLIM_INFINITY and limit < LINKING_BYTES:
+        raise UserError(f"files may have {limit >> 20} MB here (ulimit -f), linking needs {LINKING_BYTES >> 20}")
     free = shutil.disk_usage(folder).free
     if free < LINKING_BYTES:
         place = f"{folder.parent} has {free >> 20} MB free, linking needs {LINKING_BYTES >> 20}"
@@ -106,4 +110,5 @@ def _require_room(folder: Path) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n", 1)[0]
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line and line != "Compilation error:"), type(error).__name__)

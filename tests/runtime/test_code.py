@@ -36,3 +36,9 @@ def test_linking_asks_for_room_first(monkeypatch):
     monkeypatch.setattr(code.shutil, "disk_usage", lambda folder: SimpleNamespace(free=3 << 20))
     with pytest.raises(UserError, match=r"has 3 MB free, linking needs 64; make room, or .* TMPDIR"):
         Program(tiny.executable(3)).to_bytes()
+
+
+def test_a_limit_on_file_sizes_is_named(monkeypatch):
+    monkeypatch.setattr(code.resource, "getrlimit", lambda kind: (5 << 20, code.resource.RLIM_INFINITY))
+    with pytest.raises(UserError, match=r"files may have 5 MB here \(ulimit -f\), linking needs 64"):
+        Program(tiny.executable(3)).to_bytes()

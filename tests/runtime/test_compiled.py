@@ -51,6 +51,11 @@ def test_read_only_and_unaligned_inputs_are_taken():
     assert_right(call(buffer), x)
 
 
+def test_nothing_is_compiled_for_an_empty_input():
+    with pytest.raises(InputError, match="input 'x' is empty: 0x24"):
+        tiny.compiled()(tiny.example(0))
+
+
 def test_earlier_outputs_survive_later_calls():
     call, x = tiny.compiled(), tiny.example()
     first = call(x)
