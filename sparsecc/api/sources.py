@@ -12,7 +12,7 @@ import numpy as np
 
 from sparsecc.errors import InputError, ModelError, UserError
 from sparsecc.graph.base import Graph, TensorSpec
-from sparsecc.runtime.inputs import bind
+from sparsecc.runtime.inputs import bind, reject_nan
 from sparsecc.runtime.tensors import is_torch
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def open_graph(model: Any, example_inputs: Any = None, input_shapes: Shapes | No
 
 def _open_file(path: Path, shapes: dict[str, tuple[int, ...]] | None) -> Graph:
     if not path.is_file():
-        raise ModelError(f"{path}: no such file")
+        raise ModelError(f"{path}: is a folder; name a file" if path.is_dir() else f"{path}: no such file")
     if path.suffix == ".pt2":
         from sparsecc.graph.fx import FxGraph
 
@@ -157,6 +157,7 @@ def calibration(source: Iterable[Any] | str | PathLike[str] | None, specs: Seque
     for number, sample in enumerate(samples):
         try:
             checked.append(in_order(specs, sample))
+            reject_nan(specs, checked[-1])
         except InputError as error:
             raise InputError(f"{label}, sample {number}: {error}") from None
     return checked
@@ -172,8 +173,16 @@ def read_npz(path: str | PathLike[str]) -> dict[str, np.ndarray]:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: cannot be read as .npz: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as .npz: {error.strerror or error}") from None
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: cannot be read as .npz: {_npz_problem(error)}") from None
+
+
+def _npz_problem(error: Exception) -> str:
+    """numpy calls every file that it does not know a pickle, and offers to load it."""
+    message = str(error) or type(error).__name__
+    return "it is no zip of arrays" if "pickled (object) data" in message else message.splitlines()[0]
 
 
 def _cut(arrays: Mapping[str, np.ndarray], specs: Sequence[TensorSpec], label: str) -> list[dict[str, np.ndarray]]:

@@ -85,12 +85,16 @@ def _run(arguments: list[str], debug: bool, interrupts: list[int]) -> int:
         return _fail(error, error.format_message(), error.exit_code, debug)
     except SparseccError as error:
         return _fail(error, str(error), error.exit_code, debug)
+    except MemoryError as error:
+        return _fail(error, f"out of memory: {error}", 1, debug)
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has left; so nothing more is said
         return 1
     except Exception as error:  # noqa: BLE001  # the last place that can turn it into one line
         if interrupts:
             return INTERRUPTED
+        if isinstance(error, OSError):
+            return _fail(error, f"the system refuses: {error}", 1, debug)
         return _fail(error, f"internal: {type(error).__name__}: {error} (--debug shows where)", 1, debug)
 
 

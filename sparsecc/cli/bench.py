@@ -16,6 +16,8 @@ from sparsecc.cli.common import (
     ShapesOption,
     ThreadsOption,
     input_shapes,
+    require_right,
+    say,
     working,
     writable,
     write_json,
@@ -33,27 +35,35 @@ def bench(
     calib: CalibrationOption = None,
     inputs: InputsOption = None,
     against: Annotated[
-        str | None, typer.Option("--against", help="Engines, as onnxruntime,openvino,torch. Left out: those that can.")
+        str | None, typer.Option("--against", metavar="NAMES", help="Engines, as onnxruntime,openvino,torch. Left out: those that can.")
     ] = None,
-    dense: Annotated[Path | None, typer.Option("--dense", help="The model that the engines run, when MODEL is an artifact.")] = None,
+    dense: Annotated[
+        Path | None, typer.Option("--dense", metavar="FILE", help="The model that the engines run. Left out: MODEL, unless an artifact.")
+    ] = None,
     threads: ThreadsOption = None,
-    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="Time to measure for.")] = 10.0,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.1, metavar="S", help="Time to measure for.")] = 10.0,
     input_shape: ShapesOption = None,
     json: JsonOption = None,
 ) -> None:
-    """Time a model against other engines, in turns within one process; medians and spread."""
+    """Time a model against other engines, in turns; medians and spread."""
     from sparsecc.cli import engines
     from sparsecc.codegen.threads import physical_cores
     from sparsecc.timing import interleave
 
-    writable(json, source)
+    writable(json, source, recipe, calib, inputs, dense)
     threads = threads or physical_cores()
     with working(f"preparing {source.name}"):
         compiled = _compiled(source, recipe, calib, threads, input_shapes(input_shape))
         values = _values(compiled, inputs)
         peer_model = dense or (None if source.suffix == ".sparsecc" else source)
         callables = {"sparsecc": lambda: compiled.flat(values)}
-        callables |= engines.prepare(_names(against, peer_model), peer_model, compiled.inputs, values, threads)
+        for name in _names(against, peer_model):
+            try:
+                callables[name] = engines.prepare(name, peer_model, compiled.inputs, values, threads)
+            except UserError as error:
+                if against is not None:
+                    raise
+                say(f"left out: {error}")
     with working(f"timing {', '.join(callables)}"):
         timings = interleave(callables, seconds=seconds)
     write_json(json, _result(source, compiled, timings, threads))
@@ -65,7 +75,9 @@ def _compiled(source: Path, recipe: Path | None, calib: Path | None, threads: in
     import sparsecc
 
     if source.suffix != ".sparsecc":
-        return sparsecc.compile(source, recipe=recipe, calibration=calib, threads=threads, input_shapes=shapes)
+        compiled = sparsecc.compile(source, recipe=recipe, calibration=calib, threads=threads, input_shapes=shapes)
+        require_right(compiled.report)
+        return compiled
     if recipe or calib or shapes:
         raise UserError(f"{source}: is compiled already, so that --recipe, --calib and --input-shape come too late")
     return sparsecc.load(source, threads)
@@ -73,13 +85,20 @@ def _compiled(source: Path, recipe: Path | None, calib: Path | None, threads: in
 
 def _values(compiled: Compiled, path: Path | None) -> list[Any]:
     from sparsecc.api.sources import in_order, random_inputs, read_npz
+    from sparsecc.runtime.inputs import reject_nan
 
-    return in_order(compiled.inputs, read_npz(path)) if path else random_inputs(compiled.specializations[-1].inputs)
+    if path is None:
+        return random_inputs(compiled.specializations[-1].inputs)
+    values = in_order(compiled.inputs, read_npz(path))
+    reject_nan(compiled.inputs, values)
+    return values
 
 
 def _names(against: str | None, model: Path | None) -> list[str]:
     from sparsecc.cli import engines
 
+    if model is not None and not model.is_file():
+        raise UserError(f"{model}: no such file")
     if against is None:
         return engines.usable(model) if model else []
     if model is None:

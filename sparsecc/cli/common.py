@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import os
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,15 +17,21 @@ from sparsecc.errors import SparseccError, UserError
 if TYPE_CHECKING:
     from sparsecc.report.base import Report
 
-RecipeOption = Annotated[Path | None, typer.Option("--recipe", "-r", help="Recipe in YAML. Left out: pack the zeros that are there.")]
-CalibrationOption = Annotated[
-    Path | None, typer.Option("--calib", help="Calibration inputs: .npz, one array per input, samples on the first axis.")
+RecipeOption = Annotated[
+    Path | None, typer.Option("--recipe", "-r", metavar="FILE", help="Recipe in YAML. Left out: pack the zeros that are there.")
 ]
-ShapesOption = Annotated[list[str] | None, typer.Option("--input-shape", help="Shape of an input, as name:1,3,224,224. Repeat for each.")]
-ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Left out: one per physical core.")]
-TargetOption = Annotated[str, typer.Option("--target", help="cpu, or another one, as cpu:skylake-avx512.")]
-JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the result here, as JSON.")]
-InputsOption = Annotated[Path | None, typer.Option("--inputs", help="Inputs: .npz, one array per input. Left out: made from the shapes.")]
+CalibrationOption = Annotated[
+    Path | None, typer.Option("--calib", metavar="FILE", help="Calibration inputs: .npz, one array per input, samples on the first axis.")
+]
+ShapesOption = Annotated[
+    list[str] | None, typer.Option("--input-shape", metavar="NAME:SIZES", help="Shape of an input, as image:1,3,224,224. Repeat for each.")
+]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, metavar="N", help="Left out: one per physical core.")]
+TargetOption = Annotated[str, typer.Option("--target", metavar="TARGET", help="cpu is this one; or another one, as cpu:skylake-avx512.")]
+JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the result here, as JSON.")]
+InputsOption = Annotated[
+    Path | None, typer.Option("--inputs", metavar="FILE", help="Inputs: .npz, one array per input. Left out: made from the shapes.")
+]
 
 
 def say(message: str) -> None:
@@ -49,24 +56,36 @@ def input_shapes(options: Sequence[str] | None) -> dict[str, tuple[int, ...]] | 
     return shapes or None
 
 
-def writable(path: Path | None, *others: Path) -> None:
-    """Fail before the long work and not after it. others: files that are read, which `path` must not replace."""
+def writable(path: Path | None, *others: Path | None) -> None:
+    """Fail before the long work and not after it. others: what the command reads or writes besides, which `path` must not replace."""
     if path is None:
         return
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; name a file")
-    if not path.parent.is_dir():
-        raise UserError(f"{path}: there is no folder {path.parent}")
-    if any(path.exists() and other.exists() and path.samefile(other) for other in others):
-        raise UserError(f"{path}: is the input as well; write to another file")
+    target = Path(os.path.realpath(path))
+    try:
+        if target.is_dir():
+            raise UserError(f"{path}: is a folder; name a file")
+        if target.exists() and not target.is_file():
+            raise UserError(f"{path}: is no regular file, so that it cannot be replaced")
+        if not target.parent.is_dir():
+            raise UserError(f"{path}: there is no folder {path.parent}")
+        if any(other is not None and _same(target, other) for other in others):
+            raise UserError(f"{path}: is named twice, and would be overwritten; write to another file")
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def _same(target: Path, other: Path) -> bool:
+    return target == Path(os.path.realpath(other)) or (target.exists() and other.exists() and target.samefile(other))
 
 
 def write_json(path: Path | None, value: Mapping[str, Any]) -> None:
     """Write the result of --json, when it was asked for."""
     if path is not None:
-        from sparsecc.files import write_text
+        from sparsecc.files import json_text, write_text
 
-        write_text(path, json.dumps(value, indent=2) + "\n")
+        write_text(path, json_text(value))
 
 
 def require_right(report: Report) -> None:

@@ -24,22 +24,22 @@ from sparsecc.cli.common import (
 
 def compile(
     source: Annotated[Path, typer.Argument(metavar="IN.onnx", help="An ONNX file, or a .pt2 that torch.export wrote.")],
-    output: Annotated[Path, typer.Argument(metavar="OUT.sparsecc")],
+    output: Annotated[Path, typer.Argument(metavar="OUT.sparsecc", help="The artifact to write.")],
     recipe: RecipeOption = None,
     calib: CalibrationOption = None,
     target: TargetOption = "cpu",
     threads: ThreadsOption = None,
-    records: Annotated[Path | None, typer.Option("--records", help="Measurements of `sparsecc tune`.")] = None,
+    records: Annotated[Path | None, typer.Option("--records", hidden=True, help="For `sparsecc tune`, which this version has not.")] = None,
     input_shape: ShapesOption = None,
     json: JsonOption = None,
-    html: Annotated[Path | None, typer.Option("--html", help="Also write the report here, as a page.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write the report here, as a page.")] = None,
 ) -> None:
-    """Prune, pack and generate code: one file that `sparsecc.load` runs."""
+    """Prune, pack and generate code: one file for `sparsecc.load`."""
     import sparsecc
 
-    writable(output, source)
-    writable(json, source, output)
-    writable(html, source, output)
+    writable(output, source, recipe, calib)
+    writable(json, source, recipe, calib, output)
+    writable(html, source, recipe, calib, output, json)
     with working(f"compiling {source.name}"):
         compiled = sparsecc.compile(
             source,

@@ -21,22 +21,27 @@ from sparsecc.cli.common import (
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN.onnx")],
-    output: Annotated[Path, typer.Argument(metavar="OUT.onnx")],
+    source: Annotated[Path, typer.Argument(metavar="IN.onnx", help="An ONNX file.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The ONNX file to write.")],
     recipe: RecipeOption = None,
     calib: CalibrationOption = None,
     input_shape: ShapesOption = None,
     check: Annotated[
         int | None,
-        typer.Option("--check", min=0, help="Compare outputs with the masked model's on N samples. Left out: one, when shapes are known."),
+        typer.Option(
+            "--check",
+            min=0,
+            metavar="N",
+            help="Compare outputs with the masked model's on N samples. Left out: one, if shapes are known.",
+        ),
     ] = None,
     json: JsonOption = None,
 ) -> None:
-    """Prune and pack an ONNX model into one that runs in any onnxruntime."""
+    """Prune and pack an ONNX model; the result runs in any onnxruntime."""
     from sparsecc.api import convert_graph
 
-    writable(output, source)
-    writable(json, source, output)
+    writable(output, source, recipe, calib)
+    writable(json, source, recipe, calib, output)
     with working(f"converting {source.name}"):
         graph, report = convert_graph(source, recipe, calib, input_shapes(input_shape), check)
     require_right(report)

@@ -16,7 +16,7 @@ _BACKENDS = ("apache-tvm", "torch", "onnx", "onnx-ir", "onnxscript", "onnxslim",
 
 
 def doctor(threads: ThreadsOption = None, json: JsonOption = None) -> None:
-    """What this machine can do: instruction sets, cores, measured peak and bandwidth, and which backends are installed."""
+    """Instruction sets, cores, measured peak and bandwidth, backends."""
     from sparsecc.codegen.threads import available, physical_cores
 
     writable(json)

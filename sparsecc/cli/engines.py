@@ -24,18 +24,20 @@ def usable(model: Path) -> list[str]:
     return [name for name, suffix in _TAKES.items() if suffix == model.suffix and importlib.util.find_spec(name)]
 
 
-def prepare(names: Sequence[str], model: Path | None, specs: Sequence[TensorSpec], values: Sequence[Any], threads: int) -> dict[str, Call]:
-    """A call without arguments for each engine. Raises UserError for one that is unknown, not installed, or cannot read the model."""
-    calls: dict[str, Call] = {}
-    for name in names:
-        if name not in _TAKES:
-            raise UserError(f"--against: no engine {name!r}{did_you_mean(name, list(_TAKES))}")
-        if not importlib.util.find_spec(name):
-            raise UserError(f"--against: {name} is not installed")
-        if model is None or model.suffix != _TAKES[name]:
-            raise UserError(f"--against: {name} needs a {_TAKES[name]} file; leave it out")
-        calls[name] = _PREPARE[name](model, specs, [np.asarray(value) for value in values], threads)
-    return calls
+def prepare(name: str, model: Path | None, specs: Sequence[TensorSpec], values: Sequence[Any], threads: int) -> Call:
+    """A call without arguments that works. Raises UserError for an engine that is unknown, not installed, or cannot run the model."""
+    if name not in _TAKES:
+        raise UserError(f"--against: no engine {name!r}{did_you_mean(name, list(_TAKES))}")
+    if not importlib.util.find_spec(name):
+        raise UserError(f"--against: {name} is not installed")
+    if model is None or model.suffix != _TAKES[name]:
+        raise UserError(f"--against: {name} needs a {_TAKES[name]} file; leave it out")
+    try:
+        call = _PREPARE[name](model, specs, [np.asarray(value) for value in values], threads)
+        call()
+    except Exception as error:  # each engine has its own
+        raise UserError(f"--against: {name} cannot run {model}: {' '.join(str(error).split())[:300]}") from error
+    return call
 
 
 def _onnxruntime(model: Path, specs: Sequence[TensorSpec], values: Sequence[np.ndarray], threads: int) -> Call:

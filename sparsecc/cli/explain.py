@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparsecc.cli.common import JsonOption, RecipeOption, ShapesOption, input_shapes, writable, write_json
+from sparsecc.errors import UserError
 
 if TYPE_CHECKING:
     from sparsecc.report.base import Report
@@ -19,14 +20,16 @@ def explain(
     input_shape: ShapesOption = None,
     json: JsonOption = None,
 ) -> None:
-    """Per layer: what it is, what was done (or what the recipe would do), and why not more."""
-    writable(json, source)
+    """Per layer: what was done, or what the recipe would do, and why."""
+    writable(json, source, recipe)
     report = _report(source, recipe, input_shape)
     write_json(json, report.to_dict())
-    print(report.explain())
+    print(report.explain() or "no layer with weights that a pass could work on")
 
 
 def _report(source: Path, recipe: Path | None, shapes: list[str] | None) -> Report:
+    if source.suffix in (".sparsecc", ".json") and (recipe or shapes):
+        raise UserError(f"{source}: says what was done already, so that --recipe and --input-shape come too late")
     if source.suffix == ".sparsecc":
         from sparsecc.runtime.artifact import read_report
 
@@ -41,12 +44,13 @@ def _report(source: Path, recipe: Path | None, shapes: list[str] | None) -> Repo
 def _read_json(path: Path) -> Report:
     import json
 
-    from sparsecc.errors import UserError
     from sparsecc.report.base import Report
 
     try:
         return Report.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except KeyError as error:
+        raise UserError(f"{path}: is no report of sparsecc: {error} is missing") from None
+    except (ValueError, TypeError) as error:
         raise UserError(f"{path}: is no report of sparsecc: {error}") from None

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparsecc.cli.common import JsonOption, ShapesOption, ThreadsOption, input_shapes, say, working, writable, write_json
+from sparsecc.cli.common import JsonOption, ShapesOption, ThreadsOption, input_shapes, require_right, say, working, writable, write_json
 
 if TYPE_CHECKING:
     from sparsecc.graph.base import Graph
 
 
 def inspect(
-    source: Annotated[Path, typer.Argument(metavar="IN.onnx")],
+    source: Annotated[Path, typer.Argument(metavar="IN.onnx", help="An ONNX file.")],
     input_shape: ShapesOption = None,
     threads: ThreadsOption = None,
     measure: Annotated[bool, typer.Option(help="Compile the model, to time what its zeros gain on this machine.")] = True,
     json: JsonOption = None,
 ) -> None:
-    """Which patterns a model's zeros already satisfy, and what that gains here."""
+    """Which patterns a model's zeros satisfy, and what that gains here."""
     from sparsecc.api.sources import open_graph
 
     writable(json, source)
@@ -61,6 +61,7 @@ def _add_times(rows: list[dict[str, Any]], source: Path, shapes: Any, threads: i
 
     with working(f"compiling {source.name}"):
         report = sparsecc.compile(source, threads=threads, input_shapes=shapes).report
+    require_right(report)
     measured = {site.name: site for site in report.sites}
     for row in rows:
         site = measured.get(row["name"])
@@ -70,8 +71,18 @@ def _add_times(rows: list[dict[str, Any]], source: Path, shapes: Any, threads: i
 
 def _line(row: dict[str, Any]) -> str:
     shape = "×".join(map(str, row["shape"]))
-    patterns = ", ".join(f"{entry['pattern']} ({entry['bytes'] / row['bytes_dense']:.0%} of the bytes)" for entry in row["patterns"])
-    text = f"{row['name']}  {row['kind']} {shape}  zeros {row['sparsity']:.0%}  {patterns or 'no pattern that saves bytes'}"
+    text = f"{row['name']}  {row['kind']} {shape}  zeros {row['sparsity']:.0%}  {_patterns(row)}"
     if row.get("measured_us") and row.get("dense_us"):
         text += f"  sparse {row['measured_us']:.1f} µs, dense {row['dense_us']:.1f} µs ({row['dense_us'] / row['measured_us']:.2f}x)"
     return text
+
+
+def _patterns(row: dict[str, Any]) -> str:
+    """The cheapest of each format; --json has them all."""
+    best: dict[str, dict[str, Any]] = {}
+    for entry in row["patterns"]:  # cheapest first
+        best.setdefault(entry["format"].split(":")[0], entry)
+    if not best:
+        return "no pattern that saves bytes"
+    shown = [f"{entry['pattern']} ({entry['bytes'] / row['bytes_dense']:.0%} of the bytes)" for entry in best.values()]
+    return ", ".join(shown) + (f" and {len(row['patterns']) - len(best)} more" if len(row["patterns"]) > len(best) else "")

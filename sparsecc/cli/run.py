@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparsecc.cli.common import InputsOption, JsonOption, ShapesOption, ThreadsOption, input_shapes, writable, write_json
+from sparsecc.cli.common import InputsOption, JsonOption, ShapesOption, input_shapes, writable, write_json
 from sparsecc.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,14 +22,18 @@ def run(
         Path, typer.Argument(metavar="MODEL", help="An artifact; or an ONNX or .pt2 file, which runs in onnxruntime or torch.")
     ],
     inputs: InputsOption = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the outputs here: .npz, one array per output.")] = None,
-    threads: ThreadsOption = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the outputs here: .npz, one array per output.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, metavar="N", help="For an artifact. Left out: as many as it was compiled for.")
+    ] = None,
     input_shape: ShapesOption = None,
     json: JsonOption = None,
 ) -> None:
     """Run a model once, and write or summarize its outputs."""
-    writable(output, source, *([inputs] if inputs else []))
-    writable(json, source)
+    writable(output, source, inputs)
+    writable(json, source, inputs, output)
     results = _run(source, inputs, threads, input_shapes(input_shape))
     if output is not None:
         _write(output, results)
@@ -50,6 +54,8 @@ def _run(source: Path, inputs: Path | None, threads: int | None, shapes: Any) ->
         compiled = sparsecc.load(source, threads)
         values, outputs = _inputs(compiled.inputs, inputs, compiled.specializations[0].inputs), compiled.outputs
         return dict(zip([spec.name for spec in outputs], compiled.flat(values), strict=True))
+    if threads:
+        raise UserError(f"{source}: --threads is for artifacts; compile the model first")
     from sparsecc.api.sources import open_graph
 
     graph = open_graph(source, input_shapes=shapes)

@@ -119,3 +119,16 @@ def test_an_npz_is_cut_into_the_batches_that_the_model_takes(tmp_path):
     assert [sample[0][:, 0].tolist() for sample in samples] == [[0, 4, 8], [12, 16, 20]]
     with pytest.raises(InputError, match=r"c\.npz, sample 1: input 'x' has 2 at axis 0, the model takes \(4, 4\)"):
         sources.calibration(tmp_path / "c.npz", [TensorSpec("x", (4, 4), "float32")])
+
+
+def test_a_file_that_numpy_takes_for_a_pickle(tmp_path):
+    (tmp_path / "c.npz").write_bytes(b"\x80\x04 no archive")
+    with pytest.raises(InputError, match=r"c\.npz: cannot be read as \.npz: it is no zip of arrays$"):
+        sources.read_npz(tmp_path / "c.npz")
+    with pytest.raises(InputError, match=r"cannot be read as \.npz: Is a directory$"):
+        sources.read_npz(tmp_path)
+
+
+def test_a_folder_is_no_model(tmp_path):
+    with pytest.raises(ModelError, match="is a folder; name a file"):
+        sources.open_graph(tmp_path)

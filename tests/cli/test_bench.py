@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import onnx
 import pytest
 
+from sparsecc import api
 from tests.runtime import tiny
 
 QUICK = ("--seconds", "0.1", "--threads", "1")
@@ -53,3 +55,27 @@ def test_options_that_come_too_late(call, tmp_path):
     assert code == 2 and "is compiled already" in error
     code, _, [error] = call("bench", tmp_path / "m.sparsecc", "--against", "onnxruntime", *QUICK)
     assert code == 2 and "--dense" in error
+
+
+def test_nan_is_refused(call, small, tmp_path):
+    np.savez(tmp_path / "x.npz", x=np.full((3, tiny.COLS), np.nan, np.float32))
+    code, _, [error] = call("bench", small, "--input-shape", "x:3,24", "--inputs", tmp_path / "x.npz", *QUICK)
+    assert code == 2 and "input 'x' holds NaN" in error
+
+
+def test_a_wrong_result_is_not_timed(call, small, monkeypatch):
+    monkeypatch.setattr(api, "TOLERANCE", -1.0)
+    code, text, [error] = call("bench", small, "--input-shape", "x:3,24", *QUICK)
+    assert code == 1 and "differ" in error and not text
+
+
+def test_a_dense_model_that_does_not_fit(call, small, tmp_path):
+    artifact = tmp_path / "m.sparsecc"
+    tiny.compiled().save(artifact)
+    code, _, [error] = call("bench", artifact, "--dense", tmp_path / "no.onnx", *QUICK)
+    assert code == 2 and "no.onnx: no such file" in error
+    small.write_bytes(b"nothing")
+    code, _, [error] = call("bench", artifact, "--dense", small, "--against", "onnxruntime", *QUICK)
+    assert code == 2 and "onnxruntime cannot run" in error and "in.onnx" in error
+    code, text, errors = call("bench", artifact, "--dense", small, *QUICK)
+    assert code == 0 and len(text.splitlines()) == 1 and errors[0].startswith("left out: ")

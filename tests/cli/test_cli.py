@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +60,8 @@ def test_mistakes_are_one_line_and_exit_2(capsys, monkeypatch, tmp_path, argv, m
         (errors.UserError("bad\nname"), 2, "error: bad name"),
         (errors.SparseccError("ours"), 1, "error: ours"),
         (ZeroDivisionError("by zero"), 1, "error: internal: ZeroDivisionError: by zero (--debug shows where)"),
+        (MemoryError("46 TiB"), 1, "error: out of memory: 46 TiB"),
+        (OSError(28, "No space left on device"), 1, "error: the system refuses: [Errno 28] No space left on device"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
@@ -84,10 +88,26 @@ def test_shapes():
 
 def test_the_input_is_not_overwritten(tmp_path):
     (tmp_path / "a").touch()
-    with pytest.raises(errors.UserError, match="is the input as well"):
+    with pytest.raises(errors.UserError, match="is named twice"):
         common.writable(tmp_path / "a", tmp_path / "a")
+    with pytest.raises(errors.UserError, match="is named twice"):
+        common.writable(tmp_path / "new", None, tmp_path / "x" / ".." / "new")
+    (tmp_path / "link").symlink_to("a")
+    with pytest.raises(errors.UserError, match="is named twice"):
+        common.writable(tmp_path / "link", tmp_path / "a")
+
+
+def test_outputs_that_cannot_be_written_are_refused_at_once(tmp_path, monkeypatch):
     with pytest.raises(errors.UserError, match="is a folder"):
         common.writable(tmp_path)
+    with pytest.raises(errors.UserError, match="is no regular file"):
+        common.writable(Path(os.devnull))
+    with pytest.raises(errors.UserError, match="cannot be written: File name too long"):
+        common.writable(tmp_path / ("a" * 300))
+    with pytest.raises(errors.UserError, match="/proc/f: cannot be written"):
+        common.writable(Path("/proc/f"))
+    common.writable(tmp_path / "f")
+    assert not list(tmp_path.iterdir())
 
 
 def test_help_loads_nothing_heavy():

@@ -51,7 +51,7 @@ def test_a_failed_check_exits_1_and_writes_nothing(call, model, recipe, tmp_path
         ("passes: [{prune: {sparsty: 0.5}}]", "passes[0].prune.sparsty: no such field; did you mean 'sparsity'?"),
         ("passes: [{prune: {sparsity: 1.5}}]", "passes[0].prune.sparsity"),
         ("passes: [{prune: {pattern: '3:2'}}]", "3:2"),
-        ("passes: [{prune: {targets: ['fc3']}}]", "fc3"),
+        ("passes: [{prune: {targets: ['fc3']}}]", "r.yaml: passes[0].prune.targets: 'fc3' matches no layer"),
         ("passes: [{prun: {}}]", "no pass 'prun'; did you mean 'prune'?"),
         ("", "r.yaml"),
         ("passes: [", "r.yaml"),
@@ -93,6 +93,7 @@ def test_external_data_outside_the_folder_is_refused(call, model, tmp_path):
         (np.zeros((2, 64)), "input 'x' is float64"),
         (np.zeros((2, 63), np.float32), "63"),
         (np.full((2, 64), np.nan, np.float32), "NaN"),
+        (np.vstack([np.zeros((2, 64), np.float32), np.full((1, 64), np.nan, np.float32)]), "c.npz, sample 2: input 'x' holds NaN"),
         (np.zeros((0, 64), np.float32), "no samples"),
     ],
 )
@@ -111,4 +112,19 @@ def test_wrong_input_shapes_are_named(call, model, tmp_path, shape):
 def test_the_model_itself_is_not_overwritten(call, model):
     content = model.read_bytes()
     code, _, [error] = call("convert", model, model)
-    assert code == 2 and "is the input as well" in error and model.read_bytes() == content
+    assert code == 2 and "is named twice" in error and model.read_bytes() == content
+
+
+@pytest.mark.parametrize("twice", ["r.yaml", "out.onnx"])
+def test_no_two_files_in_one_place(call, model, recipe, tmp_path, twice):
+    content = recipe.read_text()
+    code, _, [error] = call("convert", model, tmp_path / "out.onnx", "-r", recipe, "--json", tmp_path / twice)
+    assert code == 2 and f"{twice}: is named twice" in error
+    assert recipe.read_text() == content and not (tmp_path / "out.onnx").exists()
+
+
+def test_layers_that_a_pattern_does_not_fit_are_left_out_with_the_reason(call, model, recipe, tmp_path):
+    recipe.write_text("passes: [{prune: {pattern: 40x1}}, {pack: {}}]")
+    code, text, errors = call("convert", model, tmp_path / "out.onnx", "-r", recipe)
+    assert (code, errors) == (0, [])
+    assert "skipped: 96 rows (outputs) are no multiple of 40, 40x1 blocks need that (fc1)" in text

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 
+import onnx
+from onnx import TensorProto, helper
+
 from tests.report.example import REPORT
 from tests.runtime import tiny
 
@@ -30,4 +33,20 @@ def test_an_artifact(call, tmp_path):
 def test_other_json_is_refused(call, tmp_path):
     (tmp_path / "r.json").write_text('{"a": 1}')
     code, _, [error] = call("explain", tmp_path / "r.json")
-    assert code == 2 and "is no report of sparsecc" in error
+    assert code == 2 and "is no report of sparsecc: Report has no field 'a'" in error
+
+
+def test_a_recipe_comes_too_late_for_what_was_compiled(call, recipe, tmp_path):
+    tiny.compiled().save(tmp_path / "m.sparsecc")
+    REPORT.to_json(tmp_path / "r.json")
+    for name in ("m.sparsecc", "r.json"):
+        code, _, [error] = call("explain", tmp_path / name, "--recipe", recipe)
+        assert code == 2 and f"{name}: says what was done already" in error
+
+
+def test_a_model_without_layers_says_so(call, tmp_path):
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [3, 4]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "relu", [x], [y])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "m.onnx")
+    code, text, errors = call("explain", tmp_path / "m.onnx")
+    assert (code, errors) == (0, []) and text.startswith("no layer with weights")

@@ -77,3 +77,8 @@ def test_another_cpu_is_refused(call, artifact):
 def test_shapes_come_too_late_for_an_artifact(call, artifact):
     code, _, [error] = call("run", artifact, "--input-shape", "x:3,24")
     assert code == 2 and "--input-shape comes too late" in error
+
+
+def test_threads_are_for_artifacts(call, model):
+    code, _, [error] = call("run", model, "--input-shape", "x:2,64", "--threads", "1")
+    assert code == 2 and "--threads is for artifacts" in error
