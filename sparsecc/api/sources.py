@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 def open_graph(model: Any, example_inputs: Any = None, input_shapes: Shapes | None = None) -> Graph:
     """The host of a model. Raises ModelError when it cannot be read, UserError when it is nothing that can be taken."""
-    shapes = {name: tuple(int(n) for n in shape) for name, shape in input_shapes.items()} if input_shapes else None
+    shapes = _checked_shapes(input_shapes) if input_shapes else None
     if isinstance(model, str | PathLike):
         return _open_file(Path(model), shapes)
     kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(model).__mro__}
@@ -40,9 +41,20 @@ def open_graph(model: Any, example_inputs: Any = None, input_shapes: Shapes | No
     raise UserError(f"a {type(model).__name__} is no model; pass an nn.Module, an ExportedProgram, or an ONNX file or ModelProto")
 
 
+def _checked_shapes(shapes: Any) -> dict[str, tuple[int, ...]]:
+    try:
+        return {name: tuple(operator.index(size) for size in shape) for name, shape in shapes.items()}
+    except (TypeError, AttributeError):
+        raise InputError(f"input_shapes: expected sizes by name, as {{'image': (1, 3, 224, 224)}}, not {shapes!r}") from None
+
+
 def _open_file(path: Path, shapes: dict[str, tuple[int, ...]] | None) -> Graph:
-    if not path.is_file():
-        raise ModelError(f"{path}: is a folder; name a file" if path.is_dir() else f"{path}: no such file")
+    try:
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except OSError as error:  # a name that is too long
+        raise ModelError(f"{path}: no such file: {error.strerror}") from None
+    if not is_file:
+        raise ModelError(f"{path}: is a folder; name a file" if is_folder else f"{path}: no such file")
     if path.suffix == ".pt2":
         from sparsecc.graph.fx import FxGraph
 
@@ -89,7 +101,7 @@ def _tensors_only(given: Any) -> Any:
     """Without the flags and None that an nn.Module was traced with; they are part of the graph."""
     if isinstance(given, Mapping):
         return {name: value for name, value in given.items() if _is_array(value)}
-    return given if _is_array(given) else tuple(value for value in given if _is_array(value))
+    return tuple(value for value in _as_tuple(given) if _is_array(value))
 
 
 def _is_array(value: Any) -> bool:
@@ -135,7 +147,11 @@ def in_order(specs: Sequence[TensorSpec], sample: Any) -> list[Any]:
 
 
 def _as_tuple(sample: Any) -> tuple[Any, ...]:
-    return (sample,) if _is_array(sample) else tuple(sample)
+    if _is_array(sample):
+        return (sample,)
+    if not isinstance(sample, Iterable) or isinstance(sample, str | bytes):
+        raise InputError(f"inputs are a {type(sample).__name__}; pass an array, a tuple of them, or a dict by name")
+    return tuple(sample)
 
 
 def calibration(source: Iterable[Any] | str | PathLike[str] | None, specs: Sequence[TensorSpec]) -> list[list[Any]] | None:
@@ -150,7 +166,7 @@ def calibration(source: Iterable[Any] | str | PathLike[str] | None, specs: Seque
     if isinstance(source, str | PathLike):
         samples, label = _cut(read_npz(source), specs, str(source)), str(source)
     else:
-        samples, label = list(source), "calibration"
+        samples, label = list(_as_tuple(source)), "calibration"
     if not samples:
         raise InputError(f"{label}: no samples in it")
     checked = []

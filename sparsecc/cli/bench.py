@@ -100,7 +100,10 @@ def _names(against: str | None, model: Path | None) -> list[str]:
     if model is not None and not model.is_file():
         raise UserError(f"{model}: no such file")
     if against is None:
-        return engines.usable(model) if model else []
+        names = engines.usable(model) if model else []
+        if model is not None and not names:
+            raise UserError(f"{model}: no engine that is installed reads it; name engines with --against, or none with --against ''")
+        return names
     if model is None:
         raise UserError("--against: an artifact holds no model that another engine could run; name one with --dense")
     return [name.strip() for name in against.split(",") if name.strip()]

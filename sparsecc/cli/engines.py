@@ -36,7 +36,7 @@ def prepare(name: str, model: Path | None, specs: Sequence[TensorSpec], values: 
         call = _PREPARE[name](model, specs, [np.asarray(value) for value in values], threads)
         call()
     except Exception as error:  # each engine has its own
-        raise UserError(f"--against: {name} cannot run {model}: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(f"{name} cannot run {model}: {' '.join(str(error).split())[:300]}") from error
     return call
 
 

@@ -58,6 +58,8 @@ def load(path: str | PathLike[str], threads: int | None = None) -> Compiled:
 
     Raises ArtifactError when the file is no artifact, is damaged, or was made by another version or for another CPU.
     """
+    if threads is not None and threads < 1:
+        raise UserError(f"threads: {threads} is fewer than one")
     with _opened(path) as (archive, stream):
         return _load(archive, stream, threads)
 

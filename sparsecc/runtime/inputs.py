@@ -53,6 +53,8 @@ def _in_order(names: list[str], args: Sequence[Any], kwargs: Mapping[str, Any]) 
 
 
 def _check(spec: TensorSpec, value: Any, sizes: dict[str, tuple[int, str]]) -> None:
+    if is_torch(value) and (value.is_meta or str(value.layout) != "torch.strided"):
+        raise InputError(f"input {spec.name!r} is a {'meta' if value.is_meta else 'sparse'} tensor; pass one that holds all its values")
     if not (isinstance(value, np.ndarray) or is_torch(value)):
         raise InputError(f"input {spec.name!r} is a {type(value).__name__}; pass a numpy array or a torch tensor")
     if dtype_name(value) != spec.dtype:

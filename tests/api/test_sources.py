@@ -132,3 +132,22 @@ def test_a_file_that_numpy_takes_for_a_pickle(tmp_path):
 def test_a_folder_is_no_model(tmp_path):
     with pytest.raises(ModelError, match="is a folder; name a file"):
         sources.open_graph(tmp_path)
+
+
+@pytest.mark.parametrize("given", [5, "abc", b"x"])
+def test_what_is_no_set_of_inputs(given):
+    with pytest.raises(InputError, match=r"inputs are a .*; pass an array, a tuple of them, or a dict by name"):
+        sources.example(SPECS, given, None)
+    with pytest.raises(InputError, match="inputs are a "):
+        sources.calibration([given], SPECS)
+
+
+@pytest.mark.parametrize("shapes", [{"x": 3}, {"x": (3.5, 64)}, {"x": (None, 64)}, {"x": "ab"}, [3, 64]])
+def test_what_is_no_shape(shapes):
+    with pytest.raises(InputError, match="input_shapes: expected sizes by name"):
+        sources.open_graph("m.onnx", input_shapes=shapes)
+
+
+def test_a_name_that_is_too_long_is_no_file():
+    with pytest.raises(ModelError, match="a: no such file: File name too long"):
+        sources.open_graph("a" * 300)

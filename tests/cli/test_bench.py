@@ -74,8 +74,10 @@ def test_a_dense_model_that_does_not_fit(call, small, tmp_path):
     tiny.compiled().save(artifact)
     code, _, [error] = call("bench", artifact, "--dense", tmp_path / "no.onnx", *QUICK)
     assert code == 2 and "no.onnx: no such file" in error
+    code, _, [error] = call("bench", artifact, "--dense", artifact, *QUICK)
+    assert code == 2 and "m.sparsecc: no engine that is installed reads it" in error
     small.write_bytes(b"nothing")
     code, _, [error] = call("bench", artifact, "--dense", small, "--against", "onnxruntime", *QUICK)
     assert code == 2 and "onnxruntime cannot run" in error and "in.onnx" in error
     code, text, errors = call("bench", artifact, "--dense", small, *QUICK)
-    assert code == 0 and len(text.splitlines()) == 1 and errors[0].startswith("left out: ")
+    assert code == 0 and len(text.splitlines()) == 1 and errors[0].startswith("left out: onnxruntime cannot run")

@@ -54,3 +54,9 @@ def test_nan_is_found_in_torch_tensors(dtype):
     reject_nan([spec], [torch.zeros(0, dtype=dtype)])
     with pytest.raises(InputError, match="input 'x' holds NaN"):
         reject_nan([spec], [torch.tensor([1.0, torch.nan, 2.0], dtype=dtype)])
+
+
+@pytest.mark.parametrize(("tensor", "kind"), [(torch.zeros(2, device="meta"), "meta"), (torch.zeros(2).to_sparse(), "sparse")])
+def test_tensors_without_their_values_are_refused(tensor, kind):
+    with pytest.raises(InputError, match=f"input 'x' is a {kind} tensor"):
+        bind((TensorSpec("x", (2,), "float32"),), (tensor,), {})
