@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparsecc.cli.common import JsonOption, ShapesOption, ThreadsOption, input_shapes, require_right, say, working, writable, write_json
+from sparsecc.errors import InputError
 
 if TYPE_CHECKING:
     from sparsecc.graph.base import Graph
@@ -29,7 +30,10 @@ def inspect(
     graph = open_graph(source, input_shapes=shapes)
     rows = list(_rows(graph))
     if measure and any(row["patterns"] for row in rows):
-        _add_times(rows, source, shapes, threads)
+        try:
+            _add_times(rows, source, shapes, threads)
+        except InputError as error:
+            raise InputError(f"{error}; or leave out the times, with --no-measure") from None
     write_json(json, {"model": source.name, "sites": rows})
     for row in rows:
         print(_line(row))
@@ -70,8 +74,10 @@ def _add_times(rows: list[dict[str, Any]], source: Path, shapes: Any, threads: i
 
 
 def _line(row: dict[str, Any]) -> str:
+    from sparsecc.report.table import printable
+
     shape = "×".join(map(str, row["shape"]))
-    text = f"{row['name']}  {row['kind']} {shape}  zeros {row['sparsity']:.0%}  {_patterns(row)}"
+    text = f"{printable(row['name'])}  {row['kind']} {shape}  zeros {row['sparsity']:.0%}  {_patterns(row)}"
     if row.get("measured_us") and row.get("dense_us"):
         text += f"  sparse {row['measured_us']:.1f} µs, dense {row['dense_us']:.1f} µs ({row['dense_us'] / row['measured_us']:.2f}x)"
     return text

@@ -32,14 +32,15 @@ def text(report: Report, width: int = WIDTH) -> str:
 def reasons(report: Report) -> str:
     """Per site: what it is, what was done, and why not more."""
     return "\n".join(
-        f"{site.name}  {site.kind} {shape(site)}\n    {site.decision}: {site.reason or 'no reason recorded'}" for site in report.sites
+        f"{printable(site.name)}  {site.kind} {shape(site)}\n    {site.decision}: {site.reason or 'no reason recorded'}"
+        for site in report.sites
     )
 
 
 def cells(site: SiteReport) -> tuple[str, ...]:
     """One row, in the order of the columns."""
     return (
-        site.name,
+        printable(site.name),
         shape(site),
         site.pattern or "",
         f"{site.sparsity:.0%}",
@@ -77,12 +78,17 @@ def _left_alone(report: Report) -> list[str]:
     names: dict[str, list[str]] = {}
     for site in report.sites:
         if site.decision == "skipped" or (site.decision == "dense" and site.measured_us is None):
-            names.setdefault(f"{site.decision}: {site.reason or 'no reason recorded'}", []).append(site.name)
+            names.setdefault(f"{site.decision}: {site.reason or 'no reason recorded'}", []).append(printable(site.name))
     return [f"{reason} ({_listed(sites)})" for reason, sites in names.items()]
 
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+
+
+def printable(name: str) -> str:
+    """A name as it is, unless it would break a line or steer the terminal: names come from the model's file."""
+    return name if name.isprintable() else repr(name)
 
 
 def shape(site: SiteReport) -> str:

@@ -8,10 +8,10 @@ import sparsecc
 from tests.cli.conftest import RECIPE, two_layers
 
 
-def with_zeros(path):
+def with_zeros(path, batch=4):
     from onnx import numpy_helper
 
-    proto = two_layers(batch=4)
+    proto = two_layers(batch)
     for tensor in proto.graph.initializer:
         array = numpy_helper.to_array(tensor).copy()
         if tensor.name == "fc1.weight":  # stored in × out: 2 of every 4 inputs
@@ -42,3 +42,9 @@ def test_a_converted_model_is_inspected_too(call, model, tmp_path):
     onnx.save(proto, tmp_path / "c.onnx")
     code, text, _ = call("inspect", tmp_path / "c.onnx", "--no-measure")
     assert code == 0 and "4x1" in text
+
+
+def test_without_shapes_the_times_may_be_left_out(call, tmp_path):
+    with_zeros(tmp_path / "z.onnx", batch="batch")
+    code, _, [error] = call("inspect", tmp_path / "z.onnx")
+    assert code == 2 and "--input-shape x:1,64" in error and "--no-measure" in error

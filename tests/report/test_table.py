@@ -38,3 +38,10 @@ def test_sizes():
 def test_a_reason_that_many_sites_share_is_one_line():
     sites = tuple(dataclasses.replace(SITES[2], name=f"pool{number}") for number in range(5))
     assert "skipped: grouped (pool0, pool1, pool2 and 2 more)" in str(dataclasses.replace(REPORT, sites=sites)).splitlines()
+
+
+def test_names_cannot_break_a_line_or_steer_the_terminal():
+    site = dataclasses.replace(SITES[2], name="a\nb\x1b[31m")
+    report = dataclasses.replace(REPORT, sites=(site,))
+    for text in (str(report), report.explain()):
+        assert "\x1b" not in text and "'a\\nb\\x1b[31m'" in text
