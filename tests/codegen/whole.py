@@ -18,6 +18,7 @@ from sparsecc.codegen.compiler import build
 from sparsecc.codegen.library import Library
 from sparsecc.codegen.target import Target, detect
 from sparsecc.codegen.threads import use_threads
+from sparsecc.graph import fx_trace
 from sparsecc.graph.base import Graph
 from sparsecc.graph.fx import FxGraph
 from sparsecc.graph.onnx import OnnxGraph
@@ -96,7 +97,9 @@ def compare(cases: Mapping[str, Case]) -> dict[str, list[tuple[Tensor, Tensor]]]
     """All cases compiled in one graph: for each, its outputs as (compiled, torch's)."""
     modules = [as_module(module) for module, _ in cases.values()]
     inputs = [x for _, given in cases.values() for x in given]
-    library, _ = build(fx(Parallel(modules, [len(given) for _, given in cases.values()]), *inputs), inputs, HERE, measure=False)
+    together = Parallel(modules, [len(given) for _, given in cases.values()])
+    graph = FxGraph.from_exported(fx_trace.export_fixed(together, (tuple(inputs), {})))  # fixed shapes: free ones take torch long
+    library, _ = build(graph, inputs, HERE, measure=False)
     outputs = iter(run(library, inputs))
     with torch.no_grad():
         oracles = [pytree.tree_leaves(module(*given)) for module, (_, given) in zip(modules, cases.values(), strict=True)]
