@@ -18,7 +18,7 @@ from sparsecc.codegen.library import Library
 from sparsecc.graph.fx import FxGraph
 from sparsecc.graph.onnx import OnnxGraph
 from sparsecc.graph.sites import WeightSite
-from tests.codegen.whole import HERE, Case, check, check_onnx, compare, fx, packed, random, run
+from tests.codegen.whole import HERE, Case, check, check_onnx, compare, fixed, packed, random, run
 from tests.graph.onnx_models import model, node
 from tests.graph.onnx_models import random as array
 from tests.laws.hosts import Transformer
@@ -153,7 +153,7 @@ ONNX_LAYERS = model(
 
 @pytest.mark.parametrize("pattern", ["unstructured", "4x1", "2:4"])
 def test_packed(pattern: str) -> None:
-    for dense in (fx(Layers(), IMAGE), OnnxGraph.from_proto(ONNX_LAYERS)):
+    for dense in (fixed(Layers(), IMAGE), OnnxGraph.from_proto(ONNX_LAYERS)):
         graph = packed(dense, pattern, 0.75)
         stored = [site.name for site in graph.sites(WeightSite)]
         choices = check(graph, [IMAGE])
@@ -171,7 +171,7 @@ def test_free_shapes_become_fixed_ones() -> None:
 
 @cache
 def built(threads: int = 2) -> Library:
-    graph = packed(fx(Layers(), IMAGE), "4x1", 0.5)
+    graph = packed(fixed(Layers(), IMAGE), "4x1", 0.5)
     return build(graph, [IMAGE], replace(HERE, threads=threads), measure=False)[0]
 
 
@@ -192,7 +192,7 @@ def source(library: Library) -> list[str]:
         module = remaining.pop()
         remaining += list(module.imports)
         if module.kind == "llvm":
-            found.append(module.inspect_source("ll"))
+            found.append(module.inspect_source("asm"))
     assert len(found) > 1
     return found
 

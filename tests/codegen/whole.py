@@ -63,6 +63,11 @@ def fx(module: nn.Module | Callable[..., Any], *inputs: Tensor) -> FxGraph:
     return FxGraph.from_module(as_module(module), inputs)
 
 
+def fixed(module: nn.Module | Callable[..., Any], *inputs: Tensor) -> FxGraph:
+    """For the shapes of `inputs` alone: looking for free ones takes torch longer than compiling."""
+    return FxGraph.from_exported(fx_trace.export_fixed(as_module(module), (inputs, {})))
+
+
 def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed + sum(shape)))
 
@@ -86,7 +91,7 @@ def check(graph: Graph, inputs: Sequence[Tensor], target: Target = HERE, measure
 
 
 def check_fx(module: nn.Module | Callable[..., Any], *inputs: Tensor) -> list[Choice]:
-    return check(fx(module, *inputs), inputs)
+    return check(fixed(module, *inputs), inputs)
 
 
 def check_onnx(proto: onnx.ModelProto, *inputs: Any) -> list[Choice]:
@@ -98,8 +103,7 @@ def compare(cases: Mapping[str, Case]) -> dict[str, list[tuple[Tensor, Tensor]]]
     modules = [as_module(module) for module, _ in cases.values()]
     inputs = [x for _, given in cases.values() for x in given]
     together = Parallel(modules, [len(given) for _, given in cases.values()])
-    graph = FxGraph.from_exported(fx_trace.export_fixed(together, (tuple(inputs), {})))  # fixed shapes: free ones take torch long
-    library, _ = build(graph, inputs, HERE, measure=False)
+    library, _ = build(fixed(together, *inputs), inputs, HERE, measure=False)
     outputs = iter(run(library, inputs))
     with torch.no_grad():
         oracles = [pytree.tree_leaves(module(*given)) for module, (_, given) in zip(modules, cases.values(), strict=True)]

@@ -13,7 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention as attend
 
 from sparsecc.codegen.importers.base import Imported
 from sparsecc.codegen.importers.fx import import_fx
-from tests.codegen.whole import Case, as_module, compare, fx, packed, random
+from tests.codegen.whole import Case, as_module, compare, fixed, packed, random
 from tests.tolerance import assert_close
 
 # As many keys as a vector has lanes, and shapes in common: such kernels compile fast, and only once.
@@ -131,7 +131,7 @@ def test_packed_weights_are_placeholders_with_their_sites() -> None:
     model = nn.Sequential(
         nn.Conv2d(8, 16, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2)), nn.Flatten(2), nn.Linear(20, 32, bias=False)
     )
-    graph = packed(fx(model, random(1, 8, 7, 7)), "4x1", 0.75)
+    graph = packed(fixed(model, random(1, 8, 7, 7)), "4x1", 0.75)
     conv, linear = import_fx(graph.specialize([random(1, 8, 7, 7)])).placeholders.values()
     assert [(p.kind, p.name, p.attributes["format"]) for p in (conv, linear)] == [
         ("sparse_conv2d", "0", "block:4x1"),
