@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from sparsecc.codegen import tvm_api
 from sparsecc.codegen.choose import Choice
@@ -16,23 +18,32 @@ from sparsecc.codegen.compiler import build
 from sparsecc.codegen.library import Library
 from sparsecc.codegen.target import Target, detect
 from sparsecc.codegen.threads import use_threads
+from sparsecc.graph import fx_trace
 from sparsecc.graph.base import Graph
 from sparsecc.graph.fx import FxGraph
 from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.passes.pack import Pack
+from sparsecc.passes.prune import Prune
 from tests.tolerance import assert_close
 
 HERE = detect(2)
+G = TypeVar("G", bound=Graph)
+
+
+Case = tuple[nn.Module | Callable[..., Any], tuple[Tensor, ...]]  # what is compiled, and its inputs
 
 
 class Parallel(nn.Module):
-    """Independent modules, each with its own input, in one graph: one build for many cases."""
+    """Independent modules, each with its own inputs (one unless counted), in one graph: one build for many cases."""
 
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
+    def __init__(self, modules: Sequence[nn.Module], counts: Sequence[int] | None = None) -> None:
         super().__init__()
         self.each = nn.ModuleList(modules)
+        self.counts = [1] * len(modules) if counts is None else list(counts)
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return tuple(module(x) for module, x in zip(self.each, inputs, strict=True))
+    def forward(self, *inputs: Tensor) -> tuple[Any, ...]:
+        remaining = iter(inputs)
+        return tuple(module(*islice(remaining, count)) for module, count in zip(self.each, self.counts, strict=True))
 
 
 class Lambda(nn.Module):
@@ -44,9 +55,17 @@ class Lambda(nn.Module):
         return self.function(*inputs)
 
 
-def fx(module: nn.Module | Any, *inputs: Tensor) -> FxGraph:
-    module = module if isinstance(module, nn.Module) else Lambda(module)
-    return FxGraph.from_module(module.eval(), inputs)
+def as_module(module: nn.Module | Callable[..., Any]) -> nn.Module:
+    return (module if isinstance(module, nn.Module) else Lambda(module)).eval()
+
+
+def fx(module: nn.Module | Callable[..., Any], *inputs: Tensor) -> FxGraph:
+    return FxGraph.from_module(as_module(module), inputs)
+
+
+def fixed(module: nn.Module | Callable[..., Any], *inputs: Tensor) -> FxGraph:
+    """For the shapes of `inputs` alone: looking for free ones takes torch longer than compiling."""
+    return FxGraph.from_exported(fx_trace.export_fixed(as_module(module), (inputs, {})))
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -71,9 +90,27 @@ def check(graph: Graph, inputs: Sequence[Tensor], target: Target = HERE, measure
     return choices
 
 
-def check_fx(module: nn.Module | Any, *inputs: Tensor) -> list[Choice]:
-    return check(fx(module, *inputs), inputs)
+def check_fx(module: nn.Module | Callable[..., Any], *inputs: Tensor) -> list[Choice]:
+    return check(fixed(module, *inputs), inputs)
 
 
 def check_onnx(proto: onnx.ModelProto, *inputs: Any) -> list[Choice]:
     return check(OnnxGraph.from_proto(proto), [torch.as_tensor(x) for x in inputs])
+
+
+def compare(cases: Mapping[str, Case]) -> dict[str, list[tuple[Tensor, Tensor]]]:
+    """All cases compiled in one graph: for each, its outputs as (compiled, torch's)."""
+    modules = [as_module(module) for module, _ in cases.values()]
+    inputs = [x for _, given in cases.values() for x in given]
+    together = Parallel(modules, [len(given) for _, given in cases.values()])
+    library, _ = build(fixed(together, *inputs), inputs, HERE, measure=False)
+    outputs = iter(run(library, inputs))
+    with torch.no_grad():
+        oracles = [pytree.tree_leaves(module(*given)) for module, (_, given) in zip(modules, cases.values(), strict=True)]
+    return {name: [(next(outputs), value) for value in oracle] for name, oracle in zip(cases, oracles, strict=True)}
+
+
+def packed(graph: G, pattern: str, sparsity: float) -> G:
+    """Pruned by magnitude and stored."""
+    pruned = Prune(pattern=pattern, sparsity=None if ":" in pattern else sparsity, min_weights=0).apply(graph).graph
+    return Pack().apply(pruned).graph  # type: ignore[return-value]

@@ -98,10 +98,8 @@ def _attention(node: fx.Node, importer: Any, placeholders: Placeholders, tensors
     given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
     emit = importer.block_builder.emit
     q, k, v = (importer.env[given[name]] for name in names[:3])
-    shape = shape_of(q)
-    if len(shape) != 4:
-        q, k, v = (emit(relax.op.reshape(x, [1] * (4 - len(shape)) + shape_of(x))) for x in (q, k, v))
-    args = [q, k, v]
+    shape, result_shape = shape_of(q), list(node.meta["val"].shape)
+    lead = result_shape[:-2]
     mask = importer.env[given["attn_mask"]] if given.get("attn_mask") is not None else None
     constant = _constant_of(mask)
     causal = bool(given.get("is_causal", False))
@@ -111,14 +109,23 @@ def _attention(node: fx.Node, importer: Any, placeholders: Placeholders, tensors
             mask = None
         elif square and (constant == np.tril(np.ones(constant.shape[-2:], bool))).all():
             mask, causal = None, True
+    if mask is not None and mask.ty.dtype.dtype == "bool":
+        mask = emit(relax.op.where(mask, relax.const(0.0, "float32"), relax.const(_MASKED, "float32")))
+    scale = 1 / math.sqrt(shape[-1]) if given.get("scale") is None else given["scale"]
+    args = [_four_axes(emit, q, [*lead, *shape[-2:]]), *(_four_axes(emit, x, [*lead[:-1], *shape_of(x)[-3:]]) for x in (k, v))]
     if mask is not None:
-        if mask.ty.dtype.dtype == "bool":
-            mask = emit(relax.op.where(mask, relax.const(0.0, "float32"), relax.const(_MASKED, "float32")))
-        args.append(mask)
-    scale = given.get("scale") or 1 / math.sqrt(shape[-1])
-    out = [*shape_of(q)[:-1], shape_of(v)[-1]]
+        sizes = [1] * (3 - len(shape_of(mask))) + shape_of(mask)
+        args.append(_four_axes(emit, mask, [*lead[:-1], *sizes[-3:]]) if max(len(lead) + 2, len(sizes)) > 4 else mask)
+    out = [*shape_of(args[0])[:-1], result_shape[-1]]
     result = emit(placeholders.call(Placeholder("attention", node.name, {"scale": scale, "causal": causal}), args, out))
-    return result if len(shape) == 4 else emit(relax.op.reshape(result, [*shape[:-1], out[-1]]))
+    return result if out == result_shape else emit(relax.op.reshape(result, result_shape))
+
+
+def _four_axes(emit: Callable[[Any], Any], x: Any, wanted: list[int]) -> Any:
+    """x, spread over `wanted` [.., heads, tokens, features], as [batch, heads, tokens, features]."""
+    x = x if wanted == shape_of(x) else emit(relax.op.broadcast_to(x, wanted))
+    four = [math.prod(wanted[:-3]), *[1] * (3 - len(wanted)), *wanted[-3:]]
+    return x if four == wanted else emit(relax.op.reshape(x, four))
 
 
 def _packed(node: fx.Node, tensors: dict[str, torch.Tensor], rows: int, cols: int) -> tuple[Packed, np.ndarray | None]:

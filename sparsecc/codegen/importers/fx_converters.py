@@ -84,15 +84,96 @@ def _rsub(node: fx.Node, importer: Any) -> Any:
 
 
 def _index(node: fx.Node, importer: Any) -> Any:
-    """x[i, j, ..]: TVM's, with indices that count from the end made to count from the start."""
+    """x[i, :, j, ..]: TVM's takes the first axes only and no negative indices. Their place is where torch has it: that of the
+    first index when the indexed axes are neighbours, else in front."""
     x, indices = importer.env[node.args[0]], [index and importer.env[index] for index in args_of(node)[1]]
-    if len(indices) < 2 or any(index is None or "int" not in index.ty.dtype.dtype for index in indices):
+    given = [axis for axis, index in enumerate(indices) if index is not None]
+    if len(given) < 2 or any("int" not in indices[axis].ty.dtype.dtype for axis in given):
         return importer.create_convert_map()["index.Tensor"](node)
-    emit = importer.block_builder.emit
-    for axis, index in enumerate(indices):
+    emit, rest = importer.block_builder.emit, [axis for axis in range(len(shape_of(x))) if axis not in given]
+    counted = []
+    for axis in given:
+        index = indices[axis]
         zero, size = (relax.const(value, index.ty.dtype.dtype) for value in (0, shape_of(x)[axis]))
-        indices[axis] = emit(relax.op.where(relax.op.less(index, zero), relax.op.add(index, size), index))
-    return emit(relax.op.index_tensor(x, indices))
+        counted.append(emit(relax.op.where(relax.op.less(index, zero), relax.op.add(index, size), index)))
+    y = emit(relax.op.index_tensor(emit(relax.op.permute_dims(x, [*given, *rest])), counted))
+    before = given[0] if given[-1] - given[0] == len(given) - 1 else 0
+    new = len(shape_of(y)) - len(rest)  # axes that the indices make
+    return emit(relax.op.permute_dims(y, [*range(new, new + before), *range(new), *range(new + before, new + len(rest))]))
+
+
+def _extreme(value: Callable[..., Any], place: Callable[..., Any]) -> Converter:
+    """(values, indices) of max or min along an axis."""
+
+    def convert(node: fx.Node, importer: Any) -> Any:
+        given, emit = arguments(node), importer.block_builder.emit
+        x, axis, keep = importer.env[given["self"]], given["dim"], given["keepdim"]
+        return emit(relax.Tuple([emit(value(x, axis, keep)), emit(place(x, axis, keep))]))
+
+    return convert
+
+
+def _any(node: fx.Node, importer: Any) -> Any:
+    """Whether any element is not zero."""
+    emit, x = importer.block_builder.emit, importer.env[node.args[0]]
+    found = x if x.ty.dtype.dtype == "bool" else emit(relax.op.not_equal(x, relax.const(0, x.ty.dtype.dtype)))
+    return emit(relax.op.astype(emit(relax.op.max(emit(relax.op.astype(found, "int8")))), "bool"))
+
+
+def _divide(node: fx.Node, importer: Any) -> Any:
+    """True division, also of integers."""
+    dtype = str(node.meta["val"].dtype).removeprefix("torch.")
+    operands = [importer.env[arg] if isinstance(arg, fx.Node) else relax.const(arg, dtype) for arg in args_of(node)]
+    emit = importer.block_builder.emit
+    return emit(relax.op.divide(*(x if x.ty.dtype.dtype == dtype else emit(relax.op.astype(x, dtype)) for x in operands)))
+
+
+def _elu(node: fx.Node, importer: Any) -> Any:
+    """elu: scale·(max(x, 0) + alpha·min(e^(input_scale·x) - 1, 0)); celu: the same with an input_scale of 1/alpha."""
+    given, emit = {"scale": 1, **arguments(node)}, importer.block_builder.emit
+    x = importer.env[given["self"]]
+    inner = given.get("input_scale", 1 / given["alpha"])
+
+    def const(value: float) -> Any:
+        return relax.const(value, x.ty.dtype.dtype)
+
+    below = emit(relax.op.exp(emit(relax.op.multiply(x, const(inner)))))
+    below = emit(relax.op.minimum(emit(relax.op.subtract(below, const(1))), const(0)))
+    y = emit(relax.op.add(emit(relax.op.nn.relu(x)), emit(relax.op.multiply(below, const(given["alpha"])))))
+    return y if given["scale"] == 1 else emit(relax.op.multiply(y, const(given["scale"])))
+
+
+def _avg_pool2d(node: fx.Node, importer: Any) -> Any:
+    if arguments(node)["divisor_override"] is not None:
+        raise NotImplementedError("divisor_override")
+    return importer.create_convert_map()["avg_pool2d.default"](node)
+
+
+def _grid_sample(node: fx.Node, importer: Any) -> Any:
+    """Relax has the coordinates in front of the grid, torch behind it."""
+    given, emit = arguments(node), importer.block_builder.emit
+    method = ("bilinear", "nearest", "bicubic")[given["interpolation_mode"]]
+    padding = ("zeros", "border", "reflection")[given["padding_mode"]]
+    grid = emit(relax.op.permute_dims(importer.env[given["grid"]], [0, 3, 1, 2]))
+    return emit(relax.op.image.grid_sample(importer.env[given["input"]], grid, method, "NCHW", padding, given["align_corners"]))
+
+
+def _batch_norm(node: fx.Node, importer: Any) -> Any:
+    """For inference: (x - mean) / sqrt(var + eps) · weight + bias. The two other results, for training, are empty in torch."""
+    given, emit = arguments(node), importer.block_builder.emit
+    x = importer.env[given["input"]]
+    dtype, column = x.ty.dtype.dtype, [-1, *[1] * (len(shape_of(x)) - 2)]
+
+    def channels(name: str) -> Any:
+        return emit(relax.op.reshape(importer.env[given[name]], column))
+
+    deviation = emit(relax.op.sqrt(emit(relax.op.add(channels("running_var"), relax.const(given["eps"], dtype)))))
+    scale = emit(relax.op.divide(relax.const(1.0, dtype), deviation))
+    scale = scale if given["weight"] is None else emit(relax.op.multiply(scale, channels("weight")))
+    y = emit(relax.op.multiply(emit(relax.op.subtract(x, channels("running_mean"))), scale))
+    y = y if given["bias"] is None else emit(relax.op.add(y, channels("bias")))
+    empty = relax.const(np.empty(0, dtype))
+    return emit(relax.Tuple([y, empty, empty]))
 
 
 def _layer_norm(node: fx.Node, importer: Any) -> Any:
@@ -118,6 +199,14 @@ CONVERTERS: dict[str, Converter] = {
     "conv2d.padding": _conv2d_mode,
     "rsub.Scalar": _rsub,
     "index.Tensor": _index,
+    "max.dim": _extreme(relax.op.max, relax.op.argmax),
+    "min.dim": _extreme(relax.op.min, relax.op.argmin),
+    "any.default": _any,
+    **dict.fromkeys(("div.Tensor", "div.Scalar"), _divide),
+    **dict.fromkeys(("elu.default", "celu.default"), _elu),
+    "avg_pool2d.default": _avg_pool2d,
+    "grid_sampler_2d.default": _grid_sample,
+    "_native_batch_norm_legit_no_training.default": _batch_norm,
     "layer_norm.default": _layer_norm,
     **dict.fromkeys(("upsample_nearest2d.vec", "upsample_bilinear2d.vec"), upsample),
 }

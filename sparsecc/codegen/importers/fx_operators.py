@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
 # TVM's own converters forget the final state of recurrent layers and call a function that is not there, respectively.
 _TAKEN_APART = ("lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input", "pixel_shuffle.default")
+# Random numbers, which TVM draws once and for all, and anti-aliasing, which it leaves out.
+_REFUSED = ("randn.default", "randn_like.default", "bernoulli.p", "exponential.default", "_upsample_bilinear2d_aa.default")
 
 
 def take_apart(program: ExportedProgram, ours: Iterable[str]) -> ExportedProgram:
     """Decompose operators that nobody here can convert into simpler ones, where torch knows how. ours: names of further converters."""
-    known = {*ExportedProgramImporter().create_convert_map(), *ours} - {*_TAKEN_APART}
+    known = _known(ours) - {*_TAKEN_APART}
     ways = dict(torch.export.default_decompositions().items())
     for _ in range(4):  # what comes out may have to be taken apart, too
         calls = [node for node in program.graph.nodes if node.op == "call_function"]
@@ -35,7 +37,7 @@ def take_apart(program: ExportedProgram, ours: Iterable[str]) -> ExportedProgram
 
 def check_supported(graph: fx.Graph, ours: Iterable[str]) -> None:
     """Raises ModelError that lists what is left without a converter, and where it is."""
-    known = {*ExportedProgramImporter().create_convert_map(), *ours, "getitem", "sparsecc_constant"}
+    known = _known(ours) | {"getitem", "sparsecc_constant"}
     unknown: dict[str, str] = {}
     for node in graph.nodes:
         if node.op == "call_function" and _name(node) not in known:
@@ -43,6 +45,10 @@ def check_supported(graph: fx.Graph, ours: Iterable[str]) -> None:
     if unknown:
         listed = ", ".join(f"{name} (at {where})" for name, where in unknown.items())
         raise ModelError(f"the compiler has no operator for: {listed}")
+
+
+def _known(ours: Iterable[str]) -> set[str]:
+    return {*ExportedProgramImporter().create_convert_map(), *ours} - {*_REFUSED}
 
 
 def _name(node: fx.Node) -> str:

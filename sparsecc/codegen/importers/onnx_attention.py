@@ -30,7 +30,7 @@ def _attention(builder: Any, inputs: list[Any], attributes: dict[str, Any], plac
     if flat:
         heads = [attributes["q_num_heads"], attributes["kv_num_heads"], attributes["kv_num_heads"]]
         q, k, v = (_split(builder, x, count) for x, count in zip((q, k, v), heads, strict=True))
-    scale = attributes.get("scale") or 1 / math.sqrt(shape_of(q)[-1])
+    scale = attributes.get("scale", 1 / math.sqrt(shape_of(q)[-1]))
     args = [q, k, v]
     if mask is not None and mask.ty.dtype.dtype == "bool":
         mask = builder.emit(relax.op.where(mask, relax.const(0.0, "float32"), relax.const(-math.inf, "float32")))

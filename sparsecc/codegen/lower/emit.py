@@ -129,16 +129,17 @@ def _tiled_operand(forms: Forms, arg: Expr, full: tuple[int, ...]) -> Expr | Non
     return None
 
 
-def _hardswish(forms: Forms, x: Expr) -> Expr:
+def _hardsigmoid(forms: Forms, x: Expr) -> Expr:
     gate = forms.op(relax.op.clip(forms.op(relax.op.add(x, relax.const(3.0, "float32"))), 0, 6))
-    return forms.op(relax.op.multiply(forms.op(relax.op.multiply(x, gate)), relax.const(1 / 6, "float32")))
+    return forms.op(relax.op.multiply(gate, relax.const(1 / 6, "float32")))
 
 
 _NAMED: dict[str, Callable[[Forms, Expr], Expr]] = {  # activations that recognizers have put together and no layer took in
     "gelu": lambda forms, x: forms.op(relax.op.nn.gelu(x)),
     "silu": lambda forms, x: forms.op(relax.op.nn.silu(x)),
     "relu6": lambda forms, x: forms.op(relax.op.clip(x, 0, 6)),
-    "hardswish": _hardswish,
+    "hardsigmoid": _hardsigmoid,
+    "hardswish": lambda forms, x: forms.op(relax.op.multiply(x, _hardsigmoid(forms, x))),
 }
 
 

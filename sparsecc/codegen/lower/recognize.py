@@ -24,6 +24,7 @@ def recognize(program: Program) -> None:
         activation.silu,
         activation.clip6,
         activation.hardswish,
+        activation.hardsigmoid,
         attention.attention_call,
         attention.softmax_attention,
     ):

@@ -1,4 +1,4 @@
-"""Activations that a model spells out in arithmetic: gelu, silu, relu6, hardswish."""
+"""Activations that a model spells out in arithmetic: gelu, silu, relu6, hardswish, hardsigmoid."""
 
 from __future__ import annotations
 
@@ -84,24 +84,56 @@ def clip6(program: Program, node: Node) -> None:
 
 
 def hardswish(program: Program, node: Node) -> None:
-    """x · clip(x + 3, 0, 6) / 6."""
-    if node.op not in ("multiply", "divide") or (factor := program.scalar(node.args[1])) is None:
+    """x · clip(x + 3, 0, 6) / 6 or x · clip(x/6 + ½, 0, 1), the factors in any order."""
+    if node.op not in ("multiply", "divide") or dtype(node.var) != "float32":
         return
-    product = program.node(node.args[0])
-    sixth = abs((1 / factor if node.op == "divide" else factor) - 1 / 6) < 1e-6 if factor else False
-    if not sixth or product is None or product.op != "multiply":
-        return
-    for x, gate in (product.args, product.args[::-1]):
-        if isinstance(x, relax.Var) and _is_hard_gate(program, gate, x):
+    number, factors = _product(program, node.var)
+    for x, gate in (factors, factors[::-1]) if len(factors) == 2 else ():
+        if isinstance(x, relax.Var) and _is_hard_gate(program, gate, x, number):
             become(program, node, "hardswish", [x])
             return
 
 
-def _is_hard_gate(program: Program, gate: Expr, x: Expr) -> bool:
-    """clip(x + 3, 0, 6)."""
+def hardsigmoid(program: Program, node: Node) -> None:
+    """clip(x + 3, 0, 6) / 6 or clip(x/6 + ½, 0, 1), where no hardswish has it."""
+    if node.op not in ("multiply", "divide", "clip") or dtype(node.var) != "float32":
+        return
+    number, factors = _product(program, node.var)
+    clip = program.node(factors[0]) if len(factors) == 1 else None
+    bounds = _bounds(clip) if clip is not None else None
+    plus = program.node(bounds[0]) if bounds is not None else None
+    for term in plus.args if plus is not None else ():
+        x = _product(program, term)[1]
+        if len(x) == 1 and isinstance(x[0], relax.Var) and _is_hard_gate(program, factors[0], x[0], number):
+            become(program, node, "hardsigmoid", x)
+            return
+
+
+def _product(program: Program, expr: Expr) -> tuple[float, list[Expr]]:
+    """A product as its number and its other factors."""
+    node, number = program.node(expr), program.scalar(expr)
+    if number is not None:
+        return number, []
+    if node is not None and node.op == "divide" and (divisor := program.scalar(node.args[1])):
+        number, factors = _product(program, node.args[0])
+        return number / divisor, factors
+    if node is not None and node.op == "multiply":
+        (a, left), (b, right) = (_product(program, arg) for arg in node.args)
+        return a * b, left + right
+    return 1.0, [expr]
+
+
+def _is_hard_gate(program: Program, gate: Expr, x: Expr, number: float) -> bool:
+    """Whether number · gate is hardsigmoid(x), with gate = clip(scale·x + scale·3, 0, scale·6)."""
     clip = program.node(gate)
     bounds = _bounds(clip) if clip is not None else None
-    plus = program.node(bounds[0]) if bounds is not None and bounds[1:] == (0.0, 6.0) else None
-    if plus is None or plus.op != "add":
+    plus = program.node(bounds[0]) if bounds is not None else None
+    if bounds is None or plus is None or plus.op != "add" or bounds[1] != 0 or abs(number * bounds[2] - 1) > 1e-6:
         return False
-    return any(isinstance(a, relax.Var) and a == x for a in plus.args) and any(program.scalar(a) == 3.0 for a in plus.args)
+    scale = bounds[2] / 6
+    for term, shift in (plus.args, plus.args[::-1]):
+        factor, factors = _product(program, term)
+        half = program.scalar(shift)
+        if half is not None and abs(half - 3 * scale) < 1e-6 and abs(factor - scale) < 1e-6 and len(factors) == 1 and factors[0] == x:
+            return True
+    return False

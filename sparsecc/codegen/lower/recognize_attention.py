@@ -39,7 +39,8 @@ def softmax_attention(program: Program, node: Node) -> None:
     if any(len(shape(x)) != 4 for x in (q, k, v)) or shape(q)[:2] != shape(k)[:2] or shape(k)[:2] != shape(v)[:2]:
         return
     k, transposed = _keys(program, k)
-    node.what = AttentionCall(q, k, v, scale * before * after, mask=mask, keys_transposed=transposed)
+    k, inside = _unscaled(program, k)
+    node.what = AttentionCall(q, k, v, scale * before * after * inside, mask=mask, keys_transposed=transposed)
     node.op = "attention"
 
 

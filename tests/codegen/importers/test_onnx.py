@@ -6,7 +6,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sparsecc.codegen.importers.onnx import import_onnx
+from sparsecc.codegen.lower.program import Program
 from sparsecc.errors import ModelError
+from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.sites import Conv2d
+from tests.codegen.whole import packed
+from tests.graph.onnx_models import cnn, mlp
 
 
 def model(nodes: list[onnx.NodeProto], **weights: np.ndarray) -> onnx.ModelProto:
@@ -45,3 +50,51 @@ def test_shapes_that_do_not_fit_name_the_operator() -> None:
         import_onnx(model([node], w=np.ones((5, 3), np.float32)), "m.onnx")
     assert "\n" not in str(raised.value) and "Metadata" not in str(raised.value)
     assert " 4 and 5 are not equal" in str(raised.value)
+
+
+def test_packed_weights_are_placeholders_with_their_sites() -> None:
+    graph = packed(OnnxGraph.from_proto(mlp(), {"x": [5, 32]}), "2:4", 0.5)
+    found = import_onnx(graph.proto()).placeholders.values()
+    assert [(p.kind, p.name, p.attributes["format"]) for p in found] == [
+        ("sparse_linear", "fc1", "nm:2:4"),
+        ("sparse_linear", "fc2", "nm:2:4"),
+        ("sparse_linear", "head", "nm:2:4"),
+    ]
+    assert all(p.bias is not None for p in found)
+
+
+def test_packed_convolutions_keep_their_geometry() -> None:
+    graph = OnnxGraph.from_proto(cnn()[0])
+    graph = packed(graph.fixed({spec.name: [2 if isinstance(d, str) else d for d in spec.shape] for spec in graph.inputs}), "4x1", 0.75)
+    found = [p for p in import_onnx(graph.proto()).placeholders.values() if p.kind == "sparse_conv2d"]
+    assert found
+    sites = {site.name: site for site in graph.sites(Conv2d)}
+    for placeholder in found:
+        site = sites[placeholder.name]
+        assert placeholder.attributes["stride"] == tuple(site.stride)
+        assert placeholder.attributes["padding"] == tuple(site.padding)
+        assert placeholder.attributes["dilation"] == tuple(site.dilation)
+
+
+@pytest.mark.filterwarnings("ignore:Renaming name")
+def test_packed_weights_must_be_constants() -> None:
+    proto = packed(OnnxGraph.from_proto(mlp(), {"x": [5, 32]}), "4x1", 0.75).proto()
+    sparse = next(node for node in proto.graph.node if node.op_type.startswith("SparseLinear_"))
+    [values] = [tensor for tensor in proto.graph.initializer if tensor.name == sparse.input[1]]
+    proto.graph.initializer.remove(values)
+    proto.graph.input.append(helper.make_tensor_value_info(values.name, values.data_type, values.dims))
+    with pytest.raises(ModelError, match="packed weights must be constants of the model"):
+        import_onnx(proto)
+
+
+def test_control_flow_is_refused() -> None:
+    branch = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["z"])], "b", [], [helper.make_tensor_value_info("z", TensorProto.FLOAT, [2, 4])]
+    )
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["m"], keepdims=0),
+        helper.make_node("Cast", ["m"], ["c"], to=TensorProto.BOOL),
+        helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch),
+    ]
+    with pytest.raises(ModelError, match=r"the compiler"):
+        Program.of(import_onnx(model(nodes)))

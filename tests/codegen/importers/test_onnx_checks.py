@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from sparsecc.codegen.importers.onnx import import_onnx
+from sparsecc.errors import ModelError
+from tests.codegen.whole import check_onnx
+from tests.graph.onnx_models import model, node, random
+
+
+def resize(scale: float, out: int, **how: str) -> onnx.ModelProto:
+    nodes = [node("Resize", "x _ scales", "y", mode="linear", **how)]
+    proto = model(nodes, {"x": [1, 2, 5, 5]}, {"y": [1, 2, out, out]}, {"scales": np.array([1, 1, scale, scale], np.float32)})
+    proto.graph.node[0].name = "up"
+    return proto
+
+
+def test_a_resize_to_whole_sizes() -> None:
+    check_onnx(resize(2, 10), random(1, 2, 5, 5))
+    check_onnx(resize(1.5, 7, coordinate_transformation_mode="align_corners"), random(1, 2, 5, 5))
+
+
+def test_a_resize_to_rounded_sizes_is_refused() -> None:
+    message = r"^m\.onnx: the compiler takes Resize \(at 'up'\) only by scales that give whole sizes, not 6\.5$"
+    with pytest.raises(ModelError, match=message):
+        import_onnx(resize(1.3, 6), "m.onnx")
+
+
+@pytest.mark.parametrize("op_type", ["NonZero", "Unique", "Compress"])
+def test_sizes_that_depend_on_the_data(op_type: str) -> None:
+    inputs, weights = ("x mask", {"mask": np.ones(2, bool)}) if op_type == "Compress" else ("x", {})
+    with pytest.raises(ModelError, match=rf"^m\.onnx: the compiler has no operator for: {op_type} \(at 'y'\)$"):
+        import_onnx(model([node(op_type, inputs, "y")], {"x": [2, 4]}, {"y": [None, None]}, weights), "m.onnx")
+
+
+def declared(shape: list[int], elem_type: int = TensorProto.FLOAT) -> onnx.ModelProto:
+    proto = model([node("Relu", "x", "y")], {"x": [2, 4]}, {"y": shape})
+    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", elem_type, shape))
+    proto.graph.node[0].name = "act"
+    return proto
+
+
+@pytest.mark.parametrize(
+    ("proto", "said"),
+    [(declared([2, 5]), r"\[2, 5\] float32"), (declared([2, 4], TensorProto.INT64), r"\[2, 4\] int64")],
+    ids=["shape", "dtype"],
+)
+def test_another_output_than_the_file_says(proto: onnx.ModelProto, said: str) -> None:
+    message = (
+        rf"^m\.onnx: the compiler takes output 'y' of Relu \(at 'act'\) wrongly: it would give \[2, 4\] float32, the file says {said}$"
+    )
+    with pytest.raises(ModelError, match=message):
+        import_onnx(proto, "m.onnx")
+
+
+def test_an_undeclared_size_is_taken_as_it_comes() -> None:
+    found = import_onnx(model([node("Relu", "x", "y")], {"x": [2, 4]}, {"y": [2, "n"]}))
+    assert [int(size) for size in found.module["main"].ret_ty.shape] == [2, 4]

@@ -1,0 +1,70 @@
+"""How a program is written down again: what is shared, and what is not turned from one form into another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sparsecc.codegen.choose import Chooser
+from sparsecc.codegen.lower.emit import Emitted, emit
+from tests.codegen.lower.recognizing import recognized
+from tests.codegen.whole import HERE, random
+
+X = random(2, 32, 8)
+LAYERS = [nn.Linear(8, 8) for _ in range(3)]
+
+
+def emitted(module: nn.Module | Callable[..., Any], *inputs: Tensor) -> Emitted:
+    return emit(recognized(module, *inputs), HERE, Chooser(HERE, measure=False))
+
+
+def turns(found: Emitted) -> int:
+    return str(found.module).count("R.permute_dims(")
+
+
+def kernels(found: Emitted, name: str) -> int:
+    return sum(gvar.name_hint.startswith(name) for gvar in found.module.functions)
+
+
+def test_layers_of_one_shape_share_a_kernel() -> None:
+    found = emitted(nn.Sequential(*LAYERS), X)
+    assert kernels(found, "dense_matmul") == 1
+
+
+def test_another_epilogue_is_another_kernel() -> None:
+    assert kernels(emitted(lambda x: LAYERS[0](functional.relu(LAYERS[1](x))), X), "dense_matmul") == 2
+
+
+def test_between_layers_nothing_is_turned() -> None:
+    """Only the input into tiles and the result out of them, whatever elementwise work and normalization lies between."""
+    norm = nn.LayerNorm(8)
+    assert turns(emitted(nn.Sequential(*LAYERS), X)) == 2
+    assert turns(emitted(lambda x: LAYERS[1](norm(LAYERS[0](x)).exp() * 2 + torch.arange(8.0)), X)) == 2
+    assert turns(emitted(lambda x: LAYERS[1](LAYERS[0](x).exp() + LAYERS[2](x).tanh().abs()), X)) == 2
+
+
+def test_attention_reads_the_projections_where_they_lie() -> None:
+    def attend(x: Tensor) -> Tensor:
+        q, k, v = (layer(x).reshape(2, 32, 2, 4).transpose(1, 2) for layer in LAYERS)
+        y = functional.scaled_dot_product_attention(q, k, v)
+        return LAYERS[0](y.transpose(1, 2).reshape(2, 32, 8))
+
+    assert turns(emitted(attend, X)) == 2
+
+
+def test_what_mixes_tokens_gets_its_natural_order() -> None:
+    assert turns(emitted(lambda x: LAYERS[0](x).softmax(1), X)) == 2
+    assert turns(emitted(lambda x: LAYERS[1](LAYERS[0](x).softmax(1)), X)) == 4
+
+
+def test_a_value_is_turned_once_for_all_that_read_it() -> None:
+    assert turns(emitted(lambda x: (LAYERS[0](x), LAYERS[1](x)), X)) == 3
+
+
+def test_large_constants_become_weights_and_small_ones_stay_in_the_code() -> None:
+    found = emitted(lambda x: x + torch.arange(8.0) + torch.arange(256.0).reshape(32, 8), X)
+    assert [array.shape for array in found.weights.values()] == [(32, 8)]

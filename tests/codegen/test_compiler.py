@@ -1,0 +1,207 @@
+"""Whole graphs against their hosts: odd shapes, both hosts, packed weights, free shapes, and the same result every time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sparsecc.codegen.compiler import build
+from sparsecc.codegen.library import Library
+from sparsecc.graph.fx import FxGraph
+from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.sites import WeightSite
+from tests.codegen.whole import HERE, Case, check, check_onnx, compare, fixed, packed, random, run
+from tests.graph.onnx_models import model, node
+from tests.graph.onnx_models import random as array
+from tests.laws.hosts import Transformer
+from tests.tolerance import assert_close
+
+
+class Heads(nn.Module):
+    """Attention between two sequences, spelled out, in a layout of its own."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q, self.kv, self.out = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        q = self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        k, v = self.kv(y).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        p = torch.softmax(q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5, -1)
+        return x + self.out((p @ v).transpose(1, 2).flatten(2))
+
+
+def case(module: nn.Module | Callable[..., Any], *inputs: Tensor) -> Case:
+    return module, inputs
+
+
+SQUARE = random(12, 12) / 4
+CONV, POINTWISE = nn.Conv2d(4, 4, 3), nn.Conv2d(6, 6, 1)
+
+CASES: dict[str, Case] = {
+    "linear, one token": case(nn.Linear(30, 7), random(1, 30)),
+    "linear, one input, one output": case(nn.Linear(1, 1), random(5, 1)),
+    "linear, odd tokens": case(nn.Linear(13, 21, bias=False), random(3, 19, 13)),
+    "linear, no batch": case(nn.Linear(9, 5), random(9)),
+    "layers in a row": case(nn.Sequential(nn.Linear(9, 33), nn.GELU(), nn.Linear(33, 9), nn.Tanh(), nn.LayerNorm(9)), random(2, 21, 9)),
+    "residuals": case(lambda x, y: functional.relu(x @ SQUARE + x) @ SQUARE + y, random(7, 12), random(7, 12, seed=1)),
+    "residual made later": case(lambda x: (x @ SQUARE) + (x.exp() @ SQUARE).tanh(), random(18, 12)),
+    "layer read twice": case(lambda x: (lambda y: (y, y.relu() * y))(x @ SQUARE), random(7, 12)),
+    "conv2d": case(nn.Conv2d(7, 5, 3, padding=1), random(2, 7, 9, 11)),
+    "conv2d, stride": case(nn.Conv2d(3, 8, 3, stride=2, padding=1), random(1, 3, 12, 15)),
+    "conv2d, stride 3 x 1, wide kernel": case(nn.Conv2d(2, 3, (5, 2), stride=(3, 1)), random(1, 2, 13, 6)),
+    "conv2d, dilation": case(nn.Conv2d(4, 6, 3, dilation=(2, 3), padding=(2, 3)), random(1, 4, 10, 12)),
+    "conv2d, padding of one side": case(lambda x: CONV(functional.pad(x, (0, 1, 0, 1))), random(1, 4, 10, 12)),
+    "conv2d, more padding than kernel": case(nn.Conv2d(3, 4, 2, padding=2), random(1, 3, 2, 2)),
+    "conv2d, pointwise, residual": case(lambda x: functional.relu(POINTWISE(x) + x), random(2, 6, 5, 7)),
+    "conv2d, pointwise, stride": case(nn.Conv2d(6, 4, 1, stride=2), random(1, 6, 7, 8)),
+    "conv2d, residual": case(lambda x: CONV(functional.relu(CONV(x))) + x[:, :, 2:-2, 2:-2], random(1, 4, 12, 12)),
+    "conv2d, one pixel": case(nn.Sequential(nn.Conv2d(5, 4, 1), nn.ReLU(), nn.Conv2d(4, 5, 1), nn.Hardsigmoid()), random(3, 5, 1, 1)),
+    "conv2d, one pixel, padded": case(nn.Conv2d(5, 4, 3, padding=1), random(2, 5, 1, 1)),
+    "conv2d, one pixel, missed": case(nn.Conv2d(5, 4, 2, stride=3, padding=2, dilation=3), random(2, 5, 1, 1)),
+    "conv2d, one pixel, residual": case(lambda x: POINTWISE(x) + x, random(3, 6, 1, 1)),
+    "squeeze and excitation": case(lambda x: x * functional.hardsigmoid(POINTWISE(x.mean((2, 3), keepdim=True))), random(2, 6, 5, 7)),
+    "depthwise": case(nn.Conv2d(6, 6, 3, padding=1, groups=6), random(1, 6, 7, 7)),
+    "layer norm": case(nn.LayerNorm(33), random(3, 20, 33)),
+    "layer norm, one token": case(nn.LayerNorm(7), random(1, 7)),
+    "layer norm of two axes": case(nn.LayerNorm((5, 7)), random(3, 5, 7)),
+    "elementwise": case(lambda x, y: (x - y) * x.sigmoid() / (y.abs() + 1) - functional.silu(x).maximum(y), random(5, 3, 7), random(3, 7)),
+    "bias and scale on tiles": case(lambda x: ((x @ SQUARE) * 2 + 1).abs() * torch.arange(12.0), random(20, 12)),
+    "column on tiles": case(lambda x: (x @ SQUARE) * torch.arange(20.0)[:, None], random(20, 12)),
+    "views": case(lambda x: (x @ SQUARE).reshape(5, 4, 3, 4).permute(3, 0, 2, 1).flatten(1).transpose(0, 1), random(20, 12)),
+    "heads and back": case(lambda x: (x @ SQUARE).reshape(2, 17, 3, 4).transpose(1, 2).exp().transpose(1, 2).flatten(2), random(2, 17, 12)),
+    "activations alone": case(lambda x: (functional.hardswish(x), functional.relu6(x), functional.hardsigmoid(x)), 4 * random(3, 7)),
+    "cross attention": case(Heads(12, 3), random(1, 16, 12), random(1, 16, 12, seed=1)),
+    "input returned": case(lambda x: (x, x + 1, x), random(3, 5)),
+    "scalars": case(lambda x: (x.sum(), x.mean() * 2), random(3, 5)),
+}
+
+
+@cache
+def results() -> dict[str, list[tuple[Tensor, Tensor]]]:
+    return compare(CASES)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_against_torch(name: str) -> None:
+    for compiled, oracle in results()[name]:
+        assert_close(compiled, oracle)
+
+
+def test_onnx() -> None:
+    """A branch of asymmetric convolutions, one of rows with a transposed weight, reshapes whose sizes are computed."""
+    nodes = [
+        node("Conv", "image w1 b1", "c1", pads=[0, 1, 2, 0], strides=[2, 1]),
+        node("HardSwish", "c1", "c2"),
+        node("Conv", "c2 w2", "c3", auto_pad="SAME_UPPER", strides=[2, 2]),
+        node("GlobalAveragePool", "c3", "c4"),
+        node("Flatten", "c4", "y1"),
+        node("Gemm", "rows w3 b3", "g1", transB=1, alpha=0.5, beta=2.0),
+        node("Relu", "g1", "g2"),
+        node("MatMul", "g2 w4", "g3"),
+        node("Add", "rows g3", "g4"),
+        node("Softmax", "g4", "y2", axis=-1),
+    ]
+    weights = {
+        "w1": array(6, 3, 3, 2),
+        "b1": array(6),
+        "w2": array(5, 6, 3, 3),
+        "w3": array(11, 9),
+        "b3": array(11),
+        "w4": array(11, 9),
+    }
+    proto = model(nodes, {"image": [1, 3, 9, 8], "rows": [7, 9]}, {"y1": [1, 5], "y2": [7, 9]}, weights)
+    check_onnx(proto, array(1, 3, 9, 8), array(7, 9))
+
+
+class Layers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.point = nn.Conv2d(4, 16, 3, stride=2, padding=1), nn.Conv2d(16, 8, 1)
+        self.fc1, self.fc2 = nn.Linear(8, 32), nn.Linear(32, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.point(functional.relu(self.conv(x))).flatten(2).transpose(1, 2)
+        return x + self.fc2(functional.gelu(self.fc1(x)))
+
+
+IMAGE = random(2, 4, 7, 9)
+ONNX_LAYERS = model(
+    [
+        node("Conv", "x w1 b1", "a", pads=[1, 1, 1, 1]),
+        node("Relu", "a", "b"),
+        node("Conv", "b w2", "c"),
+        node("Flatten", "c", "d", axis=2),
+        node("MatMul", "d w3", "e"),
+        node("Add", "e b3", "y"),
+    ],
+    {"x": [2, 4, 7, 9]},
+    {"y": [2, 8, 32]},
+    {"w1": array(16, 4, 3, 3), "b1": array(16), "w2": array(8, 16, 1, 1), "w3": array(63, 32), "b3": array(32)},
+)
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "4x1", "2:4"])
+def test_packed(pattern: str) -> None:
+    for dense in (fixed(Layers(), IMAGE), OnnxGraph.from_proto(ONNX_LAYERS)):
+        graph = packed(dense, pattern, 0.75)
+        stored = [site.name for site in graph.sites(WeightSite)]
+        choices = check(graph, [IMAGE])
+        assert choices
+        assert {choice.site for choice in choices} <= {*stored}
+        assert {choice.decision for choice in choices} == {"sparse"}
+
+
+def test_free_shapes_become_fixed_ones() -> None:
+    graph = FxGraph.from_module(Transformer(16, 2).eval(), random(2, 10, 16))
+    assert isinstance(graph.inputs[0].shape[1], str)
+    check(graph, [random(1, 16, 16)])
+    assert isinstance(graph.inputs[0].shape[1], str)
+
+
+@cache
+def built(threads: int = 2) -> Library:
+    graph = packed(fixed(Layers(), IMAGE), "4x1", 0.5)
+    return build(graph, [IMAGE], replace(HERE, threads=threads), measure=False)[0]
+
+
+def test_the_same_code_and_weights_every_time() -> None:
+    first = built()
+    built.cache_clear()
+    again = built()
+    assert first is not again
+    assert list(first.weights) == list(again.weights)
+    assert all(np.array_equal(first.weights[name], again.weights[name]) for name in first.weights)
+    assert source(first) == source(again)
+
+
+def source(library: Library) -> list[str]:
+    found = [str(library.executable.as_text())]
+    remaining = [library.executable.mod]
+    while remaining:
+        module = remaining.pop()
+        remaining += list(module.imports)
+        if module.kind == "llvm":
+            found.append(module.inspect_source("asm"))
+    assert len(found) > 1
+    return found
+
+
+def test_the_same_bits_every_time() -> None:
+    [first], [again] = run(built(), [IMAGE]), run(built(), [IMAGE])
+    assert torch.equal(first, again)
+
+
+def test_threads_agree() -> None:
+    [two], [one] = run(built(), [IMAGE]), run(built(1), [IMAGE])
+    assert_close(one, two)
