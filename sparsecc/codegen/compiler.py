@@ -15,6 +15,7 @@ from sparsecc.codegen.importers.base import Imported
 from sparsecc.codegen.kernels import math
 from sparsecc.codegen.library import Library
 from sparsecc.codegen.lower.emit import Emitted, emit
+from sparsecc.codegen.lower.limits import limits_of
 from sparsecc.codegen.lower.program import Program
 from sparsecc.codegen.lower.recognize import recognize
 from sparsecc.codegen.schedules import generic
@@ -37,19 +38,23 @@ def build(
     measure = target.cpu == detect(target.threads).cpu if measure is None else measure
     arrays = [np.asarray(x) for x in inputs]
     chooser = Chooser(target, measure)
-    emitted, types = _emitted(graph, arrays, target, chooser)
+    emitted, types, sizes = _emitted(graph, arrays, target, chooser)
     specs = tuple(TensorSpec(s.name, a.shape, str(a.dtype)) for s, a in zip(graph.inputs, arrays, strict=True))
     outputs = tuple(
         TensorSpec(s.name, tuple(int(d) for d in ty.shape), str(ty.dtype.dtype)) for s, ty in zip(graph.outputs, types, strict=True)
     )
-    return Library(compile_relax(emitted, target), emitted.weights, specs, outputs, target), chooser.choices
+    limits = {s.name: size for s, size in zip(graph.inputs, sizes, strict=True) if size is not None}
+    return Library(compile_relax(emitted, target), emitted.weights, specs, outputs, target, limits), chooser.choices
 
 
-def _emitted(graph: Graph, arrays: list[np.ndarray], target: Target, chooser: Chooser) -> tuple[Emitted, list[Any]]:
-    """The model with its kernels, and the types of its outputs. What it was imported to is gone on return: weights lie there, too."""
+def _emitted(graph: Graph, arrays: list[np.ndarray], target: Target, chooser: Chooser) -> tuple[Emitted, list[Any], list[int | None]]:
+    """The model with its kernels, the types of its outputs, and the limits of its inputs.
+
+    What it was imported to is gone on return: weights lie there, too.
+    """
     program = Program.of(_imported(graph, arrays))
     recognize(program)
-    return emit(program, target, chooser), [out.ty for out in program.outputs]
+    return emit(program, target, chooser), [out.ty for out in program.outputs], limits_of(program)
 
 
 def _imported(graph: Graph, arrays: list[np.ndarray]) -> Imported:

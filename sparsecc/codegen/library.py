@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,12 @@ from sparsecc.graph.base import TensorSpec
 class Library:
     """executable: tvm's VM executable, whose `main(*inputs, *weights)` returns the outputs.
     weights: name → array as the kernels read them, in the order of main's parameters after the inputs.
-    inputs, outputs: with fixed shapes; `main` may return fewer outputs than the model has, see `output_index`."""
+    inputs, outputs: with fixed shapes.
+    limits: of inputs that index tables, by name: a value i needs -limit ≤ i < limit, which generated code does not check."""
 
     executable: Any
     weights: Mapping[str, np.ndarray]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     target: Target
-    output_index: tuple[int, ...] | None = None  # the model's i-th output is main's output_index[i]-th; None: one to one
+    limits: Mapping[str, int] = field(default_factory=dict)

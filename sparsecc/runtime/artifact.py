@@ -31,7 +31,7 @@ from sparsecc.runtime.compiled import Compiled
 from sparsecc.runtime.machine import cannot_run
 from sparsecc.runtime.weights import WeightStore
 
-FORMAT = 1  # raised when an older sparsecc could misread the file
+FORMAT = 2  # raised when an older sparsecc could misread the file
 _WEIGHTS, _REPORT, _MANIFEST = "weights.safetensors", "report.json", "manifest.json"
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _ZIP64_EXTRA_BYTES = 20
@@ -114,7 +114,7 @@ def _specialization(entry: Mapping[str, Any], members: Mapping[str, memoryview])
     return Specialization(
         inputs=_specs(entry["inputs"]),
         outputs=_specs(entry["outputs"]),
-        output_index=tuple(entry["output_index"]),
+        limits=entry["limits"],
         weights=tuple(entry["weights"]),
         program=Program.from_bytes(bytes(members[entry["library"]])),
     )
@@ -140,7 +140,7 @@ def _describe(compiled: Compiled, specializations: list[Specialization]) -> dict
             {
                 "inputs": [asdict(spec) for spec in entry.inputs],
                 "outputs": [asdict(spec) for spec in entry.outputs],
-                "output_index": list(entry.output_index),
+                "limits": dict(entry.limits),
                 "library": f"lib_{number}.so",
                 "weights": list(entry.weights),
             }

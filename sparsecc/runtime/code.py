@@ -6,7 +6,7 @@ import resource
 import shutil
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +26,11 @@ LINKING_BYTES = 64 << 20  # of temporary space; the largest models make a few MB
 @dataclass(frozen=True)
 class Specialization:
     """inputs: with fixed shapes.  weights: keys into the WeightStore, in the order of main's parameters after the inputs.
-    output_index: which output of `main` is the model's i-th.  program: what `main` is taken from."""
+    limits: see `codegen.library`.  program: what `main` is taken from."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    output_index: tuple[int, ...]
+    limits: Mapping[str, int]
     weights: tuple[str, ...]
     program: Program
 
@@ -41,8 +41,7 @@ class Specialization:
     def call(self, inputs: Sequence[Any], weights: Sequence[Any]) -> list[Any]:
         """The model's outputs as TVM tensors. May be called from several threads at once."""
         result = self.program.main()(*inputs, *weights)
-        outputs = [result] if hasattr(result, "shape") else list(result)
-        return [outputs[index] for index in self.output_index]
+        return [result] if hasattr(result, "shape") else list(result)
 
 
 @dataclass
@@ -95,8 +94,7 @@ class Program:
 
 def adopt(library: Library, keys: Sequence[str]) -> Specialization:
     """A specialization from codegen's product; keys: where its weights are held, in the library's order."""
-    index = library.output_index or tuple(range(len(library.outputs)))
-    return Specialization(library.inputs, library.outputs, index, tuple(keys), Program(library.executable))
+    return Specialization(library.inputs, library.outputs, library.limits, tuple(keys), Program(library.executable))
 
 
 def _require_room(folder: Path) -> None:

@@ -14,7 +14,7 @@ from sparsecc.codegen.threads import use_threads
 from sparsecc.errors import InputError, UserError
 from sparsecc.graph.base import TensorSpec
 from sparsecc.runtime.code import Specialization, adopt
-from sparsecc.runtime.inputs import Shapes, bind, describe, reject_nan, shapes_of
+from sparsecc.runtime.inputs import Shapes, bind, describe, reject_nan, reject_outside, shapes_of
 from sparsecc.runtime.structure import rebuild
 from sparsecc.runtime.tensors import address, is_torch, to_host, to_tvm
 from sparsecc.runtime.weights import WeightStore
@@ -73,7 +73,7 @@ class Compiled:
         self._compiling = threading.Lock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Raises InputError for a wrong name, type, dtype or shape, and for NaN, naming the input."""
+        """Raises InputError for a wrong name, type, dtype or shape, for NaN, and for an index beyond its table, naming the input."""
         values = bind(self.inputs, args, kwargs)
         reject_nan(self.inputs, values)
         return rebuild(self.structure, self.flat(values))
@@ -81,6 +81,7 @@ class Compiled:
     def flat(self, values: Sequence[Any]) -> list[Any]:
         """The outputs in a row, for inputs in the model's order that fit `inputs`."""
         ready = self._ready(values)
+        reject_outside(self.inputs, values, ready.specialization.limits)
         use_threads(self.target.threads)
         arguments = [to_tvm(value) for value in values]
         results = ready.specialization.call(arguments, ready.weights)

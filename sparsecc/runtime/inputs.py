@@ -78,6 +78,17 @@ def reject_nan(specs: Sequence[TensorSpec], values: Sequence[Array]) -> None:
             raise InputError(f"input {spec.name!r} holds NaN")
 
 
+def reject_outside(specs: Sequence[TensorSpec], values: Sequence[Array], limits: Mapping[str, int]) -> None:
+    """Raises InputError naming the first input with an index that its table does not have; limits: see `codegen.library`."""
+    for spec, value in zip(specs, values, strict=True):
+        limit = limits.get(spec.name)
+        if limit is None or 0 in value.shape:
+            continue
+        least, most = int(value.min()), int(value.max())
+        if not -limit <= least <= most < limit:
+            raise InputError(f"input {spec.name!r} holds {most if most >= limit else least}, it indexes a table of {limit}")
+
+
 def _holds_nan(value: Array) -> bool:
     is_float = value.is_floating_point() if is_torch(value) else value.dtype.kind == "f"  # type: ignore[union-attr]
     if not is_float or 0 in value.shape:
