@@ -65,14 +65,14 @@ def test_earlier_outputs_survive_later_calls():
 
 def test_an_output_that_is_an_input_is_the_callers_own():
     x = tiny.example()
-    handed_on = tiny.compiled(output_index=(2,))(x)
+    handed_on = tiny.compiled(returns=(2,))(x)
     assert np.array_equal(handed_on, x)
     assert not np.shares_memory(handed_on, x)
 
 
 def test_outputs_may_repeat():
     x = tiny.example()
-    a, b = tiny.compiled(output_index=(1, 1))(x)
+    a, b = tiny.compiled(returns=(1, 1))(x)
     assert np.array_equal(a, b)
 
 

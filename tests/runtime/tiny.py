@@ -21,8 +21,8 @@ REPORT = Report(sparsecc="0.1.0", model="tiny", target="cpu", sites=(SiteReport(
 
 
 @functools.cache
-def executable(tokens: int):
-    """`main(x[tokens, COLS], w[ROWS, COLS]) -> (y, relu(y), x)`."""
+def executable(tokens: int, returns: tuple[int, ...]):
+    """`main(x[tokens, COLS], w[ROWS, COLS])` returns those of (y, relu(y), x)."""
     import tvm
     from tvm import relax
 
@@ -32,7 +32,7 @@ def executable(tokens: int):
     with builder.function("main", [x, w]):
         y = builder.emit_te(_matmul, x, w)
         r = builder.emit_te(_relu, y)
-        builder.emit_func_output(relax.Tuple([y, r, x]))
+        builder.emit_func_output(relax.Tuple([(y, r, x)[i] for i in returns]))
     return tvm.compile(builder.get(), target=tvm.target.Target("llvm"))
 
 
@@ -49,19 +49,19 @@ def _relu(y):
     return te.compute(y.shape, lambda i, j: tirx.max(y[i, j], tirx.const(0.0, "float32")))
 
 
-def library(tokens: int, output_index=(0, 1)) -> Library:
+def library(tokens: int, returns=(0, 1), limits=None) -> Library:
     inputs = (TensorSpec("x", (tokens, COLS), "float32"),)
-    outputs = tuple(TensorSpec(f"y{i}", (tokens, COLS if i == 2 else ROWS), "float32") for i in output_index)
-    return Library(executable(tokens), {"fc.weight": WEIGHT.copy()}, inputs, outputs, TARGET, output_index)
+    outputs = tuple(TensorSpec(f"y{i}", (tokens, COLS if i == 2 else ROWS), "float32") for i in returns)
+    return Library(executable(tokens, returns), {"fc.weight": WEIGHT.copy()}, inputs, outputs, TARGET, limits or {})
 
 
-def compiled(tokens: int | None = 3, output_index=(0, 1), **options) -> Compiled:
+def compiled(tokens: int | None = 3, returns=(0, 1), **options) -> Compiled:
     """`tokens` may change from call to call; None: nothing compiled yet."""
-    options = {"specialize": lambda values: library(values[0].shape[0], output_index)} | options
-    outputs = tuple(TensorSpec(f"y{i}", ("tokens", COLS if i == 2 else ROWS), "float32") for i in output_index)
+    options = {"specialize": lambda values: library(values[0].shape[0], returns)} | options
+    outputs = tuple(TensorSpec(f"y{i}", ("tokens", COLS if i == 2 else ROWS), "float32") for i in returns)
     result = Compiled(inputs=(TensorSpec("x", ("tokens", COLS), "float32"),), outputs=outputs, target=TARGET, report=REPORT, **options)
     if tokens is not None:
-        result.add_library(library(tokens, output_index))
+        result.add_library(library(tokens, returns))
     return result
 
 
