@@ -44,7 +44,7 @@ def convolved(image: np.ndarray, weight: np.ndarray, plane: Plane) -> np.ndarray
     return rows[:, : plane.height * plane.cols].reshape(len(weight), plane.height, plane.cols)[:, :, : plane.width]
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(geometry=geometries(), image=st.tuples(st.integers(1, 11), st.integers(1, 11)), channels=st.integers(1, 3))
 def test_against_torch(geometry: Geometry, image: tuple[int, int], channels: int) -> None:
     attributes = {name: getattr(geometry, name) for name in ("kernel", "stride", "padding", "dilation")}
@@ -61,7 +61,7 @@ def test_against_torch(geometry: Geometry, image: tuple[int, int], channels: int
     assert_close(torch.from_numpy(convolved(x, weight, plane)), oracle)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(geometry=geometries(), image=st.tuples(st.integers(1, 11), st.integers(1, 11)))
 def test_what_the_kernels_rely_on(geometry: Geometry, image: tuple[int, int]) -> None:
     attributes = {name: getattr(geometry, name) for name in ("kernel", "stride", "padding", "dilation")}
