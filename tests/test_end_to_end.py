@@ -12,6 +12,7 @@ from torch import nn
 
 import sparsecc
 from sparsecc import cli
+from sparsecc.errors import InputError, ModelError
 from tests.cli.conftest import INPUTS, RECIPE, two_layers
 
 
@@ -58,10 +59,27 @@ def test_what_is_compiled_stays_as_it_is_when_the_module_changes():
     tokens = torch.arange(12).reshape(2, 6)
     compiled = sparsecc.compile(module, (tokens,), threads=2)
     before = compiled(tokens).clone()
+    assert torch.allclose(before, module(tokens), atol=1e-5)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(1)
     assert torch.equal(compiled(tokens), before)
+
+
+def test_an_index_beyond_its_table_is_refused_also_after_loading(tmp_path):
+    module = nn.Sequential(nn.Embedding(100, INPUTS), nn.Linear(INPUTS, 8)).eval()
+    compiled = sparsecc.compile(module, (torch.zeros(1, 5, dtype=torch.int64),), threads=2)
+    compiled.save(tmp_path / "m.sparsecc")
+    for each in (compiled, sparsecc.load(tmp_path / "m.sparsecc")):
+        with pytest.raises(InputError, match="holds 100, it indexes a table of 100"):
+            each(torch.tensor([[0, 1, 2, 100, 99]]))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_other_floats_are_refused_by_the_layers_name(dtype):
+    kind = getattr(torch, dtype)
+    with pytest.raises(ModelError, match=f"^layer '.*' is {dtype}; this version compiles float32"):
+        sparsecc.compile(nn.Linear(16, 16).to(kind), (torch.zeros(2, 16, dtype=kind),))
 
 
 @pytest.mark.parametrize("against", ["onnxruntime"])

@@ -149,11 +149,11 @@ def _rewrite(
 
 def _target(target: str, threads: int | None) -> Any:
     from sparsecc.codegen import target as targets
-    from sparsecc.codegen.threads import physical_cores
+    from sparsecc.codegen.threads import physical_cores, wanted
 
-    if threads is not None and threads < 1:
-        raise UserError(f"threads: {threads} is fewer than one")
-    return targets.parse(target, threads or physical_cores())
+    if not isinstance(target, str):
+        raise UserError(f'target: {target!r} is no name; "cpu" is this machine')
+    return targets.parse(target, wanted(threads, physical_cores()))
 
 
 def _checked(compiled: Compiled, example: list[Any], expected: Sequence[Any]) -> Report:

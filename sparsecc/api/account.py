@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import numpy as np
 
 import sparsecc
 from sparsecc.graph.sites import Conv2d, WeightSite
+from sparsecc.passes.base import registered_name
 from sparsecc.report.base import Check, Report, SiteReport, totals
 
 if TYPE_CHECKING:
@@ -23,17 +25,17 @@ SITES_PER_RUN = 16  # how many layers' inputs are held at once
 
 def report(result: Rewritten, target: str) -> Report:
     """What the passes did. Output errors are measured when there are inputs to run; `chosen` adds what codegen decided."""
-    reasons = _reasons(result)
+    reasons, deeds = _reasons(result), _deeds(result)
     errors = output_errors(result)
     dense = {site.name: site for site in result.masked.sites(WeightSite)}
     sites = tuple(
-        _site(site, dense.get(site.name, site), reasons.get(site.name, ""), errors.get(site.name))
+        _site(site, dense.get(site.name, site), reasons.get(site.name, ""), deeds.get(site.name, ""), errors.get(site.name))
         for site in result.graph.sites(WeightSite)
     )
     return Report(sparsecc=sparsecc.__version__, model=result.name, target=target, sites=sites, totals=totals(sites))
 
 
-def _site(site: WeightSite, dense: WeightSite, reason: str, error: float | None) -> SiteReport:
+def _site(site: WeightSite, dense: WeightSite, reason: str, deeds: str, error: float | None) -> SiteReport:
     weight = dense.weight  # of the masked model: not packed, unless it came so
     row = SiteReport(
         name=site.name,
@@ -44,7 +46,7 @@ def _site(site: WeightSite, dense: WeightSite, reason: str, error: float | None)
         bytes_dense=weight.numel() * weight.element_size(),
         output_error=error,
         decision="skipped" if reason else "dense",
-        reason=reason or "no pass changed it",
+        reason=reason or deeds or "no pass changed it",
     )
     if site.packed is not None:
         packed = site.packed
@@ -78,14 +80,27 @@ def _reasons(result: Rewritten) -> dict[str, str]:
     return reasons
 
 
-def output_errors(result: Rewritten) -> dict[str, float]:
-    """Per changed site ‖(W − W')x‖ / ‖Wx‖, x being what enters the site in the original model. Empty when nothing can be run."""
+def _deeds(result: Rewritten) -> dict[str, str]:
+    """What was done at each site, pass by pass."""
+    deeds: dict[str, list[str]] = {}
+    for step, outcome in result.steps:
+        for match in outcome.matches:
+            if match.refused is None:
+                deeds.setdefault(match.site.name, []).append(f"{registered_name(step)}: {match.action}")
+    return {name: "; ".join(words) for name, words in deeds.items()}
+
+
+def output_errors(result: Rewritten) -> dict[str, float | None]:
+    """Per changed site ‖(W − W')x‖ / ‖Wx‖, x being what enters the site in the original model; None where x is not finite.
+
+    Empty when nothing can be run.
+    """
     if result.example is None or result.original is None:
         return {}
     changed = {site.name: site for site in result.masked.sites(WeightSite)}
     pairs = [(site, changed[site.name]) for site in result.original.sites(WeightSite) if site.name in changed]
     pairs = [(before, after) for before, after in pairs if not _same_weight(before.weight, after.weight)]
-    errors: dict[str, float] = {}
+    errors: dict[str, float | None] = {}
     for start in range(0, len(pairs), SITES_PER_RUN):
         group = pairs[start : start + SITES_PER_RUN]
         taps = result.original.run(result.example, [before.name for before, _ in group]).taps
@@ -97,9 +112,10 @@ def _same_weight(before: Tensor, after: Tensor) -> bool:
     return before.data_ptr() == after.data_ptr() or bool(before.equal(after))
 
 
-def _relative_error(before: WeightSite, after: WeightSite, x: Tensor) -> float:
+def _relative_error(before: WeightSite, after: WeightSite, x: Tensor) -> float | None:
     whole = _apply(before, before.weight, x).norm()
-    return float(_apply(before, before.weight - after.weight, x).norm() / whole) if whole else 0.0
+    error = float(_apply(before, before.weight - after.weight, x).norm() / whole) if whole else 0.0
+    return error if math.isfinite(error) else None
 
 
 def _apply(site: WeightSite, weight: Tensor, x: Tensor) -> Tensor:

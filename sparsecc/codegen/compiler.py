@@ -21,7 +21,9 @@ from sparsecc.codegen.lower.recognize import recognize
 from sparsecc.codegen.schedules import generic
 from sparsecc.codegen.target import Target, detect
 from sparsecc.codegen.tvm_api import relax
+from sparsecc.errors import ModelError
 from sparsecc.graph.base import Graph, TensorSpec
+from sparsecc.graph.sites import WeightSite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +38,7 @@ def build(
     Raises ModelError for what the compiler cannot take, naming the operators and where they are.
     """
     measure = target.cpu == detect(target.threads).cpu if measure is None else measure
+    _require_float32(graph)
     arrays = [np.asarray(x) for x in inputs]
     chooser = Chooser(target, measure)
     emitted, types, sizes = _emitted(graph, arrays, target, chooser)
@@ -45,6 +48,19 @@ def build(
     )
     limits = {s.name: size for s, size in zip(graph.inputs, sizes, strict=True) if size is not None}
     return Library(compile_relax(emitted, target), emitted.weights, specs, outputs, target, limits), chooser.choices
+
+
+def _require_float32(graph: Graph) -> None:
+    for site in graph.sites(WeightSite):
+        stored = site.packed.values if site.packed is not None else site.weight
+        _require(f"layer '{site.name}'", str(stored.dtype).removeprefix("torch."))
+    for spec in graph.inputs:
+        _require(f"input '{spec.name}'", spec.dtype)
+
+
+def _require(what: str, dtype: str) -> None:
+    if "float" in dtype and dtype != "float32":
+        raise ModelError(f"{what} is {dtype}; this version compiles float32: convert the model, in torch by model.float()")
 
 
 def _emitted(graph: Graph, arrays: list[np.ndarray], target: Target, chooser: Chooser) -> tuple[Emitted, list[Any], list[int | None]]:

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 from sparsecc.codegen import tvm_api
+from sparsecc.errors import UserError
 
 _SHARE_ALL_CORES = -3  # TVM's affinity mode in which no worker is pinned; pinned workers of several callers pile up on the same core
 _current = threading.local()
@@ -22,6 +23,15 @@ def physical_cores() -> int:
     cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(available())
     siblings = [Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") for cpu in cpus]
     return len({path.read_text() if path.exists() else str(path) for path in siblings})
+
+
+def wanted(threads: int | None, otherwise: int) -> int:
+    """How many threads a caller asks for. Raises UserError for what is no count."""
+    if threads is None:
+        return otherwise
+    if not isinstance(threads, int) or threads < 1:
+        raise UserError(f"threads: {threads!r} is no whole number from one")
+    return threads
 
 
 def use_threads(count: int) -> None:

@@ -114,5 +114,10 @@ class Packed:
             raise ModelError(f"layer '{layer}': its packed weight is damaged: {str(error).splitlines()[0]}") from None
 
     @property
+    def values(self) -> Tensor:
+        """The stored weights."""
+        return self.tensors[self.format.tensor_names[0]]
+
+    @property
     def nbytes(self) -> int:
         return sum(t.numel() * t.element_size() for t in self.tensors.values())

@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from sparsecc.codegen.alignment import ALIGNMENT
 from sparsecc.codegen.target import Target
+from sparsecc.codegen.threads import wanted
 from sparsecc.errors import ArtifactError, UserError
 from sparsecc.files import replacing
 from sparsecc.graph.base import TensorSpec
@@ -58,8 +59,7 @@ def load(path: str | PathLike[str], threads: int | None = None) -> Compiled:
 
     Raises ArtifactError when the file is no artifact, is damaged, or was made by another version or for another CPU.
     """
-    if threads is not None and threads < 1:
-        raise UserError(f"threads: {threads} is fewer than one")
+    wanted(threads, 1)
     with _opened(path) as (archive, stream):
         return _load(archive, stream, threads)
 
@@ -98,7 +98,7 @@ def _load(archive: zipfile.ZipFile, stream: IO[bytes], threads: int | None) -> C
     compiled = Compiled(
         inputs=_specs(manifest["inputs"]),
         outputs=_specs(manifest["outputs"]),
-        target=replace(target, threads=threads or target.threads),
+        target=replace(target, threads=wanted(threads, target.threads)),
         report=Report.from_dict(json.loads(bytes(members[_REPORT]))),
         structure=manifest["structure"],
         weights=WeightStore(weight_files.read(members[_WEIGHTS])),

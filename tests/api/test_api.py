@@ -72,6 +72,8 @@ def test_a_wrong_result_is_not_returned_silently(build):
     ("options", "error", "message"),
     [
         ({"threads": 0}, UserError, "threads: 0"),
+        ({"threads": "2"}, UserError, "threads: '2'"),
+        ({"target": None}, UserError, "target: None"),
         ({"records": "db"}, UserError, "records"),
         ({"calibration": []}, InputError, "no samples"),
         ({"recipe": {"passes": [{"prune": {"targets": ["fd"]}}]}}, RecipeError, "fd"),
@@ -109,6 +111,12 @@ def test_explain_says_what_would_be_done_and_why_not():
     text = sparsecc.explain(Tiny(), tiny.example(), recipe=RECIPE)
     assert "fc  Linear 5×24" in text and "skipped: " in text
     assert sparsecc.explain(tiny.REPORT) == tiny.REPORT.explain()
+
+
+def test_a_pruned_layer_says_so_when_nothing_packs_it():
+    recipe = {"passes": [{"prune": {"sparsity": 0.5, "min_weights": 0}}]}
+    [site] = sparsecc.api.survey(Tiny(), tiny.example(), recipe=recipe).sites
+    assert (site.decision, site.reason) == ("dense", "prune: unstructured, 50.0% zeros, by magnitude")
 
 
 def test_the_masked_graph_is_the_one_before_packing():

@@ -66,7 +66,7 @@ def test_weights_are_stored_once_aligned_and_readable_by_safetensors(saved):
 def test_the_threads_may_be_chosen_when_loading(saved):
     assert sparsecc.load(saved, threads=1).target.threads == 1
     assert sparsecc.load(saved).target.threads == tiny.TARGET.threads
-    with pytest.raises(UserError, match="threads: 0 is fewer than one"):
+    with pytest.raises(UserError, match="threads: 0 is no whole number from one"):
         sparsecc.load(saved, threads=0)
 
 

@@ -12,7 +12,7 @@ from tests.runtime import tiny
 
 
 def test_each_thread_has_its_own_machine():
-    program = Program(tiny.executable(3))
+    program = Program(tiny.executable(3, (0, 1)))
     machines = []
     for _ in range(2):
         thread = threading.Thread(target=lambda: machines.append(program.main()))
@@ -28,17 +28,17 @@ def test_what_is_no_shared_object():
 
 
 def test_linking_happens_once():
-    program = Program(tiny.executable(3))
+    program = Program(tiny.executable(3, (0, 1)))
     assert program.to_bytes() is program.to_bytes()
 
 
 def test_linking_asks_for_room_first(monkeypatch):
     monkeypatch.setattr(code.shutil, "disk_usage", lambda folder: SimpleNamespace(free=3 << 20))
     with pytest.raises(UserError, match=r"has 3 MB free, linking needs 64; make room, or .* TMPDIR"):
-        Program(tiny.executable(3)).to_bytes()
+        Program(tiny.executable(3, (0, 1))).to_bytes()
 
 
 def test_a_limit_on_file_sizes_is_named(monkeypatch):
     monkeypatch.setattr(code.resource, "getrlimit", lambda kind: (5 << 20, code.resource.RLIM_INFINITY))
     with pytest.raises(UserError, match=r"files may have 5 MB here \(ulimit -f\), linking needs 64"):
-        Program(tiny.executable(3)).to_bytes()
+        Program(tiny.executable(3, (0, 1))).to_bytes()

@@ -6,7 +6,7 @@ import torch
 
 from sparsecc.errors import InputError
 from sparsecc.graph.base import TensorSpec
-from sparsecc.runtime.inputs import bind, describe, reject_nan, shapes_of
+from sparsecc.runtime.inputs import bind, describe, reject_nan, reject_outside, shapes_of
 
 SPECS = (TensorSpec("ids", ("batch", "tokens"), "int64"), TensorSpec("mask", ("batch", "tokens"), "bool"))
 
@@ -45,6 +45,15 @@ def test_nan_is_named():
 def test_descriptions():
     assert describe(SPECS, shapes_of([ids(2, 3), mask(2, 3)])) == "ids 2x3, mask 2x3"
     assert describe((TensorSpec("s", (), "float32"),), ((),)) == "s scalar"
+
+
+def test_indices_stay_within_their_table():
+    limits = {"ids": 10}
+    reject_outside(SPECS, [np.array([[0, 9, -10]]), mask(1, 3)], limits)
+    for value in (10, -11, 2**40):
+        with pytest.raises(InputError, match=f"input 'ids' holds {value}, it indexes a table of 10"):
+            reject_outside(SPECS, [np.array([[0, value, -1]]), mask(1, 3)], limits)
+    reject_outside(SPECS, [np.full((1, 3), 99), mask(1, 3)], {})
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])

@@ -60,7 +60,7 @@ def _linear(program: Program, node: Node) -> Layer | None:
     if node.op != "matmul" or dtype(node.var) != "float32":
         return None
     weight = program.constant(node.args[1])
-    if weight is None or weight.ndim != 2 or not isinstance(node.args[0], relax.Var) or len(shape(node.args[0])) < 2:
+    if weight is None or weight.ndim != 2 or weight.size == 0 or not isinstance(node.args[0], relax.Var) or len(shape(node.args[0])) < 2:
         return None
     return Layer(node.args[0], weight.T)
 
