@@ -13,8 +13,7 @@ import numpy as np
 
 from sparsecc.errors import InputError, ModelError, UserError
 from sparsecc.graph.base import Graph, TensorSpec
-from sparsecc.runtime.inputs import bind, reject_nan
-from sparsecc.runtime.tensors import is_torch
+from sparsecc.graph.binding import bind, is_torch, reject_nan
 
 if TYPE_CHECKING:
     Shapes = Mapping[str, Sequence[int]]

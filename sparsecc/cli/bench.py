@@ -85,7 +85,7 @@ def _compiled(source: Path, recipe: Path | None, calib: Path | None, threads: in
 
 def _values(compiled: Compiled, path: Path | None) -> list[Any]:
     from sparsecc.api.sources import in_order, random_inputs, read_npz
-    from sparsecc.runtime.inputs import reject_nan
+    from sparsecc.graph.binding import reject_nan
 
     if path is None:
         return random_inputs(compiled.specializations[-1].inputs)

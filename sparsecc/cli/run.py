@@ -66,7 +66,7 @@ def _run(source: Path, inputs: Path | None, threads: int | None, shapes: Any) ->
 def _inputs(specs: Sequence[TensorSpec], path: Path | None, shaped: Sequence[TensorSpec]) -> list[Any]:
     """shaped: the specs to make inputs for when there is no file."""
     from sparsecc.api.sources import in_order, random_inputs, read_npz
-    from sparsecc.runtime.inputs import reject_nan
+    from sparsecc.graph.binding import reject_nan
 
     if path is None:
         return random_inputs(shaped)

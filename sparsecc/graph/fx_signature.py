@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from sparsecc.errors import ModelError
 from sparsecc.graph.base import TensorSpec
-from sparsecc.graph.inputs import dtype_name
+from sparsecc.graph.binding import dtype_name
 
 
 def input_nodes(module: GraphModule) -> list[Node]:
@@ -95,7 +95,7 @@ def _constant(value: Any) -> dict[str, Any]:
 
 
 def _spec(name: str, value: Tensor, symbols: Mapping[Any, str]) -> TensorSpec:
-    return TensorSpec(name, tuple(_dimension(size, symbols) for size in value.shape), dtype_name(value.dtype))
+    return TensorSpec(name, tuple(_dimension(size, symbols) for size in value.shape), dtype_name(value))
 
 
 def _dimension(size: Any, symbols: Mapping[Any, str]) -> int | str:

@@ -18,7 +18,7 @@ from sparsecc.graph.base import TensorSpec
 
 if TYPE_CHECKING:
     from sparsecc.codegen.library import Library
-    from sparsecc.runtime.inputs import Shapes
+    from sparsecc.graph.binding import Shapes
 
 LINKING_BYTES = 64 << 20  # of temporary space; the largest models make a few MB of code
 

@@ -13,10 +13,10 @@ from sparsecc.codegen.target import Target
 from sparsecc.codegen.threads import use_threads
 from sparsecc.errors import InputError, UserError
 from sparsecc.graph.base import TensorSpec
+from sparsecc.graph.binding import Shapes, bind, describe, is_torch, reject_nan, reject_outside, shapes_of
 from sparsecc.runtime.code import Specialization, adopt
-from sparsecc.runtime.inputs import Shapes, bind, describe, reject_nan, reject_outside, shapes_of
 from sparsecc.runtime.structure import rebuild
-from sparsecc.runtime.tensors import address, is_torch, to_host, to_tvm
+from sparsecc.runtime.tensors import address, to_host, to_tvm
 from sparsecc.runtime.weights import WeightStore
 
 if TYPE_CHECKING:

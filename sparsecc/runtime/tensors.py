@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sparsecc.codegen import tvm_api
 from sparsecc.codegen.alignment import ALIGNMENT, in_place
+from sparsecc.graph.binding import dtype_name, is_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def is_torch(value: Any) -> bool:
-    """Whether `value` is a torch tensor, without importing torch."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
-
-
-def dtype_name(array: np.ndarray | Tensor) -> str:
-    """numpy's name of the element type, for torch tensors too."""
-    return str(array.dtype).removeprefix("torch.")
 
 
 def to_tvm(array: np.ndarray | Tensor) -> Any:

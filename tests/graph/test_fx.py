@@ -265,7 +265,7 @@ def test_inputs_by_position_by_name_and_from_numpy() -> None:
         (lambda given: {**given, "attention_mask": given["attention_mask"][:, :5]}, "input_ids_1 = 5"),
         (lambda given: tokens(1, 65), "size.*<= 64"),
         (lambda given: {**given, "input_ids": given["input_ids"] + 1000}, "cannot take these inputs"),
-        (lambda given: [given["input_ids"]], "1 inputs given, the model takes 2"),
+        (lambda given: [given["input_ids"]], "is missing; the model takes 2"),
         (lambda given: {**given, "input_ids": [1, 2]}, "'input_ids' is a list"),
     ],
 )

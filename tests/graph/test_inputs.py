@@ -42,15 +42,15 @@ def test_a_single_array_is_one_input() -> None:
 @pytest.mark.parametrize(
     ("inputs", "reason"),
     [
-        ((IDS, MASK), "2 inputs given, the model takes 3: ids, mask, scale"),
+        ((IDS, MASK), "'scale' is missing; the model takes 3: ids, mask, scale"),
         ({"ids": IDS, "mask": MASK}, "'scale' is missing"),
         ({"ids": IDS, "masks": MASK, "scale": SCALE}, "no input 'masks'; did you mean 'mask'"),
         ((IDS.int(), MASK, SCALE), "'ids' is int32, the model takes int64"),
         ((IDS, MASK[0], SCALE), r"'mask' has shape \(3,\), the model takes \(batch, tokens\)"),
-        ((IDS, MASK[:, :2], SCALE), "'mask' has tokens = 2, but input 'ids' has tokens = 3"),
+        ((IDS, MASK[:, :2], SCALE), "'mask' has tokens = 2 at axis 1, but input 'ids' has tokens = 3"),
         ((IDS, np.full_like(MASK, np.nan), SCALE), "'mask' holds NaN"),
-        ((IDS, MASK, 1.0), "'scale' is a float; pass a torch tensor or a numpy array"),
-        ((IDS, np.array(["a"]), SCALE), "'mask' is <U1, and torch cannot take such an array"),
+        ((IDS, MASK, 1.0), "'scale' is a float; pass a numpy array or a torch tensor"),
+        ((IDS, np.array(["a"]), SCALE), "'mask' is <U1, the model takes float32"),
     ],
 )
 def test_what_is_refused(inputs: Any, reason: str) -> None:
@@ -59,5 +59,5 @@ def test_what_is_refused(inputs: Any, reason: str) -> None:
 
 
 def test_a_fixed_size() -> None:
-    with pytest.raises(InputError, match=r"'x' has shape \(3,\), the model takes \(4\)"):
+    with pytest.raises(InputError, match=r"'x' has 3 at axis 0, the model takes \(4\)"):
         bind([TensorSpec("x", (4,), "float32")], [torch.zeros(3)])

@@ -28,8 +28,3 @@ def test_borrowed_memory_is_copied():
     out = tensors.to_host(tensors.to_tvm(array), as_torch=False, borrowed=frozenset({array.ctypes.data}))
     array[:] = 2
     assert np.array_equal(out, np.ones(3))
-
-
-def test_names_of_dtypes():
-    assert tensors.dtype_name(torch.zeros(1, dtype=torch.bfloat16)) == "bfloat16"
-    assert tensors.dtype_name(np.zeros(1, bool)) == tensors.dtype_name(torch.zeros(1, dtype=torch.bool)) == "bool"

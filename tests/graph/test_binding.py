@@ -6,7 +6,7 @@ import torch
 
 from sparsecc.errors import InputError
 from sparsecc.graph.base import TensorSpec
-from sparsecc.runtime.inputs import bind, describe, reject_nan, reject_outside, shapes_of
+from sparsecc.graph.binding import bind, describe, dtype_name, reject_nan, reject_outside, shapes_of
 
 SPECS = (TensorSpec("ids", ("batch", "tokens"), "int64"), TensorSpec("mask", ("batch", "tokens"), "bool"))
 
@@ -69,3 +69,8 @@ def test_nan_is_found_in_torch_tensors(dtype):
 def test_tensors_without_their_values_are_refused(tensor, kind):
     with pytest.raises(InputError, match=f"input 'x' is a {kind} tensor"):
         bind((TensorSpec("x", (2,), "float32"),), (tensor,), {})
+
+
+def test_names_of_dtypes():
+    assert dtype_name(torch.zeros(1, dtype=torch.bfloat16)) == "bfloat16"
+    assert dtype_name(np.zeros(1, bool)) == dtype_name(torch.zeros(1, dtype=torch.bool)) == "bool"

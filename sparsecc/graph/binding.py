@@ -1,8 +1,9 @@
-"""What a caller may pass to a compiled model, checked before any generated code sees it."""
+"""What a caller may pass to a model, compiled or in its host: checked before anything runs, without torch where none is passed."""
 
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,6 @@ import numpy as np
 
 from sparsecc.errors import InputError
 from sparsecc.graph.base import TensorSpec
-from sparsecc.runtime.tensors import dtype_name, is_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +18,17 @@ if TYPE_CHECKING:
     Array = np.ndarray | Tensor
 
 Shapes = tuple[tuple[int, ...], ...]
+
+
+def is_torch(value: Any) -> bool:
+    """Whether `value` is a torch tensor, without importing torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def dtype_name(array: np.ndarray | Tensor) -> str:
+    """numpy's name of the element type, for torch tensors too."""
+    return str(array.dtype).removeprefix("torch.")
 
 
 def bind(specs: Sequence[TensorSpec], args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Array]:
