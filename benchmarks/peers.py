@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from sparsecc.cli.engines import onnxruntime_call, openvino_call
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -47,23 +49,11 @@ class OnnxRuntime:
     name: str = "onnxruntime"
 
     def load(self, workload: Workload, threads: int) -> Call:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors; a warning per odd initializer says nothing about the timing
-        # Without this its threads spin on after a run and slow down whoever is timed next.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        session = onnxruntime.InferenceSession(workload.onnx, options, providers=["CPUExecutionProvider"])
-        inputs = dict(workload.inputs)
-        return lambda: session.run(None, inputs)
+        return onnxruntime_call(workload.onnx, workload.inputs, threads)
 
 
 @dataclass(frozen=True)
 class OpenVino:
-    """precision: f32 or bf16; left to itself OpenVINO takes bf16 where the CPU has it."""
-
     precision: str = "f32"
 
     @property
@@ -71,20 +61,7 @@ class OpenVino:
         return f"openvino {self.precision}"
 
     def load(self, workload: Workload, threads: int) -> Call:
-        import openvino
-
-        core = openvino.Core()
-        model = core.read_model(workload.onnx)
-        model.reshape({name: list(value.shape) for name, value in workload.inputs.items()})
-        config = {
-            "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": self.precision,
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-        }
-        request = core.compile_model(model, "CPU", config).create_infer_request()
-        inputs = dict(workload.inputs)
-        return lambda: list(request.infer(inputs, share_inputs=True, share_outputs=True).values())
+        return openvino_call(workload.onnx, workload.inputs, threads, self.precision)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,38 +33,38 @@ def prepare(name: str, model: Path | None, specs: Sequence[TensorSpec], values: 
     if model is None or model.suffix != _TAKES[name]:
         raise UserError(f"--against: {name} needs a {_TAKES[name]} file; leave it out")
     try:
-        call = _PREPARE[name](model, specs, [np.asarray(value) for value in values], threads)
+        call = _CALLS[name](model, {spec.name: np.asarray(value) for spec, value in zip(specs, values, strict=True)}, threads)
         call()
     except Exception as error:  # each engine has its own
         raise UserError(f"{name} cannot run {model}: {' '.join(str(error).split())[:300]}") from error
     return call
 
 
-def _onnxruntime(model: Path, specs: Sequence[TensorSpec], values: Sequence[np.ndarray], threads: int) -> Call:
+def onnxruntime_call(model: Path, feed: Mapping[str, np.ndarray], threads: int) -> Call:
+    """The model on these inputs in onnxruntime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
+    options.log_severity_level = 3  # errors; a warning per odd initializer says nothing about the timing
     options.add_session_config_entry("session.force_spinning_stop", "1")  # else its idle threads slow down whoever is timed next
     session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    feed = {spec.name: value for spec, value in zip(specs, values, strict=True)}
-    return lambda: session.run(None, feed)
+    return lambda: session.run(None, dict(feed))
 
 
-def _openvino(model: Path, specs: Sequence[TensorSpec], values: Sequence[np.ndarray], threads: int) -> Call:
+def openvino_call(model: Path, feed: Mapping[str, np.ndarray], threads: int, precision: str = "f32") -> Call:
+    """The model on these inputs in OpenVINO.  precision: f32 or bf16; left to itself it takes bf16 where the CPU has it."""
     import openvino
 
     core = openvino.Core()
     network = core.read_model(str(model))
-    network.reshape({spec.name: list(value.shape) for spec, value in zip(specs, values, strict=True)})
-    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    request = core.compile_model(network, "CPU", settings).create_infer_request()
-    feed = {spec.name: value for spec, value in zip(specs, values, strict=True)}
-    return lambda: request.infer(feed)
+    network.reshape({name: list(value.shape) for name, value in feed.items()})
+    hints = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+    request = core.compile_model(network, "CPU", {"INFERENCE_NUM_THREADS": threads, **hints}).create_infer_request()
+    return lambda: list(request.infer(dict(feed), share_inputs=True, share_outputs=True).values())
 
 
-def _torch(model: Path, specs: Sequence[TensorSpec], values: Sequence[np.ndarray], threads: int) -> Call:
+def _torch_call(model: Path, feed: Mapping[str, np.ndarray], threads: int) -> Call:
     import torch
     from torch.utils import _pytree as pytree
 
@@ -72,7 +72,7 @@ def _torch(model: Path, specs: Sequence[TensorSpec], values: Sequence[np.ndarray
     program = torch.export.load(str(model))
     module = program.module()
     assert program.call_spec.in_spec is not None
-    args, kwargs = pytree.tree_unflatten([torch.from_numpy(value) for value in values], program.call_spec.in_spec)
+    args, kwargs = pytree.tree_unflatten([torch.from_numpy(value) for value in feed.values()], program.call_spec.in_spec)
 
     def call() -> Any:
         with torch.inference_mode():
@@ -81,8 +81,8 @@ def _torch(model: Path, specs: Sequence[TensorSpec], values: Sequence[np.ndarray
     return call
 
 
-_PREPARE: dict[str, Callable[[Path, Sequence[Any], Sequence[np.ndarray], int], Call]] = {
-    "onnxruntime": _onnxruntime,
-    "openvino": _openvino,
-    "torch": _torch,
+_CALLS: dict[str, Callable[[Path, Mapping[str, np.ndarray], int], Call]] = {
+    "onnxruntime": onnxruntime_call,
+    "openvino": openvino_call,
+    "torch": _torch_call,
 }
