@@ -110,7 +110,7 @@ class BlockMap:
         if not heads or self.orders.dtype != torch.uint8 or int(self.orders.max()) >= len(AXIS_ORDERS):
             raise ValueError(f"orders have to be uint8[heads] below {len(AXIS_ORDERS)}")
         if self.keep.dtype != torch.bool or tuple(self.keep.shape) != (heads, blocks, blocks):
-            raise ValueError(f"keep is {tuple(self.keep.shape)}, {heads} heads of {self.grid.tokens} tokens have ({heads}, {blocks}, {blocks})")
+            raise ValueError(f"keep is {tuple(self.keep.shape)}, for {self.grid.tokens} tokens it has to be ({heads}, {blocks}, {blocks})")
         if not self.keep.any(2).all():
             raise ValueError("a row of blocks is empty: its queries would see nothing")
         text = self.grid.text_blocks(self.block).to(self.keep.device)

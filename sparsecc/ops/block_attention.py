@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,10 +44,24 @@ def restore(orders: Tensor, keep: Tensor, grid: Sequence[int], text_first: bool,
 
 def reference(q: Tensor, k: Tensor, v: Tensor, block_map: BlockMap, scale: float) -> Tensor:
     """What block_attention means: each block of queries attends to the keys of its kept blocks."""
-    output = torch.empty_like(v, memory_format=torch.contiguous_format)
+    output = _output_like(v)
     for head, queries, keys, p in _probabilities(q, k, block_map, scale):
         output[:, head, queries] = p @ v[:, head, keys]
     return output
+
+
+def relative_error(q: Tensor, k: Tensor, v: Tensor, block_map: BlockMap, scale: float) -> float:
+    """‖y − y'‖ / ‖y‖ of dense and block-sparse attention."""
+    dense = torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=scale)
+    whole = dense.norm()
+    return float((reference(q, k, v, block_map, scale) - dense).norm() / whole) if whole else 0.0
+
+
+def _output_like(v: Tensor) -> Tensor:
+    """[batch, heads, tokens, head_dim] that lies in memory as [batch, tokens, heads, head_dim]: what torch's own attention returns on a
+    CPU, so that what a model does to it next is a view still."""
+    batch, heads, tokens, head_dim = v.shape
+    return v.new_empty(batch, tokens, heads, head_dim).transpose(1, 2)
 
 
 def _probabilities(q: Tensor, k: Tensor, block_map: BlockMap, scale: float) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
@@ -60,9 +75,7 @@ def _probabilities(q: Tensor, k: Tensor, block_map: BlockMap, scale: float) -> I
 _MAP = "Tensor orders, Tensor keep, int[] grid, bool text_first, int block, float scale"
 
 
-@torch.library.custom_op(
-    "sparsecc::block_attention", mutates_args=(), schema=f"(Tensor q, Tensor k, Tensor v, {_MAP}, str name) -> Tensor"
-)
+@torch.library.custom_op("sparsecc::block_attention", mutates_args=(), schema=f"(Tensor q, Tensor k, Tensor v, {_MAP}, str name) -> Tensor")
 def block_attention(
     q: Tensor,
     k: Tensor,
@@ -76,7 +89,10 @@ def block_attention(
     name: str,
 ) -> Tensor:
     """orders, keep: a BlockMap's.  grid: frames, height, width, text tokens.  name: the site's, to find a kernel by."""
-    return reference(q, k, v, restore(orders, keep, grid, text_first, block), scale)
+    block_map = restore(orders, keep, grid, text_first, block)
+    for x in (q, k, v):
+        _check_shape(x, block_map.heads, block_map.grid.tokens, name)
+    return reference(q, k, v, block_map, scale)
 
 
 @block_attention.register_fake
@@ -92,13 +108,15 @@ def _fake(
     scale: float,
     name: str,
 ) -> Tensor:
-    frames, height, width, text = grid
-    tokens, heads = frames * height * width + text, orders.shape[0]
     for x in (q, k, v):
-        torch._check(x.dim() == 4, lambda: f"attention '{name}' takes [batch, heads, tokens, head_dim], not {tuple(x.shape)}")
-        torch._check(x.shape[1] == heads, lambda: f"attention '{name}' has {heads} heads, its input {x.shape[1]}")
-        torch._check(x.shape[2] == tokens, lambda: f"attention '{name}' is reordered for {tokens} tokens, it is given {x.shape[2]}")
-    return v.new_empty(v.shape)
+        _check_shape(x, len(orders), math.prod(grid[:3]) + grid[3], name)
+    return _output_like(v)
+
+
+def _check_shape(x: Tensor, heads: int, tokens: int, name: str) -> None:
+    torch._check(x.dim() == 4, lambda: f"attention '{name}' takes [batch, heads, tokens, head_dim], not {tuple(x.shape)}")
+    torch._check(x.shape[1] == heads, lambda: f"attention '{name}' has {heads} heads, its input {x.shape[1]}")
+    torch._check(x.shape[2] == tokens, lambda: f"attention '{name}' is reordered for {tokens} tokens, it is given {x.shape[2]}")
 
 
 @torch.library.custom_op(

@@ -59,7 +59,7 @@ def function(opset: int) -> ir.Function:
     scale = body.op("Constant", value_float=body.forward("value_float", "scale", ir.AttributeType.FLOAT))
     q, k, reordered = (_taken(body, x, places) for x in (q, k, v))
     scores = body.op("Mul", body.op("MatMul", q, body.op("Transpose", k, perm=[0, 1, 3, 2])), body.op("CastLike", scale, q))
-    nothing = body.op("CastLike", body.tensor(np.float32(-np.inf)), scores)
+    nothing = body.op("CastLike", body.tensor(np.array(-np.inf, np.float32)), scores)
     seen = body.op("Softmax", body.op("Where", _mask(body, tokens), scores, nothing), axis=-1)
     output = _taken(body, body.op("MatMul", seen, reordered), _inverse(body, places))
     return body.function(OP_TYPE, output, opset, {"site": ir.AttributeType.STRING})
