@@ -18,10 +18,10 @@ LEAVES = {"errors", "registry", "files", "memory", "timing", "top"}  # modules b
 FAMILIES = {"formats", "criteria", "allocations", "structures", "attention"}
 ALLOWED = {
     **{family: set() for family in FAMILIES},
-    "ops": {"formats", "graph"},
-    "graph": {"formats", "ops"},  # beyond the table: the hosts put operators in, and read packed weights back out of a file
+    "ops": {"formats", "attention", "graph"},
+    "graph": {"formats", "attention", "ops"},  # beyond the table: the hosts put operators in, and read packed weights back out of a file
     "passes": {"graph", "ops", *FAMILIES},
-    "codegen": {"graph", "ops", "formats"},
+    "codegen": {"graph", "ops", "formats", "attention"},
     "runtime": {"codegen", "graph", "report"},  # graph: TensorSpec
     "report": set(),
 }
@@ -91,12 +91,14 @@ LIGHT = [
     "sparsecc.formats",
     "sparsecc.criteria",
     "sparsecc.allocations",
+    "sparsecc.attention",
     "sparsecc.passes",
     "sparsecc.graph",
     "sparsecc.graph.base",
     "sparsecc.graph.sites",
     "sparsecc.ops.base",
     "sparsecc.passes.pack",
+    "sparsecc.passes.reorder_tokens",
     "sparsecc.report.base",
     "sparsecc.codegen.target",
 ]

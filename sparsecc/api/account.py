@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import sparsecc
-from sparsecc.graph.sites import Conv2d, WeightSite
+from sparsecc.graph.sites import Attention, Conv2d, WeightSite
 from sparsecc.passes.base import registered_name
 from sparsecc.report.base import Check, Report, SiteReport, totals
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from sparsecc.api.rewriting import Rewritten
     from sparsecc.codegen.choose import Choice
+    from sparsecc.graph.base import Graph
 
 SITES_PER_RUN = 16  # how many layers' inputs are held at once
 
@@ -28,9 +29,13 @@ def report(result: Rewritten, target: str) -> Report:
     reasons, deeds = _reasons(result), _deeds(result)
     errors = output_errors(result)
     dense = {site.name: site for site in result.masked.sites(WeightSite)}
+    looked_at = _looked_at(result)
     sites = tuple(
-        _site(site, dense.get(site.name, site), reasons.get(site.name, ""), deeds.get(site.name, ""), errors.get(site.name))
-        for site in result.graph.sites(WeightSite)
+        _attention(site, looked_at.get(site.name, ""), reasons.get(site.name, ""), errors.get(site.name))
+        if isinstance(site, Attention)
+        else _site(site, dense.get(site.name, site), reasons.get(site.name, ""), deeds.get(site.name, ""), errors.get(site.name))
+        for site in result.graph.sites()
+        if isinstance(site, WeightSite) or (isinstance(site, Attention) and (site.name in looked_at or site.block_map is not None))
     )
     return Report(sparsecc=sparsecc.__version__, model=result.name, target=target, sites=sites, totals=totals(sites))
 
@@ -55,6 +60,30 @@ def _site(site: WeightSite, dense: WeightSite, reason: str, deeds: str, error: f
     return row
 
 
+def _attention(site: Attention, done: str, reason: str, error: float | None) -> SiteReport:
+    """A row for an attention. done: what the pass says it did, "" where the model came so.  sparsity: the share of blocks left out."""
+    row = SiteReport(
+        name=site.name,
+        kind=site.kind,
+        shape=tuple(size for size in (site.heads, site.tokens, site.head_dim) if size is not None),
+        output_error=error,
+        decision="skipped" if reason else "dense",
+        reason=reason,
+    )
+    if site.block_map is None:
+        return row
+    block_map = site.block_map
+    return replace(
+        row,
+        shape=(site.heads, block_map.grid.tokens, site.head_dim),
+        pattern=f"{block_map.block}x{block_map.block}",
+        sparsity=1 - block_map.density,
+        format="block_map",
+        decision="sparse",
+        reason=done or f"block-sparse as the model came, density {block_map.density:.2f}",
+    )
+
+
 def chosen(report: Report, choices: Sequence[Choice]) -> Report:
     """The report with the kernels that codegen picked for packed sites, and why."""
     by_site = {choice.site: choice for choice in choices}
@@ -65,7 +94,7 @@ def chosen(report: Report, choices: Sequence[Choice]) -> Report:
 def _with_choice(row: SiteReport, choice: Choice) -> SiteReport:
     times = {"predicted_us": choice.predicted_us, "measured_us": choice.measured_us, "dense_us": choice.dense_us}
     row = replace(row, kernel=choice.kernel, **times)
-    return row if row.bytes_packed is None else replace(row, decision=choice.decision, reason=choice.reason or row.reason)
+    return row if row.format is None else replace(row, decision=choice.decision, reason=choice.reason or row.reason)
 
 
 def _reasons(result: Rewritten) -> dict[str, str]:
@@ -90,20 +119,42 @@ def _deeds(result: Rewritten) -> dict[str, str]:
     return {name: "; ".join(words) for name, words in deeds.items()}
 
 
+def _looked_at(result: Rewritten) -> dict[str, str]:
+    """Per attention site that a pass looked at: what the last one did there, "" where it refused."""
+    matches = [match for _, outcome in result.steps for match in outcome.matches if isinstance(match.site, Attention)]
+    return {match.site.name: "" for match in matches} | {match.site.name: str(match.action) for match in matches if not match.refused}
+
+
 def output_errors(result: Rewritten) -> dict[str, float | None]:
-    """Per changed site ‖(W − W')x‖ / ‖Wx‖, x being what enters the site in the original model; None where x is not finite.
+    """Per changed site ‖y − y'‖ / ‖y‖ of what it gives for what enters it in the original model; None where that is not finite.
 
     Empty when nothing can be run.
     """
     if result.example is None or result.original is None:
         return {}
+    return _layer_errors(result, result.original, result.example) | _attention_errors(result, result.original, result.example)
+
+
+def _attention_errors(result: Rewritten, original: Graph, example: list[Any]) -> dict[str, float | None]:
+    from sparsecc.ops.block_attention import relative_error
+
+    before = {site.name: site for site in original.sites(Attention)}
+    errors: dict[str, float | None] = {}
+    for site in result.graph.sites(Attention):
+        if site.block_map is not None and site.name in before and before[site.name].block_map is None:
+            q, k, v = original.run(example, [site.name]).taps[site.name]
+            errors[site.name] = relative_error(q, k, v, site.block_map, site.scale)
+    return errors
+
+
+def _layer_errors(result: Rewritten, original: Graph, example: list[Any]) -> dict[str, float | None]:
     changed = {site.name: site for site in result.masked.sites(WeightSite)}
-    pairs = [(site, changed[site.name]) for site in result.original.sites(WeightSite) if site.name in changed]
+    pairs = [(site, changed[site.name]) for site in original.sites(WeightSite) if site.name in changed]
     pairs = [(before, after) for before, after in pairs if not _same_weight(before.weight, after.weight)]
     errors: dict[str, float | None] = {}
     for start in range(0, len(pairs), SITES_PER_RUN):
         group = pairs[start : start + SITES_PER_RUN]
-        taps = result.original.run(result.example, [before.name for before, _ in group]).taps
+        taps = original.run(example, [before.name for before, _ in group]).taps
         errors |= {before.name: _relative_error(before, after, taps[before.name][0]) for before, after in group}
     return errors
 

@@ -10,13 +10,14 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sparsecc.errors import RecipeError
-from sparsecc.graph.sites import Site, WeightSite
+from sparsecc.graph.sites import Attention, Site, WeightSite
 
 if TYPE_CHECKING:
     import networkx as nx
     from torch import Tensor
 
     from sparsecc.ops.base import SiteOp
+    from sparsecc.ops.block_attention import BlockAttention
 
 S = TypeVar("S", bound=Site)
 Targets = tuple[str, ...]
@@ -70,8 +71,9 @@ class Graph(ABC):
         """Store a new dense weight (in the shape of `site.weight`) for a site that is not packed."""
 
     @abstractmethod
-    def replace(self, site: WeightSite, op: SiteOp) -> None:
-        """Put an operator of the vocabulary in the place of a site. The site's activation stays where it was."""
+    def replace(self, site: WeightSite | Attention, op: SiteOp | BlockAttention) -> None:
+        """Put an operator of the vocabulary in the place of a site: a BlockAttention for an Attention without a mask, a SiteOp for
+        any other. The site's activation stays where it was. Raises UserError with `Attention.bound` where that is set."""
 
     @abstractmethod
     def run(self, inputs: Sequence[Any] | Mapping[str, Any], taps: Sequence[str] = ()) -> Run:

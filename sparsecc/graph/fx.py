@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import networkx as nx
 import torch
@@ -27,10 +27,11 @@ from sparsecc.graph.fx_signature import input_nodes, specs, structure
 from sparsecc.graph.fx_static import fold_shapes
 from sparsecc.graph.fx_tensors import assign, free_name, free_prefix, read_node
 from sparsecc.graph.inputs import as_tensor, bind
-from sparsecc.graph.sites import Mlp, Site, WeightSite
+from sparsecc.graph.sites import Attention, Mlp, Site, WeightSite
 
 if TYPE_CHECKING:
     from sparsecc.ops.base import SiteOp
+    from sparsecc.ops.block_attention import BlockAttention
 
 S = TypeVar("S", bound=Site)
 _NAMES = "sparsecc_sites.json"  # beside the program in a .pt2 file
@@ -102,8 +103,14 @@ class FxGraph(Graph):
         for tensor_name in dict.fromkeys(map(str, names)):
             assign(self.module, tensor_name, new, trainable=old.requires_grad)
 
-    def replace(self, site: WeightSite, op: SiteOp) -> None:
-        """The packed tensors become `<site>.<tensor>`; the dense weight goes when no other layer reads it."""
+    def replace(self, site: WeightSite | Attention, op: SiteOp | BlockAttention) -> None:
+        """The operator's tensors become `<site>.<tensor>`; a dense weight goes when no other layer reads it."""
+        if isinstance(site, Attention):
+            self._replace_attention(site, cast("BlockAttention", op))
+        else:
+            self._replace_layer(site, cast("SiteOp", op))
+
+    def _replace_layer(self, site: WeightSite, op: SiteOp) -> None:
         layer = self._dense_layer(site)
         weight, node = stored(layer.weight), layer.node
         assert weight is not None
@@ -111,8 +118,25 @@ class FxGraph(Graph):
         prefix = free_prefix(self.module, site.name, tuple(op.packed.tensors))
         reads = [self._store(node, f"{prefix}.{name}", tensor, weight.requires_grad) for name, tensor in op.packed.tensors.items()]
         bias = self._bias_node(layer, prefix, op.bias)
+        self._put(node, call.target, (layer.x, reads, bias, *call.options))
+
+    def _replace_attention(self, site: Attention, op: BlockAttention) -> None:
+        if site.bound:
+            raise UserError(f"attention '{site.name}': {site.bound}")
+        node, call = self._node(site), op.torch_call(site.name)
+        prefix = free_prefix(self.module, site.name, tuple(op.tensors))
+        reads = [self._store(node, f"{prefix}.{name}", tensor, False) for name, tensor in op.tensors.items()]
+        if node.meta["val"].stride(2) == site.head_dim:  # heads outermost: the operator has tokens outermost, and views may follow
+            with self.module.graph.inserting_after(node):
+                contiguous = self.module.graph.call_function(fx_trace.aten.contiguous.default, (node,))
+            contiguous.meta["val"] = node.meta["val"]
+            node.replace_all_uses_with(contiguous, delete_user_cb=lambda user: user is not contiguous)
+        self._put(node, call.target, (*fx_sites.inputs_of(node), *reads, *call.options))
+
+    def _put(self, node: Node, target: Any, args: tuple[Any, ...]) -> None:
+        """A call in the place of a site's node."""
         with self.module.graph.inserting_before(node):
-            replacement = self.module.graph.call_function(call.target, (layer.x, reads, bias, *call.options))
+            replacement = self.module.graph.call_function(target, args)
         replacement.meta = dict(node.meta)
         node.replace_all_uses_with(replacement)
         self.module.graph.erase_node(node)

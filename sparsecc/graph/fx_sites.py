@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from sparsecc.formats import from_key
@@ -12,7 +14,10 @@ from sparsecc.formats.base import Packed
 from sparsecc.graph.fx_activations import activation_after
 from sparsecc.graph.fx_layers import Layer, PackedLayer, arguments, aten, match, stored
 from sparsecc.graph.sites import Attention, Conv2d, Linear, Mlp, Site, WeightSite
+from sparsecc.ops.block_attention import restore
 
+_BLOCK_ATTENTION = torch.ops.sparsecc.block_attention.default
+_ATTENTION = (aten.scaled_dot_product_attention.default, _BLOCK_ATTENTION)
 SITE = "sparsecc_site"  # node.meta: the name a site was given when its model was traced, kept through every rewrite
 
 
@@ -41,7 +46,7 @@ def inputs_of(node: Node) -> tuple[Node, ...]:
 
 
 def is_site(node: Node) -> bool:
-    return node.op == "call_function" and (node.target is aten.scaled_dot_product_attention.default or match(node) is not None)
+    return node.op == "call_function" and (node.target in _ATTENTION or match(node) is not None)
 
 
 def find_sites(module: GraphModule) -> list[Site]:
@@ -75,6 +80,8 @@ def _path(node: Node) -> str:
     stack = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
     module = stack[-1].split("@")[0] if stack and isinstance(stack[-1], str) else ""
     layer = match(node)
+    if layer is None and node.target is _BLOCK_ATTENTION:
+        return str(node.args[-1])
     if layer is None:
         return module or "attention"
     if isinstance(layer, PackedLayer):
@@ -135,19 +142,41 @@ def _packed_weight(layer: PackedLayer) -> dict[str, Any]:
 
 def _attention(node: Node) -> Attention:
     given = arguments(node)
-    q, k = given["query"].meta["val"], given["key"].meta["val"]
+    q, k, v = (source.meta["val"] for source in inputs_of(node))
     head_dim = int(q.shape[-1])
+    common: dict[str, Any] = {
+        "name": node.meta[SITE],
+        "handle": node.name,
+        "heads": int(q.shape[-3]) if q.dim() > 2 else 1,
+        "kv_heads": int(k.shape[-3]) if k.dim() > 2 else 1,
+        "head_dim": head_dim,
+        "tokens": _fixed(q.shape[-2]),
+        "kv_tokens": _fixed(k.shape[-2]),
+    }
+    if node.target is _BLOCK_ATTENTION:
+        tensors = (stored(given[name]) for name in ("orders", "keep"))
+        block_map = restore(*tensors, given["grid"], given["text_first"], given["block"])  # type: ignore[arg-type]
+        return Attention(**common, scale=given["scale"], block_map=block_map)
     scale = given["scale"]
     return Attention(
-        name=node.meta[SITE],
-        handle=node.name,
-        heads=int(q.shape[-3]) if q.dim() > 2 else 1,
-        kv_heads=int(k.shape[-3]) if k.dim() > 2 else 1,
-        head_dim=head_dim,
+        **common,
         scale=float(scale) if scale is not None else head_dim**-0.5,
         causal=bool(given["is_causal"]),
         has_mask=given["attn_mask"] is not None,
+        bound=_bound(q, v, given["dropout_p"]),
     )
+
+
+def _fixed(size: Any) -> int | None:
+    return size if isinstance(size, int) else None
+
+
+def _bound(q: Tensor, v: Tensor, dropout: float) -> str | None:
+    if q.dim() != 4 or v.dim() != 4:
+        return f"its q is {q.dim()}-D, [batch, heads, tokens, head_dim] is needed"
+    if int(q.shape[-1]) != int(v.shape[-1]):
+        return f"v has {int(v.shape[-1])} channels for each head, q has {int(q.shape[-1])}"
+    return f"it drops {dropout:.0%} of its probabilities at random" if dropout else None
 
 
 def _mlp(first: Linear, second: Linear) -> Mlp:

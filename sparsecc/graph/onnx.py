@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import networkx as nx
 import onnx
@@ -13,18 +13,19 @@ import torch
 from torch import Tensor
 
 from sparsecc.errors import InputError, UserError
-from sparsecc.graph import onnx_io, onnx_sparse
+from sparsecc.graph import onnx_attention, onnx_io, onnx_sparse
 from sparsecc.graph.base import ALL, Graph, Run, Targets, TensorSpec, matches
 from sparsecc.graph.inputs import bind
 from sparsecc.graph.onnx_attention import AttentionNodes, Tap
 from sparsecc.graph.onnx_cleanup import clean
 from sparsecc.graph.onnx_run import Runner
 from sparsecc.graph.onnx_sites import WeightNodes, find
-from sparsecc.graph.sites import Conv2d, Mlp, Site, WeightSite
+from sparsecc.graph.sites import Attention, Conv2d, Mlp, Site, WeightSite
 from sparsecc.registry import did_you_mean
 
 if TYPE_CHECKING:
     from sparsecc.ops.base import SiteOp
+    from sparsecc.ops.block_attention import BlockAttention
 
 S = TypeVar("S", bound=Site)
 Shapes = Mapping[str, Sequence[int]]
@@ -102,8 +103,14 @@ class OnnxGraph(Graph):
             layer.weight.const_value = constant
         self._changed()
 
-    def replace(self, site: WeightSite, op: SiteOp) -> None:
+    def replace(self, site: WeightSite | Attention, op: SiteOp | BlockAttention) -> None:
         """Raises UserError when the model's opset is too old for the operator, ValueError for an operator of another shape."""
+        if isinstance(site, Attention):
+            self._replace_attention(site, cast("BlockAttention", op))
+        else:
+            self._replace_layer(site, cast("SiteOp", op))
+
+    def _replace_layer(self, site: WeightSite, op: SiteOp) -> None:
         if (op.packed.rows, op.packed.cols) != (site.rows, site.cols) or (isinstance(site, Conv2d) and site.groups != 1):
             raise ValueError(f"layer '{site.name}' is {site.rows}×{site.cols}, the operator {op.packed.rows}×{op.packed.cols}")
         layer, graph = self._layer(site), self.model.graph
@@ -112,10 +119,28 @@ class OnnxGraph(Graph):
         node.name = layer.node.name
         ir.convenience.replace_nodes_and_values(graph, last, list(reversed(layer.nodes)), [node], [layer.output], node.outputs)
         self._drop_unused(unused)
-        for value in node.inputs[1:]:
+        self._complete(node.inputs[1:])
+
+    def _replace_attention(self, site: Attention, op: BlockAttention) -> None:
+        if site.bound:
+            raise UserError(f"attention '{site.name}': {site.bound}")
+        found, graph = self._named(site.name).handle, self.model.graph
+        assert isinstance(found, AttentionNodes)
+        inside = {value for node in found.nodes for value in node.outputs}
+        unused = [value for node in found.nodes for value in node.inputs if value not in inside]
+        nodes = onnx_attention.replacement(found, op, site.name, graph.opset_imports[""])
+        ir.convenience.replace_nodes_and_values(
+            graph, found.nodes[-1], list(reversed(found.nodes)), nodes, [found.output], nodes[-1].outputs
+        )
+        self._drop_unused([value for value in unused if value not in (found.q.value, found.k.value, found.v.value)])
+        self._complete([value for node in nodes for value in node.inputs if value is not None and value.const_value is not None])
+
+    def _complete(self, constants: Sequence[ir.Value | None]) -> None:
+        """Take in what new nodes read, and the functions that they call."""
+        for value in constants:
             assert value is not None
             value.name = value.const_value.name = self._free_name(value.name or "")  # type: ignore[union-attr]
-            graph.register_initializer(value)
+            self.model.graph.register_initializer(value)
         onnx_sparse.complete(self.model)
         self._changed()
 

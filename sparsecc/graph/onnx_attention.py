@@ -1,15 +1,20 @@
-"""Attention in ONNX: the Attention operator of opset 23, and the MatMul-Softmax-MatMul that everything else writes."""
+"""Attention in ONNX: the Attention operator of opset 23, the MatMul-Softmax-MatMul that everything else writes, and our own operator."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
+import torch
 from torch import Tensor
 
+from sparsecc.attention.base import BlockMap
 from sparsecc.graph.onnx_fold import constant, only_use
 from sparsecc.graph.onnx_masks import is_causal
+from sparsecc.graph.onnx_sparse import block_map, initializer, make_block_attention
+from sparsecc.ops.block_attention import BlockAttention
+from sparsecc.ops.onnx_block_attention import is_block_attention
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Tap:
 
 @dataclass(frozen=True)
 class AttentionNodes:
-    """nodes: the operators that are the attention, whose last computes `output`."""
+    """nodes: the operators that are the attention, whose last computes `output`.  block_map: of our own operator."""
 
     q: Tap
     k: Tap
@@ -52,10 +57,54 @@ class AttentionNodes:
     heads: int
     kv_heads: int
     head_dim: int
+    block_map: BlockMap | None = None
+
+    @property
+    def bound(self) -> str | None:
+        """Why nothing can take the nodes' place, None when it can."""
+        if any(len(tap.value.shape or ()) != (3 if tap.heads else 4) for tap in (self.q, self.k, self.v)):
+            return "its v has no four dimensions"
+        if self.v.extent(3) != self.head_dim:
+            return f"v has {self.v.extent(3) or 'an unknown number of'} channels for each head, q has {self.head_dim}"
+        others = [value for value in self.nodes[-1].outputs[1:] if value.uses() or value.is_graph_output()]
+        return "its keys or scores are outputs, too" if others else None
 
     @property
     def output(self) -> ir.Value:
         return self.nodes[-1].outputs[0]
+
+
+def replacement(found: AttentionNodes, op: BlockAttention, site: str, opset: int) -> list[ir.Node]:
+    """The nodes for `op`, which read what `found` read and end in a value of the shape of its output; not yet in a graph."""
+    nodes: list[ir.Node] = []
+    inputs = [_laid_out(tap, nodes) for tap in (found.q, found.k, found.v)]
+    node = make_block_attention(op, site, inputs, opset)
+    node.name = found.nodes[-1].name
+    nodes.append(node)
+    if found.q.heads:
+        turned = _then(nodes, "Transpose", [node.outputs[0]], perm=[0, 2, 1, 3])
+        _then(nodes, "Reshape", [turned, initializer(torch.tensor([0, 0, -1]), f"{site}.joined")])
+    return nodes
+
+
+def _laid_out(tap: Tap, nodes: list[ir.Node]) -> ir.Value:
+    """The tapped value as [batch, heads, tokens, head_dim], by nodes that are appended where it is laid out otherwise."""
+    value = tap.value
+    if tap.heads:
+        value = _then(nodes, "Reshape", [value, initializer(torch.tensor([0, 0, tap.heads, -1]), f"{value.name}.split")])
+        value = _then(nodes, "Transpose", [value], perm=[0, 2, 1, 3])
+    elif tap.transposed:
+        value = _then(nodes, "Transpose", [value], perm=[0, 1, 3, 2])
+    if value is not tap.value:
+        assert tap.value.shape is not None
+        batch, tokens = tap.value.shape[0], tap.value.shape[{True: 1, False: 3}[bool(tap.heads)]]
+        value.type, value.shape = tap.value.type, ir.Shape([batch, tap.extent(1), tokens, tap.extent(3)])
+    return value
+
+
+def _then(nodes: list[ir.Node], op_type: str, inputs: list[ir.Value], **attributes: list[int]) -> ir.Value:
+    nodes.append(ir.node(op_type, inputs, attributes, num_outputs=1))
+    return nodes[-1].outputs[0]
 
 
 @dataclass
@@ -72,7 +121,15 @@ def attention_at(node: ir.Node) -> AttentionNodes | None:
     """The attention whose softmax (or whole operator) is `node`, or None."""
     if node.op_type == "Attention" and node.domain == "":
         return _operator(node)
+    if is_block_attention(node):
+        return _blocked(node)
     return _decomposed(node) if node.op_type == "Softmax" and node.domain == "" else None
+
+
+def _blocked(node: ir.Node) -> AttentionNodes | None:
+    q, k, v = (Tap(value) for value in node.inputs[:3] if value is not None)
+    found = _assembled((q, k, v), (node,), node.attributes.get_float("scale", 0.0), causal=False, mask=False)
+    return replace(found, block_map=block_map(node)) if found else None
 
 
 def _operator(node: ir.Node) -> AttentionNodes | None:

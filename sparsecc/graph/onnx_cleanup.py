@@ -24,6 +24,7 @@ from sparsecc.graph import onnx_names, onnx_sparse
 from sparsecc.graph.onnx_fold import fold_scales, lift_weights, unflatten_softmaxes
 from sparsecc.graph.onnx_io import first_cause
 from sparsecc.ops.base import ONNX_DOMAIN
+from sparsecc.ops.onnx_block_attention import is_block_attention
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +80,9 @@ def _take_apart(model: ir.Model) -> _Skeleton:
     graph = skeleton.model.graph
     for identifier in [key for key in skeleton.model.functions if key[0] == ONNX_DOMAIN]:
         del skeleton.model.functions[identifier]
-    originals = [node for node in model.graph if onnx_sparse.is_sparse(node)]
-    for node, original in zip([node for node in graph if onnx_sparse.is_sparse(node)], originals, strict=True):
-        _stand_in(skeleton, node, original)
+    originals = [node for node in model.graph if node.domain == ONNX_DOMAIN]
+    for node, original in zip([node for node in graph if node.domain == ONNX_DOMAIN], originals, strict=True):
+        (_attention_stand_in if is_block_attention(node) else _stand_in)(skeleton, node, original)
     for name, value in list(graph.initializers.items()):
         if _only_a_weight(value):
             skeleton.weights[name] = value.const_value  # type: ignore[assignment]
@@ -111,6 +112,18 @@ def _stand_in(skeleton: _Skeleton, node: ir.Node, original: ir.Node) -> None:
     dense.attributes.update({attribute.name: attribute for attribute in attributes})
     _swap(graph, node, dense)
     skeleton.sparse[name] = original
+
+
+def _attention_stand_in(skeleton: _Skeleton, node: ir.Node, original: ir.Node) -> None:
+    """BlockAttention(q, k, v, ...) → Sum(q, k, v, mark), which has the output's shape, with a number as mark and input."""
+    graph = skeleton.model.graph
+    onnx_sparse.block_map(original)  # raises for a damaged one
+    q, k, v = node.inputs[:3]
+    mark = ir.Value(name=f"{_STAND_IN}{original.outputs[0].name}", shape=ir.Shape([1]), type=q.type if q is not None else None)
+    mark.type = mark.type or ir.TensorType(ir.DataType.FLOAT)
+    graph.inputs.append(mark)
+    _swap(graph, node, ir.node("Sum", [q, k, v, mark], num_outputs=1, name=node.name))
+    skeleton.sparse[mark.name or ""] = original
 
 
 def _swap(graph: ir.Graph, old: ir.Node, new: ir.Node) -> None:
@@ -257,13 +270,15 @@ def _named_as_before(shape: ir.Shape | None, before: ir.Shape | None) -> ir.Shap
 
 
 def _restore_sparse(graph: ir.Graph, dense: ir.Node, original: ir.Node) -> None:
+    """dense: the stand-in as the tools left it. Its inputs but the last, the stand-in's own, are what flows in."""
+    flowing = dense.inputs[:-1]
     constants = []
-    for value in original.inputs[1:]:
+    for value in original.inputs[len(flowing) :]:
         assert value is not None and value.name and value.const_value is not None
         if value.name not in graph.initializers:
             graph.register_initializer(ir.Value(name=value.name, shape=value.shape, type=value.type, const_value=value.const_value))
         constants.append(graph.initializers[value.name])
-    sparse = ir.node(original.op_type, [dense.inputs[0], *constants], domain=ONNX_DOMAIN, num_outputs=1, name=original.name)
+    sparse = ir.node(original.op_type, [*flowing, *constants], domain=ONNX_DOMAIN, num_outputs=1, name=original.name)
     sparse.attributes.update(original.attributes)
     if "pads" in dense.attributes:  # a Pad before it may have been folded in
         sparse.attributes["pads"] = dense.attributes["pads"]

@@ -5,6 +5,9 @@ The meaning of the operators is `sparsecc.ops`' and the formats' own; this is th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 import onnx_ir as ir
 import torch
@@ -15,12 +18,18 @@ from sparsecc.errors import ModelError, RecipeError, UserError
 from sparsecc.formats import from_key
 from sparsecc.formats.base import Packed
 from sparsecc.graph.onnx_names import given
-from sparsecc.ops import onnx_functions
+from sparsecc.ops import onnx_block_attention, onnx_functions
 from sparsecc.ops.base import ONNX_DOMAIN, SiteOp
+from sparsecc.ops.onnx_block_attention import is_block_attention
+
+if TYPE_CHECKING:
+    from sparsecc.attention.base import BlockMap
+    from sparsecc.ops.block_attention import BlockAttention
 
 
 def is_sparse(node: ir.Node) -> bool:
-    return node.domain == ONNX_DOMAIN
+    """Whether a node is a layer of this domain; what has no weight is none."""
+    return node.domain == ONNX_DOMAIN and not is_block_attention(node)
 
 
 def is_conv(node: ir.Node) -> bool:
@@ -42,6 +51,15 @@ def packed(node: ir.Node) -> Packed:
         raise ModelError(f"layer '{site}': no {node.op_type} that this version of sparsecc writes ({error})") from None
 
 
+def block_map(node: ir.Node) -> BlockMap:
+    """Of a BlockAttention node. Raises ModelError for one that sparsecc did not write so."""
+    try:
+        orders, keep = (tensor_of(value) for value in node.inputs[3:5] if value is not None)
+        return onnx_block_attention.restore(node, orders, keep)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"attention '{given(node)}': no {node.op_type} that this version of sparsecc writes ({error})") from None
+
+
 def bias(node: ir.Node) -> ir.Value | None:
     before = 1 + len(from_key(node.attributes.get_string("format", "")).tensor_names)
     return node.inputs[before] if len(node.inputs) > before else None
@@ -52,12 +70,24 @@ def make_node(op: SiteOp, site: str, x: ir.Value, prefix: str, opset: int) -> ir
 
     Raises UserError when the model's opset is older than the function bodies.
     """
-    if opset < onnx_functions.MIN_OPSET:
-        raise UserError(f"layer '{site}': sparse operators need opset {onnx_functions.MIN_OPSET}, the model has {opset}; export it again")
+    _require_functions(f"layer '{site}'", opset)
     call = onnx_functions.call(op, site)
     parts = {**op.packed.tensors, **({"bias": op.bias} if op.bias is not None else {})}
     inputs = [x, *(initializer(tensor, f"{prefix}.{name}") for name, tensor in parts.items())]
     return ir.node(call.op_type, inputs, call.attributes, domain=ONNX_DOMAIN, num_outputs=1)
+
+
+def make_block_attention(op: BlockAttention, site: str, inputs: Sequence[ir.Value], opset: int) -> ir.Node:
+    """The node for `op` that reads these q, k and v, its tensors as new initializers `<site>.<tensor>`, not yet in a graph."""
+    _require_functions(f"attention '{site}'", opset)
+    call = onnx_block_attention.call(op, site)
+    constants = [initializer(tensor, f"{site}.{name}") for name, tensor in onnx_block_attention.stored(op.map).items()]
+    return ir.node(call.op_type, [*inputs, *constants], call.attributes, domain=ONNX_DOMAIN, num_outputs=1)
+
+
+def _require_functions(layer: str, opset: int) -> None:
+    if opset < onnx_functions.MIN_OPSET:
+        raise UserError(f"{layer}: sparse operators need opset {onnx_functions.MIN_OPSET}, the model has {opset}; export it again")
 
 
 def complete(model: ir.Model) -> None:
@@ -65,16 +95,21 @@ def complete(model: ir.Model) -> None:
     opset = model.graph.opset_imports[""]
     for identifier in [key for key in model.functions if key[0] == ONNX_DOMAIN]:
         del model.functions[identifier]
-    nodes = [node for node in model.graph if is_sparse(node)]
+    nodes = [node for node in model.graph if node.domain == ONNX_DOMAIN]
     if nodes:
         model.graph.opset_imports[ONNX_DOMAIN] = onnx_functions.DOMAIN_VERSION
         model.ir_version = max(model.ir_version, 8)  # the first with functions
     for node in nodes:
         identifier = (ONNX_DOMAIN, node.op_type, "")
         if identifier not in model.functions:
-            kind = onnx_functions.CONV2D if is_conv(node) else onnx_functions.LINEAR
-            format = from_key(node.attributes.get_string("format", ""))
-            model.functions[identifier] = onnx_functions.function(kind, format, bias(node) is not None, opset)
+            model.functions[identifier] = _function(node, opset)
+
+
+def _function(node: ir.Node, opset: int) -> ir.Function:
+    if is_block_attention(node):
+        return onnx_block_attention.function(opset)
+    kind = onnx_functions.CONV2D if is_conv(node) else onnx_functions.LINEAR
+    return onnx_functions.function(kind, from_key(node.attributes.get_string("format", "")), bias(node) is not None, opset)
 
 
 def initializer(tensor: Tensor, name: str) -> ir.Value:

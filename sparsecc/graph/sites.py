@@ -14,6 +14,8 @@ from sparsecc.formats.base import Packed
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sparsecc.attention.base import BlockMap, Grid
+
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
@@ -109,7 +111,11 @@ class Conv2d(WeightSite):
 
 @dataclass(frozen=True, kw_only=True)
 class Attention(Site):
-    """softmax(scale · q kᵀ + mask) v, q: [batch, heads, tokens, head_dim]."""
+    """softmax(scale · q kᵀ + mask) v, q: [batch, heads, tokens, head_dim].
+
+    tokens, kv_tokens: of q and of k, None where the model leaves them open.  block_map: of what is block-sparse already.
+    bound: why `Graph.replace` cannot put another operator here, None when it can.
+    """
 
     heads: int
     kv_heads: int
@@ -117,6 +123,15 @@ class Attention(Site):
     scale: float
     causal: bool = False
     has_mask: bool = False
+    tokens: int | None = None
+    kv_tokens: int | None = None
+    block_map: BlockMap | None = field(default=None, repr=False, compare=False)
+    bound: str | None = None
+
+    @property
+    def grid(self) -> Grid | None:
+        """Where its tokens lie, if known."""
+        return None if self.block_map is None else self.block_map.grid
 
 
 @dataclass(frozen=True, kw_only=True)

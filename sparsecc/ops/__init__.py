@@ -1,3 +1,3 @@
-"""The vocabulary: one file per sparse operator. Members: sparse_linear, sparse_conv2d."""
+"""The vocabulary: one file per sparse operator. Members: block_attention, sparse_conv2d, sparse_linear."""
 
-HELPERS = ("onnx_functions",)  # modules here that are no operators
+HELPERS = ("onnx_block_attention", "onnx_functions")  # modules here that are no operators

@@ -12,6 +12,7 @@ and a body is: decode to W [rows, cols], then MatMul and Add, or Conv. A new for
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -27,6 +28,9 @@ MIN_OPSET = 16  # ScatterElements adds since 16
 DOMAIN_VERSION = 1
 LINEAR, CONV2D = "SparseLinear", "SparseConv2d"
 
+# Attributes that every layer's node has, whether the body reads them or only who imports the file.
+_LAYER = {"site": ir.AttributeType.STRING, "format": ir.AttributeType.STRING, "rows": ir.AttributeType.INT, "cols": ir.AttributeType.INT}
+
 Value = ir.Value
 Decoder = Callable[["Body", Mapping[str, Value], "Format"], Value]
 
@@ -39,14 +43,21 @@ class Call(NamedTuple):
 
 
 class Body:
-    """Writes a function body operator by operator. `rows` and `cols` are int64[1], from the node's attributes."""
+    """Writes a function body operator by operator."""
 
     def __init__(self, inputs: Sequence[str]) -> None:
         self.inputs = {name: ir.Value(name=name) for name in inputs}
         self.attributes: dict[str, ir.AttributeType] = {}
         self._tape = ir.tape.Tape()
-        self.rows = self._attribute("rows", ir.AttributeType.INT)
-        self.cols = self._attribute("cols", ir.AttributeType.INT)
+
+    @cached_property
+    def rows(self) -> Value:
+        """int64[1], of the layer's matrix."""
+        return self.int_of("rows")
+
+    @cached_property
+    def cols(self) -> Value:
+        return self.int_of("cols")
 
     def op(self, op_type: str, *inputs: Value | None, **attributes: ir.Attr | ir.TensorProtocol | int | Sequence[int] | str) -> Value:
         return self._tape.op(op_type, inputs, attributes)
@@ -65,12 +76,17 @@ class Body:
 
     def ints_of(self, attribute: str) -> Value:
         """A list-of-ints attribute of the calling node, as int64[n]."""
-        return self._attribute(attribute, ir.AttributeType.INTS)
+        return self.op("Constant", value_ints=self.forward("value_ints", attribute))
 
-    def forward(self, name: str, to: str) -> ir.Attr:
-        """The calling node's list-of-ints attribute `to`, handed on to an operator of the body as its attribute `name`."""
-        self.attributes[to] = ir.AttributeType.INTS
-        return ir.RefAttr(name, to, ir.AttributeType.INTS)
+    def int_of(self, attribute: str) -> Value:
+        """An int attribute of the calling node, as int64[1]."""
+        number = self.op("Constant", value_int=self.forward("value_int", attribute, ir.AttributeType.INT))
+        return self.op("Reshape", number, self.ints(1))
+
+    def forward(self, name: str, to: str, kind: ir.AttributeType = ir.AttributeType.INTS) -> ir.Attr:
+        """The calling node's attribute `to`, handed on to an operator of the body as its attribute `name`."""
+        self.attributes[to] = kind
+        return ir.RefAttr(name, to, kind)
 
     def concat(self, *parts: Value) -> Value:
         return self.op("Concat", *parts, axis=0)
@@ -82,19 +98,12 @@ class Body:
         """Zeros of the element type of `like`."""
         return self.op("Expand", self.op("CastLike", self.scalar(0), like), shape)
 
-    def function(self, name: str, output: Value, opset: int) -> ir.Function:
+    def function(self, name: str, output: Value, opset: int, known: Mapping[str, ir.AttributeType] = _LAYER) -> ir.Function:
+        """known: attributes that nodes have beside those which the body reads."""
         output.name = "y"
-        attributes = [ir.Attr(key, kind, None) for key, kind in self.attributes.items()]
-        # Known to every node, read by whoever imports the file rather than by the body.
-        attributes += [ir.Attr("site", ir.AttributeType.STRING, None), ir.Attr("format", ir.AttributeType.STRING, None)]
+        attributes = [ir.Attr(key, kind, None) for key, kind in {**known, **self.attributes}.items()]
         graph = ir.Graph(list(self.inputs.values()), [output], nodes=self._tape.nodes, name=name, opset_imports={"": opset})
         return ir.Function(ONNX_DOMAIN, name, graph=graph, attributes=attributes)
-
-    def _attribute(self, name: str, kind: ir.AttributeType) -> Value:
-        self.attributes[name] = kind
-        if kind == ir.AttributeType.INTS:
-            return self.op("Constant", value_ints=ir.RefAttr("value_ints", name, kind))
-        return self.op("Reshape", self.op("Constant", value_int=ir.RefAttr("value_int", name, kind)), self.ints(1))
 
 
 def op_type(kind: str, format: Format, bias: bool) -> str:

@@ -1,3 +1,3 @@
-"""Passes: Graph → Graph, one per file. Members: prune, pack."""
+"""Passes: Graph → Graph, one per file. Members: pack, prune, reorder_tokens."""
 
 HELPERS = ("pipeline",)  # modules here that are no passes

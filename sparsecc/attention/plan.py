@@ -1,0 +1,100 @@
+"""Plan files: the block maps of a model's attention sites, calibrated once and used again. The format is described in docs/plans.md."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sparsecc.attention.base import BlockMap, Grid, pack_bits, unpack_bits
+from sparsecc.errors import RecipeError
+from sparsecc.files import json_text, replacing, write_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """model: `fingerprint` of the model that the maps are for.  maps: by site name."""
+
+    model: str
+    maps: Mapping[str, BlockMap]
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write `path`, which ends in .json, and the arrays beside it. An older plan at `path` is replaced whole or not at all."""
+        target = Path(path)
+        if target.suffix != ".json":
+            raise RecipeError(f"{path}: a plan's name ends in .json")
+        content = _npz({key: array for i, found in enumerate(self.maps.values()) for key, array in _arrays(i, found).items()})
+        checksum = hashlib.sha256(content).hexdigest()
+        arrays = target.with_name(f"{target.stem}.{checksum[:12]}.npz")
+        with replacing(arrays) as temporary:
+            temporary.write_bytes(content)
+        old = _old_arrays(target)
+        sites = [{"name": name, "grid": asdict(found.grid), "block": found.block} for name, found in self.maps.items()]
+        write_text(target, json_text({"plan": VERSION, "model": self.model, "arrays": arrays.name, "sha256": checksum, "sites": sites}))
+        if old is not None and old != arrays:
+            old.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Plan:
+        """Raises RecipeError, naming the file, for one that is missing, damaged or from another version."""
+        try:
+            head = json.loads(Path(path).read_text(encoding="utf-8"))
+            if head["plan"] != VERSION:
+                raise RecipeError(f"{path}: a plan of version {head['plan']}, this sparsecc reads {VERSION}; calibrate again")
+            arrays = Path(path).with_name(Path(head["arrays"]).name)
+            content = arrays.read_bytes()
+            if hashlib.sha256(content).hexdigest() != head["sha256"]:
+                raise RecipeError(f"{path}: {arrays.name} is not the file that was written with it")
+            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+                maps = {site["name"]: _map(i, site, stored) for i, site in enumerate(head["sites"])}
+            return cls(str(head["model"]), maps)
+        except OSError as error:
+            raise RecipeError(f"{error.filename or path}: {error.strerror or error}") from None
+        except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+            raise RecipeError(f"{path}: no plan that this sparsecc wrote ({type(error).__name__}: {error})") from None
+
+
+def fingerprint(sites: Iterable[tuple[str, int, int]]) -> str:
+    """sha256 of a model's attention: (name, heads, head_dim) of all its sites, in execution order. The weights are no part of it."""
+    return hashlib.sha256(json.dumps([list(site) for site in sites]).encode()).hexdigest()
+
+
+def _arrays(index: int, found: BlockMap) -> dict[str, Tensor]:
+    return {f"{index}.orders": found.orders, f"{index}.keep": pack_bits(found.keep)}
+
+
+def _map(index: int, site: Mapping[str, Any], stored: Mapping[str, np.ndarray]) -> BlockMap:
+    import torch
+
+    grid, block = Grid(**site["grid"]), int(site["block"])
+    orders, keep = (torch.from_numpy(stored[f"{index}.{name}"]) for name in ("orders", "keep"))
+    return BlockMap(grid, block, orders, unpack_bits(keep, grid.blocks(block)))
+
+
+def _npz(tensors: Mapping[str, Tensor]) -> bytes:
+    """The same bytes for the same arrays: numpy stamps no time into a zip."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **{name: tensor.cpu().numpy() for name, tensor in tensors.items()})  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _old_arrays(path: Path) -> Path | None:
+    """The arrays of the plan that is at `path` now, if one is."""
+    try:
+        name = json.loads(path.read_text(encoding="utf-8"))["arrays"]
+        return path.with_name(Path(name).name) if str(name).endswith(".npz") else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,223 @@
+"""Reorder the tokens of image and video attention, head by head, and compute only the blocks that carry its mass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from sparsecc import attention, registry
+from sparsecc.attention.base import BLOCK, ORDER_NAMES, BlockMap, Choice, Grid, Sample, least_density
+from sparsecc.errors import RecipeError, Refused
+from sparsecc.graph.base import ALL, Graph, Targets
+from sparsecc.graph.sites import Attention
+from sparsecc.passes._select import require_valid, select
+from sparsecc.passes.base import Context, Match, Pass
+
+if TYPE_CHECKING:
+    from sparsecc.attention.plan import Plan
+
+TAPPED_BYTES = 1 << 30  # how much q, k and v is held at once: a layer of a video model has 200 MB of each
+
+
+@dataclass(frozen=True)
+class Reordering:
+    """What ReorderTokens does at a site. choice: None for a map out of a plan."""
+
+    map: BlockMap
+    choice: Choice | None = None
+
+    def __str__(self) -> str:
+        return ", ".join([f"density {self.map.density:.2f}", *self._costs(), *_orders_by_head(self.map)])
+
+    def _costs(self) -> Iterator[str]:
+        dense = self.map.dense_heads
+        sparse = [head for head in range(self.map.heads) if head not in dense]
+        if self.choice is not None and sparse:
+            lost, error = self.choice.lost, self.choice.error
+            yield f"lost mass {float(lost[sparse].mean()):.2g}"
+            yield f"output error {float(error[sparse].mean()):.2g} (largest {float(error[sparse].max()):.2g})"
+        if dense:
+            yield f"{len(dense)} of {self.map.heads} heads dense ({', '.join(map(str, dense))})"
+
+
+@dataclass(frozen=True)
+class ReorderTokens(Pass):
+    """Let each head of an attention see its tokens in the order in which its map is most blocky, and compute the heaviest blocks alone.
+
+    softmax(scale · q kᵀ) v  ->  block_attention(q, k, v, orders, keep)
+
+    grid: frames, height and width of the tokens; beside them lie `text_tokens`, before (`text_first`) or after.
+    density: share of the blocks that each head keeps.  max_error: a head whose relative output error on the calibration inputs is
+    above stays dense.  plan: a file of `Plan.save`, to be used instead of calibration; its grid, block and density hold.
+    """
+
+    targets: Targets = ALL
+    ignore: Targets = ()
+    grid: tuple[int, int, int] | None = None
+    text_tokens: int = 0
+    text_first: bool = True
+    density: float = 0.5
+    max_error: float | None = None
+    pattern: str = "paro"
+    block: int = BLOCK
+    plan: str | None = None
+
+    def __post_init__(self) -> None:
+        require_valid(targets=self.targets, ignore=self.ignore)
+        registry.require("pattern", "attention", self.pattern)
+        if self.grid is None and self.plan is None:
+            raise RecipeError("grid: missing; give frames, height and width of the tokens, as [13, 30, 45] ([1, height, width] for images)")
+        if self.grid is not None and min(self.grid) < 1:
+            raise RecipeError(f"grid: {list(self.grid)} has a side without tokens")
+        if self.text_tokens < 0:
+            raise RecipeError(f"text_tokens: {self.text_tokens} is negative")
+        if not 0 < self.density <= 1:
+            raise RecipeError(f"density: {self.density} is not in (0, 1]; it is the share of blocks kept")
+        if self.max_error is not None and self.max_error < 0:
+            raise RecipeError(f"max_error: {self.max_error} is negative")
+        if self.block < 1:
+            raise RecipeError(f"block: {self.block} tokens are no block")
+
+    def find(self, graph: Graph, context: Context) -> Iterator[Match]:
+        sites = select(graph, Attention, self.targets, self.ignore)
+        if not sites:
+            return
+        if self.plan is not None:
+            yield from self._planned(graph, sites, self.plan)
+            return
+        refused = {site.name: reason for site in sites if (reason := self._refuse(site))}
+        found = self._calibrated(graph, [site for site in sites if site.name not in refused], context)
+        for site in sites:
+            yield Match(site, refused[site.name]) if site.name in refused else next(found)
+
+    def rewrite(self, graph: Graph, match: Match) -> None:
+        from sparsecc.ops.block_attention import BlockAttention
+
+        site, reordering = match.site, match.action
+        assert isinstance(site, Attention)
+        assert isinstance(reordering, Reordering)
+        graph.replace(site, BlockAttention(reordering.map, site.scale))
+
+    @cached_property
+    def _grid(self) -> Grid:
+        assert self.grid is not None
+        return Grid(*self.grid, self.text_tokens, self.text_first)
+
+    def _refuse(self, site: Attention) -> Refused | None:
+        least = least_density(self._grid, self.block)
+        if self.density < least:
+            return Refused(f"density {self.density:g}: text and the diagonal alone are {least:.2g} of the blocks")
+        return untouchable(site) or _other_length(site, self._grid, site.tokens)
+
+    def _planned(self, graph: Graph, sites: Sequence[Attention], path: str) -> Iterator[Match]:
+        from sparsecc.attention.plan import Plan
+
+        try:
+            plan = Plan.load(path)
+            _require_made_for(plan, graph, path)
+            for site in sites:
+                yield Match(site, self._from_plan(site, plan, path))
+        except RecipeError as error:
+            raise RecipeError(f"plan: {error}") from None
+
+    def _from_plan(self, site: Attention, plan: Plan, path: str) -> Reordering | Refused:
+        reason = untouchable(site)
+        if reason is not None:
+            return reason
+        if site.name not in plan.maps:
+            return Refused("the plan leaves it dense")
+        found = plan.maps[site.name]
+        if found.heads != site.heads:
+            raise RecipeError(f"{path}: attention '{site.name}' has {site.heads} heads, the plan {found.heads}")
+        if site.tokens not in (None, found.grid.tokens):
+            raise RecipeError(f"{path}: attention '{site.name}' has {site.tokens} tokens, the plan is for {found.grid.tokens}")
+        if self.grid is not None and found.grid != self._grid:
+            raise RecipeError(f"{path}: the plan is for a grid of {found.grid}, the recipe says {self._grid}")
+        return Reordering(found)
+
+    def _calibrated(self, graph: Graph, sites: Sequence[Attention], context: Context) -> Iterator[Match]:
+        if not sites:
+            return
+        if not context.calibration:
+            raise RecipeError("plan: missing, so that calibration inputs are needed; pass calibration= (--calib)")
+        held = sum(12 * self._grid.tokens * site.heads * site.head_dim for site in sites) // len(sites) * len(context.calibration)
+        count = max(1, TAPPED_BYTES // max(1, held))
+        for start in range(0, len(sites), count):
+            group = sites[start : start + count]
+            runs = [graph.run(inputs, [site.name for site in group]).taps for inputs in context.calibration]
+            for site in group:
+                yield Match(site, self._choose(site, [Sample(*run[site.name]) for run in runs]))
+
+    def _choose(self, site: Attention, samples: Sequence[Sample]) -> Reordering | Refused:
+        reason = _unfit(site, samples, self._grid)
+        if reason is not None:
+            return reason
+        pattern = attention.create(self.pattern)
+        choice = pattern.choose(samples, self._grid, site.scale, self.density, self.block, self.max_error)
+        if choice.map.keep.all() and self.max_error is not None:
+            return Refused(f"every head's output error is above max_error {self.max_error:g}, the least is {float(choice.error.min()):.2g}")
+        return Reordering(choice.map, choice)
+
+
+def untouchable(site: Attention) -> Refused | None:
+    """Why an attention cannot be made block-sparse, None when it can. What its length has to be is not asked here."""
+    if site.block_map is not None:
+        return Refused(f"block-sparse already, density {site.block_map.density:.2f}")
+    if site.causal:
+        return Refused("causal attention: its order of tokens has a meaning")
+    if site.has_mask:
+        return Refused("its mask would have to be reordered with every head; only attention without a mask is")
+    if site.kv_heads != site.heads:
+        return Refused(f"{site.kv_heads} heads of keys serve {site.heads} heads of queries, each head needs its own")
+    if None not in (site.tokens, site.kv_tokens) and site.tokens != site.kv_tokens:
+        return Refused(f"cross attention: {site.tokens} queries, {site.kv_tokens} keys")
+    return Refused(site.bound) if site.bound else None
+
+
+def _orders_by_head(found: BlockMap) -> Iterator[str]:
+    """'order FHW for heads 0, 2', the sparse heads only."""
+    dense = found.dense_heads
+    for order, name in enumerate(ORDER_NAMES):
+        heads = [str(head) for head in (found.orders == order).nonzero().squeeze(1).tolist() if head not in dense]
+        if heads:
+            yield f"order {name} for head{'s' * (len(heads) > 1)} {', '.join(heads)}"
+
+
+def plan_of(graph: Graph) -> Plan:
+    """The block maps that a graph holds, to be saved and used for this model again."""
+    from sparsecc.attention.plan import Plan
+
+    return Plan(_fingerprint(graph), {site.name: site.block_map for site in graph.sites(Attention) if site.block_map is not None})
+
+
+def _fingerprint(graph: Graph) -> str:
+    from sparsecc.attention.plan import fingerprint
+
+    return fingerprint((site.name, site.heads, site.head_dim) for site in graph.sites(Attention))
+
+
+def _require_made_for(plan: Plan, graph: Graph, path: str) -> None:
+    missing = [name for name in plan.maps if name not in {site.name for site in graph.sites(Attention)}]
+    if missing:
+        raise RecipeError(f"{path}: made for another model, which had an attention '{missing[0]}'")
+    if plan.model != _fingerprint(graph):
+        raise RecipeError(f"{path}: made for another model: its attention has other names, heads or sizes; calibrate again")
+
+
+def _other_length(site: Attention, grid: Grid, tokens: int | None) -> Refused | None:
+    return Refused(f"{tokens} tokens, a grid of {grid} has {grid.tokens}") if tokens not in (None, grid.tokens) else None
+
+
+def _unfit(site: Attention, samples: Sequence[Sample], grid: Grid) -> Refused | None:
+    """What only the tensors tell."""
+    for q, k, v in samples:
+        if q.shape[2] != k.shape[2]:
+            return Refused(f"cross attention: {q.shape[2]} queries, {k.shape[2]} keys")
+        reason = _other_length(site, grid, q.shape[2])
+        if reason is not None:
+            return reason
+        if not all(x.isfinite().all() for x in (q, k, v)):
+            return Refused("its q, k or v held NaN or infinity on a calibration input")
+    return None
