@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sparsecc.codegen import tvm_api
+from sparsecc.codegen.candidates import Known, Task
 from sparsecc.codegen.chatter import quiet_failure
 from sparsecc.codegen.choose import Choice, Chooser
 from sparsecc.codegen.importers.base import Imported
@@ -28,21 +29,33 @@ if TYPE_CHECKING:
 
 @quiet_failure()
 def build(
-    graph: Graph, inputs: Sequence[np.ndarray | Tensor], target: Target, *, measure: bool | None = None
+    graph: Graph,
+    inputs: Sequence[np.ndarray | Tensor],
+    target: Target,
+    *,
+    measure: bool | None = None,
+    known: Mapping[Task, Known] | None = None,
 ) -> tuple[Library, list[Choice]]:
     """Compile for the shapes of `inputs`. measure: time sparse against dense; by default when the target is this machine.
+    known: fastest knobs from the records of a tuner.
 
     Raises ModelError for what the compiler cannot take, naming the operators and where they are.
     """
     measure = target.cpu == detect(target.threads).cpu if measure is None else measure
     arrays = [np.asarray(x) for x in inputs]
-    chooser = Chooser(target, measure)
+    chooser = Chooser(target, measure, known or {})
     emitted, types = _emitted(graph, arrays, target, chooser)
     specs = tuple(TensorSpec(s.name, a.shape, str(a.dtype)) for s, a in zip(graph.inputs, arrays, strict=True))
     outputs = tuple(
         TensorSpec(s.name, tuple(int(d) for d in ty.shape), str(ty.dtype.dtype)) for s, ty in zip(graph.outputs, types, strict=True)
     )
     return Library(compile_relax(emitted, target), emitted.weights, specs, outputs, target), chooser.choices
+
+
+@quiet_failure()
+def choose(graph: Graph, inputs: Sequence[np.ndarray | Tensor], chooser: Chooser) -> None:
+    """Let the chooser see every layer, as `build` would, and generate no code."""
+    _emitted(graph, [np.asarray(x) for x in inputs], chooser.target, chooser)
 
 
 def _emitted(graph: Graph, arrays: list[np.ndarray], target: Target, chooser: Chooser) -> tuple[Emitted, list[Any]]:

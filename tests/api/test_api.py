@@ -72,7 +72,7 @@ def test_a_wrong_result_is_not_returned_silently(build):
     ("options", "error", "message"),
     [
         ({"threads": 0}, UserError, "threads: 0"),
-        ({"records": "db"}, UserError, "records"),
+        ({"records": "db"}, UserError, "db: no such file; `sparsecc tune` writes one"),
         ({"calibration": []}, InputError, "no samples"),
         ({"recipe": {"passes": [{"prune": {"targets": ["fd"]}}]}}, RecipeError, "fd"),
     ],
