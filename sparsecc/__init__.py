@@ -9,10 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Compiled", "Recipe", "Report", "SparseccError", "compile", "convert", "explain", "load"]
+__all__ = ["Compiled", "Recipe", "Report", "SparseccError", "TuningResult", "compile", "convert", "explain", "load", "tune"]
 
 if TYPE_CHECKING:
-    from sparsecc.api import compile, convert, explain, load
+    from sparsecc.api import compile, convert, explain, load, tune
+    from sparsecc.codegen.tuning.result import TuningResult
     from sparsecc.errors import SparseccError
     from sparsecc.recipe import Recipe
     from sparsecc.report.base import Report
@@ -23,10 +24,12 @@ _HOMES = {
     "Recipe": "sparsecc.recipe",
     "Report": "sparsecc.report.base",
     "SparseccError": "sparsecc.errors",
+    "TuningResult": "sparsecc.codegen.tuning.result",
     "compile": "sparsecc.api",
     "convert": "sparsecc.api",
     "explain": "sparsecc.api",
     "load": "sparsecc.api",
+    "tune": "sparsecc.api",
 }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pathlib
+import tempfile
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +16,10 @@ from sparsecc.errors import UserError
 if TYPE_CHECKING:
     import onnx
 
+    from sparsecc.codegen.candidates import Known, Task
+    from sparsecc.codegen.target import Target
+    from sparsecc.codegen.tuning.result import TuningResult
+    from sparsecc.codegen.tuning.tuner import Progress
     from sparsecc.graph.base import Graph
     from sparsecc.report.base import Report
     from sparsecc.runtime.compiled import Compiled
@@ -39,7 +45,8 @@ def compile(
     model: nn.Module, ExportedProgram, or an ONNX file or ModelProto.  example_inputs: a tuple or a dict by name; an nn.Module needs
     them, for ONNX they are made from the shapes.  recipe: path, dict or Recipe; None packs the zeros that are there already.
     calibration: input tuples or dicts, or the path of an .npz.  target: "cpu", or "cpu:skylake-avx512" and the like.
-    threads: None means one for each physical core.  records: measurements of `sparsecc tune`.  input_shapes: of an ONNX model, by name.
+    threads: None means one for each physical core.  input_shapes: of an ONNX model, by name.
+    records: a file of `tune`; layers that it knows run on the fastest kernel in it, and are not measured again.
 
     An nn.Module's weights are read again when the result meets a new input shape: leave them alone until then, or compile a copy.
 
@@ -49,28 +56,71 @@ def compile(
     from sparsecc.runtime.compiled import Compiled
     from sparsecc.runtime.machine import cannot_run
 
-    if records is not None:
-        raise UserError("records: this version does not tune, so that it has none to read; leave it out")
     goal = _target(target, threads)
+    known = _known(records, goal)
     result = _rewrite(model, example_inputs, recipe, calibration, input_shapes)
     assert result.example is not None  # _rewrite has raised otherwise
     report = account.report(result, str(target))
     expected = None if cannot_run(goal) else result.masked.run(result.example).outputs
     result.release()  # dense weights would only take memory while the packed ones are compiled
-    library, choices = codegen.build(result.graph, result.example, goal)
+    library, choices = codegen.build(result.graph, result.example, goal, known=known)
     compiled = Compiled(
         inputs=result.graph.inputs,
         outputs=result.graph.outputs,
         target=goal,
         report=account.chosen(report, choices),
         structure=getattr(result.graph, "structure", None),
-        specialize=lambda inputs: codegen.build(result.graph, inputs, goal)[0],
+        specialize=lambda inputs: codegen.build(result.graph, inputs, goal, known=known)[0],
         to_onnx=getattr(result.graph, "proto", None),
     )
     compiled.add_library(library)
     if expected is not None:
         compiled.report = _checked(compiled, result.example, expected)
     return compiled
+
+
+def tune(
+    model: Any,
+    example_inputs: Any = None,
+    *,
+    records: Path,
+    recipe: Any = None,
+    calibration: Iterable[Any] | Path | None = None,
+    target: str = "cpu",
+    threads: int | None = None,
+    input_shapes: Shapes | None = None,
+    trials: int | None = None,
+    seconds: float | None = None,
+    seed: int = 0,
+    progress: Callable[[Progress], None] | None = None,
+) -> TuningResult:
+    """Look for faster kernels for a model's layers on this machine, and note every measurement in `records`, for `compile` to use.
+
+    trials: measurements to have for this model, those included that the file has already: the same call goes on where it was stopped.
+    seconds: of this run. Whichever comes first; None and None means 32 trials for each kernel and shape.
+    progress: called before each measurement. Everything else as for `compile`.
+
+    Raises UserError and its children for what the caller can mend.
+    """
+    from sparsecc.codegen import compiler
+    from sparsecc.codegen.target import detect
+    from sparsecc.codegen.tuning.records import Records
+    from sparsecc.codegen.tuning.tuner import Budget
+    from sparsecc.codegen.tuning.tuner import tune as search
+    from sparsecc.codegen.tuning.workload import Collector
+
+    goal = _target(target, threads)
+    if goal != detect(goal.threads):
+        raise UserError(f"target {target!r} is not this machine, so that nothing can be measured for it; tune there")
+    if any(limit is not None and not limit > 0 for limit in (trials, seconds)):
+        raise UserError("trials and seconds: have to be above zero")
+    with Records(records, goal, "write") as opened, tempfile.TemporaryDirectory(prefix="sparsecc-") as folder:
+        result = _rewrite(model, example_inputs, recipe, calibration, input_shapes)
+        assert result.example is not None  # _rewrite has raised otherwise
+        result.release()
+        collector = Collector(goal, measure=False, folder=pathlib.Path(folder))
+        compiler.choose(result.graph, result.example, collector)
+        return search(collector.workload, opened, goal, Budget(trials, seconds), seed=seed, progress=progress)
 
 
 def convert(
@@ -147,13 +197,22 @@ def _rewrite(
     return rewrite(graph, steps, samples, inputs, sources.name_of(model))
 
 
-def _target(target: str, threads: int | None) -> Any:
+def _target(target: str, threads: int | None) -> Target:
     from sparsecc.codegen import target as targets
     from sparsecc.codegen.threads import physical_cores, wanted
 
     if not isinstance(target, str):
         raise UserError(f'target: {target!r} is no name; "cpu" is this machine')
     return targets.parse(target, wanted(threads, physical_cores()))
+
+
+def _known(records: Path | None, target: Target) -> dict[Task, Known]:
+    if records is None:
+        return {}
+    from sparsecc.codegen.tuning.records import Records
+
+    with Records(records, target, "read") as opened:
+        return opened.best()
 
 
 def _checked(compiled: Compiled, example: list[Any], expected: Sequence[Any]) -> Report:

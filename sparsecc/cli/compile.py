@@ -29,7 +29,7 @@ def compile(
     calib: CalibrationOption = None,
     target: TargetOption = "cpu",
     threads: ThreadsOption = None,
-    records: Annotated[Path | None, typer.Option("--records", hidden=True, help="For `sparsecc tune`, which this version has not.")] = None,
+    records: Annotated[Path | None, typer.Option("--records", metavar="DB", help="What `sparsecc tune` has measured.")] = None,
     input_shape: ShapesOption = None,
     json: JsonOption = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write the report here, as a page.")] = None,
@@ -37,9 +37,9 @@ def compile(
     """Prune, pack and generate code: one file for `sparsecc.load`."""
     import sparsecc
 
-    writable(output, source, recipe, calib)
-    writable(json, source, recipe, calib, output)
-    writable(html, source, recipe, calib, output, json)
+    writable(output, source, recipe, calib, records)
+    writable(json, source, recipe, calib, records, output)
+    writable(html, source, recipe, calib, records, output, json)
     with working(f"compiling {source.name}"):
         compiled = sparsecc.compile(
             source,

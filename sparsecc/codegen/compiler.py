@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sparsecc.codegen import tvm_api
+from sparsecc.codegen.candidates import Known, Task
 from sparsecc.codegen.chatter import quiet_failure
 from sparsecc.codegen.choose import Choice, Chooser
 from sparsecc.codegen.importers.base import Imported
@@ -31,16 +32,21 @@ if TYPE_CHECKING:
 
 @quiet_failure()
 def build(
-    graph: Graph, inputs: Sequence[np.ndarray | Tensor], target: Target, *, measure: bool | None = None
+    graph: Graph,
+    inputs: Sequence[np.ndarray | Tensor],
+    target: Target,
+    *,
+    measure: bool | None = None,
+    known: Mapping[Task, Known] | None = None,
 ) -> tuple[Library, list[Choice]]:
     """Compile for the shapes of `inputs`. measure: time sparse against dense; by default when the target is this machine.
+    known: fastest knobs from the records of a tuner.
 
     Raises ModelError for what the compiler cannot take, naming the operators and where they are.
     """
     measure = target.cpu == detect(target.threads).cpu if measure is None else measure
-    _require_float32(graph)
-    arrays = [np.asarray(x) for x in inputs]
-    chooser = Chooser(target, measure)
+    arrays = _arrays(graph, inputs)
+    chooser = Chooser(target, measure, known or {})
     emitted, types, sizes = _emitted(graph, arrays, target, chooser)
     specs = tuple(TensorSpec(s.name, a.shape, str(a.dtype)) for s, a in zip(graph.inputs, arrays, strict=True))
     outputs = tuple(
@@ -50,12 +56,20 @@ def build(
     return Library(compile_relax(emitted, target), emitted.weights, specs, outputs, target, limits), chooser.choices
 
 
-def _require_float32(graph: Graph) -> None:
+@quiet_failure()
+def choose(graph: Graph, inputs: Sequence[np.ndarray | Tensor], chooser: Chooser) -> None:
+    """Let the chooser see every layer, as `build` would, and generate no code."""
+    _emitted(graph, _arrays(graph, inputs), chooser.target, chooser)
+
+
+def _arrays(graph: Graph, inputs: Sequence[np.ndarray | Tensor]) -> list[np.ndarray]:
+    """The inputs for numpy. Raises ModelError for a model in another float type than is compiled."""
     for site in graph.sites(WeightSite):
         stored = site.packed.values if site.packed is not None else site.weight
         _require(f"layer '{site.name}'", str(stored.dtype).removeprefix("torch."))
     for spec in graph.inputs:
         _require(f"input '{spec.name}'", spec.dtype)
+    return [np.asarray(x) for x in inputs]
 
 
 def _require(what: str, dtype: str) -> None:

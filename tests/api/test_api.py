@@ -74,7 +74,7 @@ def test_a_wrong_result_is_not_returned_silently(build):
         ({"threads": 0}, UserError, "threads: 0"),
         ({"threads": "2"}, UserError, "threads: '2'"),
         ({"target": None}, UserError, "target: None"),
-        ({"records": "db"}, UserError, "records"),
+        ({"records": "db"}, UserError, "db: no such file; `sparsecc tune` writes one"),
         ({"calibration": []}, InputError, "no samples"),
         ({"recipe": {"passes": [{"prune": {"targets": ["fd"]}}]}}, RecipeError, "fd"),
     ],

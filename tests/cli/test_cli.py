@@ -30,7 +30,7 @@ def test_version(capsys):
 def test_help_lists_every_command(capsys, argv):
     assert cli.main(argv) == 0
     text = capsys.readouterr().out
-    assert all(name in text for name in ("convert", "compile", "run", "bench", "inspect", "explain", "doctor"))
+    assert all(name in text for name in ("convert", "compile", "tune", "run", "bench", "inspect", "explain", "doctor"))
 
 
 @pytest.mark.parametrize(

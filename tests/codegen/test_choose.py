@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from sparsecc.codegen import choose
-from sparsecc.codegen.choose import common_rows
+from sparsecc.codegen.candidates import Known, Task
+from sparsecc.codegen.kernels import dense_matmul
+from sparsecc.codegen.kernels.base import Epilogue, MatmulSpec
+from sparsecc.graph.sites import WeightSite
 from sparsecc.timing import Timing
-from tests.codegen.whole import check, fixed, packed, random
+from tests.codegen.whole import HERE, check, fixed, packed, random
 
 X = random(16, 32)
 
@@ -72,26 +72,54 @@ def test_layers_that_came_dense_are_no_choice(times: list[float]) -> None:
     assert check(fixed(nn.Linear(32, 16), X), [X], measure=True) == []
 
 
-@given(rows=st.integers(1, 6), cols=st.integers(1, 9), height=st.sampled_from([1, 2, 4]), seed=st.integers(0, 99))
-def test_blocks_are_found(rows: int, cols: int, height: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    keep = rng.random((rows, cols)) < 0.5
-    keep[0, 0] = True
-    found = common_rows(np.repeat(keep, height, axis=0) * rng.uniform(1, 2, (rows * height, cols)).astype(np.float32))
-    assert found % height == 0
+def test_what_the_records_know_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "interleave", lambda *_, **__: pytest.fail("measured"))
+    sparse, dense = tasks_of(graph())
+    chosen = sparse.space(HERE)[-1]
+    known = {sparse: Known(chosen, 1.0), dense: Known(dense.space(HERE)[0], 4.0)}
+    choice = check(graph(), [X], measure=True, known=known | others(known))[0]
+    assert choice.kernel == f"row_block_spmm {chosen.rows}x{chosen.tile} panel={chosen.panel} groups={chosen.groups}"
+    assert (choice.measured_us, choice.dense_us, choice.predicted_us) == (1.0, 4.0, pytest.approx(4.0 * 0.25))
+    assert choice.reason == "4.00x as fast as dense, by the records"
 
 
-def test_common_rows() -> None:
-    assert common_rows(np.eye(8, dtype=np.float32)) == 1
-    assert common_rows(np.ones((8, 3), np.float32)) == 4
-    assert common_rows(np.ones((6, 3), np.float32)) == 2
-    assert common_rows(np.ones((7, 3), np.float32)) == 1
+def test_dense_may_be_the_faster_one_by_the_records() -> None:
+    sparse, dense = tasks_of(graph())
+    chosen = dense.space(HERE)[-1]
+    known = {sparse: Known(sparse.space(HERE)[0], 6.0), dense: Known(chosen, 4.0)}
+    choice = check(graph(), [X], measure=False, known=known)[0]
+    assert choice.kernel.startswith(f"dense_matmul {chosen.rows}x{chosen.tile} ")
+    assert (choice.decision, choice.reason) == ("dense", "dense is 1.50x as fast, by the records")
 
 
-def test_a_few_zeros_within_blocks_are_worth_it() -> None:
-    """Up to a tenth more is stored than there are nonzeros."""
-    matrix = np.ones((4, 100), np.float32)
-    matrix[0, :30] = 0
-    assert common_rows(matrix) == 4
-    matrix[0, :50] = 0
-    assert common_rows(matrix) != 4
+def test_half_known_is_measured_with_the_known_knobs(times: list[float]) -> None:
+    times[:] = [1e-6, 3e-6]
+    sparse, _ = tasks_of(graph())
+    chosen = sparse.space(HERE)[-1]
+    choice = check(graph(), [X], measure=True, known={sparse: Known(chosen, 9.0)})[0]
+    assert choice.kernel.endswith(f"panel={chosen.panel} groups={chosen.groups}")
+    assert choice.measured_us == pytest.approx(1)
+
+
+def test_layers_that_came_dense_use_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    dense = Task("dense_matmul", MatmulSpec.linear(16, 32, 1, 16))
+    chosen = dense.space(HERE)[-1]
+    built, build = [], dense_matmul.build
+    monkeypatch.setattr(dense_matmul, "build", lambda spec, knobs, target: built.append(knobs) or build(spec, knobs, target))
+    check(fixed(nn.Linear(32, 16), X), [X], known={dense: Known(chosen, 1.0)})
+    assert built == [chosen]
+
+
+def tasks_of(model: Any) -> tuple[Task, Task]:
+    """Of its first layer: sparse, dense."""
+    site = next(iter(model.sites(WeightSite)))
+    sparse, dense = choose.tasks(MatmulSpec.linear(16, 32, 1, 16, Epilogue("relu")), "0", site.matrix.numpy())
+    assert sparse is not None
+    return sparse, dense
+
+
+def others(known: dict[Task, Known]) -> dict[Task, Known]:
+    """The second layer's, so that it is not measured, either."""
+    sites = list(graph().sites(WeightSite))
+    second = choose.tasks(MatmulSpec.linear(32, 16, 1, 16), "2", sites[1].matrix.numpy())
+    return {task: Known(task.space(HERE)[0], 1.0) for task in second if task is not None and task not in known}

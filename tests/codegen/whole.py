@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from sparsecc.codegen import tvm_api
+from sparsecc.codegen.candidates import Known, Task
 from sparsecc.codegen.choose import Choice
 from sparsecc.codegen.compiler import build
 from sparsecc.codegen.library import Library
@@ -79,9 +80,11 @@ def run(library: Library, inputs: Sequence[Any]) -> list[Tensor]:
     return [torch.from_numpy(out.numpy().copy()) for out in machine["main"](*(tvm_api.tensor(array) for array in arrays))]
 
 
-def check(graph: Graph, inputs: Sequence[Tensor], target: Target = HERE, measure: bool = False) -> list[Choice]:
+def check(
+    graph: Graph, inputs: Sequence[Tensor], target: Target = HERE, measure: bool = False, known: Mapping[Task, Known] | None = None
+) -> list[Choice]:
     """Compiled, it computes what its host computes, and says what that looks like."""
-    library, choices = build(graph, inputs, target, measure=measure)
+    library, choices = build(graph, inputs, target, measure=measure, known=known)
     outputs, oracle = run(library, inputs), graph.run(inputs).outputs
     assert len(outputs) == len(oracle) == len(library.outputs)
     for out, expected, spec in zip(outputs, oracle, library.outputs, strict=True):

@@ -94,6 +94,10 @@ class Knobs:
     groups: int
 
 
+_PANEL = 64  # inputs: the narrowest panel that a search tries
+_GROUPS = (1, 2, 3, 4, 6, 8, 12, 16)
+
+
 def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
@@ -110,6 +114,22 @@ def groups_for(jobs: int, threads: int, row_blocks: int) -> int:
     while (jobs * groups) % threads and jobs * groups < 4 * threads and groups < row_blocks:
         groups += 1
     return groups
+
+
+def widened(first: list[Knobs], spec: MatmulSpec, tiles: dict[int, list[int]]) -> list[Knobs]:
+    """The guesses, then everything that a search may try besides. tiles: rows to try with each tile."""
+    panels = dict.fromkeys(
+        panel_of(spec, most) for most in (spec.depth, *(_PANEL << i for i in range(6)), *(3 * _PANEL << i for i in range(4)))
+    )
+    found = [
+        Knobs(tile, rows, panel, groups)
+        for tile, every in tiles.items()
+        for rows in every
+        for panel in panels
+        for groups in _GROUPS
+        if groups <= ceil_div(spec.rows, rows)
+    ]
+    return list(dict.fromkeys([*first, *found]))
 
 
 def panel_of(spec: MatmulSpec, most: int) -> int:

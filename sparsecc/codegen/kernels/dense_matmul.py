@@ -7,25 +7,27 @@ import math
 
 import numpy as np
 
-from sparsecc.codegen.kernels.base import Knobs, MatmulSpec, ceil_div, groups_for, panel_of, tile_for
+from sparsecc.codegen.kernels.base import Knobs, MatmulSpec, ceil_div, groups_for, panel_of, tile_for, widened
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.tvm_api import T
 
 
 def space(spec: MatmulSpec, target: Target) -> list[Knobs]:
-    """Register tiles that fill the register file (one row of X and one broadcast beside the accumulators), best guess first."""
+    """Register tiles that fill the register file (one row of X and one broadcast beside them), best guess first; then narrower ones."""
     lanes = target.lanes
-    found = []
+    found, tiles = [], {}
     for vectors in (4, 3, 2, 1):
         if vectors * lanes > max(spec.positions, lanes):
             continue
         tile = tile_for(spec.positions, lanes, vectors * lanes)
         rows = min((target.registers - 1) // (tile // lanes) - 1, 14, spec.rows)
         rows = next((r for r in range(rows, max(rows - 3, 0), -1) if spec.rows % r == 0), rows)
+        tiles[tile] = list(range(rows, rows // 3, -1))
         for most in (384, spec.depth):
             jobs = spec.batch * ceil_div(spec.positions, tile)
             found.append(Knobs(tile, rows, panel_of(spec, most), groups_for(jobs, target.threads, ceil_div(spec.rows, rows))))
-    return sorted(dict.fromkeys(found), key=lambda k: (ceil_div(spec.positions, k.tile) * k.tile, -k.tile, -k.panel))
+    guesses = sorted(dict.fromkeys(found), key=lambda k: (ceil_div(spec.positions, k.tile) * k.tile, -k.tile, -k.panel))
+    return widened(guesses, spec, tiles)
 
 
 def prepare(matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs: Knobs) -> list[np.ndarray]:

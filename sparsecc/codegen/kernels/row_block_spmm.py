@@ -8,27 +8,31 @@ import math
 
 import numpy as np
 
-from sparsecc.codegen.kernels.base import Knobs, MatmulSpec, ceil_div, groups_for, panel_of, tile_for
+from sparsecc.codegen.kernels.base import Knobs, MatmulSpec, ceil_div, groups_for, panel_of, tile_for, widened
 from sparsecc.codegen.kernels.dense_matmul import padded_bias
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.tvm_api import T
 
 
 def space(spec: MatmulSpec, block_rows: int, target: Target) -> list[Knobs]:
-    """block_rows: rows that share their nonzero columns (1 for csr and N:M). Best guess first."""
+    """block_rows: rows that share their nonzero columns (1 for csr and N:M). Best guess first, then what else a search may try."""
     lanes = target.lanes
     rows = max(r for r in (4, 2, 1) if block_rows % r == 0)
-    found = []
-    for vectors in (4, 2, 1):
+    found, tiles = [], {}
+    for vectors in (8, 6, 4, 3, 2, 1):
         if vectors * lanes > max(spec.positions, lanes):
             continue
         tile = tile_for(spec.positions, lanes, vectors * lanes)
+        tiles[tile] = [r for r in (4, 2, 1) if block_rows % r == 0 and (r + 1) * vectors < target.registers]
+        if vectors not in (4, 2, 1):
+            continue
         # r = 1: every multiply-add loads X, from L1 twice as fast as from L2; r = 4: L2 is fast enough, partial sums cost more.
         resident = target.l2_bytes // 2 if rows > 1 else target.l2_bytes // 4
         panel = panel_of(spec, max(resident // (4 * tile), 1))
         jobs = spec.batch * ceil_div(spec.positions, tile)
         found.append(Knobs(tile, rows, panel, groups_for(jobs, target.threads, ceil_div(spec.rows, rows))))
-    return sorted(dict.fromkeys(found), key=lambda k: (ceil_div(spec.positions, k.tile) * k.tile, -k.tile))
+    guesses = sorted(dict.fromkeys(found), key=lambda k: (ceil_div(spec.positions, k.tile) * k.tile, -k.tile))
+    return widened(guesses, spec, tiles)
 
 
 def prepare(matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs: Knobs) -> list[np.ndarray]:

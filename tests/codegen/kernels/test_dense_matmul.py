@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 
 import numpy as np
 import pytest
@@ -36,8 +37,8 @@ def test_every_panel_and_group(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["ragged_rows", "taps", "odd_batch"])
-def test_whole_space(name: str) -> None:
-    for knobs in dense_matmul.space(SPECS[name], HERE)[1:]:
+def test_anywhere_in_the_space(name: str) -> None:
+    for knobs in Random(0).sample(dense_matmul.space(SPECS[name], HERE), 6):
         check_matmul(dense_matmul, SPECS[name], knobs, matrix_of(SPECS[name]))
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from random import Random
 
 import numpy as np
 import pytest
@@ -43,8 +44,8 @@ def test_every_panel_and_group(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["ragged_rows"])
-def test_whole_space(name: str) -> None:
-    for knobs in row_block_spmm.space(SPECS[name], 2, HERE)[1:]:
+def test_anywhere_in_the_space(name: str) -> None:
+    for knobs in Random(0).sample(row_block_spmm.space(SPECS[name], 2, HERE), 6):
         check_matmul(row_block_spmm, SPECS[name], knobs, sparse_matrix(SPECS[name], 2))
 
 

@@ -1,0 +1,84 @@
+"""sparsecc tune"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sparsecc.cli.common import (
+    CalibrationOption,
+    JsonOption,
+    RecipeOption,
+    ShapesOption,
+    ThreadsOption,
+    input_shapes,
+    say,
+    writable,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    from sparsecc.codegen.tuning.tuner import Progress
+
+
+def tune(
+    source: Annotated[Path, typer.Argument(metavar="IN.onnx", help="An ONNX file, or a .pt2 that torch.export wrote.")],
+    records: Annotated[Path, typer.Option("--records", metavar="DB", help="Measurements, for compile --records. Made when missing.")],
+    recipe: RecipeOption = None,
+    calib: CalibrationOption = None,
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, metavar="N", help="Measurements to have in all. Left out, as --seconds: 32 a kernel.")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option("--seconds", min=0.1, metavar="S", help="Time to spend, now.")] = None,
+    threads: ThreadsOption = None,
+    input_shape: ShapesOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Search for faster kernels on this machine. Stop it at any time: the same command goes on from there."""
+    import sparsecc
+
+    writable(json, source, recipe, calib, records)
+    try:
+        with _bar(source.name) as progress:
+            result = sparsecc.tune(
+                source,
+                records=records,
+                recipe=recipe,
+                calibration=calib,
+                threads=threads,
+                input_shapes=input_shapes(input_shape),
+                trials=trials,
+                seconds=seconds,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        say(f"{records}: holds what was measured; the same command goes on from there")
+        raise
+    write_json(json, result.to_dict())
+    print(result)
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Callable[[Progress], None] | None]:
+    """Task, trials, the gain so far and the time left, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    text = TextColumn("{task.description}", markup=False)
+    with Bar(text, BarColumn(20), TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        line = bar.add_task(f"reading {name}", total=None)
+        yield lambda now: bar.update(line, total=1.0, completed=min(now.share, 1.0), description=_line(now))
+
+
+def _line(now: Progress) -> str:
+    gain = "" if not now.untuned_us or not now.tuned_us else f"  all layers {now.untuned_us / 1e3:.2f} -> {now.tuned_us / 1e3:.2f} ms"
+    return f"{now.trials} measured{gain}  now {now.task}"

@@ -1,0 +1,135 @@
+"""What a layer may run on, for the chooser and the tuner alike: a Task says what is to be computed, a Plan is one way to do it."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from sparsecc.codegen import tvm_api
+from sparsecc.codegen.kernels import base, math
+from sparsecc.codegen.kernels.base import Epilogue, Knobs, MatmulSpec
+from sparsecc.codegen.target import Target
+
+_BIAS = {"dense_matmul": 1, "row_block_spmm": 4}  # its place among what `prepare` returns
+_WASTE = 1.1  # stored values per nonzero up to which rows are grouped into blocks
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What about a weight's zeros decides how long a sparse kernel takes, rounded so that layers pruned alike are one case.
+
+    block_rows: see `common_rows`.  density: stored blocks' share of all, two significant digits.
+    unevenness: standard deviation over mean of blocks per row of blocks, in quarters.
+    """
+
+    block_rows: int
+    density: float
+    unevenness: float
+
+    @staticmethod
+    def of(matrix: np.ndarray) -> Structure:
+        rows = common_rows(matrix)
+        per_row = (matrix != 0).reshape(-1, rows, matrix.shape[1]).any(axis=1).sum(axis=1)
+        mean = float(per_row.mean())
+        uneven = round(4 * float(per_row.std()) / mean) / 4 if mean else 0.0
+        return Structure(rows, float(f"{mean / matrix.shape[1]:.2g}"), uneven)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kernel, by the name of its file, for one spec.  structure: of the weight, None for a kernel to which zeros are nothing special."""
+
+    kernel: str
+    spec: MatmulSpec
+    structure: Structure | None = None
+
+    @property
+    def module(self) -> ModuleType:
+        return importlib.import_module(f"sparsecc.codegen.kernels.{self.kernel}")
+
+    def space(self, target: Target) -> list[Knobs]:
+        """First guess first."""
+        zeros = () if self.structure is None else (self.structure.block_rows,)
+        return list(self.module.space(self.spec, *zeros, target))
+
+    def plan(self, knobs: Knobs, matrix: np.ndarray, bias: np.ndarray | None, target: Target) -> Plan:
+        weights = self.module.prepare(matrix, bias, self.spec, knobs)
+        return Plan(self.kernel, knobs, weights, _BIAS[self.kernel], lambda full: self.module.build(full, knobs, target))
+
+    def __str__(self) -> str:
+        spec = self.spec
+        taps = f" × {len(spec.taps)} taps" if len(spec.taps) > 1 else ""
+        zeros = f" {1 - self.structure.density:.0%} zeros by {self.structure.block_rows}x1" if self.structure else ""
+        then = f" {spec.epilogue.activation}" if spec.epilogue.activation else ""
+        return f"{self.kernel} {spec.rows}×{spec.channels}{taps} on {spec.batch}×{spec.positions}{zeros}{then}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A kernel, its knobs, and the weights as it reads them; `weights[bias_index]` is the padded bias."""
+
+    kernel: str
+    knobs: Knobs
+    weights: list[np.ndarray]
+    bias_index: int
+    build: Callable[[MatmulSpec], Any]
+
+    def __str__(self) -> str:
+        k = self.knobs
+        return f"{self.kernel} {k.rows}x{k.tile} panel={k.panel} groups={k.groups}"
+
+    def compile(self, spec: MatmulSpec, target: Target) -> Callable[..., None]:
+        func = self.build(spec).with_attr("global_symbol", "main")
+        return tvm_api.compile_module(tvm_api.IRModule({"main": func}), target.llvm)["main"]
+
+    def call(self, function: Callable[..., None], spec: MatmulSpec) -> tuple[Callable[[], None], Any]:
+        """A call of the compiled kernel on random inputs, and the tensor that it writes. spec: a bare one."""
+        x = tvm_api.tensor(np.random.default_rng(0).standard_normal(spec.x_shape, np.float32))
+        y = tvm_api.tensor(np.zeros(spec.y_shape, np.float32))
+        weights = [tvm_api.tensor(array) for array in self.weights]
+        arguments = [x, *weights, weights[self.bias_index], y]
+        return lambda: function(*arguments), y
+
+
+@dataclass(frozen=True)
+class Known:
+    """The fastest knobs that were measured for a task."""
+
+    knobs: Knobs
+    us: float
+
+
+def bare(spec: MatmulSpec) -> MatmulSpec:
+    """As it is timed: without the residual, which costs every kernel the same."""
+    return replace(spec, epilogue=Epilogue(spec.epilogue.activation))
+
+
+def common_rows(matrix: np.ndarray) -> int:
+    """How many neighbouring rows (4, 2 or 1) share their nonzero columns, whatever the format calls it."""
+    nonzero = matrix != 0
+    total = int(nonzero.sum())
+    for rows in (4, 2):
+        if len(matrix) % rows == 0 and nonzero.reshape(-1, rows, matrix.shape[1]).any(axis=1).sum() * rows <= _WASTE * total:
+            return rows
+    return 1
+
+
+@functools.cache
+def version(kernel: str) -> str:
+    """Changes when the code that a kernel generates may have: a digest of its source without comments and without `space`."""
+    module = importlib.import_module(f"sparsecc.codegen.kernels.{kernel}")
+    digest = hashlib.sha256()
+    for source in (module, base, math):
+        tree = ast.parse(inspect.getsource(source))
+        tree.body = [node for node in tree.body if not (isinstance(node, ast.FunctionDef) and node.name == "space")]
+        digest.update(ast.unparse(tree).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,68 @@
+"""What tuning came to."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sparsecc.codegen.candidates import Task
+from sparsecc.codegen.kernels.base import Knobs
+from sparsecc.timing import Spread
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """layers: of the model that may run on it.  candidates: in its space.  trials: measured so far, failures among them.
+    untuned_us: of the first guess.  tuned_us, knobs: of the fastest."""
+
+    task: Task
+    layers: int
+    candidates: int
+    trials: int
+    failures: int
+    untuned_us: float | None
+    tuned_us: Spread | None
+    knobs: Knobs | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "name": str(self.task), "speedup": self.speedup}
+
+    @property
+    def speedup(self) -> float | None:
+        """Of the tuned kernel over the first guess."""
+        return self.untuned_us / self.tuned_us.median if self.untuned_us and self.tuned_us else None
+
+    def __str__(self) -> str:
+        times = (
+            f"{self.untuned_us:.0f} -> {self.tuned_us.median:.0f} µs ({self.speedup:.2f}x)"
+            if self.untuned_us and self.tuned_us
+            else "no time"
+        )
+        failed = f", {self.failures} failed" if self.failures else ""
+        return f"{self.task}  {self.layers} layers  {times}  {self.trials} of {self.candidates} candidates{failed}"
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """measured: in this run.  untuned_us, tuned_us: all layers' sum, each on the fastest kernel that it may run on; None while any
+    has no time."""
+
+    records: str
+    tasks: tuple[TaskResult, ...]
+    measured: int
+    seconds: float
+    untuned_us: float | None
+    tuned_us: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "tasks": [task.to_dict() for task in self.tasks], "speedup": self.speedup}
+
+    @property
+    def speedup(self) -> float | None:
+        return self.untuned_us / self.tuned_us if self.untuned_us and self.tuned_us else None
+
+    def __str__(self) -> str:
+        lines = [str(task) for task in self.tasks]
+        if self.untuned_us and self.tuned_us:
+            lines.append(f"all layers: {self.untuned_us / 1e3:.2f} -> {self.tuned_us / 1e3:.2f} ms ({self.speedup:.2f}x)")
+        return "\n".join([*lines, f"{self.measured} candidates measured in {self.seconds:.0f} s, in {self.records}"])

@@ -1,0 +1,113 @@
+"""Measuring in another process, which may crash or hang: that is the candidate's result, and a new process takes over."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from sparsecc.codegen.candidates import Task
+from sparsecc.codegen.kernels.base import Knobs
+from sparsecc.codegen.target import Target
+from sparsecc.codegen.tuning.measure import Reply, Request, Way
+from sparsecc.codegen.tuning.records import Outcome
+from sparsecc.codegen.tuning.text import parse, text
+from sparsecc.errors import SparseccError
+from sparsecc.timing import Spread
+
+COMMAND = (sys.executable, "-m", "sparsecc.codegen.tuning.measure")
+LIMIT_S = 20.0  # for building and timing one candidate
+_FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT}  # no kernel sends these
+
+
+class Worker:
+    """Measures candidates one at a time. The process starts with the first, and again with the first after each crash."""
+
+    def __init__(self, target: Target, command: Sequence[str] = COMMAND, limit_s: float = LIMIT_S) -> None:
+        self._target, self._command, self._limit_s = target, list(command), limit_s
+        self._process: subprocess.Popen[str] | None = None
+        self._said: IO[str] = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # closed in close()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._stop()
+        self._said.close()
+
+    def measure(self, task: Task, knobs: Knobs, matrix: Path | None = None, reference: tuple[Task, Knobs, float] | None = None) -> Outcome:
+        """matrix: the weight, as .npy.  reference: a way to compute the same, and its recorded µs.
+
+        Next to a reference the µs are its recorded ones times the ratio of the times taken in turns, which a busy machine leaves as it is.
+        Raises SparseccError when the process cannot start, or somebody kills it.
+        """
+        against = Way(reference[0], text(reference[1])) if reference else None
+        path = str(matrix) if matrix else None
+        reply = self._ask(Request(self._target, path, Way(task, text(knobs)), against, self._limit_s))
+        if reply.failure is not None:
+            return Outcome(None, reply.failure)
+        if reference is None:
+            return Outcome(Spread.of([1e6 * s for s in reply.seconds]))
+        return Outcome(Spread.of([reference[2] * a / b for a, b in zip(reply.seconds, reply.reference_seconds, strict=True)]))
+
+    def _ask(self, request: Request) -> Reply:
+        process = self._process or self._start()
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(text(request) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        except BaseException:
+            self._stop()  # Ctrl-C leaves a reply behind that nobody will read
+            raise
+        return parse(Reply, line) if line.endswith("\n") else Reply(failure=self._died())
+
+    def _start(self) -> subprocess.Popen[str]:
+        self._said.seek(0)
+        self._said.truncate()
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for the tuner, which then ends this one
+        )
+        assert self._process.stdout is not None
+        if not self._process.stdout.readline():
+            raise SparseccError(f"the process that measures does not start: {self._died()}")
+        return self._process
+
+    def _died(self) -> str:
+        """How the process ended, which it has."""
+        assert self._process is not None
+        code = self._process.wait()
+        self._stop()
+        if code == -signal.SIGALRM:
+            return f"took longer than {self._limit_s:g} s"
+        if -code in _FROM_OUTSIDE:
+            raise SparseccError(f"the process that measures was ended by {signal.Signals(-code).name}, perhaps for want of memory")
+        self._said.seek(0)
+        words = ([line.strip() for line in self._said if line.strip()] or ["no last words"])[-1]
+        return f"crashed: {signal.Signals(-code).name if code < 0 else f'exit code {code}, {words[:200]}'}"
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            assert stream is not None
+            with suppress(BrokenPipeError):  # a request that it did not read
+                stream.close()
