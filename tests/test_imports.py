@@ -18,8 +18,8 @@ LEAVES = {"errors", "registry", "files", "memory", "timing", "top"}  # modules b
 FAMILIES = {"formats", "criteria", "allocations", "structures", "attention"}
 ALLOWED = {
     **{family: set() for family in FAMILIES},
-    "ops": {"formats", "graph"},
-    "graph": {"formats", "ops"},  # beyond the table: the hosts put operators in, and read packed weights back out of a file
+    "ops": {"formats", "structures", "graph"},
+    "graph": {"formats", "structures", "ops"},  # beyond the table: the hosts put operators in, and read their weights back out of a file
     "passes": {"graph", "ops", *FAMILIES},
     "codegen": {"graph", "ops", "formats"},
     "runtime": {"codegen", "graph", "report"},  # graph: TensorSpec
@@ -89,6 +89,7 @@ LIGHT = [
     "sparsecc.registry",
     "sparsecc.recipe",
     "sparsecc.formats",
+    "sparsecc.structures",
     "sparsecc.criteria",
     "sparsecc.allocations",
     "sparsecc.passes",

@@ -1,3 +1,3 @@
-"""The vocabulary: one file per sparse operator. Members: sparse_linear, sparse_conv2d."""
+"""The vocabulary: one file per operator. Members: sparse_linear, sparse_conv2d, structured_linear."""
 
-HELPERS = ("onnx_functions",)  # modules here that are no operators
+HELPERS = ("onnx_functions", "onnx_structured")  # modules here that are no operators

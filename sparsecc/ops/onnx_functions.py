@@ -12,11 +12,13 @@ and a body is: decode to W [rows, cols], then MatMul and Add, or Conv. A new for
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
+from sparsecc.formats.base import Packed
 from sparsecc.ops.base import ONNX_DOMAIN
 
 if TYPE_CHECKING:
@@ -43,10 +45,16 @@ class Body:
 
     def __init__(self, inputs: Sequence[str]) -> None:
         self.inputs = {name: ir.Value(name=name) for name in inputs}
-        self.attributes: dict[str, ir.AttributeType] = {}
+        self.attributes: dict[str, ir.AttributeType] = {"rows": ir.AttributeType.INT, "cols": ir.AttributeType.INT}
         self._tape = ir.tape.Tape()
-        self.rows = self._attribute("rows", ir.AttributeType.INT)
-        self.cols = self._attribute("cols", ir.AttributeType.INT)
+
+    @cached_property
+    def rows(self) -> Value:
+        return self._attribute("rows", ir.AttributeType.INT)
+
+    @cached_property
+    def cols(self) -> Value:
+        return self._attribute("cols", ir.AttributeType.INT)
 
     def op(self, op_type: str, *inputs: Value | None, **attributes: ir.Attr | ir.TensorProtocol | int | Sequence[int] | str) -> Value:
         return self._tape.op(op_type, inputs, attributes)
@@ -82,11 +90,12 @@ class Body:
         """Zeros of the element type of `like`."""
         return self.op("Expand", self.op("CastLike", self.scalar(0), like), shape)
 
-    def function(self, name: str, output: Value, opset: int) -> ir.Function:
+    def function(self, name: str, output: Value, opset: int, key: str = "format") -> ir.Function:
+        """key: the attribute that holds the format's or the structure's key."""
         output.name = "y"
         attributes = [ir.Attr(key, kind, None) for key, kind in self.attributes.items()]
         # Known to every node, read by whoever imports the file rather than by the body.
-        attributes += [ir.Attr("site", ir.AttributeType.STRING, None), ir.Attr("format", ir.AttributeType.STRING, None)]
+        attributes += [ir.Attr(name, ir.AttributeType.STRING, None) for name in ("site", key)]
         graph = ir.Graph(list(self.inputs.values()), [output], nodes=self._tape.nodes, name=name, opset_imports={"": opset})
         return ir.Function(ONNX_DOMAIN, name, graph=graph, attributes=attributes)
 
@@ -104,7 +113,8 @@ def op_type(kind: str, format: Format, bias: bool) -> str:
 
 def call(op: SiteOp, site: str) -> Call:
     """The node that stands in the place of a site. The operator's class name is the kind of node."""
-    packed = op.packed
+    packed = op.stored
+    assert isinstance(packed, Packed)
     attributes: dict[str, Any] = {"format": packed.format.key, "rows": packed.rows, "cols": packed.cols, "site": site}
     kind = type(op).__name__
     if kind == CONV2D:
