@@ -18,8 +18,9 @@ LEAVES = {"errors", "registry", "files", "memory", "timing", "top"}  # modules b
 FAMILIES = {"formats", "criteria", "allocations", "structures", "attention"}
 ALLOWED = {
     **{family: set() for family in FAMILIES},
-    "ops": {"formats", "attention", "graph"},
-    "graph": {"formats", "attention", "ops"},  # beyond the table: the hosts put operators in, and read packed weights back out of a file
+    "ops": {"formats", "structures", "attention", "graph"},
+    # graph, beyond the table: the hosts put operators in, and read their weights back out of a file
+    "graph": {"formats", "structures", "attention", "ops"},
     "passes": {"graph", "ops", *FAMILIES},
     "codegen": {"graph", "ops", "formats", "attention"},
     "runtime": {"codegen", "graph", "report"},  # graph: TensorSpec
@@ -89,6 +90,7 @@ LIGHT = [
     "sparsecc.registry",
     "sparsecc.recipe",
     "sparsecc.formats",
+    "sparsecc.structures",
     "sparsecc.criteria",
     "sparsecc.allocations",
     "sparsecc.attention",

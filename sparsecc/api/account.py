@@ -57,6 +57,10 @@ def _site(site: WeightSite, dense: WeightSite, reason: str, deeds: str, error: f
         packed = site.packed
         row = replace(row, pattern=packed.format.pattern, format=packed.format.key, bytes_packed=packed.nbytes, decision="sparse")
         row = replace(row, reason=f"packed in {packed.nbytes / max(1, row.bytes_dense or 1):.2f} of the dense bytes")
+    if site.structured is not None:
+        key, nbytes = site.structured.structure.key, site.structured.nbytes
+        row = replace(row, pattern=key, format=key, bytes_packed=nbytes, decision="structured")
+        row = replace(row, reason=f"factored into {nbytes / max(1, row.bytes_dense or 1):.2f} of the dense bytes")
     return row
 
 

@@ -104,7 +104,7 @@ class FxGraph(Graph):
             assign(self.module, tensor_name, new, trainable=old.requires_grad)
 
     def replace(self, site: WeightSite | Attention, op: SiteOp | BlockAttention) -> None:
-        """The operator's tensors become `<site>.<tensor>`; a dense weight goes when no other layer reads it."""
+        """The operator's tensors become `<site>.<tensor>`; the dense weight goes when no other layer reads it."""
         if isinstance(site, Attention):
             self._replace_attention(site, cast("BlockAttention", op))
         else:
@@ -115,8 +115,8 @@ class FxGraph(Graph):
         weight, node = stored(layer.weight), layer.node
         assert weight is not None
         call = op.torch_call(site.name)
-        prefix = free_prefix(self.module, site.name, tuple(op.packed.tensors))
-        reads = [self._store(node, f"{prefix}.{name}", tensor, weight.requires_grad) for name, tensor in op.packed.tensors.items()]
+        prefix = free_prefix(self.module, site.name, tuple(op.stored.tensors))
+        reads = [self._store(node, f"{prefix}.{name}", tensor, weight.requires_grad) for name, tensor in op.stored.tensors.items()]
         bias = self._bias_node(layer, prefix, op.bias)
         self._put(node, call.target, (layer.x, reads, bias, *call.options))
 
@@ -213,7 +213,8 @@ class FxGraph(Graph):
     def _dense_layer(self, site: WeightSite) -> Layer:
         layer = match(self._node(site))
         if not isinstance(layer, Layer):
-            raise ModelError(f"layer '{site.name}' is packed; its weight is changed before packing")
+            done = "structured" if layer is not None and layer.structured else "packed"
+            raise ModelError(f"layer '{site.name}' is {done}; its weight is changed before that")
         return layer
 
     def _store(self, before: Node, name: str, tensor: Tensor, trainable: bool) -> Node:

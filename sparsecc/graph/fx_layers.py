@@ -40,17 +40,24 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class PackedLayer:
-    """A call of sparsecc::sparse_linear or sparsecc::sparse_conv2d. tensors: the get_attr nodes of the packed tensors."""
+class OperatorLayer:
+    """A call of the vocabulary's sparse_linear, sparse_conv2d or structured_linear.
+
+    tensors: the get_attr nodes of its weight.  key: of their format or structure.
+    """
 
     node: Node
     x: Node
     tensors: tuple[Node, ...]
     bias: Node | None
-    format: str
+    key: str
     rows: int
     kernel: tuple[int, int] | None = None
     geometry: Geometry | None = None
+
+    @property
+    def structured(self) -> bool:
+        return str(self.node.target) == _STRUCTURED
 
     @property
     def cols(self) -> int:
@@ -85,7 +92,7 @@ def _turns_matrix(node: Node) -> bool:
     return node.target is aten.permute.default and [axis % 2 for axis in node.args[1]] == [1, 0]  # type: ignore[operator, union-attr]
 
 
-def match(node: Any) -> Layer | PackedLayer | None:
+def match(node: Any) -> Layer | OperatorLayer | None:
     """The layer that a node is; None for any other node, and for one whose weight or bias is computed."""
     if not isinstance(node, Node) or node.op != "call_function":
         return None
@@ -164,19 +171,21 @@ def _pair(value: Any) -> tuple[int, int]:
     return (int(values[0]), int(values[-1]))
 
 
-def _sparse_linear(node: Node) -> PackedLayer:
-    x, tensors, bias, format, rows = node.args[:5]
-    return PackedLayer(node, x, tuple(tensors), bias, format, rows)  # type: ignore[arg-type]
+def _linear_operator(node: Node) -> OperatorLayer:
+    x, tensors, bias, key, rows = node.args[:5]
+    return OperatorLayer(node, x, tuple(tensors), bias, key, rows)  # type: ignore[arg-type]
 
 
-def _sparse_conv2d(node: Node) -> PackedLayer:
-    x, tensors, bias, format, rows, kernel, stride, padding, dilation, _ = node.args
+def _sparse_conv2d(node: Node) -> OperatorLayer:
+    x, tensors, bias, key, rows, kernel, stride, padding, dilation, _ = node.args
     geometry = Geometry(_pair(stride), tuple(padding), _pair(dilation), 1)  # type: ignore[arg-type]
-    return PackedLayer(node, x, tuple(tensors), bias, format, rows, _pair(kernel), geometry)  # type: ignore[arg-type]
+    return OperatorLayer(node, x, tuple(tensors), bias, key, rows, _pair(kernel), geometry)  # type: ignore[arg-type]
 
+
+_STRUCTURED = "sparsecc.structured_linear.default"
 
 # By name: an operator of the vocabulary is known here before anything imports it.
-_MATCHERS: dict[str, Callable[[Node], Layer | PackedLayer | None]] = {
+_MATCHERS: dict[str, Callable[[Node], Layer | OperatorLayer | None]] = {
     "aten.linear.default": _linear,
     "aten.addmm.default": _addmm,
     "aten.mm.default": _matmul,
@@ -184,6 +193,7 @@ _MATCHERS: dict[str, Callable[[Node], Layer | PackedLayer | None]] = {
     "aten.conv2d.default": _conv2d,
     "aten.conv2d.padding": _conv2d,
     "aten.convolution.default": _conv2d,
-    "sparsecc.sparse_linear.default": _sparse_linear,
+    "sparsecc.sparse_linear.default": _linear_operator,
+    _STRUCTURED: _linear_operator,
     "sparsecc.sparse_conv2d.default": _sparse_conv2d,
 }

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from sparsecc.formats import from_key
-from sparsecc.formats.base import Packed
+from sparsecc import formats, structures
+from sparsecc.formats.base import Format, Packed
 from sparsecc.graph.fx_activations import activation_after
-from sparsecc.graph.fx_layers import Layer, PackedLayer, arguments, aten, match, stored
+from sparsecc.graph.fx_layers import Layer, OperatorLayer, arguments, aten, match, stored
 from sparsecc.graph.sites import Attention, Conv2d, Linear, Mlp, Site, WeightSite
 from sparsecc.ops.block_attention import restore
+from sparsecc.structures.base import Structured
 
 _BLOCK_ATTENTION = torch.ops.sparsecc.block_attention.default
 _ATTENTION = (aten.scaled_dot_product_attention.default, _BLOCK_ATTENTION)
@@ -84,7 +85,7 @@ def _path(node: Node) -> str:
         return str(node.args[-1])
     if layer is None:
         return module or "attention"
-    if isinstance(layer, PackedLayer):
+    if isinstance(layer, OperatorLayer):
         return str(node.args[-1])
     weight = str(layer.weight.target)
     in_module = not module or weight.startswith(f"{module}.")
@@ -106,7 +107,7 @@ def _readers(module: GraphModule) -> dict[int, int]:
     return readers
 
 
-def _weight_site(layer: Layer | PackedLayer, readers: dict[int, int], activation: str | None) -> WeightSite:
+def _weight_site(layer: Layer | OperatorLayer, readers: dict[int, int], activation: str | None) -> WeightSite:
     bias = stored(layer.bias)
     common: dict[str, Any] = {
         "name": layer.node.meta[SITE],
@@ -114,11 +115,11 @@ def _weight_site(layer: Layer | PackedLayer, readers: dict[int, int], activation
         "bias": None if bias is None else bias.detach(),
         "activation": activation,
     }
-    common |= _packed_weight(layer) if isinstance(layer, PackedLayer) else _dense_weight(layer, readers)
+    common |= _operator_weight(layer) if isinstance(layer, OperatorLayer) else _dense_weight(layer, readers)
     if layer.geometry is None:
         return Linear(**common)
     g = layer.geometry
-    kernel: Any = layer.kernel if isinstance(layer, PackedLayer) else tuple(common["stored"].shape[2:])
+    kernel: Any = layer.kernel if isinstance(layer, OperatorLayer) else tuple(common["stored"].shape[2:])
     return Conv2d(**common, kernel=kernel, stride=g.stride, padding=g.padding, dilation=g.dilation, groups=g.groups)
 
 
@@ -133,11 +134,12 @@ def _dense_weight(layer: Layer, readers: dict[int, int]) -> dict[str, Any]:
     }
 
 
-def _packed_weight(layer: PackedLayer) -> dict[str, Any]:
-    format = from_key(layer.format)
+def _operator_weight(layer: OperatorLayer) -> dict[str, Any]:
+    form = structures.from_key(layer.key) if layer.structured else formats.from_key(layer.key)
     tensors = [stored(node).detach() for node in layer.tensors]  # type: ignore[union-attr]
-    packed = Packed(format, layer.rows, layer.cols, dict(zip(format.tensor_names, tensors, strict=True)))
-    return {"stored": packed, "weight_name": str(layer.tensors[0].target)}
+    named = dict(zip(form.tensor_names, tensors, strict=True))
+    weight = (Packed if isinstance(form, Format) else Structured)(form, layer.rows, layer.cols, named)  # type: ignore[arg-type]
+    return {"stored": weight, "weight_name": str(layer.tensors[0].target)}
 
 
 def _attention(node: Node) -> Attention:

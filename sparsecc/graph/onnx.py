@@ -22,6 +22,7 @@ from sparsecc.graph.onnx_run import Runner
 from sparsecc.graph.onnx_sites import WeightNodes, find
 from sparsecc.graph.sites import Attention, Conv2d, Mlp, Site, WeightSite
 from sparsecc.registry import did_you_mean
+from sparsecc.structures.base import Structured
 
 if TYPE_CHECKING:
     from sparsecc.ops.base import SiteOp
@@ -84,10 +85,11 @@ class OnnxGraph(Graph):
         return [site for site in self._all_sites() if isinstance(site, kind) and matches(site, targets)]
 
     def set_weight(self, site: WeightSite, weight: Tensor) -> None:
-        """Raises UserError for a packed site, ValueError for another shape than the site's."""
+        """Raises UserError for a packed or structured site, ValueError for another shape than the site's."""
         layer = self._layer(site)
         if onnx_sparse.is_sparse(layer.node):
-            raise UserError(f"layer '{site.name}' is packed; set weights before packing")
+            done = "structured" if onnx_sparse.is_structured(layer.node) else "packed"
+            raise UserError(f"layer '{site.name}' is {done}; set weights before that")
         if weight.shape != site.shape:
             raise ValueError(f"layer '{site.name}': the new weight is {tuple(weight.shape)}, the layer's {site.shape}")
         stored = weight.detach().to(site.weight.dtype)
@@ -111,11 +113,12 @@ class OnnxGraph(Graph):
             self._replace_layer(site, cast("SiteOp", op))
 
     def _replace_layer(self, site: WeightSite, op: SiteOp) -> None:
-        if (op.packed.rows, op.packed.cols) != (site.rows, site.cols) or (isinstance(site, Conv2d) and site.groups != 1):
-            raise ValueError(f"layer '{site.name}' is {site.rows}×{site.cols}, the operator {op.packed.rows}×{op.packed.cols}")
+        if (op.stored.rows, op.stored.cols) != (site.rows, site.cols) or (isinstance(site, Conv2d) and site.groups != 1):
+            raise ValueError(f"layer '{site.name}' is {site.rows}×{site.cols}, the operator {op.stored.rows}×{op.stored.cols}")
         layer, graph = self._layer(site), self.model.graph
         last, unused = layer.nodes[-1], [value for node in layer.nodes for value in node.inputs if value is not layer.x]
-        node = onnx_sparse.make_node(op, site.name, layer.x, f"{site.name}.packed", graph.opset_imports[""])
+        prefix = f"{site.name}.{'structured' if isinstance(op.stored, Structured) else 'packed'}"
+        node = onnx_sparse.make_node(op, site.name, layer.x, prefix, graph.opset_imports[""])
         node.name = layer.node.name
         ir.convenience.replace_nodes_and_values(graph, last, list(reversed(layer.nodes)), [node], [layer.output], node.outputs)
         self._drop_unused(unused)

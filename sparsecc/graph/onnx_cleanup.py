@@ -96,16 +96,16 @@ def _take_apart(model: ir.Model) -> _Skeleton:
 def _stand_in(skeleton: _Skeleton, node: ir.Node, original: ir.Node) -> None:
     """SparseLinear(x, ...) → MatMul(x, W), SparseConv2d(x, ...) → Conv(x, W), with W an input of the dense weight's shape."""
     graph = skeleton.model.graph
-    packed = onnx_sparse.packed(original)
+    stored = onnx_sparse.weight(original)
     name = f"{_STAND_IN}{original.outputs[0].name}"
     values = original.inputs[1]
     assert values is not None and values.const_value is not None
     if onnx_sparse.is_conv(node):
         kernel = node.attributes["kernel_shape"].as_ints()
-        shape, op_type = (packed.rows, packed.cols // (kernel[0] * kernel[1]), *kernel), "Conv"
+        shape, op_type = (stored.rows, stored.cols // (kernel[0] * kernel[1]), *kernel), "Conv"
         attributes = [node.attributes[key] for key in ("kernel_shape", "strides", "pads", "dilations")]
     else:
-        shape, op_type, attributes = (packed.cols, packed.rows), "MatMul", []
+        shape, op_type, attributes = (stored.cols, stored.rows), "MatMul", []
     weight = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(values.const_value.dtype))
     graph.inputs.append(weight)
     dense = ir.node(op_type, [node.inputs[0], weight], num_outputs=1, name=node.name)

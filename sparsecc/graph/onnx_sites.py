@@ -25,8 +25,8 @@ FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataT
 
 @dataclass(frozen=True)
 class WeightNodes:
-    """A layer in the graph. node: MatMul, Gemm, Conv or a node of ai.sparsecc.  weight: its initializer (the packed values of a
-    sparse node).  transposed: the weight is stored as [in, out].  bias_add: the Add after a MatMul that is its bias."""
+    """A layer in the graph. node: MatMul, Gemm, Conv or a node of ai.sparsecc.  weight: its initializer (the first tensor of an
+    ai.sparsecc node's weight).  transposed: the weight is stored as [in, out].  bias_add: the Add after a MatMul that is its bias."""
 
     node: ir.Node
     weight: ir.Value
@@ -187,7 +187,7 @@ def _weight_site(layer: WeightNodes, name: str, activation: Activation | None) -
     common: dict[str, Any] = {
         "name": name,
         "handle": layer,
-        "stored": onnx_sparse.packed(node) if onnx_sparse.is_sparse(node) else _dense(layer),
+        "stored": onnx_sparse.weight(node) if onnx_sparse.is_sparse(node) else _dense(layer),
         "bias": onnx_sparse.tensor_of(layer.bias).reshape(-1) if layer.bias is not None else None,
         "activation": activation.name if activation is not None else None,
         "weight_name": layer.weight.name or "",

@@ -14,13 +14,14 @@ import torch
 from onnx_ir import tensor_adapters
 from torch import Tensor
 
+from sparsecc import formats, structures
 from sparsecc.errors import ModelError, RecipeError, UserError
-from sparsecc.formats import from_key
-from sparsecc.formats.base import Packed
+from sparsecc.formats.base import Format, Packed
 from sparsecc.graph.onnx_names import given
-from sparsecc.ops import onnx_block_attention, onnx_functions
+from sparsecc.ops import onnx_block_attention, onnx_functions, onnx_structured
 from sparsecc.ops.base import ONNX_DOMAIN, SiteOp
 from sparsecc.ops.onnx_block_attention import is_block_attention
+from sparsecc.structures.base import Structure, Structured
 
 if TYPE_CHECKING:
     from sparsecc.attention.base import BlockMap
@@ -36,17 +37,23 @@ def is_conv(node: ir.Node) -> bool:
     return node.op_type.startswith(onnx_functions.CONV2D)
 
 
-def packed(node: ir.Node) -> Packed:
-    """The weight of a sparse node, its tensors shared with the graph. Raises ModelError for a node that sparsecc did not write so."""
+def is_structured(node: ir.Node) -> bool:
+    return node.op_type.startswith(onnx_structured.LINEAR)
+
+
+def weight(node: ir.Node) -> Packed | Structured:
+    """The weight of a node, its tensors shared with the graph. Raises ModelError for a node that sparsecc did not write so."""
     site = given(node)
     try:
-        format = from_key(node.attributes.get_string("format", ""))
-        names = format.tensor_names
-        kind = onnx_functions.CONV2D if is_conv(node) else onnx_functions.LINEAR
-        if onnx_functions.op_type(kind, format, bias(node) is not None) != node.op_type:
-            raise TypeError(f"its format is {format.key}, it has {len(node.inputs)} inputs")
-        tensors = {name: tensor_of(node.inputs[1 + i]) for i, name in enumerate(names)}  # type: ignore[arg-type]
-        return Packed(format, node.attributes["rows"].as_int(), node.attributes["cols"].as_int(), tensors)
+        form, (rows, cols) = _form(node), _shape(node)
+        if _op_type(node) != node.op_type:
+            raise TypeError(f"its {'structure' if is_structured(node) else 'format'} is {form.key}, it has {len(node.inputs)} inputs")
+        tensors = {name: tensor_of(node.inputs[1 + i]) for i, name in enumerate(form.tensor_names)}  # type: ignore[arg-type]
+        if isinstance(form, Format):
+            return Packed(form, rows, cols, tensors)
+        if [tuple(tensor.shape) for tensor in tensors.values()] != list(form.shapes(rows, cols)):
+            raise TypeError(f"its factors are not those of a {rows}×{cols} matrix")
+        return Structured(form, rows, cols, tensors)
     except (RecipeError, KeyError, IndexError, TypeError) as error:
         raise ModelError(f"layer '{site}': no {node.op_type} that this version of sparsecc writes ({error})") from None
 
@@ -61,7 +68,7 @@ def block_map(node: ir.Node) -> BlockMap:
 
 
 def bias(node: ir.Node) -> ir.Value | None:
-    before = 1 + len(from_key(node.attributes.get_string("format", "")).tensor_names)
+    before = 1 + len(_form(node).tensor_names)
     return node.inputs[before] if len(node.inputs) > before else None
 
 
@@ -71,8 +78,9 @@ def make_node(op: SiteOp, site: str, x: ir.Value, prefix: str, opset: int) -> ir
     Raises UserError when the model's opset is older than the function bodies.
     """
     _require_functions(f"layer '{site}'", opset)
-    call = onnx_functions.call(op, site)
-    parts = {**op.packed.tensors, **({"bias": op.bias} if op.bias is not None else {})}
+    stored, has_bias = op.stored, op.bias is not None
+    call = onnx_structured.call(stored, site, has_bias) if isinstance(stored, Structured) else onnx_functions.call(op, site)
+    parts = {**stored.tensors, **({"bias": op.bias} if op.bias is not None else {})}
     inputs = [x, *(initializer(tensor, f"{prefix}.{name}") for name, tensor in parts.items())]
     return ir.node(call.op_type, inputs, call.attributes, domain=ONNX_DOMAIN, num_outputs=1)
 
@@ -87,7 +95,7 @@ def make_block_attention(op: BlockAttention, site: str, inputs: Sequence[ir.Valu
 
 def _require_functions(layer: str, opset: int) -> None:
     if opset < onnx_functions.MIN_OPSET:
-        raise UserError(f"{layer}: sparse operators need opset {onnx_functions.MIN_OPSET}, the model has {opset}; export it again")
+        raise UserError(f"{layer}: its operator needs opset {onnx_functions.MIN_OPSET}, the model has {opset}; export it again")
 
 
 def complete(model: ir.Model) -> None:
@@ -105,11 +113,36 @@ def complete(model: ir.Model) -> None:
             model.functions[identifier] = _function(node, opset)
 
 
+def _form(node: ir.Node) -> Format | Structure:
+    """What the node's attributes say its weight is stored as."""
+    if is_structured(node):
+        return structures.from_key(node.attributes.get_string("structure", ""))
+    return formats.from_key(node.attributes.get_string("format", ""))
+
+
+def _shape(node: ir.Node) -> tuple[int, int]:
+    return node.attributes["rows"].as_int(), node.attributes["cols"].as_int()
+
+
+def _kind(node: ir.Node) -> str:
+    return onnx_functions.CONV2D if is_conv(node) else onnx_functions.LINEAR
+
+
+def _op_type(node: ir.Node) -> str:
+    """What a node with these attributes and inputs is called."""
+    form, has_bias = _form(node), bias(node) is not None
+    if isinstance(form, Structure):
+        return onnx_structured.op_type(form, *_shape(node), has_bias)
+    return onnx_functions.op_type(_kind(node), form, has_bias)
+
+
 def _function(node: ir.Node, opset: int) -> ir.Function:
     if is_block_attention(node):
         return onnx_block_attention.function(opset)
-    kind = onnx_functions.CONV2D if is_conv(node) else onnx_functions.LINEAR
-    return onnx_functions.function(kind, from_key(node.attributes.get_string("format", "")), bias(node) is not None, opset)
+    form, has_bias = _form(node), bias(node) is not None
+    if isinstance(form, Structure):
+        return onnx_structured.function(form, *_shape(node), has_bias, opset)
+    return onnx_functions.function(_kind(node), form, has_bias, opset)
 
 
 def initializer(tensor: Tensor, name: str) -> ir.Value:

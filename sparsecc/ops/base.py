@@ -9,13 +9,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparsecc.formats.base import Packed
+    from sparsecc.structures.base import Structured
 
 ONNX_DOMAIN = "ai.sparsecc"
 TORCH_NAMESPACE = "sparsecc"
 
 
 class TorchCall(NamedTuple):
-    """target: the torch operator.  options: its arguments after (x, packed tensors, bias)."""
+    """target: the torch operator.  options: its arguments after (x, the weight's tensors, bias)."""
 
     target: Any
     options: tuple[Any, ...]
@@ -23,9 +24,9 @@ class TorchCall(NamedTuple):
 
 @dataclass(frozen=True)
 class SiteOp:
-    """An operator with its weights, ready to stand in the place of a site (`Graph.replace`)."""
+    """An operator with its weights, ready to stand in the place of a site (`Graph.replace`). Each narrows the type of `stored`."""
 
-    packed: Packed = field(repr=False)
+    stored: Packed | Structured = field(repr=False)
     bias: Tensor | None = field(default=None, repr=False)
 
     def torch_call(self, name: str) -> TorchCall:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import onnx_ir as ir
 
+from sparsecc.formats.base import Packed
 from sparsecc.ops.base import ONNX_DOMAIN
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ DOMAIN_VERSION = 1
 LINEAR, CONV2D = "SparseLinear", "SparseConv2d"
 
 # Attributes that every layer's node has, whether the body reads them or only who imports the file.
-_LAYER = {"site": ir.AttributeType.STRING, "format": ir.AttributeType.STRING, "rows": ir.AttributeType.INT, "cols": ir.AttributeType.INT}
+LAYER = {"site": ir.AttributeType.STRING, "rows": ir.AttributeType.INT, "cols": ir.AttributeType.INT}
 
 Value = ir.Value
 Decoder = Callable[["Body", Mapping[str, Value], "Format"], Value]
@@ -98,7 +99,7 @@ class Body:
         """Zeros of the element type of `like`."""
         return self.op("Expand", self.op("CastLike", self.scalar(0), like), shape)
 
-    def function(self, name: str, output: Value, opset: int, known: Mapping[str, ir.AttributeType] = _LAYER) -> ir.Function:
+    def function(self, name: str, output: Value, opset: int, known: Mapping[str, ir.AttributeType]) -> ir.Function:
         """known: attributes that nodes have beside those which the body reads."""
         output.name = "y"
         attributes = [ir.Attr(key, kind, None) for key, kind in {**known, **self.attributes}.items()]
@@ -113,7 +114,8 @@ def op_type(kind: str, format: Format, bias: bool) -> str:
 
 def call(op: SiteOp, site: str) -> Call:
     """The node that stands in the place of a site. The operator's class name is the kind of node."""
-    packed = op.packed
+    packed = op.stored
+    assert isinstance(packed, Packed)
     attributes: dict[str, Any] = {"format": packed.format.key, "rows": packed.rows, "cols": packed.cols, "site": site}
     kind = type(op).__name__
     if kind == CONV2D:
@@ -132,7 +134,8 @@ def function(kind: str, format: Format, bias: bool, opset: int) -> ir.Function:
     body = Body(["x", *tensors, *(["bias"] if bias else [])])
     weight = DECODERS[_family(format)](body, {name: body.inputs[name] for name in tensors}, format)
     finish = _linear if kind == LINEAR else _conv2d
-    return body.function(op_type(kind, format, bias), finish(body, weight, body.inputs.get("bias")), opset)
+    known = {**LAYER, "format": ir.AttributeType.STRING}
+    return body.function(op_type(kind, format, bias), finish(body, weight, body.inputs.get("bias")), opset, known)
 
 
 def _linear(body: Body, weight: Value, bias: Value | None) -> Value:

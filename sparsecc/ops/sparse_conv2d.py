@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ class SparseConv2d(SiteOp):
     channels innermost, as `Conv2d.matrix`.
     """
 
+    stored: Packed = field(repr=False)
     kernel: Pair = (1, 1)
     stride: Pair = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
@@ -32,10 +33,10 @@ class SparseConv2d(SiteOp):
 
     def torch_call(self, name: str) -> TorchCall:
         geometry = (list(self.kernel), list(self.stride), list(self.padding), list(self.dilation))
-        return TorchCall(torch.ops.sparsecc.sparse_conv2d.default, (self.packed.format.key, self.packed.rows, *geometry, name))
+        return TorchCall(torch.ops.sparsecc.sparse_conv2d.default, (self.stored.format.key, self.stored.rows, *geometry, name))
 
     def reference(self, x: Tensor) -> Tensor:
-        return reference(x, self.packed, self.bias, self.kernel, self.stride, self.padding, self.dilation)
+        return reference(x, self.stored, self.bias, self.kernel, self.stride, self.padding, self.dilation)
 
 
 def reference(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,12 +19,14 @@ from sparsecc.ops.base import SiteOp, TorchCall
 class SparseLinear(SiteOp):
     """Stands in the place of a Linear site."""
 
+    stored: Packed = field(repr=False)
+
     def torch_call(self, name: str) -> TorchCall:
-        packed = self.packed
+        packed = self.stored
         return TorchCall(torch.ops.sparsecc.sparse_linear.default, (packed.format.key, packed.rows, packed.cols, name))
 
     def reference(self, x: Tensor) -> Tensor:
-        return reference(x, self.packed, self.bias)
+        return reference(x, self.stored, self.bias)
 
 
 def reference(x: Tensor, packed: Packed, bias: Tensor | None = None) -> Tensor:

@@ -1,8 +1,8 @@
-"""What criteria want to know about the inputs of a site, measured by running the model on calibration inputs."""
+"""What criteria and structures want to know about the inputs of a site, measured by running the model on calibration inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from sparsecc.errors import RecipeError, SparseccError
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import Conv2d, WeightSite
 from sparsecc.passes.base import Context
+
+COVARIANCE_BYTES = 1 << 28  # of covariances that are summed at once; more layers take more runs
 
 
 def measure(graph: Graph, sites: Sequence[WeightSite], needs: Sequence[str], context: Context) -> dict[str, Stats]:
@@ -25,6 +27,35 @@ def measure(graph: Graph, sites: Sequence[WeightSite], needs: Sequence[str], con
     taps = [site.name for site in sites]
     runs = [graph.run(inputs, taps).taps for inputs in context.calibration]
     return {site.name: {"inputs": torch.cat([_as_columns(site, run[site.name][0]) for run in runs])} for site in sites}
+
+
+def covariances(graph: Graph, sites: Sequence[WeightSite], context: Context) -> Iterator[Tensor | None]:
+    """Per site, in order, XᵀX/n as float64[cols, cols], X [n, cols] being all calibration inputs of its matrix; None without any."""
+    if not context.calibration:
+        yield from [None] * len(sites)
+        return
+    for group in _grouped(sites):
+        sums = [torch.zeros(site.cols, site.cols, dtype=torch.float64) for site in group]
+        counts = [0] * len(group)
+        for inputs in context.calibration:
+            taps = graph.run(inputs, [site.name for site in group]).taps
+            for i, site in enumerate(group):
+                x = _as_columns(site, taps[site.name][0]).double()
+                sums[i].addmm_(x.T, x)
+                counts[i] += len(x)
+        yield from (total / max(1, count) for total, count in zip(sums, counts, strict=True))
+
+
+def _grouped(sites: Sequence[WeightSite]) -> Iterator[list[WeightSite]]:
+    """Neighbours whose covariances fit into COVARIANCE_BYTES together; at least one."""
+    group: list[WeightSite] = []
+    for site in sites:
+        if group and 8 * sum(other.cols**2 for other in (*group, site)) > COVARIANCE_BYTES:
+            yield group
+            group = []
+        group.append(site)
+    if group:
+        yield group
 
 
 def _as_columns(site: WeightSite, x: Tensor) -> Tensor:

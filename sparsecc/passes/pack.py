@@ -81,11 +81,11 @@ def _operator(site: WeightSite, packed: Packed) -> SiteOp:
     if not isinstance(site, Conv2d):
         from sparsecc.ops.sparse_linear import SparseLinear
 
-        return SparseLinear(packed=packed, bias=site.bias)
+        return SparseLinear(stored=packed, bias=site.bias)
     from sparsecc.ops.sparse_conv2d import SparseConv2d
 
     return SparseConv2d(
-        packed=packed,
+        stored=packed,
         bias=site.bias,
         kernel=site.kernel,
         stride=site.stride,

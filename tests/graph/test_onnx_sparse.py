@@ -93,7 +93,7 @@ def test_a_model_too_old_for_the_operators() -> None:
     site = graph.sites(Linear)[0]
     format = from_pattern("2:4")
     op = SparseLinear(format.pack(site.weight, format.project(site.weight.abs(), 0.5)), site.bias)
-    with pytest.raises(UserError, match="'fc1': sparse operators need opset 16, the model has 15"):
+    with pytest.raises(UserError, match="'fc1': its operator needs opset 16, the model has 15"):
         graph.replace(site, op)
     assert site.packed is None
     assert torch.equal(graph.sites(Linear)[0].weight, site.weight)

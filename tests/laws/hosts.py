@@ -13,6 +13,7 @@ from torch.nn import functional
 from sparsecc.graph.base import Graph
 from sparsecc.graph.fx import FxGraph
 from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.sites import WeightSite
 
 
 class Transformer(nn.Module):
@@ -110,10 +111,12 @@ def outputs(of: Graph, name: str) -> tuple[Tensor, ...]:
 
 
 def weights(of: Graph) -> dict[str, Any]:
-    """Everything that a pass may change, by site: dense weight and packed tensors."""
-    from sparsecc.graph.sites import WeightSite
+    """Everything that a pass may change, by site: the dense weight, and what is stored instead of it."""
+    return {site.name: (site.weight.detach().clone(), _stored(site)) for site in of.sites(WeightSite)}
 
-    return {
-        site.name: (site.weight.detach().clone(), None if site.packed is None else (site.packed.format, dict(site.packed.tensors)))
-        for site in of.sites(WeightSite)
-    }
+
+def _stored(site: WeightSite) -> tuple[str, dict[str, Tensor]] | None:
+    """Key of the format or structure, and tensors; None for a dense weight."""
+    if site.packed is not None:
+        return site.packed.format.key, dict(site.packed.tensors)
+    return None if site.structured is None else (site.structured.structure.key, dict(site.structured.tensors))

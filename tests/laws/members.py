@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from sparsecc import allocations, criteria, formats, registry
+from sparsecc import allocations, criteria, formats, registry, structures
 from sparsecc.formats.base import Format
+from sparsecc.structures.base import Structure
 
 PATTERNS = {
     "csr": ("unstructured",),
@@ -11,5 +12,10 @@ PATTERNS = {
     "nm": ("2:4", "1:4", "1:2", "3:5", "5:16"),
 }
 FORMATS: list[Format] = [formats.from_pattern(pattern) for patterns in PATTERNS.values() for pattern in patterns]
+KEYS = {
+    "low_rank": ("low_rank:1", "low_rank:5"),
+    "monarch": ("monarch:2x4:1", "monarch:4x2:3", "monarch:1x8:2", "monarch:8x1:2"),
+}
+STRUCTURES: list[Structure] = [structures.from_key(key) for keys in KEYS.values() for key in keys]
 CRITERIA = {name: criteria.create(name) for name in registry.members("criteria")}
 ALLOCATIONS = {name: allocations.create(name) for name in registry.members("allocations")}

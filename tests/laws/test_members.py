@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 from sparsecc import registry
-from tests.laws.members import PATTERNS
+from tests.laws.members import KEYS, PATTERNS
 from tests.laws.passes import PASSES
 
 
 def test_every_format_is_under_the_laws() -> None:
     assert sorted(PATTERNS) == registry.members("formats")
+
+
+def test_every_structure_is_under_the_laws() -> None:
+    assert sorted(KEYS) == registry.members("structures")
 
 
 def test_every_pass_is_under_the_laws() -> None:

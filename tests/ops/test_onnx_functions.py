@@ -26,8 +26,8 @@ PATTERNS = ["unstructured", "4x1", "16x1", "1x4", "2x8", "2:4", "1:2", "1:4", "3
 def model_of(op: SiteOp, x_shape: list, opset: int = 18, ir_version: int = 8) -> onnx.ModelProto:
     """One node that calls the operator's function."""
     call = onnx_functions.call(op, "here")
-    function = onnx_functions.function(type(op).__name__, op.packed.format, op.bias is not None, opset)
-    tensors = dict(op.packed.tensors) | ({"bias": op.bias} if op.bias is not None else {})
+    function = onnx_functions.function(type(op).__name__, op.stored.format, op.bias is not None, opset)
+    tensors = dict(op.stored.tensors) | ({"bias": op.bias} if op.bias is not None else {})
     node = helper.make_node(call.op_type, ["x", *tensors], ["y"], domain="ai.sparsecc", **call.attributes)
     x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, x_shape)
     y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [None] * len(x_shape))

@@ -40,7 +40,7 @@ class FakeGraph(Graph):
         self.edits.append(site.name)
 
     def replace(self, site: WeightSite, op: SiteOp) -> None:
-        self._sites[site.name] = replace(site, stored=op.packed, bias=op.bias)
+        self._sites[site.name] = replace(site, stored=op.stored, bias=op.bias)
         self.edits.append(site.name)
 
     def run(self, inputs: Sequence[Any] | Mapping[str, Any], taps: Sequence[str] = ()) -> Run:

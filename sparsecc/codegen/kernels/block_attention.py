@@ -140,9 +140,7 @@ def build(spec: BlockAttentionSpec, target: Target):
                 kb: T.let = blocks[begin + m]
                 for j in range(block // rows):
                     fill(acc, rows, tile, lanes, lambda r, l: T.float32(0))
-                    multiply_add(
-                        acc, dim, rows, tile, lanes, lambda c, r: K[head, kb, j * rows + r, c], lambda c, l: Q[head, i, c, l]
-                    )
+                    multiply_add(acc, dim, rows, tile, lanes, lambda c, r: K[head, kb, j * rows + r, c], lambda c, l: Q[head, i, c, l])
                     for r in T.unroll(rows):
                         for v in T.unroll(tile // lanes):
                             for l in T.vectorized(lanes):
@@ -161,9 +159,7 @@ def build(spec: BlockAttentionSpec, target: Target):
                     fill(total, 1, tile, lanes, lambda r, l: total[l] + S[j, l])
                 for d in range(value_dim // value_rows):
                     fill(acc, value_rows, tile, lanes, lambda r, l: O[d * value_rows + r, l] * old[l])
-                    multiply_add(
-                        acc, block, value_rows, tile, lanes, lambda c, r: V[head, kb, c, d * value_rows + r], lambda c, l: S[c, l]
-                    )
+                    multiply_add(acc, block, value_rows, tile, lanes, lambda c, r: V[head, kb, c, d * value_rows + r], lambda c, l: S[c, l])
                     for r in T.unroll(value_rows):
                         for v in T.unroll(tile // lanes):
                             for l in T.vectorized(lanes):

@@ -23,4 +23,3 @@ def multiply_add(acc, depth, rows, tile, lanes, weight, x):
             for v in T.unroll(tile // lanes):
                 for l in T.vectorized(lanes):
                     acc[r * tile + v * lanes + l] = acc[r * tile + v * lanes + l] + weight(c, r) * x(c, v * lanes + l)
-

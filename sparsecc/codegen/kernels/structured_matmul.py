@@ -71,7 +71,11 @@ def prepare(weight: np.ndarray, places: np.ndarray, bias: np.ndarray | None, kno
     padded[:, :rows] = weight
     shaped = padded.reshape(blocks, row_blocks, knobs.rows, cols).transpose(0, 1, 3, 2)
     offset = np.zeros(blocks * rows, np.float32) if bias is None else bias[places].astype(np.float32)
-    return [np.ascontiguousarray(shaped), _padded(places.astype(np.int32), blocks, row_blocks * knobs.rows), _padded(offset, blocks, row_blocks * knobs.rows)]
+    return [
+        np.ascontiguousarray(shaped),
+        _padded(places.astype(np.int32), blocks, row_blocks * knobs.rows),
+        _padded(offset, blocks, row_blocks * knobs.rows),
+    ]
 
 
 def _padded(values: np.ndarray, blocks: int, rows: int) -> np.ndarray:

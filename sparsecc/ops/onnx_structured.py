@@ -1,0 +1,83 @@
+"""The ONNX meaning of structured_linear: functions in domain `ai.sparsecc` whose bodies are standard operators. A node reads
+
+    StructuredLinear_<structure>_<rows>x<cols>[_nobias](x, *factors[, bias])  {structure, rows, cols, site}
+
+and a body multiplies by one factor after the other. A block-diagonal factor is one batched MatMul over [blocks, tokens, features];
+between two of them everything that moves, the permutation included, is one Transpose: 1.9 to 4.5 times as fast as the dense MatMul
+in onnxruntime at a quarter of its work. Split and Concat around a MatMul for each block were slower at 512 tokens and from 8 blocks on.
+A factor of one block is a plain MatMul, which onnxruntime packs ahead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from sparsecc.ops.onnx_functions import LAYER, Body, Call, Value
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from sparsecc.structures.base import Structure, Structured
+
+LINEAR = "StructuredLinear"
+
+
+def op_type(structure: Structure, rows: int, cols: int, bias: bool) -> str:
+    """The function's name: `StructuredLinear_monarch_4x8_2_3072x768`."""
+    return f"{LINEAR}_{structure.key.replace(':', '_')}_{rows}x{cols}" + ("" if bias else "_nobias")
+
+
+def call(weight: Structured, site: str, bias: bool) -> Call:
+    """The node that stands in the place of a site."""
+    attributes = {"structure": weight.structure.key, "rows": weight.rows, "cols": weight.cols, "site": site}
+    return Call(op_type(weight.structure, weight.rows, weight.cols, bias), attributes)
+
+
+def function(structure: Structure, rows: int, cols: int, bias: bool, opset: int) -> ir.Function:
+    """The function that a node of one structure, shape and presence of a bias calls. opset: the model's, at least MIN_OPSET."""
+    body = Body(["x", *structure.tensor_names, *(["bias"] if bias else [])])
+    weights = [torch.empty(shape, device="meta") for shape in structure.shapes(rows, cols)]
+    factors = structure.factors(rows, cols, weights)
+    y, blocks = body.inputs["x"], 1
+    view, order = (len(weights[0]), cols // len(weights[0])), (0, 1)
+    for name, factor in zip(structure.tensor_names, factors, strict=True):
+        y = _moved(body, y, blocks, len(factor.weight), view, order)
+        y = _multiplied(body, y, body.inputs[name], factor.weight.shape)
+        blocks, features, _ = factor.weight.shape
+        view, order = factor.view or (blocks, features), factor.order or (0, 1)
+    y = _moved(body, y, blocks, 1, view, order)
+    y = body.op("Add", y, body.inputs["bias"]) if bias else y
+    return body.function(op_type(structure, rows, cols, bias), y, opset, {**LAYER, "structure": ir.AttributeType.STRING})
+
+
+def _moved(body: Body, y: Value, blocks: int, wanted: int, view: Sequence[int], order: Sequence[int]) -> Value:
+    """[blocks, tokens, features] → [wanted, tokens, features], the features seen as `view` and transposed by `order` on the way.
+    One block is written as x came, [..., features]."""
+    if blocks == wanted == 1 and list(order) == sorted(order):
+        return y
+    ordered = [view[axis] for axis in order]
+    before, after = _leading(view, blocks), _leading(ordered, wanted)
+    axes = [axis + (axis >= before) for axis in order]
+    spread = body.op("Reshape", y, body.ints(*view[:before], -1, *view[before:]))
+    turned = body.op("Transpose", spread, perm=[*axes[:after], before, *axes[after:]])
+    features = body.ints(math.prod(view) // wanted)
+    if wanted > 1:
+        return body.op("Reshape", turned, body.concat(body.ints(wanted, -1), features))
+    return body.op("Reshape", turned, body.concat(body.op("Shape", body.inputs["x"], end=-1), features))
+
+
+def _leading(sizes: Sequence[int], count: int) -> int:
+    """How many of the first axes make up `count`, as `Structure.factors` promises."""
+    return [math.prod(sizes[:axes]) for axes in range(len(sizes) + 1)].index(count)
+
+
+def _multiplied(body: Body, y: Value, weight: Value, shape: Sequence[int]) -> Value:
+    """The weight is turned once, when the session is made: it is constant."""
+    blocks, rows, cols = shape
+    if blocks > 1:
+        return body.op("MatMul", y, body.op("Transpose", weight, perm=[0, 2, 1]))
+    return body.op("MatMul", y, body.op("Transpose", body.op("Reshape", weight, body.ints(rows, cols)), perm=[1, 0]))

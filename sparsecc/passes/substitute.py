@@ -1,0 +1,116 @@
+"""Put structured matrices in the place of dense ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sparsecc import registry, structures
+from sparsecc.errors import RecipeError, Refused
+from sparsecc.graph.base import ALL, Graph, Targets
+from sparsecc.graph.sites import Linear
+from sparsecc.passes._calibrate import covariances
+from sparsecc.passes._select import require_valid, select, untouchable
+from sparsecc.passes.base import Context, Match, Pass
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsecc.structures.base import Structured
+
+
+@dataclass(frozen=True)
+class Substitution:
+    """What Substitute does at a site. error: ‖(W − W')X‖ / ‖WX‖ over the calibration inputs X, without them ‖W − W'‖ / ‖W‖."""
+
+    weight: Structured
+    error: float
+    error_of: str  # output, weight
+
+    @property
+    def params(self) -> float:
+        """The share of the parameters that stays."""
+        rows, cols = self.weight.rows, self.weight.cols
+        return self.weight.structure.params(rows, cols) / (rows * cols)
+
+    def __str__(self) -> str:
+        return f"{self.weight.structure.key}, {self.params:.2f} of the parameters, {self.error_of} error {self.error:.3g}"
+
+
+@dataclass(frozen=True)
+class Substitute(Pass):
+    """Replace each weight by the nearest matrix of a structure with fewer parameters; refuse where that is too far away.
+
+    linear(x, W, b)  ->  structured_linear(x, factors, b)
+
+    structure: a member of the family, or "auto" for the one with the least error, over all members and block counts.
+    params: the share of the parameters that each layer keeps at most.
+    max_error: the largest relative error of a layer, on the calibration inputs in its output, without them in its weights; None: any.
+    """
+
+    targets: Targets = ALL
+    ignore: Targets = ()
+    structure: str = "auto"
+    params: float = 0.5
+    max_error: float | None = None
+
+    def __post_init__(self) -> None:
+        require_valid(targets=self.targets, ignore=self.ignore)
+        known = [*registry.members("structures"), "auto"]
+        if self.structure not in known:
+            raise RecipeError(f"structure: no {self.structure!r}{registry.did_you_mean(self.structure, known)}")
+        if not 0 < self.params < 1:
+            raise RecipeError(f"params: {self.params} is not in (0, 1); it is the share of the parameters that stays")
+        if self.max_error is not None and self.max_error <= 0:
+            raise RecipeError(f"max_error: {self.max_error} is not positive; leave it out to allow any error")
+
+    def find(self, graph: Graph, context: Context) -> Iterator[Match]:
+        sites = select(graph, Linear, self.targets, self.ignore)
+        refused = {site.name: reason for site in sites if (reason := self._refuse(site))}
+        inputs = covariances(graph, [site for site in sites if site.name not in refused], context)
+        for site in sites:
+            yield Match(site, refused.get(site.name) or self._nearest(site, next(inputs)))
+
+    def rewrite(self, graph: Graph, match: Match) -> None:
+        from sparsecc.ops.structured_linear import StructuredLinear
+
+        site, substitution = match.site, match.action
+        assert isinstance(site, Linear)
+        assert isinstance(substitution, Substitution)
+        graph.replace(site, StructuredLinear(substitution.weight, site.bias))
+
+    def _refuse(self, site: Linear) -> Refused | None:
+        reason = untouchable(site)
+        if reason is not None:
+            return reason
+        if not structures.sized(self.structure, site.rows, site.cols, self.params):
+            name = "structure" if self.structure == "auto" else self.structure
+            return Refused(f"no {name} of {site.rows}×{site.cols} keeps at most {self.params:.4g} of the parameters")
+        return None if site.weight.any() else Refused("all its weights are zero; pack stores those in fewer bytes")
+
+    def _nearest(self, site: Linear, covariance: Tensor | None) -> Substitution | Refused:
+        if covariance is not None and not covariance.isfinite().all():
+            return Refused("its calibration inputs hold NaN or infinity")
+        matrix, best = site.matrix, None
+        for structure in structures.sized(self.structure, site.rows, site.cols, self.params):
+            weight = structure.project(matrix, covariance)
+            error = relative_error(matrix, weight.dense(site.name), covariance)
+            if best is None or error < best.error:
+                best = Substitution(weight, error, "weight" if covariance is None else "output")
+        assert best is not None
+        if self.max_error is not None and best.error > self.max_error:
+            return Refused(f"{best} is more than max_error {self.max_error:.4g}")
+        return best
+
+
+def relative_error(weight: Tensor, other: Tensor, covariance: Tensor | None) -> float:
+    """‖(W − W')X‖ / ‖WX‖ for XᵀX/n = covariance, ‖W − W'‖ / ‖W‖ for None. 0 when W, or every output, is zero."""
+    whole, apart = (_power(matrix, covariance) for matrix in (weight.float(), weight.float() - other.float()))
+    return (max(0.0, apart) / whole) ** 0.5 if whole > 0 else 0.0
+
+
+def _power(matrix: Tensor, covariance: Tensor | None) -> float:
+    """tr(M H Mᵀ), H = I for None. In fp32: the products cost more than a projection."""
+    through = matrix if covariance is None else matrix @ covariance.float()
+    return float((through * matrix).double().sum())

@@ -1,0 +1,139 @@
+"""What a structured matrix is: a product of block-diagonal factors and permutations, and how the nearest one to a weight is found.
+
+A structure works on a weight matrix W of shape [rows, cols] = [out, in] and knows no graph. Its factors are plain dense tensors,
+so that torch.export, ONNX and safetensors can hold them and gradients reach every number.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from sparsecc.errors import ModelError, Refused
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A block-diagonal matrix, then a permutation. weight: [blocks, rows, cols]; it takes blocks·cols features, block by block, and
+    gives blocks·rows; these are then seen as `view`, transposed by `order` and flattened again (view None: left as they are)."""
+
+    weight: Tensor
+    view: tuple[int, ...] | None = None
+    order: tuple[int, ...] | None = None
+
+    def multiply(self, x: Tensor) -> Tensor:
+        """The block-diagonal part: [tokens, blocks·cols] → [tokens, blocks·rows]."""
+        blocks, _, cols = self.weight.shape
+        return (x.reshape(-1, blocks, cols).transpose(0, 1) @ self.weight.mT).transpose(0, 1).flatten(1)
+
+    def permute(self, x: Tensor) -> Tensor:
+        """The permutation of features, [tokens, blocks·rows] → the same shape."""
+        if self.view is None or self.order is None:
+            return x
+        return x.reshape(-1, *self.view).permute(0, *(1 + axis for axis in self.order)).flatten(1)
+
+    def restore(self, y: Tensor) -> Tensor:
+        """Inverse, and transpose, of `permute`."""
+        if self.view is None or self.order is None:
+            return y
+        moved = y.reshape(-1, *(self.view[axis] for axis in self.order))
+        return moved.permute(0, *(1 + self.order.index(axis) for axis in range(len(self.order)))).flatten(1)
+
+
+def apply(factors: Sequence[Factor], x: Tensor) -> Tensor:
+    """x[..., in] through all factors → [..., out]."""
+    y = x.reshape(-1, x.shape[-1])
+    for factor in factors:
+        y = factor.permute(factor.multiply(y))
+    return y.reshape(*x.shape[:-1], y.shape[-1])
+
+
+@dataclass(frozen=True)
+class Structured:
+    """A weight matrix as the factors of a structure: their weights by name, in the order in which they are applied to x."""
+
+    structure: Structure
+    rows: int
+    cols: int
+    tensors: Mapping[str, Tensor]
+
+    def factors(self) -> tuple[Factor, ...]:
+        """In the order in which they are applied to x."""
+        return self.structure.factors(self.rows, self.cols, tuple(self.tensors.values()))
+
+    def dense(self, layer: str = "") -> Tensor:
+        """[rows, cols]. Raises ModelError, which names `layer`, when the factors do not fit each other."""
+        import torch
+
+        try:
+            factors = self.factors()
+            eye = torch.eye(self.cols, dtype=factors[0].weight.dtype, device=factors[0].weight.device)
+            return apply(factors, eye).T.reshape(self.rows, self.cols)
+        except (RuntimeError, IndexError, ValueError) as error:
+            raise ModelError(f"layer '{layer}': its factors are damaged: {str(error).splitlines()[0]}") from None
+
+    @property
+    def nbytes(self) -> int:
+        return sum(t.numel() * t.element_size() for t in self.tensors.values())
+
+
+@dataclass(frozen=True)
+class Structure(ABC):
+    """One member of the family. Fields are the structure's parameters (rank, block counts); instances are hashable.
+
+    tensor_names: the factors' weights in the order in which they are applied to x.
+    whitens: whether `project` makes use of a covariance.
+    """
+
+    tensor_names: ClassVar[tuple[str, ...]]
+    whitens: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def parameters(self) -> str:
+        """The fields as `parse` reads them: `64`, `4x8:2`."""
+
+    @property
+    def key(self) -> str:
+        """Unique and parseable: `low_rank:64`, `monarch:4x8:2`. `structures.from_key` reads it back."""
+        return f"{type(self).__module__.rsplit('.', 1)[-1]}:{self.parameters}"
+
+    @classmethod
+    @abstractmethod
+    def parse(cls, parameters: str) -> Self | None:
+        """Inverse of `parameters`; None for what this member does not write."""
+
+    @classmethod
+    @abstractmethod
+    def sized(cls, rows: int, cols: int, params: float) -> list[Self]:
+        """The members that keep at most this share of rows·cols parameters, each as large as it may be, best use of it first."""
+
+    @abstractmethod
+    def shapes(self, rows: int, cols: int) -> tuple[tuple[int, int, int], ...]:
+        """[blocks, rows, cols] of each factor's weight."""
+
+    @abstractmethod
+    def check(self, rows: int, cols: int) -> Refused | None:
+        """Refused when no matrix of this shape has the structure (not divisible, a rank that a block cannot have)."""
+
+    @abstractmethod
+    def project(self, weight: Tensor, covariance: Tensor | None = None) -> Structured:
+        """The nearest matrix of this structure. Requires that `check` does not refuse and that the weight is finite.
+
+        weight: [rows, cols], its dtype is that of the factors.  covariance: H = XᵀX/n [cols, cols] of the inputs X [n, cols];
+        where the structure `whitens`, nearest is in the output, ‖(W − W')Xᵀ‖, and without one in the weights, ‖W − W'‖.
+        """
+
+    @abstractmethod
+    def factors(self, rows: int, cols: int, weights: Sequence[Tensor]) -> tuple[Factor, ...]:
+        """The factors of a matrix with these weights. A view begins with the factor's blocks or axes that make them up, its
+        transposed order with the next factor's."""
+
+    def params(self, rows: int, cols: int) -> int:
+        """Numbers in all factors."""
+        return sum(blocks * r * c for blocks, r, c in self.shapes(rows, cols))
