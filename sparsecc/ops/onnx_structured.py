@@ -14,13 +14,12 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import onnx_ir as ir
 import torch
 
 from sparsecc.ops.onnx_functions import LAYER, Body, Call, Value
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
     from sparsecc.structures.base import Structure, Structured
 
 LINEAR = "StructuredLinear"
