@@ -140,7 +140,7 @@ def check(name: str, source: str, path: Path, inputs: dict[str, np.ndarray], thr
     try:
         compiled = Sparsecc().compile(workload, threads)
     except UserError as error:
-        return Outcome(name, source, _refusal(error, list(operators)), message=str(error), operators=listed)
+        return Outcome(name, source, _refusal(error, list(operators)), message=str(error).replace(f"{path.parent}/", ""), operators=listed)
     max_rel = max_relative_error(call_of(compiled, workload)(), reference)
     return Outcome(name, source, "match" if max_rel <= TOLERANCE else "mismatch", max_rel, operators=listed)
 
