@@ -88,8 +88,7 @@ class Plan:
         return f"{self.kernel} {k.rows}x{k.tile} panel={k.panel} groups={k.groups}"
 
     def compile(self, spec: MatmulSpec, target: Target) -> Callable[..., None]:
-        func = self.build(spec).with_attr("global_symbol", "main")
-        return tvm_api.compile_module(tvm_api.IRModule({"main": func}), target.llvm)["main"]
+        return tvm_api.compile_function(self.build(spec), target.llvm)
 
     def call(self, function: Callable[..., None], spec: MatmulSpec) -> tuple[Callable[[], None], Any]:
         """A call of the compiled kernel on random inputs, and the tensor that it writes. spec: a bare one."""

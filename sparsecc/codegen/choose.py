@@ -11,28 +11,32 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from sparsecc.codegen import tvm_api
 from sparsecc.codegen.candidates import Known, Plan, Structure, Task, bare
+from sparsecc.codegen.chain import Chain, Step, chains
 from sparsecc.codegen.kernels.base import MatmulSpec
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.threads import use_threads
+from sparsecc.structures.base import Structured
 from sparsecc.timing import interleave
 
 if TYPE_CHECKING:
     from sparsecc.codegen.lower.program import Layer
 
 _SECONDS = 0.12  # for the turns of one site
+_NOT_MEASURED = "not measured: the target is not this machine"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What was decided for a packed site. Times in µs, None when nothing was measured.
+    """What was decided for a packed or structured site. Times in µs, None when nothing was measured.
 
     predicted_us: the dense time times the share of multiply-adds that the sparse kernel does: its time at the dense kernel's efficiency.
     """
 
     site: str
     kernel: str
-    decision: Literal["sparse", "dense"]
+    decision: Literal["sparse", "structured", "dense"]
     measured_us: float | None
     dense_us: float | None
     predicted_us: float | None
@@ -65,12 +69,30 @@ class Chooser:
             return plan
         plan = self._plan(sparse, matrix, layer.bias)
         if not self.measure:
-            self.choices.append(Choice(layer.site, str(plan), "sparse", None, None, None, "not measured: the target is not this machine"))
+            self.choices.append(Choice(layer.site, str(plan), "sparse", None, None, None, _NOT_MEASURED))
             return plan
         rival = self._plan(dense, matrix, layer.bias)
         sparse_us, dense_us = self._turns(bare(spec), plan, rival)
         chosen = plan if sparse_us < dense_us else rival
         self._note(layer.site, chosen, sparse_us, dense_us, plan.weights[0].size / rival.weights[0].size)
+        return chosen
+
+    def choose_structured(self, spec: MatmulSpec, layer: Layer) -> Chain | Plan:
+        """For a layer whose weight is structured: its factors one after the other, fused, or their product."""
+        assert isinstance(layer.weight, Structured) and layer.site is not None
+        ways = chains(layer.weight, layer.bias, spec, self.target)
+        if not self.measure:
+            self.choices.append(Choice(layer.site, str(ways[0]), "structured", None, None, None, _NOT_MEASURED))
+            return ways[0]
+        rival = self._plan(Task("dense_matmul", bare(spec)), layer.matrix, layer.bias)
+        calls = [way.bare().call(self._step) for way in ways]
+        *times, dense_us = self._timed(*calls, rival.call(self._function(rival, bare(spec)), bare(spec))[0])
+        fastest = min(range(len(ways)), key=times.__getitem__)
+        us, way = times[fastest], ways[fastest]
+        chosen, decision = (way, "structured") if us < dense_us else (rival, "dense")
+        self.choices.append(
+            Choice(layer.site, str(chosen), decision, min(us, dense_us), dense_us, dense_us * way.flops / spec.flops, _reason(us, dense_us))
+        )
         return chosen
 
     def _plan(self, task: Task, matrix: np.ndarray, bias: np.ndarray | None) -> Plan:
@@ -79,16 +101,22 @@ class Chooser:
 
     def _note(self, site: str, chosen: Plan, sparse_us: float, dense_us: float, share: float, source: str = "") -> None:
         faster = sparse_us < dense_us
-        reason = f"{dense_us / sparse_us:.2f}x as fast as dense" if faster else f"dense is {sparse_us / dense_us:.2f}x as fast"
-        decision = "sparse" if faster else "dense"
-        self.choices.append(Choice(site, str(chosen), decision, min(sparse_us, dense_us), dense_us, dense_us * share, reason + source))
+        decision, reason = "sparse" if faster else "dense", _reason(sparse_us, dense_us) + source
+        self.choices.append(Choice(site, str(chosen), decision, min(sparse_us, dense_us), dense_us, dense_us * share, reason))
 
     def _turns(self, spec: MatmulSpec, *plans: Plan) -> list[float]:
         """Median µs of each plan, in turns, on random inputs."""
+        return self._timed(*(plan.call(self._function(plan, spec), spec)[0] for plan in plans))
+
+    def _timed(self, *calls: Callable[[], None]) -> list[float]:
         use_threads(self.target.threads)
-        calls = {str(index): plan.call(self._function(plan, spec), spec)[0] for index, plan in enumerate(plans)}
-        timings = interleave(calls, seconds=_SECONDS, rounds=9)
-        return [1e3 * timings[name].spread_ms.median for name in calls]
+        timings = interleave({str(index): call for index, call in enumerate(calls)}, seconds=_SECONDS, rounds=9)
+        return [1e3 * timing.spread_ms.median for timing in timings.values()]
+
+    def _step(self, step: Step) -> Callable[..., None]:
+        if step.key not in self._functions:
+            self._functions[step.key] = tvm_api.compile_function(step.build(self.target), self.target.llvm)
+        return self._functions[step.key]
 
     def _function(self, plan: Plan, spec: MatmulSpec) -> Callable[..., None]:
         key = (plan.kernel, plan.knobs, spec)
@@ -101,6 +129,10 @@ def tasks(spec: MatmulSpec, site: str | None, matrix: np.ndarray) -> tuple[Task 
     """What the layer may run on, sparse and dense; no sparse kernel for a layer that did not come packed (site: None)."""
     dense = Task("dense_matmul", bare(spec))
     return None if site is None else Task("row_block_spmm", bare(spec), Structure.of(matrix)), dense
+
+
+def _reason(us: float, dense_us: float) -> str:
+    return f"{dense_us / us:.2f}x as fast as dense" if us < dense_us else f"dense is {us / dense_us:.2f}x as fast"
 
 
 def _density(task: Task) -> float:

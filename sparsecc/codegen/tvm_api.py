@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -65,6 +65,11 @@ def _torch_unseen() -> Iterator[None]:
         yield
     finally:
         sys.modules.pop("torch", None)
+
+
+def compile_function(func: Any, llvm: dict[str, str]) -> Callable[..., None]:
+    """A scheduled PrimFunc that can be called."""
+    return compile_module(importlib.import_module("tvm").IRModule({"main": func.with_attr("global_symbol", "main")}), llvm)["main"]
 
 
 def compile_module(module: Any, llvm: dict[str, str]) -> Any:

@@ -12,21 +12,22 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sparsecc.formats.base import Packed
+    from sparsecc.structures.base import Structured
 
 PREFIX = "sparsecc."
 
 
 @dataclass(frozen=True)
 class Placeholder:
-    """An operator that Relax has no word for. kind: sparse_linear, sparse_conv2d or attention.
+    """An operator that Relax has no word for. kind: an operator of `sparsecc.ops`, or attention.
 
-    packed: the weight of the sparse kinds.  attributes: geometry, scale and so on.
+    stored: the weight of a layer.  attributes: geometry, scale, block map and so on.
     """
 
     kind: str
     name: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    packed: Packed | None = None
+    stored: Packed | Structured | None = None
     bias: np.ndarray | None = None
 
 

@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from torch import fx
 
-from sparsecc.codegen.importers.base import Imported, Placeholder, Placeholders, args_of, conv_output_shape, shape_of
+from sparsecc.codegen.importers.base import Imported, Placeholder, Placeholders, args_of, shape_of
 from sparsecc.codegen.importers.fx_converters import CONVERTERS, Converter
 from sparsecc.codegen.importers.fx_operators import check_supported, checked, take_apart
+from sparsecc.codegen.importers.fx_vocabulary import VOCABULARY, Place, Tensors
 from sparsecc.codegen.tvm_api import GenericConst, from_exported_program, relax
-from sparsecc.formats import from_key
-from sparsecc.formats.base import Packed
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -92,7 +91,7 @@ def _constant_of(expr: Any) -> np.ndarray | None:
     return expr.value.numpy() if isinstance(expr, GenericConst) else None
 
 
-def _attention(node: fx.Node, importer: Any, placeholders: Placeholders, tensors: dict[str, torch.Tensor]) -> Any:
+def _attention(node: fx.Node, importer: Any, placeholders: Placeholders, tensors: Tensors) -> Any:
     """scaled_dot_product_attention(q, k, v, attn_mask, dropout_p, is_causal, *, scale, enable_gqa), [batch, heads, tokens, head_dim]."""
     names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
     given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
@@ -128,35 +127,7 @@ def _four_axes(emit: Callable[[Any], Any], x: Any, wanted: list[int]) -> Any:
     return x if four == wanted else emit(relax.op.reshape(x, four))
 
 
-def _packed(node: fx.Node, tensors: dict[str, torch.Tensor], rows: int, cols: int) -> tuple[Packed, np.ndarray | None]:
-    _, packed, bias, key = args_of(node)[:4]
-    format = from_key(key)
-    stored = dict(zip(format.tensor_names, (tensors[arg.name] for arg in packed), strict=True))
-    return Packed(format, rows, cols, stored), None if bias is None else tensors[bias.name].numpy()
-
-
-def _sparse_linear(node: fx.Node, importer: Any, placeholders: Placeholders, tensors: dict[str, torch.Tensor]) -> Any:
-    x = importer.env[node.args[0]]
-    *_, rows, cols, name = args_of(node)
-    packed, bias = _packed(node, tensors, rows, cols)
-    call = placeholders.call(Placeholder("sparse_linear", name, {}, packed, bias), [x], [*shape_of(x)[:-1], rows])
-    return importer.block_builder.emit(call)
-
-
-def _sparse_conv2d(node: fx.Node, importer: Any, placeholders: Placeholders, tensors: dict[str, torch.Tensor]) -> Any:
-    x = importer.env[node.args[0]]
-    *_, rows, kernel, stride, padding, dilation, name = args_of(node)
-    packed, bias = _packed(node, tensors, rows, kernel[0] * kernel[1] * shape_of(x)[1])
-    attributes = {"kernel": tuple(kernel), "stride": tuple(stride), "padding": tuple(padding), "dilation": tuple(dilation)}
-    placeholder = Placeholder("sparse_conv2d", name, attributes, packed, bias)
-    return importer.block_builder.emit(placeholders.call(placeholder, [x], conv_output_shape(shape_of(x), rows, attributes)))
-
-
-_PLACED: dict[str, Callable[[fx.Node, Any, Placeholders, dict[str, torch.Tensor]], Any]] = {
-    "scaled_dot_product_attention.default": _attention,
-    "sparse_linear.default": _sparse_linear,
-    "sparse_conv2d.default": _sparse_conv2d,
-}
+_PLACED: dict[str, Place] = {"scaled_dot_product_attention.default": _attention, **VOCABULARY}
 
 
 def _constant(tensor: torch.Tensor) -> Any:

@@ -8,15 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from sparsecc.codegen.importers.base import Imported, Placeholder, Placeholders, conv_output_shape, shape_of
+from sparsecc.codegen.importers.base import Imported, Placeholders
 from sparsecc.codegen.importers.onnx_attention import attention_converter
 from sparsecc.codegen.importers.onnx_checks import DATA_DEPENDENT, check_outputs, check_resizes
-from sparsecc.codegen.tvm_api import GenericConst, onnx_frontend, relax
+from sparsecc.codegen.importers.onnx_vocabulary import vocabulary_converter
+from sparsecc.codegen.tvm_api import onnx_frontend, relax
 from sparsecc.errors import ModelError
-from sparsecc.formats import from_key
-from sparsecc.formats.base import Packed
+from sparsecc.ops.base import ONNX_DOMAIN
 
 if TYPE_CHECKING:
     import onnx
@@ -32,9 +30,7 @@ def import_onnx(model: onnx.ModelProto, where: str = "the model") -> Imported:
     Raises ModelError that lists operators TVM cannot take, and where they are.
     """
     placeholders = Placeholders()
-    extra = {
-        n.op_type: _converter(n.op_type, placeholders) for n in model.graph.node if n.op_type.startswith(("SparseLinear_", "SparseConv2d_"))
-    }
+    extra = {node.op_type: vocabulary_converter(node.op_type, placeholders) for node in model.graph.node if node.domain == ONNX_DOMAIN}
     if any(node.op_type == "Attention" and node.domain == "" for node in model.graph.node):  # TVM's table means com.microsoft's
         extra["Attention"] = attention_converter(placeholders)
     _check_supported(model, extra, where)
@@ -84,45 +80,6 @@ def _operators(extra: dict[str, Any]) -> Iterator[None]:
             yield
         finally:
             onnx_frontend._get_convert_map = original
-
-
-def _converter(op_type: str, placeholders: Placeholders) -> Any:
-    kind = "sparse_linear" if op_type.startswith("SparseLinear_") else "sparse_conv2d"
-
-    class Converter:
-        @classmethod
-        def get_converter(cls, opset: int) -> Any:
-            return lambda builder, inputs, attributes, params: _sparse(kind, list(inputs), attributes, placeholders)
-
-    return Converter
-
-
-def _sparse(kind: str, inputs: list[Any], attributes: dict[str, Any], placeholders: Placeholders) -> Any:
-    x, *stored = inputs
-    format = from_key(_text(attributes["format"]))
-    arrays = [_array(value) for value in stored]
-    rows, cols = int(attributes["rows"]), int(attributes["cols"])
-    names = format.tensor_names
-    packed = Packed(format, rows, cols, {name: torch.from_numpy(array) for name, array in zip(names, arrays, strict=False)})
-    bias = arrays[len(names)] if len(arrays) > len(names) else None
-    geometry: dict[str, Any] = {}
-    shape = [*shape_of(x)[:-1], rows]
-    if kind == "sparse_conv2d":
-        for name, attribute in (("kernel", "kernel_shape"), ("stride", "strides"), ("padding", "pads"), ("dilation", "dilations")):
-            geometry[name] = tuple(int(v) for v in attributes[attribute])
-        shape = conv_output_shape(shape_of(x), rows, geometry)
-    placeholder = Placeholder(kind, _text(attributes["site"]), geometry, packed, bias)
-    return placeholders.call(placeholder, [x], shape)
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _array(value: Any) -> Any:
-    if not isinstance(value, GenericConst):
-        raise ModelError("a sparse operator's packed weights must be constants of the model")
-    return value.value.numpy()
 
 
 def _without_effects(module: Any) -> Any:

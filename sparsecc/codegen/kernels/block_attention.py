@@ -41,6 +41,12 @@ class BlockAttentionSpec:
         return ceil_div(self.tokens, self.block)
 
     @property
+    def gathered(self) -> list[tuple[int, ...]]:
+        """Shapes of q, k and v in blocks."""
+        each = (self.batch * self.heads, self.blocks)
+        return [(*each, self.head_dim, self.block), (*each, self.block, self.head_dim), (*each, self.block, self.value_dim)]
+
+    @property
     def flops(self) -> int:
         return 2 * self.batch * self.kept * self.block**2 * (self.head_dim + self.value_dim)
 

@@ -1,7 +1,7 @@
 """y = Fₙ … F₁ x for block-diagonal factors with permutations between them: low rank, Monarch and their kin.
 
-Tokens lie in the vector lanes, so that a permutation of features is where a row is stored, and costs nothing. `build` computes one
-factor; `build_fused` two of them, tile by tile of tokens, with what is between them in a strip that stays in the core's cache.
+Tokens lie in the vector lanes, so that a permutation of features is where a row is stored, and costs nothing. One kernel computes one
+factor, or two of them, tile by tile of tokens, with what is between them in a strip that stays in the core's cache.
 """
 
 from dataclasses import dataclass
@@ -15,48 +15,67 @@ from sparsecc.codegen.tvm_api import T
 
 
 @dataclass(frozen=True)
-class FactorSpec:
-    """A block-diagonal matrix: `blocks` blocks of rows × cols. X: [tiles, blocks·cols, tile].  Y: [tiles, blocks·rows, tile]."""
+class Blocks:
+    """The shape of a block-diagonal matrix: `count` blocks of rows × cols."""
 
-    blocks: int
+    count: int
     rows: int
     cols: int
 
     @property
     def inputs(self) -> int:
-        return self.blocks * self.cols
+        return self.count * self.cols
 
     @property
     def outputs(self) -> int:
-        return self.blocks * self.rows
+        return self.count * self.rows
 
 
 @dataclass(frozen=True)
 class StructuredSpec:
-    """factors: in the order in which they are applied.  epilogue: of the last."""
+    """One or two factors, in the order in which they are applied.  epilogue: of the last.
 
-    factors: tuple[FactorSpec, ...]
+    X: [tiles, inputs of the first, tile].  Y: [tiles, outputs of the last, tile].
+    """
+
+    factors: tuple[Blocks, ...]
     tiles: int
     tile: int
-    epilogue: Epilogue = Epilogue()
+    epilogue: Epilogue
+
+    @property
+    def x_shape(self) -> tuple[int, int, int]:
+        return self.tiles, self.factors[0].inputs, self.tile
+
+    @property
+    def y_shape(self) -> tuple[int, int, int]:
+        return self.tiles, self.factors[-1].outputs, self.tile
 
     @property
     def flops(self) -> int:
-        return 2 * self.tiles * self.tile * sum(f.blocks * f.rows * f.cols for f in self.factors)
+        return 2 * self.tiles * self.tile * sum(f.count * f.rows * f.cols for f in self.factors)
 
     @property
     def strip_bytes(self) -> int:
-        """What lies between two factors, of one tile of tokens."""
-        return 4 * self.tile * max(f.outputs for f in self.factors[:-1])
+        """What lies between the factors, of one tile of tokens."""
+        return 4 * self.tile * sum(f.outputs for f in self.factors[:-1])
 
 
-def space(factor: FactorSpec, tiles: int, tile: int, target: Target) -> list[Knobs]:
-    """Register tiles for one factor, best guess first: rows that divide the block's, then those that fill the registers."""
-    most = max(min((target.registers - 2) * target.lanes // tile - 1, 14, factor.rows), 1)
-    even = [r for r in range(most, 0, -1) if factor.rows % r == 0]
-    candidates = dict.fromkeys([*even[:2], most] if even[0] * 2 > most else [most, *even[:1]])
-    parts = factor.blocks
-    return [Knobs(tile, r, factor.cols, groups_for(tiles, target.threads, parts * ceil_div(factor.rows, r))) for r in candidates]
+def fuses(factors: tuple[Blocks, ...], tiles: int, tile: int, target: Target) -> bool:
+    """Whether factors can be one kernel: two of them, a tile for every thread, and a strip that leaves half of the second-level cache."""
+    return len(factors) == 2 and tiles >= target.threads and 4 * tile * factors[0].outputs <= target.l2_bytes // 2
+
+
+def space(blocks: Blocks, spec: StructuredSpec, target: Target) -> list[Knobs]:
+    """Register tiles for one factor: rows that fill the registers, and fewer that divide a block's; first what computes fewest rows."""
+    most = max(min((target.registers - 2) * target.lanes // spec.tile - 1, 14, blocks.rows), 1)
+    even = max(r for r in range(1, most + 1) if blocks.rows % r == 0)
+    candidates = sorted({most, even}, key=lambda r: (ceil_div(blocks.rows, r) * (r + _OVERHEAD), -r))
+    jobs = [groups_for(spec.tiles, target.threads, blocks.count * ceil_div(blocks.rows, r)) for r in candidates]
+    return [Knobs(spec.tile, r, blocks.cols, groups) for r, groups in zip(candidates, jobs, strict=True)]
+
+
+_OVERHEAD = 2  # rows that could be computed in the time in which a register tile's rows of X are loaded
 
 
 def prepare(weight: np.ndarray, places: np.ndarray, bias: np.ndarray | None, knobs: Knobs) -> list[np.ndarray]:
@@ -84,23 +103,30 @@ def _padded(values: np.ndarray, blocks: int, rows: int) -> np.ndarray:
     return padded.reshape(-1)
 
 
-def build(factor: FactorSpec, tiles: int, tile: int, epilogue: Epilogue, knobs: Knobs, target: Target):
-    """PrimFunc(X, W, places, bias, residual, Y); `residual` has Y's shape, or is the bias again when the epilogue has none."""
-    lanes, mr, rows, cols, blocks, groups = target.lanes, knobs.rows, factor.rows, factor.cols, factor.blocks, knobs.groups
+def build(spec: StructuredSpec, knobs: tuple[Knobs, ...], target: Target):
+    """PrimFunc(X, W, places, bias, .., residual, Y), with what `prepare` has made of each factor; `residual` has Y's shape, or is the last
+    bias again when the epilogue has none."""
+    return _single(spec, knobs[0], target) if len(spec.factors) == 1 else _fused(spec, *knobs, target)
+
+
+def _single(spec: StructuredSpec, knobs: Knobs, target: Target):
+    [factor] = spec.factors
+    lanes, tile, tiles, epilogue = target.lanes, spec.tile, spec.tiles, spec.epilogue
+    mr, rows, cols, blocks, groups = knobs.rows, factor.rows, factor.cols, factor.count, knobs.groups
     row_blocks = ceil_div(rows, mr)
     per_group = ceil_div(blocks * row_blocks, groups)
     computed = blocks * row_blocks * mr
-    residual_shape = (tiles, factor.outputs, tile) if epilogue.residual else (computed,)
+    residual_shape = spec.y_shape if epilogue.residual else (computed,)
     ragged = row_blocks * mr != rows
 
     @T.prim_func
     def structured_matmul(
-        X: T.Buffer((tiles, factor.inputs, tile), "float32"),
+        X: T.Buffer(spec.x_shape, "float32"),
         W: T.Buffer((blocks, row_blocks, cols, mr), "float32"),
         P: T.Buffer((computed,), "int32"),
         B: T.Buffer((computed,), "float32"),
         R: T.Buffer(residual_shape, "float32"),
-        Y: T.Buffer((tiles, factor.outputs, tile), "float32"),
+        Y: T.Buffer(spec.y_shape, "float32"),
     ):
         T.func_attr({"tirx.noalias": True})
         for job in T.parallel(tiles * groups):
@@ -122,39 +148,33 @@ def build(factor: FactorSpec, tiles: int, tile: int, epilogue: Epilogue, knobs: 
     return structured_matmul
 
 
-def fits(spec: StructuredSpec, target: Target) -> bool:
-    """Whether two factors can be one kernel: every thread has a tile, and the strip leaves half of the second-level cache."""
-    return len(spec.factors) == 2 and spec.tiles >= target.threads and spec.strip_bytes <= target.l2_bytes // 2
-
-
-def build_fused(spec: StructuredSpec, first: Knobs, second: Knobs, target: Target):
-    """PrimFunc(X, W1, places1, bias1, W2, places2, bias2, residual, Y); `residual` as in `build`."""
+def _fused(spec: StructuredSpec, first: Knobs, second: Knobs, target: Target):
     lanes, tile, tiles, epilogue = target.lanes, spec.tile, spec.tiles, spec.epilogue
     inner, outer = spec.factors
     mr, nr = first.rows, second.rows
     row_blocks, outer_blocks = ceil_div(inner.rows, mr), ceil_div(outer.rows, nr)
-    computed, outer_computed = inner.blocks * row_blocks * mr, outer.blocks * outer_blocks * nr
+    computed, outer_computed = inner.count * row_blocks * mr, outer.count * outer_blocks * nr
     ragged, outer_ragged = row_blocks * mr != inner.rows, outer_blocks * nr != outer.rows
-    residual_shape = (tiles, outer.outputs, tile) if epilogue.residual else (outer_computed,)
+    residual_shape = spec.y_shape if epilogue.residual else (outer_computed,)
     most = max(mr, nr)
 
     @T.prim_func
     def structured_matmul_fused(
-        X: T.Buffer((tiles, inner.inputs, tile), "float32"),
-        W1: T.Buffer((inner.blocks, row_blocks, inner.cols, mr), "float32"),
+        X: T.Buffer(spec.x_shape, "float32"),
+        W1: T.Buffer((inner.count, row_blocks, inner.cols, mr), "float32"),
         P1: T.Buffer((computed,), "int32"),
         B1: T.Buffer((computed,), "float32"),
-        W2: T.Buffer((outer.blocks, outer_blocks, outer.cols, nr), "float32"),
+        W2: T.Buffer((outer.count, outer_blocks, outer.cols, nr), "float32"),
         P2: T.Buffer((outer_computed,), "int32"),
         B2: T.Buffer((outer_computed,), "float32"),
         R: T.Buffer(residual_shape, "float32"),
-        Y: T.Buffer((tiles, outer.outputs, tile), "float32"),
+        Y: T.Buffer(spec.y_shape, "float32"),
     ):
         T.func_attr({"tirx.noalias": True})
         for t in T.parallel(tiles):
             acc = T.alloc_local((most * tile,), "float32")
             Z = T.alloc_buffer((inner.outputs, tile), "float32")
-            for i in range(inner.blocks * row_blocks):
+            for i in range(inner.count * row_blocks):
                 fill(acc, mr, tile, lanes, lambda r, l: B1[i * mr + r])
                 multiply_add(
                     acc,
@@ -170,7 +190,7 @@ def build_fused(spec: StructuredSpec, first: Knobs, second: Knobs, target: Targe
                         for v in T.unroll(tile // lanes):
                             for l in T.vectorized(lanes):
                                 Z[P1[i * mr + r], v * lanes + l] = acc[r * tile + v * lanes + l]
-            for i in range(outer.blocks * outer_blocks):
+            for i in range(outer.count * outer_blocks):
                 fill(acc, nr, tile, lanes, lambda r, l: B2[i * nr + r])
                 multiply_add(
                     acc,

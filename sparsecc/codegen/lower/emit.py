@@ -15,11 +15,11 @@ import numpy as np
 
 from sparsecc.codegen.choose import Chooser
 from sparsecc.codegen.kernels import layer_norm
-from sparsecc.codegen.lower.emit_attention import emit_attention
+from sparsecc.codegen.lower.emit_attention import emit_attention, emit_block_attention
 from sparsecc.codegen.lower.emit_layers import emit_layer
 from sparsecc.codegen.lower.forms import Forms
 from sparsecc.codegen.lower.layout import Value, layout_of
-from sparsecc.codegen.lower.program import AttentionCall, Expr, Layer, Node, Program, shape
+from sparsecc.codegen.lower.program import AttentionCall, BlockAttentionCall, Expr, Layer, Node, Program, shape
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.tvm_api import relax
 
@@ -55,6 +55,8 @@ def _emit_node(forms: Forms, target: Target, chooser: Chooser, node: Node, funct
         return emit_layer(forms, chooser, node, node.what)
     if isinstance(node.what, AttentionCall):
         return emit_attention(forms, target, node, node.what)
+    if isinstance(node.what, BlockAttentionCall):
+        return emit_block_attention(forms, target, node, node.what)
     return _view(forms, node) or _layer_norm(forms, target, node) or _elementwise(forms, node) or _as_it_was(forms, node, functions)
 
 

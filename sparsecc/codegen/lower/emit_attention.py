@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from sparsecc.codegen.kernels import attention
+import numpy as np
+
+from sparsecc.codegen.kernels import attention, block_attention
 from sparsecc.codegen.lower.forms import Forms
 from sparsecc.codegen.lower.layout import TokenLayout, Value, layout_of
-from sparsecc.codegen.lower.program import AttentionCall, Expr, Node, shape
+from sparsecc.codegen.lower.program import AttentionCall, BlockAttentionCall, Expr, Node, shape
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.tvm_api import relax
 
@@ -27,6 +29,21 @@ def emit_attention(forms: Forms, target: Target, node: Node, call: AttentionCall
     kernel = forms.kernel(spec, lambda: attention.build(spec, target))
     out = forms.call(kernel, [q, k, v, mask], q_layout.shape(heads * value_dim))
     return Value(shape(node.var), tiled=out, layout=q_layout, heads="bhsd")
+
+
+def emit_block_attention(forms: Forms, target: Target, node: Node, call: BlockAttentionCall) -> Value:
+    batch, heads, tokens, dim = shape(call.q)
+    kv_heads, _, value_dim = shape(call.v)[1:]
+    places = np.stack([call.map.grid.permutation(int(order)).numpy() for order in call.map.orders])
+    keep, block = call.map.keep.numpy(), call.map.block
+    kept = int(keep.sum())
+    spec = block_attention.BlockAttentionSpec(batch, heads, kv_heads, tokens, dim, value_dim, block, kept, float(call.scale))
+    where, *tables = (forms.weight(array) for array in block_attention.prepare(places, keep, spec, target))
+    gather = forms.kernel(("gather", spec), lambda: block_attention.build_gather(spec, target))
+    kernel = forms.kernel(spec, lambda: block_attention.build(spec, target))
+    inputs = [forms.natural(x) for x in (call.q, call.k, call.v)]
+    gathered = forms.call_for_several(gather, [*inputs, where], spec.gathered)
+    return Value(shape(node.var), natural=forms.call(kernel, [*gathered, where, *tables], (batch, heads, tokens, value_dim)))
 
 
 def _mask(forms: Forms, expr: Expr, keys: int) -> Expr:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from sparsecc import memory
+from sparsecc.codegen.chain import Chain
 from sparsecc.codegen.choose import Chooser
 from sparsecc.codegen.kernels.base import Epilogue, MatmulSpec
 from sparsecc.codegen.lower.convolve import Plane, plane_of
@@ -14,6 +16,7 @@ from sparsecc.codegen.lower.forms import Forms
 from sparsecc.codegen.lower.layout import Value, layout_of
 from sparsecc.codegen.lower.program import Expr, Layer, Node, Var, shape
 from sparsecc.codegen.tvm_api import relax
+from sparsecc.structures.base import Structured
 
 _LARGE = 1 << 20  # weights of a layer whose preparation leaves holes in the heap that are worth closing
 
@@ -36,13 +39,24 @@ def _epilogue(layer: Layer) -> Epilogue:
 
 
 def _matmul(forms: Forms, chooser: Chooser, spec: MatmulSpec, layer: Layer, x: Expr, residual: Expr | None) -> Var:
-    """One call of the chosen kernel. Its output has spec.y_shape."""
-    plan = chooser.choose(spec, layer)
+    """Calls of the chosen kernels. The last one's output has spec.y_shape."""
+    plan = chooser.choose_structured(spec, layer) if isinstance(layer.weight, Structured) else chooser.choose(spec, layer)
+    if isinstance(plan, Chain):
+        return _chain(forms, chooser, plan, x, residual)
     weights = [forms.weight(array) for array in plan.weights]
     if layer.rows * layer.depth > _LARGE:
         memory.trim()
     kernel = forms.kernel((plan.kernel, spec, plan.knobs), lambda: plan.build(spec))
     return forms.call(kernel, [x, *weights, weights[plan.bias_index] if residual is None else residual], spec.y_shape)
+
+
+def _chain(forms: Forms, chooser: Chooser, chain: Chain, x: Expr, residual: Expr | None) -> Var:
+    for step in chain.steps:
+        weights = [forms.weight(array) for array in step.weights]
+        rest = residual if residual is not None and step is chain.steps[-1] else weights[-1]
+        kernel = forms.kernel(step.key, partial(step.build, chooser.target))
+        x = forms.call(kernel, [x, *weights, rest], step.spec.y_shape)
+    return x
 
 
 def _conv2d(forms: Forms, chooser: Chooser, node: Node, layer: Layer) -> Value:

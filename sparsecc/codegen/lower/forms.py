@@ -108,5 +108,10 @@ class Forms:
             self._kernels[key] = self.builder.add_func(func, name)
         return self._kernels[key]
 
+    def call_for_several(self, kernel: Any, args: list[Expr], outs: list[tuple[int, ...]]) -> list[Var]:
+        """A kernel with several outputs."""
+        result = self.op(relax.call_tir(kernel, args, [relax.TensorType(list(out), "float32") for out in outs]))
+        return [self.op(relax.TupleGetItem(result, index)) for index in range(len(outs))]
+
     def call(self, kernel: Any, args: list[Expr], out: tuple[int, ...]) -> Var:
         return self.op(relax.call_tir(kernel, args, relax.TensorType(list(out), "float32")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,10 @@ from sparsecc.codegen.importers.base import PREFIX, Imported, Placeholder
 from sparsecc.codegen.tvm_api import GenericConst, relax
 from sparsecc.errors import ModelError
 from sparsecc.formats.base import Packed
+from sparsecc.structures.base import Structured
+
+if TYPE_CHECKING:
+    from sparsecc.attention.base import BlockMap
 
 Var = Any
 Expr = Any
@@ -35,12 +39,12 @@ class Geometry:
 class Layer:
     """A linear layer or convolution with what follows it folded in.
 
-    weight: [rows, depth], ordered (tap, channel) for a convolution; packed when it came so.
-    site: the site's name when its weight came packed, else None.
+    weight: [rows, depth], ordered (tap, channel) for a convolution; packed or structured when it came so.
+    site: the site's name when its weight came packed or structured, else None.
     """
 
     x: Var
-    weight: np.ndarray | Packed
+    weight: np.ndarray | Packed | Structured
     bias: np.ndarray | None = None
     geometry: Geometry | None = None
     site: str | None = None
@@ -50,16 +54,16 @@ class Layer:
 
     @property
     def rows(self) -> int:
-        return self.weight.rows if isinstance(self.weight, Packed) else len(self.weight)
+        return len(self.weight) if isinstance(self.weight, np.ndarray) else self.weight.rows
 
     @property
     def depth(self) -> int:
-        return self.weight.cols if isinstance(self.weight, Packed) else self.weight.shape[1]
+        return self.weight.shape[1] if isinstance(self.weight, np.ndarray) else self.weight.cols
 
     @property
     def matrix(self) -> np.ndarray:
         """The weight, dense; unpacked anew at each access, so that only one layer's needs memory at a time."""
-        return self.weight.dense(self.site or "").numpy() if isinstance(self.weight, Packed) else self.weight
+        return self.weight if isinstance(self.weight, np.ndarray) else self.weight.dense(self.site or "").numpy()
 
 
 @dataclass
@@ -75,6 +79,18 @@ class AttentionCall:
     keys_transposed: bool = False
 
 
+@dataclass
+class BlockAttentionCall:
+    """q, k, v: [batch, heads, tokens, head_dim], in the model's token order."""
+
+    q: Var
+    k: Var
+    v: Var
+    scale: float
+    map: BlockMap
+    site: str
+
+
 @dataclass(eq=False)
 class Node:
     """One binding. op: Relax's operator without "relax.", or a recognized kind; `args` of a call, tuples flattened."""
@@ -83,7 +99,7 @@ class Node:
     expr: Expr
     op: str
     args: list[Expr]
-    what: Layer | AttentionCall | None = None
+    what: Layer | AttentionCall | BlockAttentionCall | None = None
 
     @property
     def attrs(self) -> Any:
@@ -183,6 +199,8 @@ def reads(node: Node) -> list[Var]:
     """Variables that a node needs, with repeats."""
     if isinstance(node.what, Layer):
         return [var for var in (node.what.x, node.what.residual) if var is not None]
+    if isinstance(node.what, BlockAttentionCall):
+        return [var for var in (node.what.q, node.what.k, node.what.v) if isinstance(var, relax.Var)]
     if isinstance(node.what, AttentionCall):
         return [var for var in (node.what.q, node.what.k, node.what.v, node.what.mask) if isinstance(var, relax.Var)]
     return [arg for arg in node.args if isinstance(arg, relax.Var)]

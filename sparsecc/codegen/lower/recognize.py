@@ -26,6 +26,7 @@ def recognize(program: Program) -> None:
         activation.hardswish,
         activation.hardsigmoid,
         attention.attention_call,
+        attention.block_attention_call,
         attention.softmax_attention,
     ):
         for node in list(program.nodes):
@@ -33,7 +34,7 @@ def recognize(program: Program) -> None:
                 rule(program, node)
         program.refresh()
     for node in program.nodes:
-        for layer_rule in (_linear, _sparse_linear, _conv2d, _sparse_conv2d):
+        for layer_rule in (_linear, _stored_linear, _conv2d, _sparse_conv2d):
             layer = layer_rule(program, node)
             if layer is not None:
                 node.op, node.what = "layer", layer
@@ -80,20 +81,20 @@ def _conv2d(program: Program, node: Node) -> Layer | None:
     return Layer(node.args[0], matrix, geometry=Geometry((kh, kw), pair(attrs.strides), (top, left, bottom, right), pair(attrs.dilation)))
 
 
-def _sparse_linear(program: Program, node: Node) -> Layer | None:
+def _stored_linear(program: Program, node: Node) -> Layer | None:
     found = program.placeholders.get(node.op)
-    if found is None or found.kind != "sparse_linear" or found.packed is None:
+    if found is None or found.kind not in ("sparse_linear", "structured_linear") or found.stored is None:
         return None
-    return Layer(node.args[0], found.packed, found.bias, site=found.name)
+    return Layer(node.args[0], found.stored, found.bias, site=found.name)
 
 
 def _sparse_conv2d(program: Program, node: Node) -> Layer | None:
     found = program.placeholders.get(node.op)
-    if found is None or found.kind != "sparse_conv2d" or found.packed is None:
+    if found is None or found.kind != "sparse_conv2d" or found.stored is None:
         return None
     a = found.attributes
     geometry = Geometry(a["kernel"], a["stride"], a["padding"], a["dilation"])
-    return Layer(node.args[0], found.packed, found.bias, geometry, found.name)
+    return Layer(node.args[0], found.stored, found.bias, geometry, found.name)
 
 
 def _absorb(program: Program, node: Node, layer: Layer) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparsecc.codegen.lower.program import AttentionCall, Expr, Node, Program, shape
+from sparsecc.codegen.lower.program import AttentionCall, BlockAttentionCall, Expr, Node, Program, shape
 
 
 def attention_call(program: Program, node: Node) -> None:
@@ -11,6 +11,14 @@ def attention_call(program: Program, node: Node) -> None:
         q, k, v, *mask = node.args
         node.what = AttentionCall(q, k, v, found.attributes["scale"], found.attributes["causal"], mask[0] if mask else None)
         node.op = "attention"
+
+
+def block_attention_call(program: Program, node: Node) -> None:
+    found = program.placeholders.get(node.op)
+    if found is not None and found.kind == "block_attention":
+        q, k, v = node.args
+        node.what = BlockAttentionCall(q, k, v, found.attributes["scale"], found.attributes["map"], found.name)
+        node.op = "block_attention"
 
 
 def softmax_attention(program: Program, node: Node) -> None:

@@ -133,7 +133,7 @@ def test_packed_weights_are_placeholders_with_their_sites() -> None:
     )
     graph = packed(fixed(model, random(1, 8, 7, 7)), "4x1", 0.75)
     conv, linear = import_fx(graph.specialize([random(1, 8, 7, 7)])).placeholders.values()
-    assert [(p.kind, p.name, p.packed and p.packed.format.key) for p in (conv, linear)] == [
+    assert [(p.kind, p.name, p.stored and p.stored.format.key) for p in (conv, linear)] == [
         ("sparse_conv2d", "0", "block:4x1"),
         ("sparse_linear", "2", "block:4x1"),
     ]

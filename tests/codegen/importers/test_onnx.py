@@ -55,7 +55,7 @@ def test_shapes_that_do_not_fit_name_the_operator() -> None:
 def test_packed_weights_are_placeholders_with_their_sites() -> None:
     graph = packed(OnnxGraph.from_proto(mlp(), {"x": [5, 32]}), "2:4", 0.5)
     found = import_onnx(graph.proto()).placeholders.values()
-    assert [(p.kind, p.name, p.packed and p.packed.format.key) for p in found] == [
+    assert [(p.kind, p.name, p.stored and p.stored.format.key) for p in found] == [
         ("sparse_linear", "fc1", "nm:2:4"),
         ("sparse_linear", "fc2", "nm:2:4"),
         ("sparse_linear", "head", "nm:2:4"),
