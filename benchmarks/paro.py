@@ -64,7 +64,7 @@ def table(rows: list[dict[str, Any]], grid: Grid = GRID) -> str:
             f"{row['density']:.0%}",
             f"{row['lost_raster']:.1%}",
             f"{row['lost']:.1%}",
-            f"{row['output_error']:.2f}",
+            f"{row['output_error']:.1%}",
         )
         for row in rows
     ]

@@ -95,7 +95,8 @@ def recipe(density: float = 0.3) -> dict[str, Any]:
 
 
 def order_of(head: int) -> tuple[int, ...]:
-    """The axes along which a head's map is sharp, soft and flat: the order in which it is blocky."""
+    """The axes along which a head's map is sharp, soft and flat, as AXIS_ORDERS has them. Its map is blocky in this order, and where
+    two axes together fit a block, in their other order too."""
     return ORDERS[head % len(ORDERS)]
 
 

@@ -82,8 +82,22 @@ def test_attention_is_replaced_whatever_views_follow(tokens_outermost: bool) -> 
         assert_close(by_token, expected.transpose(1, 2).reshape(-1, 24, 48))
         [sparse] = found.sites(Attention)
         assert (sparse.name, sparse.grid, sparse.scale) == (site.name, grid, 0.4)
+
+
+def test_a_model_of_any_length_is_reordered_for_one() -> None:
+    class Free(nn.Module):
+        def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return nn.functional.scaled_dot_product_attention(q, k, v)
+
+    q, k, v = torch.randn(3, 2, 6, 24, 8)
+    graph = FxGraph.from_module(Free(), (q, k, v))
+    [site] = graph.sites(Attention)
+    assert (site.tokens, site.kv_tokens) == (None, None)
+    keep = torch.ones(6, 5, 5, dtype=torch.bool)
+    graph.replace(site, BlockAttention(BlockMap(Grid(2, 3, 4), 5, torch.arange(6).to(torch.uint8), keep), site.scale))
+    assert graph.run((q, k, v)).outputs[0].shape == q.shape
     with pytest.raises(InputError, match="is reordered for 24 tokens, it is given 7"):
-        graph.run(tuple(x[:, :, :7] for x in (q, k, v)))
+        graph.run((q[:, :, :7], k[:, :, :7], v[:, :, :7]))
 
 
 @pytest.mark.parametrize(
