@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -17,6 +18,7 @@ from sparsecc.graph.base import Run
 from sparsecc.graph.sites import Attention, Site
 from sparsecc.passes.base import Context, Match, PassResult
 from sparsecc.passes.reorder_tokens import Reordering, ReorderTokens, plan_of
+from sparsecc.recipe import Recipe
 from tests.passes.fake import FakeGraph
 
 GRID = Grid(3, 8, 10, text_tokens=5)
@@ -160,6 +162,12 @@ def test_large_layers_are_tapped_one_at_a_time(monkeypatch: pytest.MonkeyPatch) 
 def test_fields_that_cannot_be(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=f"^{message}"):
         replace(STEP, **fields)
+
+
+@pytest.mark.parametrize("grid", [[1, 3], [1, 2, 3, 4]])
+def test_a_grid_of_another_length(grid: list[int]) -> None:
+    with pytest.raises(RecipeError, match=rf"reorder_tokens\.grid: expected a list of another length, not {re.escape(str(grid))}$"):
+        Recipe.load({"passes": [{"reorder_tokens": {"grid": grid}}]})
 
 
 def test_needs_calibration_or_a_plan() -> None:
