@@ -116,6 +116,8 @@ def _explain(error: Any, wanted: Any, value: Any) -> str:
     if typing.get_origin(wanted) is tuple and isinstance(value, str):
         return f"expected a list, as [{value!r}], not text"
     first = error.errors(include_url=False)[0]
+    if first["type"] in ("missing", "too_long"):  # of a tuple with a fixed number of entries
+        return f"expected a list of another length, not {_shown(value)}"
     message = first["msg"].removeprefix("Input should be ").replace("valid tuple", "list").replace("valid ", "")
     return f"expected {message}, not {_shown(first['input'])}"
 

@@ -58,8 +58,8 @@ def relative_error(q: Tensor, k: Tensor, v: Tensor, block_map: BlockMap, scale: 
 
 
 def _output_like(v: Tensor) -> Tensor:
-    """[batch, heads, tokens, head_dim] that lies in memory as [batch, tokens, heads, head_dim]: what torch's own attention returns on a
-    CPU, so that what a model does to it next is a view still."""
+    """[batch, heads, tokens, head_dim] that lies in memory as [batch, tokens, heads, head_dim]: what torch's own attention returns where
+    q comes from a projection, so that what a model does to it next is a view still."""
     batch, heads, tokens, head_dim = v.shape
     return v.new_empty(batch, tokens, heads, head_dim).transpose(1, 2)
 

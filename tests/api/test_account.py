@@ -3,9 +3,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from models._locality import planted
 from sparsecc.api import account
-from sparsecc.graph.sites import Conv2d, Linear
+from sparsecc.api.rewriting import rewrite
+from sparsecc.attention.base import Grid
+from sparsecc.graph.fx import FxGraph
+from sparsecc.graph.sites import Attention, Conv2d, Linear
+from sparsecc.ops.block_attention import relative_error
+from sparsecc.recipe import Recipe
 from sparsecc.report.base import Check, Report
 
 REPORT = Report(sparsecc="0", model="m", target="cpu")
@@ -50,3 +57,38 @@ def test_output_error_of_a_convolution_heeds_its_geometry():
     before = Conv2d(stored=weight, **geometry)
     after = Conv2d(stored=weight * 0.5, **geometry)
     assert account._relative_error(before, after, torch.randn(1, 3, 9, 9)) == pytest.approx(0.5)
+
+
+class Attending(nn.Module):
+    def forward(self, q, k, v):
+        y = nn.functional.scaled_dot_product_attention(q, k, v)
+        return nn.functional.scaled_dot_product_attention(y, k[:, :, :5], v[:, :, :5])
+
+
+@pytest.fixture(scope="module")
+def reordered():
+    """Of two attentions the second is cross attention."""
+    sample = planted(Grid(2, 5, 6, text_tokens=3), (3, 1))
+    recipe = {"passes": [{"reorder_tokens": {"grid": [2, 5, 6], "text_tokens": 3, "density": 0.5, "block": 8}}]}
+    return sample, rewrite(FxGraph.from_module(Attending(), tuple(sample)), Recipe.load(recipe), [tuple(sample)], list(sample), "m")
+
+
+def test_a_reordered_attention_has_a_row_and_one_that_was_refused_its_reason(reordered):
+    sample, result = reordered
+    sparse, cross = account.report(result, "cpu").sites
+    assert (sparse.kind, sparse.shape, sparse.pattern, sparse.format) == ("Attention", (2, 63, 64), "8x8", "block_map")
+    assert (sparse.decision, sparse.sparsity) == ("sparse", pytest.approx(0.5))
+    assert sparse.reason.startswith("density 0.50, lost mass 0.")
+    assert sparse.reason.endswith("order FWH for head 1, order HWF for head 0")
+    block_map = next(site.block_map for site in result.graph.sites(Attention) if site.block_map is not None)
+    assert sparse.output_error == pytest.approx(relative_error(*sample, block_map, 0.125))
+    assert (cross.decision, cross.format) == ("skipped", None)
+    assert cross.reason == "cross attention: 63 queries, 5 keys"
+
+
+def test_an_attention_that_came_block_sparse_has_a_row_and_others_have_none(reordered):
+    _, result = reordered
+    untouched = rewrite(result.graph, Recipe.load({"passes": []}), None, None, "m")
+    [sparse] = account.report(untouched, "cpu").sites
+    assert (sparse.decision, sparse.reason) == ("sparse", "block-sparse as the model came, density 0.50")
+    assert account.report(rewrite(result.original, Recipe.load({"passes": []}), None, None, "m"), "cpu").sites == ()

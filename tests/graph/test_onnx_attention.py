@@ -10,8 +10,11 @@ import pytest
 import torch
 from onnx import helper
 
+from sparsecc.attention.base import BlockMap, Grid, required
+from sparsecc.errors import ModelError, UserError
 from sparsecc.graph.onnx import OnnxGraph
 from sparsecc.graph.sites import Attention
+from sparsecc.ops.block_attention import BlockAttention
 from tests.graph import onnx_models as models
 from tests.graph.onnx_models import node, random
 from tests.tolerance import assert_close
@@ -151,3 +154,79 @@ def test_what_only_looks_like_attention(form: str) -> None:
     proto = models.model(NOT_ATTENTION[form], shapes, {"y": [1, HEADS, TOKENS, TOKENS]})
     onnx.checker.check_model(proto)
     assert OnnxGraph.from_proto(proto).sites(Attention) == []
+
+
+def sparse_op(grid: Grid, heads: int, scale: float) -> BlockAttention:
+    """Some blocks of four tokens, another order for each head."""
+    keep = torch.rand(heads, grid.blocks(4), grid.blocks(4), generator=torch.Generator().manual_seed(0)) < 0.3
+    return BlockAttention(BlockMap(grid, 4, torch.arange(heads).to(torch.uint8), keep | required(grid, 4)), scale)
+
+
+def check_replaced(graph: OnnxGraph, feeds: dict[str, np.ndarray], joined: bool = False) -> OnnxGraph:
+    """Puts a block attention in the place of the one site, holds its output against the reference, and returns the graph as read
+    back from its proto."""
+    [site] = graph.sites(Attention)
+    op = sparse_op(Grid(1, 3, 3, text_tokens=1), site.heads, site.scale)
+    q, k, v = graph.run(feeds, [site.name]).taps[site.name]
+    expected = op.reference(q, k, v)
+    graph.replace(site, op)
+    again = OnnxGraph.from_proto(graph.proto())
+    for found in (graph, again):
+        [sparse] = found.sites(Attention)
+        assert (sparse.name, sparse.heads, sparse.head_dim, sparse.tokens) == (site.name, site.heads, site.head_dim, TOKENS)
+        assert sparse.block_map is not None
+        assert torch.equal(sparse.block_map.keep, op.map.keep)
+        run = found.run(feeds, [site.name])
+        assert all(torch.equal(a, b) for a, b in zip(run.taps[site.name], (q, k, v), strict=True))
+        assert_close(run.outputs[0], expected.transpose(1, 2).flatten(2) if joined else expected.contiguous())
+    onnx.checker.check_model(graph.proto(), full_check=True)
+    assert_close(torch.from_numpy(models.run(graph.proto(), **feeds)[0]), again.run(feeds).outputs[0])
+    return again
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "masked"])
+def test_every_form_can_be_replaced_and_leaves_nothing_behind(form: str) -> None:
+    again = check_replaced(graph_of(form), FEEDS)
+    assert {op.op_type for op in again.model.graph} == {"BlockAttention"}
+    assert [name.rsplit(".", 1)[-1] for name in again.model.graph.initializers] == ["orders", "keep"]
+
+
+def test_a_transposed_key_is_turned_back() -> None:
+    nodes = [node("Transpose", "k", "t", perm=[0, 2, 3, 1]), *FORMS["scaled after"][1:]]
+    shapes = Q | {"k": [1, TOKENS, HEADS, DIM]}
+    graph = OnnxGraph.from_proto(models.model(nodes, shapes, OUT, {"scale": NUMBERS["scale"]}))
+    check_replaced(graph, FEEDS | {"k": random(1, TOKENS, HEADS, DIM)})
+
+
+@pytest.mark.parametrize("batch", [1, "batch"])
+def test_the_operator_can_be_replaced_with_heads_in_the_last_axis_too(batch: int | str) -> None:
+    flat = {name: [batch, TOKENS, HEADS * DIM] for name in "qkv"}
+    call = helper.make_node("Attention", ["q", "k", "v"], ["y"], q_num_heads=HEADS, kv_num_heads=HEADS)
+    proto = models.model([call], flat, {"y": flat["q"]}, opset=23)
+    proto.ir_version = 11
+    feeds = {name: random(1, TOKENS, HEADS * DIM, seed=seed) for seed, name in enumerate("qkv")}
+    check_replaced(OnnxGraph.from_proto(proto), feeds, joined=True)
+
+
+def test_why_an_attention_cannot_be_replaced() -> None:
+    wide = Q | {"v": [1, HEADS, TOKENS, 2 * DIM]}
+    graph = OnnxGraph.from_proto(models.model(FORMS["scaled after"], wide, {"y": [1, HEADS, TOKENS, 2 * DIM]}, {"scale": NUMBERS["scale"]}))
+    [site] = graph.sites(Attention)
+    assert site.bound == "v has 16 channels for each head, q has 8"
+    with pytest.raises(UserError, match="v has 16 channels"):
+        graph.replace(site, sparse_op(Grid(1, 2, 5), HEADS, 1.0))
+    call = helper.make_node("Attention", ["q", "k", "v"], ["y", "", "", "s"])
+    proto = models.model([call], Q, {"y": Q["q"], "s": [1, HEADS, TOKENS, TOKENS]}, opset=23)
+    proto.ir_version = 11
+    assert [site.bound for site in OnnxGraph.from_proto(proto).sites(Attention)] == ["its keys or scores are outputs, too"]
+
+
+def test_a_block_attention_that_contradicts_itself() -> None:
+    graph = graph_of("scaled after")
+    [site] = graph.sites(Attention)
+    graph.replace(site, sparse_op(Grid(1, 2, 5), HEADS, site.scale))
+    proto = graph.proto()
+    call = next(call for call in proto.graph.node if call.op_type == "BlockAttention")
+    next(attribute for attribute in call.attribute if attribute.name == "grid").ints[2] = 50
+    with pytest.raises(ModelError, match=r"no BlockAttention that this version of sparsecc writes .keep is"):
+        OnnxGraph.from_proto(proto)

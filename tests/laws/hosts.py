@@ -13,7 +13,7 @@ from torch.nn import functional
 from sparsecc.graph.base import Graph
 from sparsecc.graph.fx import FxGraph
 from sparsecc.graph.onnx import OnnxGraph
-from sparsecc.graph.sites import WeightSite
+from sparsecc.graph.sites import Attention, WeightSite
 
 
 class Transformer(nn.Module):
@@ -111,8 +111,14 @@ def outputs(of: Graph, name: str) -> tuple[Tensor, ...]:
 
 
 def weights(of: Graph) -> dict[str, Any]:
-    """Everything that a pass may change, by site: the dense weight, and what is stored instead of it."""
-    return {site.name: (site.weight.detach().clone(), _stored(site)) for site in of.sites(WeightSite)}
+    """Everything that a pass may change, by site: the dense weight and what is stored instead of it, or an attention's block map."""
+    layers = {site.name: (site.weight.detach().clone(), _stored(site)) for site in of.sites(WeightSite)}
+    return layers | {site.name: (torch.empty(0), _block_map(site)) for site in of.sites(Attention)}
+
+
+def _block_map(site: Attention) -> tuple[str, dict[str, Tensor]] | None:
+    found = site.block_map
+    return None if found is None else (str(found.grid), {"orders": found.orders, "keep": found.keep})
 
 
 def _stored(site: WeightSite) -> tuple[str, dict[str, Tensor]] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparsecc import allocations, criteria, formats, registry, structures
+from sparsecc import allocations, attention, criteria, formats, registry, structures
 from sparsecc.formats.base import Format
 from sparsecc.structures.base import Structure
 
@@ -18,4 +18,5 @@ KEYS = {
 }
 STRUCTURES: list[Structure] = [structures.from_key(key) for keys in KEYS.values() for key in keys]
 CRITERIA = {name: criteria.create(name) for name in registry.members("criteria")}
+ATTENTION = {name: attention.create(name) for name in registry.members("attention")}
 ALLOCATIONS = {name: allocations.create(name) for name in registry.members("allocations")}

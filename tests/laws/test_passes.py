@@ -41,6 +41,10 @@ def run(host: str, name: str, recipe: str, packed: bool = True) -> Graph:
     return pipeline.run(graph(host, name), Recipe.load({"passes": passes}), Context())[0]
 
 
+def calibrated(name: str) -> Context:
+    return Context(calibration=[(model(name)[1],)])
+
+
 def same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     """Whether two `weights` are the same to the byte."""
     return list(first) == list(second) and all(
@@ -69,11 +73,11 @@ def masked_module(name: str, of: Graph) -> nn.Module:
 def test_a_pass_is_pure_deterministic_and_twice_is_once(host: str, name: str, step: Pass) -> None:
     before = with_zeros(host, name)
     held = weights(before)
-    once, again = step.apply(before), step.apply(before)
+    once, again = step.apply(before, calibrated(name)), step.apply(before, calibrated(name))
     assert same(weights(before), held)
     assert same(weights(once.graph), weights(again.graph))
     assert once.modified == (not same(weights(once.graph), held))
-    twice = step.apply(once.graph)
+    twice = step.apply(once.graph, calibrated(name))
     assert not twice.modified
     assert same(weights(twice.graph), weights(once.graph))
 
@@ -83,7 +87,7 @@ def test_a_pass_is_pure_deterministic_and_twice_is_once(host: str, name: str, st
 @every_pass
 def test_what_is_refused_stays_as_it_was_and_says_why(host: str, name: str, step: Pass) -> None:
     before = with_zeros(host, name)
-    held, result = weights(before), step.apply(before)
+    held, result = weights(before), step.apply(before, calibrated(name))
     after = weights(result.graph)
     assert len({match.site.name for match in result.matches}) == len(result.matches)
     untouched = set(held) - {match.site.name for match in result.matches if match.refused is None}
@@ -101,9 +105,9 @@ def test_what_is_refused_stays_as_it_was_and_says_why(host: str, name: str, step
 def test_to_find_is_to_look_only(host: str, name: str, step: Pass) -> None:
     before = with_zeros(host, name)
     held = weights(before)
-    looked = [(match.site.name, str(match.refused or match.action)) for match in step.find(before, Context())]
+    looked = [(match.site.name, str(match.refused or match.action)) for match in step.find(before, calibrated(name))]
     assert same(weights(before), held)
-    assert looked == [(match.site.name, str(match.refused or match.action)) for match in step.apply(before).matches]
+    assert looked == [(match.site.name, str(match.refused or match.action)) for match in step.apply(before, calibrated(name)).matches]
 
 
 @every_host

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sparsecc.attention.base import BlockMap, Grid, required
+from sparsecc.attention.plan import Plan, fingerprint
+from sparsecc.errors import RecipeError
+
+SITES = [("blocks.0.attn", 3, 64), ("blocks.1.attn", 2, 64)]
+
+
+def some_map(heads: int, seed: int, grid: Grid = Grid(3, 5, 7, text_tokens=4, text_first=False)) -> BlockMap:
+    generator = torch.Generator().manual_seed(seed)
+    keep = torch.rand(heads, grid.blocks(8), grid.blocks(8), generator=generator) < 0.4
+    return BlockMap(grid, 8, torch.randint(0, 6, (heads,), generator=generator).to(torch.uint8), keep | required(grid, 8))
+
+
+def plan() -> Plan:
+    return Plan(fingerprint(SITES), {name: some_map(heads, seed) for seed, (name, heads, _) in enumerate(SITES)})
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_it_comes_back(tmp_path: Path) -> None:
+    before = plan()
+    before.save(tmp_path / "plan.json")
+    after = Plan.load(tmp_path / "plan.json")
+    assert (after.model, list(after.maps)) == (before.model, list(before.maps))
+    for name, found in after.maps.items():
+        assert (found.grid, found.block) == (before.maps[name].grid, before.maps[name].block)
+        assert torch.equal(found.orders, before.maps[name].orders)
+        assert torch.equal(found.keep, before.maps[name].keep)
+
+
+def test_the_same_plan_is_the_same_bytes(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        plan().save(tmp_path / folder / "plan.json")
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+def test_a_new_plan_takes_the_place_of_an_older_one_with_its_arrays(tmp_path: Path) -> None:
+    plan().save(tmp_path / "plan.json")
+    first = set(files(tmp_path))
+    Plan("other", {"x": some_map(1, 7)}).save(tmp_path / "plan.json")
+    assert len(files(tmp_path)) == len(first) == 2
+    assert set(files(tmp_path)) & first == {"plan.json"}
+    assert Plan.load(tmp_path / "plan.json").model == "other"
+
+
+def test_a_save_that_fails_leaves_the_older_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan().save(tmp_path / "plan.json")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("sparsecc.attention.plan.write_text", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        Plan("other", {"x": some_map(1, 7)}).save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json").model == plan().model
+
+
+def test_other_names_heads_and_sizes_are_other_models() -> None:
+    others = [SITES[:1], [*reversed(SITES)], [("blocks.0.attn", 4, 64), SITES[1]], [("blocks.0.attn", 3, 32), SITES[1]]]
+    assert len({fingerprint(sites) for sites in [SITES, *others]}) == 5
+
+
+def edited(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def _no_arrays(path: Path) -> None:
+    next(path.parent.glob("*.npz")).unlink()
+
+
+def _other_arrays(path: Path) -> None:
+    next(path.parent.glob("*.npz")).write_bytes(b"PK")
+
+
+def _empty_row(path: Path) -> None:
+    found = plan().maps
+    hole = found["blocks.0.attn"].keep
+    hole[1, 2] = False
+    Plan("m", found).save(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), r"plan\.json: No such file"),
+        (lambda path: path.write_text("{"), r"plan\.json: no plan that this sparsecc wrote"),
+        (lambda path: path.write_text("[]"), r"plan\.json: no plan"),
+        (lambda path: edited(path, plan=9), r"plan\.json: a plan of version 9, this sparsecc reads 1"),
+        (lambda path: edited(path, sites=[{"name": "x"}]), r"plan\.json: no plan .*'grid'"),
+        (_no_arrays, r"\.npz: No such file"),
+        (_other_arrays, r"\.npz is not the file that was written with it"),
+        (_empty_row, r"plan\.json: no plan .*a row of blocks is empty"),
+    ],
+)
+def test_what_is_no_plan_is_named(tmp_path: Path, damage, message: str) -> None:
+    path = tmp_path / "plan.json"
+    Plan(fingerprint(SITES), {"blocks.0.attn": some_map(3, 0, Grid(3, 5, 7))}).save(path)
+    damage(path)
+    with pytest.raises(RecipeError, match=message) as caught:
+        Plan.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_name_says_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"ends in \.json"):
+        plan().save(tmp_path / "plan.npz")

@@ -1,0 +1,136 @@
+"""What holds for every attention pattern, token order, length and host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models._locality import SCALE, planted
+from sparsecc.attention.base import AXIS_ORDERS, BlockMap, Grid, Pattern, least_density, required
+from sparsecc.graph.base import Graph
+from sparsecc.graph.fx import FxGraph
+from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.sites import Attention
+from sparsecc.ops.block_attention import BlockAttention, reference
+from tests.laws.hosts import HOSTS
+from tests.laws.members import ATTENTION
+from tests.tolerance import assert_close
+
+HEADS, DIM = 6, 8
+every_host = pytest.mark.parametrize("host", HOSTS)
+every_pattern = pytest.mark.parametrize("pattern", ATTENTION.values(), ids=ATTENTION.keys())
+LENGTHS = [Grid(3, 5, 7), Grid(3, 5, 7, 6), Grid(2, 3, 5, 3, text_first=False), Grid(1, 8, 8), Grid(1, 1, 1)]
+every_length = pytest.mark.parametrize("grid", LENGTHS, ids=str)
+GRIDS = st.builds(Grid, st.integers(1, 4), st.integers(1, 6), st.integers(1, 7), st.integers(0, 9), st.booleans())
+
+
+class SelfAttention(nn.Module):
+    """For a fixed number of tokens, all else as a transformer writes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(HEADS * DIM, 3 * HEADS * DIM), nn.Linear(HEADS * DIM, 9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, HEADS, DIM)).permute(2, 0, 3, 1, 4)
+        return self.out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+def attending(host: str, grid: Grid) -> tuple[Graph, Tensor]:
+    with torch.random.fork_rng():
+        torch.manual_seed(grid.tokens)
+        module, x = SelfAttention().eval(), torch.randn(2, grid.tokens, HEADS * DIM)
+    return HOSTS[host](module, x), x
+
+
+def some_map(grid: Grid, block: int, density: float = 0.4) -> BlockMap:
+    """One head for each order."""
+    keep = torch.rand(HEADS, grid.blocks(block), grid.blocks(block), generator=torch.Generator().manual_seed(3)) < density
+    return BlockMap(grid, block, torch.arange(HEADS).to(torch.uint8), keep | required(grid, block))
+
+
+def replaced(graph: Graph, block_map: BlockMap) -> Graph:
+    result = graph.copy()
+    [site] = result.sites(Attention)
+    result.replace(site, BlockAttention(block_map, site.scale))
+    return result
+
+
+@every_host
+@every_length
+def test_a_replaced_site_gives_what_the_operator_means_and_all_blocks_what_it_gave(host: str, grid: Grid) -> None:
+    graph, x = attending(host, grid)
+    [site] = graph.sites(Attention)
+    run = graph.run((x,), [site.name, "out"])
+    for block_map in (some_map(grid, 4), some_map(grid, 4, density=1.1)):
+        after = replaced(graph, block_map).run((x,), [site.name, "out"])
+        q, k, v = run.taps[site.name]
+        expected = reference(q, k, v, block_map, site.scale).transpose(1, 2).flatten(2)
+        assert_close(after.taps["out"][0].contiguous(), expected)
+    assert_close(after.outputs[0], run.outputs[0])
+
+
+@every_host
+def test_it_is_found_again_with_its_map_also_after_a_file(host: str, tmp_path: Path) -> None:
+    grid = LENGTHS[1]
+    graph, x = attending(host, grid)
+    after, block_map = replaced(graph, some_map(grid, 4)), some_map(grid, 4)
+    path = tmp_path / {"fx": "m.pt2", "onnx": "m.onnx"}[host]
+    after.save(path)
+    loaded = FxGraph.load(path) if host == "fx" else OnnxGraph.from_file(path)
+    [before] = graph.sites(Attention)
+    for found in (after, after.copy(), loaded):
+        [site] = found.sites(Attention)
+        assert (site.name, site.heads, site.kv_heads, site.head_dim) == (before.name, HEADS, HEADS, DIM)
+        assert site.scale == pytest.approx(before.scale)
+        assert site.block_map is not None
+        assert (site.grid, site.block_map.block) == (grid, 4)
+        assert torch.equal(site.block_map.orders, block_map.orders)
+        assert torch.equal(site.block_map.keep, block_map.keep)
+        assert torch.equal(found.run((x,)).outputs[0], after.run((x,)).outputs[0])
+        assert list(found.site_graph().edges) == list(graph.site_graph().edges)
+
+
+@given(grid=GRIDS, block=st.integers(1, 70), order=st.integers(0, len(AXIS_ORDERS) - 1))
+def test_density_one_is_dense_attention_for_every_order_and_length(grid: Grid, block: int, order: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 2, grid.tokens, DIM, generator=generator) for _ in range(3))
+    keep = torch.ones(2, grid.blocks(block), grid.blocks(block), dtype=torch.bool)
+    block_map = BlockMap(grid, block, torch.tensor([order, 0], dtype=torch.uint8), keep)
+    assert_close(reference(q, k, v, block_map, 0.5), functional.scaled_dot_product_attention(q, k, v, scale=0.5))
+
+
+@given(grid=GRIDS, order=st.integers(0, len(AXIS_ORDERS) - 1))
+def test_a_permutation_is_one_and_leaves_the_text(grid: Grid, order: int) -> None:
+    permutation = grid.permutation(order)
+    assert torch.equal(permutation.sort().values, torch.arange(grid.tokens))
+    assert torch.equal(permutation[grid.text], torch.arange(grid.tokens)[grid.text])
+
+
+@every_pattern
+@given(grid=GRIDS, block=st.sampled_from([3, 8, 64]), density=st.floats(0.01, 1), seed=st.integers(0, 9))
+def test_a_pattern_keeps_what_was_asked_and_what_it_must(pattern: Pattern, grid: Grid, block: int, density: float, seed: int) -> None:
+    sample = planted(grid, (seed % 6, 0), seed)
+    first, second = (pattern.choose([sample], grid, SCALE, density, block) for _ in range(2))
+    keep = first.map.keep
+    least = round(least_density(grid, block) * keep[0].numel())
+    assert all(int(kept.sum()) == max(round(density * kept.numel()), least) for kept in keep)
+    assert keep[:, required(grid, block)].all()
+    assert torch.equal(second.map.keep, keep)
+    assert torch.equal(second.map.orders, first.map.orders)
+    assert ((first.lost >= 0) & (first.lost <= 1)).all()
+
+
+@every_pattern
+def test_more_blocks_lose_no_more(pattern: Pattern) -> None:
+    grid = Grid(3, 6, 7, 4)
+    sample = planted(grid, (2, 5))
+    lost = torch.stack([pattern.choose([sample], grid, SCALE, density, 8).lost for density in (0.2, 0.4, 0.7, 1.0)])
+    assert (lost.diff(dim=0) <= 0).all()
+    assert lost[-1].tolist() == [0.0, 0.0]

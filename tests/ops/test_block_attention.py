@@ -1,0 +1,148 @@
+"""block_attention against dense attention with the same mask; traced, exported, trained."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sparsecc.attention.base import BlockMap, Grid, required
+from sparsecc.ops.block_attention import BlockAttention, reference, relative_error
+from tests.tolerance import assert_close
+
+GRIDS = [Grid(2, 3, 4), Grid(2, 3, 4, 5), Grid(3, 1, 5, 2, text_first=False), Grid(1, 1, 1)]
+BLOCK, HEADS, DIM = 4, 3, 8
+every_grid = pytest.mark.parametrize("grid", GRIDS, ids=str)
+
+
+def some_map(grid: Grid, density: float = 0.4) -> BlockMap:
+    generator = torch.Generator().manual_seed(grid.tokens)
+    blocks = grid.blocks(BLOCK)
+    keep = torch.rand(HEADS, blocks, blocks, generator=generator) < density
+    return BlockMap(grid, BLOCK, torch.tensor([5, 0, 3], dtype=torch.uint8), keep | required(grid, BLOCK))
+
+
+def inputs(grid: Grid, dtype: torch.dtype = torch.float32, batch: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    q, k, v = (torch.randn(batch, HEADS, grid.tokens, DIM, generator=generator).to(dtype) for _ in range(3))
+    return q, k, v
+
+
+def mask(block_map: BlockMap) -> Tensor:
+    """bool[heads, tokens, tokens] in the model's order of tokens: the same map, said in the most obvious way."""
+    grid, block = block_map.grid, block_map.block
+    seen = torch.zeros(block_map.heads, grid.tokens, grid.tokens, dtype=torch.bool)
+    for head in range(block_map.heads):
+        token = grid.permutation(int(block_map.orders[head])).tolist()
+        for i in range(grid.tokens):
+            for j in range(grid.tokens):
+                seen[head, token[i], token[j]] = block_map.keep[head, i // block, j // block]
+    return seen
+
+
+class Attending(nn.Module):
+    """An attention as a rewritten graph holds it."""
+
+    def __init__(self, grid: Grid) -> None:
+        super().__init__()
+        self.op = BlockAttention(some_map(grid), 0.3)
+        for name, tensor in self.op.tensors.items():
+            self.register_buffer(name, tensor)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        call = self.op.torch_call("attn")
+        return call.target(q, k, v, self.orders, self.keep, *call.options)
+
+
+@every_grid
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_it_is_dense_attention_with_the_same_mask(grid: Grid, dtype: torch.dtype) -> None:
+    q, k, v = inputs(grid, dtype)
+    expected = functional.scaled_dot_product_attention(q.double(), k.double(), v.double(), mask(some_map(grid)), scale=0.3).to(dtype)
+    assert_close(Attending(grid)(q, k, v), expected)
+    assert_close(Attending(grid).op.reference(q, k, v), expected)
+
+
+@every_grid
+def test_gradients_are_those_of_dense_attention_with_the_same_mask(grid: Grid) -> None:
+    module, seen, dense = Attending(grid), mask(some_map(grid)), inputs(grid)
+    ours = tuple(x.clone().requires_grad_() for x in dense)
+    theirs = tuple(x.clone().requires_grad_() for x in dense)
+    module(*ours).square().sum().backward()
+    functional.scaled_dot_product_attention(*theirs, seen, scale=0.3).square().sum().backward()
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.grad is not None and b.grad is not None
+        assert_close(a.grad, b.grad)
+
+
+def test_gradients_by_differences() -> None:
+    grid = Grid(1, 2, 3, 1)
+    arguments = tuple(x.requires_grad_() for x in inputs(grid, torch.float64, batch=1))
+    assert torch.autograd.gradcheck(Attending(grid), arguments)
+
+
+def test_torch_accepts_the_operator() -> None:
+    module, call = Attending(GRIDS[1]), Attending(GRIDS[1]).op.torch_call("attn")
+    arguments = tuple(x.requires_grad_() for x in inputs(GRIDS[1]))
+    torch.library.opcheck(call.target, (*arguments, module.orders, module.keep, *call.options))
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_export_keeps_it_whole_and_the_batch_free(strict: bool) -> None:
+    module, q = Attending(GRIDS[1]), inputs(GRIDS[1])
+    batch = {0: torch.export.Dim("batch")}
+    program = torch.export.export(module, q, dynamic_shapes=(batch, batch, batch), strict=strict)
+    assert "sparsecc.block_attention" in str(program.graph)
+    again = inputs(GRIDS[1], batch=5)
+    assert torch.equal(program.module()(*again), module(*again))
+
+
+def test_compiled_training_step() -> None:
+    module = Attending(GRIDS[1])
+    ours = tuple(x.requires_grad_() for x in inputs(GRIDS[1]))
+    torch.compile(module, backend="aot_eager", fullgraph=True)(*ours).sum().backward()
+    eager = tuple(x.requires_grad_() for x in inputs(GRIDS[1]))
+    module(*eager).sum().backward()
+    for a, b in zip(ours, eager, strict=True):
+        assert a.grad is not None and b.grad is not None
+        assert_close(a.grad, b.grad)
+
+
+def test_the_output_lies_with_tokens_outermost_as_torchs_own_does_after_projections() -> None:
+    q, k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in inputs(GRIDS[1]))
+    assert Attending(GRIDS[1])(q, k, v).stride() == functional.scaled_dot_product_attention(q, k, v).stride()
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((2, 3, 28, 8), "attention 'attn' is reordered for 29 tokens, it is given 28"),
+        ((2, 4, 29, 8), "attention 'attn' has 3 heads, its input 4"),
+        ((2, 29, 24), "attention 'attn' takes .batch, heads, tokens, head_dim."),
+    ],
+)
+def test_wrong_shapes_are_refused_when_run_and_when_traced(shape: tuple[int, ...], message: str) -> None:
+    arguments = (torch.randn(shape),) * 3
+    with pytest.raises(RuntimeError, match=message):
+        Attending(GRIDS[1])(*arguments)
+    with pytest.raises(Exception, match=message):
+        torch.export.export(Attending(GRIDS[1]), arguments, strict=False)
+
+
+def test_tensors_that_contradict_each_other_are_refused() -> None:
+    module = Attending(GRIDS[1])
+    module.keep = module.keep[:, :-1]
+    with pytest.raises(ValueError, match="keep is"):
+        module(*inputs(GRIDS[1]))
+
+
+def test_relative_error() -> None:
+    grid = GRIDS[1]
+    q, k, v = inputs(grid)
+    full = BlockMap(grid, BLOCK, torch.zeros(HEADS, dtype=torch.uint8), torch.ones_like(some_map(grid).keep))
+    assert relative_error(q, k, v, full, 0.3) < 1e-6
+    dense = functional.scaled_dot_product_attention(q, k, v, scale=0.3)
+    expected = (reference(q, k, v, some_map(grid), 0.3) - dense).norm() / dense.norm()
+    assert relative_error(q, k, v, some_map(grid), 0.3) == pytest.approx(float(expected))
+    assert relative_error(q, k, torch.zeros_like(v), some_map(grid), 0.3) == 0.0

@@ -1,0 +1,72 @@
+"""The function's body against the reference, in a stock onnxruntime."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from sparsecc.attention.base import AXIS_ORDERS, BlockMap, Grid, required
+from sparsecc.ops import onnx_block_attention
+from sparsecc.ops.block_attention import BlockAttention
+from tests.graph import onnx_models as models
+from tests.tolerance import assert_close
+
+GRIDS = [Grid(2, 3, 4), Grid(2, 3, 4, 5), Grid(3, 7, 5, 2, text_first=False), Grid(1, 1, 1), Grid(5, 9, 8, 11)]
+
+
+def some_op(grid: Grid, block: int = 4, heads: int = 6) -> BlockAttention:
+    blocks = grid.blocks(block)
+    keep = torch.rand(heads, blocks, blocks, generator=torch.Generator().manual_seed(grid.tokens)) < 0.4
+    orders = torch.arange(heads).remainder(len(AXIS_ORDERS)).to(torch.uint8)
+    return BlockAttention(BlockMap(grid, block, orders, keep | required(grid, block)), 0.25)
+
+
+def model_of(op: BlockAttention, opset: int = 18, ir_version: int = 8, dtype: int = TensorProto.FLOAT) -> onnx.ModelProto:
+    """One node that calls the function."""
+    call, stored = onnx_block_attention.call(op, "here"), onnx_block_attention.stored(op.map)
+    node = helper.make_node(call.op_type, [*"qkv", *stored], ["y"], domain="ai.sparsecc", **call.attributes)
+    shape = ["batch", op.map.heads, op.map.grid.tokens, "dim"]
+    inputs = [helper.make_tensor_value_info(name, dtype, shape) for name in "qkv"]
+    weights = [numpy_helper.from_array(tensor.numpy(), name) for name, tensor in stored.items()]
+    graph = helper.make_graph([node], "g", inputs, [helper.make_tensor_value_info("y", dtype, [None] * 4)], weights)
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("ai.sparsecc", 1)]
+    functions = [ir.serde.serialize_function(onnx_block_attention.function(opset))]
+    proto = helper.make_model(graph, opset_imports=opsets, ir_version=ir_version, functions=functions)
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+def check(op: BlockAttention, precision: torch.dtype = torch.float32, **versions: int) -> None:
+    q, k, v = (torch.randn(2, op.map.heads, op.map.grid.tokens, 8).to(precision) for _ in range(3))
+    ours = models.run(model_of(op, **versions), q=q.numpy(), k=k.numpy(), v=v.numpy())[0]
+    assert_close(torch.from_numpy(ours), op.reference(q, k, v).contiguous())
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize("block", [1, 4, 64])
+def test_every_order_and_length(grid: Grid, block: int) -> None:
+    check(some_op(grid, block))
+
+
+@pytest.mark.parametrize(("opset", "ir_version"), [(16, 8), (19, 9), (21, 10), (24, 11)])
+def test_the_body_fits_every_opset(opset: int, ir_version: int) -> None:
+    check(some_op(GRIDS[1]), opset=opset, ir_version=ir_version)
+
+
+def test_other_precisions() -> None:
+    check(some_op(GRIDS[1]), torch.float64, dtype=TensorProto.DOUBLE)
+
+
+def test_a_node_says_its_map() -> None:
+    op = some_op(GRIDS[2], 8)
+    call, stored = onnx_block_attention.call(op, "here"), onnx_block_attention.stored(op.map)
+    node = ir.node(call.op_type, [], call.attributes, domain="ai.sparsecc")
+    assert onnx_block_attention.is_block_attention(node)
+    found = onnx_block_attention.restore(node, stored["orders"], stored["keep"])
+    assert (found.grid, found.block) == (op.map.grid, op.map.block)
+    assert torch.equal(found.keep, op.map.keep)
+    with pytest.raises(ValueError, match="keep is"):
+        onnx_block_attention.restore(node, stored["orders"], stored["keep"][:1])
