@@ -120,6 +120,8 @@ def tune(
         result.release()
         collector = Collector(goal, measure=False, folder=pathlib.Path(folder))
         compiler.choose(result.graph, result.example, collector)
+        if not collector.workload.layers:
+            raise UserError("the model has no linear layer or convolution, so that there is nothing to tune")
         return search(collector.workload, opened, goal, Budget(trials, seconds), seed=seed, progress=progress)
 
 

@@ -12,7 +12,19 @@ from typing import Any
 import sparsecc
 from sparsecc.cli.common import JsonOption, ThreadsOption, working, writable, write_json
 
-_BACKENDS = ("apache-tvm", "torch", "onnx", "onnx-ir", "onnxscript", "onnxslim", "onnxruntime", "openvino", "numpy", "transformers")
+_BACKENDS = (
+    "apache-tvm",
+    "torch",
+    "onnx",
+    "onnx-ir",
+    "onnxscript",
+    "onnxslim",
+    "onnxruntime",
+    "openvino",
+    "numpy",
+    "transformers",
+    "xgboost",
+)
 
 
 def doctor(threads: ThreadsOption = None, json: JsonOption = None) -> None:

@@ -133,3 +133,36 @@ def test_samples_are_the_calibrations_then_random_ones():
     result = rewriting.rewrite(graph, Recipe.load(RECIPE), [given], given, "m")
     first, second = result.samples(2)
     assert first[0] is given[0] and second[0].shape == (2, 64) and second[0].any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": "cpu:cortex-a76"}, "is not this machine"),
+        ({"trials": 0}, "above zero"),
+        ({"seconds": float("nan")}, "above zero"),
+        ({"records": "no/r.db"}, "there is no folder no"),
+    ],
+)
+def test_tune_says_what_it_cannot(tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        sparsecc.tune(Tiny(), tiny.example(), **{"records": "r.db", **options})
+
+
+def test_tuned_knobs_are_the_compiled_ones(tmp_path):
+    """Real measurements of a torch model; what won is what compile takes."""
+    recipe = {"passes": [{"prune": {"pattern": "4x1", "sparsity": 0.75, "min_weights": 0}}, {"pack": {}}]}
+    model, x, records = nn.Linear(32, 16), torch.randn(16, 32), tmp_path / "r.db"
+    result = sparsecc.tune(model, (x,), recipe=recipe, records=records, threads=1, trials=6)
+    [site] = sparsecc.compile(model, (x,), recipe=recipe, records=records, threads=1).report.sites
+    assert result.measured == 6 and site.reason.endswith(", by the records")
+    fastest = min((task for task in result.tasks if task.tuned_us), key=lambda task: task.tuned_us.median)
+    knobs = fastest.knobs
+    assert site.kernel == f"{fastest.task.kernel} {knobs.rows}x{knobs.tile} panel={knobs.panel} groups={knobs.groups}"
+    assert site.measured_us == pytest.approx(fastest.tuned_us.median)
+
+
+def test_nothing_to_tune(tmp_path):
+    with pytest.raises(UserError, match="nothing to tune"):
+        sparsecc.tune(nn.ReLU(), (torch.zeros(4),), records=tmp_path / "r.db")

@@ -123,17 +123,15 @@ class Records:
         if not self.path.parent.is_dir():
             raise UserError(f"{self.path}: there is no folder {self.path.parent}")
         if mode == "write":
-            return self._connect("mode=rwc")
-        connection = self._connect("mode=ro")
-        if _wal_of(self.path).exists() or os.access(self.path.parent, os.W_OK):
+            connection = self._connect("mode=rwc")
+            connection.execute("PRAGMA synchronous = NORMAL")  # with WAL a killed process loses nothing, a power failure the last few
             return connection
-        connection.close()  # readers of a WAL file write beside it; where nobody can, nobody changes the file either
-        return self._connect("immutable=1")
+        # A reader of a WAL file writes beside it. Where it may not, nobody is writing, unless somebody else's log is there.
+        may_write = os.access(self.path.parent, os.W_OK, effective_ids=True)
+        return self._connect("mode=ro" if may_write or self.path.with_name(f"{self.path.name}-wal").exists() else "immutable=1")
 
     def _connect(self, options: str) -> sqlite3.Connection:
-        connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?{options}", uri=True, timeout=_PATIENCE, isolation_level=None)
-        connection.execute("PRAGMA synchronous = NORMAL")  # with WAL: a killed process loses nothing, a power failure the last few
-        return connection
+        return sqlite3.connect(f"{self.path.absolute().as_uri()}?{options}", uri=True, timeout=_PATIENCE, isolation_level=None)
 
     def _check(self, mode: str) -> None:
         """Ours, whole, and of a version that we know; a new file becomes one."""
@@ -187,10 +185,6 @@ class Records:
             raise UserError(f"{self.path}: holds no records, or damaged ones ({error}); name another file") from error
         except ValueError as error:
             raise UserError(f"{self.path}: is damaged ({str(error).splitlines()[0]}); restore it, or name another file") from error
-
-
-def _wal_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}-wal")
 
 
 def _says(error: sqlite3.OperationalError) -> str:

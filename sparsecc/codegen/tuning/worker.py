@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from sparsecc.timing import Spread
 
 COMMAND = (sys.executable, "-m", "sparsecc.codegen.tuning.measure")
 LIMIT_S = 20.0  # for building and timing one candidate
+_LOOK_S = 0.2
 _FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT}  # no kernel sends these
 
 
@@ -59,18 +61,23 @@ class Worker:
         return Outcome(Spread.of([reference[2] * a / b for a, b in zip(reply.seconds, reply.reference_seconds, strict=True)]))
 
     def _ask(self, request: Request) -> Reply:
-        process = self._process or self._start()
-        assert process.stdin is not None and process.stdout is not None
         try:
-            process.stdin.write(text(request) + "\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
+            line = self._reply(self._process or self._start(), text(request))
         except BaseException:
-            self._stop()  # Ctrl-C leaves a reply behind that nobody will read
+            self._stop()  # after Ctrl-C nobody would read its reply
             raise
         return parse(Reply, line) if line.endswith("\n") else Reply(failure=self._died())
+
+    @staticmethod
+    def _reply(process: subprocess.Popen[str], request: str) -> str:
+        """A whole line, or less when the process has died."""
+        assert process.stdin is not None
+        try:
+            process.stdin.write(request + "\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            return ""
+        return _line(process)
 
     def _start(self) -> subprocess.Popen[str]:
         self._said.seek(0)
@@ -83,8 +90,7 @@ class Worker:
             text=True,
             start_new_session=True,  # Ctrl-C is for the tuner, which then ends this one
         )
-        assert self._process.stdout is not None
-        if not self._process.stdout.readline():
+        if not _line(self._process):
             raise SparseccError(f"the process that measures does not start: {self._died()}")
         return self._process
 
@@ -111,3 +117,11 @@ class Worker:
             assert stream is not None
             with suppress(BrokenPipeError):  # a request that it did not read
                 stream.close()
+
+
+def _line(process: subprocess.Popen[str]) -> str:
+    """What it says next, "" at the end. Wakes up now and then: Ctrl-C may reach a thread of TVM's, which interrupts nobody's reading."""
+    assert process.stdout is not None
+    while not select.select([process.stdout], [], [], _LOOK_S)[0]:
+        pass
+    return process.stdout.readline()

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import builtins
+import random
+from dataclasses import astuple
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparsecc.codegen.candidates import Task
+from sparsecc.codegen.kernels.base import Knobs
+from sparsecc.codegen.tuning.records import Outcome
+from sparsecc.codegen.tuning.search import CostModel, children, propose, require_xgboost
+from sparsecc.errors import UserError
+from tests.codegen.tuning.tasks import DENSE, HERE, SPARSE, cost, us
+
+SPACE = SPARSE.space(HERE)
+
+
+def search(seed: int, rounds: int, task: Task = SPARSE) -> dict[Knobs, Outcome]:
+    """Rounds of eight, each candidate costing what `cost` says and every seventh failing."""
+    space, rng = task.space(HERE), random.Random(seed)
+    outcomes: dict[Knobs, Outcome] = {}
+    for _ in range(rounds):
+        model = CostModel(HERE, {task: outcomes}, task.kernel)
+        for knobs in propose(task, space, outcomes, model, 8, rng):
+            assert knobs not in outcomes
+            outcomes[knobs] = Outcome(None, "crashed") if len(outcomes) % 7 == 6 else us(cost(task, knobs))
+    return outcomes
+
+
+def test_the_first_guess_is_measured_first() -> None:
+    assert list(search(0, 1)) == SPACE[:1]
+
+
+def test_the_same_seed_proposes_the_same() -> None:
+    assert list(search(1, 8)) == list(search(1, 8)) != list(search(2, 8))
+
+
+def test_a_search_finds_what_is_among_the_best() -> None:
+    """Among the best hundredth of the space, with a tenth of it measured."""
+    found = min(outcome.us.median for outcome in search(0, len(SPACE) // 80 + 1).values() if outcome.us)
+    assert found <= sorted(cost(SPARSE, knobs) for knobs in SPACE)[len(SPACE) // 100]
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 99), st.integers(1, 20))
+def test_everything_is_measured_once_in_the_end(seed: int, count: int) -> None:
+    space, rng, outcomes = SPACE[:40], random.Random(seed), {}
+    model = CostModel(HERE, {}, "row_block_spmm")
+    while batch := propose(SPARSE, space, outcomes, model, count, rng):
+        assert len(batch) <= count
+        for knobs in batch:
+            assert knobs not in outcomes
+            outcomes[knobs] = us(cost(SPARSE, knobs))
+    assert set(outcomes) == set(space)
+
+
+def test_children() -> None:
+    a, b = Knobs(16, 1, 8, 1), Knobs(32, 2, 16, 2)
+    mutation, crossing, stranger = Knobs(16, 1, 8, 9), Knobs(16, 2, 8, 2), Knobs(16, 2, 9, 9)
+    assert children([mutation, crossing, stranger], [a, b]) == [mutation, crossing]
+    assert children([crossing], [a]) == []
+    for child in children(SPACE, SPACE[:1]):
+        assert sum(x != y for x, y in zip(astuple(child), astuple(SPACE[0]), strict=True)) == 1
+
+
+def test_a_model_learns_from_other_tasks_of_the_kernel() -> None:
+    """And ranks a task of which nothing is known."""
+    dense = DENSE.space(HERE)
+    known = {DENSE: {knobs: us(cost(DENSE, knobs)) for knobs in random.Random(0).sample(dense, 200)}}
+    other = Task("dense_matmul", DENSE.spec.__class__.linear(3072, 768, 2, 64))
+    ranked = CostModel(HERE, known, "dense_matmul").rank(other, other.space(HERE))
+    best = sorted(cost(other, knobs) for knobs in ranked)[len(ranked) // 10]
+    assert sum(cost(other, knobs) <= best for knobs in ranked[:20]) >= 15
+    assert CostModel(HERE, known, "row_block_spmm").rank(SPARSE, SPACE) == SPACE, "of another kernel"
+
+
+def test_what_failed_ranks_last() -> None:
+    outcomes = {knobs: Outcome(None, "crashed") if knobs.groups > 4 else us(100) for knobs in SPACE[::2]}
+    ranked = CostModel(HERE, {SPARSE: outcomes}, "row_block_spmm").rank(SPARSE, SPACE)
+    assert all(knobs.groups <= 4 for knobs in ranked[: len(SPACE) // 4])
+
+
+def test_without_xgboost(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def fake(name: str, *rest: Any, **options: Any) -> Any:
+        if name == "xgboost":
+            raise ImportError(name)
+        return real(name, *rest, **options)
+
+    monkeypatch.setattr(builtins, "__import__", fake)
+    with pytest.raises(UserError, match=r"pip install 'sparsecc\[tune\]'"):
+        require_xgboost()
