@@ -189,7 +189,7 @@ def markdown(errors: Sequence[LayerErrors], cosines: Sequence[ModelCosine], time
         "all-MiniLM-L6-v2, relative output error per layer on held-out sentences, median (least to largest) over the six layers of a kind. "
         f"Whitened low rank beats plain at {better} of {len(errors)}.",
         _error_table(errors),
-        "The whole encoder substituted, nothing trained afterwards: mean cosine of the embeddings to the dense model's on held-out sentences.",
+        "The whole encoder substituted, nothing trained after it: mean cosine of the embeddings to the dense ones on held-out sentences.",
         markdown_table(
             ["structure", "params", "calibrated", "cosine"],
             [[row.structure, row.params, "yes" if row.calibrated else "no", f"{row.cosine:.3f}"] for row in cosines],

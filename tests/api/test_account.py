@@ -6,7 +6,8 @@ import torch
 
 from sparsecc.api import account
 from sparsecc.graph.sites import Conv2d, Linear
-from sparsecc.report.base import Check, Report
+from sparsecc.report.base import Check, Report, totals
+from sparsecc.structures.low_rank import LowRank
 
 REPORT = Report(sparsecc="0", model="m", target="cpu")
 
@@ -50,3 +51,17 @@ def test_output_error_of_a_convolution_heeds_its_geometry():
     before = Conv2d(stored=weight, **geometry)
     after = Conv2d(stored=weight * 0.5, **geometry)
     assert account._relative_error(before, after, torch.randn(1, 3, 9, 9)) == pytest.approx(0.5)
+
+
+def test_a_structured_site_says_what_it_became():
+    weight = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
+    structured = LowRank(2).project(weight)
+    after = Linear(name="a", stored=structured)
+    row = account._site(after, after, "", 0.25)
+    assert (row.decision, row.pattern, row.format) == ("structured", "low_rank:2", "low_rank:2")
+    assert (row.shape, row.bytes_dense, row.bytes_packed) == ((8, 6), 8 * 6 * 4, 2 * (8 + 6) * 4)
+    assert (row.output_error, row.reason) == (0.25, "factored into 0.58 of the dense bytes")
+    assert totals([row])["bytes_kept"] == row.bytes_packed
+    before = Linear(name="a", stored=weight)
+    left = (weight - structured.dense()).norm() / weight.norm()
+    assert account._relative_error(before, after, torch.eye(6)) == pytest.approx(float(left))
