@@ -38,11 +38,10 @@ from sparsecc.passes.substitute import Substitute, relative_error
 from sparsecc.timing import Timing, interleave, speedup
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from sparsecc.structures.base import Structure
 
 SHARES = (0.5, 0.25)
+PROJECTIONS = (("low_rank", False), ("low_rank", True), ("monarch", True))
 LAYERS = (r"re:encoder\..*",)
 SHAPES = ((3072, 768), (768, 3072))  # rows, cols
 TOKENS = (128, 512)
@@ -50,91 +49,73 @@ BLOCKS = ((2, 2), (4, 4), (8, 8), (16, 16), (4, 16), (16, 4))  # of monarch, inp
 
 
 @dataclass(frozen=True)
-class LayerErrors:
-    """Output errors of one layer on held-out sentences. auto: the structure with the least error on the calibration sentences."""
-
-    layer: str
-    params: float
-    low_rank: float
-    low_rank_whitened: float
-    monarch: float
-    auto: str
-
-
-@dataclass(frozen=True)
-class ModelCosine:
-    """Mean cosine of the embeddings to the dense model's, on held-out sentences."""
+class Way:
+    """What is asked for. calibrated: with the inputs that the layers have on the calibration sentences."""
 
     structure: str
     params: float
     calibrated: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.structure}, {'calibrated' if self.calibrated else 'plain'}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it, on held-out sentences. errors: relative, of each layer's output.  seen: the same as the pass saw it, on the
+    calibration sentences.  cosine: of the embeddings to the dense model's, mean."""
+
+    way: Way
+    keys: dict[str, str]
+    errors: dict[str, float]
+    seen: dict[str, float]
     cosine: float
+
+
+WAYS = [Way(structure, share, calibrated) for share in SHARES for structure, calibrated in PROJECTIONS]
 
 
 def main() -> None:
     arguments = _parser().parse_args()
     console = Console()
+    shapes = [(*shape, tokens) for shape in SHAPES for tokens in TOKENS]
+    times = [row for shape in track(shapes, "timing", transient=True) for row in layer_times(*shape, arguments.threads, arguments.seconds)]
     calibration = list(minilm.calibration(arguments.sentences))
     held_out = [minilm.tokenize([text]) for text in minilm.held_out(arguments.sentences)]
     graph = FxGraph.from_module(minilm.build(), calibration[0])
-    errors = [row for share in SHARES for row in layer_errors(graph, share, calibration, held_out)]
-    cosines = [
-        model_cosine(graph, structure, share, samples, held_out)
-        for share in SHARES
-        for structure in ("low_rank", "monarch", "auto")
-        for samples in (None, calibration)
-        if samples or structure != "auto"
-    ]
-    times = [row for shape in SHAPES for tokens in TOKENS for row in layer_times(*shape, tokens, arguments.threads, arguments.seconds)]
+    outcomes = [substituted(graph, way, calibration, held_out) for way in track(WAYS, "projecting", transient=True)]
     document = {
         "machine": machine(),
         "threads": arguments.threads,
         "sentences": arguments.sentences,
-        "layers": [asdict(row) for row in errors],
-        "model": [asdict(row) for row in cosines],
+        "minilm": [asdict(outcome) for outcome in outcomes],
         "times": times,
     }
-    text = markdown(errors, cosines, times, arguments.threads)
+    text = markdown(outcomes, times, arguments.threads)
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     for path in write("structures", document, text):
         console.print(f"wrote {path}")
 
 
-def layer_errors(graph: FxGraph, share: float, calibration: Sequence[Any], held_out: Sequence[Any]) -> list[LayerErrors]:
-    sites = graph.sites(Linear, LAYERS)
-    seen, unseen = (covariances(graph, sites, Context(calibration=samples)) for samples in (calibration, held_out))
-    rows = zip(sites, seen, unseen, strict=True)
-    return [_layer_errors(site, share, *both) for site, *both in track(rows, f"layers at {share}", len(sites), transient=True)]
-
-
-def _layer_errors(site: Linear, share: float, seen: Tensor, unseen: Tensor) -> LayerErrors:
-    matrix = site.matrix
-
-    def projected(structure: Structure, covariance: Tensor | None = None) -> Tensor:
-        return structure.project(matrix, covariance).dense()
-
-    [low_rank] = structures.sized("low_rank", site.rows, site.cols, share)
-    found = {structure.key: projected(structure) for structure in structures.sized("monarch", site.rows, site.cols, share)}
-    whitened = projected(low_rank, seen)
-    candidates = {**found, low_rank.key: whitened}
-    on_seen = {key: relative_error(matrix, dense, seen) for key, dense in candidates.items()}
-    return LayerErrors(
-        layer=site.name,
-        params=share,
-        low_rank=relative_error(matrix, projected(low_rank), unseen),
-        low_rank_whitened=relative_error(matrix, whitened, unseen),
-        monarch=relative_error(matrix, found[min(found, key=lambda key: on_seen[key])], unseen),
-        auto=min(candidates, key=lambda key: on_seen[key]),
-    )
-
-
-def model_cosine(graph: FxGraph, structure: str, share: float, samples: Sequence[Any] | None, held_out: Sequence[Any]) -> ModelCosine:
-    result = Substitute(targets=LAYERS, structure=structure, params=share).apply(graph, Context(calibration=samples))
+def substituted(graph: FxGraph, way: Way, calibration: Sequence[Any], held_out: Sequence[Any]) -> Outcome:
+    """Every linear layer of the encoder."""
+    step = Substitute(targets=LAYERS, structure=way.structure, params=way.params)
+    context = Context(calibration=calibration if way.calibrated else None)
+    matches = list(step.find(graph, context))
+    result, sites = graph.copy(), graph.sites(Linear, LAYERS)
+    for match in matches:
+        step.rewrite(result, match)
+    after = result.sites(Linear, LAYERS)
+    inputs = covariances(graph, sites, Context(calibration=held_out))
+    errors = {a.name: relative_error(a.matrix, b.matrix, h) for a, b, h in zip(sites, after, inputs, strict=True)}
     cosines = []
-    for inputs in held_out:
-        dense, ours = (minilm.embed(of.run(inputs).outputs[0], inputs[1]) for of in (graph, result.graph))
+    for sentence in held_out:
+        dense, ours = (minilm.embed(of.run(sentence).outputs[0], sentence[1]) for of in (graph, result))
         cosines.append(float((dense * ours).sum()))
-    return ModelCosine(structure, share, samples is not None, float(np.mean(cosines)))
+    keys = {site.name: site.structured.structure.key for site in after if site.structured is not None}
+    seen = {match.site.name: match.action.error for match in matches}
+    return Outcome(way, keys, errors, seen, float(np.mean(cosines)))
 
 
 def layer_times(rows: int, cols: int, tokens: int, threads: int, seconds: float) -> list[dict[str, Any]]:
@@ -183,17 +164,13 @@ def _call(graph: OnnxGraph, folder: Path, tokens: int, threads: int) -> Call:
     return OnnxRuntime().load(Workload("layer", path, {"x": x}), threads)
 
 
-def markdown(errors: Sequence[LayerErrors], cosines: Sequence[ModelCosine], times: Sequence[dict[str, Any]], threads: int) -> str:
-    better = sum(row.low_rank_whitened < row.low_rank for row in errors)
+def markdown(outcomes: Sequence[Outcome], times: Sequence[dict[str, Any]], threads: int) -> str:
     parts = [
-        "all-MiniLM-L6-v2, relative output error per layer on held-out sentences, median (least to largest) over the six layers of a kind. "
-        f"Whitened low rank beats plain at {better} of {len(errors)}.",
-        _error_table(errors),
-        "The whole encoder substituted, nothing trained after it: mean cosine of the embeddings to the dense ones on held-out sentences.",
-        markdown_table(
-            ["structure", "params", "calibrated", "cosine"],
-            [[row.structure, row.params, "yes" if row.calibrated else "no", f"{row.cosine:.3f}"] for row in cosines],
-        ),
+        "all-MiniLM-L6-v2, every linear layer of the encoder projected, nothing trained after it: relative error of each layer's output, "
+        "median (least to largest) over the six layers of a kind, and the mean cosine of the embeddings to the dense ones, "
+        "all on held-out sentences.",
+        _error_table(outcomes),
+        *(_comparison(outcomes, share) for share in dict.fromkeys(outcome.way.params for outcome in outcomes)),
         f"One layer in a stock onnxruntime, fp32, {threads} threads, dense and structured in turns, at most a quarter of the parameters.",
         markdown_table(
             ["layer", "tokens", "structure", "params", "ms", "p10-p90", "times dense", "p10-p90"], [_time_cells(row) for row in times]
@@ -202,17 +179,35 @@ def markdown(errors: Sequence[LayerErrors], cosines: Sequence[ModelCosine], time
     return "\n\n".join(parts)
 
 
-def _error_table(errors: Sequence[LayerErrors]) -> str:
-    kinds: dict[tuple[float, str], list[LayerErrors]] = {}
-    for row in errors:
-        kinds.setdefault((row.params, row.layer.split(".", 3)[-1]), []).append(row)
+def _error_table(outcomes: Sequence[Outcome]) -> str:
+    kinds = list(dict.fromkeys(_kind(layer) for layer in outcomes[0].errors))
     lines = []
-    for (params, kind), rows in kinds.items():
-        columns = [[getattr(row, name) for row in rows] for name in ("low_rank", "low_rank_whitened", "monarch")]
-        chosen = sum(row.auto.startswith("monarch") for row in rows)
-        spread = [f"{np.median(column):.3f} ({min(column):.3f} to {max(column):.3f})" for column in columns]
-        lines.append([kind, params, *spread, f"{chosen} of {len(rows)}"])
-    return markdown_table(["layer", "params", "low_rank, plain", "low_rank, whitened", "monarch, best blocks", "auto takes monarch"], lines)
+    for outcome in outcomes:
+        spreads = []
+        for kind in kinds:
+            errors = [error for layer, error in outcome.errors.items() if _kind(layer) == kind]
+            spreads.append(f"{np.median(errors):.2f} ({min(errors):.2f} to {max(errors):.2f})")
+        lines.append([outcome.way.name, outcome.way.params, *spreads, f"{outcome.cosine:.3f}"])
+    return markdown_table(["structure", "params", *kinds, "cosine"], lines)
+
+
+def _comparison(outcomes: Sequence[Outcome], share: float) -> str:
+    """How often calibration helps low rank, and what `auto` would take: the least error on the calibration sentences."""
+    plain, calibrated, monarch = (
+        next(outcome for outcome in outcomes if outcome.way == Way(structure, share, known)) for structure, known in PROJECTIONS
+    )
+    layers = plain.errors
+    better = sum(calibrated.errors[layer] < plain.errors[layer] for layer in layers)
+    auto = sum(monarch.seen[layer] < calibrated.seen[layer] for layer in layers)
+    return (
+        f"At {share} of the parameters: calibrated low rank beats plain in {better} of {len(layers)} layers; "
+        f"`auto`, calibrated, takes monarch in {auto}."
+    )
+
+
+def _kind(layer: str) -> str:
+    """attention.self.query of encoder.layer.0.attention.self.query."""
+    return layer.split(".", 3)[-1]
 
 
 def _time_cells(row: dict[str, Any]) -> list[Any]:

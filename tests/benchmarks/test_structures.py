@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from benchmarks import structures as bench
-from benchmarks.structures import LayerErrors, ModelCosine
+from benchmarks.structures import Outcome, Way
 from sparsecc.structures.monarch import Monarch
 
-ERRORS = [
-    LayerErrors("encoder.layer.0.output.dense", 0.5, low_rank=0.4, low_rank_whitened=0.2, monarch=0.5, auto="low_rank:9"),
-    LayerErrors("encoder.layer.1.output.dense", 0.5, low_rank=0.1, low_rank_whitened=0.3, monarch=0.1, auto="monarch:2x2:1"),
-]
+LAYERS = ("encoder.layer.0.output.dense", "encoder.layer.1.output.dense")
+
+
+def outcome(way: Way, *errors: float) -> Outcome:
+    by_layer = dict(zip(LAYERS, errors, strict=True))
+    return Outcome(way, dict.fromkeys(LAYERS, "low_rank:9"), by_layer, by_layer, cosine=0.75)
 
 
 def test_the_tables() -> None:
@@ -22,10 +24,11 @@ def test_the_tables() -> None:
             "ms": {"median": 1.5, "p10": 1, "p90": 2}, "times_dense": {"median": 3, "p10": 2, "p90": 4},
         }
     ]  # fmt: skip
-    text = bench.markdown(ERRORS, [ModelCosine("auto", 0.5, True, 0.75)], times, 2)
-    assert "beats plain at 1 of 2" in text
-    assert "| output.dense | 0.5 | 0.250 (0.100 to 0.400) | 0.250 (0.200 to 0.300) | 0.300 (0.100 to 0.500) | 1 of 2 |" in text
-    assert "| auto | 0.5 | yes | 0.750 |" in text
+    outcomes = [outcome(way, *errors) for way, errors in zip(bench.WAYS[:3], [(0.4, 0.1), (0.2, 0.3), (0.5, 0.1)], strict=True)]
+    text = bench.markdown(outcomes, times, 2)
+    assert "calibrated low rank beats plain in 1 of 2 layers; `auto`, calibrated, takes monarch in 1." in text
+    assert "| low_rank, plain | 0.5 | 0.25 (0.10 to 0.40) | 0.750 |" in text
+    assert "| monarch, calibrated | 0.5 | 0.30 (0.10 to 0.50) | 0.750 |" in text
     assert "| 2 → 3 | 7 | low_rank:9 | 0.250 | 1.50 | 1.00-2.00 | 3.00 | 2.00-4.00 |" in text
 
 
