@@ -60,7 +60,7 @@ def _site(site: WeightSite, dense: WeightSite, reason: str, deeds: str, error: f
     if site.structured is not None:
         key, nbytes = site.structured.structure.key, site.structured.nbytes
         row = replace(row, pattern=key, format=key, bytes_packed=nbytes, decision="structured")
-        row = replace(row, reason=f"factored into {nbytes / max(1, row.bytes_dense or 1):.2f} of the dense bytes")
+        row = replace(row, reason=deeds or f"factored into {nbytes / max(1, row.bytes_dense or 1):.2f} of the dense bytes")
     return row
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from sparsecc import formats, structures
-from sparsecc.formats.base import Format, Packed
+from sparsecc.formats.base import Packed
 from sparsecc.graph.fx_activations import activation_after
 from sparsecc.graph.fx_layers import Layer, OperatorLayer, arguments, aten, match, stored
 from sparsecc.graph.sites import Attention, Conv2d, Linear, Mlp, Site, WeightSite
@@ -135,10 +135,13 @@ def _dense_weight(layer: Layer, readers: dict[int, int]) -> dict[str, Any]:
 
 
 def _operator_weight(layer: OperatorLayer) -> dict[str, Any]:
-    form = structures.from_key(layer.key) if layer.structured else formats.from_key(layer.key)
     tensors = [stored(node).detach() for node in layer.tensors]  # type: ignore[union-attr]
-    named = dict(zip(form.tensor_names, tensors, strict=True))
-    weight = (Packed if isinstance(form, Format) else Structured)(form, layer.rows, layer.cols, named)  # type: ignore[arg-type]
+    if layer.structured:
+        structure = structures.from_key(layer.key)
+        weight = Structured(structure, layer.rows, layer.cols, dict(zip(structure.tensor_names, tensors, strict=True)))
+    else:
+        format = formats.from_key(layer.key)
+        weight = Packed(format, layer.rows, layer.cols, dict(zip(format.tensor_names, tensors, strict=True)))
     return {"stored": weight, "weight_name": str(layer.tensors[0].target)}
 
 

@@ -51,7 +51,7 @@ def weight(node: ir.Node) -> Packed | Structured:
         tensors = {name: tensor_of(node.inputs[1 + i]) for i, name in enumerate(form.tensor_names)}  # type: ignore[arg-type]
         if isinstance(form, Format):
             return Packed(form, rows, cols, tensors)
-        if [tuple(tensor.shape) for tensor in tensors.values()] != list(form.shapes(rows, cols)):
+        if form.check(rows, cols) or tuple(tuple(tensor.shape) for tensor in tensors.values()) != form.shapes(rows, cols):
             raise TypeError(f"its factors are not those of a {rows}×{cols} matrix")
         return Structured(form, rows, cols, tensors)
     except (RecipeError, KeyError, IndexError, TypeError) as error:

@@ -41,7 +41,7 @@ def reference(x: Tensor, factors: Sequence[Factor], bias: Tensor | None = None) 
 )
 def structured_linear(x: Tensor, factors: Sequence[Tensor], bias: Tensor | None, structure: str, rows: int, cols: int, name: str) -> Tensor:
     """factors: the tensors of Structured.tensors in their order.  structure: Structure.key.  name: the site's, to find a kernel by."""
-    return reference(x, from_key(structure).factors(rows, cols, factors), bias).clone(memory_format=torch.contiguous_format)
+    return reference(x, from_key(structure).factors(rows, cols, factors), bias).contiguous()
 
 
 @structured_linear.register_fake

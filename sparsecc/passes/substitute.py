@@ -100,7 +100,7 @@ class Substitute(Pass):
                 best = Substitution(weight, error, "weight" if covariance is None else "output")
         assert best is not None
         if self.max_error is not None and best.error > self.max_error:
-            return Refused(f"{best} is more than max_error {self.max_error:.4g}")
+            return Refused(f"{best}, more than max_error {self.max_error:.4g}")
         return best
 
 

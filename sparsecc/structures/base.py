@@ -64,7 +64,7 @@ class Structured:
 
     def factors(self) -> tuple[Factor, ...]:
         """In the order in which they are applied to x."""
-        return self.structure.factors(self.rows, self.cols, tuple(self.tensors.values()))
+        return self.structure.factors(self.rows, self.cols, [self.tensors[name] for name in self.structure.tensor_names])
 
     def dense(self, layer: str = "") -> Tensor:
         """[rows, cols]. Raises ModelError, which names `layer`, when the factors do not fit each other."""

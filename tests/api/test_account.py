@@ -13,7 +13,8 @@ from sparsecc.graph.fx import FxGraph
 from sparsecc.graph.sites import Attention, Conv2d, Linear
 from sparsecc.ops.block_attention import relative_error
 from sparsecc.recipe import Recipe
-from sparsecc.report.base import Check, Report
+from sparsecc.report.base import Check, Report, totals
+from sparsecc.structures.low_rank import LowRank
 
 REPORT = Report(sparsecc="0", model="m", target="cpu")
 
@@ -92,3 +93,18 @@ def test_an_attention_that_came_block_sparse_has_a_row_and_others_have_none(reor
     [sparse] = account.report(untouched, "cpu").sites
     assert (sparse.decision, sparse.reason) == ("sparse", "block-sparse as the model came, density 0.50")
     assert account.report(rewrite(result.original, Recipe.load({"passes": []}), None, None, "m"), "cpu").sites == ()
+
+
+def test_a_structured_site_says_what_it_became():
+    weight = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
+    structured = LowRank(2).project(weight)
+    after = Linear(name="a", stored=structured)
+    row = account._site(after, after, "", "", 0.25)
+    assert (row.decision, row.pattern, row.format) == ("structured", "low_rank:2", "low_rank:2")
+    assert (row.shape, row.bytes_dense, row.bytes_packed) == ((8, 6), 8 * 6 * 4, 2 * (8 + 6) * 4)
+    assert (row.output_error, row.reason) == (0.25, "factored into 0.58 of the dense bytes")
+    assert account._site(after, after, "no zeros", "substitute: low_rank:2", 0.25).reason == "substitute: low_rank:2"
+    assert totals([row])["bytes_kept"] == row.bytes_packed
+    before = Linear(name="a", stored=weight)
+    left = (weight - structured.dense()).norm() / weight.norm()
+    assert account._relative_error(before, after, torch.eye(6)) == pytest.approx(float(left))

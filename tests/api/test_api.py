@@ -97,6 +97,20 @@ def test_convert_gives_a_proto_and_a_report():
     assert sparsecc.convert(two_layers(), RECIPE)[1].check is None
 
 
+def test_convert_substitutes_within_an_error_budget():
+    x = np.random.default_rng(0).standard_normal((50, 64)).astype(np.float32)
+    steps = [{"substitute": {"structure": "auto", "params": 0.5}}, "pack"]
+    proto, report = sparsecc.convert(two_layers(), {"passes": steps}, calibration=[(x,)])
+    assert report.totals["structured"] == 2 and report.totals["bytes_kept"] <= 0.5 * report.totals["bytes_dense"]
+    assert all(0 < row.output_error < 1 and row.format in row.pattern for row in report.sites)
+    assert report.check.max_rel < 1e-5
+    assert len(proto.SerializeToString()) < 0.7 * len(two_layers().SerializeToString())
+    strict = [{"substitute": {"max_error": 0.01}}]
+    _, report = sparsecc.convert(two_layers(), {"passes": strict}, calibration=[(x,)])
+    assert [row.decision for row in report.sites] == ["skipped"] * 2
+    assert "more than max_error 0.01" in report.sites[0].reason and "output error 0." in report.sites[0].reason
+
+
 def test_convert_takes_onnx_only():
     with pytest.raises(UserError):
         sparsecc.convert(Tiny(), RECIPE)

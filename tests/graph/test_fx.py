@@ -17,7 +17,9 @@ from sparsecc.graph.sites import Attention, Conv2d, Linear, Mlp, WeightSite
 from sparsecc.ops.base import SiteOp
 from sparsecc.ops.sparse_conv2d import SparseConv2d
 from sparsecc.ops.sparse_linear import SparseLinear
+from sparsecc.ops.structured_linear import StructuredLinear
 from sparsecc.runtime.structure import rebuild
+from sparsecc.structures.monarch import Monarch
 from tests.graph.fx_models import ConvNet, ManyOutputs, case, tokens
 from tests.tolerance import assert_close
 
@@ -200,6 +202,24 @@ def test_a_packed_layer_drops_its_dense_weight() -> None:
     copy.replace(site, packed(site))
     assert [name for name, _ in copy.module.named_parameters()] == ["fc1.bias", "fc1.values", "fc2.weight", "fc2.bias"]
     assert [name for name, _ in copy.module.named_buffers()] == ["fc1.cols", "fc1.row_ptr"]
+
+
+def test_a_structured_layer_trains_its_factors_and_keeps_its_structure() -> None:
+    _, (x,), graph = case("mlp")
+    copy = graph.copy()
+    site = copy.sites(Linear)[0]
+    copy.replace(site, StructuredLinear(Monarch(2, 2, 2).project(site.weight), site.bias))
+    assert [name for name, _ in copy.module.named_parameters()] == ["fc1.bias", "fc1.right", "fc1.left", "fc2.weight", "fc2.bias"]
+    optimizer = torch.optim.SGD(copy.module.parameters(), lr=0.1)
+    before = copy.sites(Linear)[0].weight
+    copy.module(x).square().sum().backward()
+    optimizer.step()
+    after = copy.sites(Linear)[0]
+    assert after.structured is not None
+    assert after.structured.structure == Monarch(2, 2, 2)
+    assert not torch.equal(after.weight, before)
+    with pytest.raises(ModelError, match="'fc1' is structured"):
+        copy.set_weight(after, before)
 
 
 def test_a_rewritten_graph_trains_and_keeps_its_zeros() -> None:

@@ -14,6 +14,9 @@ from sparsecc.graph.onnx import OnnxGraph
 from sparsecc.graph.sites import Attention, Conv2d, Linear, Mlp, WeightSite
 from sparsecc.ops.sparse_conv2d import SparseConv2d
 from sparsecc.ops.sparse_linear import SparseLinear
+from sparsecc.ops.structured_linear import StructuredLinear
+from sparsecc.structures.low_rank import LowRank
+from sparsecc.structures.monarch import Monarch
 from tests.graph import onnx_models as models
 from tests.graph.onnx_models import node, random
 from tests.tolerance import assert_close
@@ -181,6 +184,28 @@ def test_set_weight_refuses_other_shapes_and_packed_layers() -> None:
     graph = OnnxGraph.from_proto(models.mlp())
     with pytest.raises(ValueError, match=r"'fc1'.*\(3, 3\).*\(64, 32\)"):
         graph.set_weight(graph.sites(Linear)[0], torch.zeros(3, 3))
+
+
+def test_a_structured_layer_is_a_site_that_keeps_its_name_and_is_not_set() -> None:
+    graph = OnnxGraph.from_proto(models.mlp())
+    site = graph.sites(Linear)[0]
+    graph.replace(site, StructuredLinear(Monarch(2, 4, 2).project(site.weight), site.bias))
+    after = graph.sites(Linear)[0]
+    assert (after.name, after.activation, after.shape, after.weight_name) == ("fc1", "relu", (64, 32), "fc1.structured.right")
+    assert after.structured is not None
+    assert after.structured.structure == Monarch(2, 4, 2)
+    assert "fc1.weight" not in graph.model.graph.initializers
+    with pytest.raises(UserError, match="'fc1' is structured"):
+        graph.set_weight(after, after.weight)
+
+
+def test_fixed_keeps_structured_layers() -> None:
+    graph = OnnxGraph.from_proto(models.mlp())
+    for site in graph.sites(Linear):
+        graph.replace(site, StructuredLinear(LowRank(4).project(site.weight), site.bias))
+    fixed = graph.fixed({"x": (3, 32)})
+    assert [site.structured and site.structured.structure for site in fixed.sites(Linear)] == [LowRank(4)] * 3
+    assert_close(fixed.run([random(3, 32)]).outputs[0], graph.run([random(3, 32)]).outputs[0])
 
 
 def test_a_shared_weight_is_marked_and_leaves_the_others_alone_when_set() -> None:

@@ -19,6 +19,8 @@ from sparsecc.graph import onnx_sparse
 from sparsecc.graph.onnx import OnnxGraph
 from sparsecc.graph.sites import Linear
 from sparsecc.ops.sparse_linear import SparseLinear
+from sparsecc.ops.structured_linear import StructuredLinear
+from sparsecc.structures.monarch import Monarch
 from tests.graph import onnx_models as models
 from tests.graph.onnx_models import random
 
@@ -85,6 +87,27 @@ def test_nodes_that_are_not_ours(kind: str) -> None:
     with pytest.raises(ModelError, match=f"layer 'fc1': .*{message}") as caught:
         [site.weight for site in OnnxGraph.from_proto(proto).sites(Linear)]
     assert "\n" not in str(caught.value)
+
+
+STRUCTURED_BREAKS: dict[str, tuple[Callable[[onnx.NodeProto], Any], str]] = {
+    "an unknown structure": (lambda call: setattr(attribute(call, "structure"), "s", b"monarch:0x0:0"), "is not one that sparsecc writes"),
+    "another rank": (lambda call: setattr(attribute(call, "structure"), "s", b"monarch:2x4:3"), "its structure is monarch:2x4:3"),
+    "no cols": (lambda call: call.attribute.remove(attribute(call, "cols")), "this version of sparsecc writes .'cols'."),
+    "too few rows": (lambda call: setattr(attribute(call, "rows"), "i", 8), "its structure is monarch:2x4:2, it has 4 inputs"),
+    "an input missing": (lambda call: call.input.pop(), "it has 3 inputs"),
+    "factors in another order": (lambda call: call.input.insert(1, call.input.pop(2)), "its factors are not those of a 64×32 matrix"),
+}
+
+
+@pytest.mark.parametrize("kind", STRUCTURED_BREAKS)
+def test_structured_nodes_that_are_not_ours(kind: str) -> None:
+    graph = OnnxGraph.from_proto(models.mlp())
+    site = graph.sites(Linear)[0]
+    graph.replace(site, StructuredLinear(Monarch(2, 4, 2).project(site.weight), site.bias))
+    proto, (break_it, message) = graph.proto(), STRUCTURED_BREAKS[kind]
+    break_it(next(call for call in proto.graph.node if call.domain == "ai.sparsecc"))
+    with pytest.raises(ModelError, match=f"layer 'fc1': .*{message}"):
+        [site.weight for site in OnnxGraph.from_proto(proto).sites(Linear)]
 
 
 def test_a_model_too_old_for_the_operators() -> None:

@@ -80,7 +80,7 @@ def _text(value: Any) -> str:
 
 def _array(value: Any) -> np.ndarray:
     if not isinstance(value, GenericConst):
-        raise ModelError("the weights of an operator of ai.sparsecc must be constants of the model")
+        raise ModelError("packed weights must be constants of the model")
     return value.value.numpy()
 
 
