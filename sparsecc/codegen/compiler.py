@@ -16,7 +16,7 @@ from sparsecc.codegen.importers.base import Imported
 from sparsecc.codegen.kernels import math
 from sparsecc.codegen.library import Library
 from sparsecc.codegen.lower.emit import Emitted, emit
-from sparsecc.codegen.lower.limits import limits_of
+from sparsecc.codegen.lower.limits import Range, limits_of
 from sparsecc.codegen.lower.program import Program
 from sparsecc.codegen.lower.recognize import recognize
 from sparsecc.codegen.schedules import generic
@@ -47,12 +47,12 @@ def build(
     measure = target.cpu == detect(target.threads).cpu if measure is None else measure
     arrays = _arrays(graph, inputs)
     chooser = Chooser(target, measure, known or {})
-    emitted, types, sizes = _emitted(graph, arrays, target, chooser)
+    emitted, types, ranges = _emitted(graph, arrays, target, chooser)
     specs = tuple(TensorSpec(s.name, a.shape, str(a.dtype)) for s, a in zip(graph.inputs, arrays, strict=True))
     outputs = tuple(
         TensorSpec(s.name, tuple(int(d) for d in ty.shape), str(ty.dtype.dtype)) for s, ty in zip(graph.outputs, types, strict=True)
     )
-    limits = {s.name: size for s, size in zip(graph.inputs, sizes, strict=True) if size is not None}
+    limits = {s.name: limit for s, limit in zip(graph.inputs, ranges, strict=True) if limit is not None}
     return Library(compile_relax(emitted, target), emitted.weights, specs, outputs, target, limits), chooser.choices
 
 
@@ -77,7 +77,7 @@ def _require(what: str, dtype: str) -> None:
         raise ModelError(f"{what} is {dtype}; this version compiles float32: convert the model, in torch by model.float()")
 
 
-def _emitted(graph: Graph, arrays: list[np.ndarray], target: Target, chooser: Chooser) -> tuple[Emitted, list[Any], list[int | None]]:
+def _emitted(graph: Graph, arrays: list[np.ndarray], target: Target, chooser: Chooser) -> tuple[Emitted, list[Any], list[Range | None]]:
     """The model with its kernels, the types of its outputs, and the limits of its inputs.
 
     What it was imported to is gone on return: weights lie there, too.
