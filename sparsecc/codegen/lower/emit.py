@@ -166,7 +166,7 @@ def _as_it_was(forms: Forms, node: Node, functions: dict[Any, Any]) -> Value:
 
 def _inside(forms: Forms, index: Expr, sizes: tuple[int, ...]) -> Expr:
     """The index modulo the table's size, as `take` in mode "wrap": from the end if negative, in the table even if wrong."""
-    size = relax.const(np.array(sizes if len(sizes) > 1 else sizes[0], dtype(index)), dtype(index))
+    size = relax.const(np.array(sizes, dtype(index)).squeeze(), dtype(index))
     return forms.op(relax.op.floor_mod(forms.natural(index), size))
 
 

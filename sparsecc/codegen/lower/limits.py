@@ -64,5 +64,6 @@ def _counted_from_end(program: Program, node: Node, sizes: Sequence[int]) -> Exp
     if condition is None or moved is None or (condition.op, moved.op) != ("less", "add"):
         return None
     zero, size = program.constant(condition.args[1]), program.constant(moved.args[1])
-    same = condition.args[0] == x and moved.args[0] == x and zero is not None and size is not None
-    return x if same and not np.any(zero) and np.ravel(size).tolist() == list(sizes) else None
+    if zero is None or size is None or condition.args[0] != x or moved.args[0] != x:
+        return None
+    return x if not np.any(zero) and size.ravel().tolist() == list(sizes) else None
