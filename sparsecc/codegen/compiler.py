@@ -101,11 +101,17 @@ def _imported(graph: Graph, arrays: list[np.ndarray]) -> Imported:
 
 
 def compile_relax(emitted: Emitted, target: Target) -> Any:
-    """The VM executable of an emitted module."""
+    """The VM executable of an emitted module. Raises ModelError for what TVM or LLVM cannot lower."""
     _register_math()
-    with tvm_api.TvmTarget(target.llvm):
-        module = _passes(emitted.module, target)
-        return relax.build(module, tvm_api.TvmTarget(target.llvm), relax_pipeline=_lowering())
+    try:
+        with tvm_api.TvmTarget(target.llvm):
+            module = _passes(emitted.module, target)
+            return relax.build(module, tvm_api.TvmTarget(target.llvm), relax_pipeline=_lowering())
+    except MemoryError:
+        raise
+    except Exception as error:  # TVM raises a dozen kinds, and all of them mean that an operator is used in a way it does not know
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise ModelError(f"the compiler cannot generate code for this model: {lines[-1] if lines else type(error).__name__}") from error
 
 
 def _passes(module: Any, target: Target) -> Any:
@@ -155,10 +161,13 @@ def _lowering() -> Any:
 
 @functools.cache
 def _register_math() -> None:
-    """fp32 exp and its kin become polynomials, so that loops with them vectorize; LLVM has no sinh and cosh at all."""
+    """fp32 exp and its kin become polynomials, so that loops with them vectorize; other types stay with LLVM and libm."""
     for function in (math.exp, math.erf, math.tanh, math.sigmoid, math.sinh, math.cosh):
+        kinds = ("llvm.FLowerIntrinsic", "default.FLowerIntrinsic", "default.FLegalize")
+        attributes = [tvm_api.Op.get(f"tirx.{function.__name__}").get_attr(kind) for kind in kinds]
+        usual = next(attribute for attribute in attributes if attribute is not None)
 
-        def lower(op: Any, function: Any = function) -> Any:
-            return function(op.args[0]) if "float32" in str(op.args[0].ty) else op
+        def lower(op: Any, function: Any = function, usual: Any = usual) -> Any:
+            return function(op.args[0]) if "float32" in str(op.args[0].ty) else usual(op)
 
         tvm_api.register_intrin_lowering(f"tirx.{function.__name__}", target="llvm", f=lower, level=99)

@@ -156,6 +156,9 @@ def _as_it_was(forms: Forms, node: Node, functions: dict[Any, Any]) -> Value:
     if node.op == "take":
         x, index = (forms.natural(arg) for arg in node.args)
         return Value(shape(node.var), natural=forms.op(relax.op.take(x, index, axis=expr.attrs.axis, mode="wrap")))
+    if node.op in ("full", "full_like"):  # TVM's own form of them takes no infinity
+        fill = forms.op(relax.op.astype(forms.natural(node.args[1]), dtype(node.var)))
+        return Value(shape(node.var), natural=forms.op(relax.op.broadcast_to(fill, shape(node.var))))
     indexed = tables(node)
     leaves = iter([_inside(forms, arg, indexed[i]) if i in indexed else forms.natural(arg) for i, arg in enumerate(node.args)])
     args = [_rebuilt(forms, arg, leaves, functions) for arg in expr.args]
