@@ -27,6 +27,7 @@ _SECONDS = 0.12  # for the turns of one site
 class Choice:
     """What was decided for a packed site. Times in µs, None when nothing was measured.
 
+    measured_us: of the sparse kernel.  dense_us: of the dense one, whichever stays.
     predicted_us: the dense time times the share of multiply-adds that the sparse kernel does: its time at the dense kernel's efficiency.
     """
 
@@ -81,7 +82,7 @@ class Chooser:
         faster = sparse_us < dense_us
         reason = f"{dense_us / sparse_us:.2f}x as fast as dense" if faster else f"dense is {sparse_us / dense_us:.2f}x as fast"
         decision = "sparse" if faster else "dense"
-        self.choices.append(Choice(site, str(chosen), decision, min(sparse_us, dense_us), dense_us, dense_us * share, reason + source))
+        self.choices.append(Choice(site, str(chosen), decision, sparse_us, dense_us, dense_us * share, reason + source))
 
     def _turns(self, spec: MatmulSpec, *plans: Plan) -> list[float]:
         """Median µs of each plan, in turns, on random inputs."""
