@@ -12,6 +12,7 @@ import numpy as np
 import sparsecc
 from sparsecc.graph.sites import Attention, Conv2d, WeightSite
 from sparsecc.passes.base import registered_name
+from sparsecc.passes.prune import Prune
 from sparsecc.report.base import Check, Report, SiteReport, totals
 
 if TYPE_CHECKING:
@@ -26,21 +27,29 @@ SITES_PER_RUN = 16  # how many layers' inputs are held at once
 
 def report(result: Rewritten, target: str) -> Report:
     """What the passes did. Output errors are measured when there are inputs to run; `chosen` adds what codegen decided."""
-    reasons, deeds = _reasons(result), _deeds(result)
+    reasons, deeds, patterns = _reasons(result), _deeds(result), _patterns(result)
     errors = output_errors(result)
     dense = {site.name: site for site in result.masked.sites(WeightSite)}
     looked_at = _looked_at(result)
     sites = tuple(
         _attention(site, looked_at.get(site.name, ""), reasons.get(site.name, ""), errors.get(site.name))
         if isinstance(site, Attention)
-        else _site(site, dense.get(site.name, site), reasons.get(site.name, ""), deeds.get(site.name, ""), errors.get(site.name))
+        else _site(
+            site,
+            dense.get(site.name, site),
+            reasons.get(site.name, ""),
+            deeds.get(site.name, ""),
+            patterns.get(site.name),
+            errors.get(site.name),
+        )
         for site in result.graph.sites()
         if isinstance(site, WeightSite) or (isinstance(site, Attention) and (site.name in looked_at or site.block_map is not None))
     )
     return Report(sparsecc=sparsecc.__version__, model=result.name, target=target, sites=sites, totals=totals(sites))
 
 
-def _site(site: WeightSite, dense: WeightSite, reason: str, deeds: str, error: float | None) -> SiteReport:
+def _site(site: WeightSite, dense: WeightSite, reason: str, deeds: str, pattern: str | None, error: float | None) -> SiteReport:
+    """A row for a layer. reason: why a pass refused it.  deeds: what others did.  pattern: to which one pruned it."""
     weight = dense.weight  # of the masked model: not packed, unless it came so
     row = SiteReport(
         name=site.name,
@@ -50,8 +59,9 @@ def _site(site: WeightSite, dense: WeightSite, reason: str, deeds: str, error: f
         dtype=str(weight.dtype).removeprefix("torch."),
         bytes_dense=weight.numel() * weight.element_size(),
         output_error=error,
-        decision="skipped" if reason else "dense",
-        reason=reason or deeds or "no pass changed it",
+        pattern=pattern,
+        decision="skipped" if reason and not deeds else "dense",
+        reason="; refused: ".join(filter(None, (deeds, reason))) or "no pass changed it",
     )
     if site.packed is not None:
         packed = site.packed
@@ -121,6 +131,12 @@ def _deeds(result: Rewritten) -> dict[str, str]:
             if match.refused is None:
                 deeds.setdefault(match.site.name, []).append(f"{registered_name(step)}: {match.action}")
     return {name: "; ".join(words) for name, words in deeds.items()}
+
+
+def _patterns(result: Rewritten) -> dict[str, str]:
+    """The pattern that the last pass with one gave each site."""
+    taken = [(step, match) for step, outcome in result.steps for match in outcome.matches if match.refused is None]
+    return {match.site.name: step.pattern for step, match in taken if isinstance(step, Prune)}
 
 
 def _looked_at(result: Rewritten) -> dict[str, str]:

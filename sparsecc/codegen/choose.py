@@ -31,6 +31,7 @@ _NOT_MEASURED = "not measured: the target is not this machine"
 class Choice:
     """What was decided for a packed or structured site. Times in µs, None when nothing was measured.
 
+    measured_us: of the sparse or structured kernel.  dense_us: of the dense one, whichever stays.
     predicted_us: the dense time times the share of multiply-adds that the sparse kernel does: its time at the dense kernel's efficiency.
     """
 
@@ -91,7 +92,7 @@ class Chooser:
         us, way = times[fastest], ways[fastest]
         chosen, decision = (way, "structured") if us < dense_us else (rival, "dense")
         self.choices.append(
-            Choice(layer.site, str(chosen), decision, min(us, dense_us), dense_us, dense_us * way.flops / spec.flops, _reason(us, dense_us))
+            Choice(layer.site, str(chosen), decision, us, dense_us, dense_us * way.flops / spec.flops, _reason(us, dense_us))
         )
         return chosen
 
@@ -102,7 +103,7 @@ class Chooser:
     def _note(self, site: str, chosen: Plan, sparse_us: float, dense_us: float, share: float, source: str = "") -> None:
         faster = sparse_us < dense_us
         decision, reason = "sparse" if faster else "dense", _reason(sparse_us, dense_us) + source
-        self.choices.append(Choice(site, str(chosen), decision, min(sparse_us, dense_us), dense_us, dense_us * share, reason))
+        self.choices.append(Choice(site, str(chosen), decision, sparse_us, dense_us, dense_us * share, reason))
 
     def _turns(self, spec: MatmulSpec, *plans: Plan) -> list[float]:
         """Median µs of each plan, in turns, on random inputs."""

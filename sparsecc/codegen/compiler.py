@@ -16,7 +16,7 @@ from sparsecc.codegen.importers.base import Imported
 from sparsecc.codegen.kernels import math
 from sparsecc.codegen.library import Library
 from sparsecc.codegen.lower.emit import Emitted, emit
-from sparsecc.codegen.lower.limits import limits_of
+from sparsecc.codegen.lower.limits import Range, limits_of
 from sparsecc.codegen.lower.program import Program
 from sparsecc.codegen.lower.recognize import recognize
 from sparsecc.codegen.schedules import generic
@@ -47,12 +47,12 @@ def build(
     measure = target.cpu == detect(target.threads).cpu if measure is None else measure
     arrays = _arrays(graph, inputs)
     chooser = Chooser(target, measure, known or {})
-    emitted, types, sizes = _emitted(graph, arrays, target, chooser)
+    emitted, types, ranges = _emitted(graph, arrays, target, chooser)
     specs = tuple(TensorSpec(s.name, a.shape, str(a.dtype)) for s, a in zip(graph.inputs, arrays, strict=True))
     outputs = tuple(
         TensorSpec(s.name, tuple(int(d) for d in ty.shape), str(ty.dtype.dtype)) for s, ty in zip(graph.outputs, types, strict=True)
     )
-    limits = {s.name: size for s, size in zip(graph.inputs, sizes, strict=True) if size is not None}
+    limits = {s.name: limit for s, limit in zip(graph.inputs, ranges, strict=True) if limit is not None}
     return Library(compile_relax(emitted, target), emitted.weights, specs, outputs, target, limits), chooser.choices
 
 
@@ -77,7 +77,7 @@ def _require(what: str, dtype: str) -> None:
         raise ModelError(f"{what} is {dtype}; this version compiles float32: convert the model, in torch by model.float()")
 
 
-def _emitted(graph: Graph, arrays: list[np.ndarray], target: Target, chooser: Chooser) -> tuple[Emitted, list[Any], list[int | None]]:
+def _emitted(graph: Graph, arrays: list[np.ndarray], target: Target, chooser: Chooser) -> tuple[Emitted, list[Any], list[Range | None]]:
     """The model with its kernels, the types of its outputs, and the limits of its inputs.
 
     What it was imported to is gone on return: weights lie there, too.
@@ -101,11 +101,17 @@ def _imported(graph: Graph, arrays: list[np.ndarray]) -> Imported:
 
 
 def compile_relax(emitted: Emitted, target: Target) -> Any:
-    """The VM executable of an emitted module."""
+    """The VM executable of an emitted module. Raises ModelError for what TVM or LLVM cannot lower."""
     _register_math()
-    with tvm_api.TvmTarget(target.llvm):
-        module = _passes(emitted.module, target)
-        return relax.build(module, tvm_api.TvmTarget(target.llvm), relax_pipeline=_lowering())
+    try:
+        with tvm_api.TvmTarget(target.llvm):
+            module = _passes(emitted.module, target)
+            return relax.build(module, tvm_api.TvmTarget(target.llvm), relax_pipeline=_lowering())
+    except MemoryError:
+        raise
+    except Exception as error:  # TVM raises a dozen kinds, and all of them mean that an operator is used in a way it does not know
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise ModelError(f"the compiler cannot generate code for this model: {lines[-1] if lines else type(error).__name__}") from error
 
 
 def _passes(module: Any, target: Target) -> Any:
@@ -155,10 +161,13 @@ def _lowering() -> Any:
 
 @functools.cache
 def _register_math() -> None:
-    """fp32 exp and its kin become polynomials, so that loops with them vectorize; LLVM has no sinh and cosh at all."""
+    """fp32 exp and its kin become polynomials, so that loops with them vectorize; other types stay with LLVM and libm."""
     for function in (math.exp, math.erf, math.tanh, math.sigmoid, math.sinh, math.cosh):
+        kinds = ("llvm.FLowerIntrinsic", "default.FLowerIntrinsic", "default.FLegalize")
+        attributes = [tvm_api.Op.get(f"tirx.{function.__name__}").get_attr(kind) for kind in kinds]
+        usual = next(attribute for attribute in attributes if attribute is not None)
 
-        def lower(op: Any, function: Any = function) -> Any:
-            return function(op.args[0]) if "float32" in str(op.args[0].ty) else op
+        def lower(op: Any, function: Any = function, usual: Any = usual) -> Any:
+            return function(op.args[0]) if "float32" in str(op.args[0].ty) else usual(op)
 
         tvm_api.register_intrin_lowering(f"tirx.{function.__name__}", target="llvm", f=lower, level=99)

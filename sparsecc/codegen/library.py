@@ -17,11 +17,11 @@ class Library:
     """executable: tvm's VM executable, whose `main(*inputs, *weights)` returns the outputs.
     weights: name → array as the kernels read them, in the order of main's parameters after the inputs.
     inputs, outputs: with fixed shapes.
-    limits: of inputs that index tables, by name: a value i needs -limit ≤ i < limit, which generated code does not check."""
+    limits: of inputs that index tables, by name, as (least, end): a value i needs least ≤ i < end, else code reads some other entry."""
 
     executable: Any
     weights: Mapping[str, np.ndarray]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     target: Target
-    limits: Mapping[str, int] = field(default_factory=dict)
+    limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)

@@ -27,6 +27,7 @@ _HOMES = {  # name here → module, or module:name there
     "PassContext": "tvm.ir.transform",
     "module_pass": "tvm.ir.transform",
     "ScheduleError": "tvm.s_tir.schedule",
+    "Op": "tvm.ir",
     "register_intrin_lowering": "tvm.tirx.op",
     "tensor": "tvm.runtime",
     "tirx": "tvm:tirx",

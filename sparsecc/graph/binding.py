@@ -89,15 +89,16 @@ def reject_nan(specs: Sequence[TensorSpec], values: Sequence[Array]) -> None:
             raise InputError(f"input {spec.name!r} holds NaN")
 
 
-def reject_outside(specs: Sequence[TensorSpec], values: Sequence[Array], limits: Mapping[str, int]) -> None:
+def reject_outside(specs: Sequence[TensorSpec], values: Sequence[Array], limits: Mapping[str, tuple[int, int]]) -> None:
     """Raises InputError naming the first input with an index that its table does not have; limits: see `codegen.library`."""
     for spec, value in zip(specs, values, strict=True):
-        limit = limits.get(spec.name)
-        if limit is None or 0 in value.shape:
+        if spec.name not in limits or 0 in value.shape:
             continue
-        least, most = int(value.min()), int(value.max())
-        if not -limit <= least <= most < limit:
-            raise InputError(f"input {spec.name!r} holds {most if most >= limit else least}, it indexes a table of {limit}")
+        (first, end), least, most = limits[spec.name], int(value.min()), int(value.max())
+        if not first <= least <= most < end:
+            raise InputError(
+                f"input {spec.name!r} holds {most if most >= end else least}, it indexes a table of {end} by {first} to {end - 1}"
+            )
 
 
 def _holds_nan(value: Array) -> bool:

@@ -14,7 +14,10 @@ Decision = Literal["sparse", "dense", "structured", "skipped"]
 
 @dataclass(frozen=True, kw_only=True)
 class SiteReport:
-    """One site. Times in µs, sizes in bytes; None where nothing was measured or does not apply."""
+    """One site. Times in µs, sizes in bytes; None where nothing was measured or does not apply.
+
+    bytes_packed, predicted_us, measured_us: of the sparse (or structured) form, also where the dense one stays.
+    """
 
     name: str
     kind: str
@@ -98,13 +101,14 @@ def totals(sites: Sequence[SiteReport]) -> dict[str, Any]:
         **{decision: sum(site.decision == decision for site in sites) for decision in ("sparse", "dense", "structured", "skipped")},
         "sparsity": sum(site.sparsity * (site.bytes_dense or 0) for site in sites) / bytes_dense if bytes_dense else 0.0,
         "bytes_dense": bytes_dense,
-        "bytes_kept": sum(_bytes_kept(site) for site in sites),
+        "bytes_kept": sum(bytes_kept(site) for site in sites),
         "dense_us": sum(site.dense_us or 0.0 for site in timed),
         "chosen_us": sum((site.dense_us if site.decision == "dense" else site.measured_us) or 0.0 for site in timed),
     }
 
 
-def _bytes_kept(site: SiteReport) -> int:
+def bytes_kept(site: SiteReport) -> int:
+    """Of the form that stays."""
     packed = site.bytes_packed if site.decision in ("sparse", "structured") else None
     return packed if packed is not None else site.bytes_dense or 0
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from sparsecc.report.base import Report, SiteReport
+from sparsecc.report.base import Report, SiteReport, bytes_kept
 
 WIDTH = 140
 _NAMED = 3  # sites per reason
@@ -45,7 +45,7 @@ def cells(site: SiteReport) -> tuple[str, ...]:
         site.pattern or "",
         f"{site.sparsity:.0%}",
         site.format or "",
-        _ratio(site.bytes_packed, site.bytes_dense),
+        "" if site.bytes_packed is None else _ratio(bytes_kept(site), site.bytes_dense),
         "" if site.output_error is None else f"{site.output_error:.2g}",
         _number(site.dense_us),
         _number(site.measured_us),
@@ -108,8 +108,8 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
-def _ratio(part: int | None, whole: int | None) -> str:
-    return f"{part / whole:.0%}" if part is not None and whole else ""
+def _ratio(part: int, whole: int | None) -> str:
+    return f"{part / whole:.0%}" if whole else ""
 
 
 def _gain(dense: float | None, chosen: float | None) -> str:

@@ -30,7 +30,7 @@ class Specialization:
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    limits: Mapping[str, int]
+    limits: Mapping[str, tuple[int, int]]
     weights: tuple[str, ...]
     program: Program
 

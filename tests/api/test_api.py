@@ -133,6 +133,13 @@ def test_a_pruned_layer_says_so_when_nothing_packs_it():
     assert (site.decision, site.reason) == ("dense", "prune: unstructured, 50.0% zeros, by magnitude")
 
 
+def test_a_pruned_layer_that_pack_refuses_was_not_skipped():
+    recipe = {"passes": [{"prune": {"sparsity": 0.04, "min_weights": 0}}, {"pack": {}}]}
+    [site] = sparsecc.api.survey(Tiny(), tiny.example(), recipe=recipe).sites
+    assert (site.decision, site.pattern, site.format) == ("dense", "unstructured", None)
+    assert site.reason.startswith("prune: unstructured, 4.2% zeros, by magnitude; refused: sparsity 0.04: ")
+
+
 def test_the_masked_graph_is_the_one_before_packing():
     graph = api.sources.open_graph(two_layers())
     result = rewriting.rewrite(graph, Recipe.load(RECIPE), None, None, "m")

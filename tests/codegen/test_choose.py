@@ -57,7 +57,7 @@ def test_dense_stays_where_it_is_faster(times: list[float]) -> None:
     choice = check(graph(), [X], measure=True)[0]
     assert choice.decision == "dense"
     assert choice.kernel.startswith("dense_matmul ")
-    assert (choice.measured_us, choice.dense_us) == (pytest.approx(2), pytest.approx(2))
+    assert (choice.measured_us, choice.dense_us) == (pytest.approx(4), pytest.approx(2))
     assert choice.reason == "dense is 2.00x as fast"
 
 

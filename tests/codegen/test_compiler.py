@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparsecc.codegen import compiler
 from sparsecc.codegen.compiler import build
 from sparsecc.codegen.library import Library
+from sparsecc.errors import ModelError
 from sparsecc.graph.fx import FxGraph
 from sparsecc.graph.onnx import OnnxGraph
 from sparsecc.graph.sites import WeightSite
@@ -44,6 +46,7 @@ def case(module: nn.Module | Callable[..., Any], *inputs: Tensor) -> Case:
     return module, inputs
 
 
+DOUBLE = (torch.exp, torch.erf, torch.tanh, torch.sigmoid, torch.sinh, torch.cosh, functional.gelu, functional.silu)
 SQUARE = random(12, 12) / 4
 CONV, POINTWISE = nn.Conv2d(4, 4, 3), nn.Conv2d(6, 6, 1)
 
@@ -82,6 +85,10 @@ CASES: dict[str, Case] = {
     "activations alone": case(lambda x: (functional.hardswish(x), functional.relu6(x), functional.hardsigmoid(x)), 4 * random(3, 7)),
     "cross attention": case(Heads(12, 3), random(1, 16, 12), random(1, 16, 12, seed=1)),
     "input returned": case(lambda x: (x, x + 1, x), random(3, 5)),
+    "filled with infinity": case(lambda x, m: x.masked_fill(m, -torch.inf).softmax(-1), random(3, 5), random(3, 5) > 0.5),
+    "infinities": case(lambda x: (torch.full_like(x, torch.inf) > x, torch.where(x > 0, x, -torch.inf).exp()), random(3, 5)),
+    "a causal mask": case(lambda x: (x @ x.mT).masked_fill(torch.tril(torch.ones(9, 9)) == 0, -torch.inf).softmax(-1) @ x, random(2, 9, 4)),
+    "float64": case(lambda x: [f(x.double()) for f in DOUBLE], random(3, 37)),
     "scalars": case(lambda x: (x.sum(), x.mean() * 2), random(3, 5)),
 }
 
@@ -205,3 +212,12 @@ def test_the_same_bits_every_time() -> None:
 def test_threads_agree() -> None:
     [two], [one] = run(built(), [IMAGE]), run(built(1), [IMAGE])
     assert_close(one, two)
+
+
+def test_what_tvm_cannot_lower_is_a_model_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(module: Any, target: Any) -> Any:
+        raise TypeError("in its own words\nno such intrinsic\n")
+
+    monkeypatch.setattr(compiler, "_passes", fail)
+    with pytest.raises(ModelError, match=r"cannot generate code for this model: no such intrinsic$"):
+        build(fixed(nn.ReLU(), random(3, 5)), [random(3, 5)], HERE, measure=False)

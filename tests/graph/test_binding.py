@@ -48,12 +48,14 @@ def test_descriptions():
 
 
 def test_indices_stay_within_their_table():
-    limits = {"ids": 10}
+    limits = {"ids": (-10, 10)}
     reject_outside(SPECS, [np.array([[0, 9, -10]]), mask(1, 3)], limits)
     for value in (10, -11, 2**40):
         with pytest.raises(InputError, match=f"input 'ids' holds {value}, it indexes a table of 10"):
             reject_outside(SPECS, [np.array([[0, value, -1]]), mask(1, 3)], limits)
     reject_outside(SPECS, [np.full((1, 3), 99), mask(1, 3)], {})
+    with pytest.raises(InputError, match="input 'ids' holds -1, it indexes a table of 10 by 0 to 9"):
+        reject_outside(SPECS, [np.array([[0, 9, -1]]), mask(1, 3)], {"ids": (0, 10)})
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])

@@ -19,6 +19,11 @@ def test_the_table_has_a_row_per_site_and_the_totals():
     assert "skipped: grouped (pool)" in lines
 
 
+def test_a_layer_that_stayed_dense_has_dense_bytes_and_both_times():
+    row = dict(zip(table.columns(), table.cells(SITES[1]), strict=True))
+    assert (row["bytes"], row["dense µs"], row["sparse µs"], row["gain"]) == ("100%", "100", "120", "0.83x")
+
+
 def test_no_escape_codes_and_no_markup():
     assert "\x1b" not in str(REPORT)
     assert "encoder.<fc1>" in str(REPORT)

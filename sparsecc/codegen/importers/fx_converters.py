@@ -88,7 +88,7 @@ def _index(node: fx.Node, importer: Any) -> Any:
     first index when the indexed axes are neighbours, else in front."""
     x, indices = importer.env[node.args[0]], [index and importer.env[index] for index in args_of(node)[1]]
     given = [axis for axis, index in enumerate(indices) if index is not None]
-    if len(given) < 2 or any("int" not in indices[axis].ty.dtype.dtype for axis in given):
+    if any("int" not in indices[axis].ty.dtype.dtype for axis in given):
         return importer.create_convert_map()["index.Tensor"](node)
     emit, rest = importer.block_builder.emit, [axis for axis in range(len(shape_of(x))) if axis not in given]
     counted = []
@@ -96,6 +96,8 @@ def _index(node: fx.Node, importer: Any) -> Any:
         index = indices[axis]
         zero, size = (relax.const(value, index.ty.dtype.dtype) for value in (0, shape_of(x)[axis]))
         counted.append(emit(relax.op.where(relax.op.less(index, zero), relax.op.add(index, size), index)))
+    if len(given) == 1:
+        return emit(relax.op.take(x, counted[0], axis=given[0]))
     y = emit(relax.op.index_tensor(emit(relax.op.permute_dims(x, [*given, *rest])), counted))
     before = given[0] if given[-1] - given[0] == len(given) - 1 else 0
     new = len(shape_of(y)) - len(rest)  # axes that the indices make

@@ -5,6 +5,8 @@ Each job is one head of one tile of queries. Scores lie transposed, [keys, queri
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from sparsecc.codegen.kernels import math
 from sparsecc.codegen.kernels.base import ceil_div
 from sparsecc.codegen.target import Target
@@ -18,7 +20,7 @@ class AttentionSpec:
     """q: [batch·padded_queries/tile, heads·head_dim, tile], k and v likewise with key_tile and kv_heads, result like q with value_dim.
 
     mask: its shape [batch | 1, heads | 1, queries | 1, keys], added to the scaled scores; None without one.
-    causal: query i sees keys j ≤ i.  A query all of whose scores are -inf gets zeros, as in torch.
+    causal: query i sees keys j ≤ i, whatever the mask gives the others.  A query all of whose scores are -inf gets zeros, as in torch.
     """
 
     batch: int
@@ -64,7 +66,7 @@ def build(spec: AttentionSpec, target: Target):
         if masked:
             row = T.min(i, last_query) if mask_shape[2] > 1 else 0
             total = total + M[b if mask_shape[0] > 1 else 0, h if mask_shape[1] > 1 else 0, row, T.min(j, keys - 1)]
-        return T.Select(j <= i, total, T.float32(MASKED)) if causal else total
+        return T.Select(j <= i, total, T.float32(-np.inf)) if causal else total
 
     @T.prim_func
     def attention(

@@ -19,7 +19,8 @@ from sparsecc.codegen.lower.emit_attention import emit_attention, emit_block_att
 from sparsecc.codegen.lower.emit_layers import emit_layer
 from sparsecc.codegen.lower.forms import Forms
 from sparsecc.codegen.lower.layout import Value, layout_of
-from sparsecc.codegen.lower.program import AttentionCall, BlockAttentionCall, Expr, Layer, Node, Program, shape
+from sparsecc.codegen.lower.limits import tables
+from sparsecc.codegen.lower.program import AttentionCall, BlockAttentionCall, Expr, Layer, Node, Program, dtype, shape
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.tvm_api import relax
 
@@ -154,14 +155,24 @@ def _as_it_was(forms: Forms, node: Node, functions: dict[Any, Any]) -> Value:
         return Value(shape(node.var), natural=forms.op(relax.TupleGetItem(forms.natural(node.args[0]), expr.index)))
     if node.op == "alias":
         return Value(shape(node.var), natural=forms.natural(node.args[0]))
-    if node.op == "take":  # importers ask for unchecked reads: negative indices count from the end, wrong ones stay in the table
+    if node.op == "take":
         x, index = (forms.natural(arg) for arg in node.args)
         return Value(shape(node.var), natural=forms.op(relax.op.take(x, index, axis=expr.attrs.axis, mode="wrap")))
-    leaves = iter(node.args)
+    if node.op in ("full", "full_like"):  # TVM's own form of them takes no infinity
+        fill = forms.op(relax.op.astype(forms.natural(node.args[1]), dtype(node.var)))
+        return Value(shape(node.var), natural=forms.op(relax.op.broadcast_to(fill, shape(node.var))))
+    indexed = tables(node)
+    leaves = iter([_inside(forms, arg, indexed[i]) if i in indexed else forms.natural(arg) for i, arg in enumerate(node.args)])
     args = [_rebuilt(forms, arg, leaves, functions) for arg in expr.args]
     types = list(expr.ty_args) if hasattr(expr, "ty_args") else list(expr.sinfo_args)
     tensor = isinstance(node.var.ty, relax.TensorType)
     return Value(shape(node.var) if tensor else (), natural=forms.op(relax.Call(expr.op, args, expr.attrs, types)))
+
+
+def _inside(forms: Forms, index: Expr, sizes: tuple[int, ...]) -> Expr:
+    """The index modulo the table's size, as `take` in mode "wrap": from the end if negative, in the table even if wrong."""
+    size = relax.const(np.array(sizes, dtype(index)).squeeze(), dtype(index))
+    return forms.op(relax.op.floor_mod(forms.natural(index), size))
 
 
 def _rebuilt(forms: Forms, arg: Expr, leaves: Iterator[Expr], functions: dict[Any, Any]) -> Expr:
@@ -169,7 +180,7 @@ def _rebuilt(forms: Forms, arg: Expr, leaves: Iterator[Expr], functions: dict[An
         return relax.Tuple([_rebuilt(forms, field, leaves, functions) for field in arg.fields])
     leaf = next(leaves)
     if not isinstance(leaf, relax.GlobalVar):
-        return forms.natural(leaf)
+        return leaf
     if leaf not in functions:  # a PrimFunc that the importer has made, added once
         functions[leaf] = forms.builder.add_func(forms.program.functions[leaf], leaf.name_hint)
     return functions[leaf]

@@ -1,28 +1,69 @@
-"""What a model's inputs may hold when they index tables: generated code reads unchecked."""
+"""Operators that read or write a table by index, and what that asks of a model's inputs: what TVM makes of them checks nothing."""
 
 from __future__ import annotations
 
-from sparsecc.codegen.lower.program import Expr, Program, Var, shape
+from collections.abc import Sequence
 
-_KEEP_VALUES = {"astype", "reshape", "expand_dims", "squeeze", "alias", "permute_dims", "broadcast_to"}
+import numpy as np
+
+from sparsecc.codegen.lower.program import Expr, Node, Program, Var, dtype, shape
+
+Range = tuple[int, int]  # (least, end): a value i needs least ≤ i < end
+
+_KEEP_VALUES = {"reshape", "expand_dims", "squeeze", "alias", "permute_dims", "broadcast_to"}
+_ALONG_AXIS = {"take", "gather_elements", "scatter_elements"}
+_COUNT_FROM_END = {"index_put", "scatter_elements"}  # by themselves: importers put a where before the others
 
 
-def limits_of(program: Program) -> list[int | None]:
-    """Per input of the program the size of the smallest table axis that it indexes, None where it indexes none."""
-    found: dict[Var, int] = {}
+def limits_of(program: Program) -> list[Range | None]:
+    """Per input of the program what all the tables that it indexes take, None where it indexes none.
+
+    Only inputs that are indices as they come, or after from the end was counted from the start, are found. Where the last axis of an
+    index holds one coordinate for each of several axes, its limit is that of the longest.
+    """
+    found: dict[Var, Range] = {}
     for node in program.nodes:
-        if node.op == "take" and node.attrs.axis is not None:
-            source = _source(program, node.args[1])
-            size = shape(node.args[0])[int(node.attrs.axis)]
-            found[source] = min(size, found.get(source, size))
+        for place, sizes in tables(node).items():
+            source, least = _source(program, node.args[place], sizes)
+            least = -max(sizes) if node.op in _COUNT_FROM_END else least
+            before = found.get(source, (least, max(sizes)))
+            found[source] = max(least, before[0]), min(max(sizes), before[1])
     return [found.get(param) for param in program.params]
 
 
-def _source(program: Program, expr: Expr) -> Expr:
-    """Where an index comes from: through reshapes and casts, and through where(x < 0, x + size, x) to x."""
+def tables(node: Node) -> dict[int, tuple[int, ...]]:
+    """By place among the node's args, its indices: the size of the axis that they index, or the sizes for each coordinate in their last."""
+    if node.what is not None or not node.args or node.op not in _ALONG_AXIS | {"gather_nd", "scatter_nd", "index_tensor", "index_put"}:
+        return {}
+    sizes = shape(node.args[0])
+    if node.op in _ALONG_AXIS:
+        return {} if node.attrs.axis is None else {1: (sizes[int(node.attrs.axis)],)}
+    if node.op in ("gather_nd", "scatter_nd"):
+        first = int(node.attrs.batch_dims) if node.op == "gather_nd" else 0
+        return {1: sizes[first : first + shape(node.args[1])[-1]]}
+    indices = node.args[1:] if node.op == "index_tensor" else node.args[1:-1]
+    return {1 + axis: (sizes[axis],) for axis, index in enumerate(indices) if "int" in dtype(index)}
+
+
+def _source(program: Program, expr: Expr, sizes: Sequence[int]) -> tuple[Expr, int]:
+    """Where an index comes from, through reshapes and casts, and the least that it may hold: -size before where(x < 0, x + size, x)."""
     node = program.node(expr)
-    if node is not None and node.op in _KEEP_VALUES:
-        return _source(program, node.args[0])
-    if node is not None and node.op == "where":
-        return _source(program, node.args[2])
-    return expr
+    if node is None:
+        return expr, 0
+    if node.op in _KEEP_VALUES or (node.op == "astype" and dtype(expr) in ("int32", "int64")):
+        return _source(program, node.args[0], sizes)
+    counted = _counted_from_end(program, node, sizes)
+    return (expr, 0) if counted is None else (_source(program, counted, sizes)[0], -max(sizes))
+
+
+def _counted_from_end(program: Program, node: Node, sizes: Sequence[int]) -> Expr | None:
+    """x of where(x < 0, x + size, x)."""
+    if node.op != "where":
+        return None
+    condition, moved, x = program.node(node.args[0]), program.node(node.args[1]), node.args[2]
+    if condition is None or moved is None or (condition.op, moved.op) != ("less", "add"):
+        return None
+    zero, size = program.constant(condition.args[1]), program.constant(moved.args[1])
+    if zero is None or size is None or condition.args[0] != x or moved.args[0] != x:
+        return None
+    return x if not np.any(zero) and size.ravel().tolist() == list(sizes) else None

@@ -175,10 +175,12 @@ class Program:
         return self._constants[node.var]
 
     def _evaluate(self, node: Node) -> np.ndarray | None:
+        if node.op == "shape_to_tensor":
+            return np.array([int(size) for size in node.args[0].ty.values], np.int64)
         fold = _FOLDS.get(node.op)
         if fold is None:
             return None
-        values = [self.constant(arg) for arg in node.args if not isinstance(arg, relax.ShapeExpr)]
+        values = [self.constant(arg) for arg in node.args if isinstance(arg.ty, relax.TensorType)]
         return None if any(value is None for value in values) else fold(node, *values)
 
     def scalar(self, expr: Expr) -> float | None:
@@ -234,6 +236,14 @@ def _reshape(node: Node, x: np.ndarray) -> np.ndarray:
     return x.reshape(shape(node.var))
 
 
+def _slice(node: Node, x: np.ndarray) -> np.ndarray:
+    axes, *bounds = ([int(value) for value in arg] for arg in node.expr.args[1:])
+    at = [slice(None)] * x.ndim
+    for axis, *bound in zip(axes, *bounds, strict=True):
+        at[axis] = slice(*bound)
+    return x[tuple(at)]
+
+
 _FOLDS: dict[str, Callable[..., np.ndarray]] = {
     "permute_dims": _permute,
     **dict.fromkeys(("reshape", "expand_dims", "squeeze"), _reshape),
@@ -245,5 +255,7 @@ _FOLDS: dict[str, Callable[..., np.ndarray]] = {
     "divide": lambda node, a, b: (a / b).astype(dtype(node.var)),
     "negative": lambda node, a: -a,
     "sqrt": lambda node, a: np.sqrt(a),
+    "strided_slice": _slice,
+    "take": lambda node, a, index: np.take(a, index, None if node.attrs.axis is None else int(node.attrs.axis), mode="wrap"),
     "alias": lambda node, a: a,
 }

@@ -117,6 +117,15 @@ def test_a_query_that_sees_no_key() -> None:
     assert_close(got[1], expected[1])
 
 
+@pytest.mark.parametrize("low", [np.finfo(np.float32).min, -np.inf])
+def test_a_query_does_not_see_the_future_when_all_else_is_masked(low: float) -> None:
+    spec = replace(SPECS["mask_and_causal"], mask=(1, 1, 33, 33))
+    mask = np.zeros(spec.mask, np.float32)
+    mask[..., 4, :5] = low
+    got, expected = run(spec, mask)
+    assert_close(got, expected.nan_to_num(0.0))
+
+
 def test_large_scores_do_not_overflow() -> None:
     got, _ = run(replace(SPECS["plain"], scale=300.0))
     assert got.isfinite().all()
