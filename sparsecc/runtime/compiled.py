@@ -17,9 +17,10 @@ from sparsecc.graph.binding import Shapes, bind, describe, is_torch, reject_nan,
 from sparsecc.runtime.code import Specialization, adopt
 from sparsecc.runtime.structure import rebuild
 from sparsecc.runtime.tensors import address, to_host, to_tvm
-from sparsecc.runtime.weights import WeightStore
+from sparsecc.runtime.weights import WeightStore, content_key
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
 
     from sparsecc.codegen.library import Library
@@ -92,14 +93,19 @@ class Compiled:
     @property
     def specializations(self) -> list[Specialization]:
         """What is compiled now, least recently used first."""
+        return self.held()[0]
+
+    def held(self) -> tuple[list[Specialization], dict[str, np.ndarray]]:
+        """`specializations` and the weights of just these, by key; later calls change neither."""
         with self._lock:
-            return [ready.specialization for ready in self._cache.values()]
+            specializations = [ready.specialization for ready in self._cache.values()]
+            return specializations, {key: self.weights.arrays[key] for entry in specializations for key in entry.weights}
 
     def add(self, specialization: Specialization) -> _Ready:
         """Hold a specialization whose weights are in `weights`; the least recently used one may make room for it."""
-        weights = tuple(self.weights.tensor(key) for key in specialization.weights)
-        ready = _Ready(specialization, weights, frozenset(address(weight) for weight in weights))
         with self._lock:
+            weights = tuple(self.weights.tensor(key) for key in specialization.weights)
+            ready = _Ready(specialization, weights, frozenset(address(weight) for weight in weights))
             self._cache[specialization.shapes] = ready
             if len(self._cache) > MAX_SPECIALIZATIONS:
                 self._cache.popitem(last=False)
@@ -108,8 +114,11 @@ class Compiled:
 
     def add_library(self, library: Library) -> _Ready:
         """Hold codegen's product; weights that an earlier one brought already are not stored again."""
+        keys = [content_key(array) for array in library.weights.values()]
         with self._lock:
-            return self.add(adopt(library, [self.weights.adopt(name, array) for name, array in library.weights.items()]))
+            for key, array in zip(keys, library.weights.values(), strict=True):
+                self.weights.adopt(key, array)
+            return self.add(adopt(library, keys))
 
     def _ready(self, values: Sequence[Any]) -> _Ready:
         shapes = shapes_of(values)
