@@ -15,6 +15,7 @@ from sparsecc.errors import InputError, UserError
 from sparsecc.graph.base import TensorSpec
 from sparsecc.graph.binding import Shapes, bind, describe, is_torch, reject_nan, reject_outside, shapes_of
 from sparsecc.runtime.code import Specialization, adopt
+from sparsecc.runtime.machine import cannot_run
 from sparsecc.runtime.structure import rebuild
 from sparsecc.runtime.tensors import address, to_host, to_tvm
 from sparsecc.runtime.weights import WeightStore, content_key
@@ -67,6 +68,7 @@ class Compiled:
         self.report = report
         self.structure = structure
         self.weights = weights or WeightStore()
+        self._elsewhere = cannot_run(target)
         self._specialize = specialize
         self._to_onnx = to_onnx
         self._cache: OrderedDict[Shapes, _Ready] = OrderedDict()
@@ -74,13 +76,16 @@ class Compiled:
         self._compiling = threading.Lock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Raises InputError for a wrong name, type, dtype or shape, for NaN, and for an index beyond its table, naming the input."""
+        """Raises InputError for a wrong name, type, dtype or shape, for NaN, and for an index beyond its table, naming the input;
+        UserError when the target is not for this machine."""
         values = bind(self.inputs, args, kwargs)
         reject_nan(self.inputs, values)
         return rebuild(self.structure, self.flat(values))
 
     def flat(self, values: Sequence[Any]) -> list[Any]:
         """The outputs in a row, for inputs in the model's order that fit `inputs`."""
+        if self._elsewhere:
+            raise UserError(f"{self._elsewhere}; save it, and load it on such a machine")
         ready = self._ready(values)
         reject_outside(self.inputs, values, ready.specialization.limits)
         use_threads(self.target.threads)

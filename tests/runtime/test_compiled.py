@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import threading
 
 import numpy as np
@@ -162,6 +163,18 @@ def test_four_callers_in_four_threads():
         caller.join()
     assert not failures
     assert len(call.specializations) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"triple": "riscv64-linux-gnu"}, "compiled for riscv64-linux-gnu, this machine is .*; save it"),
+        ({"features": ("imaginary",)}, "this CPU lacks imaginary; save it, and load it on such a machine"),
+    ],
+)
+def test_code_for_another_machine_is_not_run(change, message):
+    with pytest.raises(UserError, match=message):
+        tiny.compiled(target=dataclasses.replace(tiny.TARGET, **change))(tiny.example())
 
 
 def test_the_models_structure_is_kept():
