@@ -66,7 +66,8 @@ def _structure(spec: pytree.TreeSpec, leaves: Iterator[dict[str, Any]]) -> dict[
     fields = dict(zip(names, items, strict=True))
     if kind in (dict, OrderedDict, defaultdict):
         return {"kind": "dict", "items": fields}
-    return {"kind": "namedtuple" if issubclass(kind, tuple) else "dataclass", "class": f"{kind.__module__}.{kind.__qualname__}", "items": fields}
+    family = "namedtuple" if issubclass(kind, tuple) else "dataclass"
+    return {"kind": family, "class": f"{kind.__module__}.{kind.__qualname__}", "items": fields}
 
 
 def _fields(spec: pytree.TreeSpec) -> tuple[Any, list[str] | None]:

@@ -91,9 +91,9 @@ class Compiled:
         use_threads(self.target.threads)
         arguments = [to_tvm(value) for value in values]
         results = ready.specialization.call(arguments, ready.weights)
-        borrowed = ready.addresses.union(address(argument) for argument in arguments)
+        taken = {*ready.addresses, *(address(argument) for argument in arguments)}
         as_torch = any(is_torch(value) for value in values)
-        return [to_host(result, as_torch, borrowed) for result in results]
+        return [to_host(result, as_torch, taken) for result in results]
 
     @property
     def specializations(self) -> list[Specialization]:

@@ -8,7 +8,6 @@ import pytest
 
 from sparsecc.runtime.structure import Record, rebuild
 
-
 Pair = namedtuple("Pair", ["left", "right"])
 
 
