@@ -67,7 +67,7 @@ def _torch_unseen() -> Iterator[None]:
         sys.modules.pop("torch", None)
 
 
-def compile_module(module: Any, llvm: dict[str, str]) -> Any:
+def compile_module(module: Any, llvm: dict[str, Any]) -> Any:
     """An IRModule of scheduled PrimFuncs → loadable code for an LLVM target."""
     tvm = importlib.import_module("tvm")
     return tvm.compile(module, target=tvm.target.Target(dict(llvm)))
