@@ -7,9 +7,9 @@ import os
 import sys
 import tempfile
 import threading
-import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import TracebackType
 
 _CHATTER = (
     "Warning: Scope Saving:",
@@ -17,6 +17,7 @@ _CHATTER = (
     "Warning: Fast mode segfaults when there are out-of-bounds indices",
     "Warning: BlockBuilder destroyed with remaining blocks!",
 )
+_OURS = ("sparsecc", "tvm", "tvm_ffi")  # packages whose frames hold such functions
 _stderr = threading.RLock()  # of the whole process: two threads that swapped it at once would not put back the right one
 
 
@@ -41,14 +42,26 @@ def no_chatter() -> Iterator[None]:
 
 @contextmanager
 def quiet_failure() -> Iterator[None]:
-    """An error that leaves the block has let go of what its frames held: half-built functions of TVM complain when they are deleted."""
+    """An error that leaves the block has let go of what its frames held: half-built functions of TVM complain when they are deleted.
+
+    Frames of others, and of errors that were being handled already, are the caller's.
+    """
+    handled = sys.exception()
     try:
         yield
     except BaseException as error:
         with no_chatter():
             cause: BaseException | None = error
-            while cause is not None:
-                traceback.clear_frames(cause.__traceback__)
+            while cause is not None and cause is not handled:
+                _clear_frames(cause.__traceback__)
                 cause = cause.__cause__ or cause.__context__
             gc.collect()
         raise
+
+
+def _clear_frames(trace: TracebackType | None) -> None:
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _OURS:
+            with suppress(RuntimeError):  # the frame is still running
+                trace.tb_frame.clear()
+        trace = trace.tb_next

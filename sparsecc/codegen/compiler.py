@@ -135,6 +135,26 @@ def _passes(module: Any, target: Target) -> Any:
     return module
 
 
+def _copy_constant_outputs(module: Any) -> Any:
+    """return y, const  ->  return y, copy(const): a constant lies in the code, and what callers get is theirs to change."""
+
+    @relax.expr_functor.mutator
+    class Copies(relax.PyExprMutator):
+        def visit_var_binding_(self, binding: Any) -> None:
+            if binding.var.same_as(returned):
+                binding = relax.VarBinding(binding.var, relax.Tuple([self.own(field) for field in binding.value.fields]))
+            super().visit_var_binding_(binding)
+
+        def own(self, output: Any) -> Any:
+            return self.builder_.emit_te(tvm_api.topi.identity, output) if isinstance(output, tvm_api.GenericConst) else output
+
+    main = module["main"]
+    returned = main.body.body
+    copies = Copies(module)
+    copies.builder_.update_func(module.get_global_var("main"), copies.visit_expr(main))
+    return copies.builder_.finalize()
+
+
 def _lowering() -> Any:
     t = relax.transform
 
@@ -142,6 +162,7 @@ def _lowering() -> Any:
     def lower(module: Any, _: Any) -> Any:
         for step in (
             t.RewriteDataflowReshape(),
+            _copy_constant_outputs,  # which the step before would take for a reshape, and undo
             t.ToNonDataflow(),
             t.RemovePurityChecking(),
             t.CallTIRRewrite(),

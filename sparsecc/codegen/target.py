@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sparsecc.codegen import tvm_api
 from sparsecc.errors import UserError
@@ -33,9 +35,10 @@ class Target:
         return self.vector_bits // 32
 
     @property
-    def llvm(self) -> dict[str, str]:
-        """The target as TVM wants it, features included: what a hypervisor hides must not be used, whatever the CPU's name implies."""
-        return {"kind": "llvm", "mcpu": self.cpu, "mtriple": self.triple}
+    def llvm(self) -> dict[str, Any]:
+        """The target as TVM wants it, without what a hypervisor hides, whatever the CPU's name implies."""
+        lacking = sorted(_implied(self.cpu, self.triple) - set(self.features))
+        return {"kind": "llvm", "mcpu": self.cpu, "mtriple": self.triple, "mattr": [f"-{name}" for name in lacking]}
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,16 @@ class _Isa:
     registers: int
 
 
-_ISAS = (_Isa("avx512f", 512, 32), _Isa("avx2", 256, 16), _Isa("sse2", 128, 16), _Isa("neon", 128, 32))
-_FLOOR = _Isa("", 128, 16)  # vectors that LLVM splits where the CPU has none
+_ISAS = (_Isa("avx512f", 512, 32), _Isa("avx2", 256, 16), _Isa("neon", 128, 32))
+_FLOOR = _Isa("", 128, 16)  # SSE2, which every x86-64 has; elsewhere vectors that LLVM splits where the CPU has none
 
-# Features that generated code could use; an artifact records those of its target, and loading looks for each of them.
-_RELEVANT = frozenset(
-    "avx avx2 avx512bf16 avx512bw avx512cd avx512dq avx512f avx512vl avx512vnni f16c fma neon sse2".split()  # noqa: SIM905  # one word each
+# Features that LLVM may use unasked; an artifact records those of its target, and loading looks for each of them.
+_RELEVANT = re.compile(
+    r"(amx|avx|sme|sse[34]|ssse|sve).*|adx|bf16|bmi2?|cx16|dotprod|f16c|fma4?|fp16fml|fullfp16|gfni|i8mm|lse|lzcnt|movbe|neon|popcnt|rdm"
+    r"|sahf|tbm|vaes|vpclmulqdq|xop"
 )
+_CPUINFO = Path("/proc/cpuinfo")
+_FLAGS = {"bmi": "bmi1", "lzcnt": "abm", "sahf": "lahflm", "sse3": "pni"}  # LLVM's names → the kernel's, else equal without punctuation
 _CACHES = {"x86_64": (32 << 10, 1 << 20), "aarch64": (64 << 10, 512 << 10)}  # l1, l2 where the CPU is not here to be asked
 _ARM_FIRST = ("cortex", "neoverse", "apple", "exynos", "thunderx", "a64fx", "kryo", "falkor", "ampere")
 
@@ -63,7 +69,7 @@ def detect(threads: int) -> Target:
     """This machine."""
     triple = tvm_api.get_global_func("target.llvm_get_system_triple")()
     l1, l2 = _cache_sizes(_machine(triple))
-    return _target(tvm_api.get_global_func("target.llvm_get_system_cpu")(), triple, threads, l1, l2)
+    return _target(tvm_api.get_global_func("target.llvm_get_system_cpu")(), triple, threads, l1, l2, _shown(triple))
 
 
 def parse(text: str, threads: int) -> Target:
@@ -83,11 +89,33 @@ def parse(text: str, threads: int) -> Target:
     return _target(name, triple, threads, *_CACHES[_machine(triple)])
 
 
-def _target(cpu: str, triple: str, threads: int, l1: int, l2: int) -> Target:
-    known = {str(f) for f in tvm_api.get_global_func("target.llvm_get_cpu_features")(_llvm_target(triple, cpu))}
-    features = tuple(sorted(known & _RELEVANT))
+def _target(cpu: str, triple: str, threads: int, l1: int, l2: int, shown: frozenset[str] | None = None) -> Target:
+    """shown: the features that the machine itself names; None: what the CPU's name implies."""
+    features = tuple(sorted(name for name in _implied(cpu, triple) if shown is None or _flag(name) in shown))
     isa = next((row for row in _ISAS if row.needs in features), _FLOOR)
     return Target(cpu, triple, features, isa.vector_bits, isa.registers, l1, l2, threads)
+
+
+@functools.cache
+def _implied(cpu: str, triple: str) -> frozenset[str]:
+    """The relevant features that a CPU of this name has."""
+    known = tvm_api.get_global_func("target.llvm_get_cpu_features")(_llvm_target(triple, cpu))
+    return frozenset(str(name) for name in known if _RELEVANT.fullmatch(str(name)))
+
+
+def _shown(triple: str) -> frozenset[str] | None:
+    """The flags of the first CPU as the kernel shows them, without punctuation; None where it shows none, or they are not of x86."""
+    lines = _CPUINFO.read_text().splitlines() if _CPUINFO.exists() and _machine(triple) == "x86_64" else []
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), None)
+    return None if flags is None else frozenset(_plain(flag) for flag in flags)
+
+
+def _flag(feature: str) -> str:
+    return _FLAGS.get(feature, _plain(feature))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name)
 
 
 def _llvm_target(triple: str, cpu: str | None = None) -> object:
@@ -114,6 +142,5 @@ def _cache_sizes(machine: str) -> tuple[int, int]:
 
 def host_name() -> str:
     """The CPU's marketing name, for reports."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = _CPUINFO.read_text().splitlines() if _CPUINFO.exists() else []
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), os.uname().machine)

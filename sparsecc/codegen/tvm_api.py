@@ -24,13 +24,13 @@ _HOMES = {  # name here → module, or module:name there
     "onnx_frontend": "tvm.relax.frontend.onnx:onnx_frontend",
     "relax": "tvm:relax",
     "s_tir": "tvm:s_tir",
-    "PassContext": "tvm.ir.transform",
     "module_pass": "tvm.ir.transform",
     "ScheduleError": "tvm.s_tir.schedule",
     "Op": "tvm.ir",
     "register_intrin_lowering": "tvm.tirx.op",
     "tensor": "tvm.runtime",
     "tirx": "tvm:tirx",
+    "topi": "tvm:topi",
     "tvm": "tvm:__self__",
     "VirtualMachine": "tvm.runtime.vm",
     "cpu": "tvm.runtime",
@@ -68,12 +68,12 @@ def _torch_unseen() -> Iterator[None]:
         sys.modules.pop("torch", None)
 
 
-def compile_function(func: Any, llvm: dict[str, str]) -> Callable[..., None]:
+def compile_function(func: Any, llvm: dict[str, Any]) -> Callable[..., None]:
     """A scheduled PrimFunc that can be called."""
     return compile_module(importlib.import_module("tvm").IRModule({"main": func.with_attr("global_symbol", "main")}), llvm)["main"]
 
 
-def compile_module(module: Any, llvm: dict[str, str]) -> Any:
+def compile_module(module: Any, llvm: dict[str, Any]) -> Any:
     """An IRModule of scheduled PrimFuncs → loadable code for an LLVM target."""
     tvm = importlib.import_module("tvm")
     return tvm.compile(module, target=tvm.target.Target(dict(llvm)))

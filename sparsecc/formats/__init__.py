@@ -81,12 +81,6 @@ def cheapest(keep: Tensor, formats: Sequence[str] = DEFAULT_FORMATS, itemsize: i
     return Refused(f"{sparsity}: {miss.format.key} would take {miss.bytes_packed / bytes_dense:.2f}x the dense bytes")
 
 
-def best_fit(keep: Tensor, formats: Sequence[str] = DEFAULT_FORMATS, itemsize: int = 4) -> Format | Refused:
-    """The format of `cheapest`. keep: bool[rows, cols].  itemsize: bytes per weight."""
-    found = cheapest(keep, formats, itemsize)
-    return found if isinstance(found, Refused) else found.format
-
-
 def _hint(pattern: str) -> str:
     numbers = re.findall(r"\d+", str(pattern))
     if len(numbers) != 2:

@@ -62,11 +62,12 @@ def _structure(spec: pytree.TreeSpec, leaves: Iterator[dict[str, Any]]) -> dict[
     items = [_structure(child, leaves) for child in spec.children()]
     kind, names = _fields(spec)
     if names is None:
-        return {"kind": "tuple" if kind is tuple else "list", "items": items}
+        return {"kind": "tuple" if issubclass(kind, tuple) else "list", "items": items}
     fields = dict(zip(names, items, strict=True))
     if kind in (dict, OrderedDict, defaultdict):
         return {"kind": "dict", "items": fields}
-    return {"kind": "dataclass", "class": f"{kind.__module__}.{kind.__qualname__}", "items": fields}
+    family = "namedtuple" if issubclass(kind, tuple) else "dataclass"
+    return {"kind": family, "class": f"{kind.__module__}.{kind.__qualname__}", "items": fields}
 
 
 def _fields(spec: pytree.TreeSpec) -> tuple[Any, list[str] | None]:

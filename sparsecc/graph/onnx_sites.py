@@ -5,7 +5,6 @@ Only the main graph is searched, not the bodies of If and Loop.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -232,11 +231,3 @@ def _unique(name: str, taken: dict[str, None]) -> str:
     free = next(candidate for candidate in (name, *(f"{name}_{k}" for k in range(1, len(taken) + 1))) if candidate not in taken)
     taken[free] = None
     return free
-
-
-def entered_by(site: Site) -> Iterator[ir.Value]:
-    """The values that enter a weight or attention site."""
-    if isinstance(site.handle, WeightNodes):
-        yield site.handle.x
-    elif isinstance(site.handle, AttentionNodes):
-        yield from (tap.value for tap in (site.handle.q, site.handle.k, site.handle.v))

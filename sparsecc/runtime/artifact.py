@@ -41,9 +41,8 @@ _PADDING_ID = 0xD935  # the extra field that Android's zipalign pads with
 
 def save(compiled: Compiled, path: str | PathLike[str]) -> None:
     """Write `compiled`, atomically. Raises UserError when it cannot be written or linked."""
-    specializations = compiled.specializations
+    specializations, held = compiled.held()  # before the linking, during which other threads may compile more and push these out
     libraries = {f"lib_{number}.so": entry.program.to_bytes() for number, entry in enumerate(specializations)}
-    held = {key: compiled.weights.arrays[key] for entry in specializations for key in entry.weights}
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         hashes = {_WEIGHTS: _add(archive, _WEIGHTS, lambda stream: weight_files.write(stream, held))}
         for name, data in libraries.items():

@@ -15,11 +15,13 @@ from sparsecc.errors import InputError, UserError
 from sparsecc.graph.base import TensorSpec
 from sparsecc.graph.binding import Shapes, bind, describe, is_torch, reject_nan, reject_outside, shapes_of
 from sparsecc.runtime.code import Specialization, adopt
+from sparsecc.runtime.machine import cannot_run
 from sparsecc.runtime.structure import rebuild
 from sparsecc.runtime.tensors import address, to_host, to_tvm
-from sparsecc.runtime.weights import WeightStore
+from sparsecc.runtime.weights import WeightStore, content_key
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
 
     from sparsecc.codegen.library import Library
@@ -66,6 +68,7 @@ class Compiled:
         self.report = report
         self.structure = structure
         self.weights = weights or WeightStore()
+        self._elsewhere = cannot_run(target)
         self._specialize = specialize
         self._to_onnx = to_onnx
         self._cache: OrderedDict[Shapes, _Ready] = OrderedDict()
@@ -73,33 +76,41 @@ class Compiled:
         self._compiling = threading.Lock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Raises InputError for a wrong name, type, dtype or shape, for NaN, and for an index beyond its table, naming the input."""
+        """Raises InputError for a wrong name, type, dtype or shape, for NaN, and for an index beyond its table, naming the input;
+        UserError when the target is not for this machine."""
         values = bind(self.inputs, args, kwargs)
         reject_nan(self.inputs, values)
         return rebuild(self.structure, self.flat(values))
 
     def flat(self, values: Sequence[Any]) -> list[Any]:
         """The outputs in a row, for inputs in the model's order that fit `inputs`."""
+        if self._elsewhere:
+            raise UserError(f"{self._elsewhere}; save it, and load it on such a machine")
         ready = self._ready(values)
         reject_outside(self.inputs, values, ready.specialization.limits)
         use_threads(self.target.threads)
         arguments = [to_tvm(value) for value in values]
         results = ready.specialization.call(arguments, ready.weights)
-        borrowed = ready.addresses.union(address(argument) for argument in arguments)
+        taken = {*ready.addresses, *(address(argument) for argument in arguments)}
         as_torch = any(is_torch(value) for value in values)
-        return [to_host(result, as_torch, borrowed) for result in results]
+        return [to_host(result, as_torch, taken) for result in results]
 
     @property
     def specializations(self) -> list[Specialization]:
         """What is compiled now, least recently used first."""
+        return self.held()[0]
+
+    def held(self) -> tuple[list[Specialization], dict[str, np.ndarray]]:
+        """`specializations` and the weights of just these, by key; later calls change neither."""
         with self._lock:
-            return [ready.specialization for ready in self._cache.values()]
+            specializations = [ready.specialization for ready in self._cache.values()]
+            return specializations, {key: self.weights.arrays[key] for entry in specializations for key in entry.weights}
 
     def add(self, specialization: Specialization) -> _Ready:
         """Hold a specialization whose weights are in `weights`; the least recently used one may make room for it."""
-        weights = tuple(self.weights.tensor(key) for key in specialization.weights)
-        ready = _Ready(specialization, weights, frozenset(address(weight) for weight in weights))
         with self._lock:
+            weights = tuple(self.weights.tensor(key) for key in specialization.weights)
+            ready = _Ready(specialization, weights, frozenset(address(weight) for weight in weights))
             self._cache[specialization.shapes] = ready
             if len(self._cache) > MAX_SPECIALIZATIONS:
                 self._cache.popitem(last=False)
@@ -108,8 +119,11 @@ class Compiled:
 
     def add_library(self, library: Library) -> _Ready:
         """Hold codegen's product; weights that an earlier one brought already are not stored again."""
+        keys = [content_key(array) for array in library.weights.values()]
         with self._lock:
-            return self.add(adopt(library, [self.weights.adopt(name, array) for name, array in library.weights.items()]))
+            for key, array in zip(keys, library.weights.values(), strict=True):
+                self.weights.adopt(key, array)
+            return self.add(adopt(library, keys))
 
     def _ready(self, values: Sequence[Any]) -> _Ready:
         shapes = shapes_of(values)

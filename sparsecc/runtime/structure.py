@@ -2,12 +2,15 @@
 
 JSON-able, so that an artifact can hold it and a process without torch can read it. A node is `{"kind": "leaf", "index": 0}`,
 `{"kind": "none"}`, `{"kind": "constant", "value": 3}`, `{"kind": "list"|"tuple", "items": [...]}`, `{"kind": "dict", "items": {...}}` or
-`{"kind": "dataclass", "class": "package.module.Name", "items": {...}}`. None in place of it all: a single output, or a tuple of them.
+`{"kind": "dataclass"|"namedtuple", "class": "package.module.Name", "items": {...}}`. None in place of it all: a single output, or a
+tuple of them.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections import namedtuple
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,11 +46,20 @@ def rebuild(structure: Mapping[str, Any] | None, leaves: Sequence[Any]) -> Any:
             return {key: rebuild(item, leaves) for key, item in structure["items"].items()}
         case "dataclass":
             fields = {key: rebuild(item, leaves) for key, item in structure["items"].items()}
-            return _class(structure["class"])(**fields)
+            return (_loaded(structure["class"]) or Record)(**fields)
+        case "namedtuple":
+            name, items = structure["class"], structure["items"]
+            make = _loaded(name) or _stand_in(name.rpartition(".")[2], tuple(items))
+            return make(*(rebuild(item, leaves) for item in items.values()))
     raise ValueError(f"no output structure of kind {structure['kind']!r}")
 
 
-def _class(name: str) -> Any:
-    """The model's own class where its module is loaded already; nothing is imported on a file's say-so."""
+def _loaded(name: str) -> Any:
+    """The model's own class where its module is loaded already, otherwise None; nothing is imported on a file's say-so."""
     module, _, attribute = name.rpartition(".")
-    return getattr(sys.modules.get(module), attribute, Record)
+    return getattr(sys.modules.get(module), attribute, None)
+
+
+@functools.cache
+def _stand_in(name: str, fields: tuple[str, ...]) -> Any:
+    return namedtuple(name, fields, rename=True)

@@ -28,14 +28,17 @@ def _torch_to_tvm(tensor: Tensor) -> Any:
     return tvm_api.from_dlpack(tensor if tensor.data_ptr() % ALIGNMENT == 0 else tensor.clone())
 
 
-def to_host(tensor: Any, as_torch: bool, borrowed: frozenset[int] = frozenset()) -> np.ndarray | Tensor:
+def to_host(tensor: Any, as_torch: bool, taken: set[int] | None = None) -> np.ndarray | Tensor:
     """A numpy array or torch tensor over a TVM tensor's memory.
 
-    borrowed: addresses of inputs and weights; an output that merely hands one of them on is copied, so that callers own what they get.
+    taken: addresses of inputs, weights and outputs so far, to which this one's is added; an output that merely hands one of them on is
+    copied, so that callers own what they get.
     """
     array = np.from_dlpack(tensor)
-    if array.ctypes.data in borrowed:
-        array = array.copy()
+    if taken is not None:
+        if array.ctypes.data in taken:
+            array = array.copy()
+        taken.add(array.ctypes.data)
     if not as_torch:
         return array
     import torch

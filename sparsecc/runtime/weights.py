@@ -6,6 +6,7 @@ whose size is a multiple of 64 bytes come first, so that in a map they stay alig
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from collections.abc import Iterable, Mapping
@@ -38,23 +39,17 @@ _DTYPES = {code: name for name, code in _NAMES.items()}
 class WeightStore:
     """The weights of all specializations of a model, each distinct array held once, where generated code can read it in place.
 
-    Keys are what `adopt` answers; the same name with other contents gets a key of its own ("name#1").
+    A key is made of what it stands for (`content_key`), so that it never comes to mean another array.
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray] | None = None) -> None:
         self.arrays: dict[str, np.ndarray] = {key: in_place(array) for key, array in (arrays or {}).items()}
         self._tensors: dict[str, Any] = {}
 
-    def adopt(self, name: str, array: np.ndarray) -> str:
-        """The key under which an equal array is held, after storing this one if there is none."""
-        key, number = name, 0
-        while key in self.arrays:
-            if _same(self.arrays[key], array):
-                return key
-            number += 1
-            key = f"{name}#{number}"
-        self.arrays[key] = in_place(array)
-        return key
+    def adopt(self, key: str, array: np.ndarray) -> None:
+        """Hold the array under its `content_key`, unless an equal one is held."""
+        if key not in self.arrays:
+            self.arrays[key] = in_place(array)
 
     def tensor(self, key: str) -> Any:
         """The TVM tensor over the array; one for all threads."""
@@ -69,10 +64,11 @@ class WeightStore:
         self._tensors = {key: tensor for key, tensor in self._tensors.items() if key in kept}
 
 
-def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    if a is b:
-        return True
-    return a.dtype == b.dtype and a.shape == b.shape and _bytes(a) == _bytes(b)
+def content_key(array: np.ndarray) -> str:
+    """128 bits in hex: equal for arrays of equal type, shape and contents, and for no others."""
+    digest = hashlib.sha256(f"{array.dtype.name} {array.shape}".encode())
+    digest.update(_bytes(array))
+    return digest.hexdigest()[:32]
 
 
 def _bytes(array: np.ndarray) -> memoryview:

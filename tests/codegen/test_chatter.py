@@ -1,5 +1,6 @@
 import os
 import threading
+from types import FunctionType
 
 import pytest
 
@@ -43,15 +44,18 @@ class Complains:
         os.write(2, b"[12:00:00] b.cc:67: Warning: BlockBuilder destroyed with remaining blocks!\n")
 
 
+def fail():
+    builder = Complains()
+    raise ValueError(f"said by {type(builder).__name__}")
+
+
 def test_what_a_failure_leaves_behind_goes_quietly(capfd):
-    def fail():
-        builder = Complains()
-        raise ValueError(f"said by {type(builder).__name__}")
+    fail_in_tvm = FunctionType(fail.__code__, globals() | {"__name__": "tvm.relax"})
 
     @quiet_failure()
     def work():
         try:
-            fail()
+            fail_in_tvm()
         except ValueError as error:
             raise RuntimeError("all of it failed") from error
 
@@ -60,3 +64,22 @@ def test_what_a_failure_leaves_behind_goes_quietly(capfd):
     assert "said by Complains" in str(raised.value.__cause__)
     del raised
     assert capfd.readouterr().err == ""
+
+
+def fail_with(secret):
+    raise KeyError(len(secret))
+
+
+def test_frames_of_the_caller_keep_what_they_hold():
+    @quiet_failure()
+    def work():
+        fail_with("inside")
+
+    try:
+        FunctionType(fail_with.__code__, {"__name__": "sparsecc.elsewhere"})("before")
+    except KeyError as handled:
+        with pytest.raises(KeyError) as raised:
+            work()
+        assert handled.__traceback__ and handled.__traceback__.tb_next
+        assert handled.__traceback__.tb_next.tb_frame.f_locals == {"secret": "before"}
+    assert raised.traceback[-1].frame.f_locals == {"secret": "inside"}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import sparsecc
 from sparsecc.codegen import compiler
 from sparsecc.codegen.compiler import build
 from sparsecc.codegen.library import Library
@@ -20,7 +21,7 @@ from sparsecc.errors import ModelError
 from sparsecc.graph.fx import FxGraph
 from sparsecc.graph.onnx import OnnxGraph
 from sparsecc.graph.sites import WeightSite
-from tests.codegen.whole import HERE, Case, check, check_onnx, compare, fixed, packed, random, run
+from tests.codegen.whole import HERE, Case, Lambda, check, check_onnx, compare, fixed, packed, random, run
 from tests.graph.onnx_models import model, node
 from tests.graph.onnx_models import random as array
 from tests.laws.hosts import Transformer
@@ -221,3 +222,12 @@ def test_what_tvm_cannot_lower_is_a_model_error(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(compiler, "_passes", fail)
     with pytest.raises(ModelError, match=r"cannot generate code for this model: no such intrinsic$"):
         build(fixed(nn.ReLU(), random(3, 5)), [random(3, 5)], HERE, measure=False)
+
+
+def test_outputs_that_are_constants_are_the_callers_own() -> None:
+    small, large = torch.arange(4.0), torch.arange(100.0)
+    compiled = sparsecc.compile(Lambda(lambda x: (x + 1, small, torch.zeros_like(x), large, torch.tensor(3))), (random(3, 5),), threads=1)
+    for output in compiled(random(3, 5)):
+        output.add_(1)
+    expected = (random(3, 5) + 1, torch.arange(4.0), torch.zeros(3, 5), torch.arange(100.0), torch.tensor(3))
+    assert all(torch.equal(a, b) for a, b in zip(compiled(random(3, 5)), expected, strict=True))

@@ -55,6 +55,13 @@ def test_the_return_value_is_rebuilt(make: Any) -> None:
     assert str(rebuilt).removeprefix("OrderedDict") == str(dict(expected) if isinstance(expected, OrderedDict) else expected)
 
 
+def test_a_return_type_of_torch_becomes_a_tuple() -> None:
+    x = torch.randn(2, 3)
+    graph = FxGraph.from_module(Returning(lambda x: x.max(0)), (x,))
+    rebuilt = rebuild(graph.structure, graph.run((x,)).outputs)
+    assert isinstance(rebuilt, tuple) and all(torch.equal(a, b) for a, b in zip(rebuilt, x.max(0), strict=True))
+
+
 def test_sizes_and_odd_keys_are_refused() -> None:
     with pytest.raises(ModelError, match="a number that depends on the input's shape"):
         FxGraph.from_module(Returning(lambda x: (x + 1, x.shape[0])), (torch.randn(2, 3),))

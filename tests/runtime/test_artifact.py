@@ -14,6 +14,8 @@ import pytest
 import sparsecc
 from sparsecc.errors import ArtifactError, UserError
 from sparsecc.runtime import artifact, weights
+from sparsecc.runtime import compiled as compiled_module
+from sparsecc.runtime.code import Program
 from tests.runtime import tiny
 
 
@@ -57,10 +59,11 @@ def test_weights_are_stored_once_aligned_and_readable_by_safetensors(saved):
 
     with zipfile.ZipFile(saved) as archive:
         stored = safetensors.numpy.load(archive.read("weights.safetensors"))
-    assert list(stored) == ["fc.weight"]
-    assert np.array_equal(stored["fc.weight"], tiny.WEIGHT)
+    key = weights.content_key(tiny.WEIGHT)
+    assert list(stored) == [key]
+    assert np.array_equal(stored[key], tiny.WEIGHT)
     content = saved.read_bytes()
-    assert content.index(b'{"fc.weight"') % 64 == 8  # after the header's length, which is 8 bytes
+    assert content.index(f'{{"{key}"'.encode()) % 64 == 8  # after the header's length, which is 8 bytes
 
 
 def test_the_threads_may_be_chosen_when_loading(saved):
@@ -68,6 +71,22 @@ def test_the_threads_may_be_chosen_when_loading(saved):
     assert sparsecc.load(saved).target.threads == tiny.TARGET.threads
     with pytest.raises(UserError, match="threads: 0 is no whole number from one"):
         sparsecc.load(saved, threads=0)
+
+
+def test_saving_while_other_shapes_push_out_what_is_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiled_module, "MAX_SPECIALIZATIONS", 1)
+    compiled, link = tiny.compiled(), Program.to_bytes
+
+    def push_out_and_link(program):
+        other = tiny.library(7)
+        other.weights["fc.weight"][:] = 1
+        compiled.add_library(other)
+        return link(program)
+
+    monkeypatch.setattr(Program, "to_bytes", push_out_and_link)
+    compiled.save(tmp_path / "m.sparsecc")
+    for a, b in zip(sparsecc.load(tmp_path / "m.sparsecc")(tiny.example()), tiny.compiled()(tiny.example()), strict=True):
+        assert np.array_equal(a, b)
 
 
 def test_loading_imports_neither_torch_nor_onnx(saved):

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+from collections import namedtuple
 from dataclasses import dataclass
 
 import pytest
 
 from sparsecc.runtime.structure import Record, rebuild
+
+Pair = namedtuple("Pair", ["left", "right"])
 
 
 @dataclass
@@ -42,6 +45,18 @@ def test_elsewhere_a_record_stands_in():
     assert record.logits == record["logits"] == record[0] == "a"
     with pytest.raises(AttributeError):
         record.missing  # noqa: B018
+
+
+def pair(name):
+    return {"kind": "namedtuple", "class": name, "items": {"left": leaf(1), "right": {"kind": "none"}}}
+
+
+def test_a_namedtuple_is_a_tuple_everywhere():
+    own = rebuild(pair(f"{__name__}.Pair"), ["a", "b"])
+    assert type(own) is Pair and own == ("b", None)
+    other, again = (rebuild(pair("not.loaded.Pair"), ["a", "b"]) for _ in range(2))
+    assert type(other) is type(again) and type(other).__name__ == "Pair"
+    assert other == ("b", None) and other.left == "b" and (lambda left, right: left)(*other) == "b"
 
 
 def test_an_unknown_kind_is_refused():

@@ -22,9 +22,9 @@ def test_aligned_arrays_are_not_copied():
     assert tensors.address(tensors.to_tvm(array)) == array.ctypes.data
 
 
-def test_borrowed_memory_is_copied():
+def test_memory_that_is_taken_is_copied():
     array = aligned_empty((3,), np.dtype("float32"))
     array[:] = 1
-    out = tensors.to_host(tensors.to_tvm(array), as_torch=False, borrowed=frozenset({array.ctypes.data}))
+    out = tensors.to_host(tensors.to_tvm(array), as_torch=False, taken={array.ctypes.data})
     array[:] = 2
     assert np.array_equal(out, np.ones(3))

@@ -57,9 +57,9 @@ def library(tokens: int, returns=(0, 1), limits=None) -> Library:
 
 def compiled(tokens: int | None = 3, returns=(0, 1), **options) -> Compiled:
     """`tokens` may change from call to call; None: nothing compiled yet."""
-    options = {"specialize": lambda values: library(values[0].shape[0], returns)} | options
+    options = {"specialize": lambda values: library(values[0].shape[0], returns), "target": TARGET, "report": REPORT} | options
     outputs = tuple(TensorSpec(f"y{i}", ("tokens", COLS if i == 2 else ROWS), "float32") for i in returns)
-    result = Compiled(inputs=(TensorSpec("x", ("tokens", COLS), "float32"),), outputs=outputs, target=TARGET, report=REPORT, **options)
+    result = Compiled(inputs=(TensorSpec("x", ("tokens", COLS), "float32"),), outputs=outputs, **options)
     if tokens is not None:
         result.add_library(library(tokens, returns))
     return result
