@@ -12,7 +12,6 @@ import numpy as np
 import sparsecc
 from sparsecc.graph.sites import Attention, Conv2d, WeightSite
 from sparsecc.passes.base import registered_name
-from sparsecc.passes.prune import Prune
 from sparsecc.report.base import Check, Report, SiteReport, totals
 
 if TYPE_CHECKING:
@@ -108,7 +107,10 @@ def chosen(report: Report, choices: Sequence[Choice]) -> Report:
 def _with_choice(row: SiteReport, choice: Choice) -> SiteReport:
     times = {"predicted_us": choice.predicted_us, "measured_us": choice.measured_us, "dense_us": choice.dense_us}
     row = replace(row, kernel=choice.kernel, **times)
-    return row if row.format is None else replace(row, decision=choice.decision, reason=choice.reason or row.reason)
+    if row.format is None:
+        return row
+    reason = f"{row.reason}; {choice.reason}" if row.kind == "Attention" else choice.reason or row.reason
+    return replace(row, decision=choice.decision, reason=reason)
 
 
 def _reasons(result: Rewritten) -> dict[str, str]:
@@ -135,6 +137,8 @@ def _deeds(result: Rewritten) -> dict[str, str]:
 
 def _patterns(result: Rewritten) -> dict[str, str]:
     """The pattern that the last pass with one gave each site."""
+    from sparsecc.passes.prune import Prune  # here, because it imports torch, which loading an artifact does without
+
     taken = [(step, match) for step, outcome in result.steps for match in outcome.matches if match.refused is None]
     return {match.site.name: step.pattern for step, match in taken if isinstance(step, Prune)}
 

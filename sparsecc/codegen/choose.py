@@ -6,7 +6,7 @@ What the records of a tuner know about a layer is taken from there, and not meas
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,7 +14,9 @@ import numpy as np
 from sparsecc.codegen import tvm_api
 from sparsecc.codegen.candidates import Known, Plan, Structure, Task, bare
 from sparsecc.codegen.chain import Chain, Step, chains
+from sparsecc.codegen.kernels import block_attention
 from sparsecc.codegen.kernels.base import MatmulSpec
+from sparsecc.codegen.kernels.block_attention import BlockAttentionSpec
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.threads import use_threads
 from sparsecc.structures.base import Structured
@@ -57,6 +59,7 @@ class Chooser:
     known: Mapping[Task, Known] = field(default_factory=dict)
     choices: list[Choice] = field(default_factory=list)
     _functions: dict[Any, Any] = field(default_factory=dict)
+    _attention_us: dict[Any, list[float]] = field(default_factory=dict)
 
     def choose(self, spec: MatmulSpec, layer: Layer) -> Plan:
         matrix = layer.matrix
@@ -95,6 +98,47 @@ class Chooser:
             Choice(layer.site, str(chosen), decision, us, dense_us, dense_us * way.flops / spec.flops, _reason(us, dense_us))
         )
         return chosen
+
+    def note_block_attention(self, spec: BlockAttentionSpec, places: np.ndarray, keep: np.ndarray, site: str) -> None:
+        """Note what skipping blocks gains: one head of middling density is timed, with its blocks and with all of them, and stands for all.
+
+        Layers of one shape and density are timed once. There is no choice to make: dense attention would compute something else.
+        """
+        kernel = f"block_attention {spec.block}x{spec.block}"
+        if not self.measure:
+            self.choices.append(Choice(site, kernel, "sparse", None, None, None, _NOT_MEASURED))
+            return
+        density = keep.mean()
+        key = (replace(spec, kept=0), round(float(density), 2))
+        if key not in self._attention_us:
+            head = int(np.argsort(keep.sum(axis=(1, 2)))[len(keep) // 2])
+            own, all_blocks = keep[head : head + 1], np.ones_like(keep[:1])
+            calls = [self._attention_call(spec, places[head : head + 1], blocks) for blocks in (own, all_blocks)]
+            self._attention_us[key] = [us * spec.batch * spec.heads for us in self._timed(*calls)]
+        us, dense_us = self._attention_us[key]
+        self.choices.append(Choice(site, kernel, "sparse", us, dense_us, dense_us * density, _reason(us, dense_us)))
+
+    def _attention_call(self, spec: BlockAttentionSpec, places: np.ndarray, keep: np.ndarray) -> Callable[[], None]:
+        """Of one head, on random inputs."""
+        head = replace(spec, batch=1, heads=1, kv_heads=1, kept=int(keep.sum()))
+        gather, attend = (
+            tvm_api.compile_function(build(head, self.target), self.target.llvm)
+            for build in (block_attention.build_gather, block_attention.build)
+        )
+        where, *tables = (tvm_api.tensor(array) for array in block_attention.prepare(places, keep, head, self.target))
+        random = np.random.default_rng(0)
+        q, k, v = (
+            tvm_api.tensor(random.standard_normal((1, 1, head.tokens, dim), np.float32))
+            for dim in (head.head_dim, head.head_dim, head.value_dim)
+        )
+        gathered = [tvm_api.tensor(np.zeros(shape, np.float32)) for shape in head.gathered]
+        out = tvm_api.tensor(np.zeros((1, 1, head.tokens, head.value_dim), np.float32))
+
+        def run() -> None:
+            gather(q, k, v, where, *gathered)
+            attend(*gathered, where, *tables, out)
+
+        return run
 
     def _plan(self, task: Task, matrix: np.ndarray, bias: np.ndarray | None) -> Plan:
         known = self.known.get(task)

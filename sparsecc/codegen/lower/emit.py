@@ -57,7 +57,7 @@ def _emit_node(forms: Forms, target: Target, chooser: Chooser, node: Node, funct
     if isinstance(node.what, AttentionCall):
         return emit_attention(forms, target, node, node.what)
     if isinstance(node.what, BlockAttentionCall):
-        return emit_block_attention(forms, target, node, node.what)
+        return emit_block_attention(forms, chooser, node, node.what)
     return _view(forms, node) or _layer_norm(forms, target, node) or _elementwise(forms, node) or _as_it_was(forms, node, functions)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sparsecc.codegen.choose import Chooser
 from sparsecc.codegen.kernels import attention, block_attention
 from sparsecc.codegen.lower.forms import Forms
 from sparsecc.codegen.lower.layout import TokenLayout, Value, layout_of
@@ -31,13 +32,15 @@ def emit_attention(forms: Forms, target: Target, node: Node, call: AttentionCall
     return Value(shape(node.var), tiled=out, layout=q_layout, heads="bhsd")
 
 
-def emit_block_attention(forms: Forms, target: Target, node: Node, call: BlockAttentionCall) -> Value:
+def emit_block_attention(forms: Forms, chooser: Chooser, node: Node, call: BlockAttentionCall) -> Value:
+    target = chooser.target
     batch, heads, tokens, dim = shape(call.q)
     kv_heads, _, value_dim = shape(call.v)[1:]
     places = np.stack([call.map.grid.permutation(int(order)).numpy() for order in call.map.orders])
     keep, block = call.map.keep.numpy(), call.map.block
     kept = int(keep.sum())
     spec = block_attention.BlockAttentionSpec(batch, heads, kv_heads, tokens, dim, value_dim, block, kept, float(call.scale))
+    chooser.note_block_attention(spec, places, keep, call.site)
     where, *tables = (forms.weight(array) for array in block_attention.prepare(places, keep, spec, target))
     gather = forms.kernel(("gather", spec), lambda: block_attention.build_gather(spec, target))
     kernel = forms.kernel(spec, lambda: block_attention.build(spec, target))
