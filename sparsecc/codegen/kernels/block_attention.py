@@ -40,11 +40,14 @@ class BlockAttentionSpec:
         """Along one axis of the map."""
         return ceil_div(self.tokens, self.block)
 
-    @property
-    def gathered(self) -> list[tuple[int, ...]]:
+    def tile(self, target: Target) -> int:
+        """Queries of a block, padded to whole vectors."""
+        return ceil_div(self.block, target.lanes) * target.lanes
+
+    def gathered(self, target: Target) -> list[tuple[int, ...]]:
         """Shapes of q, k and v in blocks."""
         each = (self.batch * self.heads, self.blocks)
-        return [(*each, self.head_dim, self.block), (*each, self.block, self.head_dim), (*each, self.block, self.value_dim)]
+        return [(*each, self.head_dim, self.tile(target)), (*each, self.block, self.head_dim), (*each, self.block, self.value_dim)]
 
     @property
     def flops(self) -> int:
@@ -75,9 +78,10 @@ def _balanced(lengths: np.ndarray, threads: int) -> np.ndarray:
 
 
 def build_gather(spec: BlockAttentionSpec, target: Target):
-    """PrimFunc(q, k, v, places, Q, K, V): Q [batch·heads, blocks, head_dim, block] scaled, K and V [.., blocks, block, dim]."""
+    """PrimFunc(q, k, v, places, Q, K, V): Q [batch·heads, blocks, head_dim, tile] scaled, K and V [.., blocks, block, dim]."""
     batch, heads, kv_heads, tokens, blocks, block = spec.batch, spec.heads, spec.kv_heads, spec.tokens, spec.blocks, spec.block
     dim, value_dim, scale, shared = spec.head_dim, spec.value_dim, spec.scale, spec.heads // spec.kv_heads
+    tile = spec.tile(target)
 
     @T.prim_func
     def block_attention_gather(
@@ -85,7 +89,7 @@ def build_gather(spec: BlockAttentionSpec, target: Target):
         k: T.Buffer((batch, kv_heads, tokens, dim), "float32"),
         v: T.Buffer((batch, kv_heads, tokens, value_dim), "float32"),
         places: T.Buffer((heads, blocks * block), "int32"),
-        Q: T.Buffer((batch * heads, blocks, dim, block), "float32"),
+        Q: T.Buffer((batch * heads, blocks, dim, tile), "float32"),
         K: T.Buffer((batch * heads, blocks, block, dim), "float32"),
         V: T.Buffer((batch * heads, blocks, block, value_dim), "float32"),
     ):
@@ -96,12 +100,14 @@ def build_gather(spec: BlockAttentionSpec, target: Target):
             i: T.let = job % blocks
             for j in range(block):
                 token: T.let = places[h, i * block + j]
-                for d in range(dim):
-                    Q[b * heads + h, i, d, j] = q[b, h, token, d] * T.float32(scale)
                 for d in T.vectorized(dim):
                     K[b * heads + h, i, j, d] = k[b, h // shared, token, d]
                 for d in T.vectorized(value_dim):
                     V[b * heads + h, i, j, d] = v[b, h // shared, token, d]
+            for j in range(tile):
+                query: T.let = places[h, i * block + T.min(j, block - 1)]
+                for d in range(dim):
+                    Q[b * heads + h, i, d, j] = q[b, h, query, d] * T.float32(scale)
 
     return block_attention_gather
 
@@ -109,10 +115,10 @@ def build_gather(spec: BlockAttentionSpec, target: Target):
 def build(spec: BlockAttentionSpec, target: Target):
     """PrimFunc(Q, K, V, places, first, blocks, jobs, out): what `build_gather` has made, then what `prepare` has; out [batch, heads,
     tokens, value_dim]."""
-    lanes, tile, tokens, count, block = target.lanes, spec.block, spec.tokens, spec.blocks, spec.block
+    lanes, tile, tokens, count, block = target.lanes, spec.tile(target), spec.tokens, spec.blocks, spec.block
     batch, heads, dim, value_dim = spec.batch, spec.heads, spec.head_dim, spec.value_dim
-    rows = _rows(target, block, block)
-    value_rows = _rows(target, block, value_dim)
+    rows = _rows(target, tile, block)
+    value_rows = _rows(target, tile, value_dim)
 
     @T.prim_func
     def block_attention(
@@ -171,9 +177,9 @@ def build(spec: BlockAttentionSpec, target: Target):
                             for l in T.vectorized(lanes):
                                 O[d * value_rows + r, v * lanes + l] = acc[r * tile + v * lanes + l]
             fill(total, 1, tile, lanes, lambda r, l: T.float32(1) / total[l])
-            for l in range(T.min(tile, tokens - i * tile)):
+            for l in range(T.min(block, tokens - i * block)):
                 for d in range(value_dim):
-                    out[head // heads, head % heads, places[head % heads, i * tile + l], d] = O[d, l] * total[l]
+                    out[head // heads, head % heads, places[head % heads, i * block + l], d] = O[d, l] * total[l]
 
     return block_attention
 

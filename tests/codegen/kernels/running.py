@@ -49,9 +49,13 @@ def assembly(func: Any, target: Target) -> str:
 
 def call(function: Callable[..., None], arrays: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
     """The output, in which whatever was not written is NaN."""
-    out = tvm_api.tensor(np.full(shape, np.nan, np.float32))
-    function(*(tvm_api.tensor(array) for array in arrays), out)
-    return out.numpy()
+    return call_for_several(function, arrays, [shape])[0]
+
+
+def call_for_several(function: Callable[..., None], arrays: list[np.ndarray], shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
+    outs = [tvm_api.tensor(np.full(shape, np.nan, np.float32)) for shape in shapes]
+    function(*(tvm_api.tensor(array) for array in arrays), *outs)
+    return [out.numpy() for out in outs]
 
 
 def random(rng: np.random.Generator, *shape: int) -> np.ndarray:
