@@ -6,6 +6,7 @@ import pathlib
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,7 +44,9 @@ def compile(
     """Rewrite a model as its recipe says, and generate code for the result.
 
     model: nn.Module, ExportedProgram, or an ONNX file or ModelProto.  example_inputs: a tuple or a dict by name; an nn.Module needs
-    them, for ONNX they are made from the shapes.  recipe: path, dict or Recipe; None packs the zeros that are there already.
+    them, for ONNX they are made from the shapes. Among them may be flags, None, and lists or dicts of tensors: what is compiled takes
+    the tensors alone, one after another or by the names in `inputs`.
+    recipe: path, dict or Recipe; None packs the zeros that are there already.
     calibration: input tuples or dicts, or the path of an .npz.  target: "cpu", or "cpu:skylake-avx512" and the like.
     threads: None means one for each physical core.  input_shapes: of an ONNX model, by name.
     records: a file of `tune`; layers that it knows run on the fastest kernel in it, and are not measured again.
@@ -53,14 +56,17 @@ def compile(
     Raises UserError and its children (ModelError, RecipeError, InputError) for what the caller can mend.
     """
     from sparsecc import codegen
+    from sparsecc.codegen.target import host_name
     from sparsecc.runtime.compiled import Compiled
     from sparsecc.runtime.machine import cannot_run
 
     goal = _target(target, threads)
     known = _known(records, goal)
     result = _rewrite(model, example_inputs, recipe, calibration, input_shapes)
+    measured = result.measured(1)
     assert result.example is not None  # _rewrite has raised otherwise
-    report = account.report(result, str(target))
+    assert measured is not None
+    report = replace(account.report(result, str(target)), measured=measured)
     expected = None if cannot_run(goal) else result.masked.run(result.example).outputs
     result.release()  # dense weights would only take memory while the packed ones are compiled
     library, choices = codegen.build(result.graph, result.example, goal, known=known)
@@ -75,6 +81,7 @@ def compile(
     )
     compiled.add_library(library)
     if expected is not None:
+        compiled.report = replace(compiled.report, measured=replace(measured, threads=goal.threads, cpu=host_name()))
         compiled.report = _checked(compiled, result.example, expected)
     return compiled
 
@@ -148,7 +155,9 @@ def convert_graph(
     if result.graph.host != "onnx":
         raise UserError(f"convert takes an ONNX model, not a {type(model).__name__}; use sparsecc.compile")
     report = account.report(result, "onnx")
-    for sample in result.samples(check if check is not None else int(result.example is not None)):
+    count = check if check is not None else int(result.example is not None)
+    report = replace(report, measured=result.measured(max(1, count)))
+    for sample in result.samples(count):
         report = account.checked(report, result.graph.run(sample).outputs, result.masked.run(sample).outputs)
     return result.graph, report
 
@@ -195,8 +204,8 @@ def _rewrite(
     graph = sources.open_graph(model, example_inputs, input_shapes)
     samples = sources.calibration(calibration, graph.inputs)
     known = example == "needed" or (example == "if known" and (bool(samples) or sources.shapes_known(graph.inputs)))
-    inputs = sources.example(graph.inputs, example_inputs, samples, model) if known else None
-    return rewrite(graph, steps, samples, inputs, sources.name_of(model))
+    inputs, source = sources.example(graph.inputs, example_inputs, samples, model) if known else (None, "random")
+    return rewrite(graph, steps, samples, inputs, sources.name_of(model), source)
 
 
 def _target(target: str, threads: int | None) -> Target:

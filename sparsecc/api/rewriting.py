@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sparsecc import memory
 from sparsecc.api import sources
 from sparsecc.passes.base import Context, Pass, PassResult
+from sparsecc.report.base import Measured
 
 if TYPE_CHECKING:
     from sparsecc.graph.base import Graph
@@ -21,7 +22,8 @@ _PACK = "sparsecc.passes.pack"
 @dataclass
 class Rewritten:
     """name: of the model.  original: as it came.  masked: with all changes but packing, which changes no output.  graph: the result.
-    example: one set of inputs in the model's order, None when nothing is to be run.  calibration: the caller's samples."""
+    example: one set of inputs in the model's order, None when nothing is to be run.  source: where that came from.
+    calibration: the caller's samples."""
 
     name: str
     original: Graph | None
@@ -30,6 +32,16 @@ class Rewritten:
     steps: Sequence[tuple[Pass, PassResult]]
     example: list[Any] | None
     calibration: Sequence[Any] = field(default_factory=tuple)
+    source: sources.Source = "random"
+
+    def measured(self, count: int) -> Measured | None:
+        """What the first `count` samples are; None when nothing is run."""
+        if self.example is None:
+            return None
+        given = min(count, len(self.calibration))
+        kinds = {"example": count} if self.source == "example" else {"calibration": given, "random": count - given}
+        shapes = {spec.name: tuple(x.shape) for spec, x in zip(self.graph.inputs, self.example, strict=True)}
+        return Measured(samples={kind: number for kind, number in kinds.items() if number}, shapes=shapes)
 
     def samples(self, count: int) -> Iterator[list[Any]]:
         """Sets of inputs: the calibration's, then random ones."""
@@ -46,12 +58,19 @@ class Rewritten:
         memory.trim()
 
 
-def rewrite(graph: Graph, recipe: Recipe, calibration: Sequence[Any] | None, example: list[Any] | None, name: str) -> Rewritten:
+def rewrite(
+    graph: Graph,
+    recipe: Recipe,
+    calibration: Sequence[Any] | None,
+    example: list[Any] | None,
+    name: str,
+    source: sources.Source = "random",
+) -> Rewritten:
     """Run the recipe's passes on a copy."""
     from sparsecc.passes import pipeline
 
     result, steps = pipeline.run(graph, recipe, Context(calibration=calibration))
-    return Rewritten(name, graph, _before_packing(graph, steps), result, steps, example, calibration or ())
+    return Rewritten(name, graph, _before_packing(graph, steps), result, steps, example, calibration or (), source)
 
 
 def _before_packing(graph: Graph, steps: Sequence[tuple[Pass, PassResult]]) -> Graph:

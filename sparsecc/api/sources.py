@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -80,27 +80,32 @@ def name_of(model: Any) -> str:
     return getattr(getattr(model, "graph", None), "name", "") or type(model).__name__
 
 
-def example(specs: Sequence[TensorSpec], given: Any, calibration: Sequence[Any] | None, model: Any = None) -> list[Any]:
-    """One set of inputs, in the model's order: the caller's, else the first calibration sample, else made from the shapes.
+Source = Literal["example", "calibration", "random"]
+
+
+def example(specs: Sequence[TensorSpec], given: Any, calibration: Sequence[Any] | None, model: Any = None) -> tuple[list[Any], Source]:
+    """One set of inputs, in the model's order, and where it is from: the caller's, else the first calibration sample, else what an
+    ExportedProgram was traced with, else made from the shapes.
 
     Raises InputError when a shape is not known.
     """
     if given is not None:
-        return in_order(specs, _tensors_only(given))
+        return in_order(specs, given), "example"
     if calibration:
-        return in_order(specs, calibration[0])
-    stored = getattr(model, "example_inputs", None)  # an ExportedProgram carries the inputs it was traced with
+        return in_order(specs, calibration[0]), "calibration"
+    stored = getattr(model, "example_inputs", None)
     if stored:
-        args, kwargs = stored
-        return bind(specs, args, kwargs)
-    return random_inputs(specs)
+        return bind(specs, _tensors(stored), {}), "example"
+    return random_inputs(specs), "random"
 
 
-def _tensors_only(given: Any) -> Any:
-    """Without the flags and None that an nn.Module was traced with; they are part of the graph."""
-    if isinstance(given, Mapping):
-        return {name: value for name, value in given.items() if _is_array(value)}
-    return tuple(value for value in _as_tuple(given) if _is_array(value))
+def _tensors(values: Any) -> tuple[Any, ...]:
+    """The arrays in nested lists, tuples and dicts, in the order of torch.export; flags and None are part of its graph."""
+    if all(_is_array(value) for value in values):
+        return tuple(values)
+    from torch.utils import _pytree as pytree
+
+    return tuple(leaf for leaf in pytree.tree_leaves(values) if _is_array(leaf))
 
 
 def _is_array(value: Any) -> bool:
@@ -111,20 +116,28 @@ def shapes_known(specs: Sequence[TensorSpec]) -> bool:
     return all(isinstance(size, int) for spec in specs for size in spec.shape)
 
 
-def random_inputs(specs: Sequence[TensorSpec], like: Sequence[Any] | None = None, seed: int = 0) -> list[Any]:
-    """Normal deviates for floats; ones for integers and booleans, which are indices and masks as a rule (or the values in `like`).
+def random_inputs(
+    specs: Sequence[TensorSpec], like: Sequence[Any] | None = None, seed: int = 0, limits: Mapping[str, tuple[int, int]] | None = None
+) -> list[Any]:
+    """Normal deviates for floats. Integers and booleans, which are indices and masks as a rule, take their values from `like`, or are
+    drawn: within `limits` where these know the table (see `codegen.library`), else from 0 and 1, a 1 first.
 
     like: inputs to take the shapes from. Raises InputError when a shape is not known.
     """
-    generator = np.random.default_rng(seed)
-    return [_random(spec, like[i] if like is not None else None, generator) for i, spec in enumerate(specs)]
+    generator, known = np.random.default_rng(seed), limits or {}
+    return [_random(spec, like[i] if like is not None else None, known.get(spec.name), generator) for i, spec in enumerate(specs)]
 
 
-def _random(spec: TensorSpec, like: Any, generator: np.random.Generator) -> np.ndarray:
+def _random(spec: TensorSpec, like: Any, limits: tuple[int, int] | None, generator: np.random.Generator) -> np.ndarray:
     shape = tuple(like.shape) if like is not None else _known_shape(spec)
     if np.dtype(spec.dtype).kind == "f":
         return generator.standard_normal(shape).astype(spec.dtype)
-    return np.ones(shape, spec.dtype) if like is None else np.asarray(like)
+    if like is not None:
+        return np.asarray(like)
+    drawn = np.asarray(generator.integers(0, limits[1] if limits else 2, shape)).astype(spec.dtype)
+    if limits is None:
+        drawn.flat[:1] = 1
+    return drawn
 
 
 def _known_shape(spec: TensorSpec) -> tuple[int, ...]:
@@ -139,10 +152,16 @@ def _known_shape(spec: TensorSpec) -> tuple[int, ...]:
 
 
 def in_order(specs: Sequence[TensorSpec], sample: Any) -> list[Any]:
-    """A tensor, a tuple of them or a dict by name, as inputs in the model's order. Raises InputError."""
-    if isinstance(sample, Mapping):
-        return bind(specs, (), {str(name): value for name, value in sample.items()})
-    return bind(specs, _as_tuple(sample), {})
+    """A tensor, a tuple of them or a dict by name, as inputs in the model's order. Raises InputError.
+
+    Lists and dicts of tensors among them are taken apart, as torch.export does; what is no tensor is left out.
+    """
+    if not isinstance(sample, Mapping):
+        return bind(specs, _tensors(_as_tuple(sample)), {})
+    names = {spec.name for spec in specs}
+    if any(isinstance(value, Mapping | list | tuple) for name, value in sample.items() if name not in names):
+        return bind(specs, _tensors(tuple(sample.values())), {})
+    return bind(specs, (), {str(name): value for name, value in sample.items() if _is_array(value) or name in names})
 
 
 def _as_tuple(sample: Any) -> tuple[Any, ...]:

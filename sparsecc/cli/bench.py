@@ -88,7 +88,8 @@ def _values(compiled: Compiled, path: Path | None) -> list[Any]:
     from sparsecc.graph.binding import reject_nan
 
     if path is None:
-        return random_inputs(compiled.specializations[-1].inputs)
+        latest = compiled.specializations[-1]
+        return random_inputs(latest.inputs, limits=latest.limits)
     values = in_order(compiled.inputs, read_npz(path))
     reject_nan(compiled.inputs, values)
     return values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,7 +52,8 @@ def _run(source: Path, inputs: Path | None, threads: int | None, shapes: Any) ->
         if shapes:
             raise UserError(f"{source}: is compiled already, so that --input-shape comes too late")
         compiled = sparsecc.load(source, threads)
-        values, outputs = _inputs(compiled.inputs, inputs, compiled.specializations[0].inputs), compiled.outputs
+        first, outputs = compiled.specializations[0], compiled.outputs
+        values = _inputs(compiled.inputs, inputs, first.inputs, first.limits)
         return dict(zip([spec.name for spec in outputs], compiled.flat(values), strict=True))
     if threads:
         raise UserError(f"{source}: --threads is for artifacts; compile the model first")
@@ -63,13 +64,15 @@ def _run(source: Path, inputs: Path | None, threads: int | None, shapes: Any) ->
     return {spec.name: np.asarray(result) for spec, result in zip(graph.outputs, results, strict=True)}
 
 
-def _inputs(specs: Sequence[TensorSpec], path: Path | None, shaped: Sequence[TensorSpec]) -> list[Any]:
-    """shaped: the specs to make inputs for when there is no file."""
+def _inputs(
+    specs: Sequence[TensorSpec], path: Path | None, shaped: Sequence[TensorSpec], limits: Mapping[str, tuple[int, int]] | None = None
+) -> list[Any]:
+    """shaped: the specs to make inputs for when there is no file.  limits: see `codegen.library`."""
     from sparsecc.api.sources import in_order, random_inputs, read_npz
     from sparsecc.graph.binding import reject_nan
 
     if path is None:
-        return random_inputs(shaped)
+        return random_inputs(shaped, limits=limits)
     values = in_order(specs, read_npz(path))
     reject_nan(specs, values)
     return values

@@ -14,7 +14,7 @@ from sparsecc.formats.base import Format
 if TYPE_CHECKING:
     from torch import Tensor
 
-DEFAULT_FORMATS = ("nm", "block", "csr")
+DEFAULT_FORMATS = tuple(registry.members("formats"))
 
 
 def from_pattern(pattern: str) -> Format:

@@ -47,6 +47,20 @@ class Check:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Measured:
+    """On what the output errors and the check were measured, and on what machine the times; None where nothing ran there.
+
+    samples: sets of inputs, by where they came from: example, calibration, random; the errors are those of the first set.
+    shapes: of the first set, by input.
+    """
+
+    samples: dict[str, int]
+    shapes: dict[str, tuple[int, ...]]
+    threads: int | None = None
+    cpu: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """What was done to a model, what it cost and what was measured. `str()` is a table."""
 
@@ -56,6 +70,7 @@ class Report:
     sites: tuple[SiteReport, ...] = ()
     totals: dict[str, Any] = field(default_factory=dict)
     check: Check | None = None
+    measured: Measured | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -65,8 +80,9 @@ class Report:
         """Inverse of `to_dict`, also after JSON. Raises ValueError for anything else."""
         _expect_fields(cls, data)
         sites = tuple(_site(entry) for entry in data["sites"])
-        check = data.get("check")
-        return cls(**{**data, "sites": sites, "check": _check(check) if check else None})
+        check, measured = data.get("check"), data.get("measured")
+        made = {"check": _check(check) if check else None, "measured": _measured(measured) if measured else None}
+        return cls(**{**data, "sites": sites, **made})
 
     def to_json(self, path: str | PathLike[str] | None = None) -> str:
         """The report as JSON; written to `path` when one is given."""
@@ -120,6 +136,11 @@ def _site(entry: Mapping[str, Any]) -> SiteReport:
 def _check(entry: Any) -> Check:
     """JSON has null where a difference is infinite."""
     return Check(**{name: math.inf if value is None else value for name, value in _expect_fields(Check, entry).items()})
+
+
+def _measured(entry: Any) -> Measured:
+    shapes = {name: tuple(shape) for name, shape in _expect_fields(Measured, entry)["shapes"].items()}
+    return Measured(**{**entry, "shapes": shapes})
 
 
 def _expect_fields(kind: type, data: Any) -> Mapping[str, Any]:

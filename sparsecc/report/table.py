@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from sparsecc.report.base import Report, SiteReport, bytes_kept
+from sparsecc.report.base import Measured, Report, SiteReport, bytes_kept
 
 WIDTH = 140
 _NAMED = 3  # sites per reason
@@ -70,7 +70,16 @@ def summary(report: Report) -> list[str]:
         lines.append(
             f"check against the masked dense model: max abs {check.max_abs:.2g}, max rel {check.max_rel:.2g}, cosine {check.cosine:.6f}"
         )
+    if report.measured:
+        lines.append(_measured(report.measured))
     return lines
+
+
+def _measured(measured: Measured) -> str:
+    sets = ", ".join(f"{count} {source}" for source, count in measured.samples.items())
+    shapes = ", ".join(f"{printable(name)} {'×'.join(map(str, shape)) or 'scalar'}" for name, shape in measured.shapes.items())
+    machine = f"; {measured.threads} threads of {measured.cpu}" if measured.cpu else ""
+    return f"inputs of errors and check: {sets} ({shapes}){machine}"
 
 
 def _left_alone(report: Report) -> list[str]:

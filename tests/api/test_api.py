@@ -48,6 +48,32 @@ def test_compile_returns_what_the_module_returns(build):
     assert compiled.report.check.max_rel < 1e-5
 
 
+class Switched(nn.Module):
+    """Takes a dict of tensors, a list of them and a flag."""
+
+    def forward(self, named, several, double):
+        y = named["a"] - named["b"] + several[0]
+        return 2 * y if double else y
+
+
+def test_inputs_that_are_no_tensors_are_part_of_the_model():
+    a, b, c = (torch.randn(2, 3) for _ in range(3))
+    given = ({"a": a, "b": b}, [c], True)
+    for model, example in ((Switched(), given), (torch.export.export(Switched(), given), None)):
+        compiled = sparsecc.compile(model, example)
+        torch.testing.assert_close(compiled(a, b, c), 2 * (a - b + c))
+        assert compiled.report.measured.samples == {"example": 1}
+        assert [*compiled.report.measured.shapes.values()] == [(2, 3)] * 3
+        assert compiled.report.measured.threads == compiled.target.threads
+
+
+def test_the_report_says_what_was_run():
+    given = [np.zeros((2, 64), np.float32)]
+    report = api.convert_graph(two_layers(), RECIPE, calibration=[given], check=3)[1]
+    assert report.measured.samples == {"calibration": 1, "random": 2}
+    assert report.measured.shapes == {"x": (2, 64)}
+
+
 def test_further_shapes_are_compiled_on_demand(build):
     compiled = sparsecc.compile(Tiny(), tiny.example())
     compiled(tiny.example(7))

@@ -19,15 +19,17 @@ def sample(seed=0):
 def test_example_inputs_in_every_form():
     x, ids = sample()
     for given in ((x, ids), [x, ids], {"ids": ids, "x": x}):
-        assert all(a is b for a, b in zip(sources.example(SPECS, given, None), [x, ids], strict=True))
+        assert all(a is b for a, b in zip(sources.example(SPECS, given, None)[0], [x, ids], strict=True))
     tensor = torch.zeros(2, 4)
-    assert sources.example(DYNAMIC, tensor, None)[0] is tensor
+    inputs, source = sources.example(DYNAMIC, tensor, None)
+    assert inputs[0] is tensor and source == "example"
 
 
 def test_calibration_comes_before_random_inputs():
-    assert sources.example(SPECS, None, [sample(3)])[0][0, 0] == 3
-    x, ids = sources.example(SPECS, None, None)
-    assert x.shape == (1, 4) and x.std() > 0 and (ids == 1).all()
+    inputs, source = sources.example(SPECS, None, [sample(3)])
+    assert inputs[0][0, 0] == 3 and source == "calibration"
+    (x, _), source = sources.example(SPECS, None, None)
+    assert x.shape == (1, 4) and x.std() > 0 and source == "random"
     assert np.array_equal(x, sources.random_inputs(SPECS)[0])
 
 
@@ -40,6 +42,22 @@ def test_an_unknown_size_names_the_input_and_the_option():
 def test_random_inputs_take_shapes_and_integers_from_others():
     x, ids = sources.random_inputs(SPECS, like=sample(7), seed=1)
     assert (ids == 7).all() and not (x == 7).any()
+
+
+def test_random_integers_stay_in_their_table_and_masks_show_something():
+    specs = [TensorSpec("ids", (1, 99), "int64"), TensorSpec("mask", (1, 99), "bool"), TensorSpec("one", (), "int32")]
+    ids, mask, one = sources.random_inputs(specs, limits={"ids": (-7, 7)})
+    assert {*ids.ravel()} == {*range(7)}
+    assert mask.dtype == bool and mask[0, 0] and not mask.all()
+    assert one == 1
+
+
+def test_nested_inputs_are_taken_apart():
+    x, ids = sample()
+    for given in (([x, ids], True), ({"a": x, "b": [ids, None]},), {"xs": {"a": x}, "ids_by_name": [ids]}, {"x": x, "ids": ids, "flag": 3}):
+        assert all(a is b for a, b in zip(sources.in_order(SPECS, given), [x, ids], strict=True))
+    with pytest.raises(InputError, match="input 'x' is a list"):
+        sources.in_order(SPECS, {"x": [1.0], "ids": ids})
 
 
 def test_calibration_from_an_iterable():

@@ -1,6 +1,6 @@
 """A report with one site of each decision."""
 
-from sparsecc.report.base import Check, Report, SiteReport, totals
+from sparsecc.report.base import Check, Measured, Report, SiteReport, totals
 
 SITES = (
     SiteReport(
@@ -42,4 +42,5 @@ REPORT = Report(
     sites=SITES,
     totals=totals(SITES),
     check=Check(max_abs=1e-6, max_rel=2e-6, cosine=0.999999),
+    measured=Measured(samples={"calibration": 2, "random": 1}, shapes={"x": (3, 24)}, threads=2, cpu="some CPU"),
 )

@@ -16,6 +16,7 @@ def test_the_table_has_a_row_per_site_and_the_totals():
     assert "3 sites: 1 sparse, 1 dense, 1 skipped" in text
     assert "dense 200 µs -> chosen 140 µs (1.43x)" in text
     assert "cosine 0.999999" in text
+    assert "inputs of errors and check: 2 calibration, 1 random (x 3×24); 2 threads of some CPU" in lines
     assert "skipped: grouped (pool)" in lines
 
 

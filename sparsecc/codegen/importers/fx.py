@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import fx
+from torch.export.graph_signature import ConstantArgument
 
 from sparsecc.codegen.importers.base import Imported, Placeholder, Placeholders, args_of, shape_of
 from sparsecc.codegen.importers.fx_converters import CONVERTERS, Converter
@@ -30,12 +31,23 @@ def sparsecc_constant(index: int) -> None:
 def import_fx(program: ExportedProgram) -> Imported:
     """program: exported with static shapes. Raises ModelError that lists operators TVM cannot take, and where they are."""
     program = take_apart(program, (*CONVERTERS, *_PLACED))
+    _drop_flags(program)
     tensors, placeholders = _tensors(program), Placeholders()
     constants = _fold(program, tensors)
     check_supported(program.graph, (*CONVERTERS, *_PLACED))
     converters = checked(_converters(placeholders, tensors, constants), program.graph)
     module = from_exported_program(program, run_ep_decomposition=False, custom_convert_map=converters)
     return Imported(module, placeholders.found)
+
+
+def _drop_flags(program: ExportedProgram) -> None:
+    """Inputs that are no tensors are constants of the trace, and TVM has no word for them."""
+    specs = program.graph_signature.input_specs
+    flags = {spec.arg.name for spec in specs if isinstance(spec.arg, ConstantArgument)}
+    specs[:] = [spec for spec in specs if spec.arg.name not in flags]
+    for node in program.graph.find_nodes(op="placeholder"):
+        if node.name in flags:
+            program.graph.erase_node(node)
 
 
 def _tensors(program: ExportedProgram) -> dict[str, torch.Tensor]:
