@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from sparsecc.errors import ModelError
 from sparsecc.graph.fx_layers import aten
 
 logger = logging.getLogger(__name__)
+
+_tracing = threading.RLock()
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -169,10 +172,14 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """What torch.export warns, logs and prints about its own inner life is no business of the caller; what fails is raised."""
+    """What torch.export warns, logs and prints about its own inner life is no business of the caller; what fails is raised.
+
+    One thread at a time: stderr, warning filters and log levels are the whole process's, and two that swapped them at once would not
+    put back the right ones.
+    """
     log = logging.getLogger("torch")
-    level = log.level
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+    with _tracing, warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        level = log.level
         warnings.simplefilter("ignore")
         log.setLevel(logging.CRITICAL)
         try:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import sys
+import threading
+import time
+import warnings
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from sparsecc.errors import InputError, ModelError
+from sparsecc.graph import fx_trace
 from sparsecc.graph.fx import FxGraph
 from tests.tolerance import assert_close
 
@@ -95,3 +100,24 @@ def test_torch_is_quiet(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureF
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert capfd.readouterr() == ("", "")
     assert not recwarn.list
+
+
+def test_threads_take_turns() -> None:
+    before = sys.stderr, logging.getLogger("torch").level, list(warnings.filters)
+    inside, most = [], []
+
+    def trace() -> None:
+        for _ in range(20):
+            with fx_trace.quiet():
+                inside.append(None)
+                time.sleep(0)  # lets another thread go on
+                most.append(len(inside))
+                inside.pop()
+
+    threads = [threading.Thread(target=trace) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 60
+    assert (sys.stderr, logging.getLogger("torch").level, list(warnings.filters)) == before
