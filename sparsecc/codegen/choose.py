@@ -131,7 +131,7 @@ class Chooser:
             tvm_api.tensor(random.standard_normal((1, 1, head.tokens, dim), np.float32))
             for dim in (head.head_dim, head.head_dim, head.value_dim)
         )
-        gathered = [tvm_api.tensor(np.zeros(shape, np.float32)) for shape in head.gathered]
+        gathered = [tvm_api.tensor(np.zeros(shape, np.float32)) for shape in head.gathered(self.target)]
         out = tvm_api.tensor(np.zeros((1, 1, head.tokens, head.value_dim), np.float32))
 
         def run() -> None:
