@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from sparsecc.codegen import tvm_api
 from sparsecc.errors import UserError
 
 _SHARE_ALL_CORES = -3  # TVM's affinity mode in which no worker is pinned; pinned workers of several callers pile up on the same core
+_OWNERS = 8  # Python threads that may ever have a pool of their own, beside the lent ones
 _current = threading.local()
+_places = itertools.count()
+T = TypeVar("T")
 
 
 def available() -> int:
@@ -44,3 +52,30 @@ def use_threads(count: int) -> None:
     cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(available())
     tvm_api.get_global_func("runtime.config_threadpool")(_SHARE_ALL_CORES, count, [str(cpu) for cpu in cpus])
     _current.count = count
+
+
+def run(count: int, work: Callable[[], T]) -> T:
+    """work(), generated code in it using `count` threads: in this thread if it is among the first to ask, otherwise in a lent one.
+
+    The workers of a thread that has ended stay for seconds or for good: 100 short callers left 200. With a lent thread a call takes
+    15 µs more (measured on 2 cores), in its own 0.3.
+    """
+    if count == 1 or _owns_pool():
+        return _run_here(count, work)
+    return _lent().submit(_run_here, count, work).result()
+
+
+def _run_here(count: int, work: Callable[[], T]) -> T:
+    use_threads(count)
+    return work()
+
+
+def _owns_pool() -> bool:
+    if not hasattr(_current, "owns_pool"):
+        _current.owns_pool = threading.current_thread() is threading.main_thread() or next(_places) < _OWNERS
+    return _current.owns_pool
+
+
+@functools.cache
+def _lent() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(available(), "sparsecc")

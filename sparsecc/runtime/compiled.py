@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from sparsecc.codegen import threads
 from sparsecc.codegen.target import Target
-from sparsecc.codegen.threads import use_threads
 from sparsecc.errors import InputError, UserError
 from sparsecc.graph.base import TensorSpec
 from sparsecc.graph.binding import Shapes, bind, describe, is_torch, reject_nan, reject_outside, shapes_of
@@ -88,9 +88,8 @@ class Compiled:
             raise UserError(f"{self._elsewhere}; save it, and load it on such a machine")
         ready = self._ready(values)
         reject_outside(self.inputs, values, ready.specialization.limits)
-        use_threads(self.target.threads)
         arguments = [to_tvm(value) for value in values]
-        results = ready.specialization.call(arguments, ready.weights)
+        results = threads.run(self.target.threads, lambda: ready.specialization.call(arguments, ready.weights))
         taken = {*ready.addresses, *(address(argument) for argument in arguments)}
         as_torch = any(is_torch(value) for value in values)
         return [to_host(result, as_torch, taken) for result in results]

@@ -19,3 +19,32 @@ def test_each_caller_sets_its_own_pool():
 
 def test_cores():
     assert 1 <= threads.physical_cores() <= threads.available()
+
+
+def test_short_threads_share_a_few_pools():
+    ran_in, failures = [], []
+
+    def work():
+        ran_in.append(threading.current_thread())
+        return len(ran_in)
+
+    def call(number):
+        if threads.run(2, work) != number:
+            failures.append(number)
+
+    for number in range(1, 61):
+        caller = threading.Thread(target=call, args=(number,))
+        caller.start()
+        caller.join()
+    assert not failures
+    assert len({*ran_in}) <= threads._OWNERS + threads.available()
+
+
+def test_one_thread_needs_no_pool_and_main_has_its_own():
+    ran_in = []
+    callers = [threading.Thread(target=lambda: threads.run(1, lambda: ran_in.append(threading.current_thread()))) for _ in range(20)]
+    for caller in callers:
+        caller.start()
+        caller.join()
+    assert ran_in == callers
+    assert threads.run(2, threading.current_thread) is threading.current_thread()
