@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import sparsecc
+from sparsecc.attention.base import Grid
 from sparsecc.codegen import compiler
 from sparsecc.codegen.compiler import build
 from sparsecc.codegen.library import Library
@@ -21,7 +22,22 @@ from sparsecc.errors import ModelError
 from sparsecc.graph.fx import FxGraph
 from sparsecc.graph.onnx import OnnxGraph
 from sparsecc.graph.sites import WeightSite
-from tests.codegen.whole import HERE, Case, Lambda, check, check_onnx, compare, fixed, packed, random, run
+from tests.codegen.whole import (
+    HERE,
+    Case,
+    Lambda,
+    Parallel,
+    block_map,
+    check,
+    check_onnx,
+    compare,
+    fixed,
+    packed,
+    random,
+    reordered,
+    run,
+    structured,
+)
 from tests.graph.onnx_models import model, node
 from tests.graph.onnx_models import random as array
 from tests.laws.hosts import Transformer
@@ -168,6 +184,107 @@ def test_packed(pattern: str) -> None:
         assert choices
         assert {choice.site for choice in choices} <= {*stored}
         assert {choice.decision for choice in choices} == {"sparse"}
+
+
+class Residuals(nn.Module):
+    """Linear layers with all that may follow one; their widths divide no register tile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2, self.fc3, self.fc4 = nn.Linear(24, 68), nn.Linear(68, 24, bias=False), nn.Linear(24, 24), nn.Linear(24, 20)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.fc2(functional.gelu(self.fc1(x)))
+        return self.fc4(functional.relu(self.fc3(x) + x))
+
+
+KEYS = ("low_rank:5", "monarch:4x2:3", "monarch:1x8:2", "monarch:3x5:1")
+
+
+@pytest.mark.parametrize(("threads", "shapes"), [(1, [(17,)]), (2, [(1,), (128,), (2, 19)])])
+def test_structured(threads: int, shapes: list[tuple[int, ...]]) -> None:
+    inputs = [random(*shape, 24) for shape in shapes]
+    torch.manual_seed(0)
+    graph = structured(fixed(Parallel([Residuals()] * len(inputs)), *inputs), *KEYS)
+    choices = check(graph, inputs, replace(HERE, threads=threads))
+    assert len(choices) == len(KEYS) * len(inputs)
+    assert {choice.decision for choice in choices} == {"structured"}
+    assert {" then " in choice.kernel for choice in choices} == ({False} if threads == 1 else {False, True})
+
+
+ONNX_RESIDUALS = model(
+    [
+        node("MatMul", "x w1", "a"),
+        node("Add", "a b1", "b"),
+        node("Relu", "b", "c"),
+        node("Gemm", "c w2 b2", "d", transB=1),
+        node("Add", "d x", "e"),
+        node("MatMul", "e w3", "y"),
+    ],
+    {"x": [19, 24]},
+    {"y": [19, 20]},
+    {"w1": array(24, 68), "b1": array(68), "w2": array(24, 68), "b2": array(24), "w3": array(24, 20)},
+)
+
+
+def test_structured_onnx() -> None:
+    graph = structured(OnnxGraph.from_proto(ONNX_RESIDUALS), "low_rank:5", "monarch:4x2:3", "monarch:2x4:2")
+    choices = check(graph, [random(19, 24)])
+    assert [choice.decision for choice in choices] == ["structured"] * 3
+
+
+def attention_inputs(batch: int, heads: int, grid: Grid, dim: int) -> list[Tensor]:
+    return [random(batch, heads, grid.tokens, dim, seed=seed) for seed in range(3)]
+
+
+# batch, grid, head_dim, block
+REORDERED: dict[str, tuple[int, Grid, int, int]] = {
+    "no text": (1, Grid(2, 3, 9), 32, 16),
+    "text first": (2, Grid(2, 3, 4, 5), 64, 8),
+    "text last, odd": (3, Grid(3, 7, 5, 2, text_first=False), 32, 16),
+    "wide heads": (1, Grid(3, 5, 5), 128, 32),
+    "one token": (2, Grid(1, 1, 1), 32, 64),
+    "block of no vector": (1, Grid(1, 4, 7, 1), 40, 5),
+}
+HEADS = 6  # one in each order
+
+
+def attentions(names: Sequence[str], density: float) -> tuple[FxGraph, FxGraph, list[Tensor]]:
+    """A graph of them with dense attention, the same with blocks, and its inputs."""
+    cases = [REORDERED[name] for name in names]
+    inputs = [x for batch, grid, dim, _ in cases for x in attention_inputs(batch, HEADS, grid, dim)]
+    dense = fixed(Parallel([Lambda(functional.scaled_dot_product_attention) for _ in cases], [3] * len(cases)), *inputs)
+    return dense, reordered(dense, *(block_map(grid, HEADS, block, density) for _, grid, _, block in cases)), inputs
+
+
+def test_reordered() -> None:
+    _, graph, inputs = attentions(list(REORDERED), 0.3)
+    check(graph, inputs)
+
+
+def test_all_blocks_are_dense_attention() -> None:
+    dense, graph, inputs = attentions(["text last, odd", "block of no vector"], 1.0)
+    library, _ = build(graph, inputs, HERE, measure=False)
+    for ours, oracle in zip(run(library, inputs), dense.run(inputs).outputs, strict=True):
+        assert_close(ours, oracle.contiguous())
+
+
+def test_reordered_onnx() -> None:
+    nodes = [
+        node("Transpose", "k", "t", perm=[0, 1, 3, 2]),
+        node("MatMul", "q t", "s"),
+        node("Mul", "s scale", "r"),
+        node("Softmax", "r", "p", axis=-1),
+        node("MatMul", "p v", "o"),
+        node("Transpose", "o", "y", perm=[0, 2, 1, 3]),
+    ]
+    for name, density in (("text last, odd", 0.3), ("text first", 1.0)):
+        batch, grid, dim, block = REORDERED[name]
+        inputs = attention_inputs(batch, HEADS, grid, dim)
+        shape = [*inputs[0].shape]
+        out = [shape[0], shape[2], shape[1], shape[3]]
+        proto = model(nodes, dict.fromkeys("qkv", shape), {"y": out}, {"scale": np.array(dim**-0.5, np.float32)})
+        check(reordered(OnnxGraph.from_proto(proto), block_map(grid, HEADS, block, density)), inputs)
 
 
 def test_free_shapes_become_fixed_ones() -> None:

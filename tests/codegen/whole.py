@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
+from itertools import cycle, islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from sparsecc import structures
+from sparsecc.attention.base import AXIS_ORDERS, BlockMap, Grid, required
 from sparsecc.codegen import tvm_api
 from sparsecc.codegen.candidates import Known, Task
 from sparsecc.codegen.choose import Choice
@@ -23,6 +25,9 @@ from sparsecc.graph import fx_trace
 from sparsecc.graph.base import Graph
 from sparsecc.graph.fx import FxGraph
 from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.sites import Attention, Linear
+from sparsecc.ops.block_attention import BlockAttention
+from sparsecc.ops.structured_linear import StructuredLinear
 from sparsecc.passes.pack import Pack
 from sparsecc.passes.prune import Prune
 from tests.tolerance import assert_close
@@ -117,3 +122,28 @@ def packed(graph: G, pattern: str, sparsity: float) -> G:
     """Pruned by magnitude and stored."""
     pruned = Prune(pattern=pattern, sparsity=None if ":" in pattern else sparsity, min_weights=0).apply(graph).graph
     return Pack().apply(pruned).graph  # type: ignore[return-value]
+
+
+def structured(graph: G, *keys: str) -> G:
+    """Every linear layer as the nearest matrix of a structure, the keys in turns."""
+    changed = graph.copy()
+    for site, key in zip(list(changed.sites(Linear)), cycle(keys), strict=False):
+        weight = structures.from_key(key).project(site.weight.detach())
+        changed.replace(site, StructuredLinear(weight, site.bias))
+    return changed  # type: ignore[return-value]
+
+
+def block_map(grid: Grid, heads: int, block: int, density: float) -> BlockMap:
+    """Blocks drawn at random beside those that have to be kept; the heads in one order after the other."""
+    blocks = grid.blocks(block)
+    keep = torch.rand(heads, blocks, blocks, generator=torch.Generator().manual_seed(grid.tokens)) < density
+    orders = torch.arange(heads).remainder(len(AXIS_ORDERS)).to(torch.uint8)
+    return BlockMap(grid, block, orders, keep | required(grid, block))
+
+
+def reordered(graph: G, *maps: BlockMap) -> G:
+    """Every attention over the blocks of a map."""
+    changed = graph.copy()
+    for site, found in zip(list(changed.sites(Attention)), maps, strict=True):
+        changed.replace(site, BlockAttention(found, site.scale))
+    return changed  # type: ignore[return-value]
