@@ -14,6 +14,7 @@ import sparsecc
 from sparsecc import cli
 from sparsecc.errors import InputError, ModelError
 from tests.cli.conftest import INPUTS, RECIPE, two_layers
+from tests.graph.onnx_models import model, node, random
 
 
 class Mlp(nn.Module):
@@ -92,3 +93,64 @@ def test_the_command_line(tmp_path, capsys, against):
     assert cli.main(["explain", artifact]) == 0
     assert cli.main(["bench", model, "-r", recipe, "--against", against, "--seconds", "0.2"]) == 0
     assert capsys.readouterr().err == ""
+
+
+class VideoBlock(nn.Module):
+    """Attention over a grid of 2 × 3 × 4 tokens and 3 of text, then a layer of each structure."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(32, 64), nn.Linear(64, 32)
+
+    def forward(self, x):
+        heads = x.unflatten(-1, (1, 32)).transpose(1, 2)
+        mixed = nn.functional.scaled_dot_product_attention(heads, heads, heads).transpose(1, 2).flatten(2)
+        return x + self.fc2(nn.functional.relu(self.fc1(mixed)))
+
+
+def video_block_in_onnx():
+    nodes = [
+        node("Unsqueeze", "x one", "heads"),
+        node("Transpose", "heads", "keys", perm=[0, 1, 3, 2]),
+        node("MatMul", "heads keys", "scores"),
+        node("Mul", "scores scale", "scaled"),
+        node("Softmax", "scaled", "p", axis=-1),
+        node("MatMul", "p heads", "o"),
+        node("Squeeze", "o one", "mixed"),
+        node("MatMul", "mixed w1", "fc1"),
+        node("Relu", "fc1", "a"),
+        node("MatMul", "a w2", "fc2"),
+        node("Add", "fc2 x", "y"),
+    ]
+    weights = {"one": np.array([1]), "scale": np.array(32**-0.5, np.float32), "w1": random(32, 64), "w2": random(64, 32)}
+    return model(nodes, {"x": [2, 27, 32]}, {"y": [2, 27, 32]}, weights)
+
+
+VIDEO = random(2, 27, 32)
+VIDEO_RECIPE = {
+    "passes": [
+        {"reorder_tokens": {"grid": [2, 3, 4], "text_tokens": 3, "density": 0.8, "block": 5}},
+        {"substitute": {"structure": "low_rank", "targets": ["fc1"]}},
+        {"substitute": {"structure": "monarch"}},
+    ]
+}
+
+
+def test_structures_and_reordered_tokens_of_a_module():
+    torch.manual_seed(0)
+    compiled = sparsecc.compile(VideoBlock().eval(), (torch.from_numpy(VIDEO),), recipe=VIDEO_RECIPE, calibration=[(VIDEO,)], threads=2)
+    assert compiled.report.check.max_rel < 1e-5
+    assert [site.format.split(":")[0] for site in compiled.report.sites] == ["block_map", "low_rank", "monarch"]
+
+
+def test_structures_and_reordered_tokens_of_a_converted_file_saved_and_loaded(tmp_path):
+    import onnxruntime
+
+    converted, _ = sparsecc.convert(video_block_in_onnx(), VIDEO_RECIPE, calibration=[(VIDEO,)])
+    onnx.save(converted, tmp_path / "converted.onnx")
+    compiled = sparsecc.compile(tmp_path / "converted.onnx", threads=2)
+    assert [site.format.split(":")[0] for site in compiled.report.sites] == ["block_map", "low_rank", "monarch"]
+    compiled.save(tmp_path / "m.sparsecc")
+    want = onnxruntime.InferenceSession(tmp_path / "converted.onnx").run(None, {"x": VIDEO})[0]
+    for each in (compiled, sparsecc.load(tmp_path / "m.sparsecc")):
+        np.testing.assert_allclose(each(VIDEO), want, rtol=1e-4, atol=1e-4)

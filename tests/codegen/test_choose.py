@@ -15,7 +15,7 @@ from sparsecc.codegen.kernels import dense_matmul
 from sparsecc.codegen.kernels.base import Epilogue, MatmulSpec
 from sparsecc.graph.sites import WeightSite
 from sparsecc.timing import Timing
-from tests.codegen.whole import HERE, check, fixed, packed, random
+from tests.codegen.whole import HERE, check, fixed, packed, random, structured
 
 X = random(16, 32)
 
@@ -123,3 +123,37 @@ def others(known: dict[Task, Known]) -> dict[Task, Known]:
     sites = list(graph().sites(WeightSite))
     second = choose.tasks(MatmulSpec.linear(32, 16, 1, 16), "2", sites[1].matrix.numpy())
     return {task: Known(task.space(HERE)[0], 1.0) for task in second if task is not None and task not in known}
+
+
+TOKENS = random(128, 32)  # two tiles: factors may be one kernel
+
+
+def low_rank() -> Any:
+    torch.manual_seed(0)
+    return structured(fixed(nn.Sequential(nn.Linear(32, 24), nn.ReLU()), TOKENS), "low_rank:4")
+
+
+@pytest.mark.parametrize(("fused", "apart"), [(1e-6, 2e-6), (2e-6, 1e-6)])
+def test_the_faster_chain_stays(times: list[float], fused: float, apart: float) -> None:
+    times[:] = [fused, apart, 3e-6]
+    [choice] = check(low_rank(), [TOKENS], measure=True)
+    assert (choice.site, choice.decision, choice.reason) == ("0", "structured", "3.00x as fast as dense")
+    assert (" then " in choice.kernel) == (apart < fused)
+    assert (choice.measured_us, choice.dense_us) == (pytest.approx(1), pytest.approx(3))
+    assert choice.predicted_us == pytest.approx(3 * 4 * (32 + 24) / (32 * 24))
+
+
+def test_the_product_stays_where_it_is_faster(times: list[float]) -> None:
+    times[:] = [4e-6, 3e-6, 2e-6]
+    [choice] = check(low_rank(), [TOKENS], measure=True)
+    assert choice.decision == "dense"
+    assert choice.kernel.startswith("dense_matmul ")
+    assert (choice.measured_us, choice.dense_us) == (pytest.approx(2), pytest.approx(2))
+    assert choice.reason == "dense is 1.50x as fast"
+
+
+def test_without_measuring_what_is_structured_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "interleave", lambda *_, **__: pytest.fail("measured"))
+    [choice] = check(low_rank(), [TOKENS], measure=False)
+    assert (choice.decision, choice.measured_us, choice.dense_us, choice.predicted_us) == ("structured", None, None, None)
+    assert choice.reason == "not measured: the target is not this machine"
