@@ -1,15 +1,17 @@
-"""Structured matrices in the place of MiniLM's layers: what they cost in error, and what they gain in a stock onnxruntime.
+"""Structured matrices in the place of MiniLM's layers: what they cost in error, and what they gain, compiled and in a stock onnxruntime.
 
     python -m benchmarks.structures [--threads 2] [--seconds 5] [--sentences 32]
 
 Errors: for every linear layer of the encoder ‖(W − W')X‖ / ‖WX‖ on sentences that no projection saw; for the whole model the mean
-cosine to the dense embeddings. Times: one layer as `OnnxGraph` writes it, dense and structured in turns, at a quarter of the work.
+cosine to the dense embeddings. Times: one layer in the generated kernels, and as `OnnxGraph` writes it in onnxruntime, dense and
+structured in turns, at a quarter of the work.
 Writes benchmarks/results/structures.json and .md.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,9 +25,11 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks import structured_kernels
 from benchmarks.machine import machine
 from benchmarks.peers import Call, OnnxRuntime, Workload
 from benchmarks.results import markdown_table, write
+from benchmarks.structured_kernels import Shape
 from models import minilm
 from sparsecc import structures
 from sparsecc.graph.fx import FxGraph
@@ -76,11 +80,15 @@ class Outcome:
 WAYS = [Way(structure, share, calibrated) for share in SHARES for structure, calibrated in PROJECTIONS]
 
 
-def main() -> None:
+def main() -> int:
     arguments = _parser().parse_args()
     console = Console()
-    shapes = [(*shape, tokens) for shape in SHAPES for tokens in TOKENS]
-    times = [row for shape in track(shapes, "timing", transient=True) for row in layer_times(*shape, arguments.threads, arguments.seconds)]
+    shapes = [Shape(*shape, tokens) for shape in SHAPES for tokens in TOKENS]
+    kernels, times = [], []
+    for shape in track(shapes, "timing", transient=True):
+        found = candidates(shape.rows, shape.cols)
+        kernels += structured_kernels.measure(shape, found, arguments.threads, arguments.seconds)
+        times += layer_times(shape, found, arguments.threads, arguments.seconds)
     calibration = list(minilm.calibration(arguments.sentences))
     held_out = [minilm.tokenize([text]) for text in minilm.held_out(arguments.sentences)]
     graph = FxGraph.from_module(minilm.build(), calibration[0])
@@ -90,12 +98,14 @@ def main() -> None:
         "threads": arguments.threads,
         "sentences": arguments.sentences,
         "minilm": [asdict(outcome) for outcome in outcomes],
+        "kernels": kernels,
         "times": times,
     }
-    text = markdown(outcomes, times, arguments.threads)
+    text = f"{markdown(outcomes, times, arguments.threads)}\n\n{structured_kernels.table(kernels, arguments.threads)}"
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     for path in write("structures", document, text):
         console.print(f"wrote {path}")
+    return 0 if structured_kernels.holds(kernels) else 1
 
 
 def substituted(graph: FxGraph, way: Way, calibration: Sequence[Any], held_out: Sequence[Any]) -> Outcome:
@@ -118,11 +128,16 @@ def substituted(graph: FxGraph, way: Way, calibration: Sequence[Any], held_out: 
     return Outcome(way, keys, errors, seen, float(np.mean(cosines)))
 
 
-def layer_times(rows: int, cols: int, tokens: int, threads: int, seconds: float) -> list[dict[str, Any]]:
-    """The dense layer and its structures at a quarter of its parameters, from one interleaved run."""
+def candidates(rows: int, cols: int) -> list[Structure]:
+    """What has at most a quarter of the parameters."""
     quarter = rows * cols // 4
-    candidates = [*structures.sized("low_rank", rows, cols, 0.25)]
-    candidates += [structures.from_key(f"monarch:{b}x{p}:{quarter // (p * cols + b * rows)}") for b, p in BLOCKS]
+    monarchs = [structures.from_key(f"monarch:{b}x{p}:{quarter // (p * cols + b * rows)}") for b, p in BLOCKS]
+    return [*structures.sized("low_rank", rows, cols, 0.25), *monarchs]
+
+
+def layer_times(shape: Shape, candidates: Sequence[Structure], threads: int, seconds: float) -> list[dict[str, Any]]:
+    """The dense layer and its structures in onnxruntime, from one interleaved run."""
+    rows, cols, tokens = shape.rows, shape.cols, shape.tokens
     with tempfile.TemporaryDirectory() as folder:
         calls = {"dense": _call(_layer(rows, cols), Path(folder), tokens, threads)}
         for structure in candidates:
@@ -221,11 +236,11 @@ def _time_cells(row: dict[str, Any]) -> list[Any]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.structures", description=__doc__.split("\n")[0])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=5.0, help="per shape, over all candidates (default 5)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="per shape and engine, over all candidates (default 5)")
     parser.add_argument("--sentences", type=int, default=32, help="to calibrate with, and as many others to judge by (default 32)")
     return parser
 
 
 if __name__ == "__main__":
     torch.set_grad_enabled(False)
-    main()
+    sys.exit(main())
