@@ -161,7 +161,7 @@ def _gather(arrays: Mapping[str, np.ndarray], grid: Grid, threads: int) -> Call:
     places, *_ = prepare(orders, found.keep.numpy(), spec, target)
     use_threads(threads)
     function = tvm_api.compile_function(build_gather(spec, target), target.llvm)
-    blocks = [tvm_api.tensor(np.zeros(shape, np.float32)) for shape in spec.gathered]
+    blocks = [tvm_api.tensor(np.zeros(shape, np.float32)) for shape in spec.gathered(target)]
     arguments = [*(tvm_api.tensor(array) for array in arrays.values()), tvm_api.tensor(places), *blocks]
 
     def call() -> list[np.ndarray]:
