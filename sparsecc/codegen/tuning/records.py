@@ -12,7 +12,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,9 +44,9 @@ class Outcome:
 
 
 def best(outcomes: Mapping[Knobs, Outcome]) -> Known | None:
-    """The fastest of one task; of equal ones the first."""
+    """The fastest of one task; of equal ones the one with the smaller knobs, in whatever order they were measured."""
     times = {knobs: outcome.us.median for knobs, outcome in outcomes.items() if outcome.us}
-    fastest = min(times, key=times.__getitem__, default=None)
+    fastest = min(times, key=lambda knobs: (times[knobs], astuple(knobs)), default=None)
     return Known(fastest, times[fastest]) if fastest else None
 
 
