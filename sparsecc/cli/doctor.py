@@ -61,10 +61,15 @@ def _cpu(threads: int) -> dict[str, Any]:
     }
 
 
-def _measure(threads: int) -> dict[str, float]:
-    from sparsecc.runtime.machine import copy_bandwidth, matmul_rate
+def _measure(threads: int) -> dict[str, dict[str, float]]:
+    from sparsecc.codegen.target import detect
+    from sparsecc.runtime.roofline import measure
 
-    return {"fp32_matmul_gflops": matmul_rate() / 1e9, "dram_copy_gb_per_s": copy_bandwidth(threads) / 1e9}
+    found = measure(detect(threads))
+    return {
+        "peak_gops": {dtype: rate / 1e9 for dtype, rate in found.ops_per_s.items()},
+        "read_gb_per_s": {cache: rate / 1e9 for cache, rate in found.bytes_per_s.items()},
+    }
 
 
 def _version(name: str) -> str | None:
@@ -85,9 +90,13 @@ def _text(result: dict[str, Any]) -> str:
         f"CPU: {cpu['name']} (LLVM: {cpu['llvm']}), {cpu['physical_cores']} cores, {cpu['cpus']} CPUs usable",
         f"vectors: {cpu['vector_bits']} bits; L1 {cpu['l1_bytes'] >> 10} kB, L2 {cpu['l2_bytes'] >> 10} kB per core",
         f"instruction sets: {' '.join(cpu['features']) or 'none beyond the baseline'}",
-        f"fp32 matmul, measured with numpy's BLAS: {measured['fp32_matmul_gflops']:.0f} GFLOP/s",
-        f"memory copy, measured with {cpu['threads']} threads: {measured['dram_copy_gb_per_s']:.1f} GB/s read and written",
+        f"dense kernels, measured, {cpu['threads']} threads, GOP/s: {_listed(measured['peak_gops'])}",
+        f"reading, measured, {cpu['threads']} threads, GB/s: {_listed(measured['read_gb_per_s'])}",
         f"C compiler, for saving artifacts: {result['c_compiler'] or 'none found'}",
     ]
     lines += [f"{name}: {version or 'not installed'}" for name, version in result["backends"].items()]
     return "\n".join(lines)
+
+
+def _listed(figures: dict[str, float]) -> str:
+    return ", ".join(f"{name} {figure:.0f}" for name, figure in figures.items())

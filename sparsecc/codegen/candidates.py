@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sparsecc.codegen import tvm_api
-from sparsecc.codegen.kernels import base, math
+from sparsecc.codegen.kernels import base, groups, math
 from sparsecc.codegen.kernels.base import Epilogue, Knobs, MatmulSpec
 from sparsecc.codegen.target import Target
 
@@ -127,7 +127,7 @@ def version(kernel: str) -> str:
     """Changes when the code that a kernel generates may have: a digest of its source without comments and without `space`."""
     module = importlib.import_module(f"sparsecc.codegen.kernels.{kernel}")
     digest = hashlib.sha256()
-    for source in (module, base, math):
+    for source in (module, base, groups, math):
         tree = ast.parse(inspect.getsource(source))
         tree.body = [node for node in tree.body if not (isinstance(node, ast.FunctionDef) and node.name == "space")]
         digest.update(ast.unparse(tree).encode())

@@ -35,6 +35,16 @@ class Target:
         return self.vector_bits // 32
 
     @property
+    def dot(self) -> Mapping[str, str]:
+        """By number format, the instruction that multiplies and adds groups of neighbouring inputs in each 32-bit lane; absent where the
+        CPU has none."""
+        found: dict[str, str] = {}
+        for row in _DOTS:
+            if row.needs in self.features and self.vector_bits <= row.vector_bits:
+                found.setdefault(row.dtype, row.instruction)
+        return found
+
+    @property
     def llvm(self) -> dict[str, Any]:
         """The target as TVM wants it, without what a hypervisor hides, whatever the CPU's name implies."""
         lacking = sorted(_implied(self.cpu, self.triple) - set(self.features))
@@ -52,6 +62,26 @@ class _Isa:
 
 _ISAS = (_Isa("avx512f", 512, 32), _Isa("avx2", 256, 16), _Isa("neon", 128, 32))
 _FLOOR = _Isa("", 128, 16)  # SSE2, which every x86-64 has; elsewhere vectors that LLVM splits where the CPU has none
+
+
+@dataclass(frozen=True)
+class _Dot:
+    """A row of the table, best row of a dtype first. vector_bits: of the widest registers that it works on."""
+
+    needs: str
+    vector_bits: int
+    dtype: str
+    instruction: str
+
+
+_DOTS = (
+    _Dot("avx512vnni", 512, "int8", "vpdpbusd"),
+    _Dot("avxvnni", 256, "int8", "vpdpbusd"),
+    _Dot("avx512bw", 512, "int8", "pmaddwd"),
+    _Dot("avx2", 256, "int8", "pmaddwd"),
+    _Dot("sse3", 128, "int8", "pmaddwd"),
+    _Dot("dotprod", 128, "int8", "sdot"),
+)
 
 # Features that LLVM may use unasked; an artifact records those of its target, and loading looks for each of them.
 _RELEVANT = re.compile(
@@ -129,15 +159,27 @@ def _machine(triple: str) -> str:
 
 def _cache_sizes(machine: str) -> tuple[int, int]:
     """L1 data and L2 of one core, from the kernel's description of the first CPU."""
-    sizes: dict[int, int] = dict(zip((1, 2), _CACHES.get(machine, _CACHES["x86_64"]), strict=True))
+    sizes = dict(zip((1, 2), _CACHES.get(machine, _CACHES["x86_64"]), strict=True))
+    sizes |= {level: size for level, size in _shown_caches().items() if level in sizes}
+    return sizes[1], sizes[2]
+
+
+def shared_cache_bytes() -> int:
+    """The third-level cache that this CPU is part of, 0 where the kernel shows none."""
+    return _shown_caches().get(3, 0)
+
+
+def _shown_caches() -> dict[int, int]:
+    """Bytes of the first CPU's data caches by level, as the kernel describes them."""
+    sizes: dict[int, int] = {}
     for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         try:
             level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
         except OSError:  # not every kernel or container shows all of them
             continue
-        if kind != "Instruction" and int(level) in sizes and size.endswith("K"):
+        if kind != "Instruction" and size.endswith("K"):
             sizes[int(level)] = int(size[:-1]) << 10
-    return sizes[1], sizes[2]
+    return sizes
 
 
 def host_name() -> str:

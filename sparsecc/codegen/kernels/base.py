@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sparsecc.codegen.kernels import math
+from sparsecc.codegen.kernels import groups, math
 
 Expr = Any
 
@@ -48,6 +48,7 @@ class MatmulSpec:
 
     X: [batch, channels, channel_stride].  Y: [batch, rows, y_pitch], of which the first `positions` of each row are written.
     taps: offsets in elements, such that channel_stride ≥ max(taps) + positions.
+    dtype: of what is multiplied; X of a narrow one is int32 [batch, groups of channels, channel_stride], see `groups`.
     """
 
     rows: int
@@ -58,6 +59,7 @@ class MatmulSpec:
     y_pitch: int
     taps: tuple[int, ...] = (0,)
     epilogue: Epilogue = Epilogue()
+    dtype: str = "float32"
 
     @property
     def depth(self) -> int:
@@ -65,7 +67,12 @@ class MatmulSpec:
 
     @property
     def x_shape(self) -> tuple[int, int, int]:
-        return self.batch, self.channels, self.channel_stride
+        return self.batch, self.channel_groups, self.channel_stride
+
+    @property
+    def channel_groups(self) -> int:
+        """Rows of X: narrow channels lie in groups."""
+        return ceil_div(self.channels, groups.SIZE[self.dtype])
 
     @property
     def y_shape(self) -> tuple[int, int, int]:

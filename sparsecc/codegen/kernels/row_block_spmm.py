@@ -61,7 +61,7 @@ def prepare(matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs
         values,
         _index(p * panel + j, j, spec),
         first,
-        _bounds(counts.sum(axis=0), knobs.groups),
+        balanced(counts.sum(axis=0), knobs.groups),
         padded_bias(bias, spec.rows, row_blocks * height),
     ]
 
@@ -78,7 +78,7 @@ def index_is_affine(spec: MatmulSpec) -> bool:
     return spec.taps == (0,) and spec.channels <= 1 << 16
 
 
-def _bounds(blocks_per_row: np.ndarray, groups: int) -> np.ndarray:
+def balanced(blocks_per_row: np.ndarray, groups: int) -> np.ndarray:
     """Row blocks at which each group begins, so that groups hold about the same number of blocks."""
     done = np.cumsum(blocks_per_row + 1)  # an empty row costs its store
     targets = done[-1] * np.arange(1, groups) / groups

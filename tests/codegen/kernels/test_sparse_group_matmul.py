@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparsecc.codegen.kernels import groups, sparse_group_matmul
+from sparsecc.codegen.kernels.base import MatmulSpec
+from sparsecc.codegen.target import parse
+from tests.codegen.kernels.assembly import hottest_loop
+from tests.codegen.kernels.narrow import NARROW_TYPES, PLAIN, check_group_matmul, narrow_weight
+from tests.codegen.kernels.running import HERE, NARROW, assembly, few, random
+from tests.codegen.kernels.specs import SPECS, panels, specs
+
+
+def sparse_matrix(spec: MatmulSpec, density: float = 0.3) -> np.ndarray:
+    """Single weights are kept, some rows lose everything."""
+    rng = np.random.default_rng(0)
+    keep = rng.random((spec.rows, spec.depth)) < density
+    keep[::5] = False
+    return random(rng, spec.rows, spec.depth) * keep
+
+
+def first(spec: MatmulSpec, target=HERE):
+    return sparse_group_matmul.space(spec, target)[0]
+
+
+@pytest.mark.parametrize("dtype", NARROW_TYPES)
+@pytest.mark.parametrize("name", SPECS)
+def test_first_choice(name: str, dtype: str) -> None:
+    spec = replace(SPECS[name], dtype=dtype)
+    check_group_matmul(sparse_group_matmul, spec, first(spec), sparse_matrix(spec))
+
+
+@pytest.mark.parametrize("dtype", NARROW_TYPES)
+@pytest.mark.parametrize("name", ["tiles", "taps", "residual_then_activation"])
+def test_panels_and_groups(name: str, dtype: str) -> None:
+    spec = replace(SPECS[name], dtype=dtype)
+    usable = [panel for panel in panels(spec) if panel % spec.channels == 0 or panel % groups.SIZE[dtype] == 0]
+    for panel, parts in zip(usable, (3, 7, 2), strict=False):
+        check_group_matmul(sparse_group_matmul, spec, replace(first(spec), panel=panel, groups=parts), sparse_matrix(spec))
+
+
+@pytest.mark.parametrize("density", [0.0, 0.02, 1.0])
+def test_whatever_is_stored(density: float) -> None:
+    spec = replace(SPECS["ragged_rows"], dtype="int8")
+    check_group_matmul(sparse_group_matmul, spec, first(spec), sparse_matrix(spec, density))
+
+
+@pytest.mark.parametrize("target", [PLAIN, NARROW], ids=["plain", "short_vectors"])
+@pytest.mark.parametrize("dtype", NARROW_TYPES)
+def test_cpus_with_other_instructions(dtype: str, target) -> None:
+    spec = replace(SPECS["ragged_rows"], dtype=dtype)
+    check_group_matmul(sparse_group_matmul, spec, first(spec, target), sparse_matrix(spec), target)
+
+
+@few
+@given(spec=specs(HERE.lanes), dtype=st.sampled_from(NARROW_TYPES), seed=st.integers(0, 9))
+def test_any_shape(spec: MatmulSpec, dtype: str, seed: int) -> None:
+    spec = replace(spec, dtype=dtype)
+    check_group_matmul(sparse_group_matmul, spec, Random(seed).choice(sparse_group_matmul.space(spec, HERE)), sparse_matrix(spec))
+
+
+def test_dropped_groups_are_not_stored() -> None:
+    spec = replace(MatmulSpec.linear(8, 32, 1, 32), dtype="int8")
+    matrix = np.zeros((8, 32), np.float32)
+    matrix[3, 4:8], matrix[5, 30] = 1, 2
+    weight, scales = narrow_weight(matrix, "int8")
+    values, index, *_ = sparse_group_matmul.prepare(weight, None, spec, first(spec), scales, HERE)
+    assert len(values) == 2
+    assert index.tolist() == [1, 7]
+
+
+def test_the_loop_multiplies_groups_and_stores_nothing() -> None:
+    target = parse("cpu:icelake-server", 2)
+    spec = replace(MatmulSpec.linear(64, 256, 2, 64), dtype="int8")
+    loop = hottest_loop(assembly(sparse_group_matmul.build(spec, first(spec, target), target), target), "vpdpbusd")
+    assert loop.count("vpdpbusd") % 4 == 0
+    assert "(%rsp)" not in loop
