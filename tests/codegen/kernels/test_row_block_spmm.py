@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sparsecc.codegen.kernels import row_block_spmm
 from sparsecc.codegen.kernels.base import Epilogue, Knobs, MatmulSpec, ceil_div
 from sparsecc.codegen.target import parse
-from tests.codegen.kernels.assembly import hottest_loop, registers_of
+from tests.codegen.kernels.assembly import hottest_loop, registers_of, stores
 from tests.codegen.kernels.running import HERE, NARROW, assembly, check_matmul, compiled, few, random, run_matmul
 from tests.codegen.kernels.specs import SPECS, panels, specs
 
@@ -149,7 +149,7 @@ def test_inner_loop_is_multiply_adds_in_registers(cpu: str, block_rows: int, spe
     assert loop.count("vfmadd231ps") >= knobs.rows * knobs.tile // target.lanes
     assert registers_of(loop, "vfmadd") == {"zmm"}
     assert "(%rsp" not in loop, "accumulators are spilled"
-    assert "(%rbp" not in loop, "accumulators are spilled"
+    assert not stores(loop), "accumulators are spilled"  # not by (%rbp: without a frame pointer it may be any address
     assert "call" not in loop
 
 

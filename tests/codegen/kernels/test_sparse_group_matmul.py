@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sparsecc.codegen.kernels import groups, sparse_group_matmul
 from sparsecc.codegen.kernels.base import MatmulSpec
 from sparsecc.codegen.target import parse
-from tests.codegen.kernels.assembly import hottest_loop
+from tests.codegen.kernels.assembly import hottest_loop, stores
 from tests.codegen.kernels.narrow import NARROW_TYPES, PLAIN, check_group_matmul, narrow_weight
 from tests.codegen.kernels.running import HERE, NARROW, assembly, few, random
 from tests.codegen.kernels.specs import SPECS, panels, specs
@@ -80,4 +80,5 @@ def test_the_loop_multiplies_groups_and_stores_nothing() -> None:
     spec = replace(MatmulSpec.linear(64, 256, 2, 64), dtype="int8")
     loop = hottest_loop(assembly(sparse_group_matmul.build(spec, first(spec, target), target), target), "vpdpbusd")
     assert loop.count("vpdpbusd") % 4 == 0
-    assert "(%rsp)" not in loop
+    assert "(%rsp" not in loop
+    assert not stores(loop)
