@@ -51,16 +51,12 @@ def prepare(matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs
     p, _, j = np.nonzero(kept)
     values = np.ascontiguousarray(shaped[kept])
     counts = kept.sum(axis=2)
-    first = np.zeros((panels, row_blocks + 1), np.int32)
-    ends = np.cumsum(counts.ravel()).reshape(panels, row_blocks)
-    first[:, 1:] = ends
-    first[1:, 0] = ends[:-1, -1]
     if len(values) == 0:  # a buffer may not be empty
         values, p, j = np.zeros((1, height), np.float32), np.zeros(1, np.int64), np.zeros(1, np.int64)
     return [
         values,
         _index(p * panel + j, j, spec),
-        first,
+        first_blocks(counts),
         balanced(counts.sum(axis=0), knobs.groups),
         padded_bias(bias, spec.rows, row_blocks * height),
     ]
@@ -76,6 +72,15 @@ def _index(inputs: np.ndarray, in_panel: np.ndarray, spec: MatmulSpec) -> np.nda
 
 def index_is_affine(spec: MatmulSpec) -> bool:
     return spec.taps == (0,) and spec.channels <= 1 << 16
+
+
+def first_blocks(counts: np.ndarray) -> np.ndarray:
+    """counts: stored blocks [panels, row blocks]. Returns int32 [panels, row blocks + 1]: where those of each begin and end."""
+    ends = np.cumsum(counts.ravel()).reshape(counts.shape)
+    first = np.zeros((len(counts), counts.shape[1] + 1), np.int32)
+    first[:, 1:] = ends
+    first[1:, 0] = ends[:-1, -1]
+    return first
 
 
 def balanced(blocks_per_row: np.ndarray, groups: int) -> np.ndarray:

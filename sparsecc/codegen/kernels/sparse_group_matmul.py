@@ -11,7 +11,7 @@ import numpy as np
 from sparsecc.codegen.kernels import groups
 from sparsecc.codegen.kernels.base import Knobs, MatmulSpec, ceil_div, groups_for, panel_of, tile_for, widened
 from sparsecc.codegen.kernels.dense_matmul import padded_bias
-from sparsecc.codegen.kernels.row_block_spmm import balanced, index_is_affine
+from sparsecc.codegen.kernels.row_block_spmm import balanced, first_blocks, index_is_affine
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.tvm_api import T
 
@@ -54,17 +54,13 @@ def prepare(
     p, _, j = np.nonzero(kept)
     values = shaped[kept]
     counts = kept.sum(axis=2)
-    first = np.zeros((panels, spec.rows + 1), np.int32)
-    ends = np.cumsum(counts.ravel()).reshape(panels, spec.rows)
-    first[:, 1:] = ends
-    first[1:, 0] = ends[:-1, -1]
     if len(values) == 0:  # a buffer may not be empty
         values, p, j = np.zeros(1, np.int32), np.zeros(1, np.int64), np.zeros(1, np.int64)
     offsets = padded_bias(bias, spec.rows, spec.rows)
     return [
         np.ascontiguousarray(values),
         _index(p * shaped.shape[2] + j, j, spec),
-        first,
+        first_blocks(counts),
         balanced(counts.sum(axis=0), knobs.groups),
         groups.starts(matrix, offsets, spec.dtype, target),
         padded_bias(scales, spec.rows, spec.rows),
