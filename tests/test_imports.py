@@ -15,14 +15,15 @@ import sparsecc
 
 ROOT = Path(sparsecc.__file__).parent
 LEAVES = {"errors", "registry", "files", "memory", "timing", "top"}  # modules below everything; they import each other at most
-FAMILIES = {"formats", "criteria", "allocations", "structures", "attention"}
+FAMILIES = {"formats", "criteria", "allocations", "structures", "attention", "precisions"}
 ALLOWED = {
     **{family: set() for family in FAMILIES},
-    "ops": {"formats", "structures", "attention", "graph"},
+    "precisions": {"formats"},  # a quantized weight may have its values in a sparse format
+    "ops": {"formats", "structures", "attention", "precisions", "graph"},
     # graph, beyond the table: the hosts put operators in, and read their weights back out of a file
-    "graph": {"formats", "structures", "attention", "ops"},
+    "graph": {"formats", "structures", "attention", "precisions", "ops"},
     "passes": {"graph", "ops", *FAMILIES},
-    "codegen": {"graph", "ops", "formats", "structures", "attention"},
+    "codegen": {"graph", "ops", "formats", "structures", "attention", "precisions"},
     "runtime": {"codegen", "graph", "report"},  # graph: TensorSpec
     "report": set(),
 }
@@ -91,6 +92,8 @@ LIGHT = [
     "sparsecc.recipe",
     "sparsecc.formats",
     "sparsecc.structures",
+    "sparsecc.precisions",
+    "sparsecc.passes.quantize",
     "sparsecc.criteria",
     "sparsecc.allocations",
     "sparsecc.attention",

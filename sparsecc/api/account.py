@@ -70,6 +70,10 @@ def _site(site: WeightSite, dense: WeightSite, reason: str, deeds: str, pattern:
         key, nbytes = site.structured.structure.key, site.structured.nbytes
         row = replace(row, pattern=key, format=key, bytes_packed=nbytes, decision="structured")
         row = replace(row, reason=deeds or f"factored into {nbytes / max(1, row.bytes_dense or 1):.2f} of the dense bytes")
+    if site.quantized is not None:
+        scheme, nbytes = site.quantized.scheme, site.quantized.nbytes
+        row = replace(row, dtype=scheme.precision.dtype, format=scheme.key, bytes_packed=nbytes, reason=deeds or "quantized as it came")
+        row = replace(row, decision="sparse", pattern=scheme.format.pattern) if scheme.format else replace(row, decision="dense")
     return row
 
 

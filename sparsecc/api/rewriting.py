@@ -74,9 +74,8 @@ def rewrite(
 
 
 def _before_packing(graph: Graph, steps: Sequence[tuple[Pass, PassResult]]) -> Graph:
-    """The graph that the last pass other than `pack` left, unless something was packed before it."""
+    """The graph that the last pass other than `pack` changed."""
     for step, result in steps:
-        if type(step).__module__ == _PACK and result.modified:
-            break
-        graph = result.graph
+        if type(step).__module__ != _PACK and result.modified:
+            graph = result.graph
     return graph

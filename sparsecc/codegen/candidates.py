@@ -7,7 +7,7 @@ import functools
 import hashlib
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -17,9 +17,11 @@ import numpy as np
 from sparsecc.codegen import tvm_api
 from sparsecc.codegen.kernels import base, groups, math
 from sparsecc.codegen.kernels.base import Epilogue, Knobs, MatmulSpec
+from sparsecc.codegen.numbers import Numbers
 from sparsecc.codegen.target import Target
 
-_BIAS = {"dense_matmul": 1, "row_block_spmm": 4}  # its place among what `prepare` returns
+_BIAS = {"dense_matmul": 1, "row_block_spmm": 4, "dense_group_matmul": 3, "sparse_group_matmul": 6}  # its place in what `prepare` returns
+_NARROW = {"dense_group_matmul", "sparse_group_matmul"}  # kernels of groups of narrow numbers
 _WASTE = 1.1  # stored values per nonzero up to which rows are grouped into blocks
 
 
@@ -27,7 +29,7 @@ _WASTE = 1.1  # stored values per nonzero up to which rows are grouped into bloc
 class Structure:
     """What about a weight's zeros decides how long a sparse kernel takes, rounded so that layers pruned alike are one case.
 
-    block_rows: see `common_rows`.  density: stored blocks' share of all, two significant digits.
+    block_rows: see `common_rows`; 1 for groups.  density: stored blocks' share of all, two significant digits.
     unevenness: standard deviation over mean of blocks per row of blocks, in quarters.
     """
 
@@ -36,12 +38,16 @@ class Structure:
     unevenness: float
 
     @staticmethod
-    def of(matrix: np.ndarray) -> Structure:
-        rows = common_rows(matrix)
-        per_row = (matrix != 0).reshape(-1, rows, matrix.shape[1]).any(axis=1).sum(axis=1)
+    def of(matrix: np.ndarray, dtype: str = "float32") -> Structure:
+        """Of what a kernel for this number format stores: blocks of rows, or groups of inputs."""
+        if dtype != "float32":
+            nonzero, rows = groups.grouped(matrix, 1, dtype) != 0, 1
+        else:
+            nonzero, rows = matrix != 0, common_rows(matrix)
+        per_row = nonzero.reshape(-1, rows, nonzero.shape[1]).any(axis=1).sum(axis=1)
         mean = float(per_row.mean())
         uneven = round(4 * float(per_row.std()) / mean) / 4 if mean else 0.0
-        return Structure(rows, float(f"{mean / matrix.shape[1]:.2g}"), uneven)
+        return Structure(rows, float(f"{mean / nonzero.shape[1]:.2g}"), uneven)
 
 
 @dataclass(frozen=True)
@@ -58,19 +64,21 @@ class Task:
 
     def space(self, target: Target) -> list[Knobs]:
         """First guess first."""
-        zeros = () if self.structure is None else (self.structure.block_rows,)
+        zeros = () if self.structure is None or self.kernel in _NARROW else (self.structure.block_rows,)
         return list(self.module.space(self.spec, *zeros, target))
 
-    def plan(self, knobs: Knobs, matrix: np.ndarray, bias: np.ndarray | None, target: Target) -> Plan:
-        weights = self.module.prepare(matrix, bias, self.spec, knobs)
-        return Plan(self.kernel, knobs, weights, _BIAS[self.kernel], lambda full: self.module.build(full, knobs, target))
+    def plan(self, knobs: Knobs, weight: Numbers, bias: np.ndarray | None, target: Target) -> Plan:
+        narrow = (weight.scales, target) if self.kernel in _NARROW else ()
+        weights = self.module.prepare(weight.matrix, bias, self.spec, knobs, *narrow)
+        return Plan(self.kernel, knobs, weights, _BIAS[self.kernel], lambda full: self.module.build(full, knobs, target), target)
 
     def __str__(self) -> str:
         spec = self.spec
         taps = f" × {len(spec.taps)} taps" if len(spec.taps) > 1 else ""
         zeros = f" {1 - self.structure.density:.0%} zeros by {self.structure.block_rows}x1" if self.structure else ""
         then = f" {spec.epilogue.activation}" if spec.epilogue.activation else ""
-        return f"{self.kernel} {spec.rows}×{spec.channels}{taps} on {spec.batch}×{spec.positions}{zeros}{then}"
+        dtype = f" {spec.dtype}" if self.kernel in _NARROW else ""
+        return f"{self.kernel}{dtype} {spec.rows}×{spec.channels}{taps} on {spec.batch}×{spec.positions}{zeros}{then}"
 
 
 @dataclass(frozen=True)
@@ -82,20 +90,29 @@ class Plan:
     weights: list[np.ndarray]
     bias_index: int
     build: Callable[[MatmulSpec], Any]
+    target: Target
 
     def __str__(self) -> str:
         k = self.knobs
         return f"{self.kernel} {k.rows}x{k.tile} panel={k.panel} groups={k.groups}"
 
-    def compile(self, spec: MatmulSpec, target: Target) -> Callable[..., None]:
-        return tvm_api.compile_function(self.build(spec), target.llvm)
+    def compile(self, spec: MatmulSpec) -> Callable[..., None]:
+        return tvm_api.compile_function(self.build(spec), self.target.llvm)
+
+    def arguments(self, x: Sequence[Any], weights: Sequence[Any], residual: Any | None) -> list[Any]:
+        """What the kernel is called with before its output.  x: float32, or groups of narrow numbers and their scales where they have
+        some.  weights: those of the plan, in whatever form.  residual: None where there is none, and the bias stands in its place."""
+        bias = weights[self.bias_index]
+        scales = [bias] if self.kernel in _NARROW and len(x) == 1 else []
+        return [*x, *scales, *weights, bias if residual is None else residual]
 
     def call(self, function: Callable[..., None], spec: MatmulSpec) -> tuple[Callable[[], None], Any]:
         """A call of the compiled kernel on random inputs, and the tensor that it writes. spec: a bare one."""
-        x = tvm_api.tensor(np.random.default_rng(0).standard_normal(spec.x_shape, np.float32))
+        random = np.random.default_rng(0).standard_normal((spec.batch, spec.channels, spec.channel_stride), np.float32)
+        inputs = groups.group_array(random, spec.dtype, self.target) if self.kernel in _NARROW else (random,)
+        x = [tvm_api.tensor(array) for array in inputs if array is not None]
         y = tvm_api.tensor(np.zeros(spec.y_shape, np.float32))
-        weights = [tvm_api.tensor(array) for array in self.weights]
-        arguments = [x, *weights, weights[self.bias_index], y]
+        arguments = [*self.arguments(x, [tvm_api.tensor(array) for array in self.weights], None), y]
         return lambda: function(*arguments), y
 
 

@@ -17,6 +17,8 @@ from sparsecc.codegen.chain import Chain, Step, chains
 from sparsecc.codegen.kernels import block_attention
 from sparsecc.codegen.kernels.base import MatmulSpec
 from sparsecc.codegen.kernels.block_attention import BlockAttentionSpec
+from sparsecc.codegen.kernels.groups import SIZE
+from sparsecc.codegen.numbers import Numbers
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.threads import use_threads
 from sparsecc.structures.base import Structured
@@ -31,10 +33,11 @@ _NOT_MEASURED = "not measured: the target is not this machine"
 
 @dataclass(frozen=True)
 class Choice:
-    """What was decided for a packed or structured site. Times in µs, None when nothing was measured.
+    """What was decided for a packed, structured or quantized site. Times in µs, None when nothing was measured.
 
-    measured_us: of the sparse or structured kernel.  dense_us: of the dense one, whichever stays.
-    predicted_us: the dense time times the share of multiply-adds that the sparse kernel does: its time at the dense kernel's efficiency.
+    measured_us: of the sparse, structured or quantized kernel.  dense_us: of the dense one in float32, whichever stays.
+    predicted_us: the dense time times the share of multiply-adds that the sparse kernel does, over how many narrow numbers are multiplied
+    at once: its time at the dense kernel's efficiency.
     """
 
     site: str
@@ -60,26 +63,57 @@ class Chooser:
     choices: list[Choice] = field(default_factory=list)
     _functions: dict[Any, Any] = field(default_factory=dict)
     _attention_us: dict[Any, list[float]] = field(default_factory=dict)
+    _quantized_us: dict[tuple[Task, ...], list[float]] = field(default_factory=dict)
 
     def choose(self, spec: MatmulSpec, layer: Layer) -> Plan:
-        matrix = layer.matrix
-        sparse, dense = tasks(spec, layer.site, matrix)
+        numbers = layer.numbers
+        sparse, dense = tasks(spec, layer, numbers.matrix)
+        if layer.site is not None and spec.dtype != "float32":
+            return self._choose_quantized(spec, layer, layer.site, numbers, [task for task in (sparse, dense) if task])
         if sparse is None or layer.site is None:
-            return self._plan(dense, matrix, layer.bias)
+            return self._plan(dense, numbers, layer.bias)
         if sparse in self.known and dense in self.known:
             faster = sparse if self.known[sparse].us < self.known[dense].us else dense
-            plan = self._plan(faster, matrix, layer.bias)
+            plan = self._plan(faster, numbers, layer.bias)
             self._note(layer.site, plan, self.known[sparse].us, self.known[dense].us, _density(sparse), ", by the records")
             return plan
-        plan = self._plan(sparse, matrix, layer.bias)
+        plan = self._plan(sparse, numbers, layer.bias)
         if not self.measure:
             self.choices.append(Choice(layer.site, str(plan), "sparse", None, None, None, _NOT_MEASURED))
             return plan
-        rival = self._plan(dense, matrix, layer.bias)
+        rival = self._plan(dense, numbers, layer.bias)
         sparse_us, dense_us = self._turns(bare(spec), plan, rival)
         chosen = plan if sparse_us < dense_us else rival
         self._note(layer.site, chosen, sparse_us, dense_us, plan.weights[0].size / rival.weights[0].size)
         return chosen
+
+    def _choose_quantized(self, spec: MatmulSpec, layer: Layer, site: str, numbers: Numbers, ways: list[Task]) -> Plan:
+        """The fastest of the ways to multiply narrow numbers. float32 is timed for the account only: it would compute something else."""
+        if not self.measure:
+            plan = self._plan(ways[0], numbers, layer.bias)
+            self.choices.append(Choice(site, str(plan), _decision(ways[0]), None, None, None, _NOT_MEASURED))
+            return plan
+        whole = Task("dense_matmul", replace(bare(spec), dtype="float32"))
+        key = (*ways, whole)
+        if all(task in self.known for task in key):
+            times = [self.known[task].us for task in key]
+        elif key not in self._quantized_us:  # layers alike are timed once
+            plans = [*(self._plan(way, numbers, layer.bias) for way in ways), self._plan(whole, Numbers(layer.matrix), layer.bias)]
+            calls = [
+                plan.call(self._function(plan, task.spec), task.spec)[0] for plan, task in zip(plans, key, strict=True)
+            ]
+            times = self._quantized_us[key] = self._timed(*calls)
+        else:
+            times = self._quantized_us[key]
+        *own, whole_us = times
+        fastest = min(range(len(ways)), key=own.__getitem__)
+        plan = self._plan(ways[fastest], numbers, layer.bias)
+        reason = f"{spec.dtype}: {_reason(own[fastest], whole_us).replace('dense', 'dense float32')}"
+        if len(ways) > 1:
+            reason += f", {_reason(own[0], own[1]).replace('dense', f'dense {spec.dtype}')}"
+        predicted = whole_us * _density(ways[fastest]) / SIZE[spec.dtype]
+        self.choices.append(Choice(site, str(plan), _decision(ways[fastest]), own[fastest], whole_us, predicted, reason))
+        return plan
 
     def choose_structured(self, spec: MatmulSpec, layer: Layer) -> Chain | Plan:
         """For a layer whose weight is structured: its factors one after the other, fused, or their product."""
@@ -88,7 +122,7 @@ class Chooser:
         if not self.measure:
             self.choices.append(Choice(layer.site, str(ways[0]), "structured", None, None, None, _NOT_MEASURED))
             return ways[0]
-        rival = self._plan(Task("dense_matmul", bare(spec)), layer.matrix, layer.bias)
+        rival = self._plan(Task("dense_matmul", bare(spec)), layer.numbers, layer.bias)
         calls = [way.bare().call(self._step) for way in ways]
         *times, dense_us = self._timed(*calls, rival.call(self._function(rival, bare(spec)), bare(spec))[0])
         fastest = min(range(len(ways)), key=times.__getitem__)
@@ -140,9 +174,9 @@ class Chooser:
 
         return run
 
-    def _plan(self, task: Task, matrix: np.ndarray, bias: np.ndarray | None) -> Plan:
+    def _plan(self, task: Task, weight: Numbers, bias: np.ndarray | None) -> Plan:
         known = self.known.get(task)
-        return task.plan(known.knobs if known else task.space(self.target)[0], matrix, bias, self.target)
+        return task.plan(known.knobs if known else task.space(self.target)[0], weight, bias, self.target)
 
     def _note(self, site: str, chosen: Plan, sparse_us: float, dense_us: float, share: float, source: str = "") -> None:
         faster = sparse_us < dense_us
@@ -166,14 +200,19 @@ class Chooser:
     def _function(self, plan: Plan, spec: MatmulSpec) -> Callable[..., None]:
         key = (plan.kernel, plan.knobs, spec)
         if key not in self._functions:
-            self._functions[key] = plan.compile(spec, self.target)
+            self._functions[key] = plan.compile(spec)
         return self._functions[key]
 
 
-def tasks(spec: MatmulSpec, site: str | None, matrix: np.ndarray) -> tuple[Task | None, Task]:
-    """What the layer may run on, sparse and dense; no sparse kernel for a layer that did not come packed (site: None)."""
-    dense = Task("dense_matmul", bare(spec))
-    return None if site is None else Task("row_block_spmm", bare(spec), Structure.of(matrix)), dense
+def tasks(spec: MatmulSpec, layer: Layer, matrix: np.ndarray) -> tuple[Task | None, Task]:
+    """What the layer may run on, sparse and dense; no sparse kernel for a layer that did not come packed.  matrix: of its `numbers`."""
+    sparse, dense = ("row_block_spmm", "dense_matmul") if spec.dtype == "float32" else ("sparse_group_matmul", "dense_group_matmul")
+    own = Task(sparse, bare(spec), Structure.of(matrix, spec.dtype)) if layer.packed else None
+    return own, Task(dense, bare(spec))
+
+
+def _decision(task: Task) -> Literal["sparse", "dense"]:
+    return "dense" if task.structure is None else "sparse"
 
 
 def _reason(us: float, dense_us: float) -> str:

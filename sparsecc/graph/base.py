@@ -68,7 +68,7 @@ class Graph(ABC):
 
     @abstractmethod
     def set_weight(self, site: WeightSite, weight: Tensor) -> None:
-        """Store a new dense weight (in the shape of `site.weight`) for a site that is neither packed nor structured."""
+        """Store a new dense weight (in the shape of `site.weight`) for a site whose weight is dense."""
 
     @abstractmethod
     def replace(self, site: WeightSite | Attention, op: SiteOp | BlockAttention) -> None:

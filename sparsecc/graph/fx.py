@@ -22,12 +22,13 @@ from sparsecc.errors import InputError, ModelError, UserError
 from sparsecc.files import replacing
 from sparsecc.graph import fx_cleanup, fx_sites, fx_trace
 from sparsecc.graph.base import ALL, Graph, Run, Targets, matches
-from sparsecc.graph.fx_layers import Layer, match, stored
+from sparsecc.graph.fx_layers import Layer, OperatorLayer, match, stored
 from sparsecc.graph.fx_signature import input_nodes, specs, structure
 from sparsecc.graph.fx_static import fold_shapes
 from sparsecc.graph.fx_tensors import assign, free_name, free_prefix, read_node
 from sparsecc.graph.inputs import as_tensor, bind
 from sparsecc.graph.sites import Attention, Mlp, Site, WeightSite
+from sparsecc.precisions.base import Quantized
 
 if TYPE_CHECKING:
     from sparsecc.ops.base import SiteOp
@@ -104,19 +105,21 @@ class FxGraph(Graph):
             assign(self.module, tensor_name, new, trainable=old.requires_grad)
 
     def replace(self, site: WeightSite | Attention, op: SiteOp | BlockAttention) -> None:
-        """The operator's tensors become `<site>.<tensor>`; the dense weight goes when no other layer reads it."""
+        """The operator's tensors become `<site>.<tensor>`; the weight that was there goes when no other layer reads it."""
         if isinstance(site, Attention):
             self._replace_attention(site, cast("BlockAttention", op))
         else:
             self._replace_layer(site, cast("SiteOp", op))
 
     def _replace_layer(self, site: WeightSite, op: SiteOp) -> None:
-        layer = self._dense_layer(site)
-        weight, node = stored(layer.weight), layer.node
+        layer = match(self._node(site))
+        assert layer is not None
+        weight, node = stored(layer.weight if isinstance(layer, Layer) else layer.tensors[0]), layer.node
         assert weight is not None
         call = op.torch_call(site.name)
         prefix = free_prefix(self.module, site.name, tuple(op.stored.tensors))
-        reads = [self._store(node, f"{prefix}.{name}", tensor, weight.requires_grad) for name, tensor in op.stored.tensors.items()]
+        trainable = weight.requires_grad and not isinstance(op.stored, Quantized)  # whose values only rounding makes
+        reads = [self._store(node, f"{prefix}.{name}", tensor, trainable) for name, tensor in op.stored.tensors.items()]
         bias = self._bias_node(layer, prefix, op.bias)
         self._put(node, call.target, (layer.x, reads, bias, *call.options))
 
@@ -213,15 +216,14 @@ class FxGraph(Graph):
     def _dense_layer(self, site: WeightSite) -> Layer:
         layer = match(self._node(site))
         if not isinstance(layer, Layer):
-            done = "structured" if layer is not None and layer.structured else "packed"
-            raise ModelError(f"layer '{site.name}' is {done}; its weight is changed before that")
+            raise ModelError(f"layer '{site.name}' is {self.sites(targets=(site.name,))[0].changed}; its weight is changed before that")
         return layer
 
     def _store(self, before: Node, name: str, tensor: Tensor, trainable: bool) -> Node:
         assign(self.module, name, tensor, trainable=trainable)
         return read_node(self.module, before, name)
 
-    def _bias_node(self, layer: Layer, prefix: str, bias: Tensor | None) -> Node | None:
+    def _bias_node(self, layer: Layer | OperatorLayer, prefix: str, bias: Tensor | None) -> Node | None:
         """The node of the operator's bias: the layer's own when it is that tensor still."""
         old = stored(layer.bias)
         if bias is None:

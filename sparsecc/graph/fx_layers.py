@@ -41,9 +41,9 @@ class Layer:
 
 @dataclass(frozen=True)
 class OperatorLayer:
-    """A call of the vocabulary's sparse_linear, sparse_conv2d or structured_linear.
+    """A call of the vocabulary's sparse_linear, sparse_conv2d, structured_linear or quantized_linear.
 
-    tensors: the get_attr nodes of its weight.  key: of their format or structure.
+    tensors: the get_attr nodes of its weight.  key: of their format, structure or scheme.
     """
 
     node: Node
@@ -58,6 +58,10 @@ class OperatorLayer:
     @property
     def structured(self) -> bool:
         return str(self.node.target) == _STRUCTURED
+
+    @property
+    def quantized(self) -> bool:
+        return str(self.node.target) == _QUANTIZED
 
     @property
     def cols(self) -> int:
@@ -183,6 +187,7 @@ def _sparse_conv2d(node: Node) -> OperatorLayer:
 
 
 _STRUCTURED = "sparsecc.structured_linear.default"
+_QUANTIZED = "sparsecc.quantized_linear.default"
 
 # By name: an operator of the vocabulary is known here before anything imports it.
 _MATCHERS: dict[str, Callable[[Node], Layer | OperatorLayer | None]] = {
@@ -195,5 +200,6 @@ _MATCHERS: dict[str, Callable[[Node], Layer | OperatorLayer | None]] = {
     "aten.convolution.default": _conv2d,
     "sparsecc.sparse_linear.default": _linear_operator,
     _STRUCTURED: _linear_operator,
+    _QUANTIZED: _linear_operator,
     "sparsecc.sparse_conv2d.default": _sparse_conv2d,
 }

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from sparsecc import formats, structures
+from sparsecc import formats, precisions, structures
 from sparsecc.formats.base import Packed
 from sparsecc.graph.fx_activations import activation_after
 from sparsecc.graph.fx_layers import Layer, OperatorLayer, arguments, aten, match, stored
 from sparsecc.graph.sites import Attention, Conv2d, Linear, Mlp, Site, WeightSite
 from sparsecc.ops.block_attention import restore
+from sparsecc.precisions.base import Quantized
 from sparsecc.structures.base import Structured
 
 _BLOCK_ATTENTION = torch.ops.sparsecc.block_attention.default
@@ -136,9 +137,13 @@ def _dense_weight(layer: Layer, readers: dict[int, int]) -> dict[str, Any]:
 
 def _operator_weight(layer: OperatorLayer) -> dict[str, Any]:
     tensors = [stored(node).detach() for node in layer.tensors]  # type: ignore[union-attr]
+    weight: Structured | Quantized | Packed
     if layer.structured:
         structure = structures.from_key(layer.key)
         weight = Structured(structure, layer.rows, layer.cols, dict(zip(structure.tensor_names, tensors, strict=True)))
+    elif layer.quantized:
+        scheme = precisions.scheme_from_key(layer.key)
+        weight = Quantized(scheme, layer.rows, layer.cols, dict(zip(scheme.tensor_names, tensors, strict=True)))
     else:
         format = formats.from_key(layer.key)
         weight = Packed(format, layer.rows, layer.cols, dict(zip(format.tensor_names, tensors, strict=True)))

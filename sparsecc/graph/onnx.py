@@ -22,6 +22,8 @@ from sparsecc.graph.onnx_run import Runner
 from sparsecc.graph.onnx_sites import WeightNodes, find
 from sparsecc.graph.sites import Attention, Conv2d, Mlp, Site, WeightSite
 from sparsecc.registry import did_you_mean
+from sparsecc.formats.base import Packed
+from sparsecc.precisions.base import Quantized
 from sparsecc.structures.base import Structured
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=Site)
 Shapes = Mapping[str, Sequence[int]]
+_PREFIXES: dict[type, str] = {Packed: "packed", Structured: "structured", Quantized: "quantized"}  # of initializers
 
 
 class OnnxGraph(Graph):
@@ -85,11 +88,10 @@ class OnnxGraph(Graph):
         return [site for site in self._all_sites() if isinstance(site, kind) and matches(site, targets)]
 
     def set_weight(self, site: WeightSite, weight: Tensor) -> None:
-        """Raises UserError for a packed or structured site, ValueError for another shape than the site's."""
+        """Raises UserError for a site whose weight is not dense any more, ValueError for another shape than the site's."""
         layer = self._layer(site)
         if onnx_sparse.is_sparse(layer.node):
-            done = "structured" if onnx_sparse.is_structured(layer.node) else "packed"
-            raise UserError(f"layer '{site.name}' is {done}; set weights before that")
+            raise UserError(f"layer '{site.name}' is {self._named(site.name).changed}; set weights before that")
         if weight.shape != site.shape:
             raise ValueError(f"layer '{site.name}': the new weight is {tuple(weight.shape)}, the layer's {site.shape}")
         stored = weight.detach().to(site.weight.dtype)
@@ -117,7 +119,7 @@ class OnnxGraph(Graph):
             raise ValueError(f"layer '{site.name}' is {site.rows}×{site.cols}, the operator {op.stored.rows}×{op.stored.cols}")
         layer, graph = self._layer(site), self.model.graph
         last, unused = layer.nodes[-1], [value for node in layer.nodes for value in node.inputs if value is not layer.x]
-        prefix = f"{site.name}.{'structured' if isinstance(op.stored, Structured) else 'packed'}"
+        prefix = f"{site.name}.{_PREFIXES[type(op.stored)]}"
         node = onnx_sparse.make_node(op, site.name, layer.x, prefix, graph.opset_imports[""])
         node.name = layer.node.name
         ir.convenience.replace_nodes_and_values(graph, last, list(reversed(layer.nodes)), [node], [layer.output], node.outputs)

@@ -94,7 +94,7 @@ def _take_apart(model: ir.Model) -> _Skeleton:
 
 
 def _stand_in(skeleton: _Skeleton, node: ir.Node, original: ir.Node) -> None:
-    """SparseLinear(x, ...) → MatMul(x, W), SparseConv2d(x, ...) → Conv(x, W), with W an input of the dense weight's shape."""
+    """SparseLinear(x, ...) (and its kin) → MatMul(x, W), SparseConv2d(x, ...) → Conv(x, W), with W an input of the dense weight's shape."""
     graph = skeleton.model.graph
     stored = onnx_sparse.weight(original)
     name = f"{_STAND_IN}{original.outputs[0].name}"
@@ -106,7 +106,8 @@ def _stand_in(skeleton: _Skeleton, node: ir.Node, original: ir.Node) -> None:
         attributes = [node.attributes[key] for key in ("kernel_shape", "strides", "pads", "dilations")]
     else:
         shape, op_type, attributes = (stored.cols, stored.rows), "MatMul", []
-    weight = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(values.const_value.dtype))
+    dtype = ir.DataType.FLOAT if onnx_sparse.is_quantized(node) else values.const_value.dtype  # of what flows, not of what is stored
+    weight = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
     graph.inputs.append(weight)
     dense = ir.node(op_type, [node.inputs[0], weight], num_outputs=1, name=node.name)
     dense.attributes.update({attribute.name: attribute for attribute in attributes})

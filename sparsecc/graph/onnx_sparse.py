@@ -14,13 +14,14 @@ import torch
 from onnx_ir import tensor_adapters
 from torch import Tensor
 
-from sparsecc import formats, structures
+from sparsecc import formats, precisions, structures
 from sparsecc.errors import ModelError, RecipeError, UserError
 from sparsecc.formats.base import Format, Packed
 from sparsecc.graph.onnx_names import given
-from sparsecc.ops import onnx_block_attention, onnx_functions, onnx_structured
+from sparsecc.ops import onnx_block_attention, onnx_functions, onnx_quantized, onnx_structured
 from sparsecc.ops.base import ONNX_DOMAIN, SiteOp
 from sparsecc.ops.onnx_block_attention import is_block_attention
+from sparsecc.precisions.base import Quantized, Scheme
 from sparsecc.structures.base import Structure, Structured
 
 if TYPE_CHECKING:
@@ -41,16 +42,22 @@ def is_structured(node: ir.Node) -> bool:
     return node.op_type.startswith(onnx_structured.LINEAR)
 
 
-def weight(node: ir.Node) -> Packed | Structured:
+def is_quantized(node: ir.Node) -> bool:
+    return node.op_type.startswith(onnx_quantized.LINEAR)
+
+
+def weight(node: ir.Node) -> Packed | Structured | Quantized:
     """The weight of a node, its tensors shared with the graph. Raises ModelError for a node that sparsecc did not write so."""
     site = given(node)
     try:
         form, (rows, cols) = _form(node), _shape(node)
         if _op_type(node) != node.op_type:
-            raise TypeError(f"its {'structure' if is_structured(node) else 'format'} is {form.key}, it has {len(node.inputs)} inputs")
+            raise TypeError(f"its weight is said to be {form.key}, it has {len(node.inputs)} inputs")
         tensors = {name: tensor_of(node.inputs[1 + i]) for i, name in enumerate(form.tensor_names)}  # type: ignore[arg-type]
         if isinstance(form, Format):
             return Packed(form, rows, cols, tensors)
+        if isinstance(form, Scheme):
+            return Quantized(form, rows, cols, tensors)
         if form.check(rows, cols) or tuple(tuple(tensor.shape) for tensor in tensors.values()) != form.shapes(rows, cols):
             raise TypeError(f"its factors are not those of a {rows}×{cols} matrix")
         return Structured(form, rows, cols, tensors)
@@ -79,7 +86,12 @@ def make_node(op: SiteOp, site: str, x: ir.Value, prefix: str, opset: int) -> ir
     """
     _require_functions(f"layer '{site}'", opset)
     stored, has_bias = op.stored, op.bias is not None
-    call = onnx_structured.call(stored, site, has_bias) if isinstance(stored, Structured) else onnx_functions.call(op, site)
+    if isinstance(stored, Structured):
+        call = onnx_structured.call(stored, site, has_bias)
+    elif isinstance(stored, Quantized):
+        call = onnx_quantized.call(stored, site, has_bias)
+    else:
+        call = onnx_functions.call(op, site)
     parts = {**stored.tensors, **({"bias": op.bias} if op.bias is not None else {})}
     inputs = [x, *(initializer(tensor, f"{prefix}.{name}") for name, tensor in parts.items())]
     return ir.node(call.op_type, inputs, call.attributes, domain=ONNX_DOMAIN, num_outputs=1)
@@ -113,8 +125,10 @@ def complete(model: ir.Model) -> None:
             model.functions[identifier] = _function(node, opset)
 
 
-def _form(node: ir.Node) -> Format | Structure:
+def _form(node: ir.Node) -> Format | Structure | Scheme:
     """What the node's attributes say its weight is stored as."""
+    if is_quantized(node):
+        return precisions.scheme_from_key(node.attributes.get_string("scheme", ""))
     if is_structured(node):
         return structures.from_key(node.attributes.get_string("structure", ""))
     return formats.from_key(node.attributes.get_string("format", ""))
@@ -133,6 +147,8 @@ def _op_type(node: ir.Node) -> str:
     form, has_bias = _form(node), bias(node) is not None
     if isinstance(form, Structure):
         return onnx_structured.op_type(form, *_shape(node), has_bias)
+    if isinstance(form, Scheme):
+        return onnx_quantized.op_type(form, has_bias)
     return onnx_functions.op_type(_kind(node), form, has_bias)
 
 
@@ -142,6 +158,8 @@ def _function(node: ir.Node, opset: int) -> ir.Function:
     form, has_bias = _form(node), bias(node) is not None
     if isinstance(form, Structure):
         return onnx_structured.function(form, *_shape(node), has_bias, opset)
+    if isinstance(form, Scheme):
+        return onnx_quantized.function(form, has_bias, opset)
     return onnx_functions.function(_kind(node), form, has_bias, opset)
 
 

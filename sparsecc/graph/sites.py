@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sparsecc.formats.base import Packed
+from sparsecc.precisions.base import Quantized
 from sparsecc.structures.base import Structured
 
 if TYPE_CHECKING:
@@ -34,11 +35,11 @@ class Site:
 class WeightSite(Site):
     """A site with a weight matrix [rows, cols] = [out, in]: what criteria score and formats pack.
 
-    stored: the weight as the host holds it: dense in its own shape, packed, or structured; not to be modified in place.
+    stored: the weight as the host holds it: dense in its own shape, packed, structured, or quantized; not to be modified in place.
     weight_name: the tensor's name in the host (parameter or initializer).
     """
 
-    stored: Tensor | Packed | Structured = field(repr=False, compare=False)
+    stored: Tensor | Packed | Structured | Quantized = field(repr=False, compare=False)
     bias: Tensor | None = field(default=None, repr=False, compare=False)
     activation: str | None = None  # relu, gelu, gelu_tanh, silu, hardswish, ...: what alone consumes the output
     weight_name: str = ""
@@ -55,9 +56,19 @@ class WeightSite(Site):
         return self.stored if isinstance(self.stored, Structured) else None
 
     @property
+    def quantized(self) -> Quantized | None:
+        """The weight when it is in fewer bits already, dense or packed, else None."""
+        return self.stored if isinstance(self.stored, Quantized) else None
+
+    @property
+    def changed(self) -> str | None:
+        """What was done to the weight that stands in the way of changing it again, in a word; None for a dense one."""
+        return next((word for kind, word in _CHANGED.items() if isinstance(self.stored, kind)), None)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Of the dense weight."""
-        return (self.stored.rows, self.stored.cols) if isinstance(self.stored, Packed | Structured) else tuple(self.stored.shape)
+        return (self.stored.rows, self.stored.cols) if isinstance(self.stored, Packed | Structured | Quantized) else tuple(self.stored.shape)
 
     @property
     def rows(self) -> int:
@@ -69,13 +80,13 @@ class WeightSite(Site):
 
     @property
     def weight(self) -> Tensor:
-        """Dense in its own shape; made anew at each access when packed or structured. Raises ModelError when those are damaged."""
-        return self.from_matrix(self.stored.dense(self.name)) if isinstance(self.stored, Packed | Structured) else self.stored
+        """Dense in its own shape; made anew at each access when packed, structured or quantized. Raises ModelError when those are damaged."""
+        return self.from_matrix(self.stored.dense(self.name)) if isinstance(self.stored, Packed | Structured | Quantized) else self.stored
 
     @property
     def matrix(self) -> Tensor:
         """The weight as [rows, cols]."""
-        return self.stored.dense(self.name) if isinstance(self.stored, Packed | Structured) else self.to_matrix(self.stored)
+        return self.stored.dense(self.name) if isinstance(self.stored, Packed | Structured | Quantized) else self.to_matrix(self.stored)
 
     def to_matrix(self, weight: Tensor) -> Tensor:
         """A weight of this site's shape as [rows, cols]."""
@@ -84,6 +95,9 @@ class WeightSite(Site):
     def from_matrix(self, matrix: Tensor) -> Tensor:
         """Inverse of `to_matrix`."""
         return matrix
+
+
+_CHANGED = {Packed: "packed", Structured: "structured", Quantized: "quantized"}
 
 
 @dataclass(frozen=True, kw_only=True)

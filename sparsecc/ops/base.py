@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparsecc.formats.base import Packed
+    from sparsecc.precisions.base import Quantized
     from sparsecc.structures.base import Structured
 
 ONNX_DOMAIN = "ai.sparsecc"
@@ -26,7 +27,7 @@ class TorchCall(NamedTuple):
 class SiteOp:
     """An operator with its weights, ready to stand in the place of a site (`Graph.replace`). Each narrows the type of `stored`."""
 
-    stored: Packed | Structured = field(repr=False)
+    stored: Packed | Structured | Quantized = field(repr=False)
     bias: Tensor | None = field(default=None, repr=False)
 
     def torch_call(self, name: str) -> TorchCall:

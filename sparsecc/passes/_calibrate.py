@@ -13,6 +13,7 @@ from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import Conv2d, WeightSite
 from sparsecc.passes.base import Context
 
+_SITES_PER_RUN = 16  # how many layers' inputs are held at once
 COVARIANCE_BYTES = 1 << 28  # of covariances that are summed at once; more layers take more runs
 
 
@@ -44,6 +45,18 @@ def covariances(graph: Graph, sites: Sequence[WeightSite], context: Context) -> 
                 sums[i].addmm_(x.T, x)
                 counts[i] += len(x)
         yield from (total / max(1, count) for total, count in zip(sums, counts, strict=True))
+
+
+def largest_inputs(graph: Graph, sites: Sequence[WeightSite], context: Context) -> dict[str, float]:
+    """Per site name the largest magnitude that enters it in any calibration input. NaN where one enters."""
+    largest = {site.name: 0.0 for site in sites}
+    for inputs in context.calibration or ():
+        for start in range(0, len(sites), _SITES_PER_RUN):
+            names = [site.name for site in sites[start : start + _SITES_PER_RUN]]
+            taps = graph.run(inputs, names).taps
+            found = {name: taps[name][0].abs().max().item() if taps[name][0].numel() else 0.0 for name in names}
+            largest |= {name: value if not value <= largest[name] else largest[name] for name, value in found.items()}
+    return largest
 
 
 def _grouped(sites: Sequence[WeightSite]) -> Iterator[list[WeightSite]]:

@@ -42,11 +42,13 @@ def select(graph: Graph, kind: type[S], targets: Targets, ignore: Targets = ()) 
 
 
 def untouchable(site: WeightSite) -> Refused | None:
-    """Why the weight of a site cannot be pruned, packed or substituted, None when it can."""
+    """Why the weight of a site cannot be pruned, packed, substituted or quantized, None when it can."""
     if site.packed is not None:
         return Refused(f"already packed as {site.packed.format.key}")
     if site.structured is not None:
         return Refused(f"already structured as {site.structured.structure.key}")
+    if site.quantized is not None:
+        return Refused(f"already quantized as {site.quantized.scheme.key}")
     if site.shared:
         return Refused("its weight serves other layers too")
     if isinstance(site, Conv2d) and site.groups > 1:

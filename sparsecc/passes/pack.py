@@ -37,6 +37,7 @@ class Pack(Pass):
 
     linear(x, W, b)  ->  sparse_linear(x, packed, b)
     conv2d(x, W, b)  ->  sparse_conv2d(x, packed, b)
+    quantized_linear(x, W, b)  ->  quantized_linear(x, packed, b)
 
     formats: members of the family that may be used.
     """
@@ -54,17 +55,24 @@ class Pack(Pass):
 
     def find(self, graph: Graph, context: Context) -> Iterator[Match]:
         for site in select(graph, WeightSite, self.targets, self.ignore):
-            yield Match(site, untouchable(site) or self._store(site))
+            dense = site.quantized is not None and site.quantized.scheme.format is None
+            yield Match(site, (None if dense else untouchable(site)) or self._store(site))
 
     def rewrite(self, graph: Graph, match: Match) -> None:
         site, storing = match.site, match.action
         assert isinstance(site, WeightSite)
         assert isinstance(storing, Storing)
         matrix = site.matrix
-        graph.replace(site, _operator(site, storing.format.pack(matrix, matrix != 0)))
+        if site.quantized is not None:
+            from sparsecc.ops.quantized_linear import QuantizedLinear
+
+            graph.replace(site, QuantizedLinear(site.quantized.packed(storing.format, matrix != 0), site.bias))
+        else:
+            graph.replace(site, _operator(site, storing.format.pack(matrix, matrix != 0)))
 
     def _store(self, site: WeightSite) -> Storing | Refused:
-        keep, itemsize = site.matrix != 0, site.weight.element_size()
+        keep = site.matrix != 0
+        itemsize = site.weight.element_size() if site.quantized is None else site.quantized.scheme.precision.value_bits // 8
         found = formats.cheapest(keep, self.formats, itemsize)
         if isinstance(found, Refused):
             return found

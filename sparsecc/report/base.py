@@ -16,7 +16,9 @@ Decision = Literal["sparse", "dense", "structured", "skipped"]
 class SiteReport:
     """One site. Times in µs, sizes in bytes; None where nothing was measured or does not apply.
 
-    bytes_packed, predicted_us, measured_us: of the sparse (or structured) form, also where the dense one stays.
+    bytes_packed, predicted_us, measured_us: of the sparse (structured, quantized) form, also where the dense one stays.
+    dtype: of the weight as it is stored.  dense_us: of float32.  A quantized layer has its dtype at the head of its format, and its
+    decision says whether the kernel skips zeros.
     """
 
     name: str
@@ -119,14 +121,28 @@ def totals(sites: Sequence[SiteReport]) -> dict[str, Any]:
         "bytes_dense": bytes_dense,
         "bytes_kept": sum(bytes_kept(site) for site in sites),
         "dense_us": sum(site.dense_us or 0.0 for site in timed),
-        "chosen_us": sum((site.dense_us if site.decision == "dense" else site.measured_us) or 0.0 for site in timed),
+        "chosen_us": sum(chosen_us(site) for site in timed),
     }
 
 
 def bytes_kept(site: SiteReport) -> int:
     """Of the form that stays."""
+    if quantized(site) and site.decision == "dense":
+        return math.prod(site.shape) * _VALUE_BYTES[site.dtype]
     packed = site.bytes_packed if site.decision in ("sparse", "structured") else None
     return packed if packed is not None else site.bytes_dense or 0
+
+
+_VALUE_BYTES = {"int8": 1, "bfloat16": 2}
+
+
+def quantized(site: SiteReport) -> bool:
+    return site.dtype in _VALUE_BYTES and (site.format or "").startswith(site.dtype)
+
+
+def chosen_us(site: SiteReport) -> float:
+    """Of the kernel that stays, 0 where nothing was measured."""
+    return (site.dense_us if site.decision == "dense" and not quantized(site) else site.measured_us) or 0.0
 
 
 def _site(entry: Mapping[str, Any]) -> SiteReport:

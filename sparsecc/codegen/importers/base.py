@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sparsecc.formats.base import Packed
+    from sparsecc.precisions.base import Quantized
     from sparsecc.structures.base import Structured
 
 PREFIX = "sparsecc."
@@ -27,7 +28,7 @@ class Placeholder:
     kind: str
     name: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    stored: Packed | Structured | None = None
+    stored: Packed | Structured | Quantized | None = None
     bias: np.ndarray | None = None
 
 

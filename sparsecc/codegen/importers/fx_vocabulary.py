@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from sparsecc import formats, structures
+from sparsecc import formats, precisions, structures
 from sparsecc.codegen.importers.base import Placeholder, Placeholders, args_of, conv_output_shape, shape_of
 from sparsecc.formats.base import Packed
 from sparsecc.ops.block_attention import restore
+from sparsecc.precisions.base import Quantized
 from sparsecc.structures.base import Structured
 
 if TYPE_CHECKING:
@@ -31,6 +32,13 @@ def _structured_linear(node: fx.Node, importer: Any, placeholders: Placeholders,
     structure = structures.from_key(key)
     stored = Structured(structure, rows, cols, _by_name(structure.tensor_names, factors, tensors))
     return _linear(node, importer, placeholders, Placeholder("structured_linear", name, {}, stored, _bias(bias, tensors)))
+
+
+def _quantized_linear(node: fx.Node, importer: Any, placeholders: Placeholders, tensors: Tensors) -> Any:
+    _, weight, bias, key, rows, cols, name = args_of(node)
+    scheme = precisions.scheme_from_key(key)
+    stored = Quantized(scheme, rows, cols, _by_name(scheme.tensor_names, weight, tensors))
+    return _linear(node, importer, placeholders, Placeholder("quantized_linear", name, {}, stored, _bias(bias, tensors)))
 
 
 def _linear(node: fx.Node, importer: Any, placeholders: Placeholders, layer: Placeholder) -> Any:
@@ -74,5 +82,6 @@ VOCABULARY: dict[str, Place] = {
     "sparse_linear.default": _sparse_linear,
     "sparse_conv2d.default": _sparse_conv2d,
     "structured_linear.default": _structured_linear,
+    "quantized_linear.default": _quantized_linear,
     "block_attention.default": _block_attention,
 }

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from sparsecc import formats, structures
+from sparsecc import formats, precisions, structures
 from sparsecc.attention.base import BlockMap, Grid, unpack_bits
 from sparsecc.codegen.importers.base import Placeholder, Placeholders, conv_output_shape, shape_of
 from sparsecc.codegen.tvm_api import GenericConst
 from sparsecc.errors import ModelError
 from sparsecc.formats.base import Packed
-from sparsecc.ops import onnx_block_attention, onnx_functions, onnx_structured
+from sparsecc.ops import onnx_block_attention, onnx_functions, onnx_quantized, onnx_structured
+from sparsecc.precisions.base import Quantized
 from sparsecc.structures.base import Structured
 
 
@@ -51,6 +52,14 @@ def _structured_linear(inputs: list[Any], attributes: dict[str, Any], placeholde
     return placeholders.call(placeholder, inputs[:1], [*shape_of(inputs[0])[:-1], stored.rows])
 
 
+def _quantized_linear(inputs: list[Any], attributes: dict[str, Any], placeholders: Placeholders) -> Any:
+    scheme = precisions.scheme_from_key(_text(attributes["scheme"]))
+    tensors, bias = _constants(inputs[1:], scheme.tensor_names)
+    stored = Quantized(scheme, int(attributes["rows"]), int(attributes["cols"]), tensors)
+    placeholder = Placeholder("quantized_linear", _text(attributes["site"]), {}, stored, bias)
+    return placeholders.call(placeholder, inputs[:1], [*shape_of(inputs[0])[:-1], stored.rows])
+
+
 def _block_attention(inputs: list[Any], attributes: dict[str, Any], placeholders: Placeholders) -> Any:
     q, k, v, orders, keep = inputs
     frames, height, width, text = (int(size) for size in attributes["grid"])
@@ -70,8 +79,13 @@ def _packed(inputs: list[Any], attributes: dict[str, Any]) -> tuple[Packed, np.n
 def _constants(stored: list[Any], names: tuple[str, ...]) -> tuple[dict[str, torch.Tensor], np.ndarray | None]:
     """The tensors of a layer's weight by name, and its bias."""
     arrays = [_array(value) for value in stored]
-    tensors = {name: torch.from_numpy(array) for name, array in zip(names, arrays, strict=False)}
+    tensors = {name: _tensor(array) for name, array in zip(names, arrays, strict=False)}
     return tensors, arrays[len(names)] if len(arrays) > len(names) else None
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    """torch has its own bfloat16, which numpy knows as a type of somebody else's."""
+    return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16) if array.dtype.name == "bfloat16" else torch.from_numpy(array)
 
 
 def _text(value: Any) -> str:
@@ -88,5 +102,6 @@ _KINDS = {
     onnx_functions.LINEAR: _sparse_linear,
     onnx_functions.CONV2D: _sparse_conv2d,
     onnx_structured.LINEAR: _structured_linear,
+    onnx_quantized.LINEAR: _quantized_linear,
     onnx_block_attention.OP_TYPE: _block_attention,
 }

@@ -84,9 +84,9 @@ class MatmulSpec:
         return 2 * self.rows * self.depth * self.batch * self.positions
 
     @staticmethod
-    def linear(rows: int, cols: int, tiles: int, tile: int, epilogue: Epilogue = Epilogue()) -> MatmulSpec:
+    def linear(rows: int, cols: int, tiles: int, tile: int, epilogue: Epilogue = Epilogue(), dtype: str = "float32") -> MatmulSpec:
         """A linear layer over tokens stored as [tiles, features, tile]."""
-        return MatmulSpec(rows, cols, tiles, tile, tile, tile, epilogue=epilogue)
+        return MatmulSpec(rows, cols, tiles, tile, tile, tile, epilogue=epilogue, dtype=dtype)
 
 
 @dataclass(frozen=True)

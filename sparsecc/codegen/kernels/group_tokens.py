@@ -18,14 +18,14 @@ from sparsecc.codegen.tvm_api import T, tirx
 class GroupSpec:
     """x: [tiles, features, tile] → int32 [tiles, groups, tile] and, for int8, scales float32 [tiles, tile]: x ≈ scale · int8.
 
-    scale: of every token, where calibration has found one; None: 1/127 of the token's largest magnitude.
+    calibrated: the scale of every token is given, otherwise it is 1/127 of the token's largest magnitude.
     """
 
     tiles: int
     features: int
     tile: int
     dtype: str
-    scale: float | None = None
+    calibrated: bool = False
 
     @property
     def outputs(self) -> list[tuple[tuple[int, ...], str]]:
@@ -45,7 +45,7 @@ _ROUNDER = 12582912.0  # 1.5·2²³: a float32 of this size has its last bit at 
 
 
 def build(spec: GroupSpec, target: Target):
-    """PrimFunc(x, groups, scales), without scales for bfloat16."""
+    """PrimFunc(x, given scale [1], groups, scales), without scales for bfloat16. The given one is read only where it is calibrated."""
     return _int8(spec, target) if spec.dtype == "int8" else _bfloat16(spec, target)
 
 
@@ -55,15 +55,15 @@ def is_nan(x):
 
 
 def _int8(spec: GroupSpec, target: Target):
-    lanes, tiles, features, tile, static = target.lanes, spec.tiles, spec.features, spec.tile, spec.scale
+    lanes, tiles, features, tile, calibrated = target.lanes, spec.tiles, spec.features, spec.tile, spec.calibrated
     vectors, whole, rest = tile // lanes, features // 4, features % 4
     rounder = _ROUNDER + groups.offset("int8", target)
-    given, levels = static or 1.0, float(groups.LEVELS)
+    levels = float(groups.LEVELS)
 
     def byte(x, factor, place):
         """The rounded value in the place-th byte of a lane."""
         scaled = x * factor
-        if static is not None:
+        if calibrated:
             scaled = T.max(T.float32(-levels), T.min(T.float32(levels), scaled))
         rounded = T.bitwise_and(tirx.reinterpret("int32", scaled + T.float32(rounder)), T.int32(0xFF))
         return T.shift_left(rounded, T.int32(8 * place)) if place else rounded
@@ -78,6 +78,7 @@ def _int8(spec: GroupSpec, target: Target):
     @T.prim_func
     def group_tokens(
         X: T.Buffer((tiles, features, tile), "float32"),
+        given: T.Buffer((1,), "float32"),
         Y: T.Buffer((tiles, spec.groups, tile), "int32"),
         S: T.Buffer((tiles, tile), "float32"),
     ):
@@ -87,7 +88,7 @@ def _int8(spec: GroupSpec, target: Target):
             factor = T.alloc_local((lanes,), "float32")
             t: T.let = job // vectors
             at: T.let = job % vectors * lanes
-            if static is None:
+            if not calibrated:
                 for l in T.vectorized(lanes):
                     top[l] = T.int32(0)
                 for f in range(features):
@@ -101,8 +102,8 @@ def _int8(spec: GroupSpec, target: Target):
                     factor[l] = T.Select(top[l] > T.int32(_LEAST), T.float32(levels) / tirx.reinterpret("float32", top[l]), T.float32(0))
             else:
                 for l in T.vectorized(lanes):
-                    factor[l] = T.float32(1 / given)
-                    S[t, at + l] = T.float32(given)
+                    factor[l] = T.float32(1) / given[0]
+                    S[t, at + l] = given[0]
                 for f in range(features):  # clipping loses NaN, and a token that has one has no value
                     for l in T.vectorized(lanes):
                         S[t, at + l] = T.Select(is_nan(X[t, f, at + l]), T.float32(np.nan), S[t, at + l])
@@ -135,6 +136,7 @@ def _bfloat16(spec: GroupSpec, target: Target):
     @T.prim_func
     def group_tokens(
         X: T.Buffer((tiles, features, tile), "float32"),
+        given: T.Buffer((1,), "float32"),
         Y: T.Buffer((tiles, spec.groups, tile), "int32"),
     ):
         T.func_attr({"tirx.noalias": True})

@@ -45,7 +45,7 @@ def emit_block_attention(forms: Forms, chooser: Chooser, node: Node, call: Block
     gather = forms.kernel(("gather", spec), lambda: block_attention.build_gather(spec, target))
     kernel = forms.kernel(spec, lambda: block_attention.build(spec, target))
     inputs = [forms.natural(x) for x in (call.q, call.k, call.v)]
-    gathered = forms.call_for_several(gather, [*inputs, where], spec.gathered(target))
+    gathered = forms.call_for_several(gather, [*inputs, where], [(out, "float32") for out in spec.gathered(target)])
     return Value(shape(node.var), natural=forms.call(kernel, [*gathered, where, *tables], (batch, heads, tokens, value_dim)))
 
 

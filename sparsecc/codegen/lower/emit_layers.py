@@ -29,25 +29,29 @@ def _linear(forms: Forms, chooser: Chooser, node: Node, layer: Layer) -> Value:
     value = forms.values[layer.x]
     layout = value.layout if value.tiled is not None and value.heads is None else None
     layout = layout or layout_of(value.shape, chooser.target.lanes)
-    spec = MatmulSpec.linear(layer.rows, layer.depth, layout.tiles, layout.tile, _epilogue(layer))
+    spec = MatmulSpec.linear(layer.rows, layer.depth, layout.tiles, layout.tile, _epilogue(layer), layer.dtype)
     residual = None if layer.residual is None else forms.tiled(layer.residual, layout)
-    return Value(shape(node.var), tiled=_matmul(forms, chooser, spec, layer, forms.tiled(layer.x, layout), residual), layout=layout)
+    if layer.dtype == "float32":
+        x: tuple[Expr, ...] = (forms.tiled(layer.x, layout),)
+    else:
+        x = forms.narrowed(layer.x, layout, layer.dtype, layer.input_scale, chooser.target)
+    return Value(shape(node.var), tiled=_matmul(forms, chooser, spec, layer, x, residual), layout=layout)
 
 
 def _epilogue(layer: Layer) -> Epilogue:
     return Epilogue(layer.activation, layer.residual is not None, layer.residual_first)
 
 
-def _matmul(forms: Forms, chooser: Chooser, spec: MatmulSpec, layer: Layer, x: Expr, residual: Expr | None) -> Var:
-    """Calls of the chosen kernels. The last one's output has spec.y_shape."""
+def _matmul(forms: Forms, chooser: Chooser, spec: MatmulSpec, layer: Layer, x: tuple[Expr, ...], residual: Expr | None) -> Var:
+    """Calls of the chosen kernels. The last one's output has spec.y_shape.  x: narrow numbers come with their scales."""
     plan = chooser.choose_structured(spec, layer) if isinstance(layer.weight, Structured) else chooser.choose(spec, layer)
     if isinstance(plan, Chain):
-        return _chain(forms, chooser, plan, x, residual)
+        return _chain(forms, chooser, plan, x[0], residual)
     weights = [forms.weight(array) for array in plan.weights]
     if layer.rows * layer.depth > _LARGE:
         memory.trim()
     kernel = forms.kernel((plan.kernel, spec, plan.knobs), lambda: plan.build(spec))
-    return forms.call(kernel, [x, *weights, weights[plan.bias_index] if residual is None else residual], spec.y_shape)
+    return forms.call(kernel, plan.arguments(x, weights, residual), spec.y_shape)
 
 
 def _chain(forms: Forms, chooser: Chooser, chain: Chain, x: Expr, residual: Expr | None) -> Var:
@@ -75,7 +79,7 @@ def _conv2d(forms: Forms, chooser: Chooser, node: Node, layer: Layer) -> Value:
         residual = forms.op(relax.op.reshape(forms.natural(layer.residual), [batch, rows, pixels]))
         if plane.pitch != pixels:
             residual = forms.op(relax.op.nn.pad(residual, [0, 0, 0, 0, 0, plane.pitch - pixels]))
-    return Value(out_shape, natural=_crop(forms, _matmul(forms, chooser, spec, layer, x, residual), plane, out_shape))
+    return Value(out_shape, natural=_crop(forms, _matmul(forms, chooser, spec, layer, (x,), residual), plane, out_shape))
 
 
 def _conv_of_one_pixel(forms: Forms, chooser: Chooser, node: Node, layer: Layer) -> Value:
@@ -90,7 +94,7 @@ def _conv_of_one_pixel(forms: Forms, chooser: Chooser, node: Node, layer: Layer)
     x = forms.op(relax.op.reshape(forms.natural(layer.x), [batch, channels]))
     residual = None if layer.residual is None else forms.tile(forms.natural(layer.residual), layout, len(matrix))
     spec = MatmulSpec.linear(len(matrix), channels, layout.tiles, layout.tile, _epilogue(layer))
-    y = _matmul(forms, chooser, spec, replace(layer, weight=matrix, geometry=None), forms.tile(x, layout, channels), residual)
+    y = _matmul(forms, chooser, spec, replace(layer, weight=matrix, geometry=None), (forms.tile(x, layout, channels),), residual)
     flat = Value((batch, len(matrix)), tiled=y, layout=layout)
     return Value(shape(node.var), natural=forms.op(relax.op.reshape(forms.untile(flat), list(shape(node.var)))))
 

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from sparsecc.codegen.alignment import aligned_copy, in_place
+from sparsecc.codegen.kernels import group_tokens
 from sparsecc.codegen.lower.layout import TokenLayout, Value
 from sparsecc.codegen.lower.program import Expr, Program, Var, shape
-from sparsecc.codegen.tvm_api import BlockBuilder, GenericConst, relax
+from sparsecc.codegen.target import Target
+from sparsecc.codegen.tvm_api import BlockBuilder, GenericConst, relax, s_tir
 
 _WEIGHT_ELEMENTS = 64  # larger constants become parameters, stored once beside the code
 _OPAQUE = 8  # relax's OpPatternKind that fusion leaves alone
@@ -51,6 +53,18 @@ class Forms:
         if value.tiled is None:
             value.tiled, value.layout = tiled, layout
         return tiled
+
+    def narrowed(self, expr: Var, layout: TokenLayout, dtype: str, scale: float | None, target: Target) -> tuple[Expr, ...]:
+        """`expr` as groups of narrow numbers, and their scales where the format has some; made once for all layers that read it so.
+
+        scale: of all tokens, where calibration has found one."""
+        value = self.values[expr]
+        spec = group_tokens.GroupSpec(layout.tiles, value.shape[-1], layout.tile, dtype, scale is not None)
+        if (spec, scale) not in value.narrow:
+            kernel = self.kernel(spec, lambda: _in_block(group_tokens.build(spec, target)))
+            given = relax.const(np.array([scale or 1.0], np.float32))
+            value.narrow[spec, scale] = tuple(self.call_for_several(kernel, [self.tiled(expr, layout), given], spec.outputs))
+        return value.narrow[spec, scale]
 
     def heads_tiled(self, expr: Var, layout: TokenLayout, order: str) -> Expr:
         """[batch, heads, tokens, dim] ("bhsd") or [batch, heads, dim, tokens] ("bhds") as [tiles, heads·dim, tile]."""
@@ -108,10 +122,18 @@ class Forms:
             self._kernels[key] = self.builder.add_func(func, name)
         return self._kernels[key]
 
-    def call_for_several(self, kernel: Any, args: list[Expr], outs: list[tuple[int, ...]]) -> list[Var]:
-        """A kernel with several outputs."""
-        result = self.op(relax.call_tir(kernel, args, [relax.TensorType(list(out), "float32") for out in outs]))
+    def call_for_several(self, kernel: Any, args: list[Expr], outs: list[tuple[tuple[int, ...], str]]) -> list[Var]:
+        """A kernel with a list of outputs.  outs: their shapes and dtypes."""
+        types = [relax.TensorType(list(shape), dtype) for shape, dtype in outs]
+        if len(types) == 1:
+            return [self.op(relax.call_tir(kernel, args, types[0]))]
+        result = self.op(relax.call_tir(kernel, args, types))
         return [self.op(relax.TupleGetItem(result, index)) for index in range(len(outs))]
 
     def call(self, kernel: Any, args: list[Expr], out: tuple[int, ...]) -> Var:
         return self.op(relax.call_tir(kernel, args, relax.TensorType(list(out), "float32")))
+
+
+def _in_block(func: Any) -> Any:
+    """A kernel with a block around its body: TVM 0.27 looks for a reshape in whatever reads a single tensor, and expects one there."""
+    return func.with_body(s_tir.SBlockRealize([], True, s_tir.SBlock([], [], [], "root", func.body)))

@@ -5,9 +5,10 @@ A value may exist in its natural order, in tiles, or as a view of heads on tiles
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sparsecc.codegen.kernels.base import ceil_div, tile_for
+from sparsecc.codegen.kernels.group_tokens import GroupSpec
 from sparsecc.codegen.lower.program import Expr
 
 _MOST_PADDING = 1.25  # tokens of each sequence are padded by themselves while that costs less than this
@@ -64,6 +65,7 @@ class Value:
 
     tiled: [tiles, features, tile] of the tensor [.., tokens, features] with this shape.
     heads: the order ("bshd", "bhsd") in which a 4-D tensor is a view of `tiled`, whose features are heads·head_dim.
+    narrow: groups of narrow numbers made of tiles, and their scales where they have some, by `GroupSpec` and given scale.
     """
 
     shape: tuple[int, ...]
@@ -71,3 +73,4 @@ class Value:
     tiled: Expr | None = None
     layout: TokenLayout | None = None
     heads: str | None = None
+    narrow: dict[tuple[GroupSpec, float | None], tuple[Expr, ...]] = field(default_factory=dict)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsecc.codegen.importers.base import PREFIX, Imported, Placeholder
+from sparsecc.codegen.numbers import Numbers
 from sparsecc.codegen.tvm_api import GenericConst, relax
 from sparsecc.errors import ModelError
 from sparsecc.formats.base import Packed
+from sparsecc.precisions.base import Quantized
 from sparsecc.structures.base import Structured
 
 if TYPE_CHECKING:
@@ -39,12 +41,12 @@ class Geometry:
 class Layer:
     """A linear layer or convolution with what follows it folded in.
 
-    weight: [rows, depth], ordered (tap, channel) for a convolution; packed or structured when it came so.
-    site: the site's name when its weight came packed or structured, else None.
+    weight: [rows, depth], ordered (tap, channel) for a convolution; packed, structured or quantized when it came so.
+    site: the site's name when its weight came so, else None.
     """
 
     x: Var
-    weight: np.ndarray | Packed | Structured
+    weight: np.ndarray | Packed | Structured | Quantized
     bias: np.ndarray | None = None
     geometry: Geometry | None = None
     site: str | None = None
@@ -64,6 +66,32 @@ class Layer:
     def matrix(self) -> np.ndarray:
         """The weight, dense; unpacked anew at each access, so that only one layer's needs memory at a time."""
         return self.weight if isinstance(self.weight, np.ndarray) else self.weight.dense(self.site or "").numpy()
+
+    @property
+    def packed(self) -> bool:
+        """Whether the weight came in a sparse format."""
+        return isinstance(self.weight, Packed) or (isinstance(self.weight, Quantized) and self.weight.scheme.format is not None)
+
+    @property
+    def dtype(self) -> str:
+        """Of what is multiplied."""
+        return self.weight.scheme.precision.dtype if isinstance(self.weight, Quantized) else "float32"
+
+    @property
+    def numbers(self) -> Numbers:
+        """The weight as kernels multiply it; made anew at each access."""
+        if not isinstance(self.weight, Quantized):
+            return Numbers(self.matrix)
+        if self.dtype == "int8":
+            scales = self.weight.scales
+            return Numbers(self.weight.values(self.site or "").numpy(), scales["scales"].reshape(-1).numpy())
+        return Numbers(self.matrix)
+
+    @property
+    def input_scale(self) -> float | None:
+        """Of all inputs, where calibration has found one."""
+        found = self.weight.scales.get("input_scale") if isinstance(self.weight, Quantized) else None
+        return None if found is None else float(found)
 
 
 @dataclass

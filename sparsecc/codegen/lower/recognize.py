@@ -83,7 +83,7 @@ def _conv2d(program: Program, node: Node) -> Layer | None:
 
 def _stored_linear(program: Program, node: Node) -> Layer | None:
     found = program.placeholders.get(node.op)
-    if found is None or found.kind not in ("sparse_linear", "structured_linear") or found.stored is None:
+    if found is None or found.kind not in ("sparse_linear", "structured_linear", "quantized_linear") or found.stored is None:
         return None
     return Layer(node.args[0], found.stored, found.bias, site=found.name)
 

@@ -7,9 +7,10 @@ from math import log2
 
 from sparsecc.codegen.candidates import Task
 from sparsecc.codegen.kernels.base import Knobs, ceil_div
+from sparsecc.codegen.kernels.groups import SIZE
 from sparsecc.codegen.target import Target
 
-_FLOAT = 4  # bytes
+_FLOAT = 4  # bytes, of a float32 or of a group of narrow numbers
 
 
 def features(task: Task, knobs: Knobs, target: Target) -> list[float]:
@@ -19,8 +20,8 @@ def features(task: Task, knobs: Knobs, target: Target) -> list[float]:
     tiles, vectors = ceil_div(spec.positions, knobs.tile), knobs.tile // target.lanes
     blocks = ceil_div(spec.rows, knobs.rows)
     jobs = spec.batch * tiles * knobs.groups
-    panel_bytes = _FLOAT * knobs.panel * knobs.tile
-    strip_bytes = _FLOAT * knobs.panel * knobs.rows * density  # weights of one block of rows over a panel
+    panel_bytes = _FLOAT * knobs.panel * knobs.tile / SIZE[spec.dtype]
+    strip_bytes = _FLOAT * knobs.panel * knobs.rows * density / SIZE[spec.dtype]  # weights of one block of rows over a panel
     sums_bytes = _FLOAT * spec.rows * knobs.tile if knobs.panel < spec.depth else 0
     return [
         *(log2(size) for size in (spec.rows, spec.depth, len(spec.taps), spec.batch, spec.positions)),

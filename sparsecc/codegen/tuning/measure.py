@@ -18,6 +18,8 @@ import numpy as np
 
 from sparsecc.codegen import tvm_api
 from sparsecc.codegen.candidates import Task
+from sparsecc.codegen.kernels import groups
+from sparsecc.codegen.numbers import Numbers
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.threads import use_threads
 from sparsecc.codegen.tuning.text import parse, text
@@ -95,13 +97,17 @@ def _ready(target: Target, matrix: str | None, way: Way) -> tuple[Callable[[], N
     task = way.task
     knobs = parse(task.module.Knobs, way.knobs)
     plan = task.plan(knobs, _weight(task, matrix), None, target)
-    return plan.call(plan.compile(task.spec, target), task.spec)
+    return plan.call(plan.compile(task.spec), task.spec)
 
 
-def _weight(task: Task, path: str | None) -> np.ndarray:
-    if path is not None:
-        return np.load(path)
-    return np.random.default_rng(0).standard_normal((task.spec.rows, task.spec.depth), np.float32)
+def _weight(task: Task, path: str | None) -> Numbers:
+    """path: of the matrix of the layer's `Numbers`; scales are equal, as they change no time."""
+    spec = task.spec
+    matrix = np.load(path) if path is not None else np.random.default_rng(0).standard_normal((spec.rows, spec.depth), np.float32)
+    if spec.dtype != "int8":
+        return Numbers(groups.bfloat16(matrix) if spec.dtype == "bfloat16" else matrix)
+    scales = np.full(spec.rows, 1 / groups.LEVELS, np.float32)
+    return Numbers(matrix if path is not None else (32 * matrix).clip(-groups.LEVELS, groups.LEVELS).astype(np.int8), scales)
 
 
 def _timed(calls: list[Callable[[], None]]) -> Reply:

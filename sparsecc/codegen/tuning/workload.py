@@ -46,8 +46,8 @@ class Collector(Chooser):
     workload: Workload = field(default_factory=Workload)
 
     def choose(self, spec: MatmulSpec, layer: Layer) -> Plan:
-        matrix = layer.matrix
-        rivals = tuple(task for task in tasks(spec, layer.site, matrix) if task is not None)
+        matrix = layer.numbers.matrix
+        rivals = tuple(task for task in tasks(spec, layer, matrix) if task is not None)
         self.workload.layers[rivals] += 1
         for task in rivals:
             if task.structure is not None and task not in self.workload.weights:

@@ -12,9 +12,9 @@ from tests.codegen.kernels.narrow import NARROW_TYPES, PLAIN
 from tests.codegen.kernels.running import HERE, NARROW, assembly, compiled
 
 
-def run(spec: GroupSpec, x: np.ndarray, target=HERE) -> list[np.ndarray]:
+def run(spec: GroupSpec, x: np.ndarray, target=HERE, scale: float = np.nan) -> list[np.ndarray]:
     outs = [tvm_api.tensor(np.full(shape, 77, dtype)) for shape, dtype in spec.outputs]
-    compiled(group_tokens.build(spec, target), target)(tvm_api.tensor(x), *outs)
+    compiled(group_tokens.build(spec, target), target)(tvm_api.tensor(x), tvm_api.tensor(np.array([scale], np.float32)), *outs)
     return [out.numpy() for out in outs]
 
 
@@ -57,7 +57,7 @@ def test_tokens_without_a_value_and_tokens_of_zeros() -> None:
 
 def test_a_given_scale_clips_and_keeps_nan() -> None:
     x = np.array([[[0.1, -0.25, 0.05, 100, -100, np.nan, *np.zeros(10)]]], np.float32)
-    grouped, scales = run(GroupSpec(1, 1, 16, "int8", scale=0.1), x)
+    grouped, scales = run(GroupSpec(1, 1, 16, "int8", calibrated=True), x, scale=0.1)
     assert values(grouped, 1, "int8")[0, 0, :5].tolist() == [1, -2, 0, 127, -127]  # ties to even
     assert np.isnan(scales[0, 5])
     np.testing.assert_allclose(np.delete(scales[0], 5), 0.1, rtol=1e-6)

@@ -1,0 +1,117 @@
+"""Round weights, and what they are multiplied with, to numbers of fewer bits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from sparsecc import precisions, registry
+from sparsecc.errors import RecipeError, Refused
+from sparsecc.graph.base import ALL, Graph, Targets
+from sparsecc.graph.sites import Linear, WeightSite
+from sparsecc.passes._select import require_valid, select, untouchable
+from sparsecc.passes.base import Context, Match, Pass
+from sparsecc.precisions.base import Precision, Quantized
+
+Activations = Literal["per_token", "calibrated"]
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What Quantize does at a site.  error: relative, of the weight."""
+
+    weight: Quantized
+    error: float
+
+    def __str__(self) -> str:
+        inputs = self.weight.tensors.get("input_scale")
+        scale = f", inputs in steps of {float(inputs):.3g}" if inputs is not None else ""
+        return f"{self.weight.scheme.key}{scale}, weight error {self.error:.2%}"
+
+
+@dataclass(frozen=True)
+class Quantize(Pass):
+    """Store weights in a narrow number format and multiply in it.
+
+    linear(x, W, b)  ->  quantized_linear(x, values, scales, b)
+    sparse_linear(x, packed, b)  ->  quantized_linear(x, packed values, scales, b)
+
+    dtype: a member of `precisions`. int8 has a scale for each output channel.
+    activations: of int8: `per_token`, a scale for each token found while the model runs; `calibrated`, one scale for a layer from the
+    largest magnitude among the calibration inputs.
+    min_weights: smaller layers stay as they are.
+    """
+
+    targets: Targets = ALL
+    ignore: Targets = ()
+    dtype: str = "int8"
+    activations: Activations = "per_token"
+    min_weights: int = 1024
+
+    def __post_init__(self) -> None:
+        require_valid(targets=self.targets, ignore=self.ignore)
+        registry.require("dtype", "precisions", self.dtype)
+        if self.activations not in get_args(Activations):
+            raise RecipeError(f"activations: {self.activations!r} is none of {', '.join(get_args(Activations))}")
+        if self.calibrated and not hasattr(self._plain, "calibrated"):
+            raise RecipeError(f"activations: {self.dtype} has no scales that could be calibrated; leave it out")
+        if self.min_weights < 0:
+            raise RecipeError(f"min_weights: {self.min_weights} is negative")
+
+    @property
+    def calibrated(self) -> bool:
+        return self.activations == "calibrated"
+
+    @property
+    def precision(self) -> Precision:
+        return precisions.from_key(f"{self.dtype}:calibrated") if self.calibrated else self._plain
+
+    @property
+    def _plain(self) -> Precision:
+        return precisions.from_key(self.dtype)
+
+    def find(self, graph: Graph, context: Context) -> Iterator[Match]:
+        sites = select(graph, WeightSite, self.targets, self.ignore)
+        refused = {site.name: reason for site in sites if (reason := self._refuse(site))}
+        taken = [site for site in sites if site.name not in refused]
+        if self.calibrated and taken and not context.calibration:
+            raise RecipeError("activations: calibrated needs calibration inputs; pass calibration= (--calib)")
+        largest = _largest_inputs(graph, taken, context) if self.calibrated else {}
+        for site in sites:
+            yield Match(site, refused.get(site.name) or self._round(site, largest.get(site.name)))
+
+    def rewrite(self, graph: Graph, match: Match) -> None:
+        from sparsecc.ops.quantized_linear import QuantizedLinear
+
+        site, rounding = match.site, match.action
+        assert isinstance(site, Linear)
+        assert isinstance(rounding, Rounding)
+        graph.replace(site, QuantizedLinear(rounding.weight, site.bias))
+
+    def _refuse(self, site: WeightSite) -> Refused | None:
+        if not isinstance(site, Linear):
+            return Refused("convolutions have no quantized operator")
+        if site.rows * site.cols < self.min_weights:
+            return Refused(f"{site.rows * site.cols} weights are fewer than min_weights {self.min_weights}")
+        return untouchable(site) if site.packed is None else None
+
+    def _round(self, site: WeightSite, largest: float | None) -> Rounding | Refused:
+        if largest is not None and not math.isfinite(largest):
+            return Refused("its calibration inputs hold NaN or infinity")
+        matrix = site.matrix
+        if not matrix.isfinite().all():
+            return Refused("its weight holds NaN or infinity")
+        weight = self.precision.quantize(matrix, largest)
+        whole = float(matrix.float().norm())
+        error = float((weight.dense(site.name) - matrix.float()).norm()) / whole if whole else 0.0
+        if site.packed is not None:
+            weight = weight.packed(site.packed.format, matrix != 0)
+        return Rounding(weight, error)
+
+
+def _largest_inputs(graph: Graph, sites: list[WeightSite], context: Context) -> dict[str, float]:
+    from sparsecc.passes._calibrate import largest_inputs  # here, because it imports torch
+
+    return largest_inputs(graph, sites, context)

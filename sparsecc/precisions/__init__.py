@@ -1,0 +1,22 @@
+"""Number formats in fewer bits than float32, for weights and for what they are multiplied with. Members: bfloat16, int8."""
+
+from __future__ import annotations
+
+from sparsecc import formats, registry
+from sparsecc.errors import RecipeError
+from sparsecc.precisions.base import Precision, Scheme
+
+
+def from_key(key: str) -> Precision:
+    """Inverse of `Precision.key`. Raises RecipeError for a key that no member writes."""
+    name, _, options = key.partition(":")
+    precision = registry.load_class("precisions", name, Precision).parse(options)  # type: ignore[type-abstract]
+    if precision is None or precision.key != key:
+        raise RecipeError(f"precision {key!r} is not one that sparsecc writes")
+    return precision
+
+
+def scheme_from_key(key: str) -> Scheme:
+    """Inverse of `Scheme.key`. Raises RecipeError for a key that sparsecc does not write."""
+    precision, _, format = key.partition("/")
+    return Scheme(from_key(precision), formats.from_key(format) if format else None)

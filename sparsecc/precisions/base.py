@@ -1,0 +1,129 @@
+"""What a number format is to a layer: how its weight is rounded and stored, and what becomes of the inputs that it is multiplied with.
+
+A precision works on a weight matrix W of shape [rows, cols] = [out, in] and knows no graph. A quantized layer computes
+
+    y = round_inputs(x) · dequantize(values)ᵀ + bias
+
+where both factors are numbers of the format times scales that do not depend on the input channel, so that a kernel multiplies the
+numbers and scales the sums. Values are plain tensors of the format's own type, dense or in a sparse format.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from sparsecc.errors import ModelError
+from sparsecc.formats.base import Packed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsecc.formats.base import Format
+
+VALUES = "values"
+
+
+@dataclass(frozen=True)
+class Precision(ABC):
+    """One member of the family. Fields are its options; instances are hashable.
+
+    value_bits: of one weight.  scale_names: what `quantize` stores beside the values, in a fixed order.
+    """
+
+    value_bits: ClassVar[int]
+
+    @property
+    def key(self) -> str:
+        """Unique and parseable: `int8`, `int8:calibrated`, `bfloat16`. `precisions.from_key` reads it back."""
+        return type(self).__module__.rsplit(".", 1)[-1]
+
+    @property
+    def dtype(self) -> str:
+        """As a recipe and a report write it."""
+        return self.key.partition(":")[0]
+
+    @property
+    def scale_names(self) -> tuple[str, ...]:
+        return ()
+
+    @classmethod
+    @abstractmethod
+    def parse(cls, options: str) -> Self | None:
+        """The member that writes `<name>:<options>` (or `<name>`, for ""); None when it is not this member's way of writing."""
+
+    @abstractmethod
+    def quantize(self, weight: Tensor, largest_input: float | None = None) -> Quantized:
+        """The nearest numbers of the format, dense. weight: [rows, cols], finite.  largest_input: the largest magnitude that enters
+        the layer, needed by a precision whose inputs are calibrated."""
+
+    @abstractmethod
+    def dequantize(self, values: Tensor, scales: Mapping[str, Tensor]) -> Tensor:
+        """float32 [rows, cols] of values [rows, cols] in the format. scales: by the names in `scale_names`."""
+
+    @abstractmethod
+    def round_inputs(self, x: Tensor, scales: Mapping[str, Tensor]) -> Tensor:
+        """x [..., cols] as the layer multiplies it, in the type of x."""
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How a quantized weight is stored. format: of its values, None where they are dense."""
+
+    precision: Precision
+    format: Format | None = None
+
+    @property
+    def key(self) -> str:
+        """`int8`, `int8:calibrated/block:1x4`. `precisions.scheme_from_key` reads it back."""
+        return f"{self.precision.key}/{self.format.key}" if self.format else self.precision.key
+
+    @property
+    def value_names(self) -> tuple[str, ...]:
+        return self.format.tensor_names if self.format else (VALUES,)
+
+    @property
+    def tensor_names(self) -> tuple[str, ...]:
+        """What is stored, in its fixed order, values first."""
+        return (*self.value_names, *self.precision.scale_names)
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A weight matrix in fewer bits: the tensors that its scheme names, in their order."""
+
+    scheme: Scheme
+    rows: int
+    cols: int
+    tensors: Mapping[str, Tensor]
+
+    def values(self, layer: str = "") -> Tensor:
+        """[rows, cols] in the type of the format. Raises ModelError, which names `layer`, when tensors do not fit each other."""
+        first, format = self.tensors[self.scheme.value_names[0]], self.scheme.format
+        if format is not None:
+            return Packed(format, self.rows, self.cols, {name: self.tensors[name] for name in self.scheme.value_names}).dense(layer)
+        if tuple(first.shape) != (self.rows, self.cols):
+            raise ModelError(f"layer '{layer}': its values have shape {tuple(first.shape)}, not {(self.rows, self.cols)}")
+        return first
+
+    @property
+    def scales(self) -> Mapping[str, Tensor]:
+        return {name: self.tensors[name] for name in self.scheme.precision.scale_names}
+
+    def dense(self, layer: str = "") -> Tensor:
+        """float32 [rows, cols]. Raises ModelError, which names `layer`, when tensors do not fit each other."""
+        try:
+            return self.scheme.precision.dequantize(self.values(layer), self.scales)
+        except RuntimeError as error:
+            raise ModelError(f"layer '{layer}': its scales are damaged: {str(error).splitlines()[0]}") from None
+
+    def packed(self, format: Format, keep: Tensor) -> Quantized:
+        """The same weight with its values in a sparse format. keep: bool [rows, cols], as for `Format.pack`."""
+        tensors = format.pack(self.values(), keep).tensors
+        return replace(self, scheme=replace(self.scheme, format=format), tensors={**tensors, **self.scales})
+
+    @property
+    def nbytes(self) -> int:
+        return sum(t.numel() * t.element_size() for t in self.tensors.values())

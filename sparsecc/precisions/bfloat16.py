@@ -1,0 +1,32 @@
+"""bfloat16: the upper half of a float32, eight bits of it for the mantissa. Weights and inputs are rounded to it, sums are float32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from sparsecc.precisions.base import VALUES, Precision, Quantized, Scheme
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class BFloat16(Precision):
+    """No scales: its exponents are those of float32."""
+
+    value_bits: ClassVar[int] = 16
+
+    @classmethod
+    def parse(cls, options: str) -> Self | None:
+        return cls() if not options else None
+
+    def quantize(self, weight: Tensor, largest_input: float | None = None) -> Quantized:
+        return Quantized(Scheme(self), *weight.shape, {VALUES: weight.bfloat16()})
+
+    def dequantize(self, values: Tensor, scales: Mapping[str, Tensor]) -> Tensor:
+        return values.float()
+
+    def round_inputs(self, x: Tensor, scales: Mapping[str, Tensor]) -> Tensor:
+        return x.bfloat16().to(x.dtype)
