@@ -104,7 +104,11 @@ def workload(batch: int, tokens: int) -> Workload:
     module, inputs = bert_base.build(), bert_base.example_inputs(batch, tokens)
     names = ("input_ids", "attention_mask")
     path = exported("bert_base", module, inputs, names)
-    return Workload("bert_base", path, {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}, module)
+    arrays, *samples = (
+        {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
+        for tensors in (inputs, *bert_base.calibration(4, tokens, batch))
+    )
+    return Workload("bert_base", path, arrays, module, samples)
 
 
 def compile_row(row: Row, work: Workload, threads: int) -> Compiled:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from benchmarks.quantize import onnxruntime_int8, openvino_int8
 from sparsecc.cli.engines import onnxruntime_call, openvino_call
 
 if TYPE_CHECKING:
@@ -25,12 +26,14 @@ class Workload:
     """One model in the forms that engines read, with inputs by name in the model's order.
 
     onnx: the model as a file, static or not.  module: the same as torch module, None when the model came as ONNX.
+    calibration: more inputs of the same shapes, for engines that quantize; those above where there are none.
     """
 
     name: str
     onnx: Path
     inputs: Mapping[str, np.ndarray] = field(repr=False)
     module: nn.Module | None = field(default=None, repr=False)
+    calibration: Sequence[Mapping[str, np.ndarray]] = field(default=(), repr=False)
 
 
 class Engine(Protocol):
@@ -62,6 +65,30 @@ class OpenVino:
 
     def load(self, workload: Workload, threads: int) -> Call:
         return openvino_call(workload.onnx, workload.inputs, threads, self.precision)
+
+
+@dataclass(frozen=True)
+class OnnxRuntimeInt8:
+    name: str = "onnxruntime int8"
+
+    def load(self, workload: Workload, threads: int) -> Call:
+        return onnxruntime_call(onnxruntime_int8(workload.onnx), workload.inputs, threads)
+
+
+@dataclass(frozen=True)
+class OpenVinoInt8:
+    """transformer: what NNCF is told of the model.  precision: of the operators that it leaves in float."""
+
+    transformer: bool
+    precision: str = "f32"
+
+    @property
+    def name(self) -> str:
+        return f"openvino int8 {self.precision}"
+
+    def load(self, workload: Workload, threads: int) -> Call:
+        quantized = openvino_int8(workload.onnx, workload.calibration or [workload.inputs], self.transformer)
+        return openvino_call(quantized, workload.inputs, threads, self.precision)
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,10 @@ def example_inputs(batch: int = 1, tokens: int = TOKENS) -> tuple[Tensor, Tensor
     return _sample(batch, tokens, SEED)
 
 
-def calibration(count: int, tokens: int = TOKENS) -> Iterator[tuple[Tensor, Tensor]]:
+def calibration(count: int, tokens: int = TOKENS, batch: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
     """Uniform tokens: enough to exercise calibrated passes, meaningless for accuracy, as the weights are."""
     for i in range(count):
-        yield _sample(1, tokens, SEED + 1 + i)
+        yield _sample(batch, tokens, SEED + 1 + i)
 
 
 def recipe(pattern: str = "4x1", sparsity: float = 0.7) -> dict[str, Any]:

@@ -81,6 +81,8 @@ _DOTS = (
     _Dot("avx2", 256, "int8", "pmaddwd"),
     _Dot("sse3", 128, "int8", "pmaddwd"),
     _Dot("dotprod", 128, "int8", "sdot"),
+    _Dot("avx512bf16", 512, "bfloat16", "vdpbf16ps"),
+    _Dot("bf16", 128, "bfloat16", "bfdot"),
 )
 
 # Features that LLVM may use unasked; an artifact records those of its target, and loading looks for each of them.

@@ -10,7 +10,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.peers import Engine, OnnxRuntime, OpenVino, Torch, Workload, flat, max_relative_error
+from benchmarks import export
+from benchmarks.peers import Engine, OnnxRuntime, OnnxRuntimeInt8, OpenVino, OpenVinoInt8, Torch, Workload, flat, max_relative_error
 
 WEIGHT = np.arange(12, dtype=np.float32).reshape(4, 3)
 
@@ -39,6 +40,23 @@ def test_engine_runs_the_workload(engine: Engine, workload: Workload) -> None:
         pytest.importorskip("openvino")
     (y,) = engine.load(workload, threads=1)()
     np.testing.assert_allclose(y, np.ones((2, 4)) @ WEIGHT, rtol=1e-5)
+
+
+@pytest.mark.parametrize("engine", [OnnxRuntimeInt8(), OpenVinoInt8(transformer=True), OpenVinoInt8(transformer=False)])
+def test_int8_engine_quantizes_once(engine: Engine, workload: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if isinstance(engine, OpenVinoInt8):
+        pytest.importorskip("nncf")
+    monkeypatch.setattr(export, "CACHE", tmp_path / "cache")
+    (y,) = engine.load(workload, threads=1)()
+    assert 1e-7 < max_relative_error([y], [workload.inputs["x"] @ WEIGHT]) < 2e-2
+    kept = files(export.CACHE)
+    (again,) = engine.load(workload, threads=1)()
+    np.testing.assert_array_equal(again, y)
+    assert files(export.CACHE) == kept
+
+
+def files(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
 def test_torch_needs_a_module(workload: Workload) -> None:

@@ -17,7 +17,12 @@ import sparsecc
 from sparsecc.attention.base import Grid
 from sparsecc.codegen import compiler
 from sparsecc.codegen.compiler import build
+from sparsecc.codegen.kernels import dense_group_matmul
+from sparsecc.codegen.kernels.base import MatmulSpec
 from sparsecc.codegen.library import Library
+from sparsecc.codegen.lower.emit import Emitted
+from sparsecc.codegen.target import parse
+from sparsecc.codegen.tvm_api import relax
 from sparsecc.errors import ModelError
 from sparsecc.graph.fx import FxGraph
 from sparsecc.graph.onnx import OnnxGraph
@@ -311,14 +316,17 @@ def test_the_same_code_and_weights_every_time() -> None:
 
 
 def source(library: Library) -> list[str]:
-    found = [str(library.executable.as_text())]
-    remaining = [library.executable.mod]
+    return [str(library.executable.as_text()), *assembly_of(library.executable)]
+
+
+def assembly_of(executable: Any) -> list[str]:
+    found, remaining = [], [executable.mod]
     while remaining:
         module = remaining.pop()
         remaining += list(module.imports)
         if module.kind == "llvm":
             found.append(module.inspect_source("asm"))
-    assert len(found) > 1
+    assert found
     return found
 
 
@@ -330,6 +338,26 @@ def test_the_same_bits_every_time() -> None:
 def test_threads_agree() -> None:
     [two], [one] = run(built(), [IMAGE]), run(built(1), [IMAGE])
     assert_close(one, two)
+
+
+def test_code_that_kernels_link_passes_through_the_whole_compiler() -> None:
+    """Two kernels, which link the same."""
+    target, builder, kernels = parse("cpu:znver4", 2), relax.BlockBuilder(), {}
+    for inputs in (64, 256):
+        spec = replace(MatmulSpec.linear(48, inputs, 1, 32), dtype="bfloat16")
+        kernel = dense_group_matmul.build(spec, dense_group_matmul.space(spec, target)[0], target).with_attr(
+            "global_symbol", f"kernel{inputs}"
+        )
+        kernels[builder.add_func(kernel, f"kernel{inputs}")] = [relax.TensorType(p.shape, str(p.dtype)) for p in kernel.params]
+    arguments = {gvar: [relax.Var(f"x{i}", ty) for i, ty in enumerate(types[:-1])] for gvar, types in kernels.items()}
+    with builder.function("main", [var for variables in arguments.values() for var in variables]):
+        with builder.dataflow():
+            outputs = [builder.emit(relax.call_tir(gvar, arguments[gvar], types[-1])) for gvar, types in kernels.items()]
+            result = builder.emit_output(relax.Tuple(outputs))
+        builder.emit_func_output(result)
+    text = "".join(assembly_of(compiler.compile_relax(Emitted(builder.get(), {}), target)))
+    assert "vdpbf16ps" in text
+    assert "sparsecc_bfloat16_dot" not in text
 
 
 def test_what_tvm_cannot_lower_is_a_model_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 Whatever the format, a group that holds any weight is stored whole. Every multiply-add loads X, so that a panel of X has to stay near the
 L1. Measured on Zen 4, int8, 1x4 blocks at 80 % zeros: 580 to 630 G operations per second on two cores, 64 to 69 % of the dense peak.
+bfloat16, 1x2 blocks at 80 % zeros: 290 to 300, 64 to 66 %. vdpbf16ps takes 6 cycles, which four vectors of sums fill to two thirds.
 """
 
 import math
@@ -155,4 +156,4 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
                         else:
                             partial[T.ramp(i * tile + v * lanes, 1, lanes)] = acc[T.ramp(v * lanes, 1, lanes)]
 
-    return sparse_group_matmul
+    return groups.linked(sparse_group_matmul, dtype, target)

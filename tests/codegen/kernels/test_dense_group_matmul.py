@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparsecc.codegen import tvm_api
 from sparsecc.codegen.kernels import dense_group_matmul
 from sparsecc.codegen.kernels.base import MatmulSpec
 from sparsecc.codegen.target import parse
@@ -66,7 +67,9 @@ CPUS = [
     ("skylake-avx512", "int8", "vpmaddwd", "%zmm"),
     ("haswell", "int8", "vpmaddwd", "%ymm"),
     ("cortex-a76", "int8", "sdot", "v"),
-    ("znver4", "bfloat16", "vfmadd", "%zmm"),
+    ("znver4", "bfloat16", "vdpbf16ps", "%zmm"),
+    ("neoverse-v1", "bfloat16", "bfdot", "v"),
+    ("icelake-server", "bfloat16", "vfmadd", "%zmm"),
     ("haswell", "bfloat16", "vfmadd", "%ymm"),
 ]
 
@@ -82,3 +85,22 @@ def test_each_cpu_gets_its_instruction(cpu: str, dtype: str, instruction: str, r
     assert all(register in line for line in lines)
     if cpu != "haswell":  # 16 registers do not hold what int8 has to be widened through
         assert not stores(loop)
+
+
+def test_an_instruction_that_a_hypervisor_hides_is_not_used() -> None:
+    target = parse("cpu:znver4", 2)
+    target = replace(target, features=tuple(name for name in target.features if name not in ("avx512bf16", "avx512vnni")))
+    for dtype, instruction in (("bfloat16", "vdpbf16ps"), ("int8", "vpdpbusd")):
+        spec = replace(MatmulSpec.linear(48, 256, 2, 32), dtype=dtype)
+        assert instruction not in assembly(dense_group_matmul.build(spec, first(spec, target), target), target)
+
+
+def test_kernels_in_one_module_share_what_is_linked() -> None:
+    target = parse("cpu:znver4", 2)
+    layers = [replace(MatmulSpec.linear(48, inputs, 2, 32), dtype="bfloat16") for inputs in (64, 256)]
+    both = {
+        f"f{i}": dense_group_matmul.build(s, first(s, target), target).with_attr("global_symbol", f"f{i}") for i, s in enumerate(layers)
+    }
+    text = tvm_api.compile_module(tvm_api.IRModule(both), target.llvm).mod.inspect_source("asm")
+    assert text.count("vdpbf16ps") >= 48
+    assert "sparsecc_bfloat16_dot" not in text

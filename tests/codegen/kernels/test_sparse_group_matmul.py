@@ -12,7 +12,7 @@ from sparsecc.codegen.kernels import groups, sparse_group_matmul
 from sparsecc.codegen.kernels.base import MatmulSpec
 from sparsecc.codegen.target import parse
 from tests.codegen.kernels.assembly import hottest_loop, stores
-from tests.codegen.kernels.narrow import NARROW_TYPES, PLAIN, check_group_matmul, narrow_weight
+from tests.codegen.kernels.narrow import NARROW_TYPES, PLAIN, WIDENING, check_group_matmul, narrow_weight
 from tests.codegen.kernels.running import HERE, NARROW, assembly, few, random
 from tests.codegen.kernels.specs import SPECS, panels, specs
 
@@ -51,7 +51,7 @@ def test_whatever_is_stored(density: float) -> None:
     check_group_matmul(sparse_group_matmul, spec, first(spec), sparse_matrix(spec, density))
 
 
-@pytest.mark.parametrize("target", [PLAIN, NARROW], ids=["plain", "short_vectors"])
+@pytest.mark.parametrize("target", [PLAIN, WIDENING, NARROW], ids=["plain", "widening", "short_vectors"])
 @pytest.mark.parametrize("dtype", NARROW_TYPES)
 def test_cpus_with_other_instructions(dtype: str, target) -> None:
     spec = replace(SPECS["ragged_rows"], dtype=dtype)
@@ -75,10 +75,21 @@ def test_dropped_groups_are_not_stored() -> None:
     assert index.tolist() == [1, 7]
 
 
-def test_the_loop_multiplies_groups_and_stores_nothing() -> None:
-    target = parse("cpu:icelake-server", 2)
-    spec = replace(MatmulSpec.linear(64, 256, 2, 64), dtype="int8")
-    loop = hottest_loop(assembly(sparse_group_matmul.build(spec, first(spec, target), target), target), "vpdpbusd")
-    assert loop.count("vpdpbusd") % 4 == 0
+@pytest.mark.parametrize("dtype", NARROW_TYPES)
+def test_zeros_below_zero_are_not_stored(dtype: str) -> None:
+    """As a mask leaves them of negative weights."""
+    spec = replace(MatmulSpec.linear(8, 32, 1, 32), dtype=dtype)
+    weight, scales = narrow_weight(np.full((8, 32), -0.0, np.float32), dtype)
+    _, _, ends, *_ = sparse_group_matmul.prepare(weight, None, spec, first(spec), scales, HERE)
+    assert not ends.any()
+
+
+@pytest.mark.parametrize(("cpu", "dtype", "instruction"), [("icelake-server", "int8", "vpdpbusd"), ("znver4", "bfloat16", "vdpbf16ps")])
+def test_the_loop_multiplies_groups_and_stores_nothing(cpu: str, dtype: str, instruction: str) -> None:
+    target = parse(f"cpu:{cpu}", 2)
+    spec = replace(MatmulSpec.linear(64, 256, 2, 64), dtype=dtype)
+    loop = hottest_loop(assembly(sparse_group_matmul.build(spec, first(spec, target), target), target), instruction)
+    assert instruction in loop
+    assert loop.count(instruction) % 4 == 0
     assert "(%rsp" not in loop
     assert not stores(loop)

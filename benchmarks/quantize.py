@@ -1,0 +1,68 @@
+"""Models quantized to int8 by other engines' own tools, as baselines: quantized once, kept under build/ beside the exported ones."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from benchmarks import export
+
+Samples = Sequence[Mapping[str, np.ndarray]]
+
+
+def openvino_int8(onnx: Path, samples: Samples, transformer: bool) -> Path:
+    """Weights and activations in int8 with ranges calibrated on the samples, by NNCF. An .xml with the samples' shapes.
+
+    transformer: NNCF first moves outliers of activations into the weights, and leaves in float what transformers are sensitive in.
+    """
+
+    def write(path: Path) -> None:
+        import nncf
+        import openvino
+
+        network = openvino.Core().read_model(str(onnx))
+        network.reshape({name: list(value.shape) for name, value in samples[0].items()})
+        quantized = nncf.quantize(
+            network,
+            nncf.Dataset([dict(sample) for sample in samples]),
+            model_type=nncf.ModelType.TRANSFORMER if transformer else None,
+            subset_size=len(samples),
+        )
+        openvino.save_model(quantized, str(path), compress_to_fp16=False)
+
+    kind = "transformer" if transformer else "plain"
+    return _cached(onnx, samples, f"int8-{kind}-openvino{version('openvino')}-nncf{version('nncf')}.xml", write)
+
+
+def onnxruntime_int8(onnx: Path) -> Path:
+    """Weights in int8 with a range for each output channel; activations by the range that each tensor has when the model runs."""
+
+    def write(path: Path) -> None:
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        quantize_dynamic(onnx, path, per_channel=True, weight_type=QuantType.QInt8)
+
+    return _cached(onnx, [], f"int8-onnxruntime{version('onnxruntime')}.onnx", write)
+
+
+def _cached(onnx: Path, samples: Samples, ending: str, write: Callable[[Path], None]) -> Path:
+    """The file that `write` makes, which is kept for as long as model, samples and versions are the same."""
+    digest = hashlib.sha256(onnx.read_bytes())
+    for sample in samples:
+        for name, value in sample.items():
+            digest.update(f"{name} {value.dtype} {value.shape}".encode())
+            digest.update(np.ascontiguousarray(value))
+    path = export.CACHE / f"{onnx.stem.split('-')[0]}-{digest.hexdigest()[:16]}-{ending}"
+    if path.exists():
+        return path
+    export.CACHE.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=export.CACHE) as folder:
+        write(Path(folder) / path.name)
+        for file in sorted(Path(folder).iterdir()):  # OpenVINO's .bin before its .xml
+            file.replace(path.parent / file.name)
+    return path
