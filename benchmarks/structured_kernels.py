@@ -18,6 +18,7 @@ from sparsecc.codegen.candidates import Task
 from sparsecc.codegen.chain import Chain, Step, chains
 from sparsecc.codegen.kernels.base import MatmulSpec
 from sparsecc.codegen.lower.layout import layout_of
+from sparsecc.codegen.numbers import Numbers
 from sparsecc.codegen.target import Target, detect
 from sparsecc.codegen.threads import use_threads
 from sparsecc.structures.base import Structure
@@ -60,8 +61,8 @@ def measure(shape: Shape, candidates: Iterable[Structure], threads: int, seconds
 
 def _dense(spec: MatmulSpec, matrix: np.ndarray, bias: np.ndarray, target: Target) -> Callable[[], None]:
     task = Task("dense_matmul", spec)
-    plan = task.plan(task.space(target)[0], matrix, bias, target)
-    return plan.call(plan.compile(spec, target), spec)[0]
+    plan = task.plan(task.space(target)[0], Numbers(matrix), bias, target)
+    return plan.call(plan.compile(spec), spec)[0]
 
 
 def _faster(timings: Mapping[str, Timing], ways: Mapping[str, tuple[Structure, Chain]]) -> list[str]:

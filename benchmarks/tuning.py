@@ -25,6 +25,7 @@ from benchmarks.machine import machine
 from benchmarks.results import markdown_table, write
 from sparsecc.codegen.candidates import Structure, Task
 from sparsecc.codegen.kernels.base import Epilogue, Knobs, MatmulSpec
+from sparsecc.codegen.numbers import Numbers
 from sparsecc.codegen.target import Target, detect
 from sparsecc.codegen.threads import use_threads
 from sparsecc.codegen.tuning.records import Records, best
@@ -138,8 +139,8 @@ def entry(case: Case, records: Records, target: Target) -> dict[str, Any]:
 
 
 def _call(task: Task, knobs: Knobs, matrix: np.ndarray, target: Target) -> Any:
-    plan = task.plan(knobs, matrix, None, target)
-    return plan.call(plan.compile(task.spec, target), task.spec)[0]
+    plan = task.plan(knobs, Numbers(matrix), None, target)
+    return plan.call(plan.compile(task.spec), task.spec)[0]
 
 
 def markdown(document: dict[str, Any]) -> str:

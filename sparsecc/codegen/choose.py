@@ -99,9 +99,7 @@ class Chooser:
             times = [self.known[task].us for task in key]
         elif key not in self._quantized_us:  # layers alike are timed once
             plans = [*(self._plan(way, numbers, layer.bias) for way in ways), self._plan(whole, Numbers(layer.matrix), layer.bias)]
-            calls = [
-                plan.call(self._function(plan, task.spec), task.spec)[0] for plan, task in zip(plans, key, strict=True)
-            ]
+            calls = [plan.call(self._function(plan, task.spec), task.spec)[0] for plan, task in zip(plans, key, strict=True)]
             times = self._quantized_us[key] = self._timed(*calls)
         else:
             times = self._quantized_us[key]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sparsecc.errors import InputError, UserError
+from sparsecc.formats.base import Packed
 from sparsecc.graph import onnx_attention, onnx_io, onnx_sparse
 from sparsecc.graph.base import ALL, Graph, Run, Targets, TensorSpec, matches
 from sparsecc.graph.inputs import bind
@@ -21,9 +22,8 @@ from sparsecc.graph.onnx_cleanup import clean
 from sparsecc.graph.onnx_run import Runner
 from sparsecc.graph.onnx_sites import WeightNodes, find
 from sparsecc.graph.sites import Attention, Conv2d, Mlp, Site, WeightSite
-from sparsecc.registry import did_you_mean
-from sparsecc.formats.base import Packed
 from sparsecc.precisions.base import Quantized
+from sparsecc.registry import did_you_mean
 from sparsecc.structures.base import Structured
 
 if TYPE_CHECKING:

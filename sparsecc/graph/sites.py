@@ -68,7 +68,9 @@ class WeightSite(Site):
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the dense weight."""
-        return (self.stored.rows, self.stored.cols) if isinstance(self.stored, Packed | Structured | Quantized) else tuple(self.stored.shape)
+        return (
+            (self.stored.rows, self.stored.cols) if isinstance(self.stored, Packed | Structured | Quantized) else tuple(self.stored.shape)
+        )
 
     @property
     def rows(self) -> int:

@@ -15,6 +15,7 @@ from sparsecc.codegen import choose
 from sparsecc.codegen.candidates import Known, Task
 from sparsecc.codegen.kernels import dense_matmul
 from sparsecc.codegen.kernels.base import Epilogue, MatmulSpec
+from sparsecc.codegen.lower.program import Layer
 from sparsecc.graph.sites import WeightSite
 from sparsecc.timing import Timing
 from tests.codegen.whole import HERE, Lambda, Parallel, block_map, check, fixed, packed, random, reordered, structured
@@ -112,10 +113,14 @@ def test_layers_that_came_dense_use_the_records(monkeypatch: pytest.MonkeyPatch)
     assert built == [chosen]
 
 
+def layer_of(site: WeightSite) -> Layer:
+    return Layer(None, site.stored, site=site.name)
+
+
 def tasks_of(model: Any) -> tuple[Task, Task]:
     """Of its first layer: sparse, dense."""
     site = next(iter(model.sites(WeightSite)))
-    sparse, dense = choose.tasks(MatmulSpec.linear(16, 32, 1, 16, Epilogue("relu")), "0", site.matrix.numpy())
+    sparse, dense = choose.tasks(MatmulSpec.linear(16, 32, 1, 16, Epilogue("relu")), layer_of(site), site.matrix.numpy())
     assert sparse is not None
     return sparse, dense
 
@@ -123,7 +128,7 @@ def tasks_of(model: Any) -> tuple[Task, Task]:
 def others(known: dict[Task, Known]) -> dict[Task, Known]:
     """The second layer's, so that it is not measured, either."""
     sites = list(graph().sites(WeightSite))
-    second = choose.tasks(MatmulSpec.linear(32, 16, 1, 16), "2", sites[1].matrix.numpy())
+    second = choose.tasks(MatmulSpec.linear(32, 16, 1, 16), layer_of(sites[1]), sites[1].matrix.numpy())
     return {task: Known(task.space(HERE)[0], 1.0) for task in second if task is not None and task not in known}
 
 

@@ -73,7 +73,7 @@ BREAKS: dict[str, tuple[Callable[[onnx.NodeProto], Any], str]] = {
         lambda call: setattr(attribute(call, "format"), "s", b"nm:9:3"),
         "no SparseLinear_block_4x1 that this version",
     ),
-    "another format": (lambda call: setattr(attribute(call, "format"), "s", b"nm:2:4"), "its format is nm:2:4, it has 5 inputs"),
+    "another format": (lambda call: setattr(attribute(call, "format"), "s", b"nm:2:4"), "its weight is said to be nm:2:4, it has 5 inputs"),
     "no rows": (lambda call: call.attribute.remove(attribute(call, "rows")), "this version of sparsecc writes .'rows'."),
     "too few rows": (lambda call: setattr(attribute(call, "rows"), "i", 8), "its packed weight is damaged"),
     "an input missing": (lambda call: call.input.pop(), "it has 4 inputs"),
@@ -91,9 +91,9 @@ def test_nodes_that_are_not_ours(kind: str) -> None:
 
 STRUCTURED_BREAKS: dict[str, tuple[Callable[[onnx.NodeProto], Any], str]] = {
     "an unknown structure": (lambda call: setattr(attribute(call, "structure"), "s", b"monarch:0x0:0"), "is not one that sparsecc writes"),
-    "another rank": (lambda call: setattr(attribute(call, "structure"), "s", b"monarch:2x4:3"), "its structure is monarch:2x4:3"),
+    "another rank": (lambda call: setattr(attribute(call, "structure"), "s", b"monarch:2x4:3"), "its weight is said to be monarch:2x4:3"),
     "no cols": (lambda call: call.attribute.remove(attribute(call, "cols")), "this version of sparsecc writes .'cols'."),
-    "too few rows": (lambda call: setattr(attribute(call, "rows"), "i", 8), "its structure is monarch:2x4:2, it has 4 inputs"),
+    "too few rows": (lambda call: setattr(attribute(call, "rows"), "i", 8), "its weight is said to be monarch:2x4:2, it has 4 inputs"),
     "an input missing": (lambda call: call.input.pop(), "it has 3 inputs"),
     "factors in another order": (lambda call: call.input.insert(1, call.input.pop(2)), "its factors are not those of a 64×32 matrix"),
 }

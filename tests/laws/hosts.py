@@ -125,4 +125,6 @@ def _stored(site: WeightSite) -> tuple[str, dict[str, Tensor]] | None:
     """Key of the format or structure, and tensors; None for a dense weight."""
     if site.packed is not None:
         return site.packed.format.key, dict(site.packed.tensors)
+    if site.quantized is not None:
+        return site.quantized.scheme.key, dict(site.quantized.tensors)
     return None if site.structured is None else (site.structured.structure.key, dict(site.structured.tensors))

@@ -17,6 +17,7 @@ KEYS = {
     "monarch": ("monarch:2x4:1", "monarch:4x2:3", "monarch:1x8:2", "monarch:8x1:2"),
 }
 STRUCTURES: list[Structure] = [structures.from_key(key) for keys in KEYS.values() for key in keys]
+PRECISIONS = {"int8": ("int8", "int8:calibrated"), "bfloat16": ("bfloat16",)}
 CRITERIA = {name: criteria.create(name) for name in registry.members("criteria")}
 ATTENTION = {name: attention.create(name) for name in registry.members("attention")}
 ALLOCATIONS = {name: allocations.create(name) for name in registry.members("allocations")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sparsecc.passes.base import Pass
 from sparsecc.passes.pack import Pack
 from sparsecc.passes.prune import Prune
+from sparsecc.passes.quantize import Quantize
 from sparsecc.passes.reorder_tokens import ReorderTokens
 from sparsecc.passes.substitute import Substitute
 
@@ -16,6 +17,7 @@ PASSES: dict[str, tuple[Pass, ...]] = {
         Prune(pattern="1x4", sparsity=0.6, allocation="global", targets=("Linear",)),
     ),
     "pack": (Pack(), Pack(formats=("csr",), ignore=("re:.*head.*",))),
+    "quantize": (Quantize(), Quantize(activations="calibrated", ignore=("re:.*head.*",)), Quantize(dtype="bfloat16", min_weights=0)),
     "reorder_tokens": (ReorderTokens(grid=(1, 3, 3), text_tokens=1, density=0.8, block=3), ReorderTokens(grid=(3, 3, 5))),
     "substitute": (Substitute(), Substitute(structure="monarch", params=0.3, max_error=0.9), Substitute(structure="low_rank")),
 }

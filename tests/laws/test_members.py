@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from sparsecc import registry
-from tests.laws.members import KEYS, PATTERNS
+from tests.laws.members import KEYS, PATTERNS, PRECISIONS
 from tests.laws.passes import PASSES
 
 
@@ -11,6 +11,10 @@ def test_every_format_is_under_the_laws() -> None:
 
 def test_every_structure_is_under_the_laws() -> None:
     assert sorted(KEYS) == registry.members("structures")
+
+
+def test_every_precision_is_under_the_laws() -> None:
+    assert sorted(PRECISIONS) == registry.members("precisions")
 
 
 def test_every_pass_is_under_the_laws() -> None:
