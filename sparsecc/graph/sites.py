@@ -68,9 +68,7 @@ class WeightSite(Site):
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the dense weight."""
-        return (
-            (self.stored.rows, self.stored.cols) if isinstance(self.stored, Packed | Structured | Quantized) else tuple(self.stored.shape)
-        )
+        return (self.stored.rows, self.stored.cols) if isinstance(self.stored, _FORMS) else tuple(self.stored.shape)
 
     @property
     def rows(self) -> int:
@@ -82,13 +80,13 @@ class WeightSite(Site):
 
     @property
     def weight(self) -> Tensor:
-        """Dense in its own shape; made anew at each access when packed, structured or quantized. Raises ModelError when those are damaged."""
-        return self.from_matrix(self.stored.dense(self.name)) if isinstance(self.stored, Packed | Structured | Quantized) else self.stored
+        """Dense in its own shape; made anew at each access unless it is stored so. Raises ModelError when what is stored is damaged."""
+        return self.from_matrix(self.stored.dense(self.name)) if isinstance(self.stored, _FORMS) else self.stored
 
     @property
     def matrix(self) -> Tensor:
         """The weight as [rows, cols]."""
-        return self.stored.dense(self.name) if isinstance(self.stored, Packed | Structured | Quantized) else self.to_matrix(self.stored)
+        return self.stored.dense(self.name) if isinstance(self.stored, _FORMS) else self.to_matrix(self.stored)
 
     def to_matrix(self, weight: Tensor) -> Tensor:
         """A weight of this site's shape as [rows, cols]."""
@@ -99,6 +97,7 @@ class WeightSite(Site):
         return matrix
 
 
+_FORMS = (Packed, Structured, Quantized)
 _CHANGED = {Packed: "packed", Structured: "structured", Quantized: "quantized"}
 
 
