@@ -45,6 +45,16 @@ class Target:
         return found
 
     @property
+    def select(self) -> Mapping[str, str]:
+        """By number format, the instruction that gives each lane one of a few neighbouring values by an index of its own; absent where the
+        CPU has none."""
+        found: dict[str, str] = {}
+        for row in _SELECTS:
+            if row.needs in self.features and self.vector_bits <= row.vector_bits:
+                found.setdefault(row.dtype, row.instruction)
+        return found
+
+    @property
     def llvm(self) -> dict[str, Any]:
         """The target as TVM wants it, without what a hypervisor hides, whatever the CPU's name implies."""
         lacking = sorted(_implied(self.cpu, self.triple) - set(self.features))
@@ -65,8 +75,8 @@ _FLOOR = _Isa("", 128, 16)  # SSE2, which every x86-64 has; elsewhere vectors th
 
 
 @dataclass(frozen=True)
-class _Dot:
-    """A row of the table, best row of a dtype first. vector_bits: of the widest registers that it works on."""
+class _Instruction:
+    """A row of a table, best row of a dtype first. vector_bits: of the widest registers that it works on."""
 
     needs: str
     vector_bits: int
@@ -75,12 +85,21 @@ class _Dot:
 
 
 _DOTS = (
-    _Dot("avx512vnni", 512, "int8", "vpdpbusd"),
-    _Dot("avxvnni", 256, "int8", "vpdpbusd"),
-    _Dot("avx512bw", 512, "int8", "pmaddwd"),
-    _Dot("avx2", 256, "int8", "pmaddwd"),
-    _Dot("sse3", 128, "int8", "pmaddwd"),
-    _Dot("dotprod", 128, "int8", "sdot"),
+    _Instruction("avx512vnni", 512, "int8", "vpdpbusd"),
+    _Instruction("avxvnni", 256, "int8", "vpdpbusd"),
+    _Instruction("avx512bw", 512, "int8", "pmaddwd"),
+    _Instruction("avx2", 256, "int8", "pmaddwd"),
+    _Instruction("sse3", 128, "int8", "pmaddwd"),
+    _Instruction("dotprod", 128, "int8", "sdot"),
+)
+
+_SELECTS = (
+    _Instruction("avx512f", 512, "float32", "vpermilps"),
+    _Instruction("avx", 256, "float32", "vpermilps"),
+    _Instruction("avx512bw", 512, "int8", "pshufb"),
+    _Instruction("avx2", 256, "int8", "pshufb"),
+    _Instruction("ssse3", 128, "int8", "pshufb"),
+    _Instruction("neon", 128, "int8", "tbl"),
 )
 
 # Features that LLVM may use unasked; an artifact records those of its target, and loading looks for each of them.

@@ -60,10 +60,8 @@ def in_blocks(array: np.ndarray, height: int) -> np.ndarray:
 def vector_of(buffer, places: Sequence, lanes: int):
     """Four elements of a buffer, again and again over all lanes. places: where they lie; the address of the first alone where they are
     neighbours, which is one load."""
-    repeated = list(range(4)) * (lanes // 4)
-    if len(places) == 1:
-        return T.Shuffle([buffer[T.ramp(places[0], 1, 4)]], repeated)
-    return T.Shuffle([buffer[place] for place in places], repeated)
+    four = [buffer[T.ramp(places[0], 1, 4)]] if len(places) == 1 else [buffer[place] for place in places]
+    return T.Shuffle(four * (lanes // 4), list(range(lanes)))
 
 
 @T.inline
