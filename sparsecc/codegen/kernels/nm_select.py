@@ -26,7 +26,7 @@ def kept(matrix: np.ndarray) -> int:
 
 
 def compact(matrix: np.ndarray, keep: int) -> tuple[np.ndarray, np.ndarray]:
-    """matrix: [rows, cols], at most `keep` nonzeros in a group. Returns values [rows, groups · keep] and their places, uint8 of that shape."""
+    """matrix: [rows, cols], at most `keep` nonzeros in a group. Returns values [rows, groups · keep] and their places, uint8 alike."""
     groups = _groups(matrix)
     places = np.sort(np.argsort(groups == 0, axis=2, kind="stable")[:, :, :keep], axis=2)
     values = np.take_along_axis(groups, places, axis=2)
@@ -88,7 +88,7 @@ def _by_bits(group: Expr, places: Expr, lanes: int) -> Expr:
 _FLOATS = {"vpermilps": _vpermilps, "": _by_bits}
 
 
-def bytes_(window: Expr, word: Expr, vector: int, keep: int, target: Target) -> Expr:
+def fours(window: Expr, word: Expr, vector: int, keep: int, target: Target) -> Expr:
     """The inputs of each lane's `vector`-th four weights, one in each byte.
 
     window: four int32 again and again over the lanes, each a group of int8. vector: counted from a word's first; a multiple of `keep`
