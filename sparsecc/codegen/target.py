@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,17 @@ class Target:
     def dot(self) -> Mapping[str, str]:
         """By number format, the instruction that multiplies and adds groups of neighbouring inputs in each 32-bit lane; absent where the
         CPU has none."""
+        return self._best(_DOTS)
+
+    @property
+    def select(self) -> Mapping[str, str]:
+        """By number format, the instruction that gives each lane one of a few neighbouring values by an index of its own; absent where the
+        CPU has none."""
+        return self._best(_SELECTS)
+
+    def _best(self, rows: Sequence[_Dot]) -> dict[str, str]:
         found: dict[str, str] = {}
-        for row in _DOTS:
+        for row in rows:
             if row.needs in self.features and self.vector_bits <= row.vector_bits:
                 found.setdefault(row.dtype, row.instruction)
         return found
@@ -74,6 +83,10 @@ class _Dot:
     instruction: str
 
 
+class _Select(_Dot):
+    """A row of the table of instructions that select."""
+
+
 _DOTS = (
     _Dot("avx512vnni", 512, "int8", "vpdpbusd"),
     _Dot("avxvnni", 256, "int8", "vpdpbusd"),
@@ -83,6 +96,15 @@ _DOTS = (
     _Dot("dotprod", 128, "int8", "sdot"),
     _Dot("avx512bf16", 512, "bfloat16", "vdpbf16ps"),
     _Dot("bf16", 128, "bfloat16", "bfdot"),
+)
+
+_SELECTS = (
+    _Select("avx512f", 512, "float32", "vpermilps"),
+    _Select("avx", 256, "float32", "vpermilps"),
+    _Select("avx512bw", 512, "int8", "pshufb"),
+    _Select("avx2", 256, "int8", "pshufb"),
+    _Select("ssse3", 128, "int8", "pshufb"),
+    _Select("neon", 128, "int8", "tbl"),
 )
 
 # Features that LLVM may use unasked; an artifact records those of its target, and loading looks for each of them.

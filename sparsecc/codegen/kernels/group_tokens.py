@@ -38,10 +38,10 @@ class GroupSpec:
         return ceil_div(self.features, groups.SIZE[self.dtype])
 
 
-_LEAST = 0x0DA24260  # bits of 1e-30: tokens without a larger magnitude become zeros, their scale would have no inverse
-_MAGNITUDE = 0x7FFFFFFF
-_INFINITY = 0x7F800000
-_ROUNDER = 12582912.0  # 1.5·2²³: a float32 of this size has its last bit at 1, so that adding rounds, ties to even
+LEAST = 0x0DA24260  # bits of 1e-30: tokens without a larger magnitude become zeros, their scale would have no inverse
+MAGNITUDE = 0x7FFFFFFF
+INFINITY = 0x7F800000
+ROUNDER = 12582912.0  # 1.5·2²³: a float32 of this size has its last bit at 1, so that adding rounds, ties to even
 
 
 def build(spec: GroupSpec, target: Target):
@@ -51,13 +51,13 @@ def build(spec: GroupSpec, target: Target):
 
 def is_nan(x):
     """By its bits: x != x is simplified away."""
-    return T.bitwise_and(tirx.reinterpret("int32", x), T.int32(_MAGNITUDE)) > T.int32(_INFINITY)
+    return T.bitwise_and(tirx.reinterpret("int32", x), T.int32(MAGNITUDE)) > T.int32(INFINITY)
 
 
 def _int8(spec: GroupSpec, target: Target):
     lanes, tiles, features, tile, calibrated = target.lanes, spec.tiles, spec.features, spec.tile, spec.calibrated
     vectors, whole, rest = tile // lanes, features // 4, features % 4
-    rounder = _ROUNDER + groups.offset("int8", target)
+    rounder = ROUNDER + groups.offset("int8", target)
     levels = float(groups.LEVELS)
 
     def byte(x, factor, place):
@@ -93,13 +93,13 @@ def _int8(spec: GroupSpec, target: Target):
                     top[l] = T.int32(0)
                 for f in range(features):
                     for l in T.vectorized(lanes):
-                        top[l] = T.max(top[l], T.bitwise_and(tirx.reinterpret("int32", X[t, f, at + l]), T.int32(_MAGNITUDE)))
+                        top[l] = T.max(top[l], T.bitwise_and(tirx.reinterpret("int32", X[t, f, at + l]), T.int32(MAGNITUDE)))
                 for l in T.vectorized(lanes):
                     S[t, at + l] = T.Select(
-                        top[l] > T.int32(_LEAST), tirx.reinterpret("float32", top[l]) * T.float32(1 / levels), T.float32(0)
+                        top[l] > T.int32(LEAST), tirx.reinterpret("float32", top[l]) * T.float32(1 / levels), T.float32(0)
                     )
                 for l in T.vectorized(lanes):
-                    factor[l] = T.Select(top[l] > T.int32(_LEAST), T.float32(levels) / tirx.reinterpret("float32", top[l]), T.float32(0))
+                    factor[l] = T.Select(top[l] > T.int32(LEAST), T.float32(levels) / tirx.reinterpret("float32", top[l]), T.float32(0))
             else:
                 for l in T.vectorized(lanes):
                     factor[l] = T.float32(1) / given[0]

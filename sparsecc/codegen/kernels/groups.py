@@ -33,9 +33,12 @@ def dot(total: Expr, x: Expr, w: Expr, dtype: str, target: Target) -> Expr:
 
     total: a vector of SUM[dtype].  x: int32 lanes, groups of activations.  w: int32, one group of weights for all lanes.
     """
-    lanes = target.lanes
-    instruction = target.dot.get(dtype, "")
-    return _DOTS[dtype, instruction](total, x, T.Broadcast(w, lanes), lanes)
+    return dot_of_lanes(total, x, T.Broadcast(w, target.lanes), dtype, target)
+
+
+def dot_of_lanes(total: Expr, x: Expr, w: Expr, dtype: str, target: Target) -> Expr:
+    """The same with weights of its own for each lane."""
+    return _DOTS[dtype, target.dot.get(dtype, "")](total, x, w, target.lanes)
 
 
 def _intrinsic(name: str, dtype: str, total: Expr, x: Expr, w: Expr, lanes: int) -> Expr:

@@ -1,0 +1,65 @@
+"""Dense matrix kernel for a few tokens, with outputs in the vector lanes: the twin that a sparse one has to beat (see `matvec`)."""
+
+import math
+
+import numpy as np
+
+from sparsecc.codegen.kernels import matvec
+from sparsecc.codegen.kernels.base import Knobs, MatmulSpec, ceil_div
+from sparsecc.codegen.kernels.micro import fill, multiply_add
+from sparsecc.codegen.target import Target
+from sparsecc.codegen.tvm_api import T
+
+
+def space(spec: MatmulSpec, target: Target) -> list[Knobs]:
+    return matvec.space(spec, target)
+
+
+def prepare(matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs: Knobs) -> list[np.ndarray]:
+    """matrix: [rows, depth]. Returns W [blocks, depth, rows of a block] and bias [blocks · rows of a block]."""
+    blocks = matvec.in_blocks(matrix.astype(np.float32, copy=False), knobs.rows).reshape(-1, knobs.rows, spec.depth)
+    offsets = np.zeros(spec.rows, np.float32) if bias is None else bias.astype(np.float32, copy=False)
+    return [np.ascontiguousarray(blocks.transpose(0, 2, 1)), matvec.in_blocks(offsets, knobs.rows)]
+
+
+def build(spec: MatmulSpec, knobs: Knobs, target: Target):
+    """PrimFunc(X, W, bias, residual, Y); `residual` has Y's shape, or is the bias again when the epilogue has none."""
+    lanes, height, tokens, parts = target.lanes, knobs.rows, knobs.tile, knobs.groups
+    rows, depth = spec.rows, spec.depth
+    blocks = ceil_div(rows, height)
+    per_part, last_block, last_pass = ceil_div(blocks, parts), max(rows - height, 0), spec.batch - tokens
+    passes, epilogue = ceil_div(spec.batch, tokens), spec.epilogue
+    r_shape = spec.y_shape if epilogue.residual else (blocks * height,)
+    x_size, y_size, r_size = math.prod(spec.x_shape), math.prod(spec.y_shape), math.prod(r_shape)
+
+    @T.prim_func
+    def dense_matvec(
+        x: T.Buffer(spec.x_shape, "float32"),
+        W: T.Buffer((blocks, depth, height), "float32"),
+        B: T.Buffer((blocks * height,), "float32"),
+        residual: T.Buffer(r_shape, "float32"),
+        y: T.Buffer(spec.y_shape, "float32"),
+    ):
+        T.func_attr({"tirx.noalias": True})
+        X = T.decl_buffer((x_size,), "float32", data=x.data)
+        R = T.decl_buffer((r_size,), "float32", data=residual.data)
+        Y = T.decl_buffer((y_size,), "float32", data=y.data)
+        for job in T.parallel(passes * parts):
+            acc = T.alloc_local((tokens * height,), "float32")
+            first: T.let = T.min(job // parts * tokens, last_pass)
+            for ii in range(T.min(per_part, blocks - job % parts * per_part)):
+                i: T.let = job % parts * per_part + ii
+                row: T.let = T.min(i * height, last_block)
+                fill(acc, tokens, height, lanes, lambda t, r: B[i * height + r])
+                multiply_add(acc, depth, tokens, height, lanes, lambda c, t: X[(first + t) * depth + c], lambda c, r: W[i, c, r])
+                matvec.store(
+                    Y,
+                    tokens,
+                    height,
+                    lanes,
+                    rows,
+                    lambda t: (first + t) * rows + row,
+                    lambda t, r: epilogue.apply(acc[t * height + r], lambda: R[(first + t) * rows + row + r]),
+                )
+
+    return dense_matvec

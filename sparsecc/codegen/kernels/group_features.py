@@ -1,0 +1,78 @@
+"""A few float32 tokens → groups of int8 with a scale for each token, as `group_tokens` makes them of many: features lie in the lanes here.
+
+Tokens are [tokens, features, 1], as a model has them, and groups [tokens, groups, 1].
+"""
+
+import numpy as np
+
+from sparsecc.codegen.kernels import groups
+from sparsecc.codegen.kernels.group_tokens import LEAST, MAGNITUDE, ROUNDER, GroupSpec, is_nan
+from sparsecc.codegen.target import Target
+from sparsecc.codegen.tvm_api import T, tirx
+
+
+def build(spec: GroupSpec, target: Target):
+    """PrimFunc(x, groups, scales). spec: of int8, with a tile of one token."""
+    lanes, tokens, features, static = target.lanes, spec.tiles, spec.features, spec.scale
+    vectors, rest = features // lanes, features % lanes
+    words, last_words = lanes // 4, spec.groups - vectors * (lanes // 4)
+    word_type = "int32" if words == 1 else f"int32x{words}"
+    levels, given = float(groups.LEVELS), static or 1.0
+    rounder = ROUNDER + groups.offset("int8", target)
+
+    def magnitude(x):
+        """Bits without the sign, which compare as magnitudes do."""
+        return T.bitwise_and(tirx.reinterpret("int32", x), T.int32(MAGNITUDE))
+
+    def level(x, factor):
+        """In the lowest byte."""
+        scaled = x * factor
+        if static is not None:
+            scaled = T.max(T.float32(-levels), T.min(T.float32(levels), scaled))
+        return T.bitwise_and(tirx.reinterpret("int32", scaled + T.float32(rounder)), T.int32(0xFF))
+
+    @T.prim_func
+    def group_features(
+        x: T.Buffer((tokens, features, 1), "float32"),
+        y: T.Buffer((tokens, spec.groups, 1), "int32"),
+        S: T.Buffer((tokens, 1), "float32"),
+    ):
+        T.func_attr({"tirx.noalias": True})
+        X = T.decl_buffer((tokens * features,), "float32", data=x.data)
+        Y = T.decl_buffer((tokens * spec.groups,), "int32", data=y.data)
+        for t in T.parallel(tokens):
+            tops = T.alloc_local((lanes,), "int32")
+            top = T.alloc_local((1,), "int32")
+            factor = T.alloc_local((1,), "float32")
+            narrow = T.alloc_local((lanes,), "int32")
+            for l in T.vectorized(lanes):
+                tops[l] = T.int32(0)
+            for v in range(vectors):
+                for l in T.vectorized(lanes):
+                    tops[l] = T.max(tops[l], magnitude(X[t * features + v * lanes + l]))
+            top[0] = T.int32(0)
+            for l in T.unroll(lanes):
+                top[0] = T.max(top[0], tops[l])
+            for r in range(rest):
+                top[0] = T.max(top[0], magnitude(X[t * features + vectors * lanes + r]))
+            if static is None:
+                S[t, 0] = T.Select(top[0] > T.int32(LEAST), tirx.reinterpret("float32", top[0]) * T.float32(1 / levels), T.float32(0))
+                factor[0] = T.Select(top[0] > T.int32(LEAST), T.float32(levels) / tirx.reinterpret("float32", top[0]), T.float32(0))
+            else:  # clipping loses NaN, and a token that has one has no value
+                S[t, 0] = T.Select(is_nan(tirx.reinterpret("float32", top[0])), T.float32(np.nan), T.float32(given))
+                factor[0] = T.float32(1 / given)
+            for v in range(vectors):
+                for l in T.vectorized(lanes):
+                    narrow[l] = level(X[t * features + v * lanes + l], factor[0])
+                Y[T.ramp(t * spec.groups + v * words, 1, words) if words > 1 else t * spec.groups + v] = tirx.reinterpret(
+                    word_type, T.Cast(f"uint8x{lanes}", narrow[T.ramp(0, 1, lanes)])
+                )
+            for w in range(last_words):
+                Y[t * spec.groups + vectors * words + w] = T.int32(0)
+            for r in range(rest):
+                Y[t * spec.groups + vectors * words + r // 4] = T.bitwise_or(
+                    Y[t * spec.groups + vectors * words + r // 4],
+                    T.shift_left(level(X[t * features + vectors * lanes + r], factor[0]), 8 * (r % 4)),
+                )
+
+    return group_features
