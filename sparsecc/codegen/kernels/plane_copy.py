@@ -7,7 +7,7 @@ detector, 41 against 6 µs for 64 × 28 × 28.
 from dataclasses import dataclass
 
 from sparsecc.codegen.kernels.base import ceil_div
-from sparsecc.codegen.kernels.rows import copy_row, fill_row
+from sparsecc.codegen.kernels.rows import Row, fill_row, pad_row
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.tvm_api import T
 
@@ -49,9 +49,7 @@ def build(spec: PlaneCopySpec, target: Target):
     bands = min(ceil_div(_JOBS * target.threads, images), rows)
     per_band = ceil_div(rows, bands)
     held = sh * sw * rows * cols
-    contiguous = (sw, of_col) == (1, 1)
-    count = min(width, cols - left)  # pixels of a row, where it is contiguous
-    padded = not contiguous or count < cols or top > 0 or rows * sh - top > height
+    row = Row(width, cols, left, sw, of_col)
 
     @T.prim_func
     def plane_copy(x: T.Buffer((spec.x_size,), "float32"), S: T.Buffer((1,), "int32"), y: T.Buffer(spec.y_shape, "float32")):
@@ -66,15 +64,7 @@ def build(spec: PlaneCopySpec, target: Target):
                         r: T.let = job % bands * per_band + rr
                         line: T.let = r * sh + i - top
                         at: T.let = image * size + ((i * sw + j) * rows + r) * cols
-                        if padded:
-                            fill_row(Y, at, T.float32(0), cols, lanes)
-                        if line >= 0 and line < height:
-                            if contiguous:
-                                copy_row(Y, at + left, x, source + line * of_row, count, lanes)
-                            else:
-                                first: T.let = T.max((left - j + sw - 1) // sw, 0)
-                                for c in range(T.min((width + left - j + sw - 1) // sw, cols) - first):
-                                    Y[at + first + c] = x[source + line * of_row + ((first + c) * sw + j - left) * of_col]
+                        pad_row(Y, at, x, source + line * of_row, line >= 0 and line < height, j, row, T.float32(0), lanes)
             if size > held and job % bands == 0:
                 fill_row(Y, image * size + held, T.float32(0), max(size - held, 1), lanes)
 

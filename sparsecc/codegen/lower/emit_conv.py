@@ -21,23 +21,22 @@ from sparsecc.codegen.tvm_api import relax
 Matmul = Callable[[MatmulSpec, Layer, Expr, Expr | None], Var]  # emits the kernel that is chosen for a layer
 
 
-def emit_conv2d(forms: Forms, target: Target, matmul: Matmul, node: Node, layer: Layer) -> Value:
+def emit_conv2d(forms: Forms, target: Target, matmul: Matmul, node: Node, layer: Layer, epilogue: Epilogue) -> Value:
     assert layer.geometry is not None
     batch, channels, height, width = shape(layer.x)
     out_shape = shape(node.var)
     if out_shape[2:] == (1, 1) and (height, width) == (1, 1):
-        return _conv_of_one_pixel(forms, target, matmul, node, layer)
+        return _conv_of_one_pixel(forms, target, matmul, node, layer, epilogue)
     plane = plane_of(layer.geometry, (height, width), out_shape[2:], target.lanes)
     x = _plane(forms, target, layer.x, plane)
-    epilogue = Epilogue(layer.activation, layer.residual is not None, layer.residual_first)
     spec = MatmulSpec(layer.rows, channels, batch, plane.positions, plane.size, plane.pitch, plane.taps, epilogue)
     residual = None
     if layer.residual is not None:  # only taken in where plane.cols == plane.width
-        residual = _planes(forms, target, forms.natural(layer.residual), plane.pitch)
+        residual = planes(forms, target, forms.natural(layer.residual), plane.pitch)
     return Value(out_shape, natural=_crop(forms, target, matmul(spec, layer, x, residual), plane, out_shape))
 
 
-def _conv_of_one_pixel(forms: Forms, target: Target, matmul: Matmul, node: Node, layer: Layer) -> Value:
+def _conv_of_one_pixel(forms: Forms, target: Target, matmul: Matmul, node: Node, layer: Layer, epilogue: Epilogue) -> Value:
     """Of 1×1 images, a convolution is a linear layer over the batch (squeeze-and-excitation) by the tap that meets the pixel."""
     assert layer.geometry is not None
     (kh, kw), (dh, dw), (top, left) = layer.geometry.kernel, layer.geometry.dilation, layer.geometry.padding[:2]
@@ -48,7 +47,6 @@ def _conv_of_one_pixel(forms: Forms, target: Target, matmul: Matmul, node: Node,
     layout = layout_of((batch, channels), target.lanes)
     x = forms.op(relax.op.reshape(forms.natural(layer.x), [batch, channels]))
     residual = None if layer.residual is None else forms.tile(forms.natural(layer.residual), layout, len(matrix))
-    epilogue = Epilogue(layer.activation, layer.residual is not None, layer.residual_first)
     spec = MatmulSpec.linear(len(matrix), channels, layout.tiles, layout.tile, epilogue)
     y = matmul(spec, replace(layer, weight=matrix, geometry=None), forms.tile(x, layout, channels), residual)
     flat = Value((batch, len(matrix)), tiled=y, layout=layout)
@@ -60,7 +58,7 @@ def _plane(forms: Forms, target: Target, x: Var, plane: Plane) -> Expr:
     batch, channels, height, width = shape(x)
     (top, left, _, _), (skip_y, skip_x) = plane.padding, plane.skip
     if (plane.skip, plane.phases, top, left) == ((1, 1), (1, 1), 0, 0) and (plane.rows, plane.cols) == (height, width):
-        return _planes(forms, target, forms.natural(x), plane.size)
+        return planes(forms, target, forms.natural(x), plane.size)
     source, (of_batch, of_channel, of_row, of_col) = _where_it_lies(forms, x)
     spec = PlaneCopySpec(
         *(batch, channels, -(-height // skip_y), -(-width // skip_x)),
@@ -81,7 +79,7 @@ def _where_it_lies(forms: Forms, x: Var) -> tuple[Expr, tuple[int, int, int, int
     return forms.natural(x), (channels * height * width, height * width, width, 1)
 
 
-def _planes(forms: Forms, target: Target, x: Expr, size: int) -> Expr:
+def planes(forms: Forms, target: Target, x: Expr, size: int) -> Expr:
     """[batch, channels, height, width] → [batch, channels, size], with room at the end."""
     batch, channels, height, width = shape(x)
     pixels = height * width

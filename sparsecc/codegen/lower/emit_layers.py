@@ -9,6 +9,8 @@ from sparsecc.codegen.chain import Chain
 from sparsecc.codegen.choose import Chooser
 from sparsecc.codegen.kernels.base import Epilogue, MatmulSpec
 from sparsecc.codegen.lower.emit_conv import emit_conv2d
+from sparsecc.codegen.lower.emit_upsample import emit_transposed
+from sparsecc.codegen.lower.emit_windows import emit_depthwise
 from sparsecc.codegen.lower.forms import Forms
 from sparsecc.codegen.lower.layout import Value, layout_of
 from sparsecc.codegen.lower.program import Expr, Layer, Node, Var, shape
@@ -20,7 +22,12 @@ _LARGE = 1 << 20  # weights of a layer whose preparation leaves holes in the hea
 def emit_layer(forms: Forms, chooser: Chooser, node: Node, layer: Layer) -> Value:
     if layer.geometry is None:
         return _linear(forms, chooser, node, layer)
-    return emit_conv2d(forms, chooser.target, partial(_matmul, forms, chooser), node, layer)
+    matmul = partial(_matmul, forms, chooser)
+    if layer.geometry.depthwise:
+        return emit_depthwise(forms, chooser.target, node, layer, _epilogue(layer))
+    if layer.geometry.transposed:
+        return emit_transposed(forms, chooser.target, matmul, node, layer, _epilogue(layer))
+    return emit_conv2d(forms, chooser.target, matmul, node, layer, _epilogue(layer))
 
 
 def _linear(forms: Forms, chooser: Chooser, node: Node, layer: Layer) -> Value:
@@ -33,7 +40,7 @@ def _linear(forms: Forms, chooser: Chooser, node: Node, layer: Layer) -> Value:
 
 
 def _epilogue(layer: Layer) -> Epilogue:
-    return Epilogue(layer.activation, layer.residual is not None, layer.residual_first)
+    return Epilogue(layer.activation, layer.residual is not None, layer.residual_first, layer.scale, layer.shift)
 
 
 def _matmul(forms: Forms, chooser: Chooser, spec: MatmulSpec, layer: Layer, x: Expr, residual: Expr | None) -> Var:
