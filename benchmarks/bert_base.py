@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +18,11 @@ from rich.progress import Progress
 from benchmarks.compile_cost import compile_cost
 from benchmarks.export import exported
 from benchmarks.machine import machine
-from benchmarks.peers import Call, OnnxRuntime, OpenVino, Sparsecc, Torch, Workload, call_of, max_relative_error
+from benchmarks.peers import OnnxRuntime, OpenVino, Torch, Workload
 from benchmarks.results import markdown_table, write
+from benchmarks.rows import Compiled, agree, cells, compile_row, entry, head
 from models import bert_base
-from sparsecc.timing import Spread, Timing, interleave, speedup
+from sparsecc.timing import Timing, interleave
 
 PEERS = (OnnxRuntime(), OpenVino(), Torch())
 BASELINE = OnnxRuntime().name
@@ -56,22 +56,13 @@ ROWS = (
 )
 
 
-@dataclass(frozen=True)
-class Compiled:
-    """One row after compiling: what to call, and what compiling said."""
-
-    call: Call
-    seconds: float
-    report: dict[str, Any]
-
-
 def main() -> int:
     arguments = _parser().parse_args()
     console = Console()
     rows = tuple(arguments.row or ROWS)
     work = workload(arguments.batch, arguments.tokens)
     calls = {peer.name: peer.load(work, arguments.threads) for peer in PEERS}
-    errors = _agree(calls)
+    errors = agree(calls, BASELINE)
     compiled = {}
     for row in rows:
         with console.status(f"compiling {row.name}"):
@@ -97,7 +88,7 @@ def main() -> int:
     suffix = "" if (arguments.batch, arguments.tokens) == (1, 128) else f"-{arguments.batch}x{arguments.tokens}"
     for path in write(f"bert_base{suffix}", document, table) if not arguments.row else []:
         console.print(f"wrote {path}")
-    return 0 if all(entry["reached"] is not False for entry in document["rows"]) else 1
+    return 0 if all(row["reached"] is not False for row in document["rows"]) else 1
 
 
 def workload(batch: int, tokens: int) -> Workload:
@@ -111,22 +102,6 @@ def workload(batch: int, tokens: int) -> Workload:
     return Workload("bert_base", path, arrays, module, samples)
 
 
-def compile_row(row: Row, work: Workload, threads: int) -> Compiled:
-    start = time.perf_counter()
-    compiled = Sparsecc(recipe=row.recipe).compile(work, threads)
-    return Compiled(call_of(compiled, work), time.perf_counter() - start, compiled.report.to_dict())
-
-
-def _agree(calls: dict[str, Call]) -> dict[str, float]:
-    """Every peer's error against the baseline. Raises RuntimeError when one computes something else: then a time says nothing."""
-    reference = calls[BASELINE]()
-    errors = {name: max_relative_error(call(), reference) for name, call in calls.items()}
-    for name, error in errors.items():
-        if not error <= 1e-3:  # NaN too
-            raise RuntimeError(f"{name} and {BASELINE} disagree on the dense model: relative error {error:.1e}")
-    return errors
-
-
 def _entry(
     timing: Timing,
     baseline: Timing,
@@ -135,39 +110,18 @@ def _entry(
     costs: dict[str, dict[str, Any]],
     errors: dict[str, float],
 ) -> dict[str, Any]:
-    """One row of the document. check: against the masked model for sparsecc, against the baseline for the peers."""
-    name = timing.name
-    faster = speedup(timing, over=baseline)
-    row = next((r for r in rows if r.name == name), None)
-    entry: dict[str, Any] = {**timing.to_dict(), "speedup": faster.to_dict(), "at_least": None, "reached": None}
-    if row is None:
-        return entry | {"check": {"max_rel": errors[name]}}
-    if row.at_least is not None:
-        entry |= {"at_least": row.at_least, "reached": faster.median >= row.at_least}
-    done = compiled[name]
-    return entry | {"check": done.report["check"], "compile_seconds": done.seconds, "compile_cost": costs.get(name)}
+    found = entry(timing, baseline, rows, compiled, errors)
+    return found | {"compile_cost": costs.get(timing.name)} if timing.name in compiled else found
 
 
 def _markdown(document: dict[str, Any]) -> str:
-    head = ["engine", "ms", "p10-p90", f"times {BASELINE}", "p10-p90", "at least", "max. relative error", "compile s", "compile peak"]
     title = f"BERT-base, {document['tokens']} tokens, batch {document['batch']}, fp32, {document['threads']} threads"
-    return f"{title}\n\n" + markdown_table(head, [_cells(entry) for entry in document["rows"]])
+    return f"{title}\n\n" + markdown_table([*head(BASELINE), "compile peak"], [_cells(found) for found in document["rows"]])
 
 
-def _cells(entry: dict[str, Any]) -> list[str]:
-    ms, faster, cost = Spread(**entry["ms"]), Spread(**entry["speedup"]), entry.get("compile_cost")
-    promise = "" if entry["at_least"] is None else f"{entry['at_least']:.2f} {'reached' if entry['reached'] else 'missed'}"
-    return [
-        entry["name"],
-        f"{ms.median:.1f}",
-        f"{ms.p10:.1f}-{ms.p90:.1f}",
-        f"{faster.median:.2f}",
-        f"{faster.p10:.2f}-{faster.p90:.2f}",
-        promise,
-        f"{entry['check']['max_rel']:.1e}" if entry["check"] else "",
-        f"{entry['compile_seconds']:.0f}" if "compile_seconds" in entry else "",
-        _memory(cost) if cost else "",
-    ]
+def _cells(found: dict[str, Any]) -> list[str]:
+    cost = found.get("compile_cost")
+    return [*cells(found), _memory(cost) if cost else ""]
 
 
 def _memory(cost: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sparsecc.codegen.importers.base import Imported, Placeholders
 from sparsecc.codegen.importers.onnx_attention import attention_converter
 from sparsecc.codegen.importers.onnx_checks import DATA_DEPENDENT, check_outputs, check_resizes
+from sparsecc.codegen.importers.onnx_clip import clip_converter
 from sparsecc.codegen.importers.onnx_vocabulary import vocabulary_converter
 from sparsecc.codegen.tvm_api import onnx_frontend, relax
 from sparsecc.errors import ModelError
@@ -31,6 +32,7 @@ def import_onnx(model: onnx.ModelProto, where: str = "the model") -> Imported:
     """
     placeholders = Placeholders()
     extra = {node.op_type: vocabulary_converter(node.op_type, placeholders) for node in model.graph.node if node.domain == ONNX_DOMAIN}
+    extra["Clip"] = clip_converter()
     if any(node.op_type == "Attention" and node.domain == "" for node in model.graph.node):  # TVM's table means com.microsoft's
         extra["Attention"] = attention_converter(placeholders)
     _check_supported(model, extra, where)

@@ -15,17 +15,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsecc.codegen.kernels import groups, math
+from sparsecc.codegen.tvm_api import T
 
 Expr = Any
 
 
 @dataclass(frozen=True)
 class Epilogue:
-    """What happens to a sum before it is stored: activation, then residual when `residual_after`, otherwise the other way round."""
+    """What happens to a sum before it is stored: activation, scale and shift, and a residual before or after all of that."""
 
     activation: str | None = None
     residual: bool = False
     residual_first: bool = False  # activation(sum + residual) instead of activation(sum) + residual
+    scale: float = 1.0  # of the activation, as networks have it that learn a hardswish's slope
+    shift: float = 0.0
 
     def apply(self, total: Expr, residual: Callable[[], Expr]) -> Expr:
         """The expression to store. `residual()` reads the matching element; it is called only when there is one."""
@@ -33,12 +36,15 @@ class Epilogue:
             total = total + residual()
         if self.activation is not None:
             total = math.ACTIVATIONS[self.activation](total)
+        if (self.scale, self.shift) != (1.0, 0.0):
+            total = total * T.float32(self.scale) + T.float32(self.shift)
         if self.residual and not self.residual_first:
             total = total + residual()
         return total
 
     def __str__(self) -> str:
-        parts = [self.activation or "", "residual" if self.residual else ""]
+        scaled = f"·{self.scale:g}{self.shift:+g}" if (self.scale, self.shift) != (1.0, 0.0) else ""
+        parts = [(self.activation or "") + scaled, "residual" if self.residual else ""]
         return "+".join(part for part in (parts[::-1] if self.residual_first else parts) if part) or "none"
 
 

@@ -17,6 +17,8 @@ from sparsecc.codegen.choose import Chooser
 from sparsecc.codegen.kernels import layer_norm
 from sparsecc.codegen.lower.emit_attention import emit_attention, emit_block_attention
 from sparsecc.codegen.lower.emit_layers import emit_layer
+from sparsecc.codegen.lower.emit_upsample import emit_resize
+from sparsecc.codegen.lower.emit_windows import emit_max_pool
 from sparsecc.codegen.lower.forms import Forms
 from sparsecc.codegen.lower.layout import Value, layout_of
 from sparsecc.codegen.lower.limits import tables
@@ -58,7 +60,8 @@ def _emit_node(forms: Forms, target: Target, chooser: Chooser, node: Node, funct
         return emit_attention(forms, target, node, node.what)
     if isinstance(node.what, BlockAttentionCall):
         return emit_block_attention(forms, chooser, node, node.what)
-    return _view(forms, node) or _layer_norm(forms, target, node) or _elementwise(forms, node) or _as_it_was(forms, node, functions)
+    view = _view(forms, node) or emit_max_pool(forms, target, node) or emit_resize(forms, target, node)
+    return view or _layer_norm(forms, target, node) or _elementwise(forms, node) or _as_it_was(forms, node, functions)
 
 
 def _view(forms: Forms, node: Node) -> Value | None:

@@ -41,7 +41,7 @@ class Forms:
             return expr
         value = self.values[expr]
         if value.natural is None:
-            value.natural = self.untile(value)
+            value.natural = self.untile(value) if value.later is None else value.later()
         return value.natural
 
     def tiled(self, expr: Var, layout: TokenLayout) -> Expr:

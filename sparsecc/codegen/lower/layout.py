@@ -5,6 +5,7 @@ A value may exist in its natural order, in tiles, or as a view of heads on tiles
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sparsecc.codegen.kernels.base import ceil_div, tile_for
@@ -59,6 +60,19 @@ def _tile(tokens: int, lanes: int) -> int:
     )
 
 
+@dataclass(frozen=True)
+class Phases:
+    """An image [batch, channels, rows, columns] with the pixels of each phase by themselves.
+
+    held: [batch · phases, channels, pitch], of which height × width are used.  factors: see `kernels.interleave`.
+    """
+
+    held: Expr
+    height: int
+    width: int
+    factors: tuple[tuple[int, int], ...]
+
+
 @dataclass
 class Value:
     """One tensor of the model in the forms it has so far.
@@ -66,6 +80,7 @@ class Value:
     tiled: [tiles, features, tile] of the tensor [.., tokens, features] with this shape.
     heads: the order ("bshd", "bhsd") in which a 4-D tensor is a view of `tiled`, whose features are heads·head_dim.
     narrow: groups of narrow numbers made of tiles, and their scales where they have some, by `GroupSpec` and given scale.
+    later: emits the natural form, once somebody asks.
     """
 
     shape: tuple[int, ...]
@@ -74,3 +89,5 @@ class Value:
     layout: TokenLayout | None = None
     heads: str | None = None
     narrow: dict[tuple[GroupSpec, float | None], tuple[Expr, ...]] = field(default_factory=dict)
+    phases: Phases | None = None
+    later: Callable[[], Expr] | None = None

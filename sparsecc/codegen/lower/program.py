@@ -25,16 +25,27 @@ Expr = Any
 
 @dataclass(frozen=True)
 class Geometry:
-    """Of a convolution: kernel and dilation (h, w), stride (h, w), padding (top, left, bottom, right)."""
+    """Of a convolution: kernel and dilation (h, w), stride (h, w), padding (top, left, bottom, right).
+
+    depthwise: every channel is a group of its own, and depth is taps alone.  transposed: each pixel becomes kernel = stride pixels, and the
+    rows are ordered (tap, output).
+    """
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
     padding: tuple[int, int, int, int]
     dilation: tuple[int, int]
+    depthwise: bool = False
+    transposed: bool = False
 
     @property
     def pointwise(self) -> bool:
-        return self.kernel == (1, 1) and self.padding == (0, 0, 0, 0)
+        return self.kernel == (1, 1) and self.padding == (0, 0, 0, 0) and not self.depthwise
+
+    @property
+    def keeps_pitch(self) -> bool:
+        """Whether a residual lies like what the kernel writes."""
+        return self.depthwise or (self.pointwise and self.stride == (1, 1))
 
 
 @dataclass
@@ -53,6 +64,8 @@ class Layer:
     activation: str | None = None
     residual: Var | None = None
     residual_first: bool = False
+    scale: float = 1.0
+    shift: float = 0.0
 
     @property
     def rows(self) -> int:

@@ -11,6 +11,7 @@ from sparsecc.codegen.kernels.math import ACTIVATIONS
 from sparsecc.codegen.lower import recognize_activation as activation
 from sparsecc.codegen.lower import recognize_attention as attention
 from sparsecc.codegen.lower.program import Expr, Geometry, Layer, Node, Program, dtype, shape
+from sparsecc.codegen.lower.recognize_conv import depthwise, outputs_and_taps, scale_and_shift, transposed
 from sparsecc.codegen.tvm_api import relax
 
 _UNARY = {"nn.relu": "relu", "nn.gelu": "gelu", "nn.gelu_tanh": "gelu_tanh", "nn.silu": "silu", "sigmoid": "sigmoid", "tanh": "tanh"}
@@ -34,7 +35,7 @@ def recognize(program: Program) -> None:
                 rule(program, node)
         program.refresh()
     for node in program.nodes:
-        for layer_rule in (_linear, _stored_linear, _conv2d, _sparse_conv2d):
+        for layer_rule in (_linear, _stored_linear, _conv2d, _sparse_conv2d, depthwise, transposed):
             layer = layer_rule(program, node)
             if layer is not None:
                 node.op, node.what = "layer", layer
@@ -99,7 +100,7 @@ def _sparse_conv2d(program: Program, node: Node) -> Layer | None:
 
 def _absorb(program: Program, node: Node, layer: Layer) -> None:
     """Fold what alone follows a layer into it: bias, activation, and a residual where the result has the residual's layout."""
-    same_pitch = layer.geometry is None or (layer.geometry.pointwise and layer.geometry.stride == (1, 1))
+    same_pitch = layer.geometry is None or layer.geometry.keeps_pitch
     while (user := program.only_user(node.var)) is not None:
         other = next((arg for arg in user.args if not (isinstance(arg, relax.Var) and arg == node.var)), None)
         adds = user.op == "add" and layer.residual is None and shape(user.var) == shape(node.var)  # and broadcasts nothing of the layer's
@@ -107,6 +108,8 @@ def _absorb(program: Program, node: Node, layer: Layer) -> None:
             pass
         elif (name := _UNARY.get(user.op, user.op)) in ACTIVATIONS and user.what is None and layer.activation is None:
             layer.activation, layer.residual_first = name, layer.residual is not None
+        elif other is not None and scale_and_shift(program, layer, user, other):
+            pass
         elif adds and same_pitch and isinstance(other, relax.Var) and shape(other) == shape(user.var):
             layer.residual = other
         else:
@@ -119,12 +122,12 @@ def _absorb(program: Program, node: Node, layer: Layer) -> None:
 
 def _add_bias(program: Program, layer: Layer, other: Expr) -> bool:
     value = program.constant(other)
-    rows = layer.rows
+    rows, taps = outputs_and_taps(layer)
     if value is None or value.size not in (1, rows) or dtype(other) != "float32":
         return False
     axis_last = layer.geometry is None
     if value.size == rows and rows > 1 and (value.shape[-1] if axis_last else value.shape[-3] if value.ndim >= 3 else 0) != rows:
         return False
-    bias = np.broadcast_to(value.reshape(-1), rows)
+    bias = np.tile(np.broadcast_to(value.reshape(-1), rows), taps)
     layer.bias = bias.copy() if layer.bias is None else layer.bias + bias
     return True

@@ -1,0 +1,66 @@
+"""Larger images as calls of kernels: transposed convolutions, and resizing by whole numbers to the nearest pixel."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import numpy as np
+
+from sparsecc.codegen.kernels import interleave, upsample
+from sparsecc.codegen.kernels.base import Epilogue, MatmulSpec
+from sparsecc.codegen.kernels.interleave import InterleaveSpec
+from sparsecc.codegen.kernels.upsample import UpsampleSpec
+from sparsecc.codegen.lower.emit_conv import Matmul, planes
+from sparsecc.codegen.lower.forms import Forms
+from sparsecc.codegen.lower.layout import Phases, Value
+from sparsecc.codegen.lower.program import Expr, Layer, Node, dtype, shape
+from sparsecc.codegen.target import Target
+from sparsecc.codegen.tvm_api import relax
+
+
+def emit_transposed(forms: Forms, target: Target, matmul: Matmul, node: Node, layer: Layer, epilogue: Epilogue) -> Value:
+    """A matrix product whose rows are phases of the result; they stay apart for a transposed convolution that follows."""
+    assert layer.geometry is not None
+    found = forms.values[layer.x].phases or _one_phase(forms, target, forms.natural(layer.x))
+    batch, channels, pitch = shape(found.held)
+    spec = MatmulSpec(layer.rows, channels, batch, pitch, pitch, pitch, epilogue=epilogue)
+    y = matmul(spec, layer, found.held, None)
+    count = math.prod(layer.geometry.kernel)
+    held = forms.op(relax.op.reshape(y, [batch * count, layer.rows // count, pitch]))
+    phases = Phases(held, found.height, found.width, (*found.factors, layer.geometry.kernel))
+    return Value(shape(node.var), phases=phases, later=partial(_interleaved, forms, target, phases))
+
+
+def _one_phase(forms: Forms, target: Target, x: Expr) -> Phases:
+    _, _, height, width = shape(x)
+    return Phases(planes(forms, target, x, max(height * width, target.lanes)), height, width, ())
+
+
+def _interleaved(forms: Forms, target: Target, phases: Phases) -> Expr:
+    count, channels, pitch = shape(phases.held)
+    batch = count // math.prod(rows * cols for rows, cols in phases.factors)
+    spec = InterleaveSpec(batch, channels, phases.height, phases.width, pitch, phases.factors)
+    return forms.call(forms.kernel(spec, lambda: interleave.build(spec, target)), [phases.held, _start()], spec.y_shape)
+
+
+def emit_resize(forms: Forms, target: Target, node: Node) -> Value | None:
+    """Nearest pixels, where each is repeated a whole number of times."""
+    attrs = node.attrs
+    if node.op != "image.resize2d" or dtype(node.var) != "float32" or attrs.layout != "NCHW" or attrs.method != "nearest_neighbor":
+        return None
+    (batch, channels, height, width), out = shape(node.args[0]), shape(node.var)
+    repeats = (attrs.coordinate_transformation_mode, attrs.rounding_method) in _REPEATS
+    if not repeats or out[2] % height or out[3] % width:
+        return None
+    spec = UpsampleSpec(batch * channels, height, width, (out[2] // height, out[3] // width))
+    x = forms.op(relax.op.reshape(forms.natural(node.args[0]), [batch * channels * height * width]))
+    y = forms.call(forms.kernel(spec, lambda: upsample.build(spec, target)), [x, _start()], (math.prod(out),))
+    return Value(out, natural=forms.op(relax.op.reshape(y, list(out))))
+
+
+_REPEATS = {("asymmetric", "floor"), ("half_pixel", "round"), ("half_pixel", "round_prefer_floor"), ("half_pixel", "round_prefer_ceil")}
+
+
+def _start() -> Expr:
+    return relax.const(np.zeros(1, np.int32))

@@ -1,0 +1,49 @@
+"""Depthwise convolutions and pooling as calls of their kernels."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from sparsecc.codegen.kernels import depthwise_conv, max_pool
+from sparsecc.codegen.kernels.base import Epilogue
+from sparsecc.codegen.kernels.depthwise_conv import DepthwiseSpec
+from sparsecc.codegen.kernels.windows import Windows
+from sparsecc.codegen.lower.forms import Forms
+from sparsecc.codegen.lower.layout import Value
+from sparsecc.codegen.lower.program import Expr, Layer, Node, dtype, shape
+from sparsecc.codegen.target import Target
+from sparsecc.codegen.tvm_api import relax
+
+
+def emit_depthwise(forms: Forms, target: Target, node: Node, layer: Layer, epilogue: Epilogue) -> Value:
+    assert layer.geometry is not None
+    batch, channels, height, width = shape(layer.x)
+    g, out = layer.geometry, shape(node.var)
+    windows = Windows(batch * channels, height, width, *out[2:], g.kernel, g.stride, g.padding[:2], g.dilation)
+    spec = DepthwiseSpec(windows, channels, epilogue)
+    bias = forms.weight(np.zeros(channels, np.float32) if layer.bias is None else np.asarray(layer.bias, np.float32))
+    weight = forms.weight(np.ascontiguousarray(layer.matrix.reshape(channels, *g.kernel)))
+    residual = bias if layer.residual is None else _flat(forms, forms.natural(layer.residual))
+    kernel = forms.kernel(spec, lambda: depthwise_conv.build(spec, target))
+    y = forms.call(kernel, [_flat(forms, forms.natural(layer.x)), weight, bias, residual], (math.prod(out),))
+    return Value(out, natural=forms.op(relax.op.reshape(y, list(out))))
+
+
+def emit_max_pool(forms: Forms, target: Target, node: Node) -> Value | None:
+    if node.op != "nn.max_pool2d" or dtype(node.var) != "float32" or node.attrs.layout != "NCHW" or node.attrs.out_layout != "NCHW":
+        return None
+    batch, channels, height, width = shape(node.args[0])
+    out, attrs = shape(node.var), node.attrs
+    kernel, stride, dilation = ((int(v[0]), int(v[-1])) for v in (attrs.pool_size, attrs.strides, attrs.dilation))
+    padding = [int(p) for p in attrs.padding] * (4 // len(attrs.padding))
+    windows = Windows(batch * channels, height, width, out[2], out[3], kernel, stride, (padding[0], padding[1]), dilation)
+    built = forms.kernel(windows, lambda: max_pool.build(windows, target))
+    lowest = relax.const(np.full(1, -np.inf, np.float32))
+    y = forms.call(built, [_flat(forms, forms.natural(node.args[0])), lowest], (math.prod(out),))
+    return Value(out, natural=forms.op(relax.op.reshape(y, list(out))))
+
+
+def _flat(forms: Forms, x: Expr) -> Expr:
+    return forms.op(relax.op.reshape(x, [math.prod(shape(x))]))
