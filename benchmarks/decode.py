@@ -184,13 +184,14 @@ def _nm_int8(spec: MatmulSpec, matrix: np.ndarray, x: np.ndarray, target: Target
     group = tvm_api.compile_function(group_features.build(group_spec, target), target.llvm)
     function = tvm_api.compile_function(nm_group_matvec.build(narrow, knobs, target), target.llvm)
     inputs, y = tvm_api.tensor(x), tvm_api.tensor(np.zeros(spec.y_shape, np.float32))
+    unused = tvm_api.tensor(np.zeros(1, np.float32))
     grouped = [tvm_api.tensor(np.zeros(shape, dtype)) for shape, dtype in group_spec.outputs]
 
     def copy() -> Call:
         tensors = [tvm_api.tensor(array) for array in weights]
 
         def call() -> None:
-            group(inputs, *grouped)
+            group(inputs, unused, *grouped)
             function(*grouped, *tensors, tensors[-1], y)
 
         return call

@@ -12,12 +12,12 @@ from sparsecc.codegen.tvm_api import T, tirx
 
 
 def build(spec: GroupSpec, target: Target):
-    """PrimFunc(x, groups, scales). spec: of int8, with a tile of one token."""
-    lanes, tokens, features, static = target.lanes, spec.tiles, spec.features, spec.scale
+    """PrimFunc(x, given scale [1], groups, scales), the given one as for `group_tokens`. spec: of int8, with a tile of one token."""
+    lanes, tokens, features, calibrated = target.lanes, spec.tiles, spec.features, spec.calibrated
     vectors, rest = features // lanes, features % lanes
     words, last_words = lanes // 4, spec.groups - vectors * (lanes // 4)
     word_type = "int32" if words == 1 else f"int32x{words}"
-    levels, given = float(groups.LEVELS), static or 1.0
+    levels = float(groups.LEVELS)
     rounder = ROUNDER + groups.offset("int8", target)
 
     def magnitude(x):
@@ -27,13 +27,14 @@ def build(spec: GroupSpec, target: Target):
     def level(x, factor):
         """In the lowest byte."""
         scaled = x * factor
-        if static is not None:
+        if calibrated:
             scaled = T.max(T.float32(-levels), T.min(T.float32(levels), scaled))
         return T.bitwise_and(tirx.reinterpret("int32", scaled + T.float32(rounder)), T.int32(0xFF))
 
     @T.prim_func
     def group_features(
         x: T.Buffer((tokens, features, 1), "float32"),
+        given: T.Buffer((1,), "float32"),
         y: T.Buffer((tokens, spec.groups, 1), "int32"),
         S: T.Buffer((tokens, 1), "float32"),
     ):
@@ -55,12 +56,12 @@ def build(spec: GroupSpec, target: Target):
                 top[0] = T.max(top[0], tops[l])
             for r in range(rest):
                 top[0] = T.max(top[0], magnitude(X[t * features + vectors * lanes + r]))
-            if static is None:
+            if not calibrated:
                 S[t, 0] = T.Select(top[0] > T.int32(LEAST), tirx.reinterpret("float32", top[0]) * T.float32(1 / levels), T.float32(0))
                 factor[0] = T.Select(top[0] > T.int32(LEAST), T.float32(levels) / tirx.reinterpret("float32", top[0]), T.float32(0))
             else:  # clipping loses NaN, and a token that has one has no value
-                S[t, 0] = T.Select(is_nan(tirx.reinterpret("float32", top[0])), T.float32(np.nan), T.float32(given))
-                factor[0] = T.float32(1 / given)
+                S[t, 0] = T.Select(is_nan(tirx.reinterpret("float32", top[0])), T.float32(np.nan), given[0])
+                factor[0] = T.float32(1) / given[0]
             for v in range(vectors):
                 for l in T.vectorized(lanes):
                     narrow[l] = level(X[t * features + v * lanes + l], factor[0])

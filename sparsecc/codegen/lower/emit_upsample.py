@@ -46,8 +46,10 @@ def _interleaved(forms: Forms, target: Target, phases: Phases) -> Expr:
 
 def emit_resize(forms: Forms, target: Target, node: Node) -> Value | None:
     """Nearest pixels, where each is repeated a whole number of times."""
+    if node.op != "image.resize2d" or dtype(node.var) != "float32":
+        return None
     attrs = node.attrs
-    if node.op != "image.resize2d" or dtype(node.var) != "float32" or attrs.layout != "NCHW" or attrs.method != "nearest_neighbor":
+    if attrs.layout != "NCHW" or attrs.method != "nearest_neighbor":
         return None
     (batch, channels, height, width), out = shape(node.args[0]), shape(node.var)
     repeats = (attrs.coordinate_transformation_mode, attrs.rounding_method) in _REPEATS

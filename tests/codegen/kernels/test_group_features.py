@@ -11,9 +11,11 @@ from tests.codegen.kernels.running import HERE, NARROW, compiled, random
 
 def run(x: np.ndarray, target=HERE, scale: float | None = None) -> tuple[np.ndarray, np.ndarray]:
     """int8 values [tokens, features] and scales [tokens]."""
-    spec = GroupSpec(len(x), x.shape[1], 1, "int8", scale)
+    spec = GroupSpec(len(x), x.shape[1], 1, "int8", scale is not None)
     outs = [tvm_api.tensor(np.full(shape, 77, dtype)) for shape, dtype in spec.outputs]
-    compiled(group_features.build(spec, target), target)(tvm_api.tensor(x[:, :, None]), *outs)
+    compiled(group_features.build(spec, target), target)(
+        tvm_api.tensor(x[:, :, None]), tvm_api.tensor(np.array([scale or np.nan], np.float32)), *outs
+    )
     stored = outs[0].numpy().view(np.uint8).reshape(len(x), -1)
     assert (stored[:, x.shape[1] :] == 0).all()
     return (stored[:, : x.shape[1]].astype(np.int32) - groups.offset("int8", target)).astype(np.int8), outs[1].numpy()[:, 0]
