@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sparsecc.api import account, sources
 from sparsecc.api.rewriting import Rewritten, rewrite
 from sparsecc.errors import UserError
+from sparsecc.report.base import quantized
 
 if TYPE_CHECKING:
     import onnx
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 Path = str | PathLike[str]
 Shapes = Mapping[str, Sequence[int]]
 TOLERANCE = 1e-3  # relative to an output's largest magnitude; fp32 sums in another order stay a hundred times below
+# A difference in the last bit becomes a whole step where inputs are rounded: BERT-base with random weights is off by 0.06 and 0.01.
+_TOLERANCE_ROUNDED = {"int8": 0.15, "bfloat16": 0.03}
 
 
 def compile(
@@ -226,9 +229,14 @@ def _known(records: Path | None, target: Target) -> dict[Task, Known]:
         return opened.best()
 
 
+def tolerance(report: Report) -> float:
+    """How far outputs may be from the masked model's, for the coarsest numbers in it, relative to the largest."""
+    return max([TOLERANCE, *(_TOLERANCE_ROUNDED[site.dtype] for site in report.sites if quantized(site))])
+
+
 def _checked(compiled: Compiled, example: list[Any], expected: Sequence[Any]) -> Report:
     """The report with the compiled model's outputs compared to the masked one's; a wrong result is not passed over in silence."""
     report = account.checked(compiled.report, compiled.flat(example), expected)
-    if report.check and not report.check.max_rel <= TOLERANCE:
+    if report.check and not report.check.max_rel <= tolerance(report):
         warnings.warn(f"the compiled model differs from the masked one by {report.check.max_rel:.2g} of its largest output", stacklevel=3)
     return report

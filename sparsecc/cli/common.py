@@ -90,13 +90,13 @@ def write_json(path: Path | None, value: Mapping[str, Any]) -> None:
 
 def require_right(report: Report) -> None:
     """Raises SparseccError when the check of the outputs is off."""
-    from sparsecc.api import TOLERANCE
+    from sparsecc.api import tolerance
 
-    check = report.check
+    check, allowed = report.check, tolerance(report)
     if check is not None and check.max_rel == float("inf"):
         raise SparseccError("outputs and the masked model's hold NaN or infinity in different places; look for them in the weights")
-    if check is not None and not check.max_rel <= TOLERANCE:
-        raise SparseccError(f"outputs differ from the masked model's by {check.max_rel:.2g} of the largest one, more than {TOLERANCE:g}")
+    if check is not None and not check.max_rel <= allowed:
+        raise SparseccError(f"outputs differ from the masked model's by {check.max_rel:.2g} of the largest one, more than {allowed:g}")
 
 
 @contextmanager

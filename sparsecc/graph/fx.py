@@ -216,7 +216,7 @@ class FxGraph(Graph):
     def _dense_layer(self, site: WeightSite) -> Layer:
         layer = match(self._node(site))
         if not isinstance(layer, Layer):
-            raise ModelError(f"layer '{site.name}' is {self.sites(targets=(site.name,))[0].changed}; its weight is changed before that")
+            raise ModelError(f"layer '{site.name}' is {self.sites(WeightSite, (site.name,))[0].changed}; its weight is changed before that")
         return layer
 
     def _store(self, before: Node, name: str, tensor: Tensor, trainable: bool) -> Node:

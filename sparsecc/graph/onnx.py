@@ -91,7 +91,7 @@ class OnnxGraph(Graph):
         """Raises UserError for a site whose weight is not dense any more, ValueError for another shape than the site's."""
         layer = self._layer(site)
         if onnx_sparse.is_sparse(layer.node):
-            raise UserError(f"layer '{site.name}' is {self._named(site.name).changed}; set weights before that")
+            raise UserError(f"layer '{site.name}' is {self.sites(WeightSite, (site.name,))[0].changed}; set weights before that")
         if weight.shape != site.shape:
             raise ValueError(f"layer '{site.name}': the new weight is {tuple(weight.shape)}, the layer's {site.shape}")
         stored = weight.detach().to(site.weight.dtype)

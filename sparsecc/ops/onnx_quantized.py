@@ -39,6 +39,8 @@ def function(scheme: Scheme, bias: bool, opset: int) -> ir.Function:
     """The function that a node of one scheme and presence of a bias calls. opset: the model's, at least MIN_OPSET."""
     body = Body(["x", *scheme.tensor_names, *(["bias"] if bias else [])])
     stored = {name: body.inputs[name] for name in scheme.value_names}
+    if not isinstance(scheme.precision, Int8):  # runtimes cast bfloat16, and do little else with it
+        stored[scheme.value_names[0]] = body.op("CastLike", stored[scheme.value_names[0]], body.inputs["x"])
     format = scheme.format
     values = DECODERS[format.key.partition(":")[0]](body, stored, format) if format else stored[scheme.value_names[0]]
     turned = body.op("Transpose", values, perm=[1, 0])
@@ -55,7 +57,7 @@ def function(scheme: Scheme, bias: bool, opset: int) -> ir.Function:
 def _of_casts(body: Body, weight: Value) -> Value:
     x = body.inputs["x"]
     rounded = body.op("CastLike", body.op("Cast", x, to=int(ir.DataType.BFLOAT16)), x)
-    return body.op("MatMul", rounded, body.op("CastLike", weight, x))
+    return body.op("MatMul", rounded, weight)
 
 
 def _of_one_scale(body: Body, weight: Value) -> Value:

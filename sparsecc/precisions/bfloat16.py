@@ -23,7 +23,7 @@ class BFloat16(Precision):
         return cls() if not options else None
 
     def quantize(self, weight: Tensor, largest_input: float | None = None) -> Quantized:
-        return Quantized(Scheme(self), *weight.shape, {VALUES: weight.bfloat16()})
+        return Quantized(Scheme(self), weight.shape[0], weight.shape[1], {VALUES: weight.bfloat16()})
 
     def dequantize(self, values: Tensor, scales: Mapping[str, Tensor]) -> Tensor:
         return values.float()

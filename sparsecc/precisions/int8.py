@@ -51,7 +51,7 @@ class Int8(Precision):
             if largest_input is None:
                 raise ModelError("a calibrated scale needs calibration inputs")
             tensors["input_scale"] = _scale(torch.tensor(largest_input, dtype=torch.float32))
-        return Quantized(Scheme(self), *weight.shape, tensors)
+        return Quantized(Scheme(self), weight.shape[0], weight.shape[1], tensors)
 
     def dequantize(self, values: Tensor, scales: Mapping[str, Tensor]) -> Tensor:
         return values.float() * scales["scales"].reshape(-1, 1)

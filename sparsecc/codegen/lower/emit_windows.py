@@ -21,7 +21,7 @@ def emit_depthwise(forms: Forms, target: Target, node: Node, layer: Layer, epilo
     assert layer.geometry is not None
     batch, channels, height, width = shape(layer.x)
     g, out = layer.geometry, shape(node.var)
-    windows = Windows(batch * channels, height, width, *out[2:], g.kernel, g.stride, g.padding[:2], g.dilation)
+    windows = Windows(batch * channels, height, width, out[2], out[3], g.kernel, g.stride, g.padding[:2], g.dilation)
     spec = DepthwiseSpec(windows, channels, epilogue)
     bias = forms.weight(np.zeros(channels, np.float32) if layer.bias is None else np.asarray(layer.bias, np.float32))
     weight = forms.weight(np.ascontiguousarray(layer.matrix.reshape(channels, *g.kernel)))

@@ -1,0 +1,48 @@
+"""Quantized layers in generated code: the host's numbers, on the kernels for groups, from both importers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from sparsecc.graph.base import Graph
+from sparsecc.graph.fx import FxGraph
+from sparsecc.passes.base import Context
+from sparsecc.passes.pack import Pack
+from sparsecc.passes.prune import Prune
+from sparsecc.passes.quantize import Quantize
+from tests.codegen.kernels.running import HERE
+from tests.codegen.whole import build, check
+from tests.laws.hosts import HOSTS, model
+
+STEPS = {
+    "int8": (Quantize(),),
+    "calibrated": (Quantize(activations="calibrated"),),
+    "bfloat16": (Quantize(dtype="bfloat16"),),
+    "int8 1x4": (Prune(pattern="1x4", sparsity=0.8), Quantize(), Pack()),
+    "bfloat16 1x4": (Prune(pattern="1x4", sparsity=0.8), Pack(), Quantize(dtype="bfloat16")),
+    "int8 csr": (Prune(sparsity=0.9), Quantize(), Pack()),
+}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("steps", STEPS)
+def test_a_layer_computes_what_the_host_does(host: str, steps: str) -> None:
+    torch.manual_seed(0)
+    module, x = nn.Linear(64, 48).eval(), torch.randn(40, 64)
+    graph: Graph = HOSTS[host](module, x)
+    for step in STEPS[steps]:
+        graph = step.apply(graph, Context(calibration=[(x,)])).graph
+    [choice] = check(graph, [x])
+    assert choice.kernel.split()[0] == ("sparse_group_matmul" if len(STEPS[steps]) > 1 else "dense_group_matmul")
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bfloat16"])
+def test_every_layer_is_timed_against_float32(dtype: str) -> None:
+    module, x = model("transformer")
+    graph = Quantize(dtype=dtype).apply(FxGraph.from_module(module, (x,))).graph
+    _, choices = build(graph, [x], HERE, measure=True)
+    assert len(choices) == 7
+    assert all(choice.dense_us and choice.measured_us for choice in choices)
+    assert all(choice.reason.startswith(f"{dtype}: ") for choice in choices)
