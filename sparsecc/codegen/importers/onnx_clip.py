@@ -30,7 +30,7 @@ def clip_converter() -> Any:
 
 def _number(attributes: dict[str, Any], inputs: Any, name: str, place: int, opset: int) -> float | None:
     """A finite bound that the model states; None otherwise."""
-    bound = attributes.get(name) if opset < 11 else inputs[place] if place < len(inputs) else None
+    bound: Any = attributes.get(name) if opset < 11 else inputs[place] if place < len(inputs) else None
     if isinstance(bound, GenericConst):
         bound = bound.value.numpy().item()
     return float(bound) if isinstance(bound, (int, float)) and math.isfinite(bound) else None
