@@ -20,7 +20,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import sparsecc
 from benchmarks.peers import Call, OnnxRuntime, Torch, Workload, call_of, max_relative_error
-from benchmarks.results import markdown_table
+from benchmarks.results import markdown_table, promise
 from sparsecc.attention.base import AXIS_ORDERS, BLOCK, BlockMap, Grid, required
 from sparsecc.attention.paro import heaviest
 from sparsecc.codegen import tvm_api
@@ -222,7 +222,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         f"{ms.p10:.0f}-{ms.p90:.0f}",
         f"{faster.median:.2f}",
         f"{faster.p10:.2f}-{faster.p90:.2f}",
-        "" if row["at_least"] is None else f"{row['at_least']:.2f} {'reached' if row['reached'] else 'missed'}",
+        promise(row),
         f"{row['gather_share']['median']:.1%}" if row["gather_share"] else "",
         f"{row['max_rel']:.1e}",
     ]

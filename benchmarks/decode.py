@@ -27,7 +27,7 @@ from rich.progress import track
 
 from benchmarks.machine import machine
 from benchmarks.peers import OnnxRuntime, Workload, max_relative_error
-from benchmarks.results import markdown_table, write
+from benchmarks.results import markdown_table, promise, write
 from sparsecc.codegen import tvm_api
 from sparsecc.codegen.kernels import dense_matvec, group_features, nm_group_matvec, nm_matvec, row_block_matvec
 from sparsecc.codegen.kernels.base import MatmulSpec
@@ -231,7 +231,7 @@ def _cells(row: Mapping[str, Any]) -> list[Any]:
         f"{row['cols']} → {row['rows']}", row["tokens"], row["weights"], row["name"], f"{row['bytes'] / 1e6:.1f}",
         f"{ms.median:.3f}", f"{ms.p10:.3f}-{ms.p90:.3f}", f"{row['bytes'] / ms.median / 1e6:.0f}",
         f"{faster.median:.2f}", f"{faster.p10:.2f}-{faster.p90:.2f}",
-        "" if row["at_least"] is None else f"{row['at_least']:.2f} {'reached' if row['reached'] else 'missed'}",
+        promise(row),
         f"{row['error']:.1g}",
     ]  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,11 @@ def write(name: str, document: dict[str, Any], markdown: str) -> list[Path]:
     paths[0].write_text(json.dumps(document, indent=2) + "\n")
     paths[1].write_text(f"{markdown}\n\n{one_line()}\n")
     return paths
+
+
+def promise(row: Mapping[str, Any]) -> str:
+    """The cell of what was promised and whether it was reached; empty where nothing was."""
+    return "" if row["at_least"] is None else f"{row['at_least']:.2f} {'reached' if row['reached'] else 'missed'}"
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from benchmarks.peers import Call, Sparsecc, Workload, call_of, max_relative_error
+from benchmarks.results import promise
 from sparsecc.timing import Spread, Timing, speedup
 
 
@@ -72,14 +73,13 @@ def head(baseline: str) -> list[str]:
 def cells(entry: Mapping[str, Any]) -> list[str]:
     """Under `head`."""
     ms, faster = Spread(**entry["ms"]), Spread(**entry["speedup"])
-    promise = "" if entry["at_least"] is None else f"{entry['at_least']:.2f} {'reached' if entry['reached'] else 'missed'}"
     return [
         entry["name"],
         f"{ms.median:.1f}",
         f"{ms.p10:.1f}-{ms.p90:.1f}",
         f"{faster.median:.2f}",
         f"{faster.p10:.2f}-{faster.p90:.2f}",
-        promise,
+        promise(entry),
         f"{entry['check']['max_rel']:.1e}" if entry["check"] else "",
         f"{entry['compile_seconds']:.0f}" if "compile_seconds" in entry else "",
     ]

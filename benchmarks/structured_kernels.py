@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.results import markdown_table
+from benchmarks.results import markdown_table, promise
 from sparsecc.codegen import tvm_api
 from sparsecc.codegen.candidates import Task
 from sparsecc.codegen.chain import Chain, Step, chains
@@ -129,5 +129,5 @@ def _cells(row: Mapping[str, Any]) -> list[Any]:
         f"{ms.p10:.2f}-{ms.p90:.2f}",
         f"{faster.median:.2f}",
         f"{faster.p10:.2f}-{faster.p90:.2f}",
-        "" if row["at_least"] is None else f"{row['at_least']:.2f} {'reached' if row['reached'] else 'missed'}",
+        promise(row),
     ]

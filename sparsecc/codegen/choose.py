@@ -106,9 +106,9 @@ class Chooser:
         *own, whole_us = times
         fastest = min(range(len(ways)), key=own.__getitem__)
         plan = self._plan(ways[fastest], numbers, layer.bias)
-        reason = f"{spec.dtype}: {_reason(own[fastest], whole_us).replace('dense', 'dense float32')}"
+        reason = f"{spec.dtype}: {_reason(own[fastest], whole_us, 'dense float32')}"
         if len(ways) > 1:
-            reason += f", {_reason(own[0], own[1]).replace('dense', f'dense {spec.dtype}')}"
+            reason += f", {_reason(own[0], own[1], f'dense {spec.dtype}')}"
         predicted = whole_us * _density(ways[fastest]) / SIZE[spec.dtype]
         self.choices.append(Choice(site, str(plan), _decision(ways[fastest]), own[fastest], whole_us, predicted, reason))
         return plan
@@ -213,8 +213,8 @@ def _decision(task: Task) -> Literal["sparse", "dense"]:
     return "dense" if task.structure is None else "sparse"
 
 
-def _reason(us: float, dense_us: float) -> str:
-    return f"{dense_us / us:.2f}x as fast as dense" if us < dense_us else f"dense is {us / dense_us:.2f}x as fast"
+def _reason(us: float, rival_us: float, rival: str = "dense") -> str:
+    return f"{rival_us / us:.2f}x as fast as {rival}" if us < rival_us else f"{rival} is {us / rival_us:.2f}x as fast"
 
 
 def _density(task: Task) -> float:

@@ -46,7 +46,7 @@ class Target:
         CPU has none."""
         return self._best(_SELECTS)
 
-    def _best(self, rows: Sequence[_Dot]) -> dict[str, str]:
+    def _best(self, rows: Sequence[_Instruction]) -> dict[str, str]:
         found: dict[str, str] = {}
         for row in rows:
             if row.needs in self.features and self.vector_bits <= row.vector_bits:
@@ -74,8 +74,8 @@ _FLOOR = _Isa("", 128, 16)  # SSE2, which every x86-64 has; elsewhere vectors th
 
 
 @dataclass(frozen=True)
-class _Dot:
-    """A row of the table, best row of a dtype first. vector_bits: of the widest registers that it works on."""
+class _Instruction:
+    """A row of a table, best row of a dtype first. vector_bits: of the widest registers that it works on."""
 
     needs: str
     vector_bits: int
@@ -83,28 +83,24 @@ class _Dot:
     instruction: str
 
 
-class _Select(_Dot):
-    """A row of the table of instructions that select."""
-
-
 _DOTS = (
-    _Dot("avx512vnni", 512, "int8", "vpdpbusd"),
-    _Dot("avxvnni", 256, "int8", "vpdpbusd"),
-    _Dot("avx512bw", 512, "int8", "pmaddwd"),
-    _Dot("avx2", 256, "int8", "pmaddwd"),
-    _Dot("sse3", 128, "int8", "pmaddwd"),
-    _Dot("dotprod", 128, "int8", "sdot"),
-    _Dot("avx512bf16", 512, "bfloat16", "vdpbf16ps"),
-    _Dot("bf16", 128, "bfloat16", "bfdot"),
+    _Instruction("avx512vnni", 512, "int8", "vpdpbusd"),
+    _Instruction("avxvnni", 256, "int8", "vpdpbusd"),
+    _Instruction("avx512bw", 512, "int8", "pmaddwd"),
+    _Instruction("avx2", 256, "int8", "pmaddwd"),
+    _Instruction("sse3", 128, "int8", "pmaddwd"),
+    _Instruction("dotprod", 128, "int8", "sdot"),
+    _Instruction("avx512bf16", 512, "bfloat16", "vdpbf16ps"),
+    _Instruction("bf16", 128, "bfloat16", "bfdot"),
 )
 
 _SELECTS = (
-    _Select("avx512f", 512, "float32", "vpermilps"),
-    _Select("avx", 256, "float32", "vpermilps"),
-    _Select("avx512bw", 512, "int8", "pshufb"),
-    _Select("avx2", 256, "int8", "pshufb"),
-    _Select("ssse3", 128, "int8", "pshufb"),
-    _Select("neon", 128, "int8", "tbl"),
+    _Instruction("avx512f", 512, "float32", "vpermilps"),
+    _Instruction("avx", 256, "float32", "vpermilps"),
+    _Instruction("avx512bw", 512, "int8", "pshufb"),
+    _Instruction("avx2", 256, "int8", "pshufb"),
+    _Instruction("ssse3", 128, "int8", "pshufb"),
+    _Instruction("neon", 128, "int8", "tbl"),
 )
 
 # Features that LLVM may use unasked; an artifact records those of its target, and loading looks for each of them.

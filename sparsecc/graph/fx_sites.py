@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from sparsecc import formats, precisions, structures
+from sparsecc import formats, structures
 from sparsecc.formats.base import Packed
 from sparsecc.graph.fx_activations import activation_after
 from sparsecc.graph.fx_layers import Layer, OperatorLayer, arguments, aten, match, stored
 from sparsecc.graph.sites import Attention, Conv2d, Linear, Mlp, Site, WeightSite
+from sparsecc.ops import quantized_linear
 from sparsecc.ops.block_attention import restore
 from sparsecc.precisions.base import Quantized
 from sparsecc.structures.base import Structured
@@ -142,8 +143,7 @@ def _operator_weight(layer: OperatorLayer) -> dict[str, Any]:
         structure = structures.from_key(layer.key)
         weight = Structured(structure, layer.rows, layer.cols, dict(zip(structure.tensor_names, tensors, strict=True)))
     elif layer.quantized:
-        scheme = precisions.scheme_from_key(layer.key)
-        weight = Quantized(scheme, layer.rows, layer.cols, dict(zip(scheme.tensor_names, tensors, strict=True)))
+        weight = quantized_linear.restore(tensors, layer.key, layer.rows, layer.cols)
     else:
         format = formats.from_key(layer.key)
         weight = Packed(format, layer.rows, layer.cols, dict(zip(format.tensor_names, tensors, strict=True)))

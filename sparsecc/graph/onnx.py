@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from sparsecc.errors import InputError, UserError
-from sparsecc.formats.base import Packed
 from sparsecc.graph import onnx_attention, onnx_io, onnx_sparse
 from sparsecc.graph.base import ALL, Graph, Run, Targets, TensorSpec, matches
 from sparsecc.graph.inputs import bind
@@ -21,10 +20,8 @@ from sparsecc.graph.onnx_attention import AttentionNodes, Tap
 from sparsecc.graph.onnx_cleanup import clean
 from sparsecc.graph.onnx_run import Runner
 from sparsecc.graph.onnx_sites import WeightNodes, find
-from sparsecc.graph.sites import Attention, Conv2d, Mlp, Site, WeightSite
-from sparsecc.precisions.base import Quantized
+from sparsecc.graph.sites import FORMS, Attention, Conv2d, Mlp, Site, WeightSite
 from sparsecc.registry import did_you_mean
-from sparsecc.structures.base import Structured
 
 if TYPE_CHECKING:
     from sparsecc.ops.base import SiteOp
@@ -32,7 +29,6 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=Site)
 Shapes = Mapping[str, Sequence[int]]
-_PREFIXES: dict[type, str] = {Packed: "packed", Structured: "structured", Quantized: "quantized"}  # of initializers
 
 
 class OnnxGraph(Graph):
@@ -119,7 +115,7 @@ class OnnxGraph(Graph):
             raise ValueError(f"layer '{site.name}' is {site.rows}×{site.cols}, the operator {op.stored.rows}×{op.stored.cols}")
         layer, graph = self._layer(site), self.model.graph
         last, unused = layer.nodes[-1], [value for node in layer.nodes for value in node.inputs if value is not layer.x]
-        prefix = f"{site.name}.{_PREFIXES[type(op.stored)]}"
+        prefix = f"{site.name}.{FORMS[type(op.stored)]}"
         node = onnx_sparse.make_node(op, site.name, layer.x, prefix, graph.opset_imports[""])
         node.name = layer.node.name
         ir.convenience.replace_nodes_and_values(graph, last, list(reversed(layer.nodes)), [node], [layer.output], node.outputs)

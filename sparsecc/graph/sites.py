@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from sparsecc.attention.base import BlockMap, Grid
 
+Form = Packed | Structured | Quantized  # what a weight is stored as when it is not dense
+FORMS: dict[type, str] = {Packed: "packed", Structured: "structured", Quantized: "quantized"}  # in a word
+
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
@@ -39,7 +42,7 @@ class WeightSite(Site):
     weight_name: the tensor's name in the host (parameter or initializer).
     """
 
-    stored: Tensor | Packed | Structured | Quantized = field(repr=False, compare=False)
+    stored: Tensor | Form = field(repr=False, compare=False)
     bias: Tensor | None = field(default=None, repr=False, compare=False)
     activation: str | None = None  # relu, gelu, gelu_tanh, silu, hardswish, ...: what alone consumes the output
     weight_name: str = ""
@@ -63,12 +66,12 @@ class WeightSite(Site):
     @property
     def changed(self) -> str | None:
         """What was done to the weight that stands in the way of changing it again, in a word; None for a dense one."""
-        return next((word for kind, word in _CHANGED.items() if isinstance(self.stored, kind)), None)
+        return FORMS.get(type(self.stored))
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the dense weight."""
-        return (self.stored.rows, self.stored.cols) if isinstance(self.stored, _FORMS) else tuple(self.stored.shape)
+        return (self.stored.rows, self.stored.cols) if isinstance(self.stored, Form) else tuple(self.stored.shape)
 
     @property
     def rows(self) -> int:
@@ -81,12 +84,12 @@ class WeightSite(Site):
     @property
     def weight(self) -> Tensor:
         """Dense in its own shape; made anew at each access unless it is stored so. Raises ModelError when what is stored is damaged."""
-        return self.from_matrix(self.stored.dense(self.name)) if isinstance(self.stored, _FORMS) else self.stored
+        return self.from_matrix(self.stored.dense(self.name)) if isinstance(self.stored, Form) else self.stored
 
     @property
     def matrix(self) -> Tensor:
         """The weight as [rows, cols]."""
-        return self.stored.dense(self.name) if isinstance(self.stored, _FORMS) else self.to_matrix(self.stored)
+        return self.stored.dense(self.name) if isinstance(self.stored, Form) else self.to_matrix(self.stored)
 
     def to_matrix(self, weight: Tensor) -> Tensor:
         """A weight of this site's shape as [rows, cols]."""
@@ -95,10 +98,6 @@ class WeightSite(Site):
     def from_matrix(self, matrix: Tensor) -> Tensor:
         """Inverse of `to_matrix`."""
         return matrix
-
-
-_FORMS = (Packed, Structured, Quantized)
-_CHANGED = {Packed: "packed", Structured: "structured", Quantized: "quantized"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -132,7 +132,7 @@ def function(kind: str, format: Format, bias: bool, opset: int) -> ir.Function:
     """
     tensors = format.tensor_names
     body = Body(["x", *tensors, *(["bias"] if bias else [])])
-    weight = DECODERS[_family(format)](body, {name: body.inputs[name] for name in tensors}, format)
+    weight = decoded(body, {name: body.inputs[name] for name in tensors}, format)
     finish = _linear if kind == LINEAR else _conv2d
     known = {**LAYER, "format": ir.AttributeType.STRING}
     return body.function(op_type(kind, format, bias), finish(body, weight, body.inputs.get("bias")), opset, known)
@@ -152,8 +152,9 @@ def _conv2d(body: Body, weight: Value, bias: Value | None) -> Value:
     return body.op("Conv", body.inputs["x"], *operands, **forwarded)
 
 
-def _family(format: Format) -> str:
-    return format.key.split(":", 1)[0]
+def decoded(body: Body, packed: Mapping[str, Value], format: Format) -> Value:
+    """The matrix [rows, cols] of packed tensors. Raises KeyError for a format without a decoder."""
+    return DECODERS[format.key.split(":", 1)[0]](body, packed, format)
 
 
 def _row_of_each(body: Body, row_ptr: Value, count: Value) -> Value:

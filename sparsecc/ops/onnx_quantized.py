@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from sparsecc.ops.onnx_functions import DECODERS, LAYER, Body, Call, Value
+from sparsecc.ops.onnx_functions import LAYER, Body, Call, Value, decoded
 from sparsecc.precisions.int8 import LEVELS, Int8
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def function(scheme: Scheme, bias: bool, opset: int) -> ir.Function:
     if not isinstance(scheme.precision, Int8):  # runtimes cast bfloat16, and do little else with it
         stored[scheme.value_names[0]] = body.op("CastLike", stored[scheme.value_names[0]], body.inputs["x"])
     format = scheme.format
-    values = DECODERS[format.key.partition(":")[0]](body, stored, format) if format else stored[scheme.value_names[0]]
+    values = decoded(body, stored, format) if format else stored[scheme.value_names[0]]
     turned = body.op("Transpose", values, perm=[1, 0])
     if not isinstance(scheme.precision, Int8):
         y = _of_casts(body, turned)

@@ -14,7 +14,7 @@ from sparsecc.passes._select import require_valid, select, untouchable
 from sparsecc.passes.base import Context, Match, Pass
 
 if TYPE_CHECKING:
-    from sparsecc.formats.base import Format, Packed
+    from sparsecc.formats.base import Format
     from sparsecc.ops.base import SiteOp
 
 
@@ -62,13 +62,7 @@ class Pack(Pass):
         site, storing = match.site, match.action
         assert isinstance(site, WeightSite)
         assert isinstance(storing, Storing)
-        matrix = site.matrix
-        if site.quantized is not None:
-            from sparsecc.ops.quantized_linear import QuantizedLinear
-
-            graph.replace(site, QuantizedLinear(site.quantized.packed(storing.format, matrix != 0), site.bias))
-        else:
-            graph.replace(site, _operator(site, storing.format.pack(matrix, matrix != 0)))
+        graph.replace(site, _operator(site, storing.format))
 
     def _store(self, site: WeightSite) -> Storing | Refused:
         keep = site.matrix != 0
@@ -84,8 +78,14 @@ class Pack(Pass):
         )
 
 
-def _operator(site: WeightSite, packed: Packed) -> SiteOp:
+def _operator(site: WeightSite, format: Format) -> SiteOp:
     """The sparse operator that computes what the site did."""
+    matrix = site.matrix
+    if site.quantized is not None:
+        from sparsecc.ops.quantized_linear import QuantizedLinear
+
+        return QuantizedLinear(site.quantized.packed(format, matrix != 0), site.bias)
+    packed = format.pack(matrix, matrix != 0)
     if not isinstance(site, Conv2d):
         from sparsecc.ops.sparse_linear import SparseLinear
 

@@ -73,12 +73,14 @@ class Quantize(Pass):
         return precisions.from_key(self.dtype)
 
     def find(self, graph: Graph, context: Context) -> Iterator[Match]:
+        from sparsecc.passes._calibrate import largest_inputs  # here, because it imports torch
+
         sites = select(graph, WeightSite, self.targets, self.ignore)
         refused = {site.name: reason for site in sites if (reason := self._refuse(site))}
         taken = [site for site in sites if site.name not in refused]
         if self.calibrated and taken and not context.calibration:
             raise RecipeError("activations: calibrated needs calibration inputs; pass calibration= (--calib)")
-        largest = _largest_inputs(graph, taken, context) if self.calibrated else {}
+        largest = largest_inputs(graph, taken, context) if self.calibrated else {}
         for site in sites:
             yield Match(site, refused.get(site.name) or self._round(site, largest.get(site.name)))
 
@@ -109,9 +111,3 @@ class Quantize(Pass):
         if site.packed is not None:
             weight = weight.packed(site.packed.format, matrix != 0)
         return Rounding(weight, error)
-
-
-def _largest_inputs(graph: Graph, sites: list[WeightSite], context: Context) -> dict[str, float]:
-    from sparsecc.passes._calibrate import largest_inputs  # here, because it imports torch
-
-    return largest_inputs(graph, sites, context)

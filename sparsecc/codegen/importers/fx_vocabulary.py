@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from sparsecc import formats, precisions, structures
+from sparsecc import formats, structures
 from sparsecc.codegen.importers.base import Placeholder, Placeholders, args_of, conv_output_shape, shape_of
 from sparsecc.formats.base import Packed
+from sparsecc.ops import quantized_linear
 from sparsecc.ops.block_attention import restore
-from sparsecc.precisions.base import Quantized
 from sparsecc.structures.base import Structured
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ def _structured_linear(node: fx.Node, importer: Any, placeholders: Placeholders,
 
 def _quantized_linear(node: fx.Node, importer: Any, placeholders: Placeholders, tensors: Tensors) -> Any:
     _, weight, bias, key, rows, cols, name = args_of(node)
-    scheme = precisions.scheme_from_key(key)
-    stored = Quantized(scheme, rows, cols, _by_name(scheme.tensor_names, weight, tensors))
+    stored = quantized_linear.restore([tensors[node.name] for node in weight], key, rows, cols)
     return _linear(node, importer, placeholders, Placeholder("quantized_linear", name, {}, stored, _bias(bias, tensors)))
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from sparsecc.codegen.kernels import matvec
 from sparsecc.codegen.kernels.base import Knobs, MatmulSpec, ceil_div
+from sparsecc.codegen.kernels.dense_matmul import padded_bias
 from sparsecc.codegen.kernels.micro import fill, multiply_add
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.tvm_api import T
@@ -17,9 +18,8 @@ def space(spec: MatmulSpec, target: Target) -> list[Knobs]:
 
 def prepare(matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs: Knobs) -> list[np.ndarray]:
     """matrix: [rows, depth]. Returns W [blocks, depth, rows of a block] and bias [blocks · rows of a block]."""
-    blocks = matvec.in_blocks(matrix.astype(np.float32, copy=False), knobs.rows).reshape(-1, knobs.rows, spec.depth)
-    offsets = np.zeros(spec.rows, np.float32) if bias is None else bias.astype(np.float32, copy=False)
-    return [np.ascontiguousarray(blocks.transpose(0, 2, 1)), matvec.in_blocks(offsets, knobs.rows)]
+    weights = matvec.in_lanes(matrix.astype(np.float32, copy=False), knobs.rows)
+    return [weights, matvec.in_blocks(padded_bias(bias, spec.rows, spec.rows), knobs.rows)]
 
 
 def build(spec: MatmulSpec, knobs: Knobs, target: Target):
@@ -52,14 +52,6 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
                 row: T.let = T.min(i * height, last_block)
                 fill(acc, tokens, height, lanes, lambda t, r: B[i * height + r])
                 multiply_add(acc, depth, tokens, height, lanes, lambda c, t: X[(first + t) * depth + c], lambda c, r: W[i, c, r])
-                matvec.store(
-                    Y,
-                    tokens,
-                    height,
-                    lanes,
-                    rows,
-                    lambda t: (first + t) * rows + row,
-                    lambda t, r: epilogue.apply(acc[t * height + r], lambda: R[(first + t) * rows + row + r]),
-                )
+                matvec.finish(Y, R, acc, first, row, tokens, height, lanes, rows, epilogue)
 
     return dense_matvec

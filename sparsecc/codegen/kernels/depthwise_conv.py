@@ -23,8 +23,8 @@ def build(spec: DepthwiseSpec, target: Target):
     `residual` is like y, or the bias again when the epilogue has none.
     """
     windows, tiling, epilogue, channels, lanes = spec.windows, spec.windows.tiling(target), spec.epilogue, spec.channels, target.lanes
-    (kh, kw), (sh, sw), (dh, dw), (top, _) = windows.kernel, windows.stride, windows.dilation, windows.padding
-    height, width, vectors, pitch, cols = tiling.height, tiling.width, tiling.vectors, tiling.pitch, windows.row.cols
+    (kh, kw), sh, top = windows.kernel, windows.stride[0], windows.padding[0]
+    height, width, vectors, pitch = tiling.height, tiling.width, tiling.vectors, tiling.pitch
     out_height, out_width = windows.out_height, windows.out_width
     y_size = windows.images * out_height * out_width
 
@@ -55,26 +55,13 @@ def build(spec: DepthwiseSpec, target: Target):
                                 for l in T.vectorized(width):
                                     acc[v * width + l] = (
                                         acc[v * width + l]
-                                        + W[c, i, j]
-                                        * band[
-                                            (r * sh + i * dh) * pitch
-                                            + j * dw % sw * cols
-                                            + j * dw // sw
-                                            + T.min((t * vectors + v) * width, out_width - width)
-                                            + l
-                                        ]
+                                        + W[c, i, j] * band[windows.tap(tiling, r, i, j) + tiling.column(t, v, out_width) + l]
                                     )
                     for v in T.unroll(vectors):
                         for l in T.vectorized(width):
-                            Y[(image * out_height + first + r) * out_width + T.min((t * vectors + v) * width, out_width - width) + l] = (
-                                epilogue.apply(
-                                    acc[v * width + l],
-                                    lambda: R[
-                                        (image * out_height + first + r) * out_width
-                                        + T.min((t * vectors + v) * width, out_width - width)
-                                        + l
-                                    ],
-                                )
+                            Y[(image * out_height + first + r) * out_width + tiling.column(t, v, out_width) + l] = epilogue.apply(
+                                acc[v * width + l],
+                                lambda: R[(image * out_height + first + r) * out_width + tiling.column(t, v, out_width) + l],
                             )
 
     return depthwise_conv

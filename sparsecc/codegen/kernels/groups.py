@@ -15,12 +15,12 @@ import numpy as np
 
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.tvm_api import T, tirx
+from sparsecc.precisions.int8 import LEVELS
 
 Expr = Any
 
 SIZE = {"float32": 1, "bfloat16": 2, "int8": 4}  # inputs in a group
 SUM = {"float32": "float32", "bfloat16": "float32", "int8": "int32"}  # what products are added up in
-LEVELS = 127  # int8 values are in [-LEVELS, LEVELS]: symmetric, so that zero is exact
 
 
 def offset(dtype: str, target: Target) -> int:

@@ -47,20 +47,18 @@ class InterleaveSpec:
 
 
 def build(spec: InterleaveSpec, target: Target):
-    """PrimFunc(x, start, y); start: [1], where in x the first image begins. TVM takes functions of one argument for reshapes, and fails."""
+    """PrimFunc(x, y)."""
     height, width, pitch, channels, phases, (sh, sw) = spec.height, spec.width, spec.pitch, spec.channels, spec.phases, spec.factor
     x_size, y_size = spec.batch * phases * channels * pitch, math.prod(spec.y_shape)
 
     @T.prim_func
-    def interleave(
-        x: T.Buffer((spec.batch * phases, channels, pitch), "float32"), S: T.Buffer((1,), "int32"), y: T.Buffer(spec.y_shape, "float32")
-    ):
+    def interleave(x: T.Buffer((spec.batch * phases, channels, pitch), "float32"), y: T.Buffer(spec.y_shape, "float32")):
         T.func_attr({"tirx.noalias": True})
         X = T.decl_buffer((x_size,), "float32", data=x.data)
         Y = T.decl_buffer((y_size,), "float32", data=y.data)
         for job in T.parallel(spec.batch * channels * height):
             image: T.let = job // height
-            source: T.let = S[0] + (image // channels * phases * channels + image % channels) * pitch + job % height * width
+            source: T.let = (image // channels * phases * channels + image % channels) * pitch + job % height * width
             for r in T.unroll(sh):
                 for c in range(width):
                     for k in T.unroll(sw):  # side by side, so that LLVM shuffles whole vectors

@@ -57,6 +57,11 @@ def in_blocks(array: np.ndarray, height: int) -> np.ndarray:
     return array if rows % height == 0 else array[(starts[:, None] + np.arange(height)).ravel()]
 
 
+def in_lanes(array: np.ndarray, height: int) -> np.ndarray:
+    """[rows, n] → [blocks, n, height]."""
+    return np.ascontiguousarray(in_blocks(array, height).reshape(-1, height, array.shape[1]).transpose(0, 2, 1))
+
+
 def vector_of(buffer, places: Sequence, lanes: int):
     """Four elements of a buffer, again and again over all lanes. places: where they lie; the address of the first alone where they are
     neighbours, which is one load."""
@@ -75,3 +80,17 @@ def store(Y, tokens, height, lanes, rows, at, value):
         else:
             for r in T.unroll(rows):
                 Y[at(t) + r] = value(t, r)
+
+
+@T.inline
+def finish(Y, R, acc, first, row, tokens, height, lanes, rows, epilogue):
+    """Store float32 sums [tokens, height] of the block that begins with `row`; first: the first token of the pass.  R: as Y, flat."""
+    store(
+        Y,
+        tokens,
+        height,
+        lanes,
+        rows,
+        lambda t: (first + t) * rows + row,
+        lambda t, r: epilogue.apply(acc[t * height + r], lambda: R[(first + t) * rows + row + r]),
+    )

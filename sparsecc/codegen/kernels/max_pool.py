@@ -8,8 +8,8 @@ from sparsecc.codegen.tvm_api import T
 def build(windows: Windows, target: Target):
     """PrimFunc(x, filling, y), x and y flat. filling: [1], what is outside of the image: less than anything in it."""
     tiling, lanes = windows.tiling(target), target.lanes
-    (kh, kw), (sh, sw), (dh, dw), (top, _) = windows.kernel, windows.stride, windows.dilation, windows.padding
-    height, width, vectors, pitch, cols = tiling.height, tiling.width, tiling.vectors, tiling.pitch, windows.row.cols
+    (kh, kw), sh, top = windows.kernel, windows.stride[0], windows.padding[0]
+    height, width, vectors, pitch = tiling.height, tiling.width, tiling.vectors, tiling.pitch
     out_height, out_width = windows.out_height, windows.out_width
 
     @T.prim_func
@@ -36,18 +36,10 @@ def build(windows: Windows, target: Target):
                                 for l in T.vectorized(width):
                                     acc[v * width + l] = T.max(
                                         acc[v * width + l],
-                                        band[
-                                            (r * sh + i * dh) * pitch
-                                            + j * dw % sw * cols
-                                            + j * dw // sw
-                                            + T.min((t * vectors + v) * width, out_width - width)
-                                            + l
-                                        ],
+                                        band[windows.tap(tiling, r, i, j) + tiling.column(t, v, out_width) + l],
                                     )
                     for v in T.unroll(vectors):
                         for l in T.vectorized(width):
-                            Y[(image * out_height + first + r) * out_width + T.min((t * vectors + v) * width, out_width - width) + l] = acc[
-                                v * width + l
-                            ]
+                            Y[(image * out_height + first + r) * out_width + tiling.column(t, v, out_width) + l] = acc[v * width + l]
 
     return max_pool

@@ -12,7 +12,7 @@ from sparsecc.codegen.kernels import groups, matvec, nm_matvec, nm_select
 from sparsecc.codegen.kernels.base import MatmulSpec, ceil_div
 from sparsecc.codegen.kernels.dense_matmul import padded_bias
 from sparsecc.codegen.kernels.micro import fill
-from sparsecc.codegen.kernels.nm_matvec import Knobs, in_lanes
+from sparsecc.codegen.kernels.nm_matvec import Knobs
 from sparsecc.codegen.kernels.nm_select import GROUP
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.tvm_api import T
@@ -33,8 +33,8 @@ def prepare(
     offsets = padded_bias(bias, spec.rows, spec.rows)
     starts = groups.starts(matrix, offsets, "int8", target)
     return [
-        in_lanes(groups.grouped(values, 1, "int8"), knobs.rows),
-        in_lanes(nm_select.words(places, "int8"), knobs.rows),
+        matvec.in_lanes(groups.grouped(values, 1, "int8"), knobs.rows),
+        matvec.in_lanes(nm_select.words(places, "int8"), knobs.rows),
         *(matvec.in_blocks(array, knobs.rows) for array in (starts, padded_bias(scales, spec.rows, spec.rows), offsets)),
     ]
 

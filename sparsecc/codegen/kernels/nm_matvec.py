@@ -10,6 +10,7 @@ import numpy as np
 
 from sparsecc.codegen.kernels import base, matvec, nm_select
 from sparsecc.codegen.kernels.base import MatmulSpec, ceil_div
+from sparsecc.codegen.kernels.dense_matmul import padded_bias
 from sparsecc.codegen.kernels.micro import fill
 from sparsecc.codegen.kernels.nm_select import GROUP, PER_WORD
 from sparsecc.codegen.target import Target
@@ -32,17 +33,11 @@ def prepare(matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs
     """matrix: [rows, depth] with its zeros. Returns values [blocks, groups · keep, rows of a block], the words of their places
     [blocks, words, rows of a block] and bias [blocks · rows of a block]."""
     values, places = nm_select.compact(matrix.astype(np.float32, copy=False), knobs.keep)
-    offsets = np.zeros(spec.rows, np.float32) if bias is None else bias.astype(np.float32, copy=False)
     return [
-        in_lanes(values, knobs.rows),
-        in_lanes(nm_select.words(places, "float32"), knobs.rows),
-        matvec.in_blocks(offsets, knobs.rows),
+        matvec.in_lanes(values, knobs.rows),
+        matvec.in_lanes(nm_select.words(places, "float32"), knobs.rows),
+        matvec.in_blocks(padded_bias(bias, spec.rows, spec.rows), knobs.rows),
     ]
-
-
-def in_lanes(array: np.ndarray, height: int) -> np.ndarray:
-    """[rows, n] → [blocks, n, height]."""
-    return np.ascontiguousarray(matvec.in_blocks(array, height).reshape(-1, height, array.shape[1]).transpose(0, 2, 1))
 
 
 def build(spec: MatmulSpec, knobs: Knobs, target: Target):
@@ -107,14 +102,6 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
                     multiply(acc, i, whole * step + g, whole * step_words, g * keep, first, GROUP)
                 if depth % GROUP > 0:
                     multiply(acc, i, groups - 1, whole * step_words, (groups - 1 - whole * step) * keep, first, depth % GROUP)
-                matvec.store(
-                    Y,
-                    tokens,
-                    height,
-                    lanes,
-                    rows,
-                    lambda t: (first + t) * rows + row,
-                    lambda t, r: epilogue.apply(acc[t * height + r], lambda: R[(first + t) * rows + row + r]),
-                )
+                matvec.finish(Y, R, acc, first, row, tokens, height, lanes, rows, epilogue)
 
     return nm_matvec

@@ -41,7 +41,7 @@ class PlaneCopySpec:
 
 
 def build(spec: PlaneCopySpec, target: Target):
-    """PrimFunc(x, start, y); start: [1], where in x the first image begins. TVM takes functions of one argument for reshapes, and fails."""
+    """PrimFunc(x, y)."""
     lanes, images, channels = target.lanes, spec.batch * spec.channels, spec.channels
     height, width, rows, cols, size = spec.height, spec.width, spec.rows, spec.cols, spec.size
     of_batch, of_channel, of_row, of_col = spec.strides
@@ -52,12 +52,12 @@ def build(spec: PlaneCopySpec, target: Target):
     row = Row(width, cols, left, sw, of_col)
 
     @T.prim_func
-    def plane_copy(x: T.Buffer((spec.x_size,), "float32"), S: T.Buffer((1,), "int32"), y: T.Buffer(spec.y_shape, "float32")):
+    def plane_copy(x: T.Buffer((spec.x_size,), "float32"), y: T.Buffer(spec.y_shape, "float32")):
         T.func_attr({"tirx.noalias": True})
         Y = T.decl_buffer((images * size,), "float32", data=y.data)
         for job in T.parallel(images * bands):
             image: T.let = job // bands
-            source: T.let = S[0] + image // channels * of_batch + image % channels * of_channel
+            source: T.let = image // channels * of_batch + image % channels * of_channel
             for i in T.unroll(sh):
                 for j in T.unroll(sw):
                     for rr in range(T.max(T.min(per_band, rows - job % bands * per_band), 0)):

@@ -95,14 +95,6 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
                     for s in T.unroll(sums // lanes):
                         for l in T.vectorized(lanes):
                             acc[s * lanes + l] = acc[s * lanes + l] + acc[(chain + 1) * sums + s * lanes + l]
-                matvec.store(
-                    Y,
-                    tokens,
-                    height,
-                    lanes,
-                    rows,
-                    lambda t: (first + t) * rows + row,
-                    lambda t, r: epilogue.apply(acc[t * height + r], lambda: R[(first + t) * rows + row + r]),
-                )
+                matvec.finish(Y, R, acc, first, row, tokens, height, lanes, rows, epilogue)
 
     return row_block_matvec

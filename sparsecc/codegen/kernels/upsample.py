@@ -18,17 +18,17 @@ class UpsampleSpec:
 
 
 def build(spec: UpsampleSpec, target: Target):
-    """PrimFunc(x, start, y), x and y flat; start: [1], where in x the first image begins, 0 for all of them."""
+    """PrimFunc(x, y), both flat."""
     images, height, width, (sh, sw), lanes = spec.images, spec.height, spec.width, spec.factor, target.lanes
     size, cols = images * height * width, width * sw
 
     @T.prim_func
-    def upsample(X: T.Buffer((size,), "float32"), S: T.Buffer((1,), "int32"), Y: T.Buffer((size * sh * sw,), "float32")):
+    def upsample(X: T.Buffer((size,), "float32"), Y: T.Buffer((size * sh * sw,), "float32")):
         T.func_attr({"tirx.noalias": True})
         for job in T.parallel(images * height):
             for c in range(width):
                 for k in T.unroll(sw):  # side by side, so that LLVM shuffles whole vectors
-                    Y[job * sh * cols + c * sw + k] = X[S[0] + job * width + c]
+                    Y[job * sh * cols + c * sw + k] = X[job * width + c]
             for r in range(sh - 1):
                 copy_row(Y, (job * sh + r + 1) * cols, Y, job * sh * cols, cols, lanes)
 

@@ -29,6 +29,10 @@ class Tiling:
     vectors: int
     tiles: int
 
+    def column(self, tile, vector, out_width):
+        """Where in its row of outputs a vector begins."""
+        return T.min((tile * self.vectors + vector) * self.width, out_width - self.width)
+
 
 @dataclass(frozen=True)
 class Windows:
@@ -53,6 +57,11 @@ class Windows:
     def rows_for(self, outputs: int) -> int:
         """Rows of the image that as many rows of outputs read."""
         return (outputs - 1) * self.stride[0] + (self.kernel[0] - 1) * self.dilation[0] + 1
+
+    def tap(self, tiling, r, i, j):
+        """Where in the copy the inputs begin that tap (i, j) of the r-th row of outputs reads."""
+        (sh, sw), (dh, dw) = self.stride, self.dilation
+        return (r * sh + i * dh) * tiling.pitch + j * dw % sw * self.row.cols + j * dw // sw
 
     def tiling(self, target: Target) -> Tiling:
         pitch = self.stride[1] * self.row.cols

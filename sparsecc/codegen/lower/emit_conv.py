@@ -102,4 +102,4 @@ def _crop(forms: Forms, target: Target, y: Expr, plane: Plane, out: tuple[int, .
 
 def _copied(forms: Forms, target: Target, x: Expr, spec: PlaneCopySpec) -> Expr:
     kernel = forms.kernel(spec, lambda: plane_copy.build(spec, target))
-    return forms.call(kernel, [forms.op(relax.op.reshape(x, [spec.x_size])), relax.const(np.zeros(1, np.int32))], spec.y_shape)
+    return forms.call(kernel, [forms.op(relax.op.reshape(x, [spec.x_size]))], spec.y_shape)

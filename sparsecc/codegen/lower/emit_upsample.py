@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from functools import partial
 
-import numpy as np
-
 from sparsecc.codegen.kernels import interleave, upsample
 from sparsecc.codegen.kernels.base import Epilogue, MatmulSpec
 from sparsecc.codegen.kernels.interleave import InterleaveSpec
@@ -41,7 +39,7 @@ def _interleaved(forms: Forms, target: Target, phases: Phases) -> Expr:
     count, channels, pitch = shape(phases.held)
     batch = count // math.prod(rows * cols for rows, cols in phases.factors)
     spec = InterleaveSpec(batch, channels, phases.height, phases.width, pitch, phases.factors)
-    return forms.call(forms.kernel(spec, lambda: interleave.build(spec, target)), [phases.held, _start()], spec.y_shape)
+    return forms.call(forms.kernel(spec, lambda: interleave.build(spec, target)), [phases.held], spec.y_shape)
 
 
 def emit_resize(forms: Forms, target: Target, node: Node) -> Value | None:
@@ -57,12 +55,8 @@ def emit_resize(forms: Forms, target: Target, node: Node) -> Value | None:
         return None
     spec = UpsampleSpec(batch * channels, height, width, (out[2] // height, out[3] // width))
     x = forms.op(relax.op.reshape(forms.natural(node.args[0]), [batch * channels * height * width]))
-    y = forms.call(forms.kernel(spec, lambda: upsample.build(spec, target)), [x, _start()], (math.prod(out),))
+    y = forms.call(forms.kernel(spec, lambda: upsample.build(spec, target)), [x], (math.prod(out),))
     return Value(out, natural=forms.op(relax.op.reshape(y, list(out))))
 
 
 _REPEATS = {("asymmetric", "floor"), ("half_pixel", "round"), ("half_pixel", "round_prefer_floor"), ("half_pixel", "round_prefer_ceil")}
-
-
-def _start() -> Expr:
-    return relax.const(np.zeros(1, np.int32))

@@ -12,7 +12,7 @@ from sparsecc.codegen.kernels.depthwise_conv import DepthwiseSpec
 from sparsecc.codegen.kernels.windows import Windows
 from sparsecc.codegen.lower.forms import Forms
 from sparsecc.codegen.lower.layout import Value
-from sparsecc.codegen.lower.program import Expr, Layer, Node, dtype, shape
+from sparsecc.codegen.lower.program import Expr, Layer, Node, dtype, four_sides, pair, shape
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.tvm_api import relax
 
@@ -36,9 +36,8 @@ def emit_max_pool(forms: Forms, target: Target, node: Node) -> Value | None:
         return None
     batch, channels, height, width = shape(node.args[0])
     out, attrs = shape(node.var), node.attrs
-    kernel, stride, dilation = ((int(v[0]), int(v[-1])) for v in (attrs.pool_size, attrs.strides, attrs.dilation))
-    padding = [int(p) for p in attrs.padding] * (4 // len(attrs.padding))
-    windows = Windows(batch * channels, height, width, out[2], out[3], kernel, stride, (padding[0], padding[1]), dilation)
+    kernel, stride, dilation = (pair(v) for v in (attrs.pool_size, attrs.strides, attrs.dilation))
+    windows = Windows(batch * channels, height, width, out[2], out[3], kernel, stride, four_sides(attrs.padding)[:2], dilation)
     built = forms.kernel(windows, lambda: max_pool.build(windows, target))
     lowest = relax.const(np.full(1, -np.inf, np.float32))
     y = forms.call(built, [_flat(forms, forms.natural(node.args[0])), lowest], (math.prod(out),))

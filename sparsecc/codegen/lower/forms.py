@@ -61,7 +61,7 @@ class Forms:
         value = self.values[expr]
         spec = group_tokens.GroupSpec(layout.tiles, value.shape[-1], layout.tile, dtype, scale is not None)
         if (spec, scale) not in value.narrow:
-            kernel = self.kernel(spec, lambda: _in_block(group_tokens.build(spec, target)))
+            kernel = self.kernel(spec, lambda: group_tokens.build(spec, target))
             given = relax.const(np.array([scale or 1.0], np.float32))
             value.narrow[spec, scale] = tuple(self.call_for_several(kernel, [self.tiled(expr, layout), given], spec.outputs))
         return value.narrow[spec, scale]
@@ -116,7 +116,7 @@ class Forms:
     def kernel(self, key: Any, build: Callable[[], Any]) -> Any:
         """The GlobalVar of a generated kernel, built once for equal keys."""
         if key not in self._kernels:
-            func = build()
+            func = _in_block(build())
             name = f"{func.attrs['global_symbol']}_{len(self._kernels)}"
             func = func.with_attr({"global_symbol": name, "tirx.is_scheduled": 1, "op_pattern": _OPAQUE})
             self._kernels[key] = self.builder.add_func(func, name)

@@ -93,11 +93,8 @@ class Layer:
     @property
     def numbers(self) -> Numbers:
         """The weight as kernels multiply it; made anew at each access."""
-        if not isinstance(self.weight, Quantized):
-            return Numbers(self.matrix)
-        if self.dtype == "int8":
-            scales = self.weight.scales
-            return Numbers(self.weight.values(self.site or "").numpy(), scales["scales"].reshape(-1).numpy())
+        if isinstance(self.weight, Quantized) and self.dtype == "int8":
+            return Numbers(self.weight.values(self.site or "").numpy(), self.weight.scales["scales"].reshape(-1).numpy())
         return Numbers(self.matrix)
 
     @property
@@ -236,6 +233,17 @@ def shape(expr: Expr) -> tuple[int, ...]:
 
 def dtype(expr: Expr) -> str:
     return str(expr.ty.dtype.dtype) if hasattr(expr.ty.dtype, "dtype") else str(expr.ty.dtype)
+
+
+def pair(values: Any) -> tuple[int, int]:
+    """(h, w), of which Relax writes one where they are equal."""
+    return int(values[0]), int(values[-1])
+
+
+def four_sides(values: Any) -> tuple[int, int, int, int]:
+    """(top, left, bottom, right), of which Relax writes one for all, two for (h, w), or all four."""
+    top, left, bottom, right = [int(v) for v in values] * (4 // len(values))
+    return top, left, bottom, right
 
 
 def reads(node: Node) -> list[Var]:

@@ -10,7 +10,7 @@ import numpy as np
 from sparsecc.codegen.kernels.math import ACTIVATIONS
 from sparsecc.codegen.lower import recognize_activation as activation
 from sparsecc.codegen.lower import recognize_attention as attention
-from sparsecc.codegen.lower.program import Expr, Geometry, Layer, Node, Program, dtype, shape
+from sparsecc.codegen.lower.program import Expr, Geometry, Layer, Node, Program, dtype, four_sides, pair, shape
 from sparsecc.codegen.lower.recognize_conv import depthwise, outputs_and_taps, scale_and_shift, transposed
 from sparsecc.codegen.tvm_api import relax
 
@@ -76,10 +76,7 @@ def _conv2d(program: Program, node: Node) -> Layer | None:
         return None
     out, channels, kh, kw = weight.shape
     matrix = weight.transpose(0, 2, 3, 1).reshape(out, kh * kw * channels)
-    padding = [int(p) for p in attrs.padding]
-    top, left, bottom, right = padding * (4 // len(padding))  # Relax writes one for all, two for (h, w), or all four
-    pair = lambda values: (int(values[0]), int(values[-1]))  # noqa: E731
-    return Layer(node.args[0], matrix, geometry=Geometry((kh, kw), pair(attrs.strides), (top, left, bottom, right), pair(attrs.dilation)))
+    return Layer(node.args[0], matrix, geometry=Geometry((kh, kw), pair(attrs.strides), four_sides(attrs.padding), pair(attrs.dilation)))
 
 
 def _stored_linear(program: Program, node: Node) -> Layer | None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from sparsecc.codegen.lower.program import Expr, Geometry, Layer, Node, Program, dtype
+from sparsecc.codegen.lower.program import Expr, Geometry, Layer, Node, Program, dtype, four_sides, pair
 
 
 def depthwise(program: Program, node: Node) -> Layer | None:
@@ -15,8 +13,8 @@ def depthwise(program: Program, node: Node) -> Layer | None:
     channels, inputs, kh, kw = weight.shape
     if inputs != 1 or int(node.attrs.groups) != channels:
         return None
-    top, left, bottom, right = _four(node.attrs.padding)
-    geometry = Geometry((kh, kw), _pair(node.attrs.strides), (top, left, bottom, right), _pair(node.attrs.dilation), depthwise=True)
+    attrs = node.attrs
+    geometry = Geometry((kh, kw), pair(attrs.strides), four_sides(attrs.padding), pair(attrs.dilation), depthwise=True)
     return Layer(node.args[0], weight.reshape(channels, kh * kw), geometry=geometry)
 
 
@@ -27,8 +25,8 @@ def transposed(program: Program, node: Node) -> Layer | None:
         return None
     inputs, outputs, kh, kw = weight.shape
     attrs = node.attrs
-    plain = (int(attrs.groups), _four(attrs.padding), _pair(attrs.output_padding)) == (1, (0, 0, 0, 0), (0, 0))
-    if not plain or _pair(attrs.strides) != (kh, kw) or _pair(attrs.dilation) != (1, 1):
+    plain = (int(attrs.groups), four_sides(attrs.padding), pair(attrs.output_padding)) == (1, (0, 0, 0, 0), (0, 0))
+    if not plain or pair(attrs.strides) != (kh, kw) or pair(attrs.dilation) != (1, 1):
         return None
     matrix = weight.transpose(2, 3, 1, 0).reshape(kh * kw * outputs, inputs)
     return Layer(node.args[0], matrix, geometry=Geometry((kh, kw), (kh, kw), (0, 0, 0, 0), (1, 1), transposed=True))
@@ -53,13 +51,3 @@ def scale_and_shift(program: Program, layer: Layer, user: Node, other: Expr) -> 
     else:
         layer.shift += number
     return True
-
-
-def _pair(values: Any) -> tuple[int, int]:
-    return int(values[0]), int(values[-1])
-
-
-def _four(values: Any) -> tuple[int, int, int, int]:
-    """Relax writes one for all, two for (h, w), or all four."""
-    top, left, bottom, right = [int(v) for v in values] * (4 // len(values))
-    return top, left, bottom, right
