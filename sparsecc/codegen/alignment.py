@@ -27,9 +27,12 @@ def aligned_copy(array: np.ndarray) -> np.ndarray:
     return copy
 
 
-def in_place(array: np.ndarray) -> np.ndarray:
-    """The array itself if generated code can read it where it lies, otherwise an aligned copy."""
+def readable(array: np.ndarray) -> bool:
+    """Whether generated code can read the array where it lies."""
     flags = array.flags
-    if flags.c_contiguous and flags.writeable and array.dtype.isnative and array.ctypes.data % ALIGNMENT == 0:
-        return array
-    return aligned_copy(array)
+    return flags.c_contiguous and flags.writeable and array.dtype.isnative and array.ctypes.data % ALIGNMENT == 0
+
+
+def in_place(array: np.ndarray) -> np.ndarray:
+    """The array itself if it is `readable`, otherwise an aligned copy."""
+    return array if readable(array) else aligned_copy(array)

@@ -17,7 +17,7 @@ from sparsecc.graph.binding import Shapes, bind, describe, is_torch, reject_nan,
 from sparsecc.runtime.code import Specialization, adopt
 from sparsecc.runtime.machine import cannot_run
 from sparsecc.runtime.structure import rebuild
-from sparsecc.runtime.tensors import address, to_host, to_tvm
+from sparsecc.runtime.tensors import Staging, address, to_host
 from sparsecc.runtime.weights import WeightStore, content_key
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class Compiled:
         self._specialize = specialize
         self._to_onnx = to_onnx
         self._cache: OrderedDict[Shapes, _Ready] = OrderedDict()
+        self._staging = Staging()
         self._lock = threading.RLock()
         self._compiling = threading.Lock()
 
@@ -88,7 +89,7 @@ class Compiled:
             raise UserError(f"{self._elsewhere}; save it, and load it on such a machine")
         ready = self._ready(values)
         reject_outside(self.inputs, values, ready.specialization.limits)
-        arguments = [to_tvm(value) for value in values]
+        arguments = [self._staging.to_tvm(position, value) for position, value in enumerate(values)]
         results = threads.run(self.target.threads, lambda: ready.specialization.call(arguments, ready.weights))
         taken = {*ready.addresses, *(address(argument) for argument in arguments)}
         as_torch = any(is_torch(value) for value in values)
