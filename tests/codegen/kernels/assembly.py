@@ -17,11 +17,15 @@ def loops(text: str) -> list[str]:
     return found
 
 
+def innermost_loops(text: str, multiply_add: str) -> list[str]:
+    """Those with multiply-adds and no such loop inside."""
+    found = [loop for loop in loops(text) if multiply_add in loop]
+    return [loop for loop in found if not any(other != loop and other in loop for other in found)]
+
+
 def hottest_loop(text: str, multiply_add: str) -> str:
     """The innermost loop with most multiply-adds; the shortest such loop."""
-    found = loops(text)
-    innermost = [loop for loop in found if not any(other != loop and other in loop and multiply_add in other for other in found)]
-    return max(innermost, key=lambda loop: loop.count(multiply_add))
+    return max(innermost_loops(text, multiply_add), key=lambda loop: loop.count(multiply_add))
 
 
 def registers_of(text: str, mnemonic: str) -> set[str]:
@@ -32,3 +36,10 @@ def registers_of(text: str, mnemonic: str) -> set[str]:
 def stores(text: str) -> list[str]:
     """x86 instructions that write a vector register to memory."""
     return [line for line in text.splitlines() if re.match(r"\s+vmov\w+\s+%[xyz]mm\d+, .*\(", line)]
+
+
+def loads(text: str) -> list[str]:
+    """x86 instructions that fill a vector register of several values from memory, by themselves or as an operand."""
+    return [
+        line for line in text.splitlines() if re.search(r"\(.*\).*, %[xyz]mm\d", line) and "broadcast" not in line and "{1to" not in line
+    ]

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsecc.codegen.kernels import groups, sparse_group_matmul
-from sparsecc.codegen.kernels.base import MatmulSpec
+from sparsecc.codegen.kernels.base import Knobs, MatmulSpec
 from sparsecc.codegen.target import parse
-from tests.codegen.kernels.assembly import hottest_loop, stores
+from tests.codegen.kernels.assembly import innermost_loops, loads, stores
 from tests.codegen.kernels.narrow import NARROW_TYPES, PLAIN, WIDENING, check_group_matmul, narrow_weight
 from tests.codegen.kernels.running import HERE, NARROW, assembly, few, random
 from tests.codegen.kernels.specs import SPECS, panels, specs
@@ -70,9 +70,10 @@ def test_dropped_groups_are_not_stored() -> None:
     matrix = np.zeros((8, 32), np.float32)
     matrix[3, 4:8], matrix[5, 30] = 1, 2
     weight, scales = narrow_weight(matrix, "int8")
-    values, index, *_ = sparse_group_matmul.prepare(weight, None, spec, first(spec), scales, HERE)
-    assert len(values) == 2
-    assert index.tolist() == [1, 7]
+    stream, counts, *_ = sparse_group_matmul.prepare(weight, None, spec, first(spec), scales, HERE)
+    assert stream[::2].tolist() == [1 * 32, 7 * 32]
+    assert len(stream) == 4
+    assert counts.sum() == 2
 
 
 @pytest.mark.parametrize("dtype", NARROW_TYPES)
@@ -80,16 +81,29 @@ def test_zeros_below_zero_are_not_stored(dtype: str) -> None:
     """As a mask leaves them of negative weights."""
     spec = replace(MatmulSpec.linear(8, 32, 1, 32), dtype=dtype)
     weight, scales = narrow_weight(np.full((8, 32), -0.0, np.float32), dtype)
-    _, _, ends, *_ = sparse_group_matmul.prepare(weight, None, spec, first(spec), scales, HERE)
-    assert not ends.any()
+    _, counts, *_ = sparse_group_matmul.prepare(weight, None, spec, first(spec), scales, HERE)
+    assert not counts.any()
+
+
+def test_rows_that_use_a_group_share_its_place() -> None:
+    spec = replace(MatmulSpec.linear(3, 16, 1, 16), dtype="int8")
+    matrix = np.zeros((3, 16), np.int8)
+    matrix[:, 8:12] = [[1], [2], [3]]
+    matrix[0, 0:4] = matrix[2, 4:8] = 4
+    stream, counts, *_ = sparse_group_matmul.prepare(matrix, None, spec, Knobs(16, 3, 16, 1), np.ones(3, np.float32), HERE)
+    one, two, three, four = (value * 0x01010101 for value in (1, 2, 3, 4))
+    assert stream.tolist() == [0, four, 16, four, 32, one, two, three]
+    assert counts.tolist() == [[[1, 0, 0, 1, 0, 0, 1]]]  # row 0, row 2, all three
 
 
 @pytest.mark.parametrize(("cpu", "dtype", "instruction"), [("icelake-server", "int8", "vpdpbusd"), ("znver4", "bfloat16", "vdpbf16ps")])
-def test_the_loop_multiplies_groups_and_stores_nothing(cpu: str, dtype: str, instruction: str) -> None:
+def test_one_load_of_inputs_serves_several_rows(cpu: str, dtype: str, instruction: str) -> None:
+    """Of the loops, one for each class of rows, all keep sums in registers; the one for all rows loads X once for `rows` products."""
     target = parse(f"cpu:{cpu}", 2)
     spec = replace(MatmulSpec.linear(64, 256, 2, 64), dtype=dtype)
-    loop = hottest_loop(assembly(sparse_group_matmul.build(spec, first(spec, target), target), target), instruction)
-    assert instruction in loop
-    assert loop.count(instruction) % 4 == 0
-    assert "(%rsp" not in loop
-    assert not stores(loop)
+    knobs = first(spec, target)
+    found = innermost_loops(assembly(sparse_group_matmul.build(spec, knobs, target), target), instruction)
+    assert max(loop.count(instruction) / len(loads(loop)) for loop in found) == knobs.rows
+    for loop in found:
+        assert "(%rsp" not in loop
+        assert not stores(loop)
