@@ -2,9 +2,9 @@
 
     python -m benchmarks.decode [--threads 2] [--seconds 8] [--tokens 1]
 
-The generated kernels and onnxruntime (one fp32 MatMul with its weight as initializer) in turns, twice over: warm, where calls of a layer
-follow each other, and cold, where they go round copies that no cache holds together, as the layers of a model do.
-Writes benchmarks/results/decode.json and .md.
+Layers that `sparsecc.compile` has pruned, quantized and packed, and onnxruntime (one fp32 MatMul with its weight as initializer), in turns,
+twice over: warm, where calls of a layer follow each other, and cold, where they go round copies that no cache holds together, as the
+layers of a model do. Writes benchmarks/results/decode.json and .md.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import itertools
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -28,21 +28,40 @@ from rich.progress import track
 from benchmarks.machine import machine
 from benchmarks.peers import OnnxRuntime, Workload, max_relative_error
 from benchmarks.results import markdown_table, promise, write
-from sparsecc.codegen import tvm_api
-from sparsecc.codegen.kernels import dense_matvec, group_features, nm_group_matvec, nm_matvec, row_block_matvec
-from sparsecc.codegen.kernels.base import MatmulSpec
-from sparsecc.codegen.kernels.group_tokens import GroupSpec
-from sparsecc.codegen.kernels.groups import LEVELS
-from sparsecc.codegen.target import Target, detect, shared_cache_bytes
+from sparsecc.codegen.alignment import aligned_copy
+from sparsecc.codegen.target import detect, shared_cache_bytes
 from sparsecc.codegen.threads import use_threads
 from sparsecc.runtime import roofline
+from sparsecc.runtime.compiled import Compiled
+from sparsecc.runtime.weights import WeightStore
 from sparsecc.timing import Spread, Timing, interleave, speedup
 
 SHAPES = ((4096, 4096), (14336, 4096))  # rows, cols
 RIVAL = "onnxruntime fp32"
+PASSES: dict[str, list[dict[str, Any]]] = {
+    "dense fp32": [],
+    "16x1 fp32": [{"prune": {"pattern": "16x1", "sparsity": 0.5}}, {"pack": {}}],
+    "2:4 fp32": [{"prune": {"pattern": "2:4"}}, {"pack": {}}],
+    "2:4 int8": [{"prune": {"pattern": "2:4"}}, {"quantize": {}}, {"pack": {}}],
+}
 AT_LEAST = {"dense fp32": 1.0, "16x1 fp32": 1.7, "2:4 fp32": 1.5, "2:4 int8": 2.5}  # times the rival, warm, for one token
 
 Call = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """rows × cols for some tokens.  cache: bytes of the largest cache, which the copies of a layer exceed twice over."""
+
+    rows: int
+    cols: int
+    tokens: int
+    threads: int
+    cache: int
+    seconds: float
+
+    def copies(self, size: int) -> int:
+        return 1 + 2 * self.cache // size
 
 
 @dataclass(frozen=True)
@@ -72,7 +91,7 @@ def main() -> int:
     dram = roofline.measure(target).bytes_per_s["dram"]
     rows: list[dict[str, Any]] = []
     for shape in track(SHAPES, "timing", transient=True):
-        rows += measure(MatmulSpec.linear(*shape, arguments.tokens, 1), target, arguments.seconds, shared_cache_bytes())
+        rows += measure(Layer(*shape, arguments.tokens, arguments.threads, shared_cache_bytes(), arguments.seconds))
     document = {"machine": machine(), "threads": arguments.threads, "dram_bytes_per_s": dram, "rows": rows}
     text = markdown(rows, arguments.threads, dram)
     console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -81,28 +100,28 @@ def main() -> int:
     return 0 if holds(rows) else 1
 
 
-def measure(spec: MatmulSpec, target: Target, seconds: float, cache: int) -> list[dict[str, Any]]:
-    """A row for each candidate. spec: of a few tokens.  cache: bytes of the largest, which the copies of a layer exceed twice over."""
+def measure(layer: Layer) -> list[dict[str, Any]]:
+    """A row for each candidate, warm and cold."""
     rng = np.random.default_rng(0)
-    matrix, x = rng.standard_normal((spec.rows, spec.depth), np.float32), rng.standard_normal(spec.x_shape, np.float32)
-    candidates = {RIVAL: _onnxruntime(matrix, x, target.threads, cache)}
-    candidates |= {name: make(spec, matrix, x, target, cache) for name, make in _KERNELS.items()}
+    matrix, x = (rng.standard_normal((count, layer.cols), np.float32) for count in (layer.rows, layer.tokens))
+    candidates = {RIVAL: _onnxruntime(layer, matrix, x)}
+    candidates |= {name: _compiled(layer, passes, matrix, x) for name, passes in PASSES.items()}
     found = []
     for temperature in ("warm", "cold"):
         calls = {name: getattr(candidate, temperature) for name, candidate in candidates.items()}
-        timings = interleave(calls, seconds=seconds)
-        found += [_row(spec, temperature, candidate, timings[name], timings[RIVAL]) for name, candidate in candidates.items()]
+        timings = interleave(calls, seconds=layer.seconds)
+        found += [_row(layer, temperature, candidate, timings[name], timings[RIVAL]) for name, candidate in candidates.items()]
     return found
 
 
-def _row(spec: MatmulSpec, temperature: str, candidate: Candidate, timing: Timing, rival: Timing) -> dict[str, Any]:
+def _row(layer: Layer, temperature: str, candidate: Candidate, timing: Timing, rival: Timing) -> dict[str, Any]:
     faster = speedup(timing, over=rival)
-    at_least = AT_LEAST.get(timing.name) if temperature == "warm" and spec.batch == 1 else None
+    at_least = AT_LEAST.get(timing.name) if temperature == "warm" and layer.tokens == 1 else None
     return {
         **timing.to_dict(),
-        "rows": spec.rows,
-        "cols": spec.depth,
-        "tokens": spec.batch,
+        "rows": layer.rows,
+        "cols": layer.cols,
+        "tokens": layer.tokens,
         "weights": temperature,
         "kernel": candidate.kernel,
         "bytes": candidate.bytes,
@@ -117,98 +136,57 @@ def holds(rows: Sequence[Mapping[str, Any]]) -> bool:
     return all(row["reached"] is not False for row in rows)
 
 
-def _copies(size: int, cache: int) -> int:
-    return 1 + 2 * cache // size
-
-
-def _onnxruntime(matrix: np.ndarray, x: np.ndarray, threads: int, cache: int) -> Candidate:
-    rows, cols = matrix.shape
-    tokens = len(x)
-    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [tokens, size]) for name, size in (("x", cols), ("y", rows))]
+def _onnxruntime(layer: Layer, matrix: np.ndarray, x: np.ndarray) -> Candidate:
+    sizes = (("x", layer.cols), ("y", layer.rows))
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [layer.tokens, size]) for name, size in sizes]
     weight = numpy_helper.from_array(np.ascontiguousarray(matrix.T), "weight")
     graph = helper.make_graph([helper.make_node("MatMul", ["x", "weight"], ["y"])], "layer", [info[0]], [info[1]], [weight])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "layer.onnx"
         onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
-        workload = Workload("layer", path, {"x": x[:, :, 0]})
-        calls = [OnnxRuntime().load(workload, threads) for _ in range(_copies(matrix.nbytes, cache))]
+        workload = Workload("layer", path, {"x": x})
+        calls = [OnnxRuntime().load(workload, layer.threads) for _ in range(layer.copies(matrix.nbytes))]
     return Candidate("MatMul", matrix.nbytes, _error(calls[0]()[0], matrix, x), calls)
 
 
 def _error(y: np.ndarray, matrix: np.ndarray, x: np.ndarray) -> float:
-    return max_relative_error([y], [x[:, :, 0].astype(np.float64) @ matrix.T.astype(np.float64)])
+    return max_relative_error([y], [x.astype(np.float64) @ matrix.T.astype(np.float64)])
 
 
-def _dense(spec: MatmulSpec, matrix: np.ndarray, x: np.ndarray, target: Target, cache: int) -> Candidate:
-    return _candidate(dense_matvec, spec, dense_matvec.space(spec, target)[0], matrix, x, target, cache)
+def _compiled(layer: Layer, passes: list[dict[str, Any]], matrix: np.ndarray, x: np.ndarray) -> Candidate:
+    import torch
+
+    import sparsecc
+
+    module = torch.nn.Linear(layer.cols, layer.rows, bias=False, device="meta").eval()
+    module.weight = torch.nn.Parameter(torch.from_numpy(matrix), requires_grad=False)
+    recipe = {"passes": passes} if passes else None
+    compiled = sparsecc.compile(module, (torch.from_numpy(x),), recipe=recipe, threads=layer.threads)
+    compiled(x)  # holds its weights from then on
+    size = sum(array.nbytes for array in compiled.held()[1].values())
+    copies = [compiled, *(_copy(compiled) for _ in range(layer.copies(size) - 1))]
+    report = compiled.report
+    assert report.check is not None
+    return Candidate(report.sites[0].kernel or "", size, report.check.max_rel, [partial(copy, x) for copy in copies])
 
 
-def _row_blocks(spec: MatmulSpec, matrix: np.ndarray, x: np.ndarray, target: Target, cache: int) -> Candidate:
-    """Half of the blocks of 16 outputs × 1 input."""
-    keep = np.random.default_rng(1).random((spec.rows // 16, spec.depth)) < 0.5
-    pruned = matrix * np.repeat(keep, 16, axis=0)
-    return _candidate(row_block_matvec, spec, row_block_matvec.space(spec, 16, target)[0], pruned, x, target, cache)
-
-
-def _two_of_four(matrix: np.ndarray) -> np.ndarray:
-    groups = matrix.reshape(len(matrix), -1, 4)
-    rank = np.argsort(np.argsort(-np.abs(groups), axis=2), axis=2)
-    return (groups * (rank < 2)).reshape(matrix.shape)
-
-
-def _nm(spec: MatmulSpec, matrix: np.ndarray, x: np.ndarray, target: Target, cache: int) -> Candidate:
-    return _candidate(nm_matvec, spec, nm_matvec.space(spec, 2, target)[0], _two_of_four(matrix), x, target, cache)
-
-
-def _candidate(
-    kernel: ModuleType, spec: MatmulSpec, knobs: Any, matrix: np.ndarray, x: np.ndarray, target: Target, cache: int
-) -> Candidate:
-    weights = kernel.prepare(matrix, None, spec, knobs)
-    function = tvm_api.compile_function(kernel.build(spec, knobs, target), target.llvm)
-    inputs, y = tvm_api.tensor(x), tvm_api.tensor(np.zeros(spec.y_shape, np.float32))
-
-    def copy() -> Call:
-        tensors = [tvm_api.tensor(array) for array in weights]
-        return lambda: function(inputs, *tensors, tensors[-1], y)  # the bias is last, and stands for the residual
-
-    return _checked(kernel, weights, copy, y, matrix, x, cache)
-
-
-def _nm_int8(spec: MatmulSpec, matrix: np.ndarray, x: np.ndarray, target: Target, cache: int) -> Candidate:
-    """Of each call, the activations' rounding is a part."""
-    narrow, pruned = replace(spec, dtype="int8"), _two_of_four(matrix)
-    scales = np.abs(pruned).max(axis=1) / np.float32(LEVELS)
-    knobs = nm_group_matvec.space(narrow, 2, target)[0]
-    weights = nm_group_matvec.prepare(np.rint(pruned / scales[:, None]).astype(np.int8), None, narrow, knobs, scales, target)
-    group_spec = GroupSpec(spec.batch, spec.depth, 1, "int8")
-    group = tvm_api.compile_function(group_features.build(group_spec, target), target.llvm)
-    function = tvm_api.compile_function(nm_group_matvec.build(narrow, knobs, target), target.llvm)
-    inputs, y = tvm_api.tensor(x), tvm_api.tensor(np.zeros(spec.y_shape, np.float32))
-    unused = tvm_api.tensor(np.zeros(1, np.float32))
-    grouped = [tvm_api.tensor(np.zeros(shape, dtype)) for shape, dtype in group_spec.outputs]
-
-    def copy() -> Call:
-        tensors = [tvm_api.tensor(array) for array in weights]
-
-        def call() -> None:
-            group(inputs, unused, *grouped)
-            function(*grouped, *tensors, tensors[-1], y)
-
-        return call
-
-    return _checked(nm_group_matvec, weights, copy, y, pruned, x, cache)
-
-
-def _checked(
-    kernel: ModuleType, weights: Sequence[np.ndarray], copy: Callable[[], Call], y: Any, matrix: np.ndarray, x: np.ndarray, cache: int
-) -> Candidate:
-    size = sum(array.nbytes for array in weights)
-    copies = [copy() for _ in range(_copies(size, cache))]
-    copies[0]()
-    return Candidate(kernel.__name__.rpartition(".")[2], size, _error(y.numpy()[:, :, 0], matrix, x), copies)
-
-
-_KERNELS = {"dense fp32": _dense, "16x1 fp32": _row_blocks, "2:4 fp32": _nm, "2:4 int8": _nm_int8}
+def _copy(compiled: Compiled) -> Compiled:
+    """The same code with weights of its own."""
+    specializations, arrays = compiled.held()
+    weights = WeightStore()
+    for key, array in arrays.items():
+        weights.adopt(key, aligned_copy(array))
+    copy = Compiled(
+        inputs=compiled.inputs,
+        outputs=compiled.outputs,
+        target=compiled.target,
+        report=compiled.report,
+        structure=compiled.structure,
+        weights=weights,
+    )
+    for specialization in specializations:
+        copy.add(specialization)
+    return copy
 
 
 def markdown(rows: Sequence[Mapping[str, Any]], threads: int, dram: float) -> str:
@@ -216,11 +194,11 @@ def markdown(rows: Sequence[Mapping[str, Any]], threads: int, dram: float) -> st
         "layer", "tokens", "weights", "what", "MB", "ms", "p10-p90", "GB/s", f"times {RIVAL}", "p10-p90", "at least", "error"
     ]  # fmt: skip
     return (
-        f"One linear layer, {threads} threads, all in turns. Half of the weights are zeros, except in dense ones. Warm: calls of a layer "
-        "follow each other, so that part of its weights is in the cache; cold: they go round copies that no cache holds together, as the "
-        "layers of a model do. MB: of the weights as they are stored; GB/s: the same over the time, where reading alone reaches "
-        f"{dram / 1e9:.0f} from memory. int8 takes fp32 in and gives fp32: rounding the activations is in its time. Errors are relative "
-        "to the largest output of the same weights in float64.\n\n"
+        f"One linear layer through sparsecc.compile, {threads} threads, all in turns. Half of the weights are zeros, except in dense ones. "
+        "Warm: calls of a layer follow each other, so that part of its weights is in the cache; cold: they go round copies that no cache "
+        "holds together, as the layers of a model do. MB: of the weights as they are stored; GB/s: the same over the time, where reading "
+        f"alone reaches {dram / 1e9:.0f} from memory. int8 takes fp32 in and gives fp32: rounding the activations is in its time. Errors "
+        "are relative to the largest output of the layer with the same zeros, in fp32.\n\n"
         f"{markdown_table(head, [_cells(row) for row in rows])}"
     )
 

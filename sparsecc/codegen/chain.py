@@ -48,6 +48,11 @@ class Chain:
     def flops(self) -> int:
         return sum(step.spec.flops for step in self.steps)
 
+    def inside(self, spec: MatmulSpec) -> MatmulSpec:
+        """The spec of the layer with X and Y as the chain has them."""
+        tile = self.steps[0].spec.tile
+        return spec if tile == spec.positions else spec.in_tile(tile)
+
     def bare(self) -> Chain:
         """As it is timed: without the residual, which costs every kernel the same."""
         *before, last = self.steps

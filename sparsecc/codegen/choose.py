@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from sparsecc.codegen import tvm_api
-from sparsecc.codegen.candidates import Known, Plan, Structure, Task, bare
+from sparsecc.codegen.candidates import KERNELS, Known, Plan, Task, bare, between_turns
 from sparsecc.codegen.chain import Chain, Step, chains
 from sparsecc.codegen.kernels import block_attention
 from sparsecc.codegen.kernels.base import MatmulSpec
@@ -36,8 +36,8 @@ class Choice:
     """What was decided for a packed, structured or quantized site. Times in µs, None when nothing was measured.
 
     measured_us: of the sparse, structured or quantized kernel.  dense_us: of the dense one in float32, whichever stays.
-    predicted_us: the dense time times the share of multiply-adds that the sparse kernel does, over how many narrow numbers are multiplied
-    at once: its time at the dense kernel's efficiency.
+    predicted_us: its time at the dense kernel's efficiency. That is the dense time times the share of multiply-adds that it does, over how
+    many narrow numbers are multiplied at once; for few tokens, times the share of bytes that it reads.
     """
 
     site: str
@@ -63,66 +63,52 @@ class Chooser:
     choices: list[Choice] = field(default_factory=list)
     _functions: dict[Any, Any] = field(default_factory=dict)
     _attention_us: dict[Any, list[float]] = field(default_factory=dict)
-    _quantized_us: dict[tuple[Task, ...], list[float]] = field(default_factory=dict)
+    _us: dict[tuple[Task, ...], list[float]] = field(default_factory=dict)
 
     def choose(self, spec: MatmulSpec, layer: Layer) -> Plan:
+        """The fastest of the layer's tasks. Beside narrow ones float32 is timed for the account only: it would compute something else."""
         numbers = layer.numbers
-        sparse, dense = tasks(spec, layer, numbers.matrix)
-        if layer.site is not None and spec.dtype != "float32":
-            return self._choose_quantized(spec, layer, layer.site, numbers, [task for task in (sparse, dense) if task])
-        if sparse is None or layer.site is None:
-            return self._plan(dense, numbers, layer.bias)
-        if sparse in self.known and dense in self.known:
-            faster = sparse if self.known[sparse].us < self.known[dense].us else dense
-            plan = self._plan(faster, numbers, layer.bias)
-            self._note(layer.site, plan, self.known[sparse].us, self.known[dense].us, _density(sparse), ", by the records")
-            return plan
-        plan = self._plan(sparse, numbers, layer.bias)
-        if not self.measure:
-            self.choices.append(Choice(layer.site, str(plan), "sparse", None, None, None, _NOT_MEASURED))
-            return plan
-        rival = self._plan(dense, numbers, layer.bias)
-        sparse_us, dense_us = self._turns(bare(spec), plan, rival)
-        chosen = plan if sparse_us < dense_us else rival
-        self._note(layer.site, chosen, sparse_us, dense_us, plan.weights[0].size / rival.weights[0].size)
-        return chosen
-
-    def _choose_quantized(self, spec: MatmulSpec, layer: Layer, site: str, numbers: Numbers, ways: list[Task]) -> Plan:
-        """The fastest of the ways to multiply narrow numbers. float32 is timed for the account only: it would compute something else."""
-        if not self.measure:
+        ways = tasks(spec, layer, numbers.matrix, self.target)
+        whole = dense_task(replace(spec, dtype="float32"))
+        if layer.site is None or ways == [whole]:
+            return self._plan(ways[-1], numbers, layer.bias)
+        timed = list(dict.fromkeys([*ways, whole]))
+        known = all(task in self.known for task in timed)
+        if not known and not self.measure:
             plan = self._plan(ways[0], numbers, layer.bias)
-            self.choices.append(Choice(site, str(plan), _decision(ways[0]), None, None, None, _NOT_MEASURED))
+            self.choices.append(Choice(layer.site, str(plan), _decision(ways[0]), None, None, None, _NOT_MEASURED))
             return plan
-        whole = Task("dense_matmul", replace(bare(spec), dtype="float32"))
-        key = (*ways, whole)
-        if all(task in self.known for task in key):
-            times = [self.known[task].us for task in key]
-        elif key not in self._quantized_us:  # layers alike are timed once
-            plans = [*(self._plan(way, numbers, layer.bias) for way in ways), self._plan(whole, Numbers(layer.matrix), layer.bias)]
-            calls = [plan.call(self._function(plan, task.spec), task.spec)[0] for plan, task in zip(plans, key, strict=True)]
-            times = self._quantized_us[key] = self._timed(*calls)
-        else:
-            times = self._quantized_us[key]
-        *own, whole_us = times
-        fastest = min(range(len(ways)), key=own.__getitem__)
-        plan = self._plan(ways[fastest], numbers, layer.bias)
-        reason = f"{spec.dtype}: {_reason(own[fastest], whole_us, 'dense float32')}"
-        if len(ways) > 1:
-            reason += f", {_reason(own[0], own[1], f'dense {spec.dtype}')}"
-        predicted = whole_us * _density(ways[fastest]) / SIZE[spec.dtype]
-        self.choices.append(Choice(site, str(plan), _decision(ways[fastest]), own[fastest], whole_us, predicted, reason))
+        times = {task: self.known[task].us for task in timed} if known else self._times(timed, numbers, layer)
+        fastest = min(ways, key=times.__getitem__)
+        plan = self._plan(fastest, numbers, layer.bias)
+        sparse = min((task for task in ways if task.structure), key=times.__getitem__, default=None)
+        shown = sparse if sparse is not None and spec.dtype == "float32" else fastest
+        reason = _reasons(times, shown, sparse, ways[-1], whole) + (", by the records" if known else "")
+        predicted = times[whole] * _share(shown, whole)
+        self.choices.append(Choice(layer.site, str(plan), _decision(fastest), times[shown], times[whole], predicted, reason))
         return plan
+
+    def _times(self, timed: list[Task], numbers: Numbers, layer: Layer) -> dict[Task, float]:
+        """Median µs by task, all in turns, on random inputs. Layers alike are timed once."""
+        key = tuple(timed)
+        if key not in self._us:
+            plans = [self._plan(t, numbers if t.spec.dtype == layer.dtype else Numbers(layer.matrix), layer.bias) for t in timed]
+            calls = [plan.call(self._function(plan, task.spec), task.spec)[0] for plan, task in zip(plans, timed, strict=True)]
+            self._us[key] = self._timed(*calls)
+        return dict(zip(timed, self._us[key], strict=True))
 
     def choose_structured(self, spec: MatmulSpec, layer: Layer) -> Chain | Plan:
         """For a layer whose weight is structured: its factors one after the other, fused, or their product."""
         assert isinstance(layer.weight, Structured) and layer.site is not None
-        ways = chains(layer.weight, layer.bias, spec, self.target)
+        within = spec.in_tile(self.target.lanes) if spec.few else spec
+        ways = chains(layer.weight, layer.bias, within, self.target)
         if not self.measure:
             self.choices.append(Choice(layer.site, str(ways[0]), "structured", None, None, None, _NOT_MEASURED))
             return ways[0]
-        rival = self._plan(Task("dense_matmul", bare(spec)), layer.numbers, layer.bias)
-        calls = [way.bare().call(self._step) for way in ways]
-        *times, dense_us = self._timed(*calls, rival.call(self._function(rival, bare(spec)), bare(spec))[0])
+        task = dense_task(spec)
+        rival = self._plan(task, layer.numbers, layer.bias)
+        calls = [self._between_turns(way.bare().call(self._step), spec, within) for way in ways]
+        *times, dense_us = self._timed(*calls, rival.call(self._function(rival, task.spec), task.spec)[0])
         fastest = min(range(len(ways)), key=times.__getitem__)
         us, way = times[fastest], ways[fastest]
         chosen, decision = (way, "structured") if us < dense_us else (rival, "dense")
@@ -130,6 +116,14 @@ class Chooser:
             Choice(layer.site, str(chosen), decision, us, dense_us, dense_us * way.flops / spec.flops, _reason(us, dense_us))
         )
         return chosen
+
+    def _between_turns(self, call: Callable[[], None], spec: MatmulSpec, within: MatmulSpec) -> Callable[[], None]:
+        """A chain's call with what few tokens cost it besides."""
+        if within is spec:
+            return call
+        turned = between_turns(lambda *_: call(), spec, within, self.target)
+        x, y = (tvm_api.tensor(np.zeros(shape, np.float32)) for shape in (spec.x_shape, spec.y_shape))
+        return lambda: turned(x, y)
 
     def note_block_attention(self, spec: BlockAttentionSpec, places: np.ndarray, keep: np.ndarray, site: str) -> None:
         """Note what skipping blocks gains: one head of middling density is timed, with its blocks and with all of them, and stands for all.
@@ -176,15 +170,6 @@ class Chooser:
         known = self.known.get(task)
         return task.plan(known.knobs if known else task.space(self.target)[0], weight, bias, self.target)
 
-    def _note(self, site: str, chosen: Plan, sparse_us: float, dense_us: float, share: float, source: str = "") -> None:
-        faster = sparse_us < dense_us
-        decision, reason = "sparse" if faster else "dense", _reason(sparse_us, dense_us) + source
-        self.choices.append(Choice(site, str(chosen), decision, sparse_us, dense_us, dense_us * share, reason))
-
-    def _turns(self, spec: MatmulSpec, *plans: Plan) -> list[float]:
-        """Median µs of each plan, in turns, on random inputs."""
-        return self._timed(*(plan.call(self._function(plan, spec), spec)[0] for plan in plans))
-
     def _timed(self, *calls: Callable[[], None]) -> list[float]:
         use_threads(self.target.threads)
         timings = interleave({str(index): call for index, call in enumerate(calls)}, seconds=_SECONDS, rounds=9)
@@ -202,11 +187,24 @@ class Chooser:
         return self._functions[key]
 
 
-def tasks(spec: MatmulSpec, layer: Layer, matrix: np.ndarray) -> tuple[Task | None, Task]:
-    """What the layer may run on, sparse and dense; no sparse kernel for a layer that did not come packed.  matrix: of its `numbers`."""
-    sparse, dense = ("row_block_spmm", "dense_matmul") if spec.dtype == "float32" else ("sparse_group_matmul", "dense_group_matmul")
-    own = Task(sparse, bare(spec), Structure.of(matrix, spec.dtype)) if layer.packed else None
-    return own, Task(dense, bare(spec))
+def tasks(spec: MatmulSpec, layer: Layer, matrix: np.ndarray, target: Target) -> list[Task]:
+    """What the layer may run on: sparse kernels, only for a layer that came packed, from the fewest bytes of weights on, and a dense one.
+
+    matrix: of its `numbers`.  Few tokens may take sparse kernels that know tiles only: of most zeros these read the fewest bytes.
+    """
+    found = []
+    for name, kernel in KERNELS.items() if layer.packed else ():
+        if kernel.structure is None or spec.dtype not in kernel.dtypes or (kernel.few and not spec.few):
+            continue
+        structure = kernel.structure(matrix, spec.dtype, target)
+        if structure is not None:
+            found.append(Task(name, bare(spec), structure))
+    return [*sorted(found, key=lambda task: task.weight_bytes), dense_task(spec)]
+
+
+def dense_task(spec: MatmulSpec) -> Task:
+    names = (name for name, k in KERNELS.items() if k.structure is None and k.few == spec.few and spec.dtype in k.dtypes)
+    return Task(next(names), bare(spec))
 
 
 def _decision(task: Task) -> Literal["sparse", "dense"]:
@@ -217,5 +215,17 @@ def _reason(us: float, rival_us: float, rival: str = "dense") -> str:
     return f"{rival_us / us:.2f}x as fast as {rival}" if us < rival_us else f"{rival} is {us / rival_us:.2f}x as fast"
 
 
-def _density(task: Task) -> float:
-    return task.structure.density if task.structure else 1.0
+def _reasons(times: Mapping[Task, float], shown: Task, sparse: Task | None, dense: Task, whole: Task) -> str:
+    """dense: of the layer's own number format.  whole: in float32."""
+    if dense == whole:
+        return _reason(times[shown], times[whole])
+    dtype = dense.spec.dtype
+    own = f", {_reason(times[sparse], times[dense], f'dense {dtype}')}" if sparse is not None else ""
+    return f"{dtype}: {_reason(times[shown], times[whole], 'dense float32')}{own}"
+
+
+def _share(task: Task, whole: Task) -> float:
+    """Of the time of a dense kernel in float32: by the bytes of weights for few tokens, else by multiplications and how wide they are."""
+    if task.spec.few:
+        return task.weight_bytes / whole.weight_bytes
+    return (task.structure.density if task.structure else 1.0) / SIZE[task.spec.dtype]

@@ -1,4 +1,4 @@
-"""Every kernel computes its layer, and the promises on made-up timings."""
+"""Every row computes its layer, and the promises on made-up timings."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import pytest
 
 from benchmarks import decode as bench
 from benchmarks.decode import RIVAL
-from sparsecc.codegen.kernels.base import MatmulSpec
-from sparsecc.codegen.target import detect
+from sparsecc.codegen import choose
 from sparsecc.timing import Timing
 
 TAKEN = {RIVAL: 4.0, "dense fp32": 4.5, "16x1 fp32": 2.0, "2:4 fp32": 2.0, "2:4 int8": 1.0}
@@ -23,12 +22,16 @@ def rows(monkeypatch: pytest.MonkeyPatch, tokens: int) -> list[dict[str, Any]]:
             call()
         return {name: Timing(name, (TAKEN[name],) * 3) for name in calls}
 
+    def fewest_bytes_first(calls, **_):
+        return {name: Timing(name, (1.0 + index,) * 3) for index, name in enumerate(calls)}
+
     monkeypatch.setattr(bench, "interleave", fake)
-    return bench.measure(MatmulSpec.linear(64, 96, tokens, 1), detect(2), seconds=1.0, cache=1 << 15)
+    monkeypatch.setattr(choose, "interleave", fewest_bytes_first)
+    return bench.measure(bench.Layer(64, 96, tokens, threads=2, cache=1 << 15, seconds=1.0))
 
 
 @pytest.mark.parametrize("tokens", [1, 3])
-def test_every_kernel_computes_its_layer(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_row_computes_its_layer(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
     found = rows(monkeypatch, tokens)
     assert [row["name"] for row in found] == 2 * list(TAKEN)
     for row in found:

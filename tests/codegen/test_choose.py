@@ -17,6 +17,10 @@ from sparsecc.codegen.kernels import dense_matmul
 from sparsecc.codegen.kernels.base import Epilogue, MatmulSpec
 from sparsecc.codegen.lower.program import Layer
 from sparsecc.graph.sites import WeightSite
+from sparsecc.passes.base import Pass
+from sparsecc.passes.pack import Pack
+from sparsecc.passes.prune import Prune
+from sparsecc.passes.quantize import Quantize
 from sparsecc.timing import Timing
 from tests.codegen.whole import HERE, Lambda, Parallel, block_map, check, fixed, packed, random, reordered, structured
 
@@ -120,16 +124,74 @@ def layer_of(site: WeightSite) -> Layer:
 def tasks_of(model: Any) -> tuple[Task, Task]:
     """Of its first layer: sparse, dense."""
     site = next(iter(model.sites(WeightSite)))
-    sparse, dense = choose.tasks(MatmulSpec.linear(16, 32, 1, 16, Epilogue("relu")), layer_of(site), site.matrix.numpy())
-    assert sparse is not None
+    sparse, dense = choose.tasks(MatmulSpec.linear(16, 32, 1, 16, Epilogue("relu")), layer_of(site), site.matrix.numpy(), HERE)
     return sparse, dense
 
 
 def others(known: dict[Task, Known]) -> dict[Task, Known]:
     """The second layer's, so that it is not measured, either."""
     sites = list(graph().sites(WeightSite))
-    second = choose.tasks(MatmulSpec.linear(32, 16, 1, 16), layer_of(sites[1]), sites[1].matrix.numpy())
-    return {task: Known(task.space(HERE)[0], 1.0) for task in second if task is not None and task not in known}
+    second = choose.tasks(MatmulSpec.linear(32, 16, 1, 16), layer_of(sites[1]), sites[1].matrix.numpy(), HERE)
+    return {task: Known(task.space(HERE)[0], 1.0) for task in second if task not in known}
+
+
+FEW = random(3, 64)
+
+
+def few(*steps: Pass) -> Any:
+    torch.manual_seed(0)
+    graph: Any = fixed(nn.Sequential(nn.Linear(64, 64), nn.ReLU()), FEW)
+    for step in steps:
+        graph = step.apply(graph).graph
+    return graph
+
+
+def test_few_tokens_take_the_fastest_of_several(times: list[float]) -> None:
+    """Ways come from the fewest bytes of weights on, and end with dense."""
+    ways = ["nm_matvec", "row_block_spmm", "row_block_matvec", "dense_matvec"]
+    for fastest, kernel in enumerate(ways):
+        times[:] = [9e-6] * 3 + [6e-6]
+        times[fastest] = 3e-6
+        [choice] = check(few(Prune(pattern="2:4"), Pack()), [FEW], measure=True)
+        assert choice.kernel.startswith(f"{kernel} ")
+        assert choice.decision == ("dense" if kernel == "dense_matvec" else "sparse")
+        assert choice.reason == ("dense is 3.00x as fast" if kernel == "dense_matvec" else "2.00x as fast as dense")
+        assert (choice.measured_us, choice.dense_us) == (pytest.approx(9 if fastest == 3 else 3), pytest.approx(3 if fastest == 3 else 6))
+    assert choice.predicted_us == pytest.approx(3 * 2.125 / 4), "by bytes"
+
+
+def test_few_narrow_tokens_take_the_fastest_of_several(times: list[float]) -> None:
+    """nm_group_matvec, sparse_group_matmul, dense_group_matvec; dense in float32 for the account."""
+    times[:] = [2e-6, 9e-6, 3e-6, 4e-6]
+    [choice] = check(few(Prune(pattern="2:4"), Quantize(), Pack()), [FEW], measure=True)
+    assert choice.kernel.startswith("nm_group_matvec ")
+    assert choice.reason == "int8: 2.00x as fast as dense float32, 1.50x as fast as dense int8"
+    times[:] = [4e-6, 9e-6, 2e-6, 3e-6]
+    [choice] = check(few(Prune(pattern="2:4"), Quantize(), Pack()), [FEW], measure=True)
+    assert choice.decision == "dense" and choice.kernel.startswith("dense_group_matvec ")
+    assert choice.reason == "int8: 1.50x as fast as dense float32, dense int8 is 2.00x as fast"
+
+
+def test_layers_alike_are_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def fake(calls: Mapping[str, Any], **_: Any) -> dict[str, Timing]:
+        asked.append(len(calls))
+        return {name: Timing(name, (1e-6,) * 3) for name in calls}
+
+    monkeypatch.setattr(choose, "interleave", fake)
+    torch.manual_seed(0)
+    alike = packed(fixed(nn.Sequential(*(nn.Linear(64, 64) for _ in range(3))), FEW), "2:4", 0.5)
+    assert len(check(alike, [FEW], measure=True)) == 3
+    assert asked == [4]
+
+
+@pytest.mark.parametrize("factors_us", [1.0, 4.0])
+def test_factors_of_few_tokens_against_the_dense_kernel_of_few_tokens(times: list[float], factors_us: float) -> None:
+    times[:] = [factors_us * 1e-6, 2e-6]
+    torch.manual_seed(0)
+    [choice] = check(structured(fixed(nn.Linear(64, 64), FEW), "low_rank:4"), [FEW], measure=True)
+    assert choice.kernel.startswith("structured_matmul" if factors_us < 2 else "dense_matvec")
 
 
 TOKENS = random(128, 32)  # two tiles: factors may be one kernel

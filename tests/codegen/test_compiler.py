@@ -203,6 +203,61 @@ class Residuals(nn.Module):
         return self.fc4(functional.relu(self.fc3(x) + x))
 
 
+FEW: dict[str, tuple[str, ...]] = {  # pattern → kernels, one of which every layer takes
+    "16x1": ("row_block_matvec",),
+    "2:4": ("nm_matvec",),
+    "1:4": ("nm_matvec",),
+    "unstructured": ("row_block_spmm", "nm_matvec"),
+    "4x1": ("row_block_spmm",),
+}
+
+
+class Odd(Residuals):
+    """Wide enough for blocks of 16 rows; its head has rows for no vector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2, self.fc3, self.fc4 = nn.Linear(32, 80), nn.Linear(80, 32, bias=False), nn.Linear(32, 32), nn.Linear(32, 9)
+
+
+def without_rows(graph: FxGraph) -> FxGraph:
+    """Every fifth row and the last 16 are zeros."""
+    changed = graph.copy()
+    for site in changed.sites(WeightSite):
+        weight = site.weight.detach().clone()
+        weight[::5] = 0
+        weight[-16:] = 0
+        changed.set_weight(site, weight)
+    return changed  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("shape", [(1,), (3,), (2, 4), (9,)])
+@pytest.mark.parametrize("pattern", FEW)
+def test_few_tokens(pattern: str, shape: tuple[int, ...]) -> None:
+    """Residuals before and after activations, features in odd numbers; nine tokens are many."""
+    torch.manual_seed(0)
+    x = random(*shape, 32)
+    choices = check(packed(fixed(Odd(), x), pattern, 0.75), [x])
+    names = FEW[pattern] if x.numel() <= 8 * 32 else ("row_block_spmm",)
+    assert choices and {choice.kernel.split()[0] for choice in choices} <= {*names}
+
+
+@pytest.mark.parametrize("pattern", FEW)
+def test_few_tokens_and_rows_without_weights(pattern: str) -> None:
+    torch.manual_seed(0)
+    x = random(3, 32)
+    check(packed(without_rows(fixed(Odd(), x)), pattern, 0.5), [x])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3), (2, 4), (3, 3)])
+def test_a_transformer_of_few_tokens(shape: tuple[int, int]) -> None:
+    """Attention has tiles of its own, normalization and softmax the natural order."""
+    torch.manual_seed(0)
+    x = random(*shape, 32)
+    for graph in (fixed(Transformer(32, 4), x), packed(fixed(Transformer(32, 4), x), "2:4", 0.5)):
+        check(graph, [x])
+
+
 KEYS = ("low_rank:5", "monarch:4x2:3", "monarch:1x8:2", "monarch:3x5:1")
 
 

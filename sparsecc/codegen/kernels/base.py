@@ -89,6 +89,16 @@ class MatmulSpec:
         """Of the dense product."""
         return 2 * self.rows * self.depth * self.batch * self.positions
 
+    @property
+    def few(self) -> bool:
+        """Whether tokens lie as a model has them, [tokens, features, 1]: what `matvec` kernels take, and no other."""
+        return self.taps == (0,) and self.positions == self.channel_stride == self.y_pitch == 1
+
+    def in_tile(self, lanes: int) -> MatmulSpec:
+        """The same for few tokens in the lanes of one tile."""
+        tile = ceil_div(self.batch, lanes) * lanes
+        return MatmulSpec.linear(self.rows, self.channels, 1, tile, self.epilogue, self.dtype)
+
     @staticmethod
     def linear(rows: int, cols: int, tiles: int, tile: int, epilogue: Epilogue = Epilogue(), dtype: str = "float32") -> MatmulSpec:
         """A linear layer over tokens stored as [tiles, features, tile]."""

@@ -1,4 +1,4 @@
-"""A few float32 tokens → groups of int8 with a scale for each token, as `group_tokens` makes them of many: features lie in the lanes here.
+"""A few float32 tokens → groups of narrow numbers, as `group_tokens` makes them of many: features lie in the lanes here.
 
 Tokens are [tokens, features, 1], as a model has them, and groups [tokens, groups, 1].
 """
@@ -6,13 +6,36 @@ Tokens are [tokens, features, 1], as a model has them, and groups [tokens, group
 import numpy as np
 
 from sparsecc.codegen.kernels import groups
-from sparsecc.codegen.kernels.group_tokens import LEAST, MAGNITUDE, ROUNDER, GroupSpec, is_nan
+from sparsecc.codegen.kernels.group_tokens import LEAST, MAGNITUDE, ROUNDER, GroupSpec, is_nan, lower_half, upper_half
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.tvm_api import T, tirx
 
 
 def build(spec: GroupSpec, target: Target):
-    """PrimFunc(x, given scale [1], groups, scales), the given one as for `group_tokens`. spec: of int8, with a tile of one token."""
+    """PrimFunc(x, given scale [1], groups, scales), all as for `group_tokens`. spec: with a tile of one token."""
+    return _int8(spec, target) if spec.dtype == "int8" else _bfloat16(spec)
+
+
+def _bfloat16(spec: GroupSpec):
+    tokens, features, pairs, rest = spec.tiles, spec.features, spec.features // 2, spec.features % 2
+
+    @T.prim_func
+    def group_features(
+        X: T.Buffer((tokens, features, 1), "float32"),
+        given: T.Buffer((1,), "float32"),
+        Y: T.Buffer((tokens, spec.groups, 1), "int32"),
+    ):
+        T.func_attr({"tirx.noalias": True})
+        for t in T.parallel(tokens):
+            for g in range(pairs):
+                Y[t, g, 0] = T.bitwise_or(lower_half(X[t, g * 2, 0]), upper_half(X[t, g * 2 + 1, 0]))
+            if rest > 0:
+                Y[t, pairs, 0] = lower_half(X[t, pairs * 2, 0])
+
+    return group_features
+
+
+def _int8(spec: GroupSpec, target: Target):
     lanes, tokens, features, calibrated = target.lanes, spec.tiles, spec.features, spec.calibrated
     vectors, rest = features // lanes, features % lanes
     words, last_words = lanes // 4, spec.groups - vectors * (lanes // 4)

@@ -54,6 +54,22 @@ def is_nan(x):
     return T.bitwise_and(tirx.reinterpret("int32", x), T.int32(MAGNITUDE)) > T.int32(INFINITY)
 
 
+def _bfloat16_bits(x):
+    """The nearest bfloat16, ties to even, in the upper half; NaN stays NaN."""
+    bits = tirx.reinterpret("int32", x)
+    odd = T.bitwise_and(T.shift_right(bits, T.int32(16)), T.int32(1))
+    return T.Select(is_nan(x), T.bitwise_or(bits, T.int32(0x00400000)), bits + T.int32(0x7FFF) + odd)
+
+
+def lower_half(x):
+    """x as bfloat16, the first of a group of two."""
+    return T.bitwise_and(T.shift_right(_bfloat16_bits(x), T.int32(16)), T.int32(0xFFFF))
+
+
+def upper_half(x):
+    return T.bitwise_and(_bfloat16_bits(x), T.int32(-65536))
+
+
 def _int8(spec: GroupSpec, target: Target):
     lanes, tiles, features, tile, calibrated = target.lanes, spec.tiles, spec.features, spec.tile, spec.calibrated
     vectors, whole, rest = tile // lanes, features // 4, features % 4
@@ -121,18 +137,6 @@ def _bfloat16(spec: GroupSpec, target: Target):
     lanes, tiles, features, tile = target.lanes, spec.tiles, spec.features, spec.tile
     vectors, whole, rest = tile // lanes, features // 2, features % 2
 
-    def rounded(x):
-        """The nearest bfloat16, ties to even, in the upper half; NaN stays NaN."""
-        bits = tirx.reinterpret("int32", x)
-        odd = T.bitwise_and(T.shift_right(bits, T.int32(16)), T.int32(1))
-        return T.Select(is_nan(x), T.bitwise_or(bits, T.int32(0x00400000)), bits + T.int32(0x7FFF) + odd)
-
-    def lower(x):
-        return T.bitwise_and(T.shift_right(rounded(x), T.int32(16)), T.int32(0xFFFF))
-
-    def upper(x):
-        return T.bitwise_and(rounded(x), T.int32(-65536))
-
     @T.prim_func
     def group_tokens(
         X: T.Buffer((tiles, features, tile), "float32"),
@@ -145,9 +149,9 @@ def _bfloat16(spec: GroupSpec, target: Target):
             at: T.let = job % vectors * lanes
             for g in range(whole):
                 for l in T.vectorized(lanes):
-                    Y[t, g, at + l] = T.bitwise_or(lower(X[t, g * 2, at + l]), upper(X[t, g * 2 + 1, at + l]))
+                    Y[t, g, at + l] = T.bitwise_or(lower_half(X[t, g * 2, at + l]), upper_half(X[t, g * 2 + 1, at + l]))
             if rest > 0:
                 for l in T.vectorized(lanes):
-                    Y[t, whole, at + l] = lower(X[t, whole * 2, at + l])
+                    Y[t, whole, at + l] = lower_half(X[t, whole * 2, at + l])
 
     return group_tokens

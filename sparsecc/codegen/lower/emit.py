@@ -20,7 +20,7 @@ from sparsecc.codegen.lower.emit_layers import emit_layer
 from sparsecc.codegen.lower.emit_upsample import emit_resize
 from sparsecc.codegen.lower.emit_windows import emit_max_pool
 from sparsecc.codegen.lower.forms import Forms
-from sparsecc.codegen.lower.layout import Value, layout_of
+from sparsecc.codegen.lower.layout import Value, layout_for
 from sparsecc.codegen.lower.limits import tables
 from sparsecc.codegen.lower.program import AttentionCall, BlockAttentionCall, Expr, Layer, Node, Program, dtype, shape
 from sparsecc.codegen.target import Target
@@ -98,10 +98,9 @@ def _layer_norm(forms: Forms, target: Target, node: Node) -> Value | None:
         return None
     x, gamma, beta = node.args
     value = forms.values[x]
-    if math.prod(value.shape[:-1]) < target.lanes:
+    layout = layout_for(value, target.lanes)
+    if layout.as_they_are or math.prod(value.shape[:-1]) < target.lanes:
         return None
-    layout = value.layout if value.tiled is not None and value.heads is None else None
-    layout = layout or layout_of(value.shape, target.lanes)
     spec = layer_norm.LayerNormSpec(layout.tiles, value.shape[-1], layout.tile, float(node.attrs.epsilon))
     kernel = forms.kernel(spec, lambda: layer_norm.build(spec, target))
     out = forms.call(kernel, [forms.tiled(x, layout), forms.natural(gamma), forms.natural(beta)], layout.shape(value.shape[-1]))

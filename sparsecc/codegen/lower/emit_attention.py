@@ -7,7 +7,7 @@ import numpy as np
 from sparsecc.codegen.choose import Chooser
 from sparsecc.codegen.kernels import attention, block_attention
 from sparsecc.codegen.lower.forms import Forms
-from sparsecc.codegen.lower.layout import TokenLayout, Value, layout_of
+from sparsecc.codegen.lower.layout import TokenLayout, Value, tiles_of
 from sparsecc.codegen.lower.program import AttentionCall, BlockAttentionCall, Expr, Node, shape
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.tvm_api import relax
@@ -16,8 +16,8 @@ from sparsecc.codegen.tvm_api import relax
 def emit_attention(forms: Forms, target: Target, node: Node, call: AttentionCall) -> Value:
     batch, heads, queries, dim = shape(call.q)
     kv_heads, keys, value_dim = shape(call.v)[1:]
-    q_layout = TokenLayout(batch, queries, layout_of((1, queries, 1), target.lanes).tile)
-    k_layout = TokenLayout(batch, keys, layout_of((1, keys, 1), target.lanes).tile)
+    q_layout = TokenLayout(batch, queries, tiles_of((1, queries, 1), target.lanes).tile)
+    k_layout = TokenLayout(batch, keys, tiles_of((1, keys, 1), target.lanes).tile)
     q, v = forms.heads_tiled(call.q, q_layout, "bhsd"), forms.heads_tiled(call.v, k_layout, "bhsd")
     k = forms.heads_tiled(call.k, k_layout, "bhds" if call.keys_transposed else "bhsd")
     mask = relax.const(0.0, "float32") if call.mask is None else _mask(forms, call.mask, keys)

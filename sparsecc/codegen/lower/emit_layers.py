@@ -5,15 +5,18 @@ from __future__ import annotations
 from functools import partial
 
 from sparsecc import memory
+from sparsecc.codegen.candidates import Plan
 from sparsecc.codegen.chain import Chain
 from sparsecc.codegen.choose import Chooser
+from sparsecc.codegen.kernels import turn_tokens
 from sparsecc.codegen.kernels.base import Epilogue, MatmulSpec
+from sparsecc.codegen.kernels.turn_tokens import TurnSpec
 from sparsecc.codegen.lower.emit_conv import emit_conv2d
 from sparsecc.codegen.lower.emit_upsample import emit_transposed
 from sparsecc.codegen.lower.emit_windows import emit_depthwise
 from sparsecc.codegen.lower.forms import Forms
-from sparsecc.codegen.lower.layout import Value, layout_of
-from sparsecc.codegen.lower.program import Expr, Layer, Node, Var, shape
+from sparsecc.codegen.lower.layout import Value, layout_for
+from sparsecc.codegen.lower.program import Expr, Layer, Node, Var, dtype, shape
 from sparsecc.structures.base import Structured
 
 _LARGE = 1 << 20  # weights of a layer whose preparation leaves holes in the heap that are worth closing
@@ -35,8 +38,7 @@ def emit_layer(forms: Forms, chooser: Chooser, node: Node, layer: Layer) -> Valu
 
 def _linear(forms: Forms, chooser: Chooser, node: Node, layer: Layer) -> Value:
     value = forms.values[layer.x]
-    layout = value.layout if value.tiled is not None and value.heads is None else None
-    layout = layout or layout_of(value.shape, chooser.target.lanes)
+    layout = layout_for(value, chooser.target.lanes)
     spec = MatmulSpec.linear(layer.rows, layer.depth, layout.tiles, layout.tile, _epilogue(layer), layer.dtype)
     residual = None if layer.residual is None else forms.tiled(layer.residual, layout)
     if layer.dtype == "float32":
@@ -53,13 +55,33 @@ def _epilogue(layer: Layer) -> Epilogue:
 def _matmul(forms: Forms, chooser: Chooser, spec: MatmulSpec, layer: Layer, x: tuple[Expr, ...], residual: Expr | None) -> Var:
     """Calls of the chosen kernels. The last one's output has spec.y_shape.  x: narrow numbers come with their scales."""
     plan = chooser.choose_structured(spec, layer) if isinstance(layer.weight, Structured) else chooser.choose(spec, layer)
-    if isinstance(plan, Chain):
-        return _chain(forms, chooser, plan, x[0], residual)
-    weights = [forms.weight(array) for array in plan.weights]
+    within = plan.inside(spec)
+    if within is not spec:
+        x = tuple(_into_tile(forms, chooser, part, within.positions) for part in x)
+        residual = None if residual is None else _into_tile(forms, chooser, residual, within.positions)
+    y = _chain(forms, chooser, plan, x[0], residual) if isinstance(plan, Chain) else _single(forms, plan, spec, x, residual)
     if layer.rows * layer.depth > _LARGE:
         memory.trim()
+    if within is not spec:
+        y = _turned(forms, chooser, y, TurnSpec(spec.batch, (spec.rows,), within.positions, back=True))
+    return y
+
+
+def _into_tile(forms: Forms, chooser: Chooser, x: Expr, tile: int) -> Var:
+    """[tokens, .., 1] → [1, .., tile]."""
+    tokens, *inner, _ = shape(x)
+    return _turned(forms, chooser, x, TurnSpec(tokens, tuple(inner), tile, dtype(x)))
+
+
+def _turned(forms: Forms, chooser: Chooser, x: Expr, turn: TurnSpec) -> Var:
+    kernel = forms.kernel(turn, lambda: turn_tokens.build(turn, chooser.target))
+    return forms.call_for_several(kernel, [x], [(turn.shapes[1], turn.dtype)])[0]
+
+
+def _single(forms: Forms, plan: Plan, spec: MatmulSpec, x: tuple[Expr, ...], residual: Expr | None) -> Var:
+    weights = [forms.weight(array) for array in plan.weights]
     kernel = forms.kernel((plan.kernel, spec, plan.knobs), lambda: plan.build(spec))
-    return forms.call(kernel, plan.arguments(x, weights, residual), spec.y_shape)
+    return forms.call(kernel, plan.arguments(x, weights, residual), plan.inside(spec).y_shape)
 
 
 def _chain(forms: Forms, chooser: Chooser, chain: Chain, x: Expr, residual: Expr | None) -> Var:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sparsecc.codegen.alignment import aligned_copy, in_place
-from sparsecc.codegen.kernels import group_tokens
+from sparsecc.codegen.kernels import group_features, group_tokens
 from sparsecc.codegen.lower.layout import TokenLayout, Value
 from sparsecc.codegen.lower.program import Expr, Program, Var, shape
 from sparsecc.codegen.target import Target
@@ -61,7 +61,8 @@ class Forms:
         value = self.values[expr]
         spec = group_tokens.GroupSpec(layout.tiles, value.shape[-1], layout.tile, dtype, scale is not None)
         if (spec, scale) not in value.narrow:
-            kernel = self.kernel(spec, lambda: group_tokens.build(spec, target))
+            grouping = group_features if layout.as_they_are else group_tokens
+            kernel = self.kernel(spec, lambda: grouping.build(spec, target))
             given = relax.const(np.array([scale or 1.0], np.float32))
             value.narrow[spec, scale] = tuple(self.call_for_several(kernel, [self.tiled(expr, layout), given], spec.outputs))
         return value.narrow[spec, scale]
@@ -77,6 +78,8 @@ class Forms:
 
     def tile(self, x: Expr, layout: TokenLayout, features: int) -> Expr:
         op = relax.op
+        if layout.as_they_are:
+            return self.op(op.reshape(x, list(layout.shape(features))))
         x = self.op(op.reshape(x, [layout.sequences, layout.tokens, features]))
         if layout.padded != layout.tokens:
             x = self.op(op.nn.pad(x, [0, 0, 0, layout.padded - layout.tokens, 0, 0]))
@@ -87,7 +90,7 @@ class Forms:
         assert value.tiled is not None and value.layout is not None, "a value has neither form"
         op, layout = relax.op, value.layout
         features = shape(value.tiled)[1]
-        x = self.op(op.permute_dims(value.tiled, [0, 2, 1]))
+        x = value.tiled if layout.as_they_are else self.op(op.permute_dims(value.tiled, [0, 2, 1]))
         x = self.op(op.reshape(x, [layout.sequences, layout.padded, features]))
         if layout.padded != layout.tokens:
             x = self.op(op.strided_slice(x, [1], [0], [layout.tokens]))

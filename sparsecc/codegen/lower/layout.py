@@ -1,15 +1,18 @@
 """Where the tokens of an activation lie: [.., tokens, features] stored as [tiles, features, tile], tokens in the vector lanes.
 
+A few tokens would leave most lanes empty: they stay as they are, as tiles of one token, and features lie in the lanes.
 A value may exist in its natural order, in tiles, or as a view of heads on tiles; it is converted only when somebody asks.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sparsecc.codegen.kernels.base import ceil_div, tile_for
 from sparsecc.codegen.kernels.group_tokens import GroupSpec
+from sparsecc.codegen.kernels.matvec import MOST_TOKENS
 from sparsecc.codegen.lower.program import Expr
 
 _MOST_PADDING = 1.25  # tokens of each sequence are padded by themselves while that costs less than this
@@ -32,6 +35,11 @@ class TokenLayout:
         return self.sequences * self.tiles_per_sequence
 
     @property
+    def as_they_are(self) -> bool:
+        """Whether tokens lie as in the natural order."""
+        return self.tile == 1
+
+    @property
     def padded(self) -> int:
         return self.tiles_per_sequence * self.tile
 
@@ -40,11 +48,15 @@ class TokenLayout:
 
 
 def layout_of(shape: tuple[int, ...], lanes: int) -> TokenLayout:
-    """For an activation [.., tokens, features]: sequences apart when padding each is cheap, which attention wants, else in one."""
+    """For an activation [.., tokens, features] that linear layers read and write."""
+    tokens = math.prod(shape[:-1])
+    return TokenLayout(1, tokens, 1) if tokens <= MOST_TOKENS else tiles_of(shape, lanes)
+
+
+def tiles_of(shape: tuple[int, ...], lanes: int) -> TokenLayout:
+    """With tokens in the lanes: sequences apart when padding each is cheap, which attention wants, else in one."""
     *lead, tokens, _ = shape
-    sequences = 1
-    for size in lead:
-        sequences *= size
+    sequences = math.prod(lead)
     if sequences > 1:
         apart = TokenLayout(sequences, tokens, _tile(tokens, lanes))
         if apart.padded <= tokens * _MOST_PADDING and tokens >= lanes:
@@ -91,3 +103,11 @@ class Value:
     narrow: dict[tuple[GroupSpec, float | None], tuple[Expr, ...]] = field(default_factory=dict)
     phases: Phases | None = None
     later: Callable[[], Expr] | None = None
+
+
+def layout_for(value: Value, lanes: int) -> TokenLayout:
+    """In which a linear layer or a normalization reads a value: the tiles that it has, where tokens are not few."""
+    found = layout_of(value.shape, lanes)
+    if found.as_they_are or value.tiled is None or value.layout is None or value.heads is not None:
+        return found
+    return value.layout

@@ -47,7 +47,7 @@ class Collector(Chooser):
 
     def choose(self, spec: MatmulSpec, layer: Layer) -> Plan:
         matrix = layer.numbers.matrix
-        rivals = tuple(task for task in tasks(spec, layer, matrix) if task is not None)
+        rivals = tuple(tasks(spec, layer, matrix, self.target))
         self.workload.layers[rivals] += 1
         for task in rivals:
             if task.structure is not None and task not in self.workload.weights:

@@ -48,3 +48,15 @@ def test_a_given_scale_clips_and_keeps_nan() -> None:
     assert found[0].tolist() == [1, -2, 0, 127, -127]  # ties to even
     assert np.isnan(scales[1])
     np.testing.assert_allclose(scales[0], 0.1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("features", [1, 2, 33, 512])
+def test_bfloat16_is_what_numpy_makes(features: int) -> None:
+    x = random(np.random.default_rng(0), 3, features, 1)
+    x.flat[0] = np.nan
+    spec = GroupSpec(3, features, 1, "bfloat16")
+    y = tvm_api.tensor(np.full(spec.outputs[0][0], 77, np.int32))
+    compiled(group_features.build(spec, HERE))(tvm_api.tensor(x), tvm_api.tensor(np.ones(1, np.float32)), y)
+    stored = (y.numpy().view(np.uint16).reshape(3, -1).astype(np.uint32) << 16).view(np.float32)
+    np.testing.assert_array_equal(stored[:, :features], groups.bfloat16(x)[:, :, 0])
+    assert (stored[:, features:] == 0).all()

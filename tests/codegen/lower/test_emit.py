@@ -68,3 +68,11 @@ def test_a_value_is_turned_once_for_all_that_read_it() -> None:
 def test_large_constants_become_weights_and_small_ones_stay_in_the_code() -> None:
     found = emitted(lambda x: x + torch.arange(8.0) + torch.arange(256.0).reshape(32, 8), X)
     assert [array.shape for array in found.weights.values()] == [(32, 8)]
+
+
+def test_few_tokens_stay_as_they_are() -> None:
+    norm = nn.LayerNorm(8)
+    found = emitted(lambda x: LAYERS[1](norm(LAYERS[0](x).exp() * 2 + torch.arange(8.0))) + x, random(2, 3, 8))
+    assert turns(found) == 0
+    assert kernels(found, "turn_tokens") == 0
+    assert kernels(found, "dense_matvec") == 2

@@ -38,6 +38,29 @@ def test_a_layer_computes_what_the_host_does(host: str, steps: str) -> None:
     assert choice.kernel.split()[0] == ("sparse_group_matmul" if len(STEPS[steps]) > 1 else "dense_group_matmul")
 
 
+FEW = {  # steps → kernel
+    "int8": "dense_group_matvec",
+    "calibrated": "dense_group_matvec",
+    "bfloat16": "dense_group_matvec",
+    "int8 2:4": "nm_group_matvec",
+    "int8 1x4": "sparse_group_matmul",
+    "bfloat16 1x4": "sparse_group_matmul",
+}
+STEPS["int8 2:4"] = (Prune(pattern="2:4"), Quantize(), Pack())
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 8])
+@pytest.mark.parametrize("steps", FEW)
+def test_few_tokens(steps: str, tokens: int) -> None:
+    torch.manual_seed(0)
+    module, x = nn.Linear(64, 51).eval(), torch.randn(tokens, 64)
+    graph: Graph = FxGraph.from_module(module, (x,))
+    for step in STEPS[steps]:
+        graph = step.apply(graph, Context(calibration=[(x,)])).graph
+    [choice] = check(graph, [x])
+    assert choice.kernel.split()[0] == FEW[steps]
+
+
 @pytest.mark.parametrize("dtype", ["int8", "bfloat16"])
 def test_every_layer_is_timed_against_float32(dtype: str) -> None:
     module, x = model("transformer")

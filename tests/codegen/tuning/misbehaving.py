@@ -45,7 +45,7 @@ def install() -> None:
     kernel = ModuleType("sparsecc.codegen.kernels.misbehaving")
     vars(kernel).update(vars(dense_matmul) | {"prepare": prepare, "__name__": kernel.__name__})
     sys.modules[kernel.__name__] = kernel
-    candidates._BIAS["misbehaving"] = 1
+    candidates.KERNELS["misbehaving"] = candidates.KERNELS["dense_matmul"]
 
 
 if __name__ == "__main__":
