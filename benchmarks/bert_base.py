@@ -190,8 +190,8 @@ def workload(batch: int, tokens: int) -> Workload:
 def markdown(document: Mapping[str, Any]) -> str:
     title = f"BERT-base, {document['tokens']} tokens, batch {document['batch']}, {document['threads']} threads"
     about = (
-        "Engines of one number format in turns. Errors: of ours against the same masked model in fp32, of the others against onnxruntime "
-        "in fp32; `allowed` is what stops the benchmark, or lets a row count as missed."
+        "Engines of one number format in turns. Errors: of ours against torch running the same pruned and rounded model, of the others "
+        "against onnxruntime in fp32. `allowed` is what stops the benchmark, or lets a row count as missed."
     )
     columns = [*head("baseline"), "allowed", "baseline", "compile peak"]
     return f"{title}\n\n{about}\n\n" + markdown_table(columns, [_cells(found) for found in document["rows"]])
