@@ -93,8 +93,8 @@ GROUPS = (
         ),
         share=0.65,
     ),
-    Group((OpenVino("bf16"),), (OpenVino("bf16").name,), (Row(None, at_least=1.0, dtype="bfloat16"),), share=0.1, tolerance=0.1),
-    # A range for each tensor, found on random tokens, is coarser than ours for each token.
+    Group((OpenVino("bf16"),), (OpenVino("bf16").name,), (Row(None, at_least=1.0, dtype="bfloat16"),), share=0.1, tolerance=0.03),
+    # At 128 tokens it is off by 0.07; a range for each tensor, found on random tokens, is coarser than ours for each token.
     Group(
         _INT8,
         tuple(peer.name for peer in _INT8),
@@ -104,7 +104,7 @@ GROUPS = (
             Row("1x4", 0.8, at_least=2.3, dtype="int8"),
         ),
         share=0.25,
-        tolerance=0.5,
+        tolerance=0.3,
     ),
 )
 ROWS = tuple(row for group in GROUPS for row in group.rows)

@@ -76,21 +76,27 @@ def main() -> int:
     arguments = _parser().parse_args()
     console = Console()
     names = arguments.only or list(PARTS)
-    found = {}
+    found: dict[str, Document] = {}
+    failed = []
     for name in names:
         console.rule(name)
         start = time.perf_counter()
-        found[name] = PARTS[name].measure(arguments.threads, arguments.seconds, console)
+        try:
+            found[name] = PARTS[name].measure(arguments.threads, arguments.seconds, console)
+        except RuntimeError as error:  # wrong outputs, a process that died: the other parts are not lost
+            console.print(f"{name} failed: {error}", markup=False)
+            failed.append(f"{name} failed: {error}")
+            continue
         found[name]["wall_seconds"] = time.perf_counter() - start
         console.print(promise_table(PARTS[name].promises(found[name])), markup=False, highlight=False, soft_wrap=True)
         gc.collect()
         memory.trim()
-    promises = [promise for name in names for promise in PARTS[name].promises(found[name])]
-    table = markdown(found, promises, arguments.threads)
+    promises = [promise for name in found for promise in PARTS[name].promises(found[name])]
+    table = "\n\n".join([markdown(found, promises, arguments.threads), *failed])
     console.print(table, markup=False, highlight=False, soft_wrap=True)
     for path in write("-".join(["cpu", *(arguments.only or [])]), document(found, promises, arguments.threads), table):
         console.print(f"wrote {path}")
-    return 0 if all(promise.reached for promise in promises) else 1
+    return 0 if not failed and all(promise.reached for promise in promises) else 1
 
 
 def document(found: Mapping[str, Document], promises: Sequence[Promise], threads: int) -> Document:
