@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from benchmarks.process_memory import memory, reset_peak
 
 
 def compile_cost(model: str, pattern: str | None, sparsity: float, threads: int) -> dict[str, Any]:
@@ -37,12 +38,12 @@ def measure(model: str, pattern: str | None, sparsity: float, threads: int) -> d
     built, inputs = chosen.build(), chosen.example_inputs()
     recipe = chosen.recipe(pattern, sparsity) if pattern else None
     shapes = {name: value.shape for name, value in inputs.items()} if isinstance(built, Path) else None
-    _reset_peak()
+    reset_peak()  # that of building the model is not compile's
     start = time.perf_counter()
     compiled = sparsecc.compile(built, None if shapes else inputs, recipe=recipe, threads=threads, input_shapes=shapes)
     seconds = time.perf_counter() - start
     check = compiled.report.to_dict()["check"]
-    return {"seconds": seconds, "model_bytes": _size(built), "libraries_bytes": libraries, "peak_bytes": _memory("VmHWM"), "check": check}
+    return {"seconds": seconds, "model_bytes": _size(built), "libraries_bytes": libraries, "peak_bytes": memory("VmHWM"), "check": check}
 
 
 def _with_libraries() -> int:
@@ -52,27 +53,11 @@ def _with_libraries() -> int:
     import sparsecc
 
     sparsecc.compile(torch.nn.Linear(16, 16), (torch.zeros(1, 16),))
-    return _memory("VmRSS")
+    return memory("VmRSS")
 
 
 def _size(built: Any) -> int:
     return built.stat().st_size if isinstance(built, Path) else sum(p.numel() * p.element_size() for p in built.parameters())
-
-
-def _reset_peak() -> None:
-    """Let the kernel forget the peak so far: that of building the model is not compile's. Linux only; elsewhere it is counted in."""
-    path = Path("/proc/self/clear_refs")
-    if path.exists():
-        path.write_text("5")
-
-
-def _memory(field: str) -> int:
-    """VmRSS or VmHWM in bytes; without /proc, the process's peak for both."""
-    path = Path("/proc/self/status")
-    if not path.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    line = next(line for line in path.read_text().splitlines() if line.startswith(field + ":"))
-    return int(line.split()[1]) * 1024
 
 
 if __name__ == "__main__":

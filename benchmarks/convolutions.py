@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from rich.progress import Progress
 import models
 from benchmarks.machine import machine
 from benchmarks.peers import OnnxRuntime, Workload
+from benchmarks.promises import Promise, promise_of
 from benchmarks.results import markdown_table, write
 from benchmarks.rows import agree, cells, compile_row, entry, head
 from models._recipes import prune_and_pack
@@ -65,34 +67,43 @@ MODELS = {"opennsfw": "ResNet-50 (thin), 224×224", "pp_ocr_det": "PP-OCRv4 dete
 def main() -> int:
     arguments = _parser().parse_args()
     console = Console()
-    found = [_measured(name, arguments, console) for name in ([arguments.only] if arguments.only else MODELS)]
-    document = {"machine": machine(), "threads": arguments.threads, "batch": 1, "baseline": BASELINE, "models": found}
-    table = _markdown(document)
+    document = measured(arguments.threads, arguments.seconds, console, [arguments.only] if arguments.only else MODELS)
+    table = markdown(document)
     console.print(table, markup=False, highlight=False, soft_wrap=True)
     for path in write("convolutions", document, table) if not arguments.only else []:
         console.print(f"wrote {path}")
-    return 0 if all(row["reached"] is not False for model in found for row in model["rows"]) else 1
+    return 0 if all(row["reached"] is not False for model in document["models"] for row in model["rows"]) else 1
 
 
-def _measured(name: str, arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+def measured(threads: int, seconds: float, console: Console, names: Iterable[str] = MODELS) -> dict[str, Any]:
+    """seconds: for the timing of each model."""
+    found = [_model(name, threads, seconds, console) for name in names]
+    return {"machine": machine(), "threads": threads, "batch": 1, "baseline": BASELINE, "models": found}
+
+
+def promises(document: dict[str, Any]) -> list[Promise]:
+    return [promise_of(row, MODELS[model["model"]], BASELINE) for model in document["models"] for row in model["rows"] if row["at_least"]]
+
+
+def _model(name: str, threads: int, seconds: float, console: Console) -> dict[str, Any]:
     model: Any = models.load(name)
     work = Workload(name, model.build(), model.example_inputs())
-    calls = {BASELINE: OnnxRuntime().load(work, arguments.threads)}
+    calls = {BASELINE: OnnxRuntime().load(work, threads)}
     rows = rows_of(name, work)
     compiled = {}
     for row in rows:
         with console.status(f"compiling {name}, {row.name}"):
-            compiled[row.name] = compile_row(row, work, arguments.threads)
+            compiled[row.name] = compile_row(row, work, threads)
     dense = {row.name: compiled[row.name].call for row in rows if row.recipe is None}
     errors = agree(calls | dense, BASELINE)
     calls |= {row: done.call for row, done in compiled.items()}
     with Progress(console=console) as bar:
         task = bar.add_task(f"timing {name}", total=1.0)
-        timings = interleave(calls, seconds=arguments.seconds, progress=lambda share: bar.update(task, completed=share))
+        timings = interleave(calls, seconds=seconds, progress=lambda share: bar.update(task, completed=share))
     return {"model": name, "rows": [entry(timings[call], timings[BASELINE], rows, compiled, errors) for call in calls]}
 
 
-def _markdown(document: dict[str, Any]) -> str:
+def markdown(document: dict[str, Any]) -> str:
     parts = []
     for model in document["models"]:
         title = f"{MODELS[model['model']]}, batch {document['batch']}, fp32, {document['threads']} threads"

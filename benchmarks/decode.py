@@ -27,6 +27,7 @@ from rich.progress import track
 
 from benchmarks.machine import machine
 from benchmarks.peers import OnnxRuntime, Workload, max_relative_error
+from benchmarks.promises import Promise, promise_of
 from benchmarks.results import markdown_table, promise, write
 from sparsecc.codegen.alignment import aligned_copy
 from sparsecc.codegen.target import detect, shared_cache_bytes
@@ -86,18 +87,35 @@ class Candidate:
 def main() -> int:
     arguments = _parser().parse_args()
     console = Console()
-    target = detect(arguments.threads)
-    use_threads(arguments.threads)
-    dram = roofline.measure(target).bytes_per_s["dram"]
-    rows: list[dict[str, Any]] = []
-    for shape in track(SHAPES, "timing", transient=True):
-        rows += measure(Layer(*shape, arguments.tokens, arguments.threads, shared_cache_bytes(), arguments.seconds))
-    document = {"machine": machine(), "threads": arguments.threads, "dram_bytes_per_s": dram, "rows": rows}
-    text = markdown(rows, arguments.threads, dram)
+    document = measured(arguments.threads, arguments.seconds, console, arguments.tokens)
+    text = table(document)
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     for path in write("decode", document, text):
         console.print(f"wrote {path}")
-    return 0 if holds(rows) else 1
+    return 0 if holds(document["rows"]) else 1
+
+
+def measured(threads: int, seconds: float, console: Console, tokens: int = 1) -> dict[str, Any]:
+    """seconds: for each layer, warm and again cold."""
+    target = detect(threads)
+    use_threads(threads)
+    dram = roofline.measure(target).bytes_per_s["dram"]
+    rows: list[dict[str, Any]] = []
+    for shape in track(SHAPES, "timing", transient=True, console=console):
+        rows += measure(Layer(*shape, tokens, threads, shared_cache_bytes(), seconds))
+    return {"machine": machine(), "threads": threads, "dram_bytes_per_s": dram, "rows": rows}
+
+
+def table(document: Mapping[str, Any]) -> str:
+    return markdown(document["rows"], document["threads"], document["dram_bytes_per_s"])
+
+
+def promises(document: Mapping[str, Any]) -> list[Promise]:
+    return [
+        promise_of(row, f"linear {row['cols']} → {row['rows']}, {row['tokens']} token", RIVAL, row["times_rival"])
+        for row in document["rows"]
+        if row["at_least"]
+    ]
 
 
 def measure(layer: Layer) -> list[dict[str, Any]]:

@@ -48,3 +48,27 @@ def test_one_thread_needs_no_pool_and_main_has_its_own():
         caller.join()
     assert ran_in == callers
     assert threads.run(2, threading.current_thread) is threading.current_thread()
+
+
+def test_callers_share_the_cpus():
+    cpus, running, most = threads._Cpus(3), [], []
+
+    def call(count):
+        for _ in range(20):
+            with cpus.taken(count):
+                running.append(count)
+                most.append(sum(running))
+                running.remove(count)
+
+    callers = [threading.Thread(target=call, args=(count,)) for count in (1, 2, 2, 3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(20)
+    assert len(most) == 80
+    assert max(most) <= 3
+
+
+def test_a_caller_may_want_more_cpus_than_there_are():
+    with threads._Cpus(2).taken(64):
+        pass
