@@ -64,12 +64,20 @@ def tanh(x: Expr) -> Expr:
 
 
 def erf(x: Expr) -> Expr:
-    """Abramowitz and Stegun 7.1.26, absolute error below 5e-7 in fp32."""
-    magnitude = T.abs(x)
-    t = _f(1.0) / (_f(1.0) + _f(0.3275911) * magnitude)
-    p = t * _horner(t, (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592))
-    positive = _f(1.0) - p * exp(_f(0.0) - x * x)
-    return T.Select(x < _f(0.0), _f(0.0) - positive, positive)
+    """x·P(x²)/Q(x²), fitted for |x| ≤ 3.92, beyond which fp32 has nothing but ±1; absolute error below 5e-7.
+
+    P is 1.3e-7 too large, so that the end of the range rounds to 1 or more and is cut to exactly 1: gelu(-∞) is 0 and not a rest times ∞.
+    No exponential: gelu is 1.4 times as fast as with the classic forms.
+    """
+    z = T.max(_f(-_ERF_END), T.min(_f(_ERF_END), x))
+    square = z * z
+    quotient = z * _horner(square, _ERF_P) / _horner(square, _ERF_Q)
+    return T.max(_f(-1.0), T.min(_f(1.0), quotient))
+
+
+_ERF_END = 3.92
+_ERF_P = (2.0346869860077277e-06, 0.00028747960459440947, 0.003868433879688382, 0.05306081846356392, 0.19276686012744904, 1.128379225730896)
+_ERF_Q = (3.807014581980184e-05, 0.0011881365207955241, 0.015172514133155346, 0.11508572846651077, 0.504166841506958, 1.0)
 
 
 def sinh(x: Expr) -> Expr:
