@@ -42,6 +42,8 @@ class Quantize(Pass):
     activations: of int8: `per_token`, a scale for each token found while the model runs; `calibrated`, one scale for a layer from the
     largest magnitude among the calibration inputs.
     min_weights: smaller layers stay as they are.
+
+    Attention whose q, k and v come from quantized layers is compiled to bfloat16, where the CPU has it.
     """
 
     targets: Targets = ALL

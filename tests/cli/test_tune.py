@@ -16,7 +16,7 @@ from sparsecc.codegen.tuning.worker import Worker
 from tests.cli.conftest import INPUTS
 from tests.codegen.tuning.tasks import SPARSE, us
 
-SHAPE = ("--input-shape", f"x:3,{INPUTS}")
+SHAPE = ("--input-shape", f"x:12,{INPUTS}")
 
 
 @pytest.fixture

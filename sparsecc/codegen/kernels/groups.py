@@ -97,7 +97,12 @@ def _halves(total: Expr, x: Expr, w: Expr, lanes: int) -> Expr:
     return total
 
 
+def _plain(total: Expr, x: Expr, w: Expr, lanes: int) -> Expr:
+    return total + x * w
+
+
 _DOTS = {
+    ("float32", ""): _plain,
     ("int8", "vpdpbusd"): _vpdpbusd,
     ("int8", "sdot"): _sdot,
     ("int8", "pmaddwd"): _pmaddwd,

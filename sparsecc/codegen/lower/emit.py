@@ -20,7 +20,7 @@ from sparsecc.codegen.lower.emit_layers import emit_layer
 from sparsecc.codegen.lower.emit_upsample import emit_resize
 from sparsecc.codegen.lower.emit_windows import emit_max_pool
 from sparsecc.codegen.lower.forms import Forms
-from sparsecc.codegen.lower.layout import Value, layout_for
+from sparsecc.codegen.lower.layout import VIEWS, Value, layout_for
 from sparsecc.codegen.lower.limits import tables
 from sparsecc.codegen.lower.program import AttentionCall, BlockAttentionCall, Expr, Layer, Node, Program, dtype, shape
 from sparsecc.codegen.target import Target
@@ -67,7 +67,7 @@ def _emit_node(forms: Forms, target: Target, chooser: Chooser, node: Node, funct
 def _view(forms: Forms, node: Node) -> Value | None:
     """Reshapes and transposes between [batch, tokens, heads·dim] and heads, for which tiles need not move."""
     value = forms.values.get(node.args[0]) if node.args and isinstance(node.args[0], relax.Var) else None
-    if value is None or value.tiled is None or value.layout is None or node.op not in _VIEWS:
+    if value is None or value.tiled is None or value.layout is None or node.op not in VIEWS:
         return None
     new, tokens = shape(node.var), (value.layout.sequences, value.layout.tokens)
     view = Value(new, tiled=value.tiled, layout=value.layout)
@@ -84,7 +84,6 @@ def _view(forms: Forms, node: Node) -> Value | None:
     return None
 
 
-_VIEWS = {"reshape", "expand_dims", "squeeze", "permute_dims"}
 _HEAD_TURNS: dict[tuple[str | None, tuple[int, ...]], str] = {
     ("bshd", (0, 2, 1, 3)): "bhsd",
     ("bhsd", (0, 2, 1, 3)): "bshd",

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from sparsecc.codegen.choose import Chooser
-from sparsecc.codegen.kernels import attention, block_attention
+from sparsecc.codegen.kernels import attention, block_attention, group_tokens, pair_tokens
+from sparsecc.codegen.kernels.group_tokens import GroupSpec
+from sparsecc.codegen.kernels.pair_tokens import PairSpec
 from sparsecc.codegen.lower.forms import Forms
-from sparsecc.codegen.lower.layout import TokenLayout, Value, tiles_of
-from sparsecc.codegen.lower.program import AttentionCall, BlockAttentionCall, Expr, Node, shape
+from sparsecc.codegen.lower.layout import VIEWS, TokenLayout, Value, tiles_of
+from sparsecc.codegen.lower.program import AttentionCall, BlockAttentionCall, Expr, Layer, Node, Program, shape
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.tvm_api import relax
 
@@ -20,16 +22,46 @@ def emit_attention(forms: Forms, target: Target, node: Node, call: AttentionCall
     k_layout = TokenLayout(batch, keys, tiles_of((1, keys, 1), target.lanes).tile)
     q, v = forms.heads_tiled(call.q, q_layout, "bhsd"), forms.heads_tiled(call.v, k_layout, "bhsd")
     k = forms.heads_tiled(call.k, k_layout, "bhds" if call.keys_transposed else "bhsd")
+    dtype = _dtype(forms.program, target, call)
+    if dtype == "bfloat16":
+        q, k = (_grouped(forms, target, x) for x in (q, k))
+        pairs = PairSpec(batch, keys, kv_heads * value_dim, k_layout.tile)
+        pair = forms.kernel(pairs, lambda: pair_tokens.build(pairs, target))
+        v = forms.call_for_several(pair, [v], [(pairs.y_shape, "int32")])[0]
     mask = relax.const(0.0, "float32") if call.mask is None else _mask(forms, call.mask, keys)
     mask_shape = None if call.mask is None else shape(mask)
     spec = attention.AttentionSpec(
-        batch, heads, kv_heads, queries, keys, dim, value_dim, q_layout.tile, k_layout.tile, float(call.scale), call.causal, mask_shape
+        *(batch, heads, kv_heads, queries, keys, dim, value_dim, q_layout.tile, k_layout.tile),
+        *(float(call.scale), call.causal, mask_shape, dtype),
     )
     if mask_shape is None:
         mask = forms.op(relax.op.reshape(mask, [1, 1, 1, 1]))
     kernel = forms.kernel(spec, lambda: attention.build(spec, target))
     out = forms.call(kernel, [q, k, v, mask], q_layout.shape(heads * value_dim))
     return Value(shape(node.var), tiled=out, layout=q_layout, heads="bhsd")
+
+
+def _dtype(program: Program, target: Target, call: AttentionCall) -> str:
+    """bfloat16 where q, k and v come from layers that multiply narrow numbers, whose rounding is coarser, and the CPU multiplies it."""
+    narrow = "bfloat16" in target.dot and shape(call.q)[3] % 2 == 0
+    return "bfloat16" if narrow and all(_comes_narrow(program, x) for x in (call.q, call.k, call.v)) else "float32"
+
+
+def _comes_narrow(program: Program, x: Expr) -> bool:
+    """Whether x is what a narrow layer computes, seen as heads."""
+    node = program.node(x)
+    while node is not None and node.op in VIEWS:
+        node = program.node(node.args[0])
+    return node is not None and isinstance(node.what, Layer) and node.what.dtype != "float32"
+
+
+def _grouped(forms: Forms, target: Target, x: Expr) -> Expr:
+    """[tiles, heads · head_dim, tile] → groups of two of head_dim."""
+    tiles, features, tile = shape(x)
+    spec = GroupSpec(tiles, features, tile, "bfloat16")
+    kernel = forms.kernel(spec, lambda: group_tokens.build(spec, target))
+    given = relax.const(np.ones(1, np.float32))
+    return forms.call_for_several(kernel, [x, given], spec.outputs)[0]
 
 
 def emit_block_attention(forms: Forms, chooser: Chooser, node: Node, call: BlockAttentionCall) -> Value:

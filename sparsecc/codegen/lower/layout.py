@@ -15,6 +15,7 @@ from sparsecc.codegen.kernels.group_tokens import GroupSpec
 from sparsecc.codegen.kernels.matvec import MOST_TOKENS
 from sparsecc.codegen.lower.program import Expr
 
+VIEWS = {"reshape", "expand_dims", "squeeze", "permute_dims"}  # operators that compute nothing
 _MOST_PADDING = 1.25  # tokens of each sequence are padded by themselves while that costs less than this
 
 

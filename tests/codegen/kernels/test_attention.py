@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparsecc.codegen.kernels import attention
+from sparsecc.codegen import tvm_api
+from sparsecc.codegen.kernels import attention, groups, pair_tokens
 from sparsecc.codegen.kernels.attention import AttentionSpec
 from sparsecc.codegen.kernels.base import ceil_div
+from sparsecc.codegen.kernels.pair_tokens import PairSpec
 from sparsecc.codegen.target import Target, parse
-from tests.codegen.kernels.assembly import hottest_loop, registers_of
+from tests.codegen.kernels.assembly import hottest_loop, registers_of, stores
 from tests.codegen.kernels.running import HERE, NARROW, assembly, call, compiled, few, random
 from tests.tolerance import assert_close
 
@@ -51,11 +53,22 @@ def run(spec: AttentionSpec, mask: np.ndarray | None = None, target: Target = HE
     k = random(rng, spec.batch, spec.kv_heads, spec.keys, spec.head_dim)
     v = random(rng, spec.batch, spec.kv_heads, spec.keys, spec.value_dim)
     mask = random(rng, *(spec.mask or (1, 1, 1, 1))) if mask is None else mask
+    inputs = [tiled(q, spec.tile), tiled(k, spec.key_tile), tiled(v, spec.key_tile)]
+    if spec.dtype == "bfloat16":
+        q, k, v = (groups.bfloat16(x) for x in (q, k, v))
+        inputs = [*(groups.group_array(x, "bfloat16", target)[0] for x in inputs[:2]), pairs(inputs[2], spec, target)]
     shape = (spec.batch * spec.padded_queries // spec.tile, spec.heads * spec.value_dim, spec.tile)
     function = compiled(attention.build(spec, target), target)
-    out = call(function, [tiled(q, spec.tile), tiled(k, spec.key_tile), tiled(v, spec.key_tile), mask], shape)
+    out = call(function, [*inputs, mask], shape)
     out = out.transpose(0, 2, 1).reshape(spec.batch, spec.padded_queries, spec.heads, spec.value_dim)[:, : spec.queries]
     return torch.from_numpy(np.ascontiguousarray(out.transpose(0, 2, 1, 3))), oracle(spec, q, k, v, mask).float()
+
+
+def pairs(v: np.ndarray, spec: AttentionSpec, target: Target) -> np.ndarray:
+    pair = PairSpec(spec.batch, spec.keys, v.shape[1], spec.key_tile)
+    out = tvm_api.tensor(np.zeros(pair.y_shape, np.int32))
+    compiled(pair_tokens.build(pair, target), target)(tvm_api.tensor(v), out)
+    return out.numpy()
 
 
 def oracle(spec: AttentionSpec, *arrays: np.ndarray) -> Tensor:
@@ -77,6 +90,15 @@ def test_against_torch(name: str) -> None:
 def test_short_vectors(name: str) -> None:
     spec = replace(SPECS[name], tile=2 * NARROW.lanes, key_tile=NARROW.lanes)
     assert_close(*run(spec, target=NARROW))
+
+
+@pytest.mark.parametrize("target", [HERE, replace(HERE, features=()), NARROW], ids=["here", "plain", "short_vectors"])
+@pytest.mark.parametrize("name", [name for name in SPECS if name != "odd_head_dims"])
+def test_bfloat16(name: str, target: Target) -> None:
+    """What the softmax gives is rounded to 8 bits: by 1/512 of each weight, and of the largest value at most."""
+    spec = replace(SPECS[name], dtype="bfloat16")
+    got, expected = run(spec if target is not NARROW else replace(spec, tile=2 * NARROW.lanes, key_tile=NARROW.lanes), target=target)
+    assert (got - expected).abs().max() <= expected.abs().max() / 256
 
 
 @few
@@ -129,6 +151,26 @@ def test_a_query_does_not_see_the_future_when_all_else_is_masked(low: float) -> 
 def test_large_scores_do_not_overflow() -> None:
     got, _ = run(replace(SPECS["plain"], scale=300.0))
     assert got.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("nan", [np.nan, -np.nan])
+def test_a_score_without_a_value_gives_none(dtype: str, nan: float) -> None:
+    spec = replace(SPECS["plain"], mask=(1, 1, SPECS["plain"].queries, SPECS["plain"].keys), dtype=dtype)
+    mask = np.zeros(spec.mask, np.float32)
+    mask[..., 4, 2], mask[..., 6, 3] = nan, nan
+    got, _ = run(spec, mask)
+    assert got[:, :, [4, 6]].isnan().all()
+    assert got[:, :, [5, 7]].isfinite().all()
+
+
+def test_bfloat16_inner_loops_are_multiply_adds_in_registers() -> None:
+    target = parse("cpu:znver4", 2)
+    spec = AttentionSpec(1, 12, 12, 128, 128, 64, 64, 64, 64, 0.125, dtype="bfloat16")
+    loop = hottest_loop(assembly(attention.build(spec, target), target), "vdpbf16ps")
+    assert loop.count("vdpbf16ps") >= 16
+    assert "(%rsp" not in loop
+    assert not stores(loop)
 
 
 def test_inner_loops_are_multiply_adds_in_registers() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from sparsecc.codegen.target import parse
 from sparsecc.graph.base import Graph
 from sparsecc.graph.fx import FxGraph
 from sparsecc.passes.base import Context
@@ -13,7 +14,7 @@ from sparsecc.passes.pack import Pack
 from sparsecc.passes.prune import Prune
 from sparsecc.passes.quantize import Quantize
 from tests.codegen.kernels.running import HERE
-from tests.codegen.whole import build, check
+from tests.codegen.whole import build, check, run
 from tests.laws.hosts import HOSTS, model
 
 STEPS = {
@@ -59,6 +60,21 @@ def test_few_tokens(steps: str, tokens: int) -> None:
         graph = step.apply(graph, Context(calibration=[(x,)])).graph
     [choice] = check(graph, [x])
     assert choice.kernel.split()[0] == FEW[steps]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_attention_between_narrow_layers_is_bfloat16(host: str) -> None:
+    """Where the CPU multiplies bfloat16, and not where one of q, k and v comes from a layer in float32."""
+    module, x = model("transformer")
+    all_narrow = Quantize(min_weights=0).apply(HOSTS[host](module, x)).graph
+    value_whole = Quantize(min_weights=0, ignore=[r"re:.*value.*"]).apply(HOSTS[host](module, x)).graph
+    znver4, older = parse("cpu:znver4", 2), parse("cpu:skylake-avx512", 2)
+    for graph, target, expected in ((all_narrow, znver4, True), (all_narrow, older, False), (value_whole, znver4, False)):
+        library, _ = build(graph, [x], target)
+        assert ("pair_tokens" in library.executable.as_text()) == expected
+    library, _ = build(all_narrow, [x], HERE)
+    [got], [expected] = run(library, [x]), all_narrow.run([x]).outputs
+    assert (got - expected).abs().max() <= expected.abs().max() / 50
 
 
 @pytest.mark.parametrize("dtype", ["int8", "bfloat16"])
