@@ -66,7 +66,7 @@ class Kernel:
     dtypes: tuple[str, ...] = ("float32",)
     few: bool = False
     structure: Callable[[np.ndarray, str, Target], Structure | None] | None = None
-    zeros: Callable[[Structure], tuple[int, ...]] = lambda _: ()
+    zeros: Callable[[Structure], tuple[float, ...]] = lambda _: ()
     index_bytes: Callable[[Structure, str], float] = lambda *_: 0.0
 
     @property
@@ -86,10 +86,10 @@ def _of_four(matrix: np.ndarray, *_: Any) -> Structure | None:
     return Structure(1, kept / nm_select.GROUP, 0.0) if kept < nm_select.GROUP else None
 
 
-_BLOCKS: dict[str, Any] = {
-    "zeros": lambda structure: (structure.block_rows,),
-    "index_bytes": lambda structure, _: _INDEX_BYTES / structure.block_rows,
-}
+def _index_of_blocks(structure: Structure, _: str) -> float:
+    return _INDEX_BYTES / structure.block_rows
+
+
 _N_OF_FOUR: dict[str, Any] = {
     "few": True,
     "structure": _of_four,
@@ -103,8 +103,15 @@ KERNELS = {
     "dense_matvec": Kernel(1, few=True),
     "dense_group_matmul": Kernel(3, _NARROW),
     "dense_group_matvec": Kernel(3, _NARROW, few=True),
-    "row_block_spmm": Kernel(4, structure=lambda matrix, dtype, _: Structure.of(matrix, dtype), **_BLOCKS),
-    "row_block_matvec": Kernel(4, few=True, structure=_blocks_of_vectors, **_BLOCKS),
+    "row_block_spmm": Kernel(
+        4,
+        structure=lambda matrix, dtype, _: Structure.of(matrix, dtype),
+        zeros=lambda structure: (structure.block_rows, structure.density),
+        index_bytes=_index_of_blocks,
+    ),
+    "row_block_matvec": Kernel(
+        4, few=True, structure=_blocks_of_vectors, zeros=lambda structure: (structure.block_rows,), index_bytes=_index_of_blocks
+    ),
     "nm_matvec": Kernel(2, **_N_OF_FOUR),
     "sparse_group_matmul": Kernel(
         6,

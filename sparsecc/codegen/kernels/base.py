@@ -119,6 +119,7 @@ class Knobs:
 
 _PANEL = 64  # inputs: the narrowest panel that a search tries
 _GROUPS = (1, 2, 3, 4, 6, 8, 12, 16)
+_MANY_JOBS = 16  # of a thread, of which one more is little
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -132,11 +133,16 @@ def tile_for(positions: int, lanes: int, most: int) -> int:
 
 
 def groups_for(jobs: int, threads: int, row_blocks: int) -> int:
-    """Smallest division of the rows with which every thread gets the same number of jobs, or about 4 jobs a thread."""
+    """Smallest division of the rows with which every thread gets the same number of jobs, or so many that one more is little."""
     groups = 1
-    while (jobs * groups) % threads and jobs * groups < 4 * threads and groups < row_blocks:
+    while (jobs * groups) % threads and jobs * groups < _MANY_JOBS * threads and groups < row_blocks:
         groups += 1
     return groups
+
+
+def makespan(jobs: int, threads: int) -> int:
+    """Jobs of the thread that has most, times the threads."""
+    return ceil_div(jobs, threads) * threads
 
 
 def widened(first: list[Knobs], spec: MatmulSpec, tiles: dict[int, list[int]]) -> list[Knobs]:
@@ -159,5 +165,20 @@ def panel_of(spec: MatmulSpec, most: int) -> int:
     """The largest panel of at most `most` inputs: whole taps when a tap is smaller, otherwise an equal part of one tap's channels."""
     if spec.channels > most:
         return max(d for d in range(1, most + 1) if spec.channels % d == 0)
-    taps = len(spec.taps)
-    return spec.channels * max(d for d in range(1, taps + 1) if taps % d == 0 and (d == 1 or d * spec.channels <= most))
+    return spec.channels * max(d for d in _divisors(len(spec.taps)) if d == 1 or d * spec.channels <= most)
+
+
+def panel_within(spec: MatmulSpec, tile: int, size: int) -> int:
+    """The largest panel whose part of X takes at most `size` bytes, or one tap of one channel. Neighbouring taps read the same elements."""
+
+    def elements(taps: int) -> int:
+        """That some taps of one channel read."""
+        spans = [max(part) - min(part) for part in (spec.taps[at : at + taps] for at in range(0, len(spec.taps), taps))]
+        return min(taps * tile, max(spans) + tile)
+
+    whole = [taps for taps in _divisors(len(spec.taps)) if 4 * spec.channels * elements(taps) <= size]
+    return spec.channels * max(whole) if whole else panel_of(spec, max(size // (4 * tile), 1))
+
+
+def _divisors(number: int) -> list[int]:
+    return [d for d in range(1, number + 1) if number % d == 0]

@@ -30,7 +30,7 @@ def build(spec: DepthwiseSpec, target: Target):
 
     @T.prim_func
     def depthwise_conv(
-        X: T.Buffer((windows.images * windows.height * windows.width,), "float32"),
+        X: T.Buffer((windows.x_size,), "float32"),
         W: T.Buffer((channels, kh, kw), "float32"),
         B: T.Buffer((channels,), "float32"),
         R: T.Buffer((y_size if epilogue.residual else channels,), "float32"),

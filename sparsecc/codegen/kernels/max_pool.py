@@ -14,7 +14,7 @@ def build(windows: Windows, target: Target):
 
     @T.prim_func
     def max_pool(
-        X: T.Buffer((windows.images * windows.height * windows.width,), "float32"),
+        X: T.Buffer((windows.x_size,), "float32"),
         F: T.Buffer((1,), "float32"),
         Y: T.Buffer((windows.images * out_height * out_width,), "float32"),
     ):

@@ -8,32 +8,38 @@ import math
 
 import numpy as np
 
-from sparsecc.codegen.kernels.base import Knobs, MatmulSpec, ceil_div, groups_for, panel_of, tile_for, widened
+from sparsecc.codegen.kernels.base import Knobs, MatmulSpec, ceil_div, groups_for, makespan, panel_within, widened
 from sparsecc.codegen.kernels.dense_matmul import padded_bias
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.tvm_api import T
 
 
-def space(spec: MatmulSpec, block_rows: int, target: Target) -> list[Knobs]:
-    """block_rows: rows that share their nonzero columns (1 for csr and N:M). Best guess first, then what else a search may try."""
-    lanes = target.lanes
+def space(spec: MatmulSpec, block_rows: int, density: float, target: Target) -> list[Knobs]:
+    """block_rows: rows that share their nonzero columns (1 for csr and N:M).  density: share of the blocks that are stored.
+
+    Best guess first, then what else a search may try.
+    """
+    lanes, guesses, tiles = target.lanes, {}, {}
     rows = max(r for r in (4, 2, 1) if block_rows % r == 0)
-    found, tiles = [], {}
-    for vectors in (8, 6, 4, 3, 2, 1):
-        if vectors * lanes > max(spec.positions, lanes):
-            continue
-        tile = tile_for(spec.positions, lanes, vectors * lanes)
+    # r = 1: every multiply-add loads X, from L1 twice as fast as from L2. r = 4: L2 is fast enough, partial sums cost more.
+    resident = target.l2_bytes // 2 if rows > 1 else 2 * target.l1_bytes
+    for vectors in range(1, 15):
+        tile = vectors * lanes
+        if tile > max(spec.positions, lanes) or (vectors > 1 and (rows + 1) * vectors >= target.registers):
+            break
         tiles[tile] = [r for r in (4, 2, 1) if block_rows % r == 0 and (r + 1) * vectors < target.registers]
-        if vectors not in (4, 2, 1):
-            continue
-        # r = 1: every multiply-add loads X, from L1 twice as fast as from L2. Panels of 1.5 times the L1 were best at 80 and 90 % zeros:
-        # 1.1 to 1.4 times as fast as panels of a quarter of the L2. r = 4: L2 is fast enough, partial sums cost more.
-        resident = target.l2_bytes // 2 if rows > 1 else 3 * target.l1_bytes // 2
-        panel = panel_of(spec, max(resident // (4 * tile), 1))
-        jobs = spec.batch * ceil_div(spec.positions, tile)
-        found.append(Knobs(tile, rows, panel, groups_for(jobs, target.threads, ceil_div(spec.rows, rows))))
-    guesses = sorted(dict.fromkeys(found), key=lambda k: (ceil_div(spec.positions, k.tile) * k.tile, -k.tile))
-    return widened(guesses, spec, tiles)
+        groups = groups_for(spec.batch * ceil_div(spec.positions, tile), target.threads, ceil_div(spec.rows, rows))
+        knobs = Knobs(tile, rows, panel_within(spec, tile, resident), groups)
+        guesses[knobs] = _cost(spec, knobs, density, target)
+    best = sorted(guesses, key=guesses.__getitem__)
+    return widened(best, spec, {tile: rows for tile, rows in tiles.items() if tile // lanes in (1, 2, 3, 4, 6, 8)})
+
+
+def _cost(spec: MatmulSpec, knobs: Knobs, density: float, target: Target) -> float:
+    """Of one block of rows, in cycles of Zen 4: a stored block takes 0.7 beside its multiply-adds, a panel loads and stores the sums."""
+    sums = knobs.rows * knobs.tile // target.lanes
+    jobs = makespan(spec.batch * ceil_div(spec.positions, knobs.tile) * knobs.groups, target.threads)
+    return jobs / knobs.groups * (spec.depth * density * (sums + 0.7) + spec.depth // knobs.panel * (2 * sums + 6))
 
 
 def prepare(matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs: Knobs) -> list[np.ndarray]:

@@ -36,7 +36,10 @@ class Tiling:
 
 @dataclass(frozen=True)
 class Windows:
-    """[images, height, width] → [images, out_height, out_width]. padding: top, left; what is missing below and to the right is padded."""
+    """[images, height, width] → [images, out_height, out_width]. padding: top, left; what is missing below and to the right is padded.
+
+    row_pitch, image_pitch: elements from one row and image of the input to the next.
+    """
 
     images: int
     height: int
@@ -47,6 +50,17 @@ class Windows:
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
+    row_pitch: int = 0
+    image_pitch: int = 0
+
+    def __post_init__(self) -> None:
+        """Without pitches, rows and images lie one behind the other."""
+        object.__setattr__(self, "row_pitch", self.row_pitch or self.width)
+        object.__setattr__(self, "image_pitch", self.image_pitch or self.height * self.row_pitch)
+
+    @property
+    def x_size(self) -> int:
+        return self.images * self.image_pitch
 
     @property
     def row(self) -> Row:
@@ -82,7 +96,7 @@ def copy_band(band, x, image, first, windows, rows, filling, lanes):
                 band,
                 (r * windows.stride[1] + j) * windows.row.cols,
                 x,
-                (image * windows.height + first + r) * windows.width,
+                image * windows.image_pitch + (first + r) * windows.row_pitch,
                 first + r >= 0 and first + r < windows.height,
                 j,
                 windows.row,

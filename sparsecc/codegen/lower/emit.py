@@ -16,13 +16,14 @@ import numpy as np
 from sparsecc.codegen.choose import Chooser
 from sparsecc.codegen.kernels import layer_norm
 from sparsecc.codegen.lower.emit_attention import emit_attention, emit_block_attention
+from sparsecc.codegen.lower.emit_conv import emit_subsampled
 from sparsecc.codegen.lower.emit_layers import emit_layer
 from sparsecc.codegen.lower.emit_upsample import emit_resize
 from sparsecc.codegen.lower.emit_windows import emit_max_pool
 from sparsecc.codegen.lower.forms import Forms
 from sparsecc.codegen.lower.layout import VIEWS, Value, layout_for
 from sparsecc.codegen.lower.limits import tables
-from sparsecc.codegen.lower.program import AttentionCall, BlockAttentionCall, Expr, Layer, Node, Program, dtype, shape
+from sparsecc.codegen.lower.program import AttentionCall, BlockAttentionCall, Expr, Layer, Node, Program, Subsampled, dtype, shape
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.tvm_api import relax
 
@@ -60,6 +61,8 @@ def _emit_node(forms: Forms, target: Target, chooser: Chooser, node: Node, funct
         return emit_attention(forms, target, node, node.what)
     if isinstance(node.what, BlockAttentionCall):
         return emit_block_attention(forms, chooser, node, node.what)
+    if isinstance(node.what, Subsampled):
+        return emit_subsampled(forms, target, node, node.what)
     view = _view(forms, node) or emit_max_pool(forms, target, node) or emit_resize(forms, target, node)
     return view or _layer_norm(forms, target, node) or _elementwise(forms, node) or _as_it_was(forms, node, functions)
 

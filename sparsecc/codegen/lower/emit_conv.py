@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sparsecc.codegen.kernels import plane_copy
 from sparsecc.codegen.kernels.base import Epilogue, MatmulSpec
 from sparsecc.codegen.kernels.plane_copy import PlaneCopySpec
-from sparsecc.codegen.lower.convolve import Plane, plane_of
+from sparsecc.codegen.lower.convolve import Plane, compact_pitch, plane_of
 from sparsecc.codegen.lower.forms import Forms
-from sparsecc.codegen.lower.layout import Value, layout_of
-from sparsecc.codegen.lower.program import Expr, Layer, Node, Var, shape
+from sparsecc.codegen.lower.layout import Planes, Value, layout_of
+from sparsecc.codegen.lower.program import Expr, Layer, Node, Subsampled, Var, shape
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.tvm_api import relax
 
@@ -30,10 +30,8 @@ def emit_conv2d(forms: Forms, target: Target, matmul: Matmul, node: Node, layer:
     plane = plane_of(layer.geometry, (height, width), out_shape[2:], target.lanes)
     x = _plane(forms, target, layer.x, plane)
     spec = MatmulSpec(layer.rows, channels, batch, plane.positions, plane.size, plane.pitch, plane.taps, epilogue)
-    residual = None
-    if layer.residual is not None:  # only taken in where plane.cols == plane.width
-        residual = planes(forms, target, forms.natural(layer.residual), plane.pitch)
-    return Value(out_shape, natural=_crop(forms, target, matmul(spec, layer, x, residual), plane, out_shape))
+    residual = None if layer.residual is None else compact(forms, target, layer.residual)  # only where plane.cols == plane.width
+    return _image_in(forms, target, matmul(spec, layer, x, residual), plane.cols, out_shape)
 
 
 def _conv_of_one_pixel(forms: Forms, target: Target, matmul: Matmul, node: Node, layer: Layer, epilogue: Epilogue) -> Value:
@@ -56,50 +54,83 @@ def _conv_of_one_pixel(forms: Forms, target: Target, matmul: Matmul, node: Node,
 def _plane(forms: Forms, target: Target, x: Var, plane: Plane) -> Expr:
     """[batch, channels, height, width] → [batch, channels, plane.size], padded, with the phases of a stride one behind the other."""
     batch, channels, height, width = shape(x)
-    (top, left, _, _), (skip_y, skip_x) = plane.padding, plane.skip
-    if (plane.skip, plane.phases, top, left) == ((1, 1), (1, 1), 0, 0) and (plane.rows, plane.cols) == (height, width):
-        return planes(forms, target, forms.natural(x), plane.size)
-    source, (of_batch, of_channel, of_row, of_col) = _where_it_lies(forms, x)
-    spec = PlaneCopySpec(
-        *(batch, channels, -(-height // skip_y), -(-width // skip_x)),
-        (of_batch, of_channel, of_row * skip_y, of_col * skip_x),
-        math.prod(shape(x)),
-        *(plane.rows, plane.cols, plane.size, top, left, plane.phases),
-    )
-    return _copied(forms, target, source, spec)
+    top, left = plane.padding[:2]
+    if (plane.skip, plane.phases, top, left, len(plane.taps)) == ((1, 1), (1, 1), 0, 0, 1) and (plane.rows, plane.cols) == (height, width):
+        return compact(forms, target, x)
+    image = image_of(forms, x, plane.skip)
+    spec = PlaneCopySpec(batch, channels, *image.sizes, image.size, plane.rows, plane.cols, plane.size, top, left, plane.phases)
+    return _copied(forms, target, image.held, spec)
 
 
-def _where_it_lies(forms: Forms, x: Var) -> tuple[Expr, tuple[int, int, int, int]]:
-    """What holds the images, and its strides for batch, channel, row and column: what was only transposed is read as it was."""
-    node = forms.program.node(x)
-    if node is not None and node.op == "permute_dims" and [int(a) for a in node.attrs.axes or ()] == [0, 3, 1, 2]:
-        _, height, width, channels = shape(node.args[0])
-        return forms.natural(node.args[0]), (height * width * channels, 1, width * channels, channels)
-    _, channels, height, width = shape(x)
-    return forms.natural(x), (channels * height * width, height * width, width, 1)
-
-
-def planes(forms: Forms, target: Target, x: Expr, size: int) -> Expr:
-    """[batch, channels, height, width] → [batch, channels, size], with room at the end."""
+def compact(forms: Forms, target: Target, x: Expr) -> Expr:
+    """[batch, channels, height, width] → [batch, channels, `compact_pitch`], rows one behind the other."""
     batch, channels, height, width = shape(x)
-    pixels = height * width
-    if size == pixels:
-        return forms.op(relax.op.reshape(x, [batch, channels, pixels]))
-    strides = (channels * pixels, pixels, pixels, 1)
-    return _copied(forms, target, x, PlaneCopySpec(batch, channels, 1, pixels, strides, batch * channels * pixels, 1, pixels, size))
+    image, pitch = image_of(forms, x), compact_pitch(height * width)
+    if image.strides == (channels * pitch, pitch, width, 1):
+        return forms.op(relax.op.reshape(image.held, [batch, channels, pitch]))
+    spec = PlaneCopySpec(batch, channels, *image.sizes, image.size, height, width, pitch)
+    return _copied(forms, target, image.held, spec)
 
 
-def _crop(forms: Forms, target: Target, y: Expr, plane: Plane, out: tuple[int, ...]) -> Expr:
-    """[batch, rows, plane.pitch] → [batch, rows, height, width]."""
-    batch, rows, height, width = out
-    if (plane.pitch, plane.cols) != (height * width, width):
-        strides = (rows * plane.pitch, plane.pitch, plane.cols, 1)
-        y = _copied(
-            forms, target, y, PlaneCopySpec(batch, rows, height, width, strides, batch * rows * plane.pitch, height, width, height * width)
-        )
-    return forms.op(relax.op.reshape(y, list(out)))
+def emit_subsampled(forms: Forms, target: Target, node: Node, what: Subsampled) -> Value:
+    batch, channels, height, width = shape(node.var)
+    image = image_of(forms, what.x, what.stride)
+    spec = PlaneCopySpec(batch, channels, *image.sizes, image.size, height, width, compact_pitch(height * width))
+    return _image_in(forms, target, _copied(forms, target, image.held, spec), width, shape(node.var))
+
+
+@dataclass(frozen=True)
+class Image:
+    """Where an image lies.  held: of `size` elements.  strides: in it, of batch, channel, row and column."""
+
+    held: Expr
+    height: int
+    width: int
+    strides: tuple[int, int, int, int]
+    size: int
+
+    @property
+    def sizes(self) -> tuple[int, int, tuple[int, int, int, int]]:
+        return self.height, self.width, self.strides
+
+
+def image_of(forms: Forms, x: Expr, skip: tuple[int, int] = (1, 1)) -> Image:
+    """Every skip'th pixel of x: in the planes that a convolution has written, or in what was only transposed."""
+    _, channels, *sizes = shape(x)
+    value, node = forms.values.get(x) if isinstance(x, relax.Var) else None, forms.program.node(x)
+    if value is not None and value.planes is not None:
+        held, cols = value.planes.held, value.planes.cols
+        pitch = shape(held)[2]
+        of_batch, of_channel, of_row, of_col = channels * pitch, pitch, cols, 1
+    elif node is not None and node.op == "permute_dims" and [int(a) for a in node.attrs.axes or ()] == [0, 3, 1, 2]:
+        held, (_, height, width, channels) = forms.natural(node.args[0]), shape(node.args[0])
+        of_batch, of_channel, of_row, of_col = height * width * channels, 1, width * channels, channels
+    else:
+        held, (height, width) = forms.natural(x), sizes
+        of_batch, of_channel, of_row, of_col = channels * height * width, height * width, width, 1
+    height, width = (-(-size // s) for size, s in zip(sizes, skip, strict=True))
+    return Image(held, height, width, (of_batch, of_channel, of_row * skip[0], of_col * skip[1]), math.prod(shape(held)))
+
+
+def _image_in(forms: Forms, target: Target, held: Var, cols: int, out: tuple[int, ...]) -> Value:
+    """The image of a shape that lies in planes; as the tensor that it is once somebody asks."""
+    batch, channels, height, width = out
+    pitch = shape(held)[2]
+
+    def natural() -> Expr:
+        tensor: Expr = held
+        if (pitch, cols) != (height * width, width):
+            strides = (channels * pitch, pitch, cols, 1)
+            spec = PlaneCopySpec(batch, channels, height, width, strides, math.prod(shape(held)), height, width, height * width)
+            tensor = _copied(forms, target, held, spec)
+        return forms.op(relax.op.reshape(tensor, list(out)))
+
+    return Value(out, planes=Planes(held, cols), later=natural)
 
 
 def _copied(forms: Forms, target: Target, x: Expr, spec: PlaneCopySpec) -> Expr:
-    kernel = forms.kernel(spec, lambda: plane_copy.build(spec, target))
-    return forms.call(kernel, [forms.op(relax.op.reshape(x, [spec.x_size]))], spec.y_shape)
+    """Made once for all layers that read the same planes."""
+    if (x, spec) not in forms.copies:
+        kernel = forms.kernel(spec, lambda: plane_copy.build(spec, target))
+        forms.copies[x, spec] = forms.call(kernel, [forms.op(relax.op.reshape(x, [spec.x_size]))], spec.y_shape)
+    return forms.copies[x, spec]

@@ -9,10 +9,10 @@ from sparsecc.codegen.kernels import interleave, upsample
 from sparsecc.codegen.kernels.base import Epilogue, MatmulSpec
 from sparsecc.codegen.kernels.interleave import InterleaveSpec
 from sparsecc.codegen.kernels.upsample import UpsampleSpec
-from sparsecc.codegen.lower.emit_conv import Matmul, planes
+from sparsecc.codegen.lower.emit_conv import Matmul, compact
 from sparsecc.codegen.lower.forms import Forms
 from sparsecc.codegen.lower.layout import Phases, Value
-from sparsecc.codegen.lower.program import Expr, Layer, Node, dtype, shape
+from sparsecc.codegen.lower.program import Expr, Layer, Node, Var, dtype, shape
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.tvm_api import relax
 
@@ -20,7 +20,7 @@ from sparsecc.codegen.tvm_api import relax
 def emit_transposed(forms: Forms, target: Target, matmul: Matmul, node: Node, layer: Layer, epilogue: Epilogue) -> Value:
     """A matrix product whose rows are phases of the result; they stay apart for a transposed convolution that follows."""
     assert layer.geometry is not None
-    found = forms.values[layer.x].phases or _one_phase(forms, target, forms.natural(layer.x))
+    found = forms.values[layer.x].phases or _one_phase(forms, target, layer.x)
     batch, channels, pitch = shape(found.held)
     spec = MatmulSpec(layer.rows, channels, batch, pitch, pitch, pitch, epilogue=epilogue)
     y = matmul(spec, layer, found.held, None)
@@ -30,9 +30,9 @@ def emit_transposed(forms: Forms, target: Target, matmul: Matmul, node: Node, la
     return Value(shape(node.var), phases=phases, later=partial(_interleaved, forms, target, phases))
 
 
-def _one_phase(forms: Forms, target: Target, x: Expr) -> Phases:
+def _one_phase(forms: Forms, target: Target, x: Var) -> Phases:
     _, _, height, width = shape(x)
-    return Phases(planes(forms, target, x, max(height * width, target.lanes)), height, width, ())
+    return Phases(compact(forms, target, x), height, width, ())
 
 
 def _interleaved(forms: Forms, target: Target, phases: Phases) -> Expr:

@@ -10,6 +10,7 @@ from sparsecc.codegen.kernels import depthwise_conv, max_pool
 from sparsecc.codegen.kernels.base import Epilogue
 from sparsecc.codegen.kernels.depthwise_conv import DepthwiseSpec
 from sparsecc.codegen.kernels.windows import Windows
+from sparsecc.codegen.lower.emit_conv import image_of
 from sparsecc.codegen.lower.forms import Forms
 from sparsecc.codegen.lower.layout import Value
 from sparsecc.codegen.lower.program import Expr, Layer, Node, dtype, four_sides, pair, shape
@@ -21,13 +22,14 @@ def emit_depthwise(forms: Forms, target: Target, node: Node, layer: Layer, epilo
     assert layer.geometry is not None
     batch, channels, height, width = shape(layer.x)
     g, out = layer.geometry, shape(node.var)
-    windows = Windows(batch * channels, height, width, out[2], out[3], g.kernel, g.stride, g.padding[:2], g.dilation)
+    x, pitches = _rows(forms, layer.x)
+    windows = Windows(batch * channels, height, width, out[2], out[3], g.kernel, g.stride, g.padding[:2], g.dilation, *pitches)
     spec = DepthwiseSpec(windows, channels, epilogue)
     bias = forms.weight(np.zeros(channels, np.float32) if layer.bias is None else np.asarray(layer.bias, np.float32))
     weight = forms.weight(np.ascontiguousarray(layer.matrix.reshape(channels, *g.kernel)))
     residual = bias if layer.residual is None else _flat(forms, forms.natural(layer.residual))
     kernel = forms.kernel(spec, lambda: depthwise_conv.build(spec, target))
-    y = forms.call(kernel, [_flat(forms, forms.natural(layer.x)), weight, bias, residual], (math.prod(out),))
+    y = forms.call(kernel, [x, weight, bias, residual], (math.prod(out),))
     return Value(out, natural=forms.op(relax.op.reshape(y, list(out))))
 
 
@@ -37,11 +39,20 @@ def emit_max_pool(forms: Forms, target: Target, node: Node) -> Value | None:
     batch, channels, height, width = shape(node.args[0])
     out, attrs = shape(node.var), node.attrs
     kernel, stride, dilation = (pair(v) for v in (attrs.pool_size, attrs.strides, attrs.dilation))
-    windows = Windows(batch * channels, height, width, out[2], out[3], kernel, stride, four_sides(attrs.padding)[:2], dilation)
+    x, pitches = _rows(forms, node.args[0])
+    windows = Windows(batch * channels, height, width, out[2], out[3], kernel, stride, four_sides(attrs.padding)[:2], dilation, *pitches)
     built = forms.kernel(windows, lambda: max_pool.build(windows, target))
     lowest = relax.const(np.full(1, -np.inf, np.float32))
-    y = forms.call(built, [_flat(forms, forms.natural(node.args[0])), lowest], (math.prod(out),))
+    y = forms.call(built, [x, lowest], (math.prod(out),))
     return Value(out, natural=forms.op(relax.op.reshape(y, list(out))))
+
+
+def _rows(forms: Forms, x: Expr) -> tuple[Expr, tuple[int, int]]:
+    """x flat, and the pitches of its rows and channels."""
+    image = image_of(forms, x)
+    if image.strides[0] != shape(x)[1] * image.strides[1] or image.strides[3] != 1:  # something transposed
+        return _flat(forms, forms.natural(x)), (shape(x)[3], math.prod(shape(x)[2:]))
+    return _flat(forms, image.held), (image.strides[2], image.strides[1])
 
 
 def _flat(forms: Forms, x: Expr) -> Expr:

@@ -27,6 +27,7 @@ class Forms:
         self.values: dict[Var, Value] = {}
         self.weights: dict[str, np.ndarray] = {}
         self.weight_vars: list[Var] = []
+        self.copies: dict[tuple[Expr, Any], Var] = {}  # of images as planes, by image and what a copy looks like
         self._constants: dict[Any, Expr] = {}
         self._kernels: dict[Any, Any] = {}
 

@@ -86,6 +86,17 @@ class Phases:
     factors: tuple[tuple[int, int], ...]
 
 
+@dataclass(frozen=True)
+class Planes:
+    """An image [batch, channels, rows, columns] with room behind its rows and channels, as convolutions read and write it.
+
+    held: [batch, channels, pitch], in which rows begin every `cols` elements.
+    """
+
+    held: Expr
+    cols: int
+
+
 @dataclass
 class Value:
     """One tensor of the model in the forms it has so far.
@@ -102,6 +113,7 @@ class Value:
     layout: TokenLayout | None = None
     heads: str | None = None
     narrow: dict[tuple[GroupSpec, float | None], tuple[Expr, ...]] = field(default_factory=dict)
+    planes: Planes | None = None
     phases: Phases | None = None
     later: Callable[[], Expr] | None = None
 

@@ -45,7 +45,7 @@ class Geometry:
     @property
     def keeps_pitch(self) -> bool:
         """Whether a residual lies like what the kernel writes."""
-        return self.depthwise or (self.pointwise and self.stride == (1, 1))
+        return self.depthwise or self.pointwise
 
 
 @dataclass
@@ -129,6 +129,14 @@ class BlockAttentionCall:
     site: str
 
 
+@dataclass
+class Subsampled:
+    """The pixels of x [batch, channels, height, width] whose row and column are multiples of the stride (h, w)."""
+
+    x: Var
+    stride: tuple[int, int]
+
+
 @dataclass(eq=False)
 class Node:
     """One binding. op: Relax's operator without "relax.", or a recognized kind; `args` of a call, tuples flattened."""
@@ -137,7 +145,7 @@ class Node:
     expr: Expr
     op: str
     args: list[Expr]
-    what: Layer | AttentionCall | BlockAttentionCall | None = None
+    what: Layer | AttentionCall | BlockAttentionCall | Subsampled | None = None
 
     @property
     def attrs(self) -> Any:
@@ -250,6 +258,8 @@ def reads(node: Node) -> list[Var]:
     """Variables that a node needs, with repeats."""
     if isinstance(node.what, Layer):
         return [var for var in (node.what.x, node.what.residual) if var is not None]
+    if isinstance(node.what, Subsampled):
+        return [node.what.x]
     if isinstance(node.what, BlockAttentionCall):
         return [var for var in (node.what.q, node.what.k, node.what.v) if isinstance(var, relax.Var)]
     if isinstance(node.what, AttentionCall):

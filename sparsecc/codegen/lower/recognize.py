@@ -12,6 +12,7 @@ from sparsecc.codegen.lower import recognize_activation as activation
 from sparsecc.codegen.lower import recognize_attention as attention
 from sparsecc.codegen.lower.program import Expr, Geometry, Layer, Node, Program, dtype, four_sides, pair, shape
 from sparsecc.codegen.lower.recognize_conv import depthwise, outputs_and_taps, scale_and_shift, transposed
+from sparsecc.codegen.lower.strides import move_strides_up
 from sparsecc.codegen.tvm_api import relax
 
 _UNARY = {"nn.relu": "relu", "nn.gelu": "gelu", "nn.gelu_tanh": "gelu_tanh", "nn.silu": "silu", "sigmoid": "sigmoid", "tanh": "tanh"}
@@ -45,6 +46,7 @@ def recognize(program: Program) -> None:
         if isinstance(node.what, Layer) and node in program.nodes:
             _absorb(program, node, node.what)
     program.refresh()
+    move_strides_up(program)
 
 
 def _alias(program: Program, node: Node) -> None:

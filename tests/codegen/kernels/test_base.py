@@ -21,7 +21,7 @@ def test_tiles_waste_least(positions: int, vectors: int) -> None:
 def test_groups_give_every_thread_work(jobs: int, threads: int, blocks: int) -> None:
     groups = groups_for(jobs, threads, blocks)
     assert 1 <= groups <= blocks
-    assert (jobs * groups) % threads == 0 or jobs * groups >= 4 * threads or groups == blocks
+    assert (jobs * groups) % threads == 0 or jobs * groups >= 16 * threads or groups == blocks
 
 
 @given(spec=specs(16), most=st.integers(1, 200))

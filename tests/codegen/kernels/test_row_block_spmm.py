@@ -27,7 +27,7 @@ def sparse_matrix(spec: MatmulSpec, block_rows: int = 1, density: float = 0.3, s
 
 
 def first(spec: MatmulSpec, block_rows: int = 1, target=HERE) -> Knobs:
-    return row_block_spmm.space(spec, block_rows, target)[0]
+    return row_block_spmm.space(spec, block_rows, 0.3, target)[0]
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -45,7 +45,7 @@ def test_every_panel_and_group(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["ragged_rows"])
 def test_anywhere_in_the_space(name: str) -> None:
-    for knobs in Random(0).sample(row_block_spmm.space(SPECS[name], 2, HERE), 6):
+    for knobs in Random(0).sample(row_block_spmm.space(SPECS[name], 2, 0.3, HERE), 6):
         check_matmul(row_block_spmm, SPECS[name], knobs, sparse_matrix(SPECS[name], 2))
 
 
@@ -80,7 +80,7 @@ def test_short_vectors(name: str) -> None:
 @few
 @given(data=st.data(), spec=specs(HERE.lanes), groups=st.integers(1, 9), block_rows=st.sampled_from([1, 2, 4, 16]))
 def test_any_shape(data: st.DataObject, spec: MatmulSpec, groups: int, block_rows: int) -> None:
-    knobs = data.draw(st.sampled_from(row_block_spmm.space(spec, block_rows, HERE)))
+    knobs = data.draw(st.sampled_from(row_block_spmm.space(spec, block_rows, 0.3, HERE)))
     panel = data.draw(st.sampled_from(panels(spec)))
     matrix = sparse_matrix(spec, block_rows, data.draw(st.sampled_from([0.0, 0.1, 0.5, 1.0])))
     check_matmul(row_block_spmm, spec, replace(knobs, panel=panel, groups=groups), matrix)
@@ -90,7 +90,7 @@ def test_any_shape(data: st.DataObject, spec: MatmulSpec, groups: int, block_row
 @given(spec=specs(16), block_rows=st.sampled_from([1, 2, 3, 4, 8, 16]))
 def test_space(spec: MatmulSpec, block_rows: int) -> None:
     target = parse("cpu:skylake-avx512", 2)
-    found = row_block_spmm.space(spec, block_rows, target)
+    found = row_block_spmm.space(spec, block_rows, 0.3, target)
     assert found
     for knobs in found:
         assert block_rows % knobs.rows == 0

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from sparsecc.codegen.importers.base import conv_output_shape
-from sparsecc.codegen.lower.convolve import Plane, plane_of
+from sparsecc.codegen.lower.convolve import Plane, compact_pitch, pitch_for, plane_of
 from sparsecc.codegen.lower.program import Geometry
 from tests.tolerance import assert_close
 
@@ -39,7 +39,7 @@ def convolved(image: np.ndarray, weight: np.ndarray, plane: Plane) -> np.ndarray
     taps = weight.transpose(2, 3, 0, 1).reshape(-1, *weight.shape[:2])
     total = sum(tap @ held[:, offset : offset + plane.positions] for tap, offset in zip(taps, plane.taps, strict=True))
     assert isinstance(total, np.ndarray)
-    rows = np.zeros((len(weight), max(plane.height * plane.cols, plane.positions)), np.float32)
+    rows = np.zeros((len(weight), plane.pitch), np.float32)
     rows[:, : plane.positions] = total
     return rows[:, : plane.height * plane.cols].reshape(len(weight), plane.height, plane.cols)[:, :, : plane.width]
 
@@ -71,7 +71,8 @@ def test_what_the_kernels_rely_on(geometry: Geometry, image: tuple[int, int]) ->
     assert len(plane.taps) == geometry.kernel[0] * geometry.kernel[1]
     assert min(plane.taps) >= 0
     assert max(plane.taps) + plane.positions <= plane.size
-    assert LANES <= plane.positions <= plane.pitch
+    assert plane.positions % LANES == plane.size % LANES == plane.pitch % LANES == 0
+    assert plane.positions <= plane.pitch
     assert plane.height * plane.cols <= plane.pitch
     assert plane.padding[0] >= 0
     assert plane.padding[1] >= 0
@@ -79,7 +80,7 @@ def test_what_the_kernels_rely_on(geometry: Geometry, image: tuple[int, int]) ->
 
 def test_a_strided_pointwise_kernel_reads_one_phase_only() -> None:
     plane = plane_of(Geometry((1, 1), (2, 2), (0, 0, 0, 0), (1, 1)), (9, 9), (5, 5), LANES)
-    assert (plane.skip, plane.phases, plane.taps, plane.size) == ((2, 2), (1, 1), (0,), 25)
+    assert (plane.skip, plane.phases, plane.taps, plane.size) == ((2, 2), (1, 1), (0,), 32)
 
 
 def test_neighbouring_outputs_read_neighbouring_inputs() -> None:
@@ -87,3 +88,11 @@ def test_neighbouring_outputs_read_neighbouring_inputs() -> None:
     assert plane_of(Geometry((1, 3), (1, 1), (0, 1, 0, 1), (1, 1)), (4, 20), (4, 20), LANES).taps == (0, 1, 2)
     strided = plane_of(Geometry((1, 3), (1, 2), (0, 0, 0, 0), (1, 1)), (1, 41), (1, 20), LANES)
     assert (strided.taps, strided.cols) == ((0, 21, 1), 21)
+
+
+def test_vectors_cross_no_cache_line_and_channels_do_not_compete_for_the_same_sets() -> None:
+    assert pitch_for(49) == 64  # 4 lines: 16 channels before the same set comes again, each with a tile of 4 lines
+    assert pitch_for(196) == 208
+    assert pitch_for(256) == 272  # 16 lines would leave 4 places for all channels
+    assert compact_pitch(256) == 256  # a tensor as it is
+    assert compact_pitch(196) == pitch_for(196)

@@ -76,3 +76,10 @@ def test_few_tokens_stay_as_they_are() -> None:
     assert turns(found) == 0
     assert kernels(found, "turn_tokens") == 0
     assert kernels(found, "dense_matvec") == 2
+
+
+def test_planes_are_copied_once_for_all_that_read_them() -> None:
+    """As the strided 1×1 convolutions at the beginning of a stage."""
+    strided = [nn.Conv2d(8, 8, 1, 2) for _ in range(2)]
+    found = emitted(lambda x: (strided[0](x), strided[1](x)), random(1, 8, 16, 16))
+    assert str(found.module).count("cls.plane_copy") == 1
