@@ -30,6 +30,10 @@ def kernels(found: Emitted, name: str) -> int:
     return sum(gvar.name_hint.startswith(name) for gvar in found.module.functions)
 
 
+def kernels_called(found: Emitted, name: str) -> int:
+    return str(found.module).count(f"cls.{name}")
+
+
 def test_layers_of_one_shape_share_a_kernel() -> None:
     found = emitted(nn.Sequential(*LAYERS), X)
     assert kernels(found, "dense_matmul") == 1
@@ -82,4 +86,18 @@ def test_planes_are_copied_once_for_all_that_read_them() -> None:
     """As the strided 1×1 convolutions at the beginning of a stage."""
     strided = [nn.Conv2d(8, 8, 1, 2) for _ in range(2)]
     found = emitted(lambda x: (strided[0](x), strided[1](x)), random(1, 8, 16, 16))
-    assert str(found.module).count("cls.plane_copy") == 1
+    assert kernels_called(found, "plane_copy") == 1
+
+
+def test_between_convolutions_planes_stay_where_they_are() -> None:
+    """Where pixels fill no cache lines: one copy into planes and one out of them; pooling and depthwise kernels read them as they are."""
+    pointwise = [nn.Conv2d(8, 8, 1) for _ in range(3)]
+    assert kernels_called(emitted(nn.Sequential(*pointwise), random(1, 8, 9, 9)), "plane_copy") == 2
+    wide, depthwise = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, groups=8)
+    for reader in (nn.MaxPool2d(3, 2), depthwise):
+        assert kernels_called(emitted(nn.Sequential(wide, reader), random(1, 8, 9, 9)), "plane_copy") == 1
+    assert kernels_called(emitted(lambda x: pointwise[0](x) + pointwise[1](x), random(1, 8, 9, 9)), "plane_copy") == 2
+
+
+def test_pixels_that_fill_cache_lines_are_read_where_they_lie() -> None:
+    assert kernels_called(emitted(nn.Conv2d(8, 8, 1), random(1, 8, 8, 8)), "plane_copy") == 0

@@ -1,0 +1,62 @@
+"""Whatever reads the planes of a convolution finds its pixels there, at sizes that fill no vector, row or cache line."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tests.codegen.whole import Case, compare, random
+from tests.tolerance import assert_close
+
+POINTWISE, WIDE, STRIDED = nn.Conv2d(4, 8, 1), nn.Conv2d(4, 8, 3, padding=1), nn.Conv2d(4, 8, 3, 2, 1)
+NEXT, DEPTHWISE, DILATED = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Conv2d(8, 4, 2, padding=1, dilation=2)
+UP = nn.ConvTranspose2d(8, 4, 2, 2)
+READERS = {
+    "1x1": NEXT,
+    "1x1 and what it reads": lambda y: NEXT(y).relu() + y,
+    "strided 1x1": nn.Conv2d(8, 4, 1, 2),
+    "dilated": DILATED,
+    "depthwise": DEPTHWISE,
+    "depthwise and what it reads": lambda y: DEPTHWISE(y) + y,
+    "max pool": nn.MaxPool2d(3, 2, 1),
+    "mean": lambda y: y.mean((2, 3)),
+    "transposed": UP,
+    "transposed and back": lambda y: WIDE(UP(y)),
+    "resized": lambda y: functional.interpolate(y, scale_factor=2, mode="nearest"),
+    "gate": lambda y: y * NEXT(y.mean((2, 3), keepdim=True)).sigmoid(),
+    "joined": lambda y: torch.cat([y, NEXT(y)], 1),
+    "tokens": lambda y: y.flatten(2).transpose(1, 2).softmax(-1),
+    "channels last": lambda y: NEXT(y.permute(0, 2, 3, 1).relu().permute(0, 3, 1, 2)),
+}
+
+
+@pytest.mark.parametrize("size", [(5, 5), (9, 13), (8, 16)])
+def test_every_reader_of_every_writer(size: tuple[int, int]) -> None:
+    def then(writer: nn.Module, reader):
+        return lambda x: reader(writer(x).relu())
+
+    cases: dict[str, Case] = {
+        f"{name} of {i}": (then(writer, reader), (random(2, 4, *size),))
+        for name, reader in READERS.items()
+        for i, writer in enumerate((POINTWISE, WIDE, STRIDED))
+    }
+    for outputs in compare(cases).values():
+        for got, expected in outputs:
+            assert_close(got, expected)
+
+
+def test_an_image_that_was_transposed() -> None:
+    """As decoders give them, channels last."""
+
+    def model(x: Tensor) -> Tensor:
+        return WIDE(x.permute(0, 3, 1, 2))
+
+    cases: dict[str, Case] = {
+        "3x3": (model, (random(2, 7, 9, 4),)),
+        "1x1": (lambda x: POINTWISE(x.permute(0, 3, 1, 2)), (random(2, 7, 9, 4),)),
+        "pool": (lambda x: functional.max_pool2d(x.permute(0, 3, 1, 2), 2), (random(2, 7, 9, 4),)),
+    }
+    for [(got, expected)] in compare(cases).values():
+        assert_close(got, expected)
