@@ -117,6 +117,7 @@ KERNELS = {
         6,
         _NARROW,
         structure=lambda matrix, dtype, _: Structure.of(matrix, dtype),
+        zeros=lambda structure: (structure.density,),
         index_bytes=lambda _, dtype: _INDEX_BYTES / groups.SIZE[dtype],
     ),
     "nm_group_matvec": Kernel(4, ("int8",), **_N_OF_FOUR),

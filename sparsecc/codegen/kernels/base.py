@@ -90,6 +90,11 @@ class MatmulSpec:
         return 2 * self.rows * self.depth * self.batch * self.positions
 
     @property
+    def weight_bytes(self) -> int:
+        """Of the dense weight."""
+        return 4 * self.rows * len(self.taps) * self.channel_groups
+
+    @property
     def few(self) -> bool:
         """Whether tokens lie as a model has them, [tokens, features, 1]: what `matvec` kernels take, and no other."""
         return self.taps == (0,) and self.positions == self.channel_stride == self.y_pitch == 1
@@ -109,7 +114,8 @@ class MatmulSpec:
 class Knobs:
     """tile: positions per inner kernel, a multiple of the vector width.  rows: outputs that share each load of X.
     panel: inputs whose X stays in cache while all rows pass over it (a divisor of the depth, see `panel_of`).
-    groups: parts that the rows are divided into, so that every thread has work."""
+    groups: parts that the rows are divided into, so that every thread has work. A thread takes all positions through a part before it
+    goes on to the next: the part's weights stay in its cache."""
 
     tile: int
     rows: int

@@ -51,7 +51,6 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
     lanes, mr, tile, parts, dtype = target.lanes, knobs.rows, knobs.tile, knobs.groups, spec.dtype
     vectors = tile // lanes
     blocks = ceil_div(spec.rows, mr)
-    per_part = ceil_div(blocks, parts)
     tiles = ceil_div(spec.positions, tile)
     last_start = spec.positions - tile
     n_taps, inner = len(spec.taps), spec.channel_groups
@@ -83,10 +82,12 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
         Y = T.decl_buffer((y_size,), "float32", data=y.data)
         for job in T.parallel(batch * tiles * parts):
             acc = T.alloc_local((mr * tile,), sums)
-            item: T.let = job // (tiles * parts)
-            start: T.let = T.min(job // parts % tiles * tile, last_start)
-            for ii in range(T.min(per_part, blocks - job % parts * per_part)):
-                i: T.let = job % parts * per_part + ii
+            part: T.let = job // (batch * tiles)
+            first: T.let = blocks * part // parts
+            item: T.let = job // tiles % batch
+            start: T.let = T.min(job % tiles * tile, last_start)
+            for ii in range(blocks * (part + 1) // parts - first):
+                i: T.let = first + ii
                 for r in T.unroll(mr):
                     for v in T.unroll(vectors):
                         acc[T.ramp(r * tile + v * lanes, 1, lanes)] = T.Broadcast(starts[i * mr + r], lanes)

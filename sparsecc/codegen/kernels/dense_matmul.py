@@ -66,7 +66,6 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
     lanes, mr, tile, groups = target.lanes, knobs.rows, knobs.tile, knobs.groups
     vectors = tile // lanes
     blocks = ceil_div(spec.rows, mr)
-    per_group = ceil_div(blocks, groups)
     tiles = ceil_div(spec.positions, tile)
     last_start = spec.positions - tile
     n_taps, channels = len(spec.taps), spec.channels
@@ -79,7 +78,7 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
     x_size, y_size = math.prod(x_shape), math.prod(y_shape)
     r_shape = y_shape if spec.epilogue.residual else (blocks * mr,)
     r_size = math.prod(r_shape)
-    scratch = per_group * mr * tile if panels > 1 else 1
+    scratch = ceil_div(blocks, groups) * mr * tile if panels > 1 else 1
     batch, x_stride, epilogue = spec.batch, x_size // spec.batch, spec.epilogue
 
     @T.prim_func
@@ -98,11 +97,13 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
         for job in T.parallel(batch * tiles * groups):
             acc = T.alloc_local((mr * tile,), "float32")
             partial = T.alloc_buffer((scratch,), "float32")
-            item: T.let = job // (tiles * groups)
-            start: T.let = T.min(job // groups % tiles * tile, last_start)
+            part: T.let = job // (batch * tiles)
+            first: T.let = blocks * part // groups
+            item: T.let = job // tiles % batch
+            start: T.let = T.min(job % tiles * tile, last_start)
             for p in range(panels):
-                for ii in range(T.min(per_group, blocks - job % groups * per_group)):
-                    i: T.let = job % groups * per_group + ii
+                for ii in range(blocks * (part + 1) // groups - first):
+                    i: T.let = first + ii
                     if p == 0:
                         for r in T.unroll(mr):
                             for v in T.unroll(vectors):

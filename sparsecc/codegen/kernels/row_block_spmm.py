@@ -139,12 +139,13 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
         for job in T.parallel(batch * tiles * groups):
             acc = T.alloc_local((height * tile,), "float32")
             partial = T.alloc_buffer((scratch,), "float32")
-            item: T.let = job // (tiles * groups)
-            start: T.let = T.min(job // groups % tiles * tile, last_start)
+            part: T.let = job // (batch * tiles)
+            item: T.let = job // tiles % batch
+            start: T.let = T.min(job % tiles * tile, last_start)
             for p in range(panels):
                 # Loops begin at zero: TVM 0.27 addresses wrongly in a serial loop whose data-dependent start is not zero.
-                for ii in range(G[job % groups + 1] - G[job % groups]):
-                    i: T.let = G[job % groups] + ii
+                for ii in range(G[part + 1] - G[part]):
+                    i: T.let = G[part] + ii
                     if p == 0:
                         for r in T.unroll(height):
                             for v in T.unroll(vectors):

@@ -24,10 +24,14 @@ Expr = Any
 
 
 _MOST_ROWS = 4  # classes double with each
+_INDEXED = 1.5  # bytes of a group with its place, over those of its weights alone: a place serves two rows or so
 
 
-def space(spec: MatmulSpec, target: Target) -> list[Knobs]:
-    """Best guess first. Sums take up to half of the registers: with more, classes of many rows spill."""
+def space(spec: MatmulSpec, density: float, target: Target) -> list[Knobs]:
+    """Best guess first. Sums take up to half of the registers: with more, classes of many rows spill.
+
+    density: share of the groups that are stored.
+    """
     lanes, size = target.lanes, groups.SIZE[spec.dtype]
     best_rows = 3 if spec.dtype == "int8" else 4  # bfloat16's multiply-add takes longer, so that it gains more from saved loads
     found, tiles = [], {}
@@ -39,11 +43,22 @@ def space(spec: MatmulSpec, target: Target) -> list[Knobs]:
         tiles[tile] = list(range(most, 0, -1))
         if vectors in (4, 2, 1):
             panel = panel_of(spec, max(3 * target.l1_bytes // 2 * size // (4 * tile), 1))
-            jobs, rows = spec.batch * ceil_div(spec.positions, tile), min(best_rows, most)
-            found.append(Knobs(tile, rows, panel, groups_for(jobs, target.threads, ceil_div(spec.rows, rows))))
+            rows = min(best_rows, most)
+            found.append(Knobs(tile, rows, panel, _parts(spec, tile, ceil_div(spec.rows, rows), density, target)))
     guesses = sorted(dict.fromkeys(found), key=lambda k: (ceil_div(spec.positions, k.tile) * k.tile, -k.tile))
     whole = [knobs for knobs in widened(guesses, spec, tiles) if _whole_groups(spec, knobs.panel)]
     return whole or [Knobs(k.tile, k.rows, spec.depth, k.groups) for k in guesses]
+
+
+def _parts(spec: MatmulSpec, tile: int, row_blocks: int, density: float, target: Target) -> int:
+    """Whatever keeps the bytes low that a thread reads past its L2: tiles divided among the threads, each with all weights, or the rows,
+    in parts that stay in the L2, each with all of X. 2 % of BERT-base at 128 tokens; dense kernels lose 2 % by it."""
+    jobs, threads, resident = spec.batch * ceil_div(spec.positions, tile), target.threads, target.l2_bytes // 2
+    x_bytes, weight_bytes = 4 * math.prod(spec.x_shape), _INDEXED * density * spec.weight_bytes
+    by_tiles = x_bytes / threads + weight_bytes * (ceil_div(jobs, threads) if weight_bytes > resident else 1)
+    each = max(math.ceil(weight_bytes / threads / resident), 1)  # parts of a thread
+    by_rows = x_bytes * (each if x_bytes > resident else 1) + weight_bytes / threads
+    return threads * each if by_rows < by_tiles and threads * each <= row_blocks else groups_for(jobs, threads, row_blocks)
 
 
 def _whole_groups(spec: MatmulSpec, panel: int) -> bool:

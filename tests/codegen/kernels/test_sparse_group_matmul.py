@@ -26,7 +26,7 @@ def sparse_matrix(spec: MatmulSpec, density: float = 0.3) -> np.ndarray:
 
 
 def first(spec: MatmulSpec, target=HERE):
-    return sparse_group_matmul.space(spec, target)[0]
+    return sparse_group_matmul.space(spec, 0.5, target)[0]
 
 
 @pytest.mark.parametrize("dtype", NARROW_TYPES)
@@ -62,7 +62,7 @@ def test_cpus_with_other_instructions(dtype: str, target) -> None:
 @given(spec=specs(HERE.lanes), dtype=st.sampled_from(NARROW_TYPES), seed=st.integers(0, 9))
 def test_any_shape(spec: MatmulSpec, dtype: str, seed: int) -> None:
     spec = replace(spec, dtype=dtype)
-    check_group_matmul(sparse_group_matmul, spec, Random(seed).choice(sparse_group_matmul.space(spec, HERE)), sparse_matrix(spec))
+    check_group_matmul(sparse_group_matmul, spec, Random(seed).choice(sparse_group_matmul.space(spec, 0.5, HERE)), sparse_matrix(spec))
 
 
 def test_dropped_groups_are_not_stored() -> None:
