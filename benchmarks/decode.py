@@ -29,10 +29,10 @@ from benchmarks.machine import machine
 from benchmarks.peers import OnnxRuntime, Workload, max_relative_error
 from benchmarks.promises import Promise, promise_of
 from benchmarks.results import markdown_table, promise, write
+from sparsecc.codegen import roofline
 from sparsecc.codegen.alignment import aligned_copy
 from sparsecc.codegen.target import detect, shared_cache_bytes
 from sparsecc.codegen.threads import use_threads
-from sparsecc.runtime import roofline
 from sparsecc.runtime.compiled import Compiled
 from sparsecc.runtime.weights import WeightStore
 from sparsecc.timing import Spread, Timing, interleave, speedup
@@ -99,7 +99,7 @@ def measured(threads: int, seconds: float, console: Console, tokens: int = 1) ->
     """seconds: for each layer, warm and again cold."""
     target = detect(threads)
     use_threads(threads)
-    dram = roofline.measure(target).bytes_per_s["dram"]
+    dram = roofline.bytes_per_s("dram", target)
     rows: list[dict[str, Any]] = []
     for shape in track(SHAPES, "timing", transient=True, console=console):
         rows += measure(Layer(*shape, tokens, threads, shared_cache_bytes(), seconds))

@@ -26,9 +26,9 @@ from sparsecc.codegen.candidates import Plan, bare
 from sparsecc.codegen.choose import Chooser
 from sparsecc.codegen.kernels.base import MatmulSpec
 from sparsecc.codegen.lower.program import Layer
-from sparsecc.codegen.target import Target, detect, shared_cache_bytes
+from sparsecc.codegen.roofline import bound_us
+from sparsecc.codegen.target import Target, detect
 from sparsecc.codegen.threads import use_threads
-from sparsecc.runtime.roofline import Roofline, measure
 from sparsecc.timing import Spread, interleave
 
 TOKENS = (1, 4, 16, 64, 128, 256, 512, 1024, 2048)
@@ -82,7 +82,6 @@ def measured(
     """seconds: for the timing of all cells."""
     target = detect(threads)
     use_threads(threads)
-    roofline = measure(target)
     shapes = [(count, size) for size in inputs for count in tokens]
     cells = [_cell(*shape, target) for shape in track(shapes, "preparing layers", transient=True, console=console)]
     with Progress(console=console) as bar:
@@ -90,7 +89,7 @@ def measured(
         timings = interleave(
             {cell.name: cell.call for cell in cells}, seconds=seconds, progress=lambda done: bar.update(task, completed=done)
         )
-    rows = [_row(cell, timings[cell.name].spread_ms, roofline, target) for cell in cells]
+    rows = [_row(cell, timings[cell.name].spread_ms, target) for cell in cells]
     return {"machine": machine(), "threads": threads, "outputs": OUTPUTS, "pattern": PATTERN, "sparsity": SPARSITY, "rows": rows}
 
 
@@ -115,8 +114,8 @@ def _cell(tokens: int, inputs: int, target: Target) -> Cell:
     return Cell(tokens, inputs, plan.kernel, 2 * (1 - SPARSITY) * OUTPUTS * inputs * tokens, moved, call)
 
 
-def _row(cell: Cell, ms: Spread, roofline: Roofline, target: Target) -> dict[str, Any]:
-    bound = min(roofline.ops_per_s["float32"], cell.flops / cell.bytes * _bandwidth(cell.bytes, roofline, target))
+def _row(cell: Cell, ms: Spread, target: Target) -> dict[str, Any]:
+    bound = 1e6 * cell.flops / bound_us(cell.flops, cell.bytes, "float32", target)
     flops_per_s = cell.flops / ms.median * 1e3
     return {
         "tokens": cell.tokens,
@@ -127,12 +126,6 @@ def _row(cell: Cell, ms: Spread, roofline: Roofline, target: Target) -> dict[str
         "bound_gflops": bound / 1e9,
         "of_bound": flops_per_s / bound,
     }
-
-
-def _bandwidth(size: int, roofline: Roofline, target: Target) -> float:
-    holds = {"l1": target.threads * target.l1_bytes, "l2": target.threads * target.l2_bytes, "l3": shared_cache_bytes()}
-    level = next((name for name, room in holds.items() if name in roofline.bytes_per_s and size <= room), "dram")
-    return roofline.bytes_per_s[level]
 
 
 def promises(document: Mapping[str, Any]) -> list[Promise]:

@@ -62,8 +62,8 @@ def _cpu(threads: int) -> dict[str, Any]:
 
 
 def _measure(threads: int) -> dict[str, dict[str, float]]:
+    from sparsecc.codegen.roofline import measure
     from sparsecc.codegen.target import detect
-    from sparsecc.runtime.roofline import measure
 
     found = measure(detect(threads))
     return {

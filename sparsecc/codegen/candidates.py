@@ -9,6 +9,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from types import ModuleType
 from typing import Any
 
@@ -143,6 +144,16 @@ class Task:
         if self.structure is not None:
             density, index = self.structure.density, KERNELS[self.kernel].index_bytes(self.structure, self.spec.dtype)
         return self.spec.rows * self.spec.depth * density * (4 / groups.SIZE[self.spec.dtype] + index)
+
+    @property
+    def ops(self) -> float:
+        """Multiplications and additions of what is stored."""
+        return self.spec.flops * (self.structure.density if self.structure else 1.0)
+
+    @property
+    def moved_bytes(self) -> float:
+        """Of weights, inputs and outputs, each once."""
+        return self.weight_bytes + 4 * (prod(self.spec.x_shape) + prod(self.spec.y_shape))
 
     def space(self, target: Target) -> list[Knobs]:
         """First guess first."""

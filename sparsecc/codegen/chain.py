@@ -48,6 +48,10 @@ class Chain:
     def flops(self) -> int:
         return sum(step.spec.flops for step in self.steps)
 
+    @property
+    def weight_bytes(self) -> int:
+        return sum(array.nbytes for step in self.steps for array in step.weights)
+
     def inside(self, spec: MatmulSpec) -> MatmulSpec:
         """The spec of the layer with X and Y as the chain has them."""
         tile = self.steps[0].spec.tile

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from sparsecc.codegen import tvm_api
+from sparsecc.codegen import roofline, tvm_api
 from sparsecc.codegen.candidates import KERNELS, Known, Plan, Task, bare, between_turns
 from sparsecc.codegen.chain import Chain, Step, chains
 from sparsecc.codegen.kernels import block_attention
@@ -35,6 +36,7 @@ _NOT_MEASURED = "not measured: the target is not this machine"
 class Choice:
     """What was decided for a packed, structured or quantized site. Times in µs, None when nothing was measured.
 
+    bound_us: the least that the measured kernel could take on this machine, by peak and bandwidth.
     measured_us: of the sparse, structured or quantized kernel.  dense_us: of the dense one in float32, whichever stays.
     predicted_us: its time at the dense kernel's efficiency. That is the dense time times the share of multiply-adds that it does, over how
     many narrow numbers are multiplied at once; for few tokens, times the share of bytes that it reads.
@@ -47,6 +49,7 @@ class Choice:
     dense_us: float | None
     predicted_us: float | None
     reason: str
+    bound_us: float | None = None
 
 
 @dataclass
@@ -85,7 +88,8 @@ class Chooser:
         shown = sparse if sparse is not None and spec.dtype == "float32" else fastest
         reason = _reasons(times, shown, sparse, ways[-1], whole) + (", by the records" if known else "")
         predicted = times[whole] * _share(shown, whole)
-        self.choices.append(Choice(layer.site, str(plan), _decision(fastest), times[shown], times[whole], predicted, reason))
+        bound = self._bound(shown.ops, shown.moved_bytes, shown.spec.dtype)
+        self.choices.append(Choice(layer.site, str(plan), _decision(fastest), times[shown], times[whole], predicted, reason, bound))
         return plan
 
     def _times(self, timed: list[Task], numbers: Numbers, layer: Layer) -> dict[Task, float]:
@@ -112,9 +116,9 @@ class Chooser:
         fastest = min(range(len(ways)), key=times.__getitem__)
         us, way = times[fastest], ways[fastest]
         chosen, decision = (way, "structured") if us < dense_us else (rival, "dense")
-        self.choices.append(
-            Choice(layer.site, str(chosen), decision, us, dense_us, dense_us * way.flops / spec.flops, _reason(us, dense_us))
-        )
+        predicted, moved = dense_us * way.flops / spec.flops, 4 * (prod(spec.x_shape) + prod(spec.y_shape)) + way.weight_bytes
+        bound = self._bound(way.flops, moved, "float32")
+        self.choices.append(Choice(layer.site, str(chosen), decision, us, dense_us, predicted, _reason(us, dense_us), bound))
         return chosen
 
     def _between_turns(self, call: Callable[[], None], spec: MatmulSpec, within: MatmulSpec) -> Callable[[], None]:
@@ -142,7 +146,9 @@ class Chooser:
             calls = [self._attention_call(spec, places[head : head + 1], blocks) for blocks in (own, all_blocks)]
             self._attention_us[key] = [us * spec.batch * spec.heads for us in self._timed(*calls)]
         us, dense_us = self._attention_us[key]
-        self.choices.append(Choice(site, kernel, "sparse", us, dense_us, dense_us * density, _reason(us, dense_us)))
+        whole = replace(spec, kept=int(keep.sum()))
+        bound = self._bound(whole.flops, 4 * sum(prod(shape) for shape in whole.gathered(self.target)), "float32")
+        self.choices.append(Choice(site, kernel, "sparse", us, dense_us, dense_us * density, _reason(us, dense_us), bound))
 
     def _attention_call(self, spec: BlockAttentionSpec, places: np.ndarray, keep: np.ndarray) -> Callable[[], None]:
         """Of one head, on random inputs."""
@@ -165,6 +171,9 @@ class Chooser:
             attend(*gathered, where, *tables, out)
 
         return run
+
+    def _bound(self, ops: float, size: float, dtype: str) -> float | None:
+        return roofline.bound_us(ops, size, dtype, self.target) if self.measure else None
 
     def _plan(self, task: Task, weight: Numbers, bias: np.ndarray | None) -> Plan:
         known = self.known.get(task)

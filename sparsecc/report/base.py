@@ -17,6 +17,7 @@ class SiteReport:
     """One site. Times in µs, sizes in bytes; None where nothing was measured or does not apply.
 
     bytes_packed, predicted_us, measured_us: of the sparse (structured, quantized) form, also where the dense one stays.
+    bound_us: the least that peak and bandwidth of this machine allow the kernel of measured_us.
     dtype: of the weight as it is stored.  dense_us: of float32.  A quantized layer has its dtype at the head of its format, and its
     decision says whether the kernel skips zeros.
     """
@@ -34,6 +35,7 @@ class SiteReport:
     predicted_us: float | None = None
     measured_us: float | None = None
     dense_us: float | None = None
+    bound_us: float | None = None
     output_error: float | None = None  # relative, against the dense model's output at this site
     decision: Decision = "dense"
     reason: str = ""

@@ -12,7 +12,7 @@ from sparsecc.report.base import Measured, Report, SiteReport, bytes_kept
 
 WIDTH = 140
 _NAMED = 3  # sites per reason
-_COLUMNS = ("site", "shape", "pattern", "zeros", "format", "bytes", "error", "dense µs", "sparse µs", "gain", "decision")
+_COLUMNS = ("site", "shape", "pattern", "zeros", "format", "bytes", "error", "dense µs", "sparse µs", "of bound", "gain", "decision")
 _TEXT_COLUMNS = ("site", "shape", "pattern", "format", "decision")
 
 
@@ -49,6 +49,7 @@ def cells(site: SiteReport) -> tuple[str, ...]:
         "" if site.output_error is None else f"{site.output_error:.2g}",
         _number(site.dense_us),
         _number(site.measured_us),
+        f"{site.bound_us / site.measured_us:.0%}" if site.bound_us and site.measured_us else "",
         _gain(site.dense_us, site.measured_us),
         site.decision,
     )

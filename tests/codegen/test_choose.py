@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from sparsecc.attention.base import Grid
-from sparsecc.codegen import choose
+from sparsecc.codegen import choose, roofline
 from sparsecc.codegen.candidates import Known, Task
 from sparsecc.codegen.kernels import dense_matmul
 from sparsecc.codegen.kernels.base import Epilogue, MatmulSpec
@@ -57,6 +57,17 @@ def test_the_faster_one_stays(times: list[float]) -> None:
         assert choice.predicted_us is not None
         assert 0 < choice.predicted_us <= 3 * 0.25, "of the multiply-adds; dense ones are rounded up to whole register blocks"
         assert choice.reason == "3.00x as fast as dense"
+
+
+def test_a_kernel_is_held_against_what_it_has_to_do(times: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its multiplications and its bytes, whether it stays or not; a target that is not this machine has no bound."""
+    times[:] = [4e-6, 2e-6]
+    monkeypatch.setattr(roofline, "bound_us", lambda ops, size, dtype, target: ops + 1e6 * size)
+    choice = check(graph(), [X], measure=True)[0]
+    tokens, weights = 16, 0.25 * 32 * 16  # one tile
+    moved = 4 * (weights + tokens * (32 + 16)) + 2 * weights / 4
+    assert choice.bound_us == pytest.approx(2 * tokens * weights + 1e6 * moved)
+    assert check(graph(), [X], measure=False)[0].bound_us is None
 
 
 def test_dense_stays_where_it_is_faster(times: list[float]) -> None:

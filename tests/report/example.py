@@ -15,6 +15,7 @@ SITES = (
         kernel="row_block_spmm",
         measured_us=40.0,
         dense_us=100.0,
+        bound_us=30.0,
         output_error=0.25,
         decision="sparse",
         reason="2.50x faster than dense",

@@ -13,6 +13,7 @@ def test_the_table_has_a_row_per_site_and_the_totals():
     assert all(len(line) <= table.WIDTH for line in lines)
     assert [line.split()[0] for line in lines[2:5]] == [site.name for site in SITES]
     assert "2.50x" in text and "block:4x1" in text
+    assert "75%" in lines[2], "of what the machine allows"
     assert "3 sites: 1 sparse, 1 dense, 1 skipped" in text
     assert "dense 200 µs -> chosen 140 µs (1.43x)" in text
     assert "cosine 0.999999" in text

@@ -76,6 +76,10 @@ def build(spec: AttentionSpec, target: Target):
             total = total + M[b if mask_shape[0] > 1 else 0, h if mask_shape[1] > 1 else 0, row, T.min(j, keys - 1)]
         return T.Select(j <= i, total, T.float32(-np.inf)) if causal else total
 
+    def packed(first, last):
+        """What a row of the strip holds in the end: numbers, or groups of two, which lie before those that they are made of."""
+        return first if size == 1 else tirx.reinterpret("float32", rounded_pair(first, last))
+
     def group(x):
         """The group that lies in a vector of the strip."""
         return x if size == 1 else tirx.reinterpret(f"int32x{lanes}", x)
@@ -92,6 +96,7 @@ def build(spec: AttentionSpec, target: Target):
         for job in T.parallel(batch * heads * q_tiles):
             P = T.alloc_buffer((rounded, tile), "float32")
             acc = T.alloc_local((most * tile,), "float32")
+            part = T.alloc_local((size * tile,), "float32")
             top = T.alloc_local((tile,), "float32")
             total = T.alloc_local((tile,), "float32")
             b: T.let = job // (heads * q_tiles)
@@ -99,6 +104,9 @@ def build(spec: AttentionSpec, target: Target):
             at: T.let = job % q_tiles
             g: T.let = h // shared
             seen: T.let = T.min(keys, (at + 1) * tile) if causal else keys
+            for l in T.vectorized(tile):
+                top[l] = T.float32(MASKED)
+                total[l] = T.float32(0)
             for j in range((seen + key_rows - 1) // key_rows):
                 for r in T.unroll(key_rows):
                     for v in T.unroll(vectors):
@@ -119,32 +127,22 @@ def build(spec: AttentionSpec, target: Target):
                             P[j * key_rows + r, v * lanes + l] = score(
                                 acc[r * tile + v * lanes + l], M, b, h, at * tile + v * lanes + l, j * key_rows + r
                             )
-            for l in T.vectorized(tile):
-                top[l] = T.float32(MASKED)
-                total[l] = T.float32(0)
-            for j in range(seen):
-                for v in T.unroll(vectors):
-                    for l in T.vectorized(lanes):
-                        top[v * lanes + l] = T.max(top[v * lanes + l], P[j, v * lanes + l])
-            for j in range(seen):
-                for v in T.unroll(vectors):
-                    for l in T.vectorized(lanes):
-                        P[j, v * lanes + l] = math.exp(P[j, v * lanes + l] - top[v * lanes + l])
-                for v in T.unroll(vectors):
-                    for l in T.vectorized(lanes):
-                        total[v * lanes + l] = total[v * lanes + l] + P[j, v * lanes + l]
-            for l in T.vectorized(tile):
-                total[l] = T.float32(1) / T.max(T.float32(1e-30), total[l])  # at least 1 unless every score is -inf
-            if size > 1:
-                for l in T.vectorized(tile):
-                    if seen % size != 0:
-                        P[seen // size * size + 1, l] = T.float32(0)
-                for j in range((seen + size - 1) // size):
+                    if j * key_rows + r < seen:
+                        for l in T.vectorized(tile):
+                            top[l] = T.max(top[l], P[j * key_rows + r, l])
+            for j in range((seen + size - 1) // size):
+                for r in T.unroll(size):
                     for v in T.unroll(vectors):
                         for l in T.vectorized(lanes):
-                            P[j, v * lanes + l] = tirx.reinterpret(
-                                "float32", rounded_pair(P[j * size, v * lanes + l], P[j * size + 1, v * lanes + l])
+                            part[r * tile + v * lanes + l] = T.Select(
+                                j * size + r < seen, math.exp(P[j * size + r, v * lanes + l] - top[v * lanes + l]), T.float32(0)
                             )
+                            total[v * lanes + l] = total[v * lanes + l] + part[r * tile + v * lanes + l]
+                for v in T.unroll(vectors):
+                    for l in T.vectorized(lanes):
+                        P[j, v * lanes + l] = packed(part[v * lanes + l], part[(size - 1) * tile + v * lanes + l])
+            for l in T.vectorized(tile):
+                total[l] = T.float32(1) / T.max(T.float32(1e-30), total[l])  # at least 1 unless every score is -inf
             for d in range(value_dim // value_rows):
                 for r in T.unroll(value_rows):
                     for v in T.unroll(vectors):

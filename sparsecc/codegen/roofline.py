@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -31,12 +32,31 @@ class Roofline:
 
 def measure(target: Target) -> Roofline:
     """target: this machine, with the threads to use. The fastest of several runs each: a neighbour on the machine only takes away."""
-    use_threads(target.threads)
-    rates = {dtype: _rate(dtype, target) for dtype in groups.SIZE}
-    return Roofline(rates, {name: _bandwidth(size, target) for name, size in _sizes(target).items()})
+    return Roofline(
+        {dtype: ops_per_s(dtype, target) for dtype in groups.SIZE}, {level: bytes_per_s(level, target) for level in _sizes(target)}
+    )
 
 
-def _rate(dtype: str, target: Target) -> float:
+def bound_us(ops: float, size: float, dtype: str, target: Target) -> float:
+    """The least µs that a kernel can take on this machine.
+
+    ops: multiplications and additions that it has to do.  size: bytes that it reads and writes, which lie in the nearest cache that holds
+    them all, as they do for a kernel that runs again and again.
+    """
+    holds = {"l1": target.threads * target.l1_bytes, "l2": target.threads * target.l2_bytes, "l3": shared_cache_bytes()}
+    level = next((name for name, room in holds.items() if size <= room and name in _sizes(target)), "dram")
+    return 1e6 * max(ops / ops_per_s(dtype, target), size / bytes_per_s(level, target))
+
+
+@functools.cache
+def bytes_per_s(level: str, target: Target) -> float:
+    """Of a cache, or dram; measured once in a process."""
+    return _bandwidth(_sizes(target)[level], target)
+
+
+@functools.cache
+def ops_per_s(dtype: str, target: Target) -> float:
+    """Of the dense kernel; measured once in a process."""
     spec = replace(MatmulSpec.linear(_ROWS, _INPUTS, 2 * target.threads, _TOKENS), dtype=dtype)
     rng = np.random.default_rng(0)
     matrix = rng.standard_normal((_ROWS, _INPUTS), np.float32)
@@ -76,6 +96,7 @@ def _bandwidth(size: int, target: Target) -> float:
 
 def _fastest(function: Any, arrays: list[np.ndarray], target: Target) -> float:
     """Seconds of the fastest call."""
+    use_threads(target.threads)
     compiled: Callable[..., None] = tvm_api.compile_function(function, target.llvm)
     tensors = [tvm_api.tensor(array) for array in arrays]
     compiled(*tensors)
