@@ -48,6 +48,27 @@ def calibration(count: int, tokens: int = TOKENS) -> Iterator[tuple[Tensor, Tens
         yield tokenize([sentence], tokens)
 
 
+def calibration_sentences(count: int) -> list[str]:
+    return sentences(count)
+
+
+def batches(texts: Sequence[str], size: int = 8) -> list[tuple[Tensor, Tensor]]:
+    """(input_ids, attention_mask) of `size` sentences each, alike in length, padded to the longest of them."""
+    return [(ids, mask) for ids, mask, _ in placed(texts, size)]
+
+
+def placed(texts: Sequence[str], size: int = 8) -> list[tuple[Tensor, Tensor, list[int]]]:
+    """As `batches`, with the sentences' places among the texts."""
+    ids, mask = tokenize(texts)
+    order = sorted(range(len(texts)), key=lambda i: (int(mask[i].sum()), i))
+    found = []
+    for start in range(0, len(order), size):
+        places = order[start : start + size]
+        longest = int(mask[places].sum(1).max())
+        found.append((ids[places, :longest], mask[places, :longest], places))
+    return found
+
+
 def held_out(count: int) -> list[str]:
     """Sentences that no calibration of up to 1000 samples has seen."""
     return sentences(count, skip=1000)

@@ -1,4 +1,4 @@
-"""Pruning criteria: what each weight is worth. Members: magnitude, random."""
+"""Pruning criteria: what each weight is worth. Members: magnitude, random, sparsegpt, wanda."""
 
 from __future__ import annotations
 

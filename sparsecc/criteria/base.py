@@ -10,12 +10,52 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from torch import Tensor
 
-Project = Callable[["Tensor", float], "Tensor"]
-"""(score[rows, cols], sparsity) → keep: `Format.project`. May be called on parts of a matrix: whole groups or blocks of it."""
-
 Stats = Mapping[str, "Tensor"]
-"""What calibration measured at a site, by the names in `Criterion.needs`.
-inputs: float[tokens, cols], in the order of the matrix's columns."""
+"""What calibration measured at a site, by the names in `Criterion.needs`: see STATISTICS."""
+
+STATISTICS = {  # of the inputs X [tokens, cols] of a site's matrix, in the order of its columns
+    "inputs": "X itself, float32",
+    "norms": "the root of Σ x² over tokens, float64[cols]",
+    "hessian": "XᵀX / tokens, float64[cols, cols]",
+    "means": "float64[cols]",
+    "variances": "float64[cols]",
+}
+
+
+@dataclass(frozen=True)
+class Project:
+    """(score [rows, cols], sparsity) → keep, as `Format.project`, on a whole matrix or on parts of it.
+
+    rows, cols: of the smallest part that has a mask of its own.  units: the weights in what is kept or dropped whole.
+    fixed: the one sparsity that the format has, None when any can be asked for.
+    """
+
+    project: Callable[[Tensor, float], Tensor]
+    rows: int = 1
+    cols: int = 1
+    units: int = 1
+    fixed: float | None = None
+
+    def __call__(self, score: Tensor, sparsity: float) -> Tensor:
+        return self.project(score, sparsity)
+
+
+class Quota:
+    """Shares one sparsity among the parts of a matrix, such that the count over all of them is exact in the end."""
+
+    def __init__(self, project: Project, sparsity: float) -> None:
+        self._project, self._sparsity = project, sparsity
+        self._seen = self._dropped = 0
+
+    def keep(self, score: Tensor) -> Tensor:
+        """The mask of the next part: whole groups or blocks of the matrix."""
+        if self._project.fixed is not None:
+            return self._project(score, self._project.fixed)
+        units = score.numel() // self._project.units
+        self._seen += units
+        drop = round(self._sparsity * self._seen) - self._dropped
+        self._dropped += drop
+        return self._project(score, drop / units)
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,11 @@ class Format(ABC):
         """Weights in a unit: what is kept or dropped whole."""
         return 1
 
+    @property
+    def part(self) -> tuple[int, int]:
+        """Rows and columns of the smallest part of a matrix that has a mask of its own."""
+        return 1, 1
+
     def unit_scores(self, score: Tensor) -> Tensor:
         """float[rows*cols / unit_size]: the summed score of each unit, in the order of their index."""
         return score.reshape(-1)

@@ -66,6 +66,10 @@ class Block(Format):
     def unit_size(self) -> int:
         return self.r * self.c
 
+    @property
+    def part(self) -> tuple[int, int]:
+        return self.r, self.c
+
     def unit_scores(self, score: Tensor) -> Tensor:
         # contiguous first: the order of a sum follows the strides, and a transposed weight must give the same mask
         return self._blocks(score.contiguous()).sum(dim=(2, 3)).reshape(-1)

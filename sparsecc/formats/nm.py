@@ -65,6 +65,10 @@ class NM(Format):
         return 1 - self.n / self.m
 
     @property
+    def part(self) -> tuple[int, int]:
+        return 1, self.m
+
+    @property
     def bits(self) -> int:
         """Bits of one position: the smallest of 1, 2, 4, 8 that can say m - 1."""
         return next(bits for bits in (1, 2, 4, 8) if 2**bits >= self.m)

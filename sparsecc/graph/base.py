@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -71,6 +71,10 @@ class Graph(ABC):
         """Store a new dense weight (in the shape of `site.weight`) for a site whose weight is dense."""
 
     @abstractmethod
+    def set_bias(self, site: WeightSite, bias: Tensor) -> None:
+        """Store a new bias [out] for a site that has one and whose weight is dense."""
+
+    @abstractmethod
     def replace(self, site: WeightSite | Attention, op: SiteOp | BlockAttention) -> None:
         """Put an operator of the vocabulary in the place of a site: a BlockAttention for an Attention without a mask, a SiteOp for
         any other. The site's activation stays where it was. Raises UserError with `Attention.bound` where that is set."""
@@ -79,6 +83,14 @@ class Graph(ABC):
     def run(self, inputs: Sequence[Any] | Mapping[str, Any], taps: Sequence[str] = ()) -> Run:
         """Evaluate in the host itself (torch; onnxruntime). inputs: torch or numpy arrays, by position or by name.
         Raises InputError for wrong names, shapes, dtypes, and UserError for a tap that names no site."""
+
+    @abstractmethod
+    def walk(
+        self, inputs: Sequence[Sequence[Any] | Mapping[str, Any]], taps: Sequence[str]
+    ) -> Iterator[tuple[str, list[tuple[Tensor, ...]]]]:
+        """Evaluate once on several inputs side by side, and stop before each tapped site: its name and, for each of the inputs, what
+        enters it, as in `run`. Weights that are set meanwhile count for everything that is evaluated after that: so a site sees what the
+        changed sites before it make of the inputs. The sites come in execution order. Raises what `run` raises."""
 
     @abstractmethod
     def site_graph(self) -> nx.DiGraph:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from sparsecc import registry
 from sparsecc.errors import InputError, ModelError, UserError
 from sparsecc.files import replacing
-from sparsecc.graph import fx_cleanup, fx_sites, fx_trace
+from sparsecc.graph import fx_cleanup, fx_sites, fx_trace, fx_walk
 from sparsecc.graph.base import ALL, Graph, Run, Targets, matches
 from sparsecc.graph.fx_layers import Layer, OperatorLayer, match, stored
 from sparsecc.graph.fx_signature import input_nodes, specs, structure
@@ -99,7 +99,17 @@ class FxGraph(Graph):
         assert old is not None
         if weight.shape != site.shape:
             raise ModelError(f"layer '{site.name}': the new weight has shape {tuple(weight.shape)}, it needs {site.shape}")
-        new = (weight.T if layer.transposed else weight).to(old).contiguous()
+        self._assign(old, (weight.T if layer.transposed else weight).to(old).contiguous())
+
+    def set_bias(self, site: WeightSite, bias: Tensor) -> None:
+        old = stored(self._dense_layer(site).bias)
+        if old is None or bias.shape != old.shape:
+            has = "no bias" if old is None else f"a bias of {old.numel()}"
+            raise ModelError(f"layer '{site.name}' has {has}, the new one is {tuple(bias.shape)}")
+        self._assign(old, bias.to(old).contiguous())
+
+    def _assign(self, old: Tensor, new: Tensor) -> None:
+        """A tensor in the place of another one, for all that read it."""
         names = [node.target for node in self.module.graph.find_nodes(op="get_attr") if stored(node) is old]
         for tensor_name in dict.fromkeys(map(str, names)):
             assign(self.module, tensor_name, new, trainable=old.requires_grad)
@@ -158,6 +168,22 @@ class FxGraph(Graph):
             raise InputError(f"the model cannot take these inputs: {fx_trace.one_line(error)}") from error
         outputs = tuple(value for value in flat if isinstance(value, Tensor))
         return Run(outputs, {name: interpreter.taken[node] for name, node in wanted.items()})
+
+    def walk(
+        self, inputs: Sequence[Sequence[Any] | Mapping[str, Any]], taps: Sequence[str]
+    ) -> Iterator[tuple[str, list[tuple[Tensor, ...]]]]:
+        bound = [bind(self.inputs, given) for given in inputs]
+        for tensors in bound:
+            self._check_guards(tensors)
+        names: dict[Node, list[str]] = {}
+        for tap, node in self._tapped_nodes(taps).items():
+            names.setdefault(node, []).append(tap)
+        stops = {node: fx_sites.inputs_of(node) for node in names}
+        try:
+            for node, entering in fx_walk.walk(self.module, [self._with_constants(tensors) for tensors in bound], stops):
+                yield from ((name, entering) for name in names[node])
+        except (RuntimeError, IndexError, ValueError) as error:
+            raise InputError(f"the model cannot take these inputs: {fx_trace.one_line(error)}") from error
 
     def site_graph(self) -> nx.DiGraph:
         graph: nx.DiGraph = nx.DiGraph()

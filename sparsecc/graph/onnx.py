@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -20,6 +20,7 @@ from sparsecc.graph.onnx_attention import AttentionNodes, Tap
 from sparsecc.graph.onnx_cleanup import clean
 from sparsecc.graph.onnx_run import Runner
 from sparsecc.graph.onnx_sites import WeightNodes, find
+from sparsecc.graph.onnx_walk import Walk, read_by
 from sparsecc.graph.sites import FORMS, Attention, Conv2d, Mlp, Site, WeightSite
 from sparsecc.registry import did_you_mean
 
@@ -103,6 +104,22 @@ class OnnxGraph(Graph):
             layer.weight.const_value = constant
         self._changed()
 
+    def set_bias(self, site: WeightSite, bias: Tensor) -> None:
+        """Raises ValueError for a site without a bias, and for another shape than it has."""
+        layer = self._layer(site)
+        if layer.bias is None or site.bias is None or bias.shape != site.bias.shape:
+            raise ValueError(f"layer '{site.name}' has no bias of shape {tuple(bias.shape)}")
+        shape = layer.bias.const_value.shape.numpy()  # type: ignore[union-attr]  # as the Add wants it
+        stored = bias.detach().to(site.bias.dtype).reshape(shape)
+        if len(layer.bias.uses()) > 1 or not layer.bias.is_initializer():
+            reader = layer.bias_add or layer.node
+            value = onnx_sparse.initializer(stored, self._free_name(f"{site.name}.bias"))
+            self.model.graph.register_initializer(value)
+            reader.replace_input_with(list(reader.inputs).index(layer.bias), value)
+        else:
+            layer.bias.const_value = onnx_sparse.initializer(stored, layer.bias.name or "").const_value
+        self._changed()
+
     def replace(self, site: WeightSite | Attention, op: SiteOp | BlockAttention) -> None:
         """Raises UserError when the model's opset is too old for the operator, ValueError for an operator of another shape."""
         if isinstance(site, Attention):
@@ -159,6 +176,23 @@ class OnnxGraph(Graph):
         entered = {name: tuple(tap.shaped(results[tap.value.name or ""]) for tap in found) for name, found in tapped.items()}
         return Run(tuple(results[name] for name in outputs), entered)
 
+    def walk(
+        self, inputs: Sequence[Sequence[Any] | Mapping[str, Any]], taps: Sequence[str]
+    ) -> Iterator[tuple[str, list[tuple[Tensor, ...]]]]:
+        specs = self.inputs
+        feeds = [
+            {spec.name: tensor.contiguous().cpu().numpy() for spec, tensor in zip(specs, bind(specs, given), strict=True)}
+            for given in inputs
+        ]
+        order = {site.name: number for number, site in enumerate(self._all_sites())}
+        for name in taps:
+            self._named(name)
+        walked = Walk(self.model, feeds, self.where)
+        for name in sorted(set(taps), key=order.__getitem__):
+            found = _taps(self._named(name))  # anew: a weight that was set has changed the graph
+            values = walked.reach([tap.value for tap in found])
+            yield name, [tuple(tap.shaped(torch.from_numpy(x)) for tap, x in zip(found, entering, strict=True)) for entering in values]
+
     def site_graph(self) -> nx.DiGraph:
         graph = nx.DiGraph()
         owner: dict[ir.Node, str] = {}
@@ -168,7 +202,7 @@ class OnnxGraph(Graph):
                 owner.update(dict.fromkeys(site.handle.nodes, site.name))
         feeds: dict[ir.Value, dict[str, None]] = {}  # which sites' outputs a value is made of; a dict keeps the order
         for node in self.model.graph:
-            sources = {name: None for value in _read_by(node) for name in feeds.get(value, ())}
+            sources = {name: None for value in read_by(node) for name in feeds.get(value, ())}
             here = owner.get(node)
             if here is not None:
                 graph.add_edges_from((source, here) for source in sources if source != here)
@@ -236,15 +270,6 @@ def _taps(site: Site) -> tuple[Tap, ...]:
     if isinstance(site.handle, AttentionNodes):
         return (site.handle.q, site.handle.k, site.handle.v)
     return (Tap(site.handle.x),)
-
-
-def _read_by(node: ir.Node) -> list[ir.Value]:
-    """What a node reads, also from inside the graphs of an If or Loop."""
-    read = [value for value in node.inputs if value is not None]
-    for attribute in node.attributes.values():
-        graphs = {ir.AttributeType.GRAPH: [attribute.value], ir.AttributeType.GRAPHS: attribute.value}.get(attribute.type, [])
-        read += [value for graph in graphs for inner in graph for value in _read_by(inner)]
-    return read
 
 
 def _spec(value: ir.Value) -> TensorSpec:

@@ -16,7 +16,7 @@ from sparsecc.graph.onnx_io import first_cause
 THREADS = 2
 LENT_BYTES = 1024  # smaller weights travel inside the serialized model
 _LENDABLE = tuple(ir.DataType[name] for name in ("FLOAT", "DOUBLE", "INT32", "INT64", "INT8", "UINT8", "UINT16"))
-_FAILURES = (
+FAILURES = (
     errors.Fail,
     errors.InvalidArgument,
     errors.InvalidGraph,
@@ -45,21 +45,19 @@ class Runner:
         session = self._session[1]
         try:
             results = cast("list[np.ndarray]", session.run(list(computed), dict(feeds)))
-        except _FAILURES as error:
+        except FAILURES as error:
             raise InputError(f"{self._where}: onnxruntime fails on these inputs: {first_cause(error)}") from None
         return given | dict(zip(computed, results, strict=True))
 
     def _open(self, wanted: tuple[str, ...]) -> onnxruntime.InferenceSession:
         model = self._model.clone()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = THREADS, 1
-        options.log_severity_level = 4  # errors are raised
-        self._lend_weights(model.graph, options)
+        session_options = options()
+        self._lend_weights(model.graph, session_options)
         _return(model.graph, wanted)
         try:
             serialized = ir.serde.serialize_model(model).SerializeToString()
-            return onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
-        except _FAILURES as error:
+            return onnxruntime.InferenceSession(serialized, session_options, providers=["CPUExecutionProvider"])
+        except FAILURES as error:
             raise ModelError(f"{self._where}: onnxruntime cannot run this model: {first_cause(error)}") from None
 
     def _lend_weights(self, graph: ir.Graph, options: onnxruntime.SessionOptions) -> None:
@@ -73,6 +71,13 @@ class Runner:
             value.const_value = ir.ExternalTensor(name, 0, constant.nbytes, constant.dtype, shape=constant.shape, name=name)  # type: ignore[arg-type]
         if self._lent:
             options.add_external_initializers(list(self._lent), list(self._lent.values()))
+
+
+def options() -> onnxruntime.SessionOptions:
+    found = onnxruntime.SessionOptions()
+    found.intra_op_num_threads, found.inter_op_num_threads = THREADS, 1
+    found.log_severity_level = 4  # errors are raised
+    return found
 
 
 def _return(graph: ir.Graph, wanted: tuple[str, ...]) -> None:

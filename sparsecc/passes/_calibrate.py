@@ -1,4 +1,8 @@
-"""What criteria and structures want to know about the inputs of a site, measured by running the model on calibration inputs."""
+"""What criteria and structures want to know about the inputs of a site, measured by running the model on calibration inputs.
+
+All samples go through the model side by side, once: what a site is told comes from the sites before it as they are by then, pruned ones
+included, and what lies in memory are the activations between two layers.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +11,52 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from sparsecc.criteria.base import Stats
+from sparsecc.criteria.base import STATISTICS, Stats
 from sparsecc.errors import RecipeError, SparseccError
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import Conv2d, WeightSite
 from sparsecc.passes.base import Context
 
-_SITES_PER_RUN = 16  # how many layers' inputs are held at once
-COVARIANCE_BYTES = 1 << 28  # of covariances that are summed at once; more layers take more runs
+_ROWS = 4096  # inputs that are multiplied together at once, at most
 
 
-def measure(graph: Graph, sites: Sequence[WeightSite], needs: Sequence[str], context: Context) -> dict[str, Stats]:
-    """The statistics that a criterion needs, per site name. Raises RecipeError when there are no calibration inputs to take them from."""
-    if not needs:
-        return {site.name: {} for site in sites}
-    if unknown := [need for need in needs if need != "inputs"]:
-        raise SparseccError(f"no statistic is called {unknown[0]!r}; there is: inputs")
+def calibrated(graph: Graph, sites: Sequence[WeightSite], needs: Sequence[str], context: Context) -> Iterator[tuple[WeightSite, Stats]]:
+    """Each site, in execution order, with the statistics that are needed of its inputs; none where no calibration input reaches it.
+
+    Weights that are set on the graph meanwhile count for the sites that follow. Raises RecipeError where there is nothing to calibrate on.
+    """
+    if unknown := [need for need in needs if need not in STATISTICS]:
+        raise SparseccError(f"no statistic is called {unknown[0]!r}; there are: {', '.join(STATISTICS)}")
     if not context.calibration:
         raise RecipeError("criterion: this one needs calibration inputs; pass calibration= (--calib)")
-    taps = [site.name for site in sites]
-    runs = [graph.run(inputs, taps).taps for inputs in context.calibration]
-    return {site.name: {"inputs": torch.cat([_as_columns(site, run[site.name][0]) for run in runs])} for site in sites}
+    by_name = {site.name: site for site in sites}
+    known: tuple[tuple[int, ...], Stats] | None = None
+    for name, entering in graph.walk(context.calibration, list(by_name)):
+        site, tensors = by_name[name], [x for (x,) in entering]
+        # q, k and v read the same tensors, which are alive until all of them have
+        key = tuple(x.data_ptr() for x in tensors) if not isinstance(site, Conv2d) else ()
+        if known is None or not key or known[0] != key:
+            known = key, statistics([as_columns(site, x) for x in tensors], needs)
+        yield site, known[1]
+
+
+def statistics(columns: Sequence[Tensor], needs: Sequence[str]) -> Stats:
+    """columns: float[tokens, cols], what the matrix is multiplied with in each sample."""
+    tokens = sum(len(x) for x in columns)
+    if not tokens:
+        return {}
+    found: dict[str, Tensor] = {}
+    if "inputs" in needs:
+        found["inputs"] = torch.cat(list(columns))
+    if "norms" in needs:
+        found["norms"] = sum(x.double().square().sum(0) for x in columns).sqrt()  # type: ignore[union-attr]
+    if "hessian" in needs:
+        found["hessian"] = sum(x.T @ x for x in map(torch.Tensor.double, _together(columns))) / tokens  # type: ignore[assignment]
+    if "means" in needs or "variances" in needs:
+        mean = sum(x.double().sum(0) for x in columns) / tokens
+        found["means"] = mean  # type: ignore[assignment]
+        found["variances"] = sum((x.double() - mean).square().sum(0) for x in columns) / tokens  # type: ignore[assignment]
+    return found
 
 
 def covariances(graph: Graph, sites: Sequence[WeightSite], context: Context) -> Iterator[Tensor | None]:
@@ -35,43 +64,20 @@ def covariances(graph: Graph, sites: Sequence[WeightSite], context: Context) -> 
     if not context.calibration:
         yield from [None] * len(sites)
         return
-    for group in _grouped(sites):
-        sums = [torch.zeros(site.cols, site.cols, dtype=torch.float64) for site in group]
-        counts = [0] * len(group)
-        for inputs in context.calibration:
-            taps = graph.run(inputs, [site.name for site in group]).taps
-            for i, site in enumerate(group):
-                x = _as_columns(site, taps[site.name][0]).double()
-                sums[i].addmm_(x.T, x)
-                counts[i] += len(x)
-        yield from (total / max(1, count) for total, count in zip(sums, counts, strict=True))
+    for _, stats in calibrated(graph, sites, ("hessian",), context):
+        yield stats.get("hessian")
 
 
 def largest_inputs(graph: Graph, sites: Sequence[WeightSite], context: Context) -> dict[str, float]:
     """Per site name the largest magnitude that enters it in any calibration input. NaN where one enters."""
     largest = {site.name: 0.0 for site in sites}
-    for inputs in context.calibration or ():
-        for start in range(0, len(sites), _SITES_PER_RUN):
-            names = [site.name for site in sites[start : start + _SITES_PER_RUN]]
-            taps = graph.run(inputs, names).taps
-            found = {name: taps[name][0].abs().max().item() if taps[name][0].numel() else 0.0 for name in names}
-            largest |= {name: value if not value <= largest[name] else largest[name] for name, value in found.items()}
+    for name, entering in graph.walk(context.calibration or (), list(largest)):
+        found = [x.abs().max() for (x,) in entering if x.numel()]
+        largest[name] = float(torch.stack(found).max()) if found else 0.0
     return largest
 
 
-def _grouped(sites: Sequence[WeightSite]) -> Iterator[list[WeightSite]]:
-    """Neighbours whose covariances fit into COVARIANCE_BYTES together; at least one."""
-    group: list[WeightSite] = []
-    for site in sites:
-        if group and 8 * sum(other.cols**2 for other in (*group, site)) > COVARIANCE_BYTES:
-            yield group
-            group = []
-        group.append(site)
-    if group:
-        yield group
-
-
-def _as_columns(site: WeightSite, x: Tensor) -> Tensor:
+def as_columns(site: WeightSite, x: Tensor) -> Tensor:
     """float[tokens, cols]: what the site's matrix is multiplied with, one row per output position."""
     if not isinstance(site, Conv2d):
         return x.reshape(-1, site.cols).float()
@@ -81,3 +87,15 @@ def _as_columns(site: WeightSite, x: Tensor) -> Tensor:
     patches = torch.nn.functional.unfold(padded, (kh, kw), dilation=site.dilation, stride=site.stride)
     # unfold has channels outermost, the matrix has them innermost
     return patches.transpose(1, 2).reshape(-1, channels, kh * kw).transpose(1, 2).reshape(-1, site.cols)
+
+
+def _together(columns: Sequence[Tensor]) -> Iterator[Tensor]:
+    """The same rows in pieces of about _ROWS: large enough for a matrix product to be fast, small enough for a copy."""
+    waiting: list[Tensor] = []
+    for x in (piece for whole in columns for piece in whole.split(_ROWS)):
+        if waiting and sum(map(len, waiting)) + len(x) > _ROWS:
+            yield torch.cat(waiting)
+            waiting = []
+        waiting.append(x)
+    if waiting:
+        yield torch.cat(waiting)

@@ -26,10 +26,13 @@ class Match:
 
 @dataclass(frozen=True)
 class Context:
-    """What a pass may need beside the graph. calibration: input tuples or name → array dicts, None when the user gave none."""
+    """What a pass may need beside the graph. calibration: input tuples or name → array dicts, None when the user gave none.
+
+    original: the model as it came, before the first pass of the recipe; None where a pass is applied by itself."""
 
     calibration: Sequence[Sequence[Any] | Mapping[str, Any]] | None = None
     seed: int = 0
+    original: Graph | None = None
 
 
 @dataclass(frozen=True)

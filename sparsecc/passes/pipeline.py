@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Protocol
 
 from sparsecc.errors import RecipeError
@@ -26,6 +27,7 @@ def run(graph: Graph, recipe: HasPasses, context: Context) -> tuple[Graph, list[
     Raises RecipeError, with the pass's place in the recipe, for a field that does not fit the model.
     """
     results: list[tuple[Pass, PassResult]] = []
+    context = replace(context, original=graph)
     for number, step in enumerate(recipe.passes):
         try:
             result = step.apply(graph, context)

@@ -12,10 +12,11 @@ import torch
 
 from sparsecc import allocations, criteria, formats, registry
 from sparsecc.allocations.base import Layer
+from sparsecc.criteria.base import Project
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.sites import WeightSite
-from sparsecc.passes._calibrate import measure
+from sparsecc.passes._calibrate import calibrated
 from sparsecc.passes._select import require_valid, select, untouchable
 from sparsecc.passes.base import Context, Match, Pass
 
@@ -89,14 +90,21 @@ class Prune(Pass):
         return 0.5 if self.sparsity is None else self.sparsity
 
     def find(self, graph: Graph, context: Context) -> Iterator[Match]:
+        """A criterion that calibrates sees the inputs that the layers pruned before give a layer."""
         sites = select(graph, WeightSite, self.targets, self.ignore)
-        refused = {site.name: reason for site in sites if (reason := self._refuse(site))}
-        taken = [site for site in sites if site.name not in refused]
-        stats = measure(graph, taken, criteria.create(self.criterion).needs, context)
+        found: dict[str, Cut | Refused] = {site.name: reason for site in sites if (reason := self._refuse(site))}
+        taken = [site for site in sites if site.name not in found]
         seed = context.seed if self.seed is None else self.seed
-        shares = self._allocate(taken, stats, seed)
-        for site in sites:
-            yield Match(site, refused.get(site.name) or self._cut(site, shares[site.name], stats[site.name], seed))
+        shares = self._allocate(graph, taken, context, seed)
+        if criteria.create(self.criterion).needs and taken:
+            working = graph.copy()
+            for site, stats in calibrated(working, taken, criteria.create(self.criterion).needs, context):
+                found[site.name] = cut = self._cut(site, shares[site.name], stats, seed)
+                if isinstance(cut, Cut):
+                    working.set_weight(site, site.from_matrix(_pruned(site, cut.chosen)))
+        else:
+            found |= {site.name: self._cut(site, shares[site.name], {}, seed) for site in taken}
+        yield from (Match(site, found[site.name]) for site in sites)
 
     def rewrite(self, graph: Graph, match: Match) -> None:
         site, cut = match.site, match.action
@@ -109,33 +117,68 @@ class Prune(Pass):
             return Refused(f"{site.rows * site.cols} weights are fewer than min_weights {self.min_weights}")
         return untouchable(site) or self.format.check(site.rows, site.cols)
 
-    def _allocate(self, sites: Sequence[WeightSite], stats: dict[str, Stats], seed: int) -> dict[str, float]:
+    def _allocate(self, graph: Graph, sites: Sequence[WeightSite], context: Context, seed: int) -> dict[str, float]:
         """The sparsity of each site by name."""
         if not sites:
             return {}
         floor = (1 - self.share) / 4 if self.floor is None else self.floor
+        scores = _Scores(self, graph, sites, context, seed)
         layers = [
             Layer(
                 name=site.name,
                 shape=site.shape,
                 units=site.rows * site.cols // self.format.unit_size,
-                unit_scores=partial(self._unit_scores, site, stats[site.name], seed),
+                unit_scores=partial(scores.of, site.name),
             )
             for site in sites
         ]
         shares = allocations.create(self.allocation).allocate(layers, self.share, floor)
         return {site.name: share for site, share in zip(sites, shares, strict=True)}
 
-    def _unit_scores(self, site: WeightSite, stats: Stats, seed: int) -> Tensor:
+    def unit_scores(self, site: WeightSite, stats: Stats, seed: int) -> Tensor:
         score = criteria.create(self.criterion).score(site.matrix, stats, site_seed(seed, site.name))
         return self.format.unit_scores(score)
 
     def _cut(self, site: WeightSite, sparsity: float, stats: Stats, seed: int) -> Cut | Refused:
-        matrix = site.matrix
-        chosen = criteria.create(self.criterion).choose(matrix, self.format.project, sparsity, stats, site_seed(seed, site.name))
+        matrix, criterion = site.matrix, criteria.create(self.criterion)
+        if reason := unusable(stats, criterion.needs):
+            return reason
+        project = Project(self.format.project, *self.format.part, self.format.unit_size, self.format.fixed_sparsity)
+        chosen = criterion.choose(matrix, project, sparsity, stats, site_seed(seed, site.name))
         if torch.equal(_pruned(site, chosen), matrix):
             return Refused(f"already zero wherever {self.pattern} at sparsity {sparsity:.2f} would prune")
         return Cut(self.pattern, 1 - int(chosen.keep.count_nonzero()) / chosen.keep.numel(), self.criterion, chosen)
+
+
+class _Scores:
+    """What the units of every site are worth in the model as it came, measured once an allocation asks."""
+
+    def __init__(self, step: Prune, graph: Graph, sites: Sequence[WeightSite], context: Context, seed: int) -> None:
+        self._step, self._graph, self._sites, self._context, self._seed = step, graph, sites, context, seed
+        self._found: dict[str, Tensor] = {}
+
+    def of(self, name: str) -> Tensor:
+        needs = criteria.create(self._step.criterion).needs
+        if not needs:
+            site = next(site for site in self._sites if site.name == name)
+            return self._step.unit_scores(site, {}, self._seed)
+        if not self._found:
+            for site, stats in calibrated(self._graph, self._sites, needs, self._context):
+                if unusable(stats, needs):
+                    units = site.rows * site.cols // self._step.format.unit_size
+                    self._found[site.name] = torch.full((units,), torch.inf)  # it stays whole
+                else:
+                    self._found[site.name] = self._step.unit_scores(site, stats, self._seed)
+        return self._found[name]
+
+
+def unusable(stats: Stats, needs: Sequence[str]) -> Refused | None:
+    """Why nothing can be learnt from what calibration has measured at a site."""
+    if needs and not stats:
+        return Refused("no calibration input reaches it")
+    if not all(found.isfinite().all() for found in stats.values()):
+        return Refused("its calibration inputs hold NaN or infinity")
+    return None
 
 
 def site_seed(seed: int, name: str) -> int:

@@ -6,6 +6,7 @@ from sparsecc.passes.base import Pass
 from sparsecc.passes.pack import Pack
 from sparsecc.passes.prune import Prune
 from sparsecc.passes.quantize import Quantize
+from sparsecc.passes.recover import Recover
 from sparsecc.passes.reorder_tokens import ReorderTokens
 from sparsecc.passes.substitute import Substitute
 
@@ -15,7 +16,11 @@ PASSES: dict[str, tuple[Pass, ...]] = {
         Prune(pattern="4x1", sparsity=0.7, allocation="erk"),
         Prune(pattern="2:4", criterion="random"),
         Prune(pattern="1x4", sparsity=0.6, allocation="global", targets=("Linear",)),
+        Prune(criterion="wanda", sparsity=0.8),
+        Prune(criterion="sparsegpt", pattern="4x1", sparsity=0.7),
+        Prune(criterion="sparsegpt", pattern="2:4"),
     ),
+    "recover": (Recover(),),
     "pack": (Pack(), Pack(formats=("csr",), ignore=("re:.*head.*",))),
     "quantize": (Quantize(), Quantize(activations="calibrated", ignore=("re:.*head.*",)), Quantize(dtype="bfloat16", min_weights=0)),
     "reorder_tokens": (ReorderTokens(grid=(1, 3, 3), text_tokens=1, density=0.8, block=3), ReorderTokens(grid=(3, 3, 5))),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparsecc.criteria.base import Criterion
+from sparsecc.criteria.base import STATISTICS, Criterion, Project
 from sparsecc.formats.base import Format
+from sparsecc.passes._calibrate import statistics
 from tests.laws.members import CRITERIA, FORMATS
 from tests.laws.test_formats import smallest
 
@@ -20,14 +21,19 @@ def weight_for(format: Format) -> torch.Tensor:
 
 
 def stats_for(weight: torch.Tensor) -> dict[str, torch.Tensor]:
-    return {"inputs": torch.randn(4 * weight.shape[1], weight.shape[1], generator=torch.Generator().manual_seed(4))}
+    x = torch.randn(4 * weight.shape[1], weight.shape[1], generator=torch.Generator().manual_seed(4))
+    return dict(statistics([x], tuple(STATISTICS)))
+
+
+def project_of(format: Format) -> Project:
+    return Project(format.project, *format.part, format.unit_size, format.fixed_sparsity)
 
 
 @every_format
 @every_criterion
 def test_the_mask_is_the_formats(criterion: Criterion, format: Format) -> None:
     weight = weight_for(format)
-    chosen = criterion.choose(weight, format.project, 0.6, stats_for(weight), seed=1)
+    chosen = criterion.choose(weight, project_of(format), 0.6, stats_for(weight), seed=1)
     asked = 0.6 if format.fixed_sparsity is None else format.fixed_sparsity
     total = weight.numel() // format.unit_size
     assert format.holds(chosen.keep) is None
@@ -40,8 +46,8 @@ def test_the_mask_is_the_formats(criterion: Criterion, format: Format) -> None:
 def test_the_same_twice_and_nothing_modified(criterion: Criterion, format: Format) -> None:
     weight = weight_for(format)
     before, stats = weight.clone(), stats_for(weight)
-    first = criterion.choose(weight, format.project, 0.6, stats, seed=1)
-    second = criterion.choose(weight.t().contiguous().t(), format.project, 0.6, stats, seed=1)
+    first = criterion.choose(weight, project_of(format), 0.6, stats, seed=1)
+    second = criterion.choose(weight.t().contiguous().t(), project_of(format), 0.6, stats, seed=1)
     assert torch.equal(first.keep, second.keep)
     assert torch.equal(weight, before)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Any, TypeVar
@@ -39,6 +39,9 @@ class FakeGraph(Graph):
         self._sites[site.name] = replace(self._sites[site.name], stored=weight)
         self.edits.append(site.name)
 
+    def set_bias(self, site: WeightSite, bias: Tensor) -> None:
+        self._sites[site.name] = replace(self._sites[site.name], bias=bias)
+
     def replace(self, site: WeightSite, op: SiteOp) -> None:
         self._sites[site.name] = replace(site, stored=op.stored, bias=op.bias)
         self.edits.append(site.name)
@@ -46,6 +49,11 @@ class FakeGraph(Graph):
     def run(self, inputs: Sequence[Any] | Mapping[str, Any], taps: Sequence[str] = ()) -> Run:
         assert not isinstance(inputs, Mapping)
         return Run(tuple(_forward(site, inputs[0]) for site in self._sites.values()), dict.fromkeys(taps, (inputs[0],)))
+
+    def walk(
+        self, inputs: Sequence[Sequence[Any] | Mapping[str, Any]], taps: Sequence[str]
+    ) -> Iterator[tuple[str, list[tuple[Tensor, ...]]]]:
+        yield from ((name, [(given[0],) for given in inputs]) for name in self._sites if name in taps)  # type: ignore[index]
 
     def site_graph(self) -> nx.DiGraph:
         graph = nx.DiGraph()

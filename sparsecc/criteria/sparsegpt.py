@@ -1,0 +1,65 @@
+"""Prune column by column, and let the columns that are left make up for what went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sparsecc.criteria.base import Chosen, Criterion, Project, Quota, Stats
+
+DAMPING = 0.01  # of the Hessian's mean diagonal
+
+
+@dataclass(frozen=True)
+class Sparsegpt(Criterion):
+    """w² / diag(H⁻¹)², H = XᵀX (Frantar and Alistarh, SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot, 2023).
+
+    Columns go from left to right in blocks of `columns`; the mask of a block (of a group under N:M) is chosen when it is reached, and the
+    error of a weight that goes is spread over the columns to its right, which minimizes ‖WX - W'X‖ for them. A block of weights that is
+    kept whole is worth the sum of its scores.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("hessian",)
+
+    columns: int = 128
+
+    def score(self, weight: Tensor, stats: Stats, seed: int) -> Tensor:
+        """With every weight as it came."""
+        factor = inverse_factor(stats["hessian"]).diagonal()
+        return (weight.detach().double() / factor.to(weight.device)).square().float()
+
+    def choose(self, weight: Tensor, project: Project, sparsity: float, stats: Stats, seed: int) -> Chosen:
+        factor = inverse_factor(stats["hessian"]).to(weight.device, torch.float32)  # upper: row i says what column i does to those after it
+        # [cols, rows], what is not pruned yet, with all errors spread so far; a copy, even of a weight that is stored so
+        left = weight.detach().float().t().clone(memory_format=torch.contiguous_format)
+        keep = torch.ones_like(left, dtype=torch.bool)
+        quota = Quota(project, sparsity)
+        width = -(-self.columns // project.cols) * project.cols
+        for start in range(0, len(left), width):
+            stop = min(start + width, len(left))
+            errors = torch.empty_like(left[start:stop])
+            chosen_at = project.cols if project.fixed is not None else width
+            for i in range(start, stop):
+                if (i - start) % chosen_at == 0:
+                    part = slice(i, min(i + chosen_at, stop))
+                    score = (left[part] / factor.diagonal()[part, None]).square()
+                    keep[part] = quota.keep(score.t().contiguous()).t()
+                gone = torch.where(keep[i], 0.0, left[i])
+                error = gone / factor[i, i]
+                left[i:stop] -= factor[i, i:stop, None] * error
+                errors[i - start] = error
+            left[stop:] -= factor[start:stop, stop:].t() @ errors
+        left.masked_fill_(~keep, 0.0)
+        return Chosen(keep.t().contiguous(), left.t().contiguous().to(weight.dtype))
+
+
+def inverse_factor(hessian: Tensor) -> Tensor:
+    """Upper U with UᵀU = H⁻¹, float64. H is dampened; inputs that are always zero get 1 on the diagonal."""
+    dampened = hessian.double().clone()
+    diagonal = dampened.diagonal()
+    diagonal[diagonal == 0] = 1.0
+    diagonal += DAMPING * diagonal.mean()
+    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(dampened)), upper=True)

@@ -1,0 +1,31 @@
+"""Keep the weights that carry most of each output: weight times what usually enters it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sparsecc.criteria.base import Chosen, Criterion, Project, Quota, Stats
+
+
+@dataclass(frozen=True)
+class Wanda(Criterion):
+    """|w_ij| · ‖x_j‖₂, compared within each output (Sun et al., A Simple and Effective Pruning Approach for LLMs, 2024).
+
+    Within each row of blocks where blocks are kept whole.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("norms",)
+
+    def score(self, weight: Tensor, stats: Stats, seed: int) -> Tensor:
+        return weight.detach().abs().float() * stats["norms"].to(weight.device, torch.float32)
+
+    def choose(self, weight: Tensor, project: Project, sparsity: float, stats: Stats, seed: int) -> Chosen:
+        score = self.score(weight, stats, seed)
+        if project.fixed is not None:
+            return Chosen(project(score, sparsity))
+        quota = Quota(project, sparsity)
+        return Chosen(torch.cat([quota.keep(rows) for rows in score.split(project.rows)]))

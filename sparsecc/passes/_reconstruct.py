@@ -1,0 +1,76 @@
+"""Least squares on the kept weights of a layer: for the inputs that the pruned model makes it gives about what the dense layer gave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+DAMPING = 1e-3  # of the mean diagonal: how much a weight is held where it was
+_TOLERANCE = 1e-5  # of the gradient, relative to where it began
+_ITERATIONS = 200
+
+
+@dataclass
+class Moments:
+    """Sums over tokens of [x, 1]ᵀ[x, 1] and yᵀ[x, 1].  x: what enters the pruned layer.  y: what the dense one gave. All float64."""
+
+    inputs: Tensor
+    products: Tensor
+    outputs: float = 0.0  # Σ y²
+    tokens: int = 0
+
+    @classmethod
+    def of(cls, rows: int, cols: int) -> Moments:
+        return cls(torch.zeros(cols + 1, cols + 1, dtype=torch.float64), torch.zeros(rows, cols + 1, dtype=torch.float64))
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """x: float[tokens, cols].  y: float[tokens, rows]."""
+        ones = torch.cat([x, x.new_ones(len(x), 1)], 1)
+        self.inputs += (ones.T @ ones).double()
+        self.products += (y.T @ ones).double()
+        self.outputs += float(y.double().square().sum())
+        self.tokens += len(x)
+
+    def error(self, weight: Tensor) -> float:
+        """‖y − W[x, 1]‖ / ‖y‖ over all tokens.  weight: [rows, cols + 1], the bias last. 0 where y is zero."""
+        weight = weight.double()
+        square = self.outputs - 2 * float((weight * self.products).sum()) + float(((weight @ self.inputs) * weight).sum())
+        return (max(square, 0.0) / self.outputs) ** 0.5 if self.outputs else 0.0
+
+
+def fit(weight: Tensor, keep: Tensor, moments: Moments) -> Tensor:
+    """The weight [rows, cols + 1], zero outside `keep`, with the least ‖y − W[x, 1]‖² + damping · ‖W − weight‖².
+
+    By conjugate gradients on all rows at once (Hestenes and Stiefel 1952), preconditioned by the diagonal: rows have supports of their
+    own, so that a factorization would be one for each.
+    """
+    hessian = moments.inputs / moments.tokens
+    held = DAMPING * hessian.diagonal().mean()
+    hessian = hessian + held * torch.eye(len(hessian), dtype=torch.float64)
+    start = weight.double() * keep
+    found, scale = start.clone(), hessian.diagonal().reciprocal()
+    residual = (moments.products / moments.tokens + held * start - found @ hessian) * keep
+    direction = residual * scale
+    power = (residual * direction).sum(1, keepdim=True)
+    enough = _TOLERANCE**2 * power.clamp(min=torch.finfo(torch.float64).tiny)
+    for _ in range(_ITERATIONS):
+        if bool((power <= enough).all()):
+            break
+        through = (direction @ hessian) * keep
+        step = power / (direction * through).sum(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+        found += step * direction
+        residual -= step * through
+        towards = residual * scale
+        following = (residual * towards).sum(1, keepdim=True)
+        direction = towards + following / power.clamp(min=torch.finfo(torch.float64).tiny) * direction
+        power = following
+    return found
+
+
+def split(count: int, share: float) -> tuple[Sequence[int], Sequence[int]]:
+    """Indices of samples to fit on and to hold out: the last of them; all of them for both where there are too few to divide."""
+    out = round(share * count)
+    return (range(count - out), range(count - out, count)) if out and count - out else (range(count), range(count))

@@ -1,0 +1,138 @@
+"""Give the kept weights new values, so that the pruned model comes near to the dense one again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from sparsecc.errors import RecipeError, Refused
+from sparsecc.graph.base import ALL, Graph, Targets
+from sparsecc.graph.sites import WeightSite
+from sparsecc.passes._calibrate import as_columns
+from sparsecc.passes._reconstruct import Moments, fit, split
+from sparsecc.passes._select import require_valid, select, untouchable
+from sparsecc.passes.base import Context, Match, Pass
+from sparsecc.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+METHODS = ("reconstruction",)
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What Recover does at a site. before, after: ‖y − y'‖ / ‖y‖ on the inputs held out, y being what the dense model gives there."""
+
+    weight: Tensor
+    bias: Tensor | None
+    before: float
+    after: float
+
+    def __str__(self) -> str:
+        return f"rebuilt, output error {self.before:.3g} -> {self.after:.3g}"
+
+
+@dataclass(frozen=True)
+class Recover(Pass):
+    """Masks stay, kept weights and biases change; no labels are needed.
+
+    reconstruction: layer by layer, least squares against what the layer gave in the dense model, on the inputs that the layers rebuilt
+    before it give it. Runs on both hosts.
+
+    held_out: the share of the calibration samples that the choice is made on: a layer keeps its weights where new ones are no better.
+    """
+
+    targets: Targets = ALL
+    ignore: Targets = ()
+    method: str = "reconstruction"
+    held_out: float = 0.1
+
+    def __post_init__(self) -> None:
+        require_valid(targets=self.targets, ignore=self.ignore)
+        if self.method not in METHODS:
+            raise RecipeError(f"method: no {self.method!r}{did_you_mean(self.method, list(METHODS))}")
+        if not 0 <= self.held_out < 1:
+            raise RecipeError(f"held_out: {self.held_out} is not in [0, 1)")
+
+    def find(self, graph: Graph, context: Context) -> Iterator[Match]:
+        original = graph if context.original is None else context.original
+        sites = select(graph, WeightSite, self.targets, self.ignore)
+        dense = {site.name: site for site in original.sites(WeightSite)}
+        found: dict[str, Rebuilt | Refused] = {}
+        for site in sites:
+            reason = untouchable(site) or _unchanged(site, dense.get(site.name))
+            if reason is not None:
+                found[site.name] = reason
+        taken = [site for site in sites if site.name not in found]
+        if taken and not context.calibration:
+            raise RecipeError("method: this one needs calibration inputs; pass calibration= (--calib)")
+        for site, rebuilt in self._rebuilt(graph, original, taken, dense, context) if taken else ():
+            found[site.name] = rebuilt
+        yield from (Match(site, found[site.name]) for site in sites)
+
+    def rewrite(self, graph: Graph, match: Match) -> None:
+        assert isinstance(match.site, WeightSite)
+        assert isinstance(match.action, Rebuilt)
+        _set(graph, match.site, match.action)
+
+    def _rebuilt(
+        self, graph: Graph, original: Graph, sites: Sequence[WeightSite], dense: dict[str, WeightSite], context: Context
+    ) -> Iterator[tuple[WeightSite, Rebuilt | Refused]]:
+        """Both models side by side, so that what enters a layer in each is at hand."""
+        assert context.calibration is not None
+        working, by_name = graph.copy(), {site.name: site for site in sites}
+        fitted, held = split(len(context.calibration), self.held_out)
+        names = list(by_name)
+        walks = zip(original.walk(context.calibration, names), working.walk(context.calibration, names), strict=True)
+        for (name, before), (_, entering) in walks:
+            site, whole = by_name[name], dense[name]
+            samples = [(as_columns(whole, x), as_columns(site, now)) for (x,), (now,) in zip(before, entering, strict=True)]
+            rebuilt = _rebuild(site, whole, [samples[i] for i in fitted], [samples[i] for i in held])
+            if isinstance(rebuilt, Rebuilt):
+                _set(working, site, rebuilt)
+            yield site, rebuilt
+
+
+def _rebuild(
+    site: WeightSite, dense: WeightSite, fitted: Sequence[tuple[Tensor, Tensor]], held: Sequence[tuple[Tensor, Tensor]]
+) -> Rebuilt | Refused:
+    """fitted, held: for each sample what enters the dense layer, and what enters this one."""
+    moments, other = (_moments(dense, samples) for samples in (fitted, held))
+    if not moments.tokens or not other.tokens:
+        return Refused("no calibration input reaches it")
+    if not (moments.products.isfinite().all() and moments.inputs.isfinite().all()):
+        return Refused("its calibration inputs hold NaN or infinity")
+    matrix = site.matrix.float()
+    bias = matrix.new_zeros(site.rows) if site.bias is None else site.bias.detach().float()
+    now = torch.cat([matrix, bias[:, None]], 1)
+    keep = torch.cat([matrix != 0, torch.full((site.rows, 1), site.bias is not None)], 1)
+    new = fit(now, keep, moments)
+    before, after = other.error(now), other.error(new)
+    if not after < before:
+        return Refused(f"new weights are no better on held-out inputs: error {before:.3g} -> {after:.3g}")
+    weight = new[:, :-1].to(site.matrix.dtype)
+    return Rebuilt(weight, None if site.bias is None else new[:, -1].to(site.bias.dtype), before, after)
+
+
+def _moments(dense: WeightSite, samples: Sequence[tuple[Tensor, Tensor]]) -> Moments:
+    matrix, found = dense.matrix.float(), Moments.of(dense.rows, dense.cols)
+    bias = 0.0 if dense.bias is None else dense.bias.detach().float()
+    for x, now in samples:
+        found.add(now, x @ matrix.T + bias)
+    return found
+
+
+def _unchanged(site: WeightSite, dense: WeightSite | None) -> Refused | None:
+    if dense is None or dense.shape != site.shape:
+        return Refused("the dense model has no such layer")
+    return Refused("no pass changed it") if torch.equal(site.weight, dense.weight) else None
+
+
+def _set(graph: Graph, site: WeightSite, rebuilt: Rebuilt) -> None:
+    graph.set_weight(site, site.from_matrix(rebuilt.weight))
+    if rebuilt.bias is not None:
+        graph.set_bias(site, rebuilt.bias)
