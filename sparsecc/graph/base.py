@@ -103,3 +103,17 @@ class Graph(ABC):
     @abstractmethod
     def save(self, path: str | PathLike[str]) -> None:
         """Write the model in the host's own file format, atomically (.pt2 for fx, .onnx for onnx)."""
+
+
+class Differentiable(Graph):
+    """A graph through which gradients flow."""
+
+    @abstractmethod
+    def run_with(
+        self,
+        inputs: Sequence[Any] | Mapping[str, Any],
+        given: Mapping[str, tuple[Tensor, Tensor | None]],
+        taps: Sequence[str] = (),
+    ) -> Run:
+        """As `run`, with gradients, and with other weights and biases for the sites named in `given`: (weight in the shape of
+        `site.weight`, bias or None for the site's own)."""

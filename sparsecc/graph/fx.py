@@ -21,7 +21,7 @@ from sparsecc import registry
 from sparsecc.errors import InputError, ModelError, UserError
 from sparsecc.files import replacing
 from sparsecc.graph import fx_cleanup, fx_sites, fx_trace, fx_walk
-from sparsecc.graph.base import ALL, Graph, Run, Targets, matches
+from sparsecc.graph.base import ALL, Differentiable, Run, Targets, matches
 from sparsecc.graph.fx_layers import Layer, OperatorLayer, match, stored
 from sparsecc.graph.fx_signature import input_nodes, specs, structure
 from sparsecc.graph.fx_static import fold_shapes
@@ -38,7 +38,7 @@ S = TypeVar("S", bound=Site)
 _NAMES = "sparsecc_sites.json"  # beside the program in a .pt2 file
 
 
-class FxGraph(Graph):
+class FxGraph(Differentiable):
     """module: the model as it is now, called as the original was.  structure: how flat outputs make up what it returns
     (`runtime.structure`).  name: the model's, for reports."""
 
@@ -157,13 +157,21 @@ class FxGraph(Graph):
 
     def run(self, inputs: Sequence[Any] | Mapping[str, Any], taps: Sequence[str] = ()) -> Run:
         """Also raises InputError for shapes that the trace does not cover, with the condition that fails."""
+        with torch.no_grad():
+            return self.run_with(inputs, {}, taps)
+
+    def run_with(
+        self,
+        inputs: Sequence[Any] | Mapping[str, Any],
+        given: Mapping[str, tuple[Tensor, Tensor | None]],
+        taps: Sequence[str] = (),
+    ) -> Run:
         tensors = bind(self.inputs, inputs)
         self._check_guards(tensors)
         wanted = self._tapped_nodes(taps)
-        interpreter = _Tapping(self.module, {node: fx_sites.inputs_of(node) for node in wanted.values()})
+        interpreter = _Tapping(self.module, {node: fx_sites.inputs_of(node) for node in wanted.values()}, self._in_place_of(given))
         try:
-            with torch.no_grad():
-                flat = interpreter.run(*self._with_constants(tensors), enable_io_processing=False)
+            flat = interpreter.run(*self._with_constants(tensors), enable_io_processing=False)
         except (RuntimeError, IndexError, ValueError) as error:
             raise InputError(f"the model cannot take these inputs: {fx_trace.one_line(error)}") from error
         outputs = tuple(value for value in flat if isinstance(value, Tensor))
@@ -233,6 +241,17 @@ class FxGraph(Graph):
         with replacing(path) as temporary:
             torch.export.save(program, temporary, extra_files={_NAMES: names})
 
+    def _in_place_of(self, given: Mapping[str, tuple[Tensor, Tensor | None]]) -> dict[Node, Tensor]:
+        """Tensors for the nodes that read the weights and biases of sites."""
+        found: dict[Node, Tensor] = {}
+        for site in self.sites(WeightSite) if given else ():
+            if site.name in given:
+                (weight, bias), layer = given[site.name], self._dense_layer(site)
+                found[layer.weight] = weight.T if layer.transposed else weight
+                if bias is not None and layer.bias is not None:
+                    found[layer.bias] = bias
+        return found
+
     def _node(self, site: Site) -> Node:
         found = [node for node in self.module.graph.nodes if node.meta.get(fx_sites.SITE) == site.name]
         if not found:
@@ -290,17 +309,17 @@ class FxGraph(Graph):
 
 
 class _Tapping(Interpreter):
-    """Runs a graph and keeps what enters some nodes."""
+    """Runs a graph, with some nodes' values given, and keeps what enters others."""
 
-    def __init__(self, module: GraphModule, taps: Mapping[Node, tuple[Node, ...]]) -> None:
+    def __init__(self, module: GraphModule, taps: Mapping[Node, tuple[Node, ...]], given: Mapping[Node, Tensor]) -> None:
         super().__init__(module)
-        self.taps = taps
+        self.taps, self.given = taps, given
         self.taken: dict[Node, tuple[Tensor, ...]] = {}
 
     def run_node(self, node: Node) -> Any:
         if node in self.taps:
             self.taken[node] = tuple(self.env[source] for source in self.taps[node])
-        return super().run_node(node)
+        return self.given[node] if node in self.given else super().run_node(node)
 
 
 def _example(inputs: Any) -> fx_trace.Inputs:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from sparsecc.errors import RecipeError, Refused
-from sparsecc.graph.base import ALL, Graph, Targets
+from sparsecc.graph.base import ALL, Differentiable, Graph, Targets
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes._calibrate import as_columns
+from sparsecc.passes._distill import distill
 from sparsecc.passes._reconstruct import Moments, fit, split
 from sparsecc.passes._select import require_valid, select, untouchable
 from sparsecc.passes.base import Context, Match, Pass
@@ -20,20 +21,22 @@ from sparsecc.registry import did_you_mean
 if TYPE_CHECKING:
     from torch import Tensor
 
-METHODS = ("reconstruction",)
+METHODS = ("reconstruction", "distillation")
 
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What Recover does at a site. before, after: ‖y − y'‖ / ‖y‖ on the inputs held out, y being what the dense model gives there."""
+    """What Recover does at a site. before, after: ‖y − y'‖ / ‖y‖ on the inputs held out, y being what the dense model gives.
+    where: of what that is the error."""
 
     weight: Tensor
     bias: Tensor | None
     before: float
     after: float
+    where: str
 
     def __str__(self) -> str:
-        return f"rebuilt, output error {self.before:.3g} -> {self.after:.3g}"
+        return f"recovered, error of {self.where} {self.before:.3g} -> {self.after:.3g}"
 
 
 @dataclass(frozen=True)
@@ -42,14 +45,18 @@ class Recover(Pass):
 
     reconstruction: layer by layer, least squares against what the layer gave in the dense model, on the inputs that the layers rebuilt
     before it give it. Runs on both hosts.
+    distillation: all layers at once learn the outputs of the dense model and what enters its layers, by gradient descent; torch only.
 
-    held_out: the share of the calibration samples that the choice is made on: a layer keeps its weights where new ones are no better.
+    held_out: the share of the calibration samples that the choice is made on: a layer (with distillation the model) keeps its weights where
+    new ones are no better.  steps, learning_rate: of distillation, which takes one calibration sample a step.
     """
 
     targets: Targets = ALL
     ignore: Targets = ()
     method: str = "reconstruction"
     held_out: float = 0.1
+    steps: int = 1000
+    learning_rate: float = 3e-4
 
     def __post_init__(self) -> None:
         require_valid(targets=self.targets, ignore=self.ignore)
@@ -57,6 +64,10 @@ class Recover(Pass):
             raise RecipeError(f"method: no {self.method!r}{did_you_mean(self.method, list(METHODS))}")
         if not 0 <= self.held_out < 1:
             raise RecipeError(f"held_out: {self.held_out} is not in [0, 1)")
+        if self.steps < 1:
+            raise RecipeError(f"steps: {self.steps} is less than 1")
+        if not 0 < self.learning_rate < 1:
+            raise RecipeError(f"learning_rate: {self.learning_rate} is not in (0, 1)")
 
     def find(self, graph: Graph, context: Context) -> Iterator[Match]:
         original = graph if context.original is None else context.original
@@ -70,7 +81,8 @@ class Recover(Pass):
         taken = [site for site in sites if site.name not in found]
         if taken and not context.calibration:
             raise RecipeError("method: this one needs calibration inputs; pass calibration= (--calib)")
-        for site, rebuilt in self._rebuilt(graph, original, taken, dense, context) if taken else ():
+        how = self._distilled if self.method == "distillation" else self._rebuilt
+        for site, rebuilt in how(graph, original, taken, dense, context) if taken else ():
             found[site.name] = rebuilt
         yield from (Match(site, found[site.name]) for site in sites)
 
@@ -78,6 +90,21 @@ class Recover(Pass):
         assert isinstance(match.site, WeightSite)
         assert isinstance(match.action, Rebuilt)
         _set(graph, match.site, match.action)
+
+    def _distilled(
+        self, graph: Graph, original: Graph, sites: Sequence[WeightSite], dense: dict[str, WeightSite], context: Context
+    ) -> Iterator[tuple[WeightSite, Rebuilt | Refused]]:
+        assert context.calibration is not None
+        if not isinstance(graph, Differentiable) or not isinstance(original, Differentiable):
+            raise RecipeError(f"method: gradients do not flow through {graph.host}; give the torch model, or take 'reconstruction'")
+        fitted, held = split(len(context.calibration), self.held_out)
+        found = distill(graph, original, sites, context.calibration, fitted, held, self.steps, self.learning_rate, context.seed)
+        for site in sites:
+            if found.after < found.before:
+                weight = site.to_matrix(found.weights[site.name])
+                yield site, Rebuilt(weight, found.biases.get(site.name), found.before, found.after, "the model")
+            else:
+                yield site, Refused(f"no better on held-out inputs than before, error of the model {found.before:.3g}")
 
     def _rebuilt(
         self, graph: Graph, original: Graph, sites: Sequence[WeightSite], dense: dict[str, WeightSite], context: Context
@@ -115,7 +142,7 @@ def _rebuild(
     if not after < before:
         return Refused(f"new weights are no better on held-out inputs: error {before:.3g} -> {after:.3g}")
     weight = new[:, :-1].to(site.matrix.dtype)
-    return Rebuilt(weight, None if site.bias is None else new[:, -1].to(site.bias.dtype), before, after)
+    return Rebuilt(weight, None if site.bias is None else new[:, -1].to(site.bias.dtype), before, after, "its output")
 
 
 def _moments(dense: WeightSite, samples: Sequence[tuple[Tensor, Tensor]]) -> Moments:

@@ -1,0 +1,123 @@
+"""Layers that were pruned come near to the dense ones again, and their zeros stay."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sparsecc.errors import RecipeError
+from sparsecc.graph.base import Graph
+from sparsecc.graph.sites import WeightSite
+from sparsecc.passes import pipeline
+from sparsecc.passes._reconstruct import Moments, fit, split
+from sparsecc.passes.base import Context, PassResult
+from sparsecc.passes.prune import Prune
+from sparsecc.passes.recover import Recover
+from sparsecc.recipe import Recipe
+from tests.laws.hosts import HOSTS, graph, model
+from tests.passes.fake import FakeGraph, linear
+
+PRUNE = Prune(pattern="2:4", min_weights=0)
+
+
+def samples(name: str, count: int = 30) -> list[tuple[torch.Tensor]]:
+    """Mixtures of fewer sources than there are inputs: only then one weight can do another one's work."""
+    *shape, width = model(name)[1].shape
+    mix = torch.randn(max(width // 6, 1), width, generator=torch.Generator().manual_seed(99))
+    return [(torch.randn(*shape, len(mix), generator=torch.Generator().manual_seed(i)) @ mix,) for i in range(count)]
+
+
+def recovered(host: str, name: str, step: Recover) -> tuple[Graph, Graph, PassResult]:
+    """The dense graph, the pruned one, and what recovering gave."""
+    dense = graph(host, name)
+    pruned = PRUNE.apply(dense).graph
+    return dense, pruned, step.apply(pruned, Context(calibration=samples(name), original=dense))
+
+
+def apart(changed: Graph, dense: Graph, name: str) -> float:
+    """Of outputs, on inputs that nothing was fitted on."""
+    pairs = [(changed.run(x).outputs[0], dense.run(x).outputs[0]) for x in samples(name, 34)[30:]]
+    return sum(float((a - b).square().sum()) for a, b in pairs)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("name", ["transformer", "convolutions"])
+def test_reconstruction(host: str, name: str) -> None:
+    dense, pruned, result = recovered(host, name, Recover())
+    assert any(match.refused is None for match in result.matches)
+    assert apart(result.graph, dense, name) < 0.9 * apart(pruned, dense, name)
+    for before, after in zip(pruned.sites(WeightSite), result.graph.sites(WeightSite), strict=True):
+        assert not (after.weight != 0)[before.weight == 0].any()
+
+
+def test_distillation() -> None:
+    dense, pruned, result = recovered("fx", "transformer", Recover(method="distillation", steps=150, learning_rate=3e-3))
+    assert all(match.refused is None for match in result.matches)
+    assert apart(result.graph, dense, "transformer") < 0.7 * apart(pruned, dense, "transformer")
+    for before, after in zip(pruned.sites(WeightSite), result.graph.sites(WeightSite), strict=True):
+        assert not (after.weight != 0)[before.weight == 0].any()
+
+
+def test_distillation_needs_gradients() -> None:
+    with pytest.raises(RecipeError, match="reconstruction"):
+        recovered("onnx", "transformer", Recover(method="distillation"))
+
+
+def test_a_recipe_compares_with_the_model_as_it_came() -> None:
+    recipe = Recipe.load({"passes": [{"prune": {"pattern": "2:4", "min_weights": 0}}, "recover"]})
+    _, [_, (_, result)] = pipeline.run(graph("fx", "transformer"), recipe, Context(calibration=samples("transformer")))
+    assert result.modified
+
+
+def test_layers_that_nothing_changed_stay() -> None:
+    result = Recover().apply(graph("fx", "transformer"), Context())
+    assert not result.modified
+    assert {str(match.refused.reason) for match in result.matches if match.refused} == {"no pass changed it"}
+
+
+def test_without_calibration() -> None:
+    dense = FakeGraph([linear("a")])
+    with pytest.raises(RecipeError, match="needs calibration"):
+        Recover().apply(Prune().apply(dense).graph, Context(original=dense))
+
+
+def test_new_weights_that_are_no_better_elsewhere_are_refused() -> None:
+    """The samples to fit on say nothing about the one held out."""
+    dense = FakeGraph([linear("a", rows=4, cols=64)])
+    pruned = Prune(min_weights=0).apply(dense).graph
+    noise = [(1e-3 * torch.randn(1, 64, generator=torch.Generator().manual_seed(i)),) for i in range(9)]
+    kept = (pruned.sites(WeightSite)[0].weight != 0).all(0) * torch.randn(1, 64)
+    result = Recover().apply(pruned, Context(calibration=[*noise, (kept,)], original=dense))
+    assert not result.modified
+    assert "no better on held-out inputs" in str(result.matches[0].refused)
+
+
+def test_the_fit_is_the_least_squares_solution_of_each_row() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(500, 12, generator=generator), torch.randn(5, 12, generator=generator)
+    keep = torch.cat([torch.rand(5, 12, generator=generator) < 0.5, torch.ones(5, 1, dtype=torch.bool)], 1)
+    y = x @ weight.T + 3
+    moments = Moments.of(5, 12)
+    for part, given in zip(x.split(200), y.split(200), strict=True):
+        moments.add(part, given)
+    found = fit(torch.zeros(5, 13), keep, replace(moments))
+    ones = torch.cat([x, torch.ones(500, 1)], 1).double()
+    for row, mask, given in zip(found, keep, y.double().T, strict=True):
+        exact = torch.linalg.lstsq(ones[:, mask], given).solution
+        torch.testing.assert_close(row[mask], exact, rtol=0.01, atol=0.01)  # it is dampened
+        assert not row[~mask].any()
+    assert moments.error(found) == pytest.approx(float((y - ones @ found.T).norm() / y.norm()), rel=1e-4)
+
+
+def test_samples_are_divided_unless_they_are_too_few() -> None:
+    assert split(20, 0.1) == (range(18), range(18, 20))
+    assert split(3, 0.1) == (range(3), range(3))
+    assert split(1, 0.9) == (range(1), range(1))
+
+
+@pytest.mark.parametrize("fields", [{"method": "magic"}, {"held_out": 1.0}, {"steps": 0}, {"learning_rate": 0.0}, {"targets": ("re:(",)}])
+def test_mistakes(fields: dict) -> None:
+    with pytest.raises(RecipeError, match=next(iter(fields))):
+        Recover(**fields)
