@@ -72,7 +72,14 @@ def fake_codegen(monkeypatch) -> list[tuple[int, ...]]:
 
     asked: list[tuple[int, ...]] = []
     choice = SimpleNamespace(
-        site="fc", kernel="row_block_spmm", decision="dense", measured_us=3.0, dense_us=2.0, predicted_us=2.5, reason="dense is 1.5x faster"
+        site="fc",
+        kernel="row_block_spmm",
+        decision="dense",
+        measured_us=3.0,
+        dense_us=2.0,
+        bound_us=1.5,
+        predicted_us=2.5,
+        reason="dense is 1.5x faster",
     )
 
     def build(graph, inputs, target, **options):
