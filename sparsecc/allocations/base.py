@@ -44,3 +44,27 @@ def dropped_in_total(layers: Sequence[Layer], sparsity: float) -> int:
 def floor_units(layer: Layer, floor: float) -> int:
     """Units that a layer keeps at least."""
     return math.floor(floor * layer.units)
+
+
+def divided(layers: Sequence[Layer], sparsity: float, share: Callable[[Layer, float], float], low: float, high: float) -> list[float]:
+    """The sparsity of each layer where layer l keeps share(l, t) of its units, for the t that meets the sparsity of all exactly.
+
+    share: within [0, 1], and no less for a larger t.  low, high: t for which too few and enough units stay.
+    """
+    kept = sum(layer.units for layer in layers) - dropped_in_total(layers, sparsity)
+    for _ in range(100):
+        middle = (low + high) / 2
+        enough = sum(layer.units * share(layer, middle) for layer in layers) >= kept
+        low, high = (low, middle) if enough else (middle, high)
+    wanted = [layer.units * share(layer, high) for layer in layers]
+    return [1 - n / layer.units for n, layer in zip(_whole(wanted, kept, layers), layers, strict=True)]
+
+
+def _whole(wanted: Sequence[float], kept: int, layers: Sequence[Layer]) -> list[int]:
+    """Whole units that add up to `kept`: round down, then one more where most was lost (largest remainder, first layer on a tie)."""
+    whole = [math.floor(units) for units in wanted]
+    open_layers = [i for i, layer in enumerate(layers) if whole[i] < layer.units]
+    by_remainder = sorted(open_layers, key=lambda i: (whole[i] - wanted[i], i))
+    for i in by_remainder[: kept - sum(whole)]:
+        whole[i] += 1
+    return whole

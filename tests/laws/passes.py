@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sparsecc.passes.base import Pass
 from sparsecc.passes.pack import Pack
+from sparsecc.passes.permute import Permute
 from sparsecc.passes.prune import Prune
 from sparsecc.passes.quantize import Quantize
 from sparsecc.passes.recover import Recover
@@ -21,6 +22,7 @@ PASSES: dict[str, tuple[Pass, ...]] = {
         Prune(criterion="sparsegpt", pattern="2:4"),
     ),
     "recover": (Recover(),),
+    "permute": (Permute(), Permute(pattern="16x1", ignore=("re:.*head.*",))),
     "pack": (Pack(), Pack(formats=("csr",), ignore=("re:.*head.*",))),
     "quantize": (Quantize(), Quantize(activations="calibrated", ignore=("re:.*head.*",)), Quantize(dtype="bfloat16", min_weights=0)),
     "reorder_tokens": (ReorderTokens(grid=(1, 3, 3), text_tokens=1, density=0.8, block=3), ReorderTokens(grid=(3, 3, 5))),
