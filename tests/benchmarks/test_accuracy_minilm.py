@@ -1,0 +1,43 @@
+"""What the accuracy benchmark measures, on made-up vectors, and what it asks for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks.accuracy import minilm as bench
+from benchmarks.accuracy.minilm import ROWS, Row, compared
+from sparsecc.recipe import Recipe
+
+
+def unit(x: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.normalize(x, dim=-1)
+
+
+def test_the_same_vectors_are_the_same() -> None:
+    vectors = unit(torch.randn(9, 5))
+    quality = compared(vectors, vectors)
+    assert (quality.cosine, quality.spearman, quality.nearest) == (pytest.approx(1), pytest.approx(1), 1.0)
+
+
+def test_each_figure_by_hand() -> None:
+    """Three sentences; the second one turns away from the first, towards the third."""
+    dense = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+    turned = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+    quality = compared(turned, dense)
+    assert quality.cosine == pytest.approx((1 + 0.96 + 1) / 3)
+    assert quality.spearman == pytest.approx(0.5)  # similarities 0.8, 0, 0.6 became 0.6, 0, 0.8
+    assert quality.nearest == pytest.approx(2 / 3)
+
+
+def test_every_row_is_a_recipe_with_a_name_of_its_own() -> None:
+    for row in ROWS:
+        assert Recipe.load({"passes": row.passes(steps=5)}).passes
+    assert len({row.name for row in ROWS}) == len(ROWS)
+    assert {row.at_least for row in ROWS if row.at_least} == {0.93, 0.985, 0.87, 0.975, 0.8, 0.965, 0.78, 0.95, 0.96, 0.995}
+
+
+def test_rows_by_name() -> None:
+    assert bench._row("2:4,0.5,wanda") == Row("2:4", 0.5, "wanda")
+    assert bench._row("4x1,0.5,sparsegpt,distillation,int8") == Row("4x1", 0.5, method="distillation", int8=True)
+    assert bench._row("int8") == Row(None, int8=True)
