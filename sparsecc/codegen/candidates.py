@@ -115,7 +115,7 @@ KERNELS = {
     ),
     "nm_matvec": Kernel(2, **_N_OF_FOUR),
     "sparse_group_matmul": Kernel(
-        6,
+        7,
         _NARROW,
         structure=lambda matrix, dtype, _: Structure.of(matrix, dtype),
         zeros=lambda structure: (structure.density,),

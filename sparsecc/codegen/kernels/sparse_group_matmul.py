@@ -24,7 +24,7 @@ Expr = Any
 
 
 _MOST_ROWS = 4  # classes double with each
-_INDEXED = 1.5  # bytes of a group with its place, over those of its weights alone: a place serves two rows or so
+_INDEXED = 1.25  # bytes of a group with its place, over those of its weights alone: a place serves two rows or so
 
 
 def space(spec: MatmulSpec, density: float, target: Target) -> list[Knobs]:
@@ -73,10 +73,10 @@ def prepare(
 ) -> list[np.ndarray]:
     """matrix, scales: as for `dense_group_matmul`. Returns
 
-    stream int32: for each panel, block of rows, class and group of inputs in it: where the group begins in X, and one value for each row
-    of the class; counts int32 [panels, row blocks, classes] of such groups; first int32 [panels, row blocks]: where each block's part of
-    the stream begins; bounds [parts + 1] (row blocks of each part, balanced by work); what sums begin with, scales and bias, all
-    [row blocks · rows].
+    values int32: for each panel, block of rows, class and group of inputs in it one value for each row of the class; places of those
+    groups (see `_places`); counts int32 [panels, row blocks, classes] of the groups; first int32 [panels, row blocks, 2]: where each
+    block's values and places begin; bounds [parts + 1] (row blocks of each part, balanced by work); what sums begin with, scales and
+    bias, all [row blocks · rows].
     """
     height, panels = knobs.rows, _panels(spec, knobs)
     row_blocks = ceil_div(spec.rows, height)
@@ -87,21 +87,22 @@ def prepare(
     kept = shaped != 0
     used = (kept << np.arange(height)).sum(axis=3)  # which rows use a group, as bits
     counts = np.stack([(used == users).sum(axis=2) for users in _classes(height)], axis=2).astype(np.int32)
-    lengths = (counts * (1 + np.array([users.bit_count() for users in _classes(height)]))).sum(axis=2)
-    ends = np.cumsum(lengths.ravel())
+    lengths = np.stack([(counts * [users.bit_count() for users in _classes(height)]).sum(axis=2), counts.sum(axis=2)], axis=2)
+    ends = np.cumsum(lengths.reshape(-1, 2), axis=0)
     p, i, j = np.nonzero(used)
     order = np.lexsort((j, used[p, i, j], i, p))
     p, i, j = p[order], i[order], j[order]
-    entries = np.concatenate([_offsets(p * shaped.shape[2] + j, spec)[:, None], shaped[p, i, j]], axis=1)
-    present = np.concatenate([np.ones((len(entries), 1), bool), kept[p, i, j]], axis=1)
-    stream = entries[present] if len(entries) else np.zeros(1, np.int32)  # a buffer may not be empty
+    values, places = shaped[p, i, j][kept[p, i, j]], _places(p * shaped.shape[2] + j, spec)
+    if not len(places):  # a buffer may not be empty
+        values, places = np.zeros(1, np.int32), np.zeros(1, places.dtype)
     offsets = padded_bias(bias, spec.rows, row_blocks * height)
     begins = np.zeros(row_blocks * height, groups.SUM[spec.dtype])
     begins[: spec.rows] = groups.starts(matrix, offsets[: spec.rows], spec.dtype, target)
     return [
-        np.ascontiguousarray(stream),
+        np.ascontiguousarray(values),
+        places,
         counts,
-        (ends - lengths.ravel()).reshape(lengths.shape).astype(np.int32),
+        (ends - lengths.reshape(-1, 2)).reshape(lengths.shape).astype(np.int32),
         balanced(kept.sum(axis=(0, 2, 3)), knobs.groups),
         begins,
         padded_bias(scales, spec.rows, row_blocks * height),
@@ -118,15 +119,21 @@ def _panels(spec: MatmulSpec, knobs: Knobs) -> int:
     return spec.depth // knobs.panel
 
 
-def _offsets(inputs: np.ndarray, spec: MatmulSpec) -> np.ndarray:
-    """Where groups of inputs begin in X's item, in lanes."""
+def _places(inputs: np.ndarray, spec: MatmulSpec) -> np.ndarray:
+    """The group's number as uint16 where that says where it lies in X, otherwise its offset in X's item, in lanes, as int32."""
+    if _numbered(spec):
+        return inputs.astype(np.uint16)
     tap, group = np.divmod(inputs, spec.channel_groups)
     return (np.asarray(spec.taps)[tap] + group * spec.channel_stride).astype(np.int32)
 
 
+def _numbered(spec: MatmulSpec) -> bool:
+    return spec.taps == (0,) and spec.channel_groups <= 1 << 16
+
+
 def build(spec: MatmulSpec, knobs: Knobs, target: Target):
-    """PrimFunc(X, token scales [batch, channel_stride], stream, counts, first, bounds, starts, scales, bias, residual, Y) for a stream of
-    any length, so that layers share it. `residual` and token scales: as for `dense_group_matmul`."""
+    """PrimFunc(X, token scales [batch, channel_stride], values, places, counts, first, bounds, starts, scales, bias, residual, Y) for any
+    number of values, so that layers share it. `residual` and token scales: as for `dense_group_matmul`."""
     lanes, height, tile, parts, dtype = target.lanes, knobs.rows, knobs.tile, knobs.groups, spec.dtype
     vectors, panels, classes = tile // lanes, _panels(spec, knobs), len(_classes(height))
     row_blocks, tiles = ceil_div(spec.rows, height), ceil_div(spec.positions, tile)
@@ -139,15 +146,17 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
     s_shape = (spec.batch, stride) if dtype == "int8" else (padded,)
     r_size, s_size = math.prod(r_shape), math.prod(s_shape)
     scratch = padded * tile if panels > 1 else 1
+    place_type, scale = ("uint16", spec.channel_stride) if _numbered(spec) else ("int32", 1)
     batch, x_stride, epilogue, sums = spec.batch, x_size // spec.batch, spec.epilogue, groups.SUM[dtype]
 
     @T.prim_func
     def sparse_group_matmul(
         x: T.Buffer(x_shape, "int32"),
         token_scales: T.Buffer(s_shape, "float32"),
-        stream: T.handle,
+        values: T.handle,
+        places: T.handle,
         N: T.Buffer((panels, row_blocks, classes), "int32"),
-        F: T.Buffer((panels, row_blocks), "int32"),
+        F: T.Buffer((panels, row_blocks, 2), "int32"),
         G: T.Buffer((parts + 1,), "int32"),
         starts: T.Buffer((padded,), sums),
         scales: T.Buffer((padded,), "float32"),
@@ -157,13 +166,16 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
     ):
         T.func_attr({"tirx.noalias": True})
         length = T.int32()
-        V = T.match_buffer(stream, (length,), "int32")
+        count = T.int32()
+        V = T.match_buffer(values, (length,), "int32")
+        J = T.match_buffer(places, (count,), place_type)
         X = T.decl_buffer((x_size,), "int32", data=x.data)
         S = T.decl_buffer((s_size,), "float32", data=token_scales.data)
         R = T.decl_buffer((r_size,), "float32", data=residual.data)
         Y = T.decl_buffer((y_size,), "float32", data=y.data)
         for job in T.parallel(batch * tiles * parts):
             acc = T.alloc_local((height * tile,), sums)
+            value = T.alloc_local((1,), "int32")
             place = T.alloc_local((1,), "int32")
             partial = T.alloc_buffer((scratch,), sums)
             part: T.let = job // (batch * tiles)  # a thread's jobs follow each other: it keeps its part of the stream for all tiles
@@ -179,21 +191,23 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
                                 acc[T.ramp(r * tile + v * lanes, 1, lanes)] = T.Broadcast(starts[i * height + r], lanes)
                             else:
                                 acc[T.ramp(r * tile + v * lanes, 1, lanes)] = partial[T.ramp((i * height + r) * tile + v * lanes, 1, lanes)]
-                    place[0] = F[p, i]
+                    value[0] = F[p, i, 0]
+                    place[0] = F[p, i, 1]
                     for c in T.unroll(classes):
                         for _ in range(N[p, i, c]):
-                            at: T.let = item * x_stride + V[place[0]] + start
+                            at: T.let = item * x_stride + T.Cast("int32", J[place[0]]) * scale + start
                             for r in T.unroll(height):
                                 if _uses(c, r):
                                     for v in T.unroll(vectors):
                                         acc[T.ramp(r * tile + v * lanes, 1, lanes)] = groups.dot(
                                             acc[T.ramp(r * tile + v * lanes, 1, lanes)],
                                             X[T.ramp(at + v * lanes, 1, lanes)],
-                                            V[place[0] + 1 + _users_before(c, r)],
+                                            V[value[0] + _users_before(c, r)],
                                             dtype,
                                             target,
                                         )
-                            place[0] = place[0] + 1 + _users_before(c, height)
+                            value[0] = value[0] + _users_before(c, height)
+                            place[0] = place[0] + 1
                     for r in T.unroll(height):
                         for v in T.unroll(vectors):
                             if p == panels - 1:
