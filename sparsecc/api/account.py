@@ -109,8 +109,7 @@ def chosen(report: Report, choices: Sequence[Choice]) -> Report:
 
 
 def _with_choice(row: SiteReport, choice: Choice) -> SiteReport:
-    times = {"predicted_us": choice.predicted_us, "measured_us": choice.measured_us, "dense_us": choice.dense_us}
-    times["bound_us"] = choice.bound_us
+    times = {name: getattr(choice, name) for name in ("predicted_us", "measured_us", "dense_us", "bound_us")}
     row = replace(row, kernel=choice.kernel, **times)
     if row.format is None:
         return row

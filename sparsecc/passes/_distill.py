@@ -60,11 +60,11 @@ def distill(
         whole = sum(_square(z) for _, want in runs for z in want.outputs if z.is_floating_point())
         return math.sqrt(float(apart) / float(whole)) if whole else 0.0
 
-    best = before = held_out()
-    found = (
-        {name: weight.detach() for name, (weight, _) in state().items()},
-        {name: bias.detach().clone() for name, bias in biases.items()},
-    )
+    def snapshot() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return {name: weight.detach() for name, (weight, _) in state().items()}, {name: b.detach().clone() for name, b in biases.items()}
+
+    best, found = held_out(), snapshot()
+    before = best
     adam = torch.optim.Adam([*weights.values(), *biases.values()], lr=learning_rate, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: _share(step, steps))
     for step, i in enumerate(_order(fitted, steps, seed), 1):
@@ -76,11 +76,7 @@ def distill(
         if step % max(steps // _LOOKS, 1) == 0 or step == steps:
             now = held_out()
             if now < best:
-                best = now
-                found = (
-                    {name: weight.detach() for name, (weight, _) in state().items()},
-                    {name: bias.detach().clone() for name, bias in biases.items()},
-                )
+                best, found = now, snapshot()
     return Distilled(*found, before, best)
 
 

@@ -143,8 +143,7 @@ class Prune(Pass):
         matrix, criterion = site.matrix, criteria.create(self.criterion)
         if reason := unusable(stats, criterion.needs):
             return reason
-        project = Project(self.format.project, *self.format.part, self.format.unit_size, self.format.fixed_sparsity)
-        chosen = criterion.choose(matrix, project, sparsity, stats, site_seed(seed, site.name))
+        chosen = criterion.choose(matrix, project_of(self.format), sparsity, stats, site_seed(seed, site.name))
         if torch.equal(_pruned(site, chosen), matrix):
             return Refused(f"already zero wherever {self.pattern} at sparsity {sparsity:.2f} would prune")
         return Cut(self.pattern, 1 - int(chosen.keep.count_nonzero()) / chosen.keep.numel(), self.criterion, chosen)
@@ -170,6 +169,11 @@ class _Scores:
                 else:
                     self._found[site.name] = self._step.unit_scores(site, stats, self._seed)
         return self._found[name]
+
+
+def project_of(format: Format) -> Project:
+    """What a criterion is told about a format."""
+    return Project(format.project, *format.part, format.unit_size, format.fixed_sparsity)
 
 
 def unusable(stats: Stats, needs: Sequence[str]) -> Refused | None:

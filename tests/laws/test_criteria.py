@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparsecc.criteria.base import STATISTICS, Criterion, Project
+from sparsecc.criteria.base import STATISTICS, Criterion
 from sparsecc.formats.base import Format
 from sparsecc.passes._calibrate import statistics
+from sparsecc.passes.prune import project_of
 from tests.laws.members import CRITERIA, FORMATS
 from tests.laws.test_formats import smallest
 
@@ -23,10 +24,6 @@ def weight_for(format: Format) -> torch.Tensor:
 def stats_for(weight: torch.Tensor) -> dict[str, torch.Tensor]:
     x = torch.randn(4 * weight.shape[1], weight.shape[1], generator=torch.Generator().manual_seed(4))
     return dict(statistics([x], tuple(STATISTICS)))
-
-
-def project_of(format: Format) -> Project:
-    return Project(format.project, *format.part, format.unit_size, format.fixed_sparsity)
 
 
 @every_format

@@ -77,7 +77,7 @@ def _index(inputs: np.ndarray, in_panel: np.ndarray, spec: MatmulSpec) -> np.nda
 
 
 def index_is_affine(spec: MatmulSpec) -> bool:
-    return spec.taps == (0,) and spec.channels <= 1 << 16
+    return spec.taps == (0,) and spec.channel_groups <= 1 << 16
 
 
 def first_blocks(counts: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 from sparsecc.codegen.kernels import groups
 from sparsecc.codegen.kernels.base import Knobs, MatmulSpec, ceil_div, groups_for, panel_of, tile_for, widened
 from sparsecc.codegen.kernels.dense_matmul import padded_bias
-from sparsecc.codegen.kernels.row_block_spmm import balanced
+from sparsecc.codegen.kernels.row_block_spmm import balanced, index_is_affine
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.tvm_api import T
 
@@ -121,14 +121,10 @@ def _panels(spec: MatmulSpec, knobs: Knobs) -> int:
 
 def _places(inputs: np.ndarray, spec: MatmulSpec) -> np.ndarray:
     """The group's number as uint16 where that says where it lies in X, otherwise its offset in X's item, in lanes, as int32."""
-    if _numbered(spec):
+    if index_is_affine(spec):
         return inputs.astype(np.uint16)
     tap, group = np.divmod(inputs, spec.channel_groups)
     return (np.asarray(spec.taps)[tap] + group * spec.channel_stride).astype(np.int32)
-
-
-def _numbered(spec: MatmulSpec) -> bool:
-    return spec.taps == (0,) and spec.channel_groups <= 1 << 16
 
 
 def build(spec: MatmulSpec, knobs: Knobs, target: Target):
@@ -146,7 +142,7 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
     s_shape = (spec.batch, stride) if dtype == "int8" else (padded,)
     r_size, s_size = math.prod(r_shape), math.prod(s_shape)
     scratch = padded * tile if panels > 1 else 1
-    place_type, scale = ("uint16", spec.channel_stride) if _numbered(spec) else ("int32", 1)
+    place_type, scale = ("uint16", spec.channel_stride) if index_is_affine(spec) else ("int32", 1)
     batch, x_stride, epilogue, sums = spec.batch, x_size // spec.batch, spec.epilogue, groups.SUM[dtype]
 
     @T.prim_func
