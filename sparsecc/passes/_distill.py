@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from sparsecc.graph.base import Differentiable, Run
 from sparsecc.graph.sites import WeightSite
+from sparsecc.passes import _checkpoint
+from sparsecc.passes._vary import Varied
+from sparsecc.passes.base import Progress
 
-Inputs = Sequence[Any] | Mapping[str, Any]
+_BETAS = 0.9, 0.95
 _WARMUP = 0.05  # of the steps
 _LOOKS = 20  # at the samples held out, on the way
 
@@ -28,62 +30,185 @@ class Distilled:
     after: float
 
 
+@dataclass(frozen=True)
+class Plan:
+    """fitted, held: indices of samples.  variations: of every variations + 1 steps one takes a sample as it is, the others one like it."""
+
+    steps: int
+    learning_rate: float
+    fitted: Sequence[int]
+    held: Sequence[int]
+    variations: int
+    seed: int
+
+    def inputs(self, step: int, samples: Varied) -> tuple[Tensor, ...]:
+        """A function of the step alone, so that a run that was stopped goes on as it would have."""
+        round_, place = divmod(step, len(self.fitted))
+        order = torch.randperm(len(self.fitted), generator=torch.Generator().manual_seed(self.seed * 1_000_003 + round_))
+        index = self.fitted[int(order[place])]
+        if step % (self.variations + 1) == 0:
+            return samples.samples[index]
+        return samples.make(index, self.seed * 1_000_003 + step, self.fitted)
+
+    def rate(self, step: int) -> float:
+        """Warm-up, then a cosine to zero."""
+        warm = max(_WARMUP * self.steps, 1)
+        return self.learning_rate * min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * min(step / self.steps, 1.0))))
+
+
 def distill(
     graph: Differentiable,
     original: Differentiable,
     sites: Sequence[WeightSite],
-    samples: Sequence[Inputs],
-    fitted: Sequence[int],
-    held: Sequence[int],
-    steps: int,
-    learning_rate: float,
-    seed: int,
+    samples: Varied,
+    plan: Plan,
+    checkpoint: str | None = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Distilled:
-    """Adam (Kingma and Ba 2015) with a cosine schedule, one sample a step; the best of `_LOOKS` states on what is held out.
+    """Adam (Kingma and Ba 2015), one sample a step; the best of `_LOOKS` states on what is held out.
 
     The loss is the mean of ‖y − y'‖² / ‖y‖² over the outputs of the model and over what enters each of the sites: the layers inside
     learn from the dense model's own (Jiao et al., TinyBERT, 2020), so that a few hundred samples are enough.
+
+    checkpoint: a file that holds the state at every look and where it was interrupted. The same call goes on from there, and
+    gives what it would have given. Raises UserError where the file is of another call.
     """
-    taps = [site.name for site in sites]
-    wanted = [original.run(sample, taps) for sample in samples]
-    keep = {site.name: site.weight != 0 for site in sites}
-    weights = {site.name: site.weight.detach().clone().requires_grad_() for site in sites}
-    biases = {site.name: site.bias.detach().clone().requires_grad_() for site in sites if site.bias is not None}
+    run = _Run(graph, original, sites, samples, plan)
+    if checkpoint is not None:
+        run.state.load(checkpoint)
+    try:
+        for step in range(run.state.step, plan.steps):
+            run.take(step)
+            if (step + 1) % max(plan.steps // _LOOKS, 1) == 0 or step + 1 == plan.steps:
+                run.look()
+                if checkpoint is not None:
+                    run.state.save(checkpoint)
+            if progress is not None:
+                progress(Progress("distillation", step + 1, plan.steps, f"error {run.state.best:.3f} of {run.state.before:.3f}"))
+    except KeyboardInterrupt:
+        if checkpoint is not None:
+            run.state.save(checkpoint)
+        raise
+    return run.state.found()
 
-    def state() -> dict[str, tuple[Tensor, Tensor | None]]:
-        return {name: (weight * keep[name], biases.get(name)) for name, weight in weights.items()}
 
-    def held_out() -> float:
+class _Run:
+    """One distillation: what each step does."""
+
+    def __init__(self, graph: Differentiable, original: Differentiable, sites: Sequence[WeightSite], samples: Varied, plan: Plan) -> None:
+        self._graph, self._original, self._samples, self._plan = graph, original, samples, plan
+        self._taps = [site.name for site in sites]
+        self._wanted = [original.run(samples.samples[i]).outputs for i in plan.held]
+        weights = {site.name: site.weight.detach().clone().requires_grad_() for site in sites}
+        biases = {site.name: site.bias.detach().clone().requires_grad_() for site in sites if site.bias is not None}
+        self.state = _State(weights, biases, plan)
+        self.state.before = self.state.best = self._error()
+
+    def take(self, step: int) -> None:
+        inputs = self._plan.inputs(step, self._samples)
+        wanted = self._original.run(inputs, self._taps)
+        _loss(self._graph.run_with(inputs, self.state.given(), self._taps), wanted).backward()
+        self.state.move(self._plan.rate(step))
+
+    def look(self) -> None:
+        error = self._error()
+        if error < self.state.best:
+            self.state.best, self.state.kept = error, self.state.snapshot()
+
+    def _error(self) -> float:
+        """‖y − y'‖ / ‖y‖ on the samples held out."""
         with torch.no_grad():
-            runs = [(graph.run_with(samples[i], state()), wanted[i]) for i in held]
-        apart = sum(_square(y - z) for run, want in runs for y, z in zip(run.outputs, want.outputs, strict=True) if z.is_floating_point())
-        whole = sum(_square(z) for _, want in runs for z in want.outputs if z.is_floating_point())
-        return math.sqrt(float(apart) / float(whole)) if whole else 0.0
+            outputs = [self._graph.run_with(self._samples.samples[i], self.state.given()).outputs for i in self._plan.held]
+        pairs = [pair for ours, theirs in zip(outputs, self._wanted, strict=True) for pair in _floats(ours, theirs)]
+        whole = sum(float(_square(z)) for _, z in pairs)
+        return math.sqrt(sum(float(_square(y - z)) for y, z in pairs) / whole) if whole else 0.0
 
-    def snapshot() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return {name: weight.detach() for name, (weight, _) in state().items()}, {name: b.detach().clone() for name, b in biases.items()}
 
-    best, found = held_out(), snapshot()
-    before = best
-    adam = torch.optim.Adam([*weights.values(), *biases.values()], lr=learning_rate, betas=(0.9, 0.95))
-    schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: _share(step, steps))
-    for step, i in enumerate(_order(fitted, steps, seed), 1):
-        loss = _loss(graph.run_with(samples[i], state(), taps), wanted[i])
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-        schedule.step()
-        if step % max(steps // _LOOKS, 1) == 0 or step == steps:
-            now = held_out()
-            if now < best:
-                best, found = now, snapshot()
-    return Distilled(*found, before, best)
+@dataclass
+class _State:
+    """weights, biases: what is learnt, by site.  step: how many are done.  before, best: errors on what is held out.  kept: the weights and
+    biases at `best`, None while the first ones are."""
+
+    weights: dict[str, Tensor]
+    biases: dict[str, Tensor]
+    plan: Plan
+    step: int = 0
+    before: float = math.inf
+    best: float = math.inf
+    kept: tuple[dict[str, Tensor], dict[str, Tensor]] | None = None
+    zeros: dict[str, Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.zeros = {name: weight.detach() == 0 for name, weight in self.weights.items()}
+        self.kept = self.snapshot()
+        self.key = _checkpoint.key(self.plan, self.tensors())
+        self._adam = torch.optim.Adam(self.tensors().values(), betas=_BETAS, fused=True)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {**{f"weight.{name}": w for name, w in self.weights.items()}, **{f"bias.{name}": b for name, b in self.biases.items()}}
+
+    def given(self) -> dict[str, tuple[Tensor, Tensor | None]]:
+        return {name: (weight, self.biases.get(name)) for name, weight in self.weights.items()}
+
+    def move(self, rate: float) -> None:
+        """One step of Adam on the gradients that are there. A zero never has a gradient, and so stays one."""
+        for name, weight in self.weights.items():
+            if weight.grad is not None:
+                weight.grad.masked_fill_(self.zeros[name], 0.0)
+        self._adam.param_groups[0]["lr"] = rate
+        self._adam.step()
+        self._adam.zero_grad()
+        self.step += 1
+
+    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        copies = ({name: t.detach().clone() for name, t in of.items()} for of in (self.weights, self.biases))
+        return next(copies), next(copies)
+
+    def found(self) -> Distilled:
+        assert self.kept is not None
+        return Distilled(*self.kept, self.before, self.best)
+
+    def save(self, path: str) -> None:
+        assert self.kept is not None
+        moments = {
+            f"{moment}.{name}": self._adam.state[tensor][moment]
+            for name, tensor in self.tensors().items()
+            for moment in ("exp_avg", "exp_avg_sq")
+            if tensor in self._adam.state
+        }
+        kept = {
+            **{f"kept.weight.{name}": w for name, w in self.kept[0].items()},
+            **{f"kept.bias.{name}": b for name, b in self.kept[1].items()},
+        }
+        numbers = {"step": self.step, "before": self.before, "best": self.best}
+        _checkpoint.save(path, self.key, {**self.tensors(), **moments, **kept}, numbers)
+
+    def load(self, path: str) -> None:
+        """Nothing happens where there is no such file yet."""
+        loaded = _checkpoint.load(path, self.key)
+        if loaded is None:
+            return
+        tensors, numbers = loaded
+        self.step, self.before, self.best = int(numbers["step"]), numbers["before"], numbers["best"]
+        self.kept = (
+            {name: tensors[f"kept.weight.{name}"] for name in self.weights},
+            {name: tensors[f"kept.bias.{name}"] for name in self.biases},
+        )
+        with torch.no_grad():
+            for name, tensor in self.tensors().items():
+                tensor.copy_(tensors[name])
+                if self.step:
+                    moments = {moment: tensors[f"{moment}.{name}"] for moment in ("exp_avg", "exp_avg_sq")}
+                    self._adam.state[tensor] = {"step": torch.tensor(float(self.step)), **moments}
 
 
 def _loss(run: Run, wanted: Run) -> Tensor:
-    pairs = [(y, z) for y, z in zip(run.outputs, wanted.outputs, strict=True) if z.is_floating_point()]
     inner = [(run.taps[name][0], z) for name, (z, *_) in wanted.taps.items()]
-    return _mean([_relative(y, z) for y, z in pairs]) + _mean([_relative(y, z) for y, z in inner])
+    return _mean([_relative(y, z) for y, z in _floats(run.outputs, wanted.outputs)]) + _mean([_relative(y, z) for y, z in inner])
+
+
+def _floats(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    return [(y, z) for y, z in zip(ours, theirs, strict=True) if z.is_floating_point()]
 
 
 def _relative(y: Tensor, z: Tensor) -> Tensor:
@@ -96,18 +221,3 @@ def _square(x: Tensor) -> Tensor:
 
 def _mean(values: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(values)).mean()
-
-
-def _share(step: int, steps: int) -> float:
-    """Of the learning rate."""
-    warm = max(_WARMUP * steps, 1)
-    return min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0))))
-
-
-def _order(indices: Sequence[int], steps: int, seed: int) -> Iterator[int]:
-    """Every sample once before any comes again."""
-    generator, left = torch.Generator().manual_seed(seed), steps
-    while left > 0:
-        for i in torch.randperm(len(indices), generator=generator).tolist()[:left]:
-            yield indices[i]
-        left -= len(indices)

@@ -71,6 +71,10 @@ def fit(weight: Tensor, keep: Tensor, moments: Moments) -> Tensor:
 
 
 def split(count: int, share: float) -> tuple[Sequence[int], Sequence[int]]:
-    """Indices of samples to fit on and to hold out: the last of them; all of them for both where there are too few to divide."""
+    """Indices of samples to fit on and to hold out, evenly spread, since samples are often sorted; all of them for both where there
+    are too few to divide."""
     out = round(share * count)
-    return (range(count - out), range(count - out, count)) if out and count - out else (range(count), range(count))
+    if not out or out == count:
+        return range(count), range(count)
+    held = [(2 * place + 1) * count // (2 * out) for place in range(out)]
+    return [index for index in range(count) if index not in held], held

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from sparsecc.errors import Refused
 from sparsecc.graph.base import Graph
@@ -25,28 +25,44 @@ class Match:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far a pass that takes long is: `done` of `total` steps, and a word on how it goes."""
+
+    what: str
+    done: int
+    total: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Context:
     """What a pass may need beside the graph. calibration: input tuples or name → array dicts, None when the user gave none.
 
-    original: the model as it came, before the first pass of the recipe; None where a pass is applied by itself."""
+    original: the model as it came, before the first pass of the recipe, its neurons in the order that they have by now; None where a
+    pass is applied by itself.  progress: called by passes that take minutes."""
 
     calibration: Sequence[Sequence[Any] | Mapping[str, Any]] | None = None
     seed: int = 0
     original: Graph | None = None
+    progress: Callable[[Progress], None] | None = None
 
 
 @dataclass(frozen=True)
 class PassResult:
-    """graph: the rewritten graph.  modified: whether anything changed.  matches: every site looked at, refusals included."""
+    """graph: the rewritten graph.  modified: whether anything changed.  matches: every site looked at, refusals included.
+    original: as in `Context`, for the passes that follow."""
 
     graph: Graph
     modified: bool
     matches: tuple[Match, ...]
+    original: Graph | None = None
 
 
 @dataclass(frozen=True)
 class Pass(ABC):
     """Graph → Graph, without memory. Subclasses add fields; the recipe, defaults and help all come from the fields."""
+
+    reorders: ClassVar[bool] = False  # `rewrite` puts things in another order and changes nothing else
 
     @abstractmethod
     def find(self, graph: Graph, context: Context) -> Iterator[Match]:
@@ -61,10 +77,21 @@ class Pass(ABC):
         result = graph.copy()
         matches = list(self.find(result, context))
         taken = [index for index, match in enumerate(matches) if match.refused is None]
+        original = self._reordered(context.original, [matches[index] for index in taken])
         for index in taken:
             self.rewrite(result, matches[index])
             matches[index] = Match(matches[index].site, str(matches[index].action))  # a mask is as large as a quarter of its weight
-        return PassResult(result, bool(taken), tuple(matches))
+        return PassResult(result, bool(taken), tuple(matches), original)
+
+    def _reordered(self, original: Graph | None, matches: Sequence[Match]) -> Graph | None:
+        """The model as it came in the order that `rewrite` gives this one, so that layers can still be compared by name."""
+        if not self.reorders or original is None or not matches:
+            return original
+        original = original.copy()
+        sites = {site.name: site for site in original.sites(type(matches[0].site))}
+        for match in matches:
+            self.rewrite(original, Match(sites[match.site.name], match.action))
+        return original
 
 
 def registered_name(step: Pass) -> str:

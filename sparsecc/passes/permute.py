@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -43,6 +43,8 @@ class Permute(Pass):
 
     pattern: the blocks that `prune` is to find, R×1.  Scores are those of wanda where there is calibration, else of magnitude.
     """
+
+    reorders: ClassVar[bool] = True
 
     targets: Targets = ALL
     ignore: Targets = ()

@@ -35,4 +35,5 @@ def run(graph: Graph, recipe: HasPasses, context: Context) -> tuple[Graph, list[
             raise RecipeError(f"{recipe.source}: passes[{number}].{registered_name(step)}.{error}") from None
         results.append((step, result))
         graph = result.graph
+        context = replace(context, original=result.original)
     return graph, results

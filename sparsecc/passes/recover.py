@@ -12,10 +12,11 @@ from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Differentiable, Graph, Targets
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes._calibrate import as_columns
-from sparsecc.passes._distill import distill
+from sparsecc.passes._distill import Plan, distill
 from sparsecc.passes._reconstruct import Moments, fit, split
 from sparsecc.passes._select import require_valid, select, untouchable
-from sparsecc.passes.base import Context, Match, Pass
+from sparsecc.passes._vary import Varied
+from sparsecc.passes.base import Context, Match, Pass, Progress
 from sparsecc.registry import did_you_mean
 
 if TYPE_CHECKING:
@@ -47,16 +48,20 @@ class Recover(Pass):
     before it give it. Runs on both hosts.
     distillation: all layers at once learn the outputs of the dense model and what enters its layers, by gradient descent; torch only.
 
-    held_out: the share of the calibration samples that the choice is made on: a layer (with distillation the model) keeps its weights where
-    new ones are no better.  steps, learning_rate: of distillation, which takes one calibration sample a step.
+    held_out: the share of the calibration samples that the choice is made on: a layer (with distillation the model) keeps its weights
+    where new ones are no better.  variations: how many other inputs are made of each sample (token ids exchanged between and within
+    samples, floats mixed), since the dense model says what is right for any input.  steps, learning_rate: of distillation, which takes
+    one sample a step.  checkpoint: a file with distillation's state; after an interruption the same call goes on from there.
     """
 
     targets: Targets = ALL
     ignore: Targets = ()
     method: str = "reconstruction"
     held_out: float = 0.1
+    variations: int = 4
     steps: int = 1000
-    learning_rate: float = 3e-4
+    learning_rate: float = 5e-4
+    checkpoint: str | None = None
 
     def __post_init__(self) -> None:
         require_valid(targets=self.targets, ignore=self.ignore)
@@ -64,10 +69,14 @@ class Recover(Pass):
             raise RecipeError(f"method: no {self.method!r}{did_you_mean(self.method, list(METHODS))}")
         if not 0 <= self.held_out < 1:
             raise RecipeError(f"held_out: {self.held_out} is not in [0, 1)")
+        if self.variations < 0:
+            raise RecipeError(f"variations: {self.variations} is negative")
         if self.steps < 1:
             raise RecipeError(f"steps: {self.steps} is less than 1")
         if not 0 < self.learning_rate < 1:
             raise RecipeError(f"learning_rate: {self.learning_rate} is not in (0, 1)")
+        if self.checkpoint is not None and self.method != "distillation":
+            raise RecipeError(f"checkpoint: {self.method} has none, only distillation has")
 
     def find(self, graph: Graph, context: Context) -> Iterator[Match]:
         original = graph if context.original is None else context.original
@@ -97,8 +106,9 @@ class Recover(Pass):
         assert context.calibration is not None
         if not isinstance(graph, Differentiable) or not isinstance(original, Differentiable):
             raise RecipeError(f"method: gradients do not flow through {graph.host}; give the torch model, or take 'reconstruction'")
-        fitted, held = split(len(context.calibration), self.held_out)
-        found = distill(graph, original, sites, context.calibration, fitted, held, self.steps, self.learning_rate, context.seed)
+        samples = Varied.of(graph.inputs, context.calibration)
+        plan = Plan(self.steps, self.learning_rate, *split(len(samples.samples), self.held_out), self.variations, context.seed)
+        found = distill(graph, original, sites, samples, plan, self.checkpoint, context.progress)
         for site in sites:
             if found.after < found.before:
                 weight = site.to_matrix(found.weights[site.name])
@@ -112,16 +122,27 @@ class Recover(Pass):
         """Both models side by side, so that what enters a layer in each is at hand."""
         assert context.calibration is not None
         working, by_name = graph.copy(), {site.name: site for site in sites}
-        fitted, held = split(len(context.calibration), self.held_out)
+        inputs, fitted, held = self._inputs(graph, context)
         names = list(by_name)
-        walks = zip(original.walk(context.calibration, names), working.walk(context.calibration, names), strict=True)
-        for (name, before), (_, entering) in walks:
+        walks = zip(original.walk(inputs, names), working.walk(inputs, names), strict=True)
+        for done, ((name, before), (_, entering)) in enumerate(walks, 1):
             site, whole = by_name[name], dense[name]
             samples = [(as_columns(whole, x), as_columns(site, now)) for (x,), (now,) in zip(before, entering, strict=True)]
             rebuilt = _rebuild(site, whole, [samples[i] for i in fitted], [samples[i] for i in held])
             if isinstance(rebuilt, Rebuilt):
                 _set(working, site, rebuilt)
+            if context.progress is not None:
+                context.progress(Progress("reconstruction", done, len(names), name))
             yield site, rebuilt
+
+    def _inputs(self, graph: Graph, context: Context) -> tuple[Sequence[tuple[Tensor, ...]], Sequence[int], Sequence[int]]:
+        """The samples and what is made of those to fit on; the indices of those to fit on and of those held out."""
+        samples = Varied.of(graph.inputs, context.calibration or ())
+        fitted, held = split(len(samples.samples), self.held_out)
+        made = [
+            samples.make(i, context.seed * 1_000_003 + turn * len(fitted) + i, fitted) for turn in range(self.variations) for i in fitted
+        ]
+        return [*samples.samples, *made], [*fitted, *range(len(samples.samples), len(samples.samples) + len(made))], held
 
 
 def _rebuild(

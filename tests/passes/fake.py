@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sparsecc.graph.base import ALL, Graph, Run, Targets, matches
+from sparsecc.graph.base import ALL, Graph, Run, Targets, TensorSpec, matches
 from sparsecc.graph.sites import Conv2d, Linear, Site, WeightSite
 from sparsecc.ops.base import SiteOp
 
@@ -23,11 +23,12 @@ class FakeGraph(Graph):
     """Every layer sees the model's input; the outputs are the layers' in order."""
 
     host = "fake"
-    inputs = ()
     outputs = ()
 
     def __init__(self, sites: Sequence[WeightSite]) -> None:
         self._sites = {site.name: site for site in sites}
+        rank = 4 if sites and isinstance(sites[0], Conv2d) else 2
+        self.inputs = (TensorSpec("x", tuple(f"axis{i}" for i in range(rank)), "float32"),)
         self.edits: list[str] = []
 
     def sites(self, kind: type[S] = Site, targets: Targets = ALL) -> list[S]:

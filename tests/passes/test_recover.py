@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from sparsecc.errors import RecipeError
+from sparsecc.errors import RecipeError, UserError
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes import pipeline
 from sparsecc.passes._reconstruct import Moments, fit, split
-from sparsecc.passes.base import Context, PassResult
+from sparsecc.passes.base import Context, PassResult, Progress
 from sparsecc.passes.prune import Prune
 from sparsecc.passes.recover import Recover
 from sparsecc.recipe import Recipe
@@ -60,6 +61,48 @@ def test_distillation() -> None:
         assert not (after.weight != 0)[before.weight == 0].any()
 
 
+def test_distillation_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    step = Recover(method="distillation", steps=40, learning_rate=3e-3)
+    _, _, whole = recovered("fx", "transformer", step)
+    dense = graph("fx", "transformer")
+    pruned = PRUNE.apply(dense).graph
+    resumed = replace(step, checkpoint=str(tmp_path / "state"))
+
+    def stop(progress: Progress) -> None:
+        if progress.done == 27:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        resumed.apply(pruned, Context(calibration=samples("transformer"), original=dense, progress=stop))
+    seen: list[int] = []
+    context = Context(calibration=samples("transformer"), original=dense, progress=lambda progress: seen.append(progress.done))
+    result = resumed.apply(pruned, context)
+    assert seen[0] == 28
+    for one, other in zip(whole.graph.sites(WeightSite), result.graph.sites(WeightSite), strict=True):
+        assert torch.equal(one.weight, other.weight)
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
+    step = Recover(method="distillation", steps=2, checkpoint=str(tmp_path / "state"))
+    recovered("fx", "transformer", step)
+    with pytest.raises(UserError, match="another model, recipe or calibration"):
+        recovered("fx", "transformer", replace(step, steps=3))
+    (tmp_path / "state").write_bytes(b"no tensors")
+    with pytest.raises(UserError, match="cannot be read"):
+        recovered("fx", "transformer", step)
+
+
+def test_after_a_permutation_layers_are_compared_in_their_new_order() -> None:
+    """Nothing but the order differs, so that there is nothing to make up for but what was pruned."""
+    recipe = Recipe.load({"passes": ["permute", {"prune": {"pattern": "4x1", "min_weights": 0}}, "recover"]})
+    dense = graph("fx", "transformer")
+    final, [(_, permuted), (_, pruned), (_, result)] = pipeline.run(dense, recipe, Context(calibration=samples("transformer")))
+    assert permuted.modified
+    assert result.modified
+    assert apart(final, dense, "transformer") < apart(pruned.graph, dense, "transformer")
+    assert all("error" in str(match.action) for match in result.matches if match.refused is None)
+
+
 def test_distillation_needs_gradients() -> None:
     with pytest.raises(RecipeError, match="reconstruction"):
         recovered("onnx", "transformer", Recover(method="distillation"))
@@ -89,7 +132,7 @@ def test_new_weights_that_are_no_better_elsewhere_are_refused() -> None:
     pruned = Prune(min_weights=0).apply(dense).graph
     noise = [(1e-3 * torch.randn(1, 64, generator=torch.Generator().manual_seed(i)),) for i in range(9)]
     kept = (pruned.sites(WeightSite)[0].weight != 0).all(0) * torch.randn(1, 64)
-    result = Recover().apply(pruned, Context(calibration=[*noise, (kept,)], original=dense))
+    result = Recover().apply(pruned, Context(calibration=[*noise[:5], (kept,), *noise[5:]], original=dense))
     assert not result.modified
     assert "no better on held-out inputs" in str(result.matches[0].refused)
 
@@ -112,12 +155,25 @@ def test_the_fit_is_the_least_squares_solution_of_each_row() -> None:
 
 
 def test_samples_are_divided_unless_they_are_too_few() -> None:
-    assert split(20, 0.1) == (range(18), range(18, 20))
+    fitted, held = split(20, 0.1)
+    assert held == [5, 15]
+    assert sorted([*fitted, *held]) == list(range(20))
     assert split(3, 0.1) == (range(3), range(3))
     assert split(1, 0.9) == (range(1), range(1))
 
 
-@pytest.mark.parametrize("fields", [{"method": "magic"}, {"held_out": 1.0}, {"steps": 0}, {"learning_rate": 0.0}, {"targets": ("re:(",)}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"method": "magic"},
+        {"held_out": 1.0},
+        {"steps": 0},
+        {"learning_rate": 0.0},
+        {"variations": -1},
+        {"checkpoint": "x"},
+        {"targets": ("re:(",)},
+    ],
+)
 def test_mistakes(fields: dict) -> None:
     with pytest.raises(RecipeError, match=next(iter(fields))):
         Recover(**fields)

@@ -1,0 +1,59 @@
+"""Other inputs are like the ones that they are made of."""
+
+from __future__ import annotations
+
+import torch
+
+from sparsecc.graph.base import TensorSpec
+from sparsecc.passes._vary import Varied
+
+TEXT = (TensorSpec("ids", ("batch", "tokens"), "int64"), TensorSpec("mask", ("batch", "tokens"), "int64"))
+
+
+def sentences(batch: int = 4) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for tokens in (12, 20, 9):
+        ids = torch.randint(100, 900, (batch, tokens), generator=generator)
+        ids[:, 0] = 7
+        found.append((ids, torch.ones(batch, tokens, dtype=torch.int64)))
+    return found
+
+
+def test_tokens_are_exchanged_and_masks_stay() -> None:
+    given = sentences()
+    varied = Varied.of(TEXT, given)
+    known = torch.cat([ids.flatten() for ids, _ in given]).unique()
+    for seed in range(5):
+        ids, mask = varied.make(1, seed, range(3))
+        assert torch.equal(mask, given[1][1])
+        assert ids.shape == given[1][0].shape
+        assert (ids[:, 0] == 7).all()  # every row begins so
+        assert torch.isin(ids, known).all()
+        assert 0.15 < float((ids != given[1][0]).float().mean()) < 0.8
+
+
+def test_the_seed_alone_decides() -> None:
+    varied = Varied.of(TEXT, sentences())
+    assert torch.equal(varied.make(0, 3, range(3))[0], varied.make(0, 3, range(3))[0])
+    assert not torch.equal(varied.make(0, 3, range(3))[0], varied.make(0, 4, range(3))[0])
+
+
+def test_single_rows_take_from_other_samples() -> None:
+    given = sentences(batch=1)
+    ids, _ = Varied.of(TEXT, given).make(1, 0, [0, 2])
+    others = torch.cat([given[0][0].flatten(), given[2][0].flatten()])
+    changed = ids != given[1][0]
+    assert torch.isin(ids[changed], others).any()
+
+
+def test_floats_of_one_shape_are_mixed() -> None:
+    images = [(torch.full((1, 3, 4, 4), float(value)),) for value in (0, 10)]
+    [made] = Varied.of((TensorSpec("x", (1, 3, 4, 4), "float32"),), images).make(0, 1, [1])
+    assert 0 < float(made.min()) == float(made.max()) <= 5
+
+
+def test_another_shape_is_left_alone() -> None:
+    images = [(torch.zeros(1, 8),), (torch.ones(1, 4),)]
+    [made] = Varied.of((TensorSpec("x", (1, "width"), "float32"),), images).make(0, 1, [1])
+    assert torch.equal(made, images[0][0])
