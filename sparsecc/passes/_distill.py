@@ -32,13 +32,15 @@ class Distilled:
 
 @dataclass(frozen=True)
 class Plan:
-    """fitted, held: indices of samples.  variations: of every variations + 1 steps one takes a sample as it is, the others one like it."""
+    """fitted, held: indices of samples.  variations: of every variations + 1 steps one takes a sample as it is, the others one like it.
+    dtype: of the matrix products of both models while learning."""
 
     steps: int
     learning_rate: float
     fitted: Sequence[int]
     held: Sequence[int]
     variations: int
+    dtype: str
     seed: int
 
     def inputs(self, step: int, samples: Varied) -> tuple[Tensor, ...]:
@@ -106,8 +108,10 @@ class _Run:
 
     def take(self, step: int) -> None:
         inputs = self._plan.inputs(step, self._samples)
-        wanted = self._original.run(inputs, self._taps)
-        _loss(self._graph.run_with(inputs, self.state.given(), self._taps), wanted).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._plan.dtype == "bfloat16"):
+            wanted = self._original.run(inputs, self._taps)
+            found = self._graph.run_with(inputs, self.state.given(), self._taps)
+        _loss(found, wanted).backward()
         self.state.move(self._plan.rate(step))
 
     def look(self) -> None:
@@ -203,8 +207,12 @@ class _State:
 
 
 def _loss(run: Run, wanted: Run) -> Tensor:
-    inner = [(run.taps[name][0], z) for name, (z, *_) in wanted.taps.items()]
-    return _mean([_relative(y, z) for y, z in _floats(run.outputs, wanted.outputs)]) + _mean([_relative(y, z) for y, z in inner])
+    found: dict[int, Tensor] = {}  # by the tensor, which several layers may read
+    for name, (z, *_) in wanted.taps.items():
+        if id(z) not in found:
+            found[id(z)] = _relative(run.taps[name][0], z)
+    inner = [found[id(z)] for z, *_ in wanted.taps.values()]
+    return _mean([_relative(y, z) for y, z in _floats(run.outputs, wanted.outputs)]) + _mean(inner)
 
 
 def _floats(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
@@ -212,7 +220,7 @@ def _floats(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> list[tuple[Tens
 
 
 def _relative(y: Tensor, z: Tensor) -> Tensor:
-    return _square(y - z) / _square(z).clamp(min=1e-30)
+    return _square(y.float() - z.float()) / _square(z).clamp(min=1e-30)
 
 
 def _square(x: Tensor) -> Tensor:
