@@ -9,9 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Compiled", "Recipe", "Report", "SparseccError", "TuningResult", "compile", "convert", "explain", "load", "tune"]
+__all__ = ["Compiled", "Recipe", "Report", "SparseccError", "TuningResult", "compile", "convert", "explain", "load", "train", "tune"]
 
 if TYPE_CHECKING:
+    from sparsecc import train
     from sparsecc.api import compile, convert, explain, load, tune
     from sparsecc.codegen.tuning.result import TuningResult
     from sparsecc.errors import SparseccError
@@ -34,10 +35,12 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "train":
+        return importlib.import_module("sparsecc.train")
     if name not in _HOMES:
         raise AttributeError(f"module 'sparsecc' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), *_HOMES, "train"})

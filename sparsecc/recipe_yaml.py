@@ -27,7 +27,7 @@ def read_yaml(path: str | PathLike[str]) -> Any:
     except yaml.YAMLError as error:
         raise RecipeError(f"{name}{_place(error)}: {_problem(error)}") from None
     if content is None:
-        raise RecipeError(f"{name}: empty; a recipe has a list 'passes'")
+        raise RecipeError(f"{name}: empty")
     return content
 
 

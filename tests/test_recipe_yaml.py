@@ -12,7 +12,7 @@ from sparsecc.recipe_yaml import read_yaml
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", ": empty; a recipe has a list 'passes'"),
+        (b"", ": empty"),
         (b"# only a comment\n", ": empty"),
         (b"passes:\n  - prune: {sparsity: 0.5, sparsity: 0.6}", ":2:28: key 'sparsity' is given twice"),
         (b"passes: [", ":1:10: expected the node content"),

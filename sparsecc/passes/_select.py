@@ -32,7 +32,11 @@ def select(graph: Graph, kind: type[S], targets: Targets, ignore: Targets = ()) 
     Raises RecipeError for a target that matches no site, and for a plain name to ignore that is none: both are misspelt.
     A "re:" pattern or a kind may ignore nothing, so that one recipe serves several models.
     """
-    sites = graph.sites(kind)
+    return chosen(graph.sites(kind), kind, targets, ignore)
+
+
+def chosen(sites: Sequence[S], kind: type[S], targets: Targets, ignore: Targets = ()) -> list[S]:
+    """`select` among these sites."""
     for target in targets:
         _require("targets", target, sites)
     for name in ignore:

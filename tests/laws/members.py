@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sparsecc import allocations, attention, criteria, formats, registry, structures
 from sparsecc.formats.base import Format
 from sparsecc.structures.base import Structure
@@ -21,3 +23,12 @@ PRECISIONS = {"int8": ("int8", "int8:calibrated"), "bfloat16": ("bfloat16",)}
 CRITERIA = {name: criteria.create(name) for name in registry.members("criteria")}
 ATTENTION = {name: attention.create(name) for name in registry.members("attention")}
 ALLOCATIONS = {name: allocations.create(name) for name in registry.members("allocations")}
+TRAINING: dict[str, tuple[dict[str, Any], ...]] = {  # at least one recipe for every file in `train/`, without steps
+    "gmp": ({"sparsity": 0.7}, {"pattern": "4x1", "sparsity": 0.5}, {"pattern": "1:4"}),
+    "set": ({"sparsity": 0.7, "start": "random"}, {"pattern": "1x4", "sparsity": 0.5}, {"pattern": "2:4"}),
+    "rigl": ({"sparsity": 0.7, "allocation": "erk"}, {"pattern": "4x1", "sparsity": 0.5, "allocation": "global"}, {"pattern": "2:4"}),
+    "srigl": ({"sparsity": 0.7}, {"sparsity": 0.9, "salient": 0.9}),
+    "granet": ({"sparsity": 0.7}, {"pattern": "4x1", "sparsity": 0.6, "initial": 0.5}, {"pattern": "1:4"}),
+    "sr_ste": ({"pattern": "2:4"}, {"sparsity": 0.7, "every": 3}, {"pattern": "4x1", "sparsity": 0.5, "begin": 10}),
+    "cast": ({"pattern": "1:4"}, {"sparsity": 0.7, "decay": 0.01}),
+}

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from sparsecc import registry
-from tests.laws.members import KEYS, PATTERNS, PRECISIONS
+from tests.laws.members import KEYS, PATTERNS, PRECISIONS, TRAINING
 from tests.laws.passes import PASSES
 
 
@@ -19,3 +19,7 @@ def test_every_precision_is_under_the_laws() -> None:
 
 def test_every_pass_is_under_the_laws() -> None:
     assert sorted(PASSES) == registry.members("passes")
+
+
+def test_every_method_of_training_is_under_the_laws() -> None:
+    assert sorted(TRAINING) == registry.members("train")

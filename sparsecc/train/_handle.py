@@ -1,0 +1,150 @@
+"""What holds the masks of one model while it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import distributed, nn
+from torch.optim import Optimizer
+
+from sparsecc.errors import Refused, UserError
+from sparsecc.graph.sites import WeightSite
+from sparsecc.train._layers import allocate, survey
+from sparsecc.train._masked import Hard, Masked, Parametrized
+from sparsecc.train.base import Method, Soft
+
+
+@dataclass(frozen=True)
+class LayerState:
+    """sparsity: share of masked weights now, 0 for a layer that stays dense.  refused: why it does."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    pattern: str
+    sparsity: float
+    refused: Refused | None = None
+
+    def __str__(self) -> str:
+        what = f"dense: {self.refused.reason}" if self.refused else f"{self.pattern}, {self.sparsity:.1%} zeros"
+        return f"{self.name}  {'x'.join(map(str, self.shape))}  {what}"
+
+
+class Handle:
+    """step: how many steps the optimizer has done since masks were attached.  str() is a line for each layer."""
+
+    def __init__(self, model: nn.Module, method: Method, optimizer: Optimizer) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise UserError(f"optimizer: a {type(optimizer).__name__} is no torch.optim.Optimizer; give the one that it wraps")
+        self.step, self._method, self._optimizer = 0, method, optimizer
+        self._generator = torch.Generator().manual_seed(method.seed)
+        self._survey = survey(model, method, optimizer)
+        taken = [(site, module) for site, module, reason in self._survey if reason is None]
+        shares = allocate([site for site, _ in taken], method)
+        self._masked = {site.name: self._mask(site, module, share) for (site, module), share in zip(taken, shares, strict=True)}
+        self._hooks = [optimizer.register_step_pre_hook(self._before), optimizer.register_step_post_hook(self._after)]
+        for layer in self._masked.values():
+            layer.put(layer.site.from_matrix(method.first(layer.view(self._generator))), optimizer)
+
+    @property
+    def layers(self) -> tuple[LayerState, ...]:
+        """Every layer that the targets mean, those that stay dense with the reason."""
+        return tuple(
+            LayerState(
+                name=site.name,
+                kind=site.kind,
+                shape=tuple(site.shape),
+                pattern=self._method.pattern,
+                sparsity=0.0 if reason else self._masked[site.name].zeros,
+                refused=reason,
+            )
+            for site, _, reason in self._survey
+        )
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.layers))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Masks, step and random state; with those of the model and the optimizer, training goes on as if it had not stopped.
+        As of torch's own it is no copy; its masks are not changed in place."""
+        return {
+            "method": _name(self._method),
+            "step": self.step,
+            "generator": self._generator.get_state(),
+            "masks": {name: layer.keep for name, layer in self._masked.items()},
+            "sparsities": {name: layer.sparsity for name, layer in self._masked.items()},  # allocated by the weights there were
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """After the model's and the optimizer's. Raises UserError for the state of another method or other layers."""
+        if state["method"] != _name(self._method):
+            raise UserError(f"this state is one of method {state['method']}, not of {_name(self._method)}")
+        shapes = {name: tuple(keep.shape) for name, keep in state["masks"].items()}
+        here = {name: tuple(layer.keep.shape) for name, layer in self._masked.items()}
+        for name in sorted(shapes.keys() | here.keys()):
+            if shapes.get(name) != here.get(name):
+                raise UserError(f"layer '{name}': the state has {shapes.get(name, 'no mask')}, the model {here.get(name, 'no mask')}")
+        self.step = state["step"]
+        self._generator.set_state(state["generator"].cpu())
+        for name, layer in self._masked.items():
+            layer.sparsity = state["sparsities"][name]
+            layer.restore(state["masks"][name].to(layer.weight.device))
+            layer.after_step(self.step)
+
+    def finish(self, *, early: bool = False) -> None:
+        """The masks are applied for good, hooks and parametrizations are gone. A second time it does nothing.
+
+        Raises UserError while masks are still on their way; early: take them there at once, which may cost accuracy.
+        """
+        if not self._hooks:
+            return
+        if not self._method.settled(self.step):
+            if not early:
+                raise UserError(
+                    f"finish() after step {self.step}: masks change until step {self._method.last} of {self._method.steps}; "
+                    "train on, or cut them to their sparsity at once with finish(early=True)"
+                )
+            self._change(self._method.last)
+        for layer in self._masked.values():
+            layer.after_step(max(self.step, self._method.last))
+            layer.release()
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    def _mask(self, site: WeightSite, module: nn.Module, sparsity: float) -> Masked:
+        format = self._method.prune.format
+        if isinstance(self._method, Soft):
+            return Parametrized(site, module, format, sparsity, self._method)
+        return Hard(site, module, format, sparsity, self._listening)
+
+    def _listening(self) -> bool:
+        return self._method.needs_gradient and self._method.changes_at(self.step + 1)
+
+    def _before(self, *_: Any) -> None:
+        for layer in self._masked.values():
+            layer.before_step(self.step)
+
+    def _after(self, *_: Any) -> None:
+        self.step += 1
+        if self._method.changes_at(self.step):
+            self._change(self.step)
+        for layer in self._masked.values():
+            layer.after_step(self.step)
+
+    def _change(self, step: int) -> None:
+        """In several processes every one sees the gradients of all, and comes to the same masks."""
+        together = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+        for layer in self._masked.values():
+            if self._method.needs_gradient and together:
+                layer.gradient = torch.zeros_like(layer.weight) if layer.gradient is None else layer.gradient
+                distributed.all_reduce(layer.gradient)
+            layer.put(layer.site.from_matrix(self._method.change(layer.view(self._generator), step)), self._optimizer)
+
+
+def _name(method: Method) -> str:
+    """In a recipe: its file's."""
+    return type(method).__module__.rsplit(".", 1)[-1].rstrip("_")

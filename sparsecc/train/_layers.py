@@ -1,0 +1,77 @@
+"""The layers of a torch module that masks may lie on, and why they may not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
+
+from sparsecc import allocations
+from sparsecc.allocations.base import Layer
+from sparsecc.errors import Refused, UserError
+from sparsecc.graph.sites import Conv2d, Linear, WeightSite
+from sparsecc.passes._select import chosen, untouchable
+from sparsecc.train.base import Method
+
+
+def survey(model: nn.Module, method: Method, optimizer: Optimizer) -> list[tuple[WeightSite, nn.Module, Refused | None]]:
+    """The layers meant by the method's targets, in the order in which the model holds them, each with the reason why it stays dense.
+
+    Raises RecipeError for a target that matches nothing, UserError for a layer without a shape and when every layer would stay dense.
+    """
+    modules = _modules(model)
+    owners = Counter(id(parameter) for module in model.modules() for parameter in module.parameters(recurse=False))
+    sites = chosen([_site(name, module, owners) for name, module in modules.items()], WeightSite, method.targets, method.ignore)
+    trained = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+    found = [(site, modules[site.name], _refuse(site, modules[site.name], method, trained)) for site in sites]
+    if all(reason is not None for _, _, reason in found):
+        reasons = "; ".join(str(reason.at(site.name)) for site, _, reason in found[:3] if reason)
+        raise UserError(f"no layer can be trained with masks: {reasons or 'the model has no Linear and no Conv2d'}")
+    return found
+
+
+def allocate(sites: Sequence[WeightSite], method: Method) -> list[float]:
+    """The sparsity that each site is to have in the end."""
+    prune = method.prune
+    floor = (1 - prune.share) / 4 if prune.floor is None else prune.floor
+    layers = [
+        Layer(
+            name=site.name,
+            shape=site.shape,
+            units=site.rows * site.cols // prune.format.unit_size,
+            unit_scores=lambda site=site: prune.format.unit_scores(site.matrix.detach().abs().float()),
+        )
+        for site in sites
+    ]
+    return allocations.create(prune.allocation).allocate(layers, prune.share, floor)
+
+
+def _modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Linear and Conv2d modules by their path; a model that is one itself goes by its kind."""
+    return {name or type(module).__name__: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
+
+
+def _site(name: str, module: nn.Module, owners: Counter[int]) -> WeightSite:
+    """owners: how many modules hold a parameter, by its id."""
+    assert isinstance(module, nn.Linear | nn.Conv2d)
+    if is_lazy(module.weight):
+        raise UserError(f"layer '{name}': its weight has no shape yet; run a batch through the model before masks are attached")
+    shared = owners[id(module.weight)] > 1
+    if isinstance(module, nn.Linear):
+        return Linear(name=name, stored=module.weight, shared=shared)
+    kh, kw = module.kernel_size
+    return Conv2d(name=name, stored=module.weight, shared=shared, kernel=(kh, kw), groups=module.groups)
+
+
+def _refuse(site: WeightSite, module: nn.Module, method: Method, trained: set[int]) -> Refused | None:
+    weight = dict(module.named_parameters(recurse=False)).get("weight")
+    if weight is None:
+        return Refused("its weight is computed from other parameters (a parametrization, a weight norm)")
+    if id(weight) not in trained or not weight.requires_grad:
+        return Refused("the optimizer does not train its weight")
+    if weight.numel() < method.min_weights:
+        return Refused(f"{weight.numel()} weights are fewer than min_weights {method.min_weights}")
+    return untouchable(site) or method.prune.format.check(site.rows, site.cols)

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import distributed, nn
+
+from sparsecc.errors import UserError
+from tests.train.problem import adam, attached, batches, step, student
+
+
+def test_layers_with_their_zeros_or_reasons() -> None:
+    _, handle = attached("set", sparsity=0.75, min_weights=1000)
+    first, second = handle.layers
+    assert (first.name, first.kind, first.shape, first.pattern, first.sparsity) == ("0", "Linear", (32, 48), "unstructured", 0.75)
+    assert second.sparsity == 0
+    assert str(handle).splitlines() == [
+        "0  32x48  unstructured, 75.0% zeros",
+        "2  16x32  dense: 512 weights are fewer than min_weights 1000",
+    ]
+
+
+def test_a_layer_that_stays_dense_trains_as_always() -> None:
+    model = student()
+    optimizer = adam(model)
+    attached("set", model, optimizer, sparsity=0.75, min_weights=1000)
+    for x, y in batches(3):
+        step(model, optimizer, x, y)
+    assert model[2].weight.all()
+
+
+@pytest.mark.parametrize("method", ["gmp", "cast", "granet"])
+def test_finishing_early_is_refused_unless_it_is_meant(method: str) -> None:
+    model = student()
+    optimizer = adam(model)
+    _, handle = attached(method, model, optimizer, pattern="1:4", every=5)
+    for x, y in batches(7):
+        step(model, optimizer, x, y)
+    with pytest.raises(UserError, match=r"finish\(\) after step 7: masks change until step 30 of 40; .* finish\(early=True\)"):
+        handle.finish()
+    handle.finish(early=True)
+    assert [layer.sparsity for layer in handle.layers] == [0.75, 0.75]
+    assert float((model[0].weight == 0).float().mean()) == 0.75
+
+
+@pytest.mark.parametrize("method", ["set", "rigl", "srigl", "sr_ste"])
+def test_masks_that_are_complete_may_be_finished_any_time(method: str) -> None:
+    model, handle = attached(method, sparsity=0.75)
+    handle.finish()
+    assert float((model[0].weight == 0).float().mean()) == 0.75  # type: ignore[index]
+
+
+def test_a_step_that_a_grad_scaler_leaves_out_does_not_count() -> None:
+    model = student()
+    optimizer = adam(model)
+    _, handle = attached("rigl", model, optimizer, sparsity=0.75, every=2)
+    scaler = torch.amp.GradScaler("cpu")
+    for i, (x, y) in enumerate(batches(3)):
+        scaler.scale((model(x) - y).square().mean() * (torch.inf if i == 1 else 1)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+    assert handle.step == 2
+    assert model[0].weight.isfinite().all()
+    assert handle.layers[0].sparsity == 0.75
+
+
+def test_states_of_others_are_refused() -> None:
+    _, handle = attached("set")
+    with pytest.raises(UserError, match="this state is one of method rigl, not of set"):
+        handle.load_state_dict(attached("rigl")[1].state_dict())
+    with pytest.raises(UserError, match=r"layer '2': the state has no mask, the model \(16, 32\)"):
+        handle.load_state_dict(attached("set", targets=["0"])[1].state_dict())
+    with pytest.raises(UserError, match=r"layer '0': the state has \(32, 8\), the model \(32, 48\)"):
+        handle.load_state_dict(attached("set", nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 16)))[1].state_dict())
+
+
+def test_the_state_goes_through_a_file(tmp_path: Path) -> None:
+    _, handle = attached("set", sparsity=0.75, seed=5)
+    torch.save(handle.state_dict(), tmp_path / "masks.pt")
+    _, other = attached("set", student(seed=4), sparsity=0.75)
+    other.load_state_dict(torch.load(tmp_path / "masks.pt", weights_only=True))
+    assert torch.equal(other.state_dict()["masks"]["0"], handle.state_dict()["masks"]["0"])
+
+
+def test_what_is_no_optimizer() -> None:
+    with pytest.raises(UserError, match=r"optimizer: a list is no torch\.optim\.Optimizer"):
+        attached("set", optimizer=[])  # type: ignore[arg-type]
+
+
+def one_process(rank: int, folder: str) -> None:
+    """Each has batches of its own."""
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    model = student()
+    parallel = nn.parallel.DistributedDataParallel(model)
+    optimizer = adam(model)
+    _, handle = attached("rigl", model, optimizer, sparsity=0.75, every=2, steps=10)
+    first = handle.state_dict()["masks"]
+    for x, y in batches(5, seed=rank):
+        step(parallel, optimizer, x, y)
+    torch.save([first, handle.state_dict()["masks"], model.state_dict()], f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_several_processes_come_to_the_same_masks(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(one_process, (str(tmp_path),), nprocs=2)
+    (first, masks, weights), (_, others, other_weights) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    for name, keep in masks.items():
+        assert not torch.equal(keep, first[name])
+        assert torch.equal(keep, others[name])
+    for name, weight in weights.items():
+        assert torch.equal(weight, other_weights[name])
