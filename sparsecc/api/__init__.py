@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sparsecc.codegen.tuning.result import TuningResult
     from sparsecc.codegen.tuning.tuner import Progress
     from sparsecc.graph.base import Graph
+    from sparsecc.passes.base import Progress as Passing
     from sparsecc.report.base import Report
     from sparsecc.runtime.compiled import Compiled
 
@@ -43,6 +44,7 @@ def compile(
     threads: int | None = None,
     records: Path | None = None,
     input_shapes: Shapes | None = None,
+    progress: Callable[[Passing], None] | None = None,
 ) -> Compiled:
     """Rewrite a model as its recipe says, and generate code for the result.
 
@@ -53,6 +55,7 @@ def compile(
     calibration: input tuples or dicts, or the path of an .npz.  target: "cpu", or "cpu:skylake-avx512" and the like.
     threads: None means one for each physical core.  input_shapes: of an ONNX model, by name.
     records: a file of `tune`; layers that it knows run on the fastest kernel in it, and are not measured again.
+    progress: called by passes that take minutes.
 
     An nn.Module's weights are read again when the result meets a new input shape: leave them alone until then, or compile a copy.
 
@@ -65,7 +68,7 @@ def compile(
 
     goal = _target(target, threads)
     known = _known(records, goal)
-    result = _rewrite(model, example_inputs, recipe, calibration, input_shapes)
+    result = _rewrite(model, example_inputs, recipe, calibration, input_shapes, progress=progress)
     measured = result.measured(1)
     assert result.example is not None  # _rewrite has raised otherwise
     assert measured is not None
@@ -147,14 +150,19 @@ def convert(
 
 
 def convert_graph(
-    model: Any, recipe: Any, calibration: Iterable[Any] | Path | None = None, input_shapes: Shapes | None = None, check: int | None = None
+    model: Any,
+    recipe: Any,
+    calibration: Iterable[Any] | Path | None = None,
+    input_shapes: Shapes | None = None,
+    check: int | None = None,
+    progress: Callable[[Passing], None] | None = None,
 ) -> tuple[Graph, Report]:
     """`convert`, as a graph that can save itself, also above the 2 GB that a ModelProto holds.
 
     check: samples to compare converted and masked model on, from the calibration as far as it reaches, then random ones; None: one,
     if the input shapes are known.
     """
-    result = _rewrite(model, None, recipe, calibration, input_shapes, example="needed" if check else "if known")
+    result = _rewrite(model, None, recipe, calibration, input_shapes, "needed" if check else "if known", progress)
     if result.graph.host != "onnx":
         raise UserError(f"convert takes an ONNX model, not a {type(model).__name__}; use sparsecc.compile")
     report = account.report(result, "onnx")
@@ -200,6 +208,7 @@ def _rewrite(
     calibration: Any,
     input_shapes: Shapes | None,
     example: Literal["needed", "if known", "none"] = "needed",
+    progress: Callable[[Passing], None] | None = None,
 ) -> Rewritten:
     from sparsecc.recipe import Recipe
 
@@ -208,7 +217,7 @@ def _rewrite(
     samples = sources.calibration(calibration, graph.inputs)
     known = example == "needed" or (example == "if known" and (bool(samples) or sources.shapes_known(graph.inputs)))
     inputs, source = sources.example(graph.inputs, example_inputs, samples, model) if known else (None, "random")
-    return rewrite(graph, steps, samples, inputs, sources.name_of(model), source)
+    return rewrite(graph, steps, samples, inputs, sources.name_of(model), source, progress)
 
 
 def _target(target: str, threads: int | None) -> Target:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sparsecc import memory
 from sparsecc.api import sources
-from sparsecc.passes.base import Context, Pass, PassResult
+from sparsecc.passes.base import Context, Pass, PassResult, Progress
 from sparsecc.report.base import Measured
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ _PACK = "sparsecc.passes.pack"
 
 @dataclass
 class Rewritten:
-    """name: of the model.  original: as it came.  masked: with all changes but packing, which changes no output.  graph: the result.
-    example: one set of inputs in the model's order, None when nothing is to be run.  source: where that came from.
-    calibration: the caller's samples."""
+    """name: of the model.  original: as it came, in the order that layers have by now.  masked: with all changes but packing, which
+    changes no output.  graph: the result.  example: one set of inputs in the model's order, None when nothing is to be run.
+    source: where that came from.  calibration: the caller's samples."""
 
     name: str
     original: Graph | None
@@ -65,12 +65,14 @@ def rewrite(
     example: list[Any] | None,
     name: str,
     source: sources.Source = "random",
+    progress: Callable[[Progress], None] | None = None,
 ) -> Rewritten:
     """Run the recipe's passes on a copy."""
     from sparsecc.passes import pipeline
 
-    result, steps = pipeline.run(graph, recipe, Context(calibration=calibration))
-    return Rewritten(name, graph, _before_packing(graph, steps), result, steps, example, calibration or (), source)
+    result, steps = pipeline.run(graph, recipe, Context(calibration=calibration, progress=progress))
+    original = steps[-1][1].original if steps else None  # in the order that layers have by now
+    return Rewritten(name, original or graph, _before_packing(graph, steps), result, steps, example, calibration or (), source)
 
 
 def _before_packing(graph: Graph, steps: Sequence[tuple[Pass, PassResult]]) -> Graph:

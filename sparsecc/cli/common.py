@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +15,7 @@ import typer
 from sparsecc.errors import SparseccError, UserError
 
 if TYPE_CHECKING:
+    from sparsecc.passes.base import Progress
     from sparsecc.report.base import Report
 
 RecipeOption = Annotated[
@@ -100,12 +101,13 @@ def require_right(report: Report) -> None:
 
 
 @contextmanager
-def working(what: str) -> Iterator[None]:
-    """Shows that something is being done, on a terminal only."""
+def working(what: str) -> Iterator[Callable[[Progress], None] | None]:
+    """Shows that something is being done, on a terminal only. Gives what passes that take long are to call."""
     if not sys.stderr.isatty():
-        yield
+        yield None
         return
     from rich.console import Console
+    from rich.markup import escape
 
-    with Console(stderr=True).status(what):
-        yield
+    with Console(stderr=True).status(what) as status:
+        yield lambda now: status.update(f"{what}: {now.what} {now.done}/{now.total} {escape(now.note)}")

@@ -40,7 +40,7 @@ def compile(
     writable(output, source, recipe, calib, records)
     writable(json, source, recipe, calib, records, output)
     writable(html, source, recipe, calib, records, output, json)
-    with working(f"compiling {source.name}"):
+    with working(f"compiling {source.name}") as progress:
         compiled = sparsecc.compile(
             source,
             recipe=recipe,
@@ -49,6 +49,7 @@ def compile(
             threads=threads,
             records=records,
             input_shapes=input_shapes(input_shape),
+            progress=progress,
         )
     require_right(compiled.report)
     compiled.save(output)

@@ -42,8 +42,8 @@ def convert(
 
     writable(output, source, recipe, calib)
     writable(json, source, recipe, calib, output)
-    with working(f"converting {source.name}"):
-        graph, report = convert_graph(source, recipe, calib, input_shapes(input_shape), check)
+    with working(f"converting {source.name}") as progress:
+        graph, report = convert_graph(source, recipe, calib, input_shapes(input_shape), check, progress)
     require_right(report)
     graph.save(output)
     write_json(json, report.to_dict())

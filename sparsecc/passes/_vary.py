@@ -34,7 +34,7 @@ class Varied:
 
     @classmethod
     def of(cls, specs: Sequence[TensorSpec], given: Sequence[Sequence[Any] | Mapping[str, Any]]) -> Varied:
-        samples = [bind(specs, sample) for sample in given]
+        samples = [tuple(bind(specs, sample)) for sample in given]
         tokens, steady = {}, {}
         for place in range(len(specs)):
             values = [sample[place] for sample in samples]

@@ -18,7 +18,7 @@ from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes._calibrate import calibrated
 from sparsecc.passes._select import require_valid, select, untouchable
-from sparsecc.passes.base import Context, Match, Pass
+from sparsecc.passes.base import Context, Match, Pass, Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,10 +98,12 @@ class Prune(Pass):
         shares = self._allocate(graph, taken, context, seed)
         if criteria.create(self.criterion).needs and taken:
             working = graph.copy()
-            for site, stats in calibrated(working, taken, criteria.create(self.criterion).needs, context):
+            for done, (site, stats) in enumerate(calibrated(working, taken, criteria.create(self.criterion).needs, context), 1):
                 found[site.name] = cut = self._cut(site, shares[site.name], stats, seed)
                 if isinstance(cut, Cut):
                     working.set_weight(site, site.from_matrix(_pruned(site, cut.chosen)))
+                if context.progress is not None:
+                    context.progress(Progress(f"pruning by {self.criterion}", done, len(taken), site.name))
         else:
             found |= {site.name: self._cut(site, shares[site.name], {}, seed) for site in taken}
         yield from (Match(site, found[site.name]) for site in sites)

@@ -39,5 +39,5 @@ def test_every_row_is_a_recipe_with_a_name_of_its_own() -> None:
 
 def test_rows_by_name() -> None:
     assert bench._row("2:4,0.5,wanda") == Row("2:4", 0.5, "wanda")
-    assert bench._row("4x1,0.5,sparsegpt,distillation,int8") == Row("4x1", 0.5, method="distillation", int8=True)
+    assert bench._row("4x1,0.5,sparsegpt,recovery,int8") == Row("4x1", 0.5, method="recovery", int8=True)
     assert bench._row("int8") == Row(None, int8=True)
