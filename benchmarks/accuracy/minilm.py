@@ -59,7 +59,7 @@ class Row:
         found: list[dict[str, Any]] = []
         if self.pattern is not None:
             share = {} if ":" in self.pattern else {"sparsity": self.sparsity, "allocation": self.allocation}
-            if self.pattern.endswith("x1"):
+            if self.pattern.endswith("x1") or ":" in self.pattern:
                 found.append({"permute": {"targets": ENCODER, "pattern": self.pattern}})
             found.append({"prune": {"targets": ENCODER, "pattern": self.pattern, "criterion": self.criterion, **share}})
         if self.method is not None:

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
-
 from sparsecc import formats
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets, matches
 from sparsecc.graph.sites import Linear, Mlp
 from sparsecc.passes._calibrate import calibrated
+from sparsecc.passes._orders import held, held_in_groups, neighbours, spread
 from sparsecc.passes._select import require_valid, untouchable
 from sparsecc.passes.base import Context, Match, Pass
 
@@ -25,23 +24,24 @@ _LEAST_GAIN = 1e-4  # of the scores
 @dataclass(frozen=True)
 class Order:
     """What Permute does at an Mlp. rows: int64[neurons], which neuron of before stands at each place.  before, after: the share of the
-    scores of the first layer that half of its blocks hold, the highest ones."""
+    scores that the half (under N:M the N/M) that such a pattern would keep holds."""
 
     rows: Tensor
     before: float
     after: float
 
     def __str__(self) -> str:
-        return f"neurons in an order in which half of the blocks hold {self.after:.1%} of the scores, not {self.before:.1%}"
+        return f"neurons in an order in which the pattern keeps {self.after:.1%} of the scores, not {self.before:.1%}"
 
 
 @dataclass(frozen=True)
 class Permute(Pass):
-    """Neurons that listen to the same inputs become neighbours, so that blocks of their weights are kept or dropped with less loss.
+    """Neurons change their places, so that blocks or groups of their weights are pruned with less loss.
 
     second(act(first(x)))  ->  second[:, p](act(first[p](x))), the same sums in another order
 
-    pattern: the blocks that `prune` is to find, R×1.  Scores are those of wanda where there is calibration, else of magnitude.
+    pattern: what `prune` is to find. R×1: neurons that listen to the same inputs become neighbours in `first`.  N:M: neurons that matter
+    are spread over the groups of inputs of `second`.  Scores are those of wanda where there is calibration, else of magnitude.
     """
 
     reorders: ClassVar[bool] = True
@@ -52,20 +52,23 @@ class Permute(Pass):
 
     def __post_init__(self) -> None:
         require_valid(targets=self.targets, ignore=self.ignore)
-        height, width = formats.from_pattern(self.pattern).part
-        if width != 1 or height == 1:
-            raise RecipeError(f"pattern: {self.pattern!r} has no blocks of several outputs by one input; permuting them gains nothing")
+        if self._groups is None and (self._width != 1 or self.height == 1):
+            raise RecipeError(
+                f"pattern: {self.pattern!r} has no blocks of several outputs by one input, nor groups; permuting gains nothing"
+            )
 
     @property
     def height(self) -> int:
-        return formats.from_pattern(self.pattern).part[0]
+        """Neurons that have to stand together."""
+        return formats.from_pattern(self.pattern).part[0] if self._groups is None else self._width
 
     def find(self, graph: Graph, context: Context) -> Iterator[Match]:
         sites = [site for site in graph.sites(Mlp) if self._meant(site)]
         refused = {site.name: reason for site in sites if (reason := self._refuse(site))}
-        norms = self._norms(graph, [site.first for site in sites if site.name not in refused], context)
+        norms = self._norms(graph, [self._judged(site) for site in sites if site.name not in refused], context)
         for site in sites:
-            yield Match(site, refused.get(site.name) or self._ordered(site.first, norms.get(site.first.name)))
+            judged = self._judged(site)
+            yield Match(site, refused.get(site.name) or self._ordered(judged, norms.get(judged.name)))
 
     def rewrite(self, graph: Graph, match: Match) -> None:
         site, order = match.site, match.action
@@ -94,42 +97,30 @@ class Permute(Pass):
             return {}
         return {site.name: stats["norms"] for site, stats in calibrated(graph, sites, ("norms",), context) if stats}
 
-    def _ordered(self, first: Linear, norms: Tensor | None) -> Order | Refused:
-        scores = first.matrix.detach().float().abs() * (1.0 if norms is None else norms.float())
+    def _ordered(self, judged: Linear, norms: Tensor | None) -> Order | Refused:
+        scores = judged.matrix.detach().float().abs() * (1.0 if norms is None else norms.float())
         if not scores.isfinite().all():
             return Refused("its calibration inputs hold NaN or infinity")
-        rows = neighbours(scores, self.height)
-        before, after = held(scores, self.height), held(scores[rows], self.height)
+        if self._groups is None:
+            rows = neighbours(scores, self.height)
+            before, after = held(scores, self.height), held(scores[rows], self.height)
+        else:
+            rows = spread(scores, *self._groups)
+            before, after = held_in_groups(scores, *self._groups), held_in_groups(scores[:, rows], *self._groups)
         if after <= before + _LEAST_GAIN:
-            return Refused(f"no order found in which half of the blocks hold more than {before:.1%} of the scores")
+            return Refused(f"no order found in which the pattern keeps more than {before:.1%} of the scores")
         return Order(rows, before, after)
 
+    def _judged(self, site: Mlp) -> Linear:
+        """The layer whose weights are to fit the pattern."""
+        return site.first if self._groups is None else site.second
 
-def neighbours(scores: Tensor, height: int) -> Tensor:
-    """int64[rows]: an order of the rows [rows, inputs] in which blocks of `height` of them agree on their inputs.
+    @property
+    def _groups(self) -> tuple[int, int] | None:
+        """N and M."""
+        format = formats.from_pattern(self.pattern)
+        return None if format.fixed_sparsity is None else (round(format.part[1] * (1 - format.fixed_sparsity)), format.part[1])
 
-    Greedy: the row with the most to say opens a block, and those join whose scores, above what is usual at each input, go best with what
-    the block holds already.
-    """
-    apart = scores - scores.mean(dim=1, keepdim=True)
-    free = torch.ones(len(scores), dtype=torch.bool)
-    weight = apart.norm(dim=1)
-    found: list[int] = []
-    for _ in range(len(scores) // height):
-        block = [int(torch.where(free, weight, -torch.inf).argmax())]
-        free[block[0]] = False
-        total = apart[block[0]].clone()
-        while len(block) < height:
-            fit = torch.where(free, apart @ total / weight.clamp(min=1e-30), -torch.inf)
-            block.append(int(fit.argmax()))
-            free[block[-1]] = False
-            total += apart[block[-1]]
-        found += block
-    return torch.tensor(found)
-
-
-def held(scores: Tensor, height: int) -> float:
-    """The share of all scores that the higher half of the blocks of `height` rows × 1 input holds."""
-    blocks = scores.reshape(-1, height, scores.shape[1]).sum(1).flatten()
-    total = float(blocks.double().sum())
-    return float(blocks.sort(descending=True).values[: len(blocks) // 2].double().sum()) / total if total else 1.0
+    @property
+    def _width(self) -> int:
+        return formats.from_pattern(self.pattern).part[1]
