@@ -107,7 +107,7 @@ class Prune(Pass):
     def find(self, graph: Graph, context: Context) -> Iterator[Match]:
         """A criterion that calibrates sees the inputs that the layers pruned before give a layer."""
         sites = select(graph, WeightSite, self.targets, self.ignore)
-        found: dict[str, Cut | Refused] = {site.name: reason for site in sites if (reason := self._refuse(site))}
+        found: dict[str, Cut | Refused] = {site.name: reason for site in sites if (reason := self.refuse(site))}
         taken = [site for site in sites if site.name not in found]
         seed = context.seed if self.seed is None else self.seed
         shares = self._allocate(graph, taken, context, seed)
@@ -127,7 +127,8 @@ class Prune(Pass):
         assert isinstance(cut, Cut)
         graph.set_weight(site, site.from_matrix(_pruned(site, cut.chosen)))
 
-    def _refuse(self, site: WeightSite) -> Refused | None:
+    def refuse(self, site: WeightSite) -> Refused | None:
+        """Why a site stays as it is before anything is measured, None when it does not."""
         if site.rows * site.cols < self.min_weights:
             return Refused(f"{site.rows * site.cols} weights are fewer than min_weights {self.min_weights}")
         return untouchable(site) or self.format.check(site.rows, site.cols)
