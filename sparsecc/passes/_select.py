@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from typing import TypeVar
@@ -59,11 +58,6 @@ def untouchable(site: WeightSite) -> Refused | None:
     if not site.weight.isfinite().all():
         return Refused("its weight holds NaN or infinity")
     return None
-
-
-def site_seed(seed: int, name: str) -> int:
-    """A seed of its own for each site, from its name: neither the host nor the order of sites matters."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:7], "big")
 
 
 def _require(field: str, target: str, sites: Sequence[Site]) -> None:

@@ -1,7 +1,10 @@
 """How much of a model's error each layer's own error makes, and how that one grows with the layer's sparsity.
 
 By the linearity theorem of HIGGS (Malinovskii et al., Pushing the Limits of Large Language Model Quantization via the Linearity Theorem,
-2024) small errors of layers add up in the output: it is off by Σ a_l·err_l², whatever made the errors. So a_l is measured once, with noise.
+2024) small errors of layers add up in the output: it is off by Σ a_l·err_l². So a_l is measured once, by a small change of the layer.
+That of the paper is Gaussian noise. Here it is what the criterion does to the layer at about half of its weights, made small: on MiniLM a_l
+of value projections is up to 4 times smaller so, and the division of 50 % by it leaves a cosine of 0.893, not 0.888, with wanda, of 0.944,
+not 0.941, with sparsegpt, and of 0.828, not 0.824, with sparsegpt in blocks of 4x1.
 """
 
 from __future__ import annotations
@@ -20,7 +23,6 @@ from sparsecc.errors import RecipeError, Refused, UserError
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes._calibrate import calibrated, relative_error, unusable
-from sparsecc.passes._select import site_seed
 from sparsecc.passes.base import Context
 
 if TYPE_CHECKING:
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 COARSE = (0.25, 0.5, 0.75, 0.9)  # for criteria that go through a layer column by column
-SAMPLES = 8  # on which the model is run
-NOISE = 0.1  # ‖ΔW X‖ / ‖W X‖ of the noise; what pruning makes lies around it
+SAMPLES = 4  # on which the model is run; 8 divide MiniLM the same, to a cosine of 0.0001
+PROBE = 0.1  # ‖ΔW X‖ / ‖W X‖ of the change by which a gain is measured: small enough for errors to add up
 _UNREACHED = 1e9  # loss of a layer about which nothing is known, at sparsity 1: it stays whole if any other can go
 
 
@@ -92,15 +94,17 @@ def measured(
             yield site, reason
             continue
         matrix, hessian = site.matrix, stats["hessian"]
-        gain = outputs.error(site, _with_noise(matrix, hessian, site_seed(seed, site.name))) / NOISE**2
         zeros = float((step.format.unit_scores(matrix.abs().float()) == 0).double().mean())
         points = sorted({zeros, *levels} - {0.0, 1.0})
-        errors, model_errors = [0.0], [0.0]
+        errors, model_errors, probe = [0.0], [0.0], (math.inf, matrix)
         for point in points:
             cut = step.pruned(site, point, stats, seed)
             errors.append(relative_error(matrix, cut, hessian))
             if whole:
                 model_errors.append(outputs.error(site, cut) ** 0.5)
+            if errors[-1] and abs(point - 0.5) < probe[0]:
+                probe = abs(point - 0.5), (matrix + PROBE / errors[-1] * (cut - matrix)).to(matrix.dtype)
+        gain = outputs.error(site, probe[1]) / PROBE**2
         yield site, Sensitivity(gain, (0.0, *points, 1.0), (*errors, 1.0), tuple(model_errors) if whole else ())
 
 
@@ -135,13 +139,6 @@ def _sums(dense: Sequence[Sequence[Tensor]], other: Sequence[Sequence[Tensor]], 
             finite = y.isfinite()
             sums[i] += float(of(y[finite].double(), changed[finite].double()).square().sum())
     return sums
-
-
-def _with_noise(matrix: Tensor, hessian: Tensor, seed: int) -> Tensor:
-    """The matrix with Gaussian noise, such that ‖ΔW X‖ / ‖W X‖ = NOISE; as it was where every output is zero."""
-    noise = torch.randn(matrix.shape, generator=torch.Generator().manual_seed(seed)).to(matrix.device)
-    size = relative_error(matrix, matrix + noise, hessian)
-    return (matrix + NOISE / size * noise).to(matrix.dtype) if size else matrix
 
 
 def _spread(samples: Sequence[Any], count: int) -> list[Any]:

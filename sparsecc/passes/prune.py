@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,7 @@ from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes._budget import Budget, bytes_of, nbytes
 from sparsecc.passes._calibrate import calibrated, unusable
-from sparsecc.passes._select import require_valid, select, site_seed, untouchable
+from sparsecc.passes._select import require_valid, select, untouchable
 from sparsecc.passes._sensitivity import Losses
 from sparsecc.passes.base import Context, Match, Pass
 
@@ -203,6 +204,11 @@ class _Scores:
 def project_of(format: Format) -> Project:
     """What a criterion is told about a format."""
     return Project(format.project, *format.part, format.unit_size, format.fixed_sparsity)
+
+
+def site_seed(seed: int, name: str) -> int:
+    """A seed of its own for each site, from its name: neither the host nor the order of sites matters."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:7], "big")
 
 
 def _pruned(site: WeightSite, chosen: Chosen) -> Tensor:

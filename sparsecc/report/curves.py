@@ -22,6 +22,7 @@ def picture(report: SensitivityReport) -> bytes:
     try:
         from matplotlib import colormaps
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogFormatter
     except ImportError:
         raise UserError("pictures need matplotlib: pip install matplotlib") from None
     if not report.sites:
@@ -32,15 +33,17 @@ def picture(report: SensitivityReport) -> bytes:
     colours = colormaps["turbo"]
     for i, site in enumerate(report.sites):
         colour = colours(0.05 + 0.9 * i / max(1, len(report.sites) - 1))
-        shown = [error if 0 < error < math.inf else math.nan for error in site.errors]
+        shown = [100 * error if 0 < error < math.inf else math.nan for error in site.errors]
         ax.plot(report.levels, shown, _DASHES[i % len(_DASHES)], color=colour, linewidth=1.4, label=_short(site.name))
         knee = knees[site.name]
         if knee is not None:
             ax.plot([knee], [shown[report.levels.index(knee)]], "o", color=colour, markersize=4)
     ax.set_yscale("log")
+    ax.yaxis.set_major_formatter(LogFormatter())
+    ax.yaxis.set_minor_formatter(LogFormatter())
     ax.set(
         xlabel=f"sparsity of the layer, {report.pattern} by {report.criterion}",
-        ylabel="relative error of the model's outputs",
+        ylabel="relative error of the model's outputs, %",
         title=f"{_short(report.model).strip()}: one layer pruned at a time",
     )
     ax.grid(which="both", alpha=0.25)

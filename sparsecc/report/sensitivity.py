@@ -19,7 +19,7 @@ from sparsecc.report.table import WIDTH, printable
 class LayerCurve:
     """One layer, pruned alone to each of the report's levels.
 
-    gain: a, the relative squared error of the model's outputs for one of 1 of the layer's own, measured with a little noise.
+    gain: a, the relative squared error of the model's outputs for one of 1 of the layer's own, measured with a small one.
     errors: relative, of the model's outputs; infinite where it overflows.  layer_errors: relative, of the layer's own output.
     """
 

@@ -44,7 +44,7 @@ def found(step: Prune, on: FakeGraph, *samples: Tensor, **options) -> dict[str, 
 
 
 def test_gains_are_the_shares_of_the_outputs_that_layers_make() -> None:
-    """Outputs are linear in every layer, so that a_l = ‖y_l‖² / ‖y‖² whatever the noise."""
+    """Outputs are linear in every layer, so that a_l = ‖y_l‖² / ‖y‖² whatever the change."""
     on = layers()
     power = {site.name: 4.0**i * float((X @ site.weight.T).square().sum()) for i, site in enumerate(on.sites(WeightSite))}
     for name, sensitivity in found(Prune(), on, X).items():
@@ -153,3 +153,26 @@ def test_hosts_agree() -> None:
         gains.append([value.gain for value in values if isinstance(value, Sensitivity)])
     assert len(gains[0]) == 2
     assert gains[0] == pytest.approx(gains[1], rel=1e-3)
+
+
+class Deaf(FakeGraph):
+    """Its output knows only the first half of the layer's rows."""
+
+    def run(self, inputs, taps=()) -> Run:
+        [y] = super().run(inputs, taps).outputs
+        return Run((y[..., :32],), {})
+
+    def copy(self) -> Deaf:
+        return Deaf(tuple(self._sites.values()))
+
+
+def test_gains_are_of_what_the_criterion_would_do_not_of_noise() -> None:
+    """The rows that the model does not hear are small, so that magnitude takes those: the model's error stays 0."""
+    weight = torch.randn(64, 64, generator=torch.Generator().manual_seed(2)).sign()
+    weight[32:] *= 0.5
+    sensitivity = found(Prune(), Deaf([linear("a", stored=weight)]), X)["a"]
+    assert isinstance(sensitivity, Sensitivity)
+    assert sensitivity.gain == 0.0
+    by_rows = found(Prune(criterion="wanda"), Deaf([linear("a", stored=weight)]), X)["a"]
+    assert isinstance(by_rows, Sensitivity)
+    assert by_rows.gain > 0.5
