@@ -9,11 +9,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Compiled", "Recipe", "Report", "SparseccError", "TuningResult", "compile", "convert", "explain", "load", "train", "tune"]
+__all__ = [
+    "Compiled",
+    "Recipe",
+    "Report",
+    "SparseccError",
+    "TuningResult",
+    "compile",
+    "convert",
+    "explain",
+    "load",
+    "sensitivity",
+    "train",
+    "tune",
+]
 
 if TYPE_CHECKING:
     from sparsecc import train
     from sparsecc.api import compile, convert, explain, load, tune
+    from sparsecc.api.analyses import sensitivity
     from sparsecc.codegen.tuning.result import TuningResult
     from sparsecc.errors import SparseccError
     from sparsecc.recipe import Recipe
@@ -30,6 +44,7 @@ _HOMES = {
     "convert": "sparsecc.api",
     "explain": "sparsecc.api",
     "load": "sparsecc.api",
+    "sensitivity": "sparsecc.api.analyses",
     "tune": "sparsecc.api",
 }
 

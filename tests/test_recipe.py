@@ -37,6 +37,17 @@ def test_from_a_file_a_mapping_and_objects(tmp_path: Path) -> None:
     assert Recipe.load(RECIPE.to_dict()) == RECIPE
 
 
+def test_budgets_are_numbers_or_text_with_a_unit(tmp_path: Path) -> None:
+    for written, budget in (("20e6", 20e6), ("5000000", 5_000_000), ("20MB", "20MB")):
+        recipe = Recipe.load(write(tmp_path, f"passes: [prune: {{budget: {{bytes: {written}}}}}]"))
+        assert recipe == Recipe((Prune(budget={"bytes": budget}),))
+        assert Recipe.load(recipe.to_dict()) == recipe
+    with pytest.raises(RecipeError, match=r"passes\[0\].prune.budget: no 'byte'; did you mean 'bytes'"):
+        Recipe.load({"passes": [{"prune": {"budget": {"byte": 1}}}]})
+    with pytest.raises(RecipeError, match=r"passes\[0\].prune.budget: expected "):
+        Recipe.load({"passes": [{"prune": {"budget": 20e6}}]})
+
+
 def test_without_one_the_zeros_that_are_there_are_packed() -> None:
     assert Recipe.load(None) == Recipe((Pack(),))
 

@@ -1,4 +1,4 @@
-"""Allocations: how much of each layer to prune for a sparsity of the whole. Members: erk, global, owl, uniform."""
+"""Allocations: how much of each layer to prune for a sparsity of the whole. Members: erk, global, owl, sensitivity, uniform."""
 
 from __future__ import annotations
 

@@ -8,19 +8,34 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sparsecc.errors import RecipeError, SparseccError
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+HIGHEST = 0.99  # sparsity that a budget may ask for: beyond, a layer is little but its index
+_HALVINGS = 24  # of the sparsity, to meet a budget
+
+
+def _unknown(_: float) -> float:
+    raise SparseccError("this allocation asks for what is not known of a layer")
 
 
 @dataclass(frozen=True)
 class Layer:
     """shape: of the weight, (out, in) or (out, in, kh, kw).  units: how many are kept or dropped whole (weights or blocks; blocks
-    of the same size in every layer).  unit_scores: float[units], computed when called."""
+    of the same size in every layer).  unit_scores: float[units], computed when called.
+
+    loss: what the model's error grows by when the layer has a sparsity; 0 at 0, no less for a larger one; measured once it is called.
+    nbytes: what the layer takes with so many units kept; no less for more of them.
+    """
 
     name: str
     shape: tuple[int, ...]
     units: int
     unit_scores: Callable[[], Tensor]
+    loss: Callable[[float], float] = _unknown
+    nbytes: Callable[[int], float] = _unknown
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,42 @@ class Allocation(ABC):
 
         floor: the least share of its units that a layer keeps; at most 1 - sparsity.
         """
+
+    def within(self, layers: Sequence[Layer], nbytes: int, floor: float | None = None) -> list[float]:
+        """The sparsity of each layer for which all together take at most `nbytes`: as `allocate` divides the least sparsity of the whole
+        that does, found by bisection.
+
+        floor: as for `allocate`; None: a quarter of what is kept on average.
+        Raises RecipeError, with the least bytes that can be met, where even HIGHEST does not do.
+        """
+
+        def at(sparsity: float) -> list[float]:
+            return self.allocate(layers, sparsity, (1 - sparsity) / 4 if floor is None else floor)
+
+        low, high = 0.0, HIGHEST if floor is None else min(HIGHEST, 1 - floor)
+        if bytes_of(layers, at(low)) <= nbytes:
+            return at(low)
+        shares = at(high)
+        require_met(nbytes, bytes_of(layers, shares))
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            found = at(middle)
+            if bytes_of(layers, found) <= nbytes:
+                high, shares = middle, found
+            else:
+                low = middle
+        return shares
+
+
+def bytes_of(layers: Sequence[Layer], shares: Sequence[float]) -> float:
+    """What all layers take at these sparsities."""
+    return sum(layer.nbytes(layer.units - round(share * layer.units)) for layer, share in zip(layers, shares, strict=True))
+
+
+def require_met(nbytes: int, least: float) -> None:
+    """Raises RecipeError for a budget below the least bytes that can be met."""
+    if nbytes < least:
+        raise RecipeError(f"budget: {nbytes} bytes cannot be met, the nearest that can is {math.ceil(least)}")
 
 
 def dropped_in_total(layers: Sequence[Layer], sparsity: float) -> int:

@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 import sparsecc
-from sparsecc.cli import bench, compile, convert, doctor, explain, inspect, run, tune
+from sparsecc.cli import bench, compile, convert, doctor, explain, inspect, run, sensitivity, tune
 from sparsecc.cli.common import say
 from sparsecc.cli.interrupts import noting_interrupts
 from sparsecc.codegen.chatter import no_chatter
@@ -46,7 +46,17 @@ def options(
     """Errors are one line on stderr. Exit code: 0 when what was asked holds, 2 for your mistake, 1 for ours, 130 after Ctrl-C."""
 
 
-for _command in (convert.convert, compile.compile, tune.tune, run.run, bench.bench, inspect.inspect, explain.explain, doctor.doctor):
+for _command in (
+    convert.convert,
+    compile.compile,
+    tune.tune,
+    run.run,
+    bench.bench,
+    inspect.inspect,
+    sensitivity.sensitivity,
+    explain.explain,
+    doctor.doctor,
+):
     app.command()(_command)
 
 

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparsecc.cli.common import JsonOption, ShapesOption, ThreadsOption, input_shapes, require_right, say, working, writable, write_json
+from sparsecc.cli.common import (
+    CalibrationOption,
+    JsonOption,
+    ShapesOption,
+    ThreadsOption,
+    input_shapes,
+    require_right,
+    say,
+    working,
+    writable,
+    write_json,
+)
 from sparsecc.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,18 +28,22 @@ if TYPE_CHECKING:
 
 def inspect(
     source: Annotated[Path, typer.Argument(metavar="IN.onnx", help="An ONNX file.")],
+    calib: CalibrationOption = None,
     input_shape: ShapesOption = None,
     threads: ThreadsOption = None,
     measure: Annotated[bool, typer.Option(help="Compile the model, to time what its zeros gain on this machine.")] = True,
     json: JsonOption = None,
 ) -> None:
-    """Which patterns a model's zeros satisfy, and what that gains here."""
+    """Which patterns a model's zeros satisfy, and what that gains here; with --calib also how dense the activations are, and what rank
+    the weights have."""
     from sparsecc.api.sources import open_graph
 
-    writable(json, source)
+    writable(json, source, calib)
     shapes = input_shapes(input_shape)
     graph = open_graph(source, input_shapes=shapes)
     rows = list(_rows(graph))
+    if calib is not None:
+        _add_analyses(rows, graph, calib)
     if measure and any(row["patterns"] for row in rows):
         try:
             _add_times(rows, source, shapes, threads)
@@ -60,6 +75,21 @@ def _rows(graph: Graph) -> Iterator[dict[str, Any]]:
         }
 
 
+def _add_analyses(rows: list[dict[str, Any]], graph: Graph, calib: Path) -> None:
+    """activations: see `analyses.densities`.  ranks: see `analyses.ranks`. None for a weight or an input that has none."""
+    from sparsecc.api.analyses import densities, ranks
+    from sparsecc.api.sources import calibration
+    from sparsecc.graph.sites import WeightSite
+
+    samples = calibration(calib, graph.inputs)
+    assert samples is not None
+    with working("looking at activations and weights"):
+        found = dict(densities(graph, samples))
+        spectra = {site.name: ranks(site.matrix) for site in graph.sites(WeightSite)}
+    for row in rows:
+        row |= {"activations": found.get(row["name"]), "ranks": spectra[row["name"]] or None}
+
+
 def _add_times(rows: list[dict[str, Any]], source: Path, shapes: Any, threads: int | None) -> None:
     import sparsecc
 
@@ -78,6 +108,11 @@ def _line(row: dict[str, Any]) -> str:
 
     shape = "×".join(map(str, row["shape"]))
     text = f"{printable(row['name'])}  {row['kind']} {shape}  zeros {row['sparsity']:.0%}  {_patterns(row)}"
+    if row.get("activations") and row["activations"]["nonzero"] is not None:
+        dense = row["activations"]
+        text += f"  inputs {dense['nonzero']:.0%} nonzero, {dense['above_small']:.0%} above 1 % of the largest"
+    if row.get("ranks"):
+        text += "  rank " + ", ".join(f"{part:.0%} holds {float(share):.0%}" for share, part in row["ranks"].items())
     if row.get("measured_us") and row.get("dense_us"):
         text += f"  sparse {row['measured_us']:.1f} µs, dense {row['dense_us']:.1f} µs ({row['dense_us'] / row['measured_us']:.2f}x)"
     return text

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sparsecc.criteria.base import STATISTICS, Stats
-from sparsecc.errors import RecipeError, SparseccError
+from sparsecc.errors import RecipeError, Refused, SparseccError
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import Conv2d, WeightSite
 from sparsecc.passes.base import Context
@@ -87,6 +87,27 @@ def as_columns(site: WeightSite, x: Tensor) -> Tensor:
     patches = torch.nn.functional.unfold(padded, (kh, kw), dilation=site.dilation, stride=site.stride)
     # unfold has channels outermost, the matrix has them innermost
     return patches.transpose(1, 2).reshape(-1, channels, kh * kw).transpose(1, 2).reshape(-1, site.cols)
+
+
+def unusable(stats: Stats, needs: Sequence[str]) -> Refused | None:
+    """Why nothing can be learnt from what calibration has measured at a site."""
+    if needs and not stats:
+        return Refused("no calibration input reaches it")
+    if not all(found.isfinite().all() for found in stats.values()):
+        return Refused("its calibration inputs hold NaN or infinity")
+    return None
+
+
+def relative_error(weight: Tensor, other: Tensor, covariance: Tensor | None) -> float:
+    """‖(W − W')X‖ / ‖WX‖ for XᵀX/n = covariance, ‖W − W'‖ / ‖W‖ for None. 0 when W, or every output, is zero."""
+    whole, apart = (_power(matrix, covariance) for matrix in (weight.float(), weight.float() - other.float()))
+    return (max(0.0, apart) / whole) ** 0.5 if whole > 0 else 0.0
+
+
+def _power(matrix: Tensor, covariance: Tensor | None) -> float:
+    """tr(M H Mᵀ), H = I for None. In fp32: the products cost more than a projection."""
+    through = matrix if covariance is None else matrix @ covariance.float()
+    return float((through * matrix).double().sum())
 
 
 def _together(columns: Sequence[Tensor]) -> Iterator[Tensor]:

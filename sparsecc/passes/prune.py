@@ -16,8 +16,10 @@ from sparsecc.criteria.base import Project
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.sites import WeightSite
-from sparsecc.passes._calibrate import calibrated
+from sparsecc.passes._budget import Budget, bytes_of, nbytes
+from sparsecc.passes._calibrate import calibrated, unusable
 from sparsecc.passes._select import require_valid, select, untouchable
+from sparsecc.passes._sensitivity import Losses
 from sparsecc.passes.base import Context, Match, Pass, Progress
 
 if TYPE_CHECKING:
@@ -47,7 +49,8 @@ class Prune(Pass):
     linear(x, W, b)  ->  linear(x, W·keep, b)
 
     sparsity: the share of zeros, over all layers pruned; 0.5 when not given, for N:M always 1 - N/M.
-    floor: the least share of its weights that each layer keeps under `erk` and `global`; a quarter of the mean when not given.
+    budget: instead, the bytes that all layers pruned take at most once they are packed, as {"bytes": 20e6} or {"bytes": "20MB"}.
+    floor: the least share of its weights that each layer keeps under all allocations but `uniform`; a quarter of the mean when not given.
     seed: of `random`; that of the run when not given.  min_weights: smaller layers stay dense.
     """
 
@@ -58,6 +61,7 @@ class Prune(Pass):
     sparsity: float | None = None
     allocation: str = "uniform"
     floor: float | None = None
+    budget: Budget | None = None
     seed: int | None = None
     min_weights: int = 1024
 
@@ -72,10 +76,22 @@ class Prune(Pass):
             raise RecipeError(f"sparsity: pattern {self.pattern} has {fixed:.4g}, not {self.sparsity}; leave one of them out")
         if fixed is not None and self.allocation != "uniform":
             raise RecipeError(f"allocation: every layer has the same sparsity under {self.pattern}, only 'uniform' can be asked for")
-        if self.floor is not None and not 0 <= self.floor <= 1 - self.share:
-            raise RecipeError(f"floor: {self.floor} is not in [0, {1 - self.share:.4g}], what sparsity {self.share:.4g} keeps")
+        if self.budget is None:
+            if self.floor is not None and not 0 <= self.floor <= 1 - self.share:
+                raise RecipeError(f"floor: {self.floor} is not in [0, {1 - self.share:.4g}], what sparsity {self.share:.4g} keeps")
+        else:
+            self._check_budget(self.budget)
         if self.min_weights < 0:
             raise RecipeError(f"min_weights: {self.min_weights} is negative")
+
+    def _check_budget(self, budget: Budget) -> None:
+        bytes_of(budget)
+        if self.format.fixed_sparsity is not None:
+            raise RecipeError(f"budget: {self.pattern} has one size; leave it out, or take another pattern")
+        if self.sparsity is not None:
+            raise RecipeError("budget: is what decides the sparsity; leave one of them out")
+        if self.floor is not None and not 0 <= self.floor < 1:
+            raise RecipeError(f"floor: {self.floor} is not in [0, 1)")
 
     @property
     def format(self) -> Format:
@@ -83,7 +99,7 @@ class Prune(Pass):
 
     @property
     def share(self) -> float:
-        """The sparsity over all layers pruned."""
+        """The sparsity over all layers pruned, where no budget decides it."""
         fixed = self.format.fixed_sparsity
         if fixed is not None:
             return fixed
@@ -92,7 +108,7 @@ class Prune(Pass):
     def find(self, graph: Graph, context: Context) -> Iterator[Match]:
         """A criterion that calibrates sees the inputs that the layers pruned before give a layer."""
         sites = select(graph, WeightSite, self.targets, self.ignore)
-        found: dict[str, Cut | Refused] = {site.name: reason for site in sites if (reason := self._refuse(site))}
+        found: dict[str, Cut | Refused] = {site.name: reason for site in sites if (reason := self.refuse(site))}
         taken = [site for site in sites if site.name not in found]
         seed = context.seed if self.seed is None else self.seed
         shares = self._allocate(graph, taken, context, seed)
@@ -114,7 +130,8 @@ class Prune(Pass):
         assert isinstance(cut, Cut)
         graph.set_weight(site, site.from_matrix(_pruned(site, cut.chosen)))
 
-    def _refuse(self, site: WeightSite) -> Refused | None:
+    def refuse(self, site: WeightSite) -> Refused | None:
+        """Why a site stays as it is before anything is measured, None when it does not."""
         if site.rows * site.cols < self.min_weights:
             return Refused(f"{site.rows * site.cols} weights are fewer than min_weights {self.min_weights}")
         return untouchable(site) or self.format.check(site.rows, site.cols)
@@ -123,29 +140,42 @@ class Prune(Pass):
         """The sparsity of each site by name."""
         if not sites:
             return {}
-        floor = (1 - self.share) / 4 if self.floor is None else self.floor
-        scores = _Scores(self, graph, sites, context, seed)
+        scores, losses = _Scores(self, graph, sites, context, seed), Losses(self, graph, sites, context, seed)
         layers = [
             Layer(
                 name=site.name,
                 shape=site.shape,
                 units=site.rows * site.cols // self.format.unit_size,
                 unit_scores=partial(scores.of, site.name),
+                loss=partial(losses.of, site.name),
+                nbytes=partial(nbytes, site, self.format),
             )
             for site in sites
         ]
-        shares = allocations.create(self.allocation).allocate(layers, self.share, floor)
+        allocation = allocations.create(self.allocation)
+        if self.budget is not None:
+            shares = allocation.within(layers, bytes_of(self.budget), self.floor)
+        else:
+            shares = allocation.allocate(layers, self.share, (1 - self.share) / 4 if self.floor is None else self.floor)
         return {site.name: share for site, share in zip(sites, shares, strict=True)}
 
     def unit_scores(self, site: WeightSite, stats: Stats, seed: int) -> Tensor:
         score = criteria.create(self.criterion).score(site.matrix, stats, site_seed(seed, site.name))
         return self.format.unit_scores(score)
 
+    def pruned(self, site: WeightSite, sparsity: float, stats: Stats, seed: int) -> Tensor:
+        """The site's matrix at that sparsity. `stats` has what the criterion needs."""
+        return _pruned(site, self._choose(site, sparsity, stats, seed))
+
+    def _choose(self, site: WeightSite, sparsity: float, stats: Stats, seed: int) -> Chosen:
+        criterion = criteria.create(self.criterion)
+        return criterion.choose(site.matrix, project_of(self.format), sparsity, stats, site_seed(seed, site.name))
+
     def _cut(self, site: WeightSite, sparsity: float, stats: Stats, seed: int) -> Cut | Refused:
-        matrix, criterion = site.matrix, criteria.create(self.criterion)
-        if reason := unusable(stats, criterion.needs):
+        matrix = site.matrix
+        if reason := unusable(stats, criteria.create(self.criterion).needs):
             return reason
-        chosen = criterion.choose(matrix, project_of(self.format), sparsity, stats, site_seed(seed, site.name))
+        chosen = self._choose(site, sparsity, stats, seed)
         if torch.equal(_pruned(site, chosen), matrix):
             return Refused(f"already zero wherever {self.pattern} at sparsity {sparsity:.2f} would prune")
         return Cut(self.pattern, 1 - int(chosen.keep.count_nonzero()) / chosen.keep.numel(), self.criterion, chosen)
@@ -176,15 +206,6 @@ class _Scores:
 def project_of(format: Format) -> Project:
     """What a criterion is told about a format."""
     return Project(format.project, *format.part, format.unit_size, format.fixed_sparsity)
-
-
-def unusable(stats: Stats, needs: Sequence[str]) -> Refused | None:
-    """Why nothing can be learnt from what calibration has measured at a site."""
-    if needs and not stats:
-        return Refused("no calibration input reaches it")
-    if not all(found.isfinite().all() for found in stats.values()):
-        return Refused("its calibration inputs hold NaN or infinity")
-    return None
 
 
 def site_seed(seed: int, name: str) -> int:

@@ -10,7 +10,7 @@ from sparsecc import registry, structures
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.sites import Linear
-from sparsecc.passes._calibrate import covariances
+from sparsecc.passes._calibrate import covariances, relative_error
 from sparsecc.passes._select import require_valid, select, untouchable
 from sparsecc.passes.base import Context, Match, Pass
 
@@ -102,15 +102,3 @@ class Substitute(Pass):
         if self.max_error is not None and best.error > self.max_error:
             return Refused(f"{best}, more than max_error {self.max_error:.4g}")
         return best
-
-
-def relative_error(weight: Tensor, other: Tensor, covariance: Tensor | None) -> float:
-    """‖(W − W')X‖ / ‖WX‖ for XᵀX/n = covariance, ‖W − W'‖ / ‖W‖ for None. 0 when W, or every output, is zero."""
-    whole, apart = (_power(matrix, covariance) for matrix in (weight.float(), weight.float() - other.float()))
-    return (max(0.0, apart) / whole) ** 0.5 if whole > 0 else 0.0
-
-
-def _power(matrix: Tensor, covariance: Tensor | None) -> float:
-    """tr(M H Mᵀ), H = I for None. In fp32: the products cost more than a projection."""
-    through = matrix if covariance is None else matrix @ covariance.float()
-    return float((through * matrix).double().sum())

@@ -1,19 +1,39 @@
-"""A report as one self-contained HTML page."""
+"""Reports as self-contained HTML pages."""
 
 from __future__ import annotations
 
+from base64 import b64encode
+from typing import TYPE_CHECKING, Any
+
+from sparsecc.errors import UserError
 from sparsecc.report import table
 from sparsecc.report.base import Report
+
+if TYPE_CHECKING:
+    from sparsecc.report.sensitivity import SensitivityReport
 
 
 def page(report: Report) -> str:
     """The page's text. Names from the model are escaped; nothing is loaded from elsewhere."""
+    rows = [(site, table.cells(site)) for site in report.sites]
+    return _rendered("page.html.jinja", report=report, columns=table.columns(), rows=rows, summary=table.summary(report))
+
+
+def sensitivity_page(report: SensitivityReport) -> str:
+    """As `page`; the picture is in it where there are curves and matplotlib is installed."""
+    from sparsecc.report.curves import picture
+
+    try:
+        drawn = b64encode(picture(report)).decode()
+    except UserError:
+        drawn = ""  # the table says it all
+    return _rendered("sensitivity.html.jinja", report=report, picture=drawn)
+
+
+def _rendered(template: str, **values: Any) -> str:
     import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sparsecc.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    rows = [(site, table.cells(site)) for site in report.sites]
-    return environment.get_template("page.html.jinja").render(
-        report=report, columns=table.columns(), rows=rows, summary=table.summary(report)
-    )
+    return environment.get_template(template).render(**values)

@@ -128,3 +128,17 @@ def test_layers_that_a_pattern_does_not_fit_are_left_out_with_the_reason(call, m
     code, text, errors = call("convert", model, tmp_path / "out.onnx", "-r", recipe)
     assert (code, errors) == (0, [])
     assert "skipped: 96 rows (outputs) are no multiple of 40, 40x1 blocks need that (fc1)" in text
+
+
+def test_a_budget_by_sensitivity_is_kept_and_needs_inputs(call, model, inputs, tmp_path):
+    path = tmp_path / "budget.yaml"
+    path.write_text("passes:\n  - prune: {criterion: wanda, allocation: sensitivity, budget: {bytes: 30 kB}}\n  - pack\n")
+    code, _, errors = call("convert", model, tmp_path / "o.onnx", "--recipe", path, "--calib", inputs, "--json", tmp_path / "r.json")
+    assert (code, errors) == (0, [])
+    totals = json.loads((tmp_path / "r.json").read_text())["totals"]
+    assert 29_500 < totals["bytes_kept"] <= 30_000 < totals["bytes_dense"]
+    code, _, [error] = call("convert", model, tmp_path / "o.onnx", "--recipe", path)
+    assert code == 2 and "budget.yaml: passes[0].prune.allocation: sensitivity is measured on calibration inputs" in error
+    path.write_text("passes: [prune: {budget: {bytes: 100}}]")
+    code, _, [error] = call("convert", model, tmp_path / "o.onnx", "--recipe", path)
+    assert code == 2 and "passes[0].prune.budget: 100 bytes cannot be met, the nearest that can is" in error

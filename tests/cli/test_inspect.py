@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import onnx
+import pytest
 
 import sparsecc
 from tests.cli.conftest import RECIPE, two_layers
@@ -48,3 +50,35 @@ def test_without_shapes_the_times_may_be_left_out(call, tmp_path):
     with_zeros(tmp_path / "z.onnx", batch="batch")
     code, _, [error] = call("inspect", tmp_path / "z.onnx")
     assert code == 2 and "--input-shape x:1,64" in error and "--no-measure" in error
+
+
+def test_with_inputs_activations_and_ranks_are_told(call, model, inputs, tmp_path):
+    code, text, _ = call("inspect", model, "--calib", inputs, "--json", tmp_path / "i.json")
+    assert code == 0
+    first, second = json.loads((tmp_path / "i.json").read_text())["sites"]
+    assert first["activations"]["nonzero"] == 1.0  # normal deviates
+    relu = np.maximum(np.load(inputs)["x"] @ weight("fc1.weight") + weight("fc1.bias"), 0)
+    assert second["activations"]["nonzero"] == pytest.approx(np.mean(relu > 0))
+    assert second["activations"]["above_small"] == pytest.approx(np.mean(relu > 0.01 * relu.max()))
+    power = np.cumsum(np.linalg.svd(weight("fc1.weight"), compute_uv=False) ** 2)
+    assert first["ranks"] == {share: (np.searchsorted(power, float(share) * power[-1]) + 1) / 64 for share in ("0.9", "0.99")}
+    assert "inputs 100% nonzero" in text
+    assert f"rank {first['ranks']['0.9']:.0%} holds 90%" in text
+
+
+def test_without_inputs_the_keys_are_what_they_were(call, model, tmp_path):
+    call("inspect", model, "--json", tmp_path / "i.json")
+    [first, _] = json.loads((tmp_path / "i.json").read_text())["sites"]
+    assert sorted(first) == ["bytes_dense", "kind", "name", "patterns", "shape", "sparsity"]
+
+
+def test_inputs_that_do_not_fit_are_refused(call, model, tmp_path):
+    np.savez(tmp_path / "wrong.npz", y=np.zeros((3, 64), np.float32))
+    code, _, [error] = call("inspect", model, "--calib", tmp_path / "wrong.npz")
+    assert code == 2 and "the model has no input 'y'" in error
+
+
+def weight(name):
+    from onnx import numpy_helper
+
+    return next(numpy_helper.to_array(tensor) for tensor in two_layers().graph.initializer if tensor.name == name)

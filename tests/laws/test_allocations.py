@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
-from sparsecc.allocations.base import Allocation, Layer
+from sparsecc.allocations.base import Allocation, Layer, bytes_of
+from sparsecc.errors import RecipeError
 from tests.laws.members import ALLOCATIONS
 
 every_allocation = pytest.mark.parametrize("allocation", ALLOCATIONS.values(), ids=ALLOCATIONS.keys())
@@ -15,10 +19,21 @@ SHAPES = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1,
 
 
 def layers_of(shapes: list[tuple[int, int]], seed: int) -> list[Layer]:
-    """Scores of few distinct values, so that there are ties."""
+    """Scores of few distinct values, so that there are ties; three bytes a unit, but never more than two and a half for all."""
     generator = torch.Generator().manual_seed(seed)
     scores = [torch.randint(0, 4, (rows * cols,), generator=generator).float() for rows, cols in shapes]
-    return [Layer(f"layer{i}", shape, len(score), lambda s=score: s) for i, (shape, score) in enumerate(zip(shapes, scores, strict=True))]
+    return [
+        Layer(f"layer{i}", shape, len(score), lambda s=score: s, partial(lost, score), partial(size, len(score)))
+        for i, (shape, score) in enumerate(zip(shapes, scores, strict=True))
+    ]
+
+
+def lost(scores: Tensor, sparsity: float) -> float:
+    return float(scores.sort().values[: round(sparsity * len(scores))].sum())
+
+
+def size(units: int, kept: int) -> float:
+    return 4 + min(3 * kept, 2.5 * units)
 
 
 @every_allocation
@@ -41,3 +56,29 @@ def test_every_layer_within_its_bounds_and_the_total_as_asked(
 def test_the_same_twice(allocation: Allocation, shapes: list[tuple[int, int]], seed: int, sparsity: float) -> None:
     layers = layers_of(shapes, seed)
     assert allocation.allocate(layers, sparsity, 0.0) == allocation.allocate(layers, sparsity, 0.0)
+
+
+@every_allocation
+@given(shapes=SHAPES, seed=st.integers(0, 99), share=st.floats(0.01, 1.2))
+def test_a_budget_holds_or_the_nearest_that_can_is_named(
+    allocation: Allocation, shapes: list[tuple[int, int]], seed: int, share: float
+) -> None:
+    layers = layers_of(shapes, seed)
+    budget = int(share * sum(layer.nbytes(layer.units) for layer in layers))
+    try:
+        shares = allocation.within(layers, budget)
+    except RecipeError as error:
+        budget = int(str(error).rsplit(maxsplit=1)[-1])
+        shares = allocation.within(layers, budget)
+        with pytest.raises(RecipeError, match=f"^budget: {budget - 1} bytes cannot be met, the nearest that can is {budget}$"):
+            allocation.within(layers, budget - 1)
+    assert bytes_of(layers, shares) <= budget
+    assert all(0 <= share <= 1 for share in shares)
+
+
+@every_allocation
+@given(shapes=SHAPES, seed=st.integers(0, 99))
+def test_a_budget_that_holds_the_dense_layers_prunes_nothing(allocation: Allocation, shapes: list[tuple[int, int]], seed: int) -> None:
+    layers = layers_of(shapes, seed)
+    shares = allocation.within(layers, round(bytes_of(layers, [0.0] * len(layers)) + 1))
+    assert all(lost(layer.unit_scores(), share) == 0 for layer, share in zip(layers, shares, strict=True))

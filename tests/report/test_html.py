@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import sys
 from html.parser import HTMLParser
 
-from sparsecc.report.html import page
+from sparsecc.report.html import page, sensitivity_page
+from tests.report import test_sensitivity
 from tests.report.example import REPORT, SITES
 
 
@@ -27,3 +29,15 @@ def test_names_are_escaped_and_reasons_told():
     text = page(REPORT)
     assert "encoder.&lt;fc1&gt;" in text and "<fc1>" not in text
     assert all(site.reason in text for site in SITES)
+
+
+def test_the_page_of_a_sensitivity_has_its_table_and_its_picture(monkeypatch):
+    text = sensitivity_page(test_sensitivity.REPORT)
+    parser = Rows()
+    parser.feed(text)
+    assert parser.rows == 1 + len(test_sensitivity.SITES)
+    assert [link[:22] for link in parser.links] == ["data:image/png;base64,"]
+    assert "encoder.&lt;fc1&gt;" in text and "<fc1>" not in text
+    assert "skipped: too odd (head)" in text and "border-collapse" in text
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert "<img" not in sensitivity_page(test_sensitivity.REPORT)

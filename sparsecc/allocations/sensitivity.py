@@ -1,0 +1,135 @@
+"""The division with the least predicted error of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsecc.allocations.base import Allocation, Layer, dropped_in_total, floor_units, require_met
+
+_LEAST_KEPT = 0.05  # of a layer under a budget: losses are measured up to 95 % zeros
+
+
+@dataclass(frozen=True)
+class Sensitivity(Allocation):
+    """min Σ loss_l(s_l), which is the error of the model as long as errors are small: the linearity theorem of HIGGS (Malinovskii et al.,
+    Pushing the Limits of Large Language Model Quantization via the Linearity Theorem, 2024).
+
+    A knapsack, by dynamic programming over what the layers take: units kept, or bytes. Costs are rounded to `bins`, where there are more
+    units or bytes than that; what is too much goes, what is left is spent, level by level and then to the last unit.
+    """
+
+    levels: int = 100  # how many each layer may take
+    bins: int = 4096  # of what there is to be divided
+
+    def allocate(self, layers: Sequence[Layer], sparsity: float, floor: float) -> list[float]:
+        kept = sum(layer.units for layer in layers) - dropped_in_total(layers, sparsity)
+        ladders = [self._ladder(layer, floor_units(layer, floor), float) for layer in layers]
+        return self._shares(ladders, kept)
+
+    def within(self, layers: Sequence[Layer], nbytes: int, floor: float | None = None) -> list[float]:
+        least = _LEAST_KEPT if floor is None else floor
+        ladders = [self._ladder(layer, floor_units(layer, least), layer.nbytes) for layer in layers]
+        require_met(nbytes, sum(ladder.costs[0] for ladder in ladders))
+        return self._shares(ladders, nbytes)
+
+    def _ladder(self, layer: Layer, least: int, cost: Callable[[int], float]) -> _Ladder:
+        wanted = np.linspace(least, layer.units, self.levels + 1).round().astype(int)
+        kept = np.unique(np.append(wanted, max(least, _free(layer))))
+        losses = [layer.loss(1 - n / layer.units) for n in kept.tolist()]
+        return _Ladder(layer, cost, kept, np.array([cost(n) for n in kept.tolist()], float), np.array(losses, float))
+
+    def _shares(self, ladders: Sequence[_Ladder], budget: float) -> list[float]:
+        left = budget - sum(ladder.costs[0] for ladder in ladders)
+        steps = _descend(ladders, _knapsack(ladders, left, self.bins), budget)
+        kept = _fill(ladders, _climb(ladders, steps, budget), budget)
+        return [1 - n / ladder.layer.units for n, ladder in zip(kept, ladders, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Ladder:
+    """The levels that a layer may take, from the fewest units up.  kept: int[levels].  costs, losses: float[levels]."""
+
+    layer: Layer
+    cost: Callable[[int], float]
+    kept: np.ndarray
+    costs: np.ndarray
+    losses: np.ndarray
+
+    def gain(self, step: int) -> float:
+        """What the next level saves for what it costs."""
+        return float((self.losses[step] - self.losses[step + 1]) / max(self.costs[step + 1] - self.costs[step], 1e-12))
+
+
+def _knapsack(ladders: Sequence[_Ladder], left: float, bins: int) -> list[int]:
+    """The level of each layer with the least loss of all, costs rounded to bins.  left: beyond the lowest level of every layer."""
+    size = max(left / bins, 1.0)
+    bins = int(left / size)
+    best = np.zeros(bins + 1)  # the least loss of the layers so far, with so many bins used at most
+    chosen = []
+    for ladder in ladders:
+        used = np.round((ladder.costs - ladder.costs[0]) / size)
+        found, picked = np.full(bins + 1, np.inf), np.zeros(bins + 1, int)
+        for step in np.flatnonzero(used <= bins).tolist():  # cheaper levels first: they stay where a dearer one saves nothing
+            at = int(used[step])
+            reached = best[: bins + 1 - at] + ladder.losses[step]
+            better = reached < found[at:]
+            found[at:][better], picked[at:][better] = reached[better], step
+        best = found
+        chosen.append((picked, used))
+    steps, at = [], bins
+    for picked, used in reversed(chosen):
+        steps.append(int(picked[at]))
+        at -= int(used[picked[at]])
+    return steps[::-1]
+
+
+def _descend(ladders: Sequence[_Ladder], steps: list[int], budget: float) -> list[int]:
+    """Save what rounding has spent beyond the budget, one level at a time, where a level costs least for its loss."""
+    steps = list(steps)
+    while sum(ladder.costs[step] for ladder, step in zip(ladders, steps, strict=True)) > budget:
+        _, i = min((ladder.gain(step - 1), i) for i, (ladder, step) in enumerate(zip(ladders, steps, strict=True)) if step)
+        steps[i] -= 1
+    return steps
+
+
+def _climb(ladders: Sequence[_Ladder], steps: list[int], budget: float) -> list[int]:
+    """Spend what is left, one level at a time, where a level saves most for its cost."""
+    steps = list(steps)
+    while True:
+        left = budget - sum(ladder.costs[step] for ladder, step in zip(ladders, steps, strict=True))
+        open_ladders = [
+            (-ladder.gain(step), i)
+            for i, (ladder, step) in enumerate(zip(ladders, steps, strict=True))
+            if step + 1 < len(ladder.kept) and ladder.costs[step + 1] - ladder.costs[step] <= left
+        ]
+        if not open_ladders:
+            return steps
+        steps[min(open_ladders)[1]] += 1
+
+
+def _fill(ladders: Sequence[_Ladder], steps: Sequence[int], budget: float) -> list[int]:
+    """Units kept: those of the levels, and what the rest of the budget allows, in the layers in which it saves most first."""
+    kept = [int(ladder.kept[step]) for ladder, step in zip(ladders, steps, strict=True)]
+    below_top = [i for i, ladder in enumerate(ladders) if steps[i] + 1 < len(ladder.kept)]
+    left = budget - sum(ladder.costs[step] for ladder, step in zip(ladders, steps, strict=True))
+    for i in sorted(below_top, key=lambda i: (-ladders[i].gain(steps[i]), i)):
+        ladder, now = ladders[i], ladders[i].cost(kept[i])
+        low, high = kept[i], int(ladder.kept[steps[i] + 1])
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if ladder.cost(middle) - now <= left else (low, middle)
+        left -= ladder.cost(low) - now
+        kept[i] = low
+    return kept
+
+
+def _free(layer: Layer) -> int:
+    """The fewest units with which nothing is lost: zeros that are there already go first."""
+    low, high = 0, layer.units
+    while high > low:
+        middle = (low + high) // 2
+        low, high = (low, middle) if layer.loss(1 - middle / layer.units) <= 0 else (middle + 1, high)
+    return high

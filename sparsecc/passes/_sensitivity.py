@@ -1,0 +1,146 @@
+"""How much of a model's error each layer's own error makes, and how that one grows with the layer's sparsity.
+
+By the linearity theorem of HIGGS (Malinovskii et al., Pushing the Limits of Large Language Model Quantization via the Linearity Theorem,
+2024) small errors of layers add up in the output: it is off by Σ a_l·err_l². So a_l is measured once, by a small change of the layer.
+That of the paper is Gaussian noise. Here it is what the criterion does to the layer at about half of its weights, made small: on MiniLM a_l
+of value projections is up to 4 times smaller so, and the division of 50 % by it leaves a cosine of 0.893, not 0.888, with wanda, of 0.944,
+not 0.941, with sparsegpt, and of 0.828, not 0.824, with sparsegpt in blocks of 4x1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsecc import criteria
+from sparsecc.errors import RecipeError, Refused, UserError
+from sparsecc.graph.base import Graph
+from sparsecc.graph.sites import WeightSite
+from sparsecc.passes._calibrate import calibrated, relative_error, unusable
+from sparsecc.passes.base import Context
+
+if TYPE_CHECKING:
+    from sparsecc.passes.prune import Prune
+
+LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+COARSE = (0.25, 0.5, 0.75, 0.9)  # for criteria that go through a layer column by column
+SAMPLES = 4  # on which the model is run; 8 divide MiniLM the same, to a cosine of 0.0001
+PROBE = 0.1  # ‖ΔW X‖ / ‖W X‖ of the change by which a gain is measured: small enough for errors to add up
+_UNREACHED = 1e9  # loss of a layer about which nothing is known, at sparsity 1: it stays whole if any other can go
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Of one layer. gain: a, the model's relative squared error for a relative squared error of the layer of 1.
+
+    levels: sparsities, rising from 0 to 1.  errors: ‖(W − W')X‖ / ‖WX‖ of the layer pruned to each, on the calibration inputs X.
+    model_errors: the model's relative error with only this layer pruned to each but 1; empty where that was not asked for.
+    """
+
+    gain: float
+    levels: tuple[float, ...]
+    errors: tuple[float, ...]
+    model_errors: tuple[float, ...] = ()
+
+    def loss(self, sparsity: float) -> float:
+        """What the model's relative squared error grows by. Between the levels the layer's error is taken to be linear."""
+        return self.gain * float(np.interp(sparsity, self.levels, np.maximum.accumulate(self.errors))) ** 2
+
+
+class Losses:
+    """`Sensitivity.loss` of every site in the model as it came, measured once an allocation asks."""
+
+    def __init__(self, step: Prune, graph: Graph, sites: Sequence[WeightSite], context: Context, seed: int) -> None:
+        self._step, self._graph, self._sites, self._context, self._seed = step, graph, sites, context, seed
+        self._found: dict[str, Sensitivity | Refused] = {}
+
+    def of(self, name: str, sparsity: float) -> float:
+        if not self._found:
+            found = measured(self._step, self._graph, self._sites, self._context, self._seed)
+            self._found = {site.name: sensitivity for site, sensitivity in found}
+        known = self._found[name]
+        return _UNREACHED * sparsity if isinstance(known, Refused) else known.loss(sparsity)
+
+
+def measured(
+    step: Prune,
+    graph: Graph,
+    sites: Sequence[WeightSite],
+    context: Context,
+    seed: int,
+    levels: Sequence[float] | None = None,
+    samples: int = SAMPLES,
+    whole: bool = False,
+) -> Iterator[tuple[WeightSite, Sensitivity | Refused]]:
+    """Each site, in execution order, as `step` would prune it; refused where calibration tells nothing about it.
+
+    levels: sparsities at which the layer is pruned; None: LEVELS, or COARSE where the criterion takes long.  samples: of the calibration,
+    on which the model is run.  whole: also run the model at each level.  Raises RecipeError where there is nothing to calibrate on.
+    """
+    if not context.calibration:
+        raise RecipeError("allocation: sensitivity is measured on calibration inputs; pass calibration= (--calib)")
+    needs = criteria.create(step.criterion).needs
+    levels = (COARSE if "hessian" in needs else LEVELS) if levels is None else levels
+    outputs = _Outputs(graph, _spread(context.calibration, samples))
+    for site, stats in calibrated(graph, sites, tuple(dict.fromkeys((*needs, "hessian"))), context):
+        reason = unusable(stats, ("hessian",))
+        if reason is not None:
+            yield site, reason
+            continue
+        matrix, hessian = site.matrix, stats["hessian"]
+        zeros = float((step.format.unit_scores(matrix.abs().float()) == 0).double().mean())
+        points = sorted({zeros, *levels} - {0.0, 1.0})
+        errors, model_errors, probe = [0.0], [0.0], (math.inf, matrix)
+        for point in points:
+            cut = step.pruned(site, point, stats, seed)
+            errors.append(relative_error(matrix, cut, hessian))
+            if whole:
+                model_errors.append(outputs.error(site, cut) ** 0.5)
+            if errors[-1] and abs(point - 0.5) < probe[0]:
+                probe = abs(point - 0.5), (matrix + PROBE / errors[-1] * (cut - matrix)).to(matrix.dtype)
+        gain = outputs.error(site, probe[1]) / PROBE**2
+        yield site, Sensitivity(gain, (0.0, *points, 1.0), (*errors, 1.0), tuple(model_errors) if whole else ())
+
+
+class _Outputs:
+    """What the model gives on a few samples, and how far that moves when one layer has another weight."""
+
+    def __init__(self, graph: Graph, samples: Sequence[Any]) -> None:
+        self._working, self._samples = graph.copy(), samples
+        self._dense = [self._run(sample) for sample in samples]
+        self._power = _sums(self._dense, self._dense, lambda y, _: y)
+        if not any(self._power):
+            raise UserError("the model's outputs hold no numbers but zeros, integers or NaN, so that no error can be measured in them")
+
+    def error(self, site: WeightSite, matrix: Tensor) -> float:
+        """Σ ‖y − y'‖² / Σ ‖y‖² over the samples, the mean over the outputs; infinite where the model overflows."""
+        self._working.set_weight(site, site.from_matrix(matrix))
+        changed = [self._run(sample) for sample in self._samples]
+        self._working.set_weight(site, site.weight)
+        apart = _sums(self._dense, changed, torch.sub)
+        found = [part / whole for part, whole in zip(apart, self._power, strict=True) if whole]
+        return sum(found) / len(found) if all(map(math.isfinite, found)) else math.inf
+
+    def _run(self, sample: Any) -> list[Tensor]:
+        return [y for y in self._working.run(sample).outputs if y.is_floating_point()]
+
+
+def _sums(dense: Sequence[Sequence[Tensor]], other: Sequence[Sequence[Tensor]], of: Callable[[Tensor, Tensor], Tensor]) -> list[float]:
+    """Per output, the sum over the samples of the squares of what `of` makes of both, where the dense model's are finite."""
+    sums = [0.0] * len(dense[0])
+    for ys, others in zip(dense, other, strict=True):
+        for i, (y, changed) in enumerate(zip(ys, others, strict=True)):
+            finite = y.isfinite()
+            sums[i] += float(of(y[finite].double(), changed[finite].double()).square().sum())
+    return sums
+
+
+def _spread(samples: Sequence[Any], count: int) -> list[Any]:
+    """At most `count` samples, evenly over all: they may be sorted."""
+    return [samples[i * len(samples) // count] for i in range(count)] if len(samples) > count else list(samples)
