@@ -12,7 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -55,6 +55,13 @@ class Row:
         pruned = None if self.pattern is None else f"{self.pattern}{zeros} by {self.criterion}{allocation}"
         return ", ".join(part for part in (pruned, self.method, "int8" if self.int8 else None) if part)
 
+    @property
+    def seconds(self) -> float | None:
+        """Allowed for all passes together."""
+        if self.pattern is None or (self.allocation == "sensitivity" and self.method is None):
+            return None
+        return SECONDS.get(self.method or self.criterion)
+
     def passes(self, steps: int) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         if self.pattern is not None:
@@ -71,18 +78,23 @@ class Row:
 
 def rows_of(pattern: str, sparsity: float) -> tuple[Row, ...]:
     key = pattern, sparsity
-    erk = () if ":" in pattern else (Row(pattern, sparsity, "random", "erk"),)
-    one_shot = tuple(
-        Row(pattern, sparsity, criterion, at_least=ONE_SHOT[key] if criterion == "sparsegpt" else None)
-        for criterion in ("random", "magnitude", "wanda", "sparsegpt")
-    )
-    rebuilt = Row(pattern, sparsity, method="reconstruction"), Row(pattern, sparsity, method="recovery", at_least=RECOVERED[key])
-    return *erk, *one_shot, *rebuilt
+    one_size = ":" in pattern
+    erk = () if one_size else (Row(pattern, sparsity, "random", "erk"),)
+    one_shot = tuple(Row(pattern, sparsity, criterion) for criterion in ("random", "magnitude", "wanda"))
+    uniform = () if one_size else (Row(pattern, sparsity),)
+    best = best_of(pattern, sparsity)
+    rebuilt = replace(best, method="reconstruction"), replace(best, method="recovery", at_least=RECOVERED[key])
+    return *erk, *one_shot, *uniform, replace(best, at_least=ONE_SHOT[key]), *rebuilt
+
+
+def best_of(pattern: str, sparsity: float) -> Row:
+    """The criterion and the allocation that do best before recovery."""
+    return Row(pattern, sparsity, "sparsegpt", "uniform" if ":" in pattern else "sensitivity")
 
 
 ROWS = (
     *(row for key in PATTERNS for row in rows_of(*key)),
-    Row("4x1", 0.5, method="recovery", int8=True, at_least=0.96),
+    replace(best_of("4x1", 0.5), method="recovery", int8=True, at_least=0.96),
     Row(None, int8=True, at_least=0.995),
 )
 
@@ -129,7 +141,7 @@ def measured(rows: Sequence[Row], samples: int, held_out: int, steps: int, conso
         rewritten, _, seconds = done[json.dumps(passes)]
         quality = compared(vectors(rewritten, texts), dense)
         reached = None if row.at_least is None else quality.cosine >= row.at_least
-        limit = None if row.pattern is None else SECONDS.get(row.method or row.criterion)
+        limit = row.seconds
         in_time = limit is None or seconds < limit
         found.append(
             {
@@ -191,12 +203,13 @@ def markdown(document: dict[str, Any]) -> str:
 
 
 def _row(text: str) -> Row:
-    """`unstructured,0.5,sparsegpt,recovery,int8`, or `int8` alone."""
+    """`unstructured,0.5,sparsegpt+sensitivity,recovery,int8`, or `int8` alone."""
     if text == "int8":
         return Row(None, int8=True)
-    pattern, sparsity, criterion, *rest = text.split(",")
+    pattern, sparsity, chosen, *rest = text.split(",")
+    criterion, _, allocation = chosen.partition("+")
     method = next((part for part in rest if part != "int8"), None)
-    return Row(pattern, float(sparsity), criterion, method=method, int8="int8" in rest)
+    return Row(pattern, float(sparsity), criterion, allocation or "uniform", method, "int8" in rest)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -208,7 +221,7 @@ def _parser() -> argparse.ArgumentParser:
         "--row",
         type=_row,
         action="append",
-        metavar="PATTERN,SPARSITY,CRITERION[,METHOD][,int8]",
+        metavar="PATTERN,SPARSITY,CRITERION[+ALLOCATION][,METHOD][,int8]",
         help="only this row (nothing is written)",
     )
     return parser
