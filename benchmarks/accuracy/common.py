@@ -193,7 +193,9 @@ def _figures(evaluation: Evaluation, row: Mapping[str, Any]) -> str:
 
 
 def _parser(evaluation: Evaluation) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.accuracy.{evaluation.name}", description=evaluation.about.split(",")[0])
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.accuracy.{evaluation.name}", description=evaluation.about.format_map(vars(evaluation.full))
+    )
     parser.add_argument("--quick", action="store_true", help="few inputs and steps: whether it runs (nothing is written)")
     parser.add_argument("--row", action="append", metavar="TEXT", help="only the rows whose names contain this (nothing is written)")
     return parser
