@@ -169,18 +169,20 @@ def zeros(graph: Graph) -> float:
 
 
 def markdown(evaluation: Evaluation, document: Mapping[str, Any]) -> str:
-    first = next(iter(evaluation.figures))
+    first, promises = next(iter(evaluation.figures)), any(row["limit"] is not None for row in document["rows"])
     cells = [
         [
             row["name"],
             *(format(row[name], style) for name, style in evaluation.figures.items()),
             f"{row['zeros']:.0%}",
             f"{row['seconds']:.0f}",
-            _promise(row, evaluation.figures[first]),
+            *([_promise(row, evaluation.figures[first])] if promises else []),
         ]
         for row in document["rows"]
     ]
-    head = ["weights", *evaluation.figures, "zeros", "seconds", f"{first} at {'most' if evaluation.lower_is_better else 'least'}"]
+    head = ["weights", *evaluation.figures, "zeros", "seconds"]
+    if promises:
+        head.append(f"{first} at {'most' if evaluation.lower_is_better else 'least'}")
     return f"{evaluation.about.format_map(document)}\n\n" + markdown_table(head, cells)
 
 
