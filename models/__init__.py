@@ -8,7 +8,7 @@ Every member has the same four functions, so that a benchmark written for one ru
     recipe() -> dict                       what sparsecc.compile and sparsecc.convert take as `recipe`
     calibration(count) -> Iterator         `count` samples, each as example_inputs() would give it for batch 1
 
-Files whose names begin with an underscore are shared helpers.
+Files whose names begin with an underscore are shared helpers; `train` holds how the models were made whose weights are our own (weights/).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Model(Protocol):
 
 def names() -> list[str]:
     """All models, sorted, without importing them."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.ispkg and not m.name.startswith("_"))
 
 
 def load(name: str) -> Model:

@@ -16,6 +16,7 @@ from sparsecc.errors import UserError
 
 OUTPUT_SHAPES = {
     "bert_base": (1, 128, 768),
+    "gpt_small": (1, 128, 96),
     "llama_small": (1, 128, 32000),
     "minilm": (1, 128, 384),
     "opennsfw": (1, 2),
@@ -23,6 +24,7 @@ OUTPUT_SHAPES = {
     "pp_ocr_rec": (1, 40, 6625),
     "video_dit": (1, 16, 7, 16, 24),
     "vit_b": (1, 1000),
+    "vit_small": (1, 10),
 }
 every_model = pytest.mark.parametrize("name", models.names())
 

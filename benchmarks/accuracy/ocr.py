@@ -1,0 +1,85 @@
+"""PP-OCR's text recognizer with half of its weights: how many characters it gets wrong, one-shot and after least squares for each layer.
+
+    python -m benchmarks.accuracy.ocr [--quick] [--row TEXT ...]
+
+Every layer that can be sparse is: linear layers, convolutions, the gates between them. Depthwise convolutions and the smallest layers
+stay dense by themselves. Lines to read are drawn in twelve fonts, turned, blurred, noisy, faint (`models/_lines.py`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmarks.accuracy.common import Evaluation, Row, Sizes, Subject, main
+from models import pp_ocr_rec
+from models._lines import Line, lines
+from sparsecc.graph.base import Graph
+from sparsecc.graph.onnx import OnnxGraph
+
+BATCH = 4  # lines that run together
+WITHIN = {"unstructured": 0.01, "2:4": 0.02}  # of the characters, after recovery
+
+
+def rows() -> tuple[Row, ...]:
+    found = [Row(None)]
+    for pattern, within in WITHIN.items():
+        found.append(Row(pattern, criterion="random", allocation="uniform" if ":" in pattern else "erk"))
+        for criterion in ("magnitude", "wanda", "sparsegpt"):
+            promise = within if criterion == "sparsegpt" else None
+            found += [Row(pattern, criterion=criterion), Row(pattern, criterion=criterion, method="reconstruction", within=promise)]
+    return tuple(found)
+
+
+def load(sizes: Sizes) -> Subject:
+    calibration = [{"x": batch} for batch in batches(list(lines(sizes.samples, pp_ocr_rec.HEIGHT, pp_ocr_rec.WIDTH)))]
+    others = list(lines(sizes.held_out, pp_ocr_rec.HEIGHT, pp_ocr_rec.WIDTH, held_out=True))
+    return Subject(OnnxGraph.from_file(pp_ocr_rec.build()), calibration, lambda graph: figures(graph, others), scope={})
+
+
+def batches(drawn: Sequence[Line]) -> list[np.ndarray]:
+    """f32[4, 3, 48, 320] each; the last may have fewer."""
+    images = [pp_ocr_rec.preprocess(line.image) for line in drawn]
+    return [np.concatenate(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
+
+
+def figures(graph: Graph, others: Sequence[Line]) -> dict[str, float]:
+    """wrong characters: edits needed, by the characters there are.  right lines: read without any edit."""
+    read = [text.strip() for batch in batches(others) for text in pp_ocr_rec.decode(graph.run({"x": batch}).outputs[0].numpy())]
+    edits = [distance(line.text, text) for line, text in zip(others, read, strict=True)]
+    return {
+        "wrong characters": sum(edits) / sum(len(line.text) for line in others),
+        "right lines": sum(count == 0 for count in edits) / len(others),
+    }
+
+
+def distance(wanted: str, got: str) -> int:
+    """The fewest characters to insert, delete or replace (Levenshtein 1966), by the table of prefixes (Wagner and Fischer 1974)."""
+    above = list(range(len(got) + 1))
+    for i, character in enumerate(wanted, 1):
+        row = [i]
+        for j, other in enumerate(got, 1):
+            row.append(min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (character != other)))
+        above = row
+    return above[-1]
+
+
+EVALUATION = Evaluation(
+    name="ocr",
+    about=(
+        "PP-OCRv4's recognizer, every layer but depthwise convolutions and those of fewer than 1024 weights, calibrated on {samples} lines "
+        "of text, judged by {held_out} others."
+    ),
+    rows=rows(),
+    load=load,
+    figures={"wrong characters": ".2%", "right lines": ".0%"},
+    lower_is_better=True,
+    full=Sizes(samples=64, held_out=192),
+    quick=Sizes(samples=8, held_out=16),
+)
+
+
+if __name__ == "__main__":
+    sys.exit(main(EVALUATION))
