@@ -28,22 +28,22 @@ def test_planted_blocks_are_found() -> None:
 
 @pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (3, 4), (1, 2), (4, 8)])
 def test_what_an_exchange_gains(n: int, m: int) -> None:
-    one, other = torch.rand(2, 9, 3, m, generator=torch.Generator().manual_seed(n))
+    one, other = torch.rand(2, m, 3, 9, generator=torch.Generator().manual_seed(n))
     gain, place, partner = _best_exchange(one, other, n)
 
     def kept(group: Tensor) -> Tensor:
-        return group.topk(n, dim=2).values.sum((0, 2))
+        return group.topk(n, dim=0).values.sum((0, 2))
 
     def exchanged(pair: int, i: int, j: int) -> float:
         left, right = one[:, pair : pair + 1].clone(), other[:, pair : pair + 1].clone()
-        left[:, :, i], right[:, :, j] = other[:, pair : pair + 1, j], one[:, pair : pair + 1, i]
+        left[i], right[j] = other[j, pair : pair + 1], one[i, pair : pair + 1]
         return float(kept(left) + kept(right))
 
     for pair in range(3):
         before = float(kept(one)[pair] + kept(other)[pair])
         most = max(exchanged(pair, i, j) for i in range(m) for j in range(m))
-        assert float(gain[pair]) == pytest.approx(most - before, abs=1e-5)
-        assert exchanged(pair, int(place[pair]), int(partner[pair])) == pytest.approx(most, abs=1e-5)
+        assert float(gain[pair]) == pytest.approx(most - before, abs=1e-4)
+        assert exchanged(pair, int(place[pair]), int(partner[pair])) == pytest.approx(most, abs=1e-4)
 
 
 def test_columns_that_matter_are_spread() -> None:
