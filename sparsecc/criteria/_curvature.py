@@ -1,0 +1,71 @@
+"""What pruning costs the model to second order, from a few gradients: products with the curvature and its inverse, neither ever formed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+_BYTES = 2**26  # of gradients that are copied at once
+
+
+class Curvature:
+    """H = λI + (1/m) Σ ggᵀ for each row of a matrix, over the weights of that row: the Fisher information without what joins rows.
+
+    gradients: float[m, rows, cols]; large products are made in their dtype.  damping: λ in shares of the mean diagonal of (1/m) Σ ggᵀ
+    over the whole matrix; where all gradients are zero λ is 1, so that H says what magnitude says.
+
+    With A = [g₁ ... g_m]ᵀ/√m every inverse is that of an m×m matrix (Woodbury), and all products take O(m²) for each weight
+    (Frantar et al., M-FAC: Efficient Matrix-Free Approximations of Second-Order Information, 2021).
+    """
+
+    def __init__(self, gradients: Tensor, damping: float) -> None:
+        self._gradients = gradients
+        power = float(sum(g.double().square().sum() for g in gradients)) / gradients.numel()
+        self.ridge = damping * power if power > 0 else 1.0
+
+    def inverse_diagonal(self) -> Tensor:
+        """float64[rows, cols]: [H⁻¹]_ii = (1 - aᵢᵀ (λI + AAᵀ)⁻¹ aᵢ) / λ, aᵢ being the columns of A."""
+        found = []
+        for _, a in self._rows():
+            factor = torch.linalg.cholesky(self._dampened(a))
+            inverse = torch.linalg.solve_triangular(
+                factor, torch.eye(factor.shape[1], dtype=factor.dtype, device=factor.device), upper=False
+            )
+            found.append((1 - (inverse.to(a) @ a).double().square().sum(1)) / self.ridge)
+        return torch.cat(found)
+
+    def best_on(self, weight: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+        """The w that is zero where `keep` is not and costs least, ½(w - w̄)ᵀH(w - w̄), as float64[rows, cols], w̄ being `weight`;
+        and that cost of each row.
+
+        Of what is kept: w = w̄ + Aᵀ(λI + AAᵀ)⁻¹ v, with A of the kept weights alone and v = (A of those that go) w̄.
+        """
+        moves, costs = [], []
+        for part, a in self._rows():
+            gone = torch.where(keep[part], 0.0, weight[part].to(a))[:, :, None]
+            kept = a * keep[part][:, None]
+            pull = (a @ gone).double()
+            move = kept.mT @ torch.linalg.solve(self._dampened(kept), pull).to(a) - gone
+            moves.append(move[:, :, 0].double())
+            costs.append((self.ridge * moves[-1].square().sum(1) + (a @ move).double().square().sum((1, 2))) / 2)
+        return torch.where(keep, weight.double() + torch.cat(moves), 0.0), torch.cat(costs)
+
+    def slope(self, move: Tensor) -> Tensor:
+        """H·move, float64[rows, cols]."""
+        return torch.cat([self.ridge * move[part] + (a.mT @ (a @ move[part].to(a)[:, :, None]))[:, :, 0] for part, a in self._rows()])
+
+    def _dampened(self, a: Tensor) -> Tensor:
+        """λI + AAᵀ of several rows, float64[rows, m, m]."""
+        products = (a @ a.mT).double()
+        products.diagonal(dim1=1, dim2=2).add_(self.ridge)
+        return products
+
+    def _rows(self) -> Iterator[tuple[slice, Tensor]]:
+        """A of several rows at once, float[rows, m, cols]."""
+        count, rows, cols = self._gradients.shape
+        step = max(1, _BYTES // (self._gradients.itemsize * count * cols))
+        for start in range(0, rows, step):
+            part = slice(start, start + step)
+            yield part, self._gradients[:, part].transpose(0, 1).contiguous() / count**0.5
