@@ -37,7 +37,7 @@ SECONDS = {"wanda": 15.0, "sparsegpt": 60.0, "distillation": 600.0}  # allowed
 
 @dataclass(frozen=True)
 class Row:
-    """at_least: the mean cosine promised, None where nothing is.  method: of `recover`, None without."""
+    """at_least: the mean cosine promised, None where nothing is.  method: of `recover`, None without.  refinement: of the mask."""
 
     pattern: str | None
     sparsity: float = 0.5
@@ -46,19 +46,22 @@ class Row:
     method: str | None = None
     int8: bool = False
     at_least: float | None = None
+    refinement: str | None = None
 
     @property
     def name(self) -> str:
         zeros = "" if self.pattern is None or ":" in self.pattern else f" {self.sparsity:.0%}"
         allocation = "" if self.allocation == "uniform" else f" with {self.allocation}"
-        pruned = None if self.pattern is None else f"{self.pattern}{zeros} by {self.criterion}{allocation}"
+        refined = "" if self.refinement is None else f", {self.refinement}"
+        pruned = None if self.pattern is None else f"{self.pattern}{zeros} by {self.criterion}{allocation}{refined}"
         return ", ".join(part for part in (pruned, self.method, "int8" if self.int8 else None) if part)
 
     def passes(self, steps: int) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         if self.pattern is not None:
             share = {} if ":" in self.pattern else {"sparsity": self.sparsity, "allocation": self.allocation}
-            found.append({"prune": {"targets": ENCODER, "pattern": self.pattern, "criterion": self.criterion, **share}})
+            refined = {} if self.refinement is None else {"refinement": self.refinement}
+            found.append({"prune": {"targets": ENCODER, "pattern": self.pattern, "criterion": self.criterion, **refined, **share}})
         if self.method is not None:
             found.append(
                 {"recover": {"targets": ENCODER, "method": self.method} | ({"steps": steps} if self.method == "distillation" else {})}
@@ -189,12 +192,13 @@ def markdown(document: dict[str, Any]) -> str:
 
 
 def _row(text: str) -> Row:
-    """`unstructured,0.5,sparsegpt,distillation,int8`, or `int8` alone."""
+    """`unstructured,0.5,sparsegpt,distillation,int8`, `unstructured,0.5,wanda+dsnot`, or `int8` alone."""
     if text == "int8":
         return Row(None, int8=True)
-    pattern, sparsity, criterion, *rest = text.split(",")
+    pattern, sparsity, choice, *rest = text.split(",")
+    criterion, _, refinement = choice.partition("+")
     method = next((part for part in rest if part != "int8"), None)
-    return Row(pattern, float(sparsity), criterion, method=method, int8="int8" in rest)
+    return Row(pattern, float(sparsity), criterion, method=method, int8="int8" in rest, refinement=refinement or None)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -206,7 +210,7 @@ def _parser() -> argparse.ArgumentParser:
         "--row",
         type=_row,
         action="append",
-        metavar="PATTERN,SPARSITY,CRITERION[,METHOD][,int8]",
+        metavar="PATTERN,SPARSITY,CRITERION[+REFINEMENT][,METHOD][,int8]",
         help="only this row (nothing is written)",
     )
     return parser

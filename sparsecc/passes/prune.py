@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
-from sparsecc import allocations, criteria, formats, registry
+from sparsecc import allocations, criteria, formats, refinements, registry
 from sparsecc.allocations.base import Layer
-from sparsecc.criteria.base import Project
+from sparsecc.criteria.base import Chosen, Project
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.sites import WeightSite
@@ -23,7 +23,7 @@ from sparsecc.passes.base import Context, Match, Pass
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparsecc.criteria.base import Chosen, Stats
+    from sparsecc.criteria.base import Stats
     from sparsecc.formats.base import Format
 
 
@@ -46,14 +46,16 @@ class Prune(Pass):
 
     linear(x, W, b)  ->  linear(x, W·keep, b)
 
+    refinement: swaps that follow a criterion which leaves the weights as they are.
     sparsity: the share of zeros, over all layers pruned; 0.5 when not given, for N:M always 1 - N/M.
     floor: the least share of its weights that each layer keeps under `erk` and `global`; a quarter of the mean when not given.
-    seed: of `random`; that of the run when not given.  min_weights: smaller layers stay dense.
+    seed: of what is drawn; that of the run when not given.  min_weights: smaller layers stay dense.
     """
 
     targets: Targets = ALL
     ignore: Targets = ()
     criterion: str = "magnitude"
+    refinement: str | None = None
     pattern: str = "unstructured"
     sparsity: float | None = None
     allocation: str = "uniform"
@@ -65,6 +67,7 @@ class Prune(Pass):
         require_valid(targets=self.targets, ignore=self.ignore)
         registry.require("criterion", "criteria", self.criterion)
         registry.require("allocation", "allocations", self.allocation)
+        self._check_refinement()
         fixed = self.format.fixed_sparsity
         if self.sparsity is not None and not 0 <= self.sparsity < 1:
             raise RecipeError(f"sparsity: {self.sparsity} is not in [0, 1); it is the fraction of zeros")
@@ -76,6 +79,16 @@ class Prune(Pass):
             raise RecipeError(f"floor: {self.floor} is not in [0, {1 - self.share:.4g}], what sparsity {self.share:.4g} keeps")
         if self.min_weights < 0:
             raise RecipeError(f"min_weights: {self.min_weights} is negative")
+
+    def _check_refinement(self) -> None:
+        if self.refinement is None:
+            return
+        registry.require("refinement", "refinements", self.refinement)
+        if criteria.create(self.criterion).updates:
+            raise RecipeError(
+                f"refinement: {self.criterion} gives the weights that stay new values, for its own mask; "
+                f"{self.refinement} can follow a criterion that leaves them as they are, such as wanda"
+            )
 
     @property
     def format(self) -> Format:
@@ -95,10 +108,11 @@ class Prune(Pass):
         found: dict[str, Cut | Refused] = {site.name: reason for site in sites if (reason := self._refuse(site))}
         taken = [site for site in sites if site.name not in found]
         seed = context.seed if self.seed is None else self.seed
+        context = replace(context, seed=seed)
         shares = self._allocate(graph, taken, context, seed)
-        if criteria.create(self.criterion).needs and taken:
+        if self._needs and taken:
             working = graph.copy()
-            for site, stats in calibrated(working, taken, criteria.create(self.criterion).needs, context):
+            for site, stats in calibrated(working, taken, self._needs, context):
                 found[site.name] = cut = self._cut(site, shares[site.name], stats, seed)
                 if isinstance(cut, Cut):
                     working.set_weight(site, site.from_matrix(_pruned(site, cut.chosen)))
@@ -111,6 +125,10 @@ class Prune(Pass):
         assert isinstance(site, WeightSite)
         assert isinstance(cut, Cut)
         graph.set_weight(site, site.from_matrix(_pruned(site, cut.chosen)))
+
+    @property
+    def _by(self) -> str:
+        return self.criterion if self.refinement is None else f"{self.criterion}, then {self.refinement}"
 
     def _refuse(self, site: WeightSite) -> Refused | None:
         if site.rows * site.cols < self.min_weights:
@@ -139,14 +157,22 @@ class Prune(Pass):
         score = criteria.create(self.criterion).score(site.matrix, stats, site_seed(seed, site.name))
         return self.format.unit_scores(score)
 
+    @property
+    def _needs(self) -> tuple[str, ...]:
+        """The statistics that criterion and refinement read."""
+        needs = criteria.create(self.criterion).needs
+        return needs if self.refinement is None else tuple(dict.fromkeys((*needs, *refinements.create(self.refinement).needs)))
+
     def _cut(self, site: WeightSite, sparsity: float, stats: Stats, seed: int) -> Cut | Refused:
-        matrix, criterion = site.matrix, criteria.create(self.criterion)
-        if reason := unusable(stats, criterion.needs):
+        matrix, project = site.matrix, project_of(self.format)
+        if reason := unusable(stats, self._needs):
             return reason
-        chosen = criterion.choose(matrix, project_of(self.format), sparsity, stats, site_seed(seed, site.name))
+        chosen = criteria.create(self.criterion).choose(matrix, project, sparsity, stats, site_seed(seed, site.name))
+        if self.refinement is not None:
+            chosen = Chosen(refinements.create(self.refinement).refine(matrix, chosen.keep, project, stats))
         if torch.equal(_pruned(site, chosen), matrix):
             return Refused(f"already zero wherever {self.pattern} at sparsity {sparsity:.2f} would prune")
-        return Cut(self.pattern, 1 - int(chosen.keep.count_nonzero()) / chosen.keep.numel(), self.criterion, chosen)
+        return Cut(self.pattern, 1 - int(chosen.keep.count_nonzero()) / chosen.keep.numel(), self._by, chosen)
 
 
 class _Scores:
