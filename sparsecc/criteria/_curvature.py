@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-_BYTES = 2**26  # of gradients that are copied at once
+_BYTES = 2**26  # of gradients that are multiplied at once
 
 
 class Curvature:
@@ -21,19 +19,23 @@ class Curvature:
     """
 
     def __init__(self, gradients: Tensor, damping: float) -> None:
-        self._gradients = gradients
-        power = float(sum(g.double().square().sum() for g in gradients)) / gradients.numel()
+        count, rows, cols = gradients.shape
+        power = sum(float(g.double().square().sum()) for g in gradients) / gradients.numel()
         self.ridge = damping * power if power > 0 else 1.0
+        step = max(1, _BYTES // (gradients.itemsize * count * cols))
+        parts = [slice(start, start + step) for start in range(0, rows, step)]
+        # A of several rows at once, float[rows, m, cols]: one copy, as every product would take as long to make it
+        self._rows = [(part, (gradients[:, part].transpose(0, 1) / count**0.5).contiguous()) for part in parts]
 
     def inverse_diagonal(self) -> Tensor:
         """float64[rows, cols]: [H⁻¹]_ii = (1 - aᵢᵀ (λI + AAᵀ)⁻¹ aᵢ) / λ, aᵢ being the columns of A."""
         found = []
-        for _, a in self._rows():
+        for _, a in self._rows:
             factor = torch.linalg.cholesky(self._dampened(a))
-            inverse = torch.linalg.solve_triangular(
-                factor, torch.eye(factor.shape[1], dtype=factor.dtype, device=factor.device), upper=False
-            )
-            found.append((1 - (inverse.to(a) @ a).double().square().sum(1)) / self.ridge)
+            identity = torch.eye(factor.shape[1], dtype=factor.dtype, device=factor.device)
+            whitened = torch.linalg.solve_triangular(factor, identity, upper=False).to(a) @ a
+            least = 1 / (self.ridge + a.square().sum(1).double())  # 1 / H_ii: rounding may take more off where one weight is all there is
+            found.append(torch.maximum((1 - whitened.square().sum(1).double()) / self.ridge, least))
         return torch.cat(found)
 
     def best_on(self, weight: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,7 +45,7 @@ class Curvature:
         Of what is kept: w = w̄ + Aᵀ(λI + AAᵀ)⁻¹ v, with A of the kept weights alone and v = (A of those that go) w̄.
         """
         moves, costs = [], []
-        for part, a in self._rows():
+        for part, a in self._rows:
             gone = torch.where(keep[part], 0.0, weight[part].to(a))[:, :, None]
             kept = a * keep[part][:, None]
             pull = (a @ gone).double()
@@ -54,18 +56,10 @@ class Curvature:
 
     def slope(self, move: Tensor) -> Tensor:
         """H·move, float64[rows, cols]."""
-        return torch.cat([self.ridge * move[part] + (a.mT @ (a @ move[part].to(a)[:, :, None]))[:, :, 0] for part, a in self._rows()])
+        return torch.cat([self.ridge * move[part] + (a.mT @ (a @ move[part].to(a)[:, :, None]))[:, :, 0] for part, a in self._rows])
 
     def _dampened(self, a: Tensor) -> Tensor:
         """λI + AAᵀ of several rows, float64[rows, m, m]."""
         products = (a @ a.mT).double()
         products.diagonal(dim1=1, dim2=2).add_(self.ridge)
         return products
-
-    def _rows(self) -> Iterator[tuple[slice, Tensor]]:
-        """A of several rows at once, float[rows, m, cols]."""
-        count, rows, cols = self._gradients.shape
-        step = max(1, _BYTES // (self._gradients.itemsize * count * cols))
-        for start in range(0, rows, step):
-            part = slice(start, start + step)
-            yield part, self._gradients[:, part].transpose(0, 1).contiguous() / count**0.5

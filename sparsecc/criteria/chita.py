@@ -11,6 +11,8 @@ from torch import Tensor
 from sparsecc.criteria._curvature import Curvature
 from sparsecc.criteria.base import Chosen, Criterion, Project, Stats
 
+SLOW = 0.999  # of the cost: a step that leaves more is the last
+
 
 @dataclass(frozen=True)
 class Chita(Criterion):
@@ -27,7 +29,7 @@ class Chita(Criterion):
     updates: ClassVar[bool] = True
 
     damping: float = 1.0
-    trials: int = 12
+    trials: int = 10
 
     def score(self, weight: Tensor, stats: Stats, seed: int) -> Tensor:
         """As `obs`."""
@@ -47,8 +49,11 @@ class Chita(Criterion):
                 break
             trial = _at(curvature, dense, near)
             if trial[2] < cost:
+                slow = trial[2] > SLOW * cost
                 keep, best, cost = trial
                 step = min(2 * step, 1.0)
+                if slow:
+                    break
             else:
                 step /= 2
         return Chosen(keep, best.to(weight.dtype))

@@ -60,7 +60,7 @@ def _bytes(group: Sequence[WeightSite]) -> int:
 def _measured(
     graph: Differentiable, sites: Sequence[WeightSite], samples: int, inputs: Sequence[Any], seed: int
 ) -> dict[str, Tensor | None]:
-    """By site name. The seed decides the directions, whatever the sites."""
+    """By site name."""
     weights = {site.name: site.weight.detach().requires_grad_() for site in sites}
     found = {site.name: torch.zeros(samples, site.rows, site.cols) for site in sites}
     reached: set[str] = set()

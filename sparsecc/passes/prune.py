@@ -107,17 +107,16 @@ class Prune(Pass):
         sites = select(graph, WeightSite, self.targets, self.ignore)
         found: dict[str, Cut | Refused] = {site.name: reason for site in sites if (reason := self._refuse(site))}
         taken = [site for site in sites if site.name not in found]
-        seed = context.seed if self.seed is None else self.seed
-        context = replace(context, seed=seed)
-        shares = self._allocate(graph, taken, context, seed)
+        context = context if self.seed is None else replace(context, seed=self.seed)
+        shares = self._allocate(graph, taken, context)
         if self._needs and taken:
             working = graph.copy()
             for site, stats in calibrated(working, taken, self._needs, context):
-                found[site.name] = cut = self._cut(site, shares[site.name], stats, seed)
+                found[site.name] = cut = self._cut(site, shares[site.name], stats, context.seed)
                 if isinstance(cut, Cut):
                     working.set_weight(site, site.from_matrix(_pruned(site, cut.chosen)))
         else:
-            found |= {site.name: self._cut(site, shares[site.name], {}, seed) for site in taken}
+            found |= {site.name: self._cut(site, shares[site.name], {}, context.seed) for site in taken}
         yield from (Match(site, found[site.name]) for site in sites)
 
     def rewrite(self, graph: Graph, match: Match) -> None:
@@ -135,12 +134,12 @@ class Prune(Pass):
             return Refused(f"{site.rows * site.cols} weights are fewer than min_weights {self.min_weights}")
         return untouchable(site) or self.format.check(site.rows, site.cols)
 
-    def _allocate(self, graph: Graph, sites: Sequence[WeightSite], context: Context, seed: int) -> dict[str, float]:
+    def _allocate(self, graph: Graph, sites: Sequence[WeightSite], context: Context) -> dict[str, float]:
         """The sparsity of each site by name."""
         if not sites:
             return {}
         floor = (1 - self.share) / 4 if self.floor is None else self.floor
-        scores = _Scores(self, graph, sites, context, seed)
+        scores = _Scores(self, graph, sites, context)
         layers = [
             Layer(
                 name=site.name,
@@ -178,22 +177,22 @@ class Prune(Pass):
 class _Scores:
     """What the units of every site are worth in the model as it came, measured once an allocation asks."""
 
-    def __init__(self, step: Prune, graph: Graph, sites: Sequence[WeightSite], context: Context, seed: int) -> None:
-        self._step, self._graph, self._sites, self._context, self._seed = step, graph, sites, context, seed
+    def __init__(self, step: Prune, graph: Graph, sites: Sequence[WeightSite], context: Context) -> None:
+        self._step, self._graph, self._sites, self._context = step, graph, sites, context
         self._found: dict[str, Tensor] = {}
 
     def of(self, name: str) -> Tensor:
         needs = criteria.create(self._step.criterion).needs
         if not needs:
             site = next(site for site in self._sites if site.name == name)
-            return self._step.unit_scores(site, {}, self._seed)
+            return self._step.unit_scores(site, {}, self._context.seed)
         if not self._found:
             for site, stats in calibrated(self._graph, self._sites, needs, self._context):
                 if unusable(stats, needs):
                     units = site.rows * site.cols // self._step.format.unit_size
                     self._found[site.name] = torch.full((units,), torch.inf)  # it stays whole
                 else:
-                    self._found[site.name] = self._step.unit_scores(site, stats, self._seed)
+                    self._found[site.name] = self._step.unit_scores(site, stats, self._context.seed)
         return self._found[name]
 
 

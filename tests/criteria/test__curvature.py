@@ -48,6 +48,16 @@ def test_in_float32() -> None:
     torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-4)
 
 
+def test_in_float32_where_one_weight_is_all_there_is() -> None:
+    gradients = torch.zeros(3, *SHAPE)
+    gradients[:, 1, 4] = torch.tensor([3e4, -2e4, 1e4])
+    found = Curvature(gradients, 1e-6).inverse_diagonal()
+    exact = torch.linalg.inv(curvature_of(gradients.double(), 1e-6)).diagonal(dim1=1, dim2=2)
+    assert 0.99 * exact[1, 4] < found[1, 4] < 10 * exact[1, 4]  # 1/λ, of which it is the rest, is 5·10⁷ times as much
+    exact[1, 4] = found[1, 4]
+    torch.testing.assert_close(found, exact, rtol=1e-4, atol=0)
+
+
 def test_without_any_gradient_it_is_the_identity() -> None:
     weight, gradients = problem()
     flat = Curvature(torch.zeros_like(gradients), 0.1)
