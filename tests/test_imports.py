@@ -15,9 +15,10 @@ import sparsecc
 
 ROOT = Path(sparsecc.__file__).parent
 LEAVES = {"errors", "registry", "files", "memory", "timing", "top", "options"}  # modules below everything; they import each other at most
-FAMILIES = {"formats", "criteria", "allocations", "structures", "attention", "precisions"}
+FAMILIES = {"formats", "criteria", "refinements", "allocations", "structures", "attention", "precisions"}
 ALLOWED = {
     **{family: set() for family in FAMILIES},
+    "refinements": {"criteria"},  # what a criterion is told about a format, and the statistics
     "precisions": {"formats"},  # a quantized weight may have its values in a sparse format
     "ops": {"formats", "structures", "attention", "precisions", "graph"},
     # graph, beyond the table: the hosts put operators in, and read their weights back out of a file
@@ -96,6 +97,7 @@ LIGHT = [
     "sparsecc.precisions",
     "sparsecc.passes.quantize",
     "sparsecc.criteria",
+    "sparsecc.refinements",
     "sparsecc.allocations",
     "sparsecc.attention",
     "sparsecc.passes",

@@ -22,13 +22,14 @@ from torch import Tensor
 from benchmarks.machine import machine
 from benchmarks.results import markdown_table, promise, write
 from models import minilm
+from sparsecc import registry
 from sparsecc.graph.base import Graph
 from sparsecc.graph.fx import FxGraph
 from sparsecc.passes.base import Context, registered_name
 from sparsecc.recipe import Recipe
 
 ENCODER = [r"re:encoder\..*"]
-STEPS = 2400  # of distillation, of BATCH sentences each
+STEPS = 1800  # of distillation, of BATCH sentences each
 BATCH = 16
 PATTERNS = (("unstructured", 0.5), ("2:4", 0.5), ("4x1", 0.5), ("unstructured", 0.7))
 ONE_SHOT = {("unstructured", 0.5): 0.93, ("2:4", 0.5): 0.87, ("4x1", 0.5): 0.8, ("unstructured", 0.7): 0.78}
@@ -38,7 +39,8 @@ SECONDS = {"wanda": 15.0, "sparsegpt": 60.0, "recovery": 600.0}  # allowed, for 
 
 @dataclass(frozen=True)
 class Row:
-    """at_least: the mean cosine promised, None where nothing is.  method: `reconstruction` alone, or `recovery`: distillation after it."""
+    """at_least: the mean cosine promised, None where nothing is.  method: `reconstruction` alone, or `recovery`: distillation after it.
+    refinement: of the mask."""
 
     pattern: str | None
     sparsity: float = 0.5
@@ -47,12 +49,14 @@ class Row:
     method: str | None = None
     int8: bool = False
     at_least: float | None = None
+    refinement: str | None = None
 
     @property
     def name(self) -> str:
         zeros = "" if self.pattern is None or ":" in self.pattern else f" {self.sparsity:.0%}"
         allocation = "" if self.allocation == "uniform" else f" with {self.allocation}"
-        pruned = None if self.pattern is None else f"{self.pattern}{zeros} by {self.criterion}{allocation}"
+        refined = "" if self.refinement is None else f", {self.refinement}"
+        pruned = None if self.pattern is None else f"{self.pattern}{zeros} by {self.criterion}{allocation}{refined}"
         return ", ".join(part for part in (pruned, self.method, "int8" if self.int8 else None) if part)
 
     @property
@@ -68,7 +72,8 @@ class Row:
             share = {} if ":" in self.pattern else {"sparsity": self.sparsity, "allocation": self.allocation}
             if self.pattern.endswith("x1") or ":" in self.pattern:
                 found.append({"permute": {"targets": ENCODER, "pattern": self.pattern}})
-            found.append({"prune": {"targets": ENCODER, "pattern": self.pattern, "criterion": self.criterion, **share}})
+            refined = {} if self.refinement is None else {"refinement": self.refinement}
+            found.append({"prune": {"targets": ENCODER, "pattern": self.pattern, "criterion": self.criterion, **refined, **share}})
         if self.method is not None:
             found.append({"recover": {"targets": ENCODER}})
         if self.method == "recovery":
@@ -203,13 +208,15 @@ def markdown(document: dict[str, Any]) -> str:
 
 
 def _row(text: str) -> Row:
-    """`unstructured,0.5,sparsegpt+sensitivity,recovery,int8`, or `int8` alone."""
+    """`unstructured,0.5,sparsegpt+sensitivity,recovery,int8`, `unstructured,0.5,wanda+dsnot`, or `int8` alone."""
     if text == "int8":
         return Row(None, int8=True)
     pattern, sparsity, chosen, *rest = text.split(",")
-    criterion, _, allocation = chosen.partition("+")
+    criterion, *more = chosen.split("+")
+    refinement = next((name for name in more if name in registry.members("refinements")), None)
+    allocation = next((name for name in more if name != refinement), "uniform")
     method = next((part for part in rest if part != "int8"), None)
-    return Row(pattern, float(sparsity), criterion, allocation or "uniform", method, "int8" in rest)
+    return Row(pattern, float(sparsity), criterion, allocation, method, "int8" in rest, refinement=refinement)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -221,7 +228,7 @@ def _parser() -> argparse.ArgumentParser:
         "--row",
         type=_row,
         action="append",
-        metavar="PATTERN,SPARSITY,CRITERION[+ALLOCATION][,METHOD][,int8]",
+        metavar="PATTERN,SPARSITY,CRITERION[+ALLOCATION|+REFINEMENT][,METHOD][,int8]",
         help="only this row (nothing is written)",
     )
     return parser

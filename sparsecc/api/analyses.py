@@ -58,7 +58,7 @@ def sensitivity(
     if step.format.fixed_sparsity is not None:
         raise RecipeError(f"pattern: {pattern} has one sparsity and so no curve; take 'unstructured' or blocks, as '4x1'")
     graph = sources.open_graph(model, example_inputs, input_shapes)
-    context = Context(calibration=sources.calibration(calibration, graph.inputs))
+    context = Context(calibration=sources.calibration(calibration, graph.inputs), seed=seed)
     if context.calibration is None:
         raise UserError("calibration: needed, errors are measured on it; pass calibration= (--calib)")
     grid = tuple(sorted(set(levels)))
@@ -66,7 +66,7 @@ def sensitivity(
     skipped = {site.name: reason.reason for site in sites if (reason := step.refuse(site))}
     curves: list[LayerCurve] = []
     taken = [site for site in sites if site.name not in skipped]
-    for site, found in measured(step, graph, taken, context, seed, grid, samples, whole=True) if taken else ():
+    for site, found in measured(step, graph, taken, context, grid, samples, whole=True) if taken else ():
         if isinstance(found, Refused):
             skipped[site.name] = found.reason
         else:

@@ -1,4 +1,5 @@
-"""Pruning criteria: what each weight is worth. Members: magnitude, random, sparsegpt, wanda."""
+"""Pruning criteria: what each weight is worth. Members: chita, fisher, magnitude, obs, random, sparsegpt,
+spectral, wanda."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ STATISTICS = {  # of the inputs X [tokens, cols] of a site's matrix, in the orde
     "hessian": "XᵀX / tokens, float64[cols, cols]",
     "means": "float64[cols]",
     "variances": "float64[cols]",
+    "gradients": "of the model's outputs by the matrix, in random directions, float32[samples, rows, cols]: see passes/_gradients.py",
 }
 
 
@@ -38,6 +39,22 @@ class Project:
 
     def __call__(self, score: Tensor, sparsity: float) -> Tensor:
         return self.project(score, sparsity)
+
+    @property
+    def unit(self) -> tuple[int, int]:
+        """Rows and columns of what is kept or dropped whole."""
+        return (self.rows, self.cols) if self.units > 1 else (1, 1)
+
+    def sums(self, values: Tensor) -> Tensor:
+        """float[rows/r, cols/c]: summed over each unit of r×c."""
+        r, c = self.unit
+        rows, cols = values.shape
+        return values.contiguous().reshape(rows // r, r, cols // c, c).sum(dim=(1, 3))
+
+    def spread(self, units: Tensor) -> Tensor:
+        """[rows, cols]: to each weight what its unit has."""
+        r, c = self.unit
+        return units.repeat_interleave(r, dim=0).repeat_interleave(c, dim=1)
 
 
 class Quota:
@@ -71,6 +88,7 @@ class Criterion(ABC):
     """One member of the family; fields are its options. Pure: the same weight, stats and seed give the same scores."""
 
     needs: ClassVar[tuple[str, ...]] = ()  # the statistics that `score` or `choose` reads
+    updates: ClassVar[bool] = False  # whether `choose` gives the weights that stay new values
 
     @abstractmethod
     def score(self, weight: Tensor, stats: Stats, seed: int) -> Tensor:

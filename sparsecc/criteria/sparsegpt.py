@@ -23,6 +23,7 @@ class Sparsegpt(Criterion):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("hessian",)
+    updates: ClassVar[bool] = True
 
     columns: int = 128
 

@@ -15,6 +15,7 @@ from sparsecc.criteria.base import STATISTICS, Stats
 from sparsecc.errors import RecipeError, Refused, SparseccError
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import Conv2d, WeightSite
+from sparsecc.passes._gradients import gradients
 from sparsecc.passes.base import Context
 
 _ROWS = 4096  # inputs that are multiplied together at once, at most
@@ -23,12 +24,27 @@ _ROWS = 4096  # inputs that are multiplied together at once, at most
 def calibrated(graph: Graph, sites: Sequence[WeightSite], needs: Sequence[str], context: Context) -> Iterator[tuple[WeightSite, Stats]]:
     """Each site, in execution order, with the statistics that are needed of its inputs; none where no calibration input reaches it.
 
-    Weights that are set on the graph meanwhile count for the sites that follow. Raises RecipeError where there is nothing to calibrate on.
+    Weights that are set on the graph meanwhile count for the sites that follow, save that gradients are those of the graph as it came.
+    Raises RecipeError where there is nothing to calibrate on, or no gradients are to be had.
     """
     if unknown := [need for need in needs if need not in STATISTICS]:
         raise SparseccError(f"no statistic is called {unknown[0]!r}; there are: {', '.join(STATISTICS)}")
     if not context.calibration:
         raise RecipeError("criterion: this one needs calibration inputs; pass calibration= (--calib)")
+    of_inputs = [need for need in needs if need != "gradients"]
+    measured = _entering(graph, sites, of_inputs, context) if of_inputs else ((site, {}) for site in sites)
+    if "gradients" not in needs:
+        yield from measured
+        return
+    by_weights = gradients(graph.copy(), sites, context)
+    for (site, stats), (twin, found) in zip(measured, by_weights, strict=True):
+        assert site.name == twin.name
+        yield site, {} if found is None or (of_inputs and not stats) else {**stats, "gradients": found}
+
+
+def _entering(graph: Graph, sites: Sequence[WeightSite], needs: Sequence[str], context: Context) -> Iterator[tuple[WeightSite, Stats]]:
+    """`calibrated`, for statistics of inputs."""
+    assert context.calibration is not None
     by_name = {site.name: site for site in sites}
     known: tuple[tuple[int, ...], Stats] | None = None
     for name, entering in graph.walk(context.calibration, list(by_name)):

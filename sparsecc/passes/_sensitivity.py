@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsecc import criteria
 from sparsecc.errors import RecipeError, Refused, UserError
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import WeightSite
@@ -56,13 +55,13 @@ class Sensitivity:
 class Losses:
     """`Sensitivity.loss` of every site in the model as it came, measured once an allocation asks."""
 
-    def __init__(self, step: Prune, graph: Graph, sites: Sequence[WeightSite], context: Context, seed: int) -> None:
-        self._step, self._graph, self._sites, self._context, self._seed = step, graph, sites, context, seed
+    def __init__(self, step: Prune, graph: Graph, sites: Sequence[WeightSite], context: Context) -> None:
+        self._step, self._graph, self._sites, self._context = step, graph, sites, context
         self._found: dict[str, Sensitivity | Refused] = {}
 
     def of(self, name: str, sparsity: float) -> float:
         if not self._found:
-            found = measured(self._step, self._graph, self._sites, self._context, self._seed)
+            found = measured(self._step, self._graph, self._sites, self._context)
             self._found = {site.name: sensitivity for site, sensitivity in found}
         known = self._found[name]
         return _UNREACHED * sparsity if isinstance(known, Refused) else known.loss(sparsity)
@@ -73,7 +72,6 @@ def measured(
     graph: Graph,
     sites: Sequence[WeightSite],
     context: Context,
-    seed: int,
     levels: Sequence[float] | None = None,
     samples: int = SAMPLES,
     whole: bool = False,
@@ -85,8 +83,8 @@ def measured(
     """
     if not context.calibration:
         raise RecipeError("allocation: sensitivity is measured on calibration inputs; pass calibration= (--calib)")
-    needs = criteria.create(step.criterion).needs
-    levels = (COARSE if "hessian" in needs else LEVELS) if levels is None else levels
+    needs = step.needs
+    levels = (COARSE if {"hessian", "gradients"} & {*needs} else LEVELS) if levels is None else levels
     outputs = _Outputs(graph, _spread(context.calibration, samples))
     for site, stats in calibrated(graph, sites, tuple(dict.fromkeys((*needs, "hessian"))), context):
         reason = unusable(stats, ("hessian",))
@@ -98,7 +96,7 @@ def measured(
         points = sorted({zeros, *levels} - {0.0, 1.0})
         errors, model_errors, probe = [0.0], [0.0], (math.inf, matrix)
         for point in points:
-            cut = step.pruned(site, point, stats, seed)
+            cut = step.pruned(site, point, stats, context.seed)
             errors.append(relative_error(matrix, cut, hessian))
             if whole:
                 model_errors.append(outputs.error(site, cut) ** 0.5)

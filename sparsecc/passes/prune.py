@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
-from sparsecc import allocations, criteria, formats, registry
+from sparsecc import allocations, criteria, formats, refinements, registry
 from sparsecc.allocations.base import Layer
-from sparsecc.criteria.base import Project
+from sparsecc.criteria.base import Chosen, Project
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.sites import WeightSite
@@ -25,7 +25,7 @@ from sparsecc.passes.base import Context, Match, Pass, Progress
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparsecc.criteria.base import Chosen, Stats
+    from sparsecc.criteria.base import Stats
     from sparsecc.formats.base import Format
 
 
@@ -48,15 +48,17 @@ class Prune(Pass):
 
     linear(x, W, b)  ->  linear(x, W·keep, b)
 
+    refinement: swaps that follow a criterion which leaves the weights as they are.
     sparsity: the share of zeros, over all layers pruned; 0.5 when not given, for N:M always 1 - N/M.
     budget: instead, the bytes that all layers pruned take at most once they are packed, as {"bytes": 20e6} or {"bytes": "20MB"}.
     floor: the least share of its weights that each layer keeps under all allocations but `uniform`; a quarter of the mean when not given.
-    seed: of `random`; that of the run when not given.  min_weights: smaller layers stay dense.
+    seed: of what is drawn; that of the run when not given.  min_weights: smaller layers stay dense.
     """
 
     targets: Targets = ALL
     ignore: Targets = ()
     criterion: str = "magnitude"
+    refinement: str | None = None
     pattern: str = "unstructured"
     sparsity: float | None = None
     allocation: str = "uniform"
@@ -69,6 +71,7 @@ class Prune(Pass):
         require_valid(targets=self.targets, ignore=self.ignore)
         registry.require("criterion", "criteria", self.criterion)
         registry.require("allocation", "allocations", self.allocation)
+        self._check_refinement()
         fixed = self.format.fixed_sparsity
         if self.sparsity is not None and not 0 <= self.sparsity < 1:
             raise RecipeError(f"sparsity: {self.sparsity} is not in [0, 1); it is the fraction of zeros")
@@ -93,6 +96,16 @@ class Prune(Pass):
         if self.floor is not None and not 0 <= self.floor < 1:
             raise RecipeError(f"floor: {self.floor} is not in [0, 1)")
 
+    def _check_refinement(self) -> None:
+        if self.refinement is None:
+            return
+        registry.require("refinement", "refinements", self.refinement)
+        if criteria.create(self.criterion).updates:
+            raise RecipeError(
+                f"refinement: {self.criterion} gives the weights that stay new values, for its own mask; "
+                f"{self.refinement} can follow a criterion that leaves them as they are, such as wanda"
+            )
+
     @property
     def format(self) -> Format:
         return formats.from_pattern(self.pattern)
@@ -110,18 +123,18 @@ class Prune(Pass):
         sites = select(graph, WeightSite, self.targets, self.ignore)
         found: dict[str, Cut | Refused] = {site.name: reason for site in sites if (reason := self.refuse(site))}
         taken = [site for site in sites if site.name not in found]
-        seed = context.seed if self.seed is None else self.seed
-        shares = self._allocate(graph, taken, context, seed)
-        if criteria.create(self.criterion).needs and taken:
+        context = context if self.seed is None else replace(context, seed=self.seed)
+        shares = self._allocate(graph, taken, context)
+        if self.needs and taken:
             working = graph.copy()
-            for done, (site, stats) in enumerate(calibrated(working, taken, criteria.create(self.criterion).needs, context), 1):
-                found[site.name] = cut = self._cut(site, shares[site.name], stats, seed)
+            for done, (site, stats) in enumerate(calibrated(working, taken, self.needs, context), 1):
+                found[site.name] = cut = self._cut(site, shares[site.name], stats, context.seed)
                 if isinstance(cut, Cut):
                     working.set_weight(site, site.from_matrix(_pruned(site, cut.chosen)))
                 if context.progress is not None:
                     context.progress(Progress(f"pruning by {self.criterion}", done, len(taken), site.name))
         else:
-            found |= {site.name: self._cut(site, shares[site.name], {}, seed) for site in taken}
+            found |= {site.name: self._cut(site, shares[site.name], {}, context.seed) for site in taken}
         yield from (Match(site, found[site.name]) for site in sites)
 
     def rewrite(self, graph: Graph, match: Match) -> None:
@@ -130,17 +143,27 @@ class Prune(Pass):
         assert isinstance(cut, Cut)
         graph.set_weight(site, site.from_matrix(_pruned(site, cut.chosen)))
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The statistics that criterion and refinement read."""
+        needs = criteria.create(self.criterion).needs
+        return needs if self.refinement is None else tuple(dict.fromkeys((*needs, *refinements.create(self.refinement).needs)))
+
+    @property
+    def _by(self) -> str:
+        return self.criterion if self.refinement is None else f"{self.criterion}, then {self.refinement}"
+
     def refuse(self, site: WeightSite) -> Refused | None:
         """Why a site stays as it is before anything is measured, None when it does not."""
         if site.rows * site.cols < self.min_weights:
             return Refused(f"{site.rows * site.cols} weights are fewer than min_weights {self.min_weights}")
         return untouchable(site) or self.format.check(site.rows, site.cols)
 
-    def _allocate(self, graph: Graph, sites: Sequence[WeightSite], context: Context, seed: int) -> dict[str, float]:
+    def _allocate(self, graph: Graph, sites: Sequence[WeightSite], context: Context) -> dict[str, float]:
         """The sparsity of each site by name."""
         if not sites:
             return {}
-        scores, losses = _Scores(self, graph, sites, context, seed), Losses(self, graph, sites, context, seed)
+        scores, losses = _Scores(self, graph, sites, context), Losses(self, graph, sites, context)
         layers = [
             Layer(
                 name=site.name,
@@ -164,42 +187,45 @@ class Prune(Pass):
         return self.format.unit_scores(score)
 
     def pruned(self, site: WeightSite, sparsity: float, stats: Stats, seed: int) -> Tensor:
-        """The site's matrix at that sparsity. `stats` has what the criterion needs."""
+        """The site's matrix at that sparsity. `stats` has what is needed."""
         return _pruned(site, self._choose(site, sparsity, stats, seed))
 
     def _choose(self, site: WeightSite, sparsity: float, stats: Stats, seed: int) -> Chosen:
-        criterion = criteria.create(self.criterion)
-        return criterion.choose(site.matrix, project_of(self.format), sparsity, stats, site_seed(seed, site.name))
+        matrix, project = site.matrix, project_of(self.format)
+        chosen = criteria.create(self.criterion).choose(matrix, project, sparsity, stats, site_seed(seed, site.name))
+        if self.refinement is None:
+            return chosen
+        return Chosen(refinements.create(self.refinement).refine(matrix, chosen.keep, project, stats))
 
     def _cut(self, site: WeightSite, sparsity: float, stats: Stats, seed: int) -> Cut | Refused:
         matrix = site.matrix
-        if reason := unusable(stats, criteria.create(self.criterion).needs):
+        if reason := unusable(stats, self.needs):
             return reason
         chosen = self._choose(site, sparsity, stats, seed)
         if torch.equal(_pruned(site, chosen), matrix):
             return Refused(f"already zero wherever {self.pattern} at sparsity {sparsity:.2f} would prune")
-        return Cut(self.pattern, 1 - int(chosen.keep.count_nonzero()) / chosen.keep.numel(), self.criterion, chosen)
+        return Cut(self.pattern, 1 - int(chosen.keep.count_nonzero()) / chosen.keep.numel(), self._by, chosen)
 
 
 class _Scores:
     """What the units of every site are worth in the model as it came, measured once an allocation asks."""
 
-    def __init__(self, step: Prune, graph: Graph, sites: Sequence[WeightSite], context: Context, seed: int) -> None:
-        self._step, self._graph, self._sites, self._context, self._seed = step, graph, sites, context, seed
+    def __init__(self, step: Prune, graph: Graph, sites: Sequence[WeightSite], context: Context) -> None:
+        self._step, self._graph, self._sites, self._context = step, graph, sites, context
         self._found: dict[str, Tensor] = {}
 
     def of(self, name: str) -> Tensor:
         needs = criteria.create(self._step.criterion).needs
         if not needs:
             site = next(site for site in self._sites if site.name == name)
-            return self._step.unit_scores(site, {}, self._seed)
+            return self._step.unit_scores(site, {}, self._context.seed)
         if not self._found:
             for site, stats in calibrated(self._graph, self._sites, needs, self._context):
                 if unusable(stats, needs):
                     units = site.rows * site.cols // self._step.format.unit_size
                     self._found[site.name] = torch.full((units,), torch.inf)  # it stays whole
                 else:
-                    self._found[site.name] = self._step.unit_scores(site, stats, self._seed)
+                    self._found[site.name] = self._step.unit_scores(site, stats, self._context.seed)
         return self._found[name]
 
 

@@ -41,3 +41,7 @@ def test_rows_by_name() -> None:
     assert bench._row("2:4,0.5,wanda") == Row("2:4", 0.5, "wanda")
     assert bench._row("4x1,0.5,sparsegpt,recovery,int8") == Row("4x1", 0.5, method="recovery", int8=True)
     assert bench._row("int8") == Row(None, int8=True)
+    refined = bench._row("2:4,0.5,wanda+dsnot")
+    assert refined == Row("2:4", 0.5, "wanda", refinement="dsnot")
+    assert refined.name == "2:4 by wanda, dsnot"
+    assert Recipe.load({"passes": refined.passes(steps=5)}).passes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparsecc import allocations, attention, criteria, formats, registry, structures
+from sparsecc import allocations, attention, criteria, formats, refinements, registry, structures
 from sparsecc.formats.base import Format
 from sparsecc.structures.base import Structure
 
@@ -21,6 +21,7 @@ KEYS = {
 STRUCTURES: list[Structure] = [structures.from_key(key) for keys in KEYS.values() for key in keys]
 PRECISIONS = {"int8": ("int8", "int8:calibrated"), "bfloat16": ("bfloat16",)}
 CRITERIA = {name: criteria.create(name) for name in registry.members("criteria")}
+REFINEMENTS = {name: refinements.create(name) for name in registry.members("refinements")}
 ATTENTION = {name: attention.create(name) for name in registry.members("attention")}
 ALLOCATIONS = {name: allocations.create(name) for name in registry.members("allocations")}
 TRAINING: dict[str, tuple[dict[str, Any], ...]] = {  # at least one recipe for every file in `train/`, without steps

@@ -22,6 +22,9 @@ PASSES: dict[str, tuple[Pass, ...]] = {
         Prune(pattern="4x1", budget={"bytes": "9 kB"}, targets=("Linear",)),
         Prune(criterion="sparsegpt", pattern="4x1", sparsity=0.7),
         Prune(criterion="sparsegpt", pattern="2:4"),
+        Prune(criterion="spectral", pattern="1x4", sparsity=0.7),
+        Prune(criterion="wanda", refinement="dsnot", sparsity=0.8),
+        Prune(criterion="magnitude", refinement="dsnot", pattern="2:4"),
     ),
     "recover": (Recover(),),
     "permute": (Permute(), Permute(pattern="16x1", ignore=("re:.*head.*",))),
@@ -31,6 +34,17 @@ PASSES: dict[str, tuple[Pass, ...]] = {
     "substitute": (Substitute(), Substitute(structure="monarch", params=0.3, max_error=0.9), Substitute(structure="low_rank")),
 }
 """Each has to be pure, twice = once, deterministic, and to say why it leaves a layer alone."""
+
+NEED_GRADIENTS: dict[str, tuple[Pass, ...]] = {
+    "prune": (
+        Prune(criterion="fisher", pattern="4x1", sparsity=0.7, allocation="global"),
+        Prune(criterion="fisher", refinement="dsnot", sparsity=0.8),
+        Prune(criterion="obs", sparsity=0.8),
+        Prune(criterion="obs", pattern="2:4"),
+        Prune(criterion="chita", pattern="4x1", sparsity=0.7),
+    ),
+}
+"""The same, for hosts that have gradients."""
 
 RECIPES = {
     "csr": [{"prune": {"sparsity": 0.8}}, "pack"],

@@ -22,8 +22,9 @@ def weight_for(format: Format) -> torch.Tensor:
 
 
 def stats_for(weight: torch.Tensor) -> dict[str, torch.Tensor]:
-    x = torch.randn(4 * weight.shape[1], weight.shape[1], generator=torch.Generator().manual_seed(4))
-    return dict(statistics([x], tuple(STATISTICS)))
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(4 * weight.shape[1], weight.shape[1], generator=generator)
+    return {**statistics([x], tuple(STATISTICS)), "gradients": torch.randn(10, *weight.shape, generator=generator)}
 
 
 @every_format
@@ -35,6 +36,7 @@ def test_the_mask_is_the_formats(criterion: Criterion, format: Format) -> None:
     total = weight.numel() // format.unit_size
     assert format.holds(chosen.keep) is None
     assert int(chosen.keep.sum()) // format.unit_size == total - round(asked * total)
+    assert (chosen.weight is not None) == criterion.updates
     assert chosen.weight is None or (chosen.weight.shape == weight.shape and chosen.weight.dtype == weight.dtype)
 
 

@@ -18,13 +18,19 @@ from sparsecc.passes.base import Context, Pass
 from sparsecc.passes.prune import Prune
 from sparsecc.recipe import Recipe
 from tests.laws.hosts import HOSTS, MODELS, graph, model, outputs, weights
-from tests.laws.passes import PASSES, RECIPES
+from tests.laws.passes import NEED_GRADIENTS, PASSES, RECIPES
 from tests.tolerance import assert_close
 
 every_host = pytest.mark.parametrize("host", HOSTS)
 every_model = pytest.mark.parametrize("name", MODELS)
-PARAMS = [pytest.param(step, id=f"{name}{i}") for name, steps in PASSES.items() for i, step in enumerate(steps)]
-every_pass = pytest.mark.parametrize("step", PARAMS)
+PARAMS = [
+    pytest.param(host, step, id=f"{name}{i}{kind}-{host}")
+    for kind, passes, hosts in (("", PASSES, list(HOSTS)), ("-gradients", NEED_GRADIENTS, ["fx"]))
+    for name, steps in passes.items()
+    for i, step in enumerate(steps)
+    for host in hosts
+]
+every_pass = pytest.mark.parametrize(("host", "step"), PARAMS)  # on every host that can run it
 every_recipe = pytest.mark.parametrize("recipe", RECIPES)
 
 
@@ -72,7 +78,6 @@ def masked_module(name: str, of: Graph) -> nn.Module:
     return module
 
 
-@every_host
 @every_model
 @every_pass
 def test_a_pass_is_pure_deterministic_and_twice_is_once(host: str, name: str, step: Pass) -> None:
@@ -87,7 +92,6 @@ def test_a_pass_is_pure_deterministic_and_twice_is_once(host: str, name: str, st
     assert same(weights(twice.graph), weights(once.graph))
 
 
-@every_host
 @every_model
 @every_pass
 def test_what_is_refused_stays_as_it_was_and_says_why(host: str, name: str, step: Pass) -> None:
@@ -104,7 +108,6 @@ def test_what_is_refused_stays_as_it_was_and_says_why(host: str, name: str, step
         assert same({site: held[site]}, {site: after[site]})
 
 
-@every_host
 @every_model
 @every_pass
 def test_to_find_is_to_look_only(host: str, name: str, step: Pass) -> None:

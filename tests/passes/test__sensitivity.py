@@ -40,7 +40,7 @@ def layers() -> Scaled:
 
 def found(step: Prune, on: FakeGraph, *samples: Tensor, **options) -> dict[str, Sensitivity | Refused]:
     context = Context(calibration=[(x,) for x in samples])
-    return {site.name: value for site, value in measured(step, on, on.sites(WeightSite), context, 0, **options)}
+    return {site.name: value for site, value in measured(step, on, on.sites(WeightSite), context, **options)}
 
 
 def test_gains_are_the_shares_of_the_outputs_that_layers_make() -> None:
@@ -117,9 +117,9 @@ def test_a_layer_that_sees_nan_stays_whole() -> None:
     nan[0, 0] = math.nan
     on = FakeGraph([linear("a", 64, 64)])
     context = Context(calibration=[(nan,), (X,)])
-    [(_, refused)] = measured(Prune(), on, on.sites(WeightSite), context, 0)
+    [(_, refused)] = measured(Prune(), on, on.sites(WeightSite), context)
     assert refused == Refused("its calibration inputs hold NaN or infinity")
-    losses = Losses(Prune(), on, on.sites(WeightSite), context, 0)
+    losses = Losses(Prune(), on, on.sites(WeightSite), context)
     assert losses.of("a", 0.0) == 0.0
     assert losses.of("a", 0.1) > 1e6
 
@@ -149,7 +149,7 @@ def test_hosts_agree() -> None:
         on = graph(host, "transformer")
         sites = [site for site in on.sites(WeightSite) if site.name in ("query", "fc1")]
         context = Context(calibration=[(model("transformer")[1],)])
-        values = [value for _, value in measured(Prune(), on, sites, context, 0, levels=(0.5,))]
+        values = [value for _, value in measured(Prune(), on, sites, context, levels=(0.5,))]
         gains.append([value.gain for value in values if isinstance(value, Sensitivity)])
     assert len(gains[0]) == 2
     assert gains[0] == pytest.approx(gains[1], rel=1e-3)

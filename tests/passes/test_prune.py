@@ -158,6 +158,13 @@ def test_random_depends_on_names_and_seed_and_on_nothing_else() -> None:
         ({"budget": {"bytes": 1e6}, "floor": 1.0}, r"^floor: 1.0 is not in \[0, 1\)"),
         ({"pattern": "2:4", "allocation": "sensitivity"}, "^allocation: every layer has the same sparsity under 2:4"),
         ({"criterion": "magic"}, "^criterion: no 'magic'"),
+        ({"refinement": "dsnt"}, "^refinement: no 'dsnt'; did you mean 'dsnot'"),
+        (
+            {"refinement": "dsnot", "criterion": "sparsegpt"},
+            "^refinement: sparsegpt gives the weights that stay new values.* such as wanda",
+        ),
+        ({"refinement": "dsnot", "criterion": "obs"}, "^refinement: obs gives"),
+        ({"refinement": "dsnot", "criterion": "chita"}, "^refinement: chita gives"),
         ({"allocation": "globl"}, "^allocation: no 'globl'; did you mean 'global'"),
         ({"pattern": "3:2"}, "^pattern: '3:2' cannot be"),
         ({"min_weights": -1}, "^min_weights"),
@@ -196,6 +203,26 @@ def test_criteria_that_measure_and_update(monkeypatch: pytest.MonkeyPatch) -> No
     assert torch.equal(site.weight[:, 32:], 2 * before.sites(WeightSite)[0].weight[:, 32:])
     with pytest.raises(RecipeError, match="calibration"):
         Prune().apply(before)
+
+
+@pytest.mark.parametrize("criterion", ["magnitude", "wanda", "spectral", "random"])
+def test_a_refinement_swaps_weights_of_the_mask_and_says_so(criterion: str) -> None:
+    x = torch.randn(200, 64, generator=torch.Generator().manual_seed(1)) + torch.linspace(-2, 2, 64)
+    before, context = FakeGraph([linear("a")]), Context(calibration=[(x,)])
+    plain, refined = (Prune(criterion=criterion, refinement=name).apply(before, context) for name in (None, "dsnot"))
+    weight = before.sites(WeightSite)[0].weight
+    kept = [result.graph.sites(WeightSite)[0].weight != 0 for result in (plain, refined)]
+    assert not torch.equal(kept[0], kept[1])
+    assert torch.equal(kept[0].sum(1), kept[1].sum(1))
+    assert torch.equal(refined.graph.sites(WeightSite)[0].weight, weight * kept[1])
+    apart = [((weight - weight * keep) @ x.T).mean(1).norm() for keep in kept]
+    assert apart[1] < 0.5 * apart[0]
+    assert refined.matches[0].action == f"unstructured, 50.0% zeros, by {criterion}, then dsnot"
+
+
+def test_a_refinement_needs_calibration_whatever_it_follows() -> None:
+    with pytest.raises(RecipeError, match="calibration"):
+        Prune(refinement="dsnot").apply(FakeGraph([linear("a")]))
 
 
 def test_a_refusal_is_a_value() -> None:

@@ -1,0 +1,79 @@
+"""How a model's outputs move with each weight: gradients without labels, for criteria that weigh what a change costs the whole model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsecc.errors import RecipeError
+from sparsecc.graph.base import Differentiable, Graph
+from sparsecc.graph.sites import WeightSite
+from sparsecc.passes.base import Context
+
+SAMPLES = 128  # gradients of each site
+FEWEST = 16  # of a site whose gradients would not fit _BYTES
+_BYTES = 2**30  # of gradients that are held at once
+
+
+def gradients(graph: Graph, sites: Sequence[WeightSite], context: Context) -> Iterator[tuple[WeightSite, Tensor | None]]:
+    """Each site, in order, with float32[samples, rows, cols]: gradients by its matrix; None where no output depends on it.
+
+    A sample is one calibration input and one ε ~ N(0, I) in the shape of the outputs y; its loss is <ε, y> / ‖y‖, summed over the outputs.
+    So the mean of ggᵀ is JᵀJ / ‖y‖² in expectation, J = dy/dw, the second-order term of ‖y - y'‖² / ‖y‖²: the Fisher information of a
+    model that gives y with Gaussian noise. Inputs are used equally often, evenly spaced ones where there are more than samples.
+
+    Sites are measured in groups, as many as `_BYTES` hold. Raises RecipeError where the host has no gradients.
+    """
+    if not isinstance(graph, Differentiable):
+        raise RecipeError("criterion: this one needs gradients, which an ONNX model does not give; take sparsegpt, or give the torch model")
+    assert context.calibration is not None
+    for group, samples in _groups(sites):
+        found = _measured(graph, group, samples, context.calibration, context.seed)
+        for site in group:
+            yield site, found.pop(site.name)
+
+
+def _groups(sites: Sequence[WeightSite]) -> Iterator[tuple[list[WeightSite], int]]:
+    """Sites that are measured together, and how many samples."""
+    group: list[WeightSite] = []
+    for site in sites:
+        if group and _bytes([*group, site]) > _BYTES:
+            yield group, _samples(group)
+            group = []
+        group.append(site)
+    if group:
+        yield group, _samples(group)
+
+
+def _samples(group: Sequence[WeightSite]) -> int:
+    return min(SAMPLES, max(FEWEST, SAMPLES * _BYTES // _bytes(group)))
+
+
+def _bytes(group: Sequence[WeightSite]) -> int:
+    return SAMPLES * sum(site.rows * site.cols for site in group) * torch.float32.itemsize
+
+
+def _measured(
+    graph: Differentiable, sites: Sequence[WeightSite], samples: int, inputs: Sequence[Any], seed: int
+) -> dict[str, Tensor | None]:
+    """By site name."""
+    weights = {site.name: site.weight.detach().requires_grad_() for site in sites}
+    found = {site.name: torch.zeros(samples, site.rows, site.cols) for site in sites}
+    reached: set[str] = set()
+    generator = torch.Generator().manual_seed(seed)
+    for which, places in groupby(range(samples), lambda sample: sample * len(inputs) // samples):
+        with torch.enable_grad():
+            outputs = graph.run_with(inputs[which], {name: (weight, None) for name, weight in weights.items()}).outputs
+        outputs = [y for y in outputs if y.requires_grad]
+        for place in places if outputs else ():
+            directions = [torch.randn(y.shape, generator=generator).to(y) / y.detach().norm().clamp(min=1e-30) for y in outputs]
+            by_weight = torch.autograd.grad(outputs, list(weights.values()), directions, retain_graph=True, allow_unused=True)
+            for site, gradient in zip(sites, by_weight, strict=True):
+                if gradient is not None:
+                    reached.add(site.name)
+                    found[site.name][place] = site.to_matrix(gradient).float()
+    return {name: tensor if name in reached else None for name, tensor in found.items()}
