@@ -104,7 +104,7 @@ def test_the_model_runs_on_few_samples_and_stays_as_it_is() -> None:
 
 def test_nothing_is_measured_before_it_is_asked_for_and_all_of_it_once() -> None:
     on = layers()
-    losses = Losses(Prune(), on, on.sites(WeightSite), Context(calibration=[(X,)]), 0)
+    losses = Losses(Prune(), on, on.sites(WeightSite), Context(calibration=[(X,)]))
     assert on.runs == [0]
     first = losses.of("a", 0.5)
     assert losses.of("b", 0.5) > first > 0.0
