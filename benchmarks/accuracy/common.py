@@ -132,20 +132,19 @@ def chosen(rows: Sequence[Row], wanted: Sequence[str] | None) -> list[Row]:
 def measured(evaluation: Evaluation, rows: Sequence[Row], sizes: Sizes, console: Console) -> dict[str, Any]:
     """The first row is the dense model. Rows that begin alike share their beginning; seconds are those of the whole recipe."""
     subject = evaluation.load(sizes)
-    context = Context(calibration=subject.calibration, original=subject.graph)
-    done: dict[str, tuple[Graph, float]] = {"[]": (subject.graph, 0.0)}
+    done: dict[str, tuple[Graph, Graph | None, float]] = {"[]": (subject.graph, subject.graph, 0.0)}
     found: list[dict[str, Any]] = []
     for row in rows:
         passes = row.passes(sizes.steps, subject.scope)
         for length in range(1, len(passes) + 1):
-            (before, seconds), key = done[json.dumps(passes[: length - 1])], json.dumps(passes[:length])
+            (before, original, seconds), key = done[json.dumps(passes[: length - 1])], json.dumps(passes[:length])
             if key not in done:
                 [step] = Recipe.load({"passes": [passes[length - 1]]}).passes
                 with console.status(f"{row.name}: {registered_name(step)}"):
                     start = time.perf_counter()
-                    after = step.apply(before, context).graph
-                    done[key] = after, seconds + time.perf_counter() - start
-        graph, seconds = done[json.dumps(passes)]
+                    after = step.apply(before, Context(calibration=subject.calibration, original=original))
+                    done[key] = after.graph, after.original, seconds + time.perf_counter() - start
+        graph, _, seconds = done[json.dumps(passes)]
         figures = subject.figures(graph)
         document = {"name": row.name, **figures, "zeros": zeros(graph), "seconds": seconds}
         found.append(document | promised(evaluation, row, figures, found[0] if found else document))

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from sparsecc.errors import RecipeError, SparseccError
 
@@ -41,6 +41,8 @@ class Layer:
 @dataclass(frozen=True)
 class Allocation(ABC):
     """One member of the family; fields are its options."""
+
+    needs_loss: ClassVar[bool] = False  # reads `Layer.loss`, which is measured on calibration inputs
 
     @abstractmethod
     def allocate(self, layers: Sequence[Layer], sparsity: float, floor: float) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -20,6 +21,8 @@ class Sensitivity(Allocation):
     A knapsack, by dynamic programming over what the layers take: units kept, or bytes. Costs are rounded to `bins`, where there are more
     units or bytes than that; what is too much goes, what is left is spent, level by level and then to the last unit.
     """
+
+    needs_loss: ClassVar[bool] = True
 
     levels: int = 100  # how many each layer may take
     bins: int = 4096  # of what there is to be divided

@@ -13,7 +13,7 @@ from sparsecc import formats, structures
 from sparsecc.formats.base import Packed
 from sparsecc.graph.fx_activations import activation_after
 from sparsecc.graph.fx_layers import Layer, OperatorLayer, arguments, aten, match, stored
-from sparsecc.graph.sites import Attention, Conv2d, Linear, Mlp, Site, WeightSite
+from sparsecc.graph.sites import Attention, Conv2d, Linear, Mlp, Site, WeightSite, unique
 from sparsecc.ops import quantized_linear
 from sparsecc.ops.block_attention import restore
 from sparsecc.precisions.base import Quantized
@@ -56,6 +56,7 @@ def find_sites(module: GraphModule) -> list[Site]:
     """All sites in execution order; an Mlp comes after its second layer."""
     readers = _readers(module)
     neurons: dict[Node, Linear] = {}  # what a layer's activation computes → that layer
+    names: dict[str, None] = dict.fromkeys(site_names(module))
     sites: list[Site] = []
     for node in _site_nodes(module):
         layer = match(node)
@@ -68,7 +69,7 @@ def find_sites(module: GraphModule) -> list[Site]:
         if not isinstance(site, Linear):
             continue
         if layer.x in neurons and len(layer.x.users) == 1:
-            sites.append(_mlp(neurons[layer.x], site))
+            sites.append(_mlp(neurons[layer.x], site, names))
         if after:
             neurons[after[1]] = site
     return sites
@@ -189,9 +190,9 @@ def _bound(q: Tensor, v: Tensor, dropout: float) -> str | None:
     return f"it drops {dropout:.0%} of its probabilities at random" if dropout else None
 
 
-def _mlp(first: Linear, second: Linear) -> Mlp:
+def _mlp(first: Linear, second: Linear, taken: dict[str, None]) -> Mlp:
     assert first.activation is not None
-    return Mlp(name=mlp_name(first, second), handle=second.handle, first=first, second=second, activation=first.activation)
+    return Mlp(name=unique(mlp_name(first, second), taken), handle=second.handle, first=first, second=second, activation=first.activation)
 
 
 def mlp_name(first: Linear, second: Linear) -> str:

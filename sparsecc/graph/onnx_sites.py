@@ -17,7 +17,7 @@ from sparsecc.graph.fx_sites import mlp_name
 from sparsecc.graph.onnx_activations import Activation, activation_of
 from sparsecc.graph.onnx_attention import AttentionNodes, attention_at
 from sparsecc.graph.onnx_fold import constant, only_use
-from sparsecc.graph.sites import Attention, Conv2d, Linear, Mlp, Site
+from sparsecc.graph.sites import Attention, Conv2d, Linear, Mlp, Site, unique
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 
@@ -62,7 +62,7 @@ def find(model: ir.Model) -> list[Site]:
         layer = layer_at(node)
         if layer is not None:
             activation = activation_of(layer.output)
-            site = _weight_site(layer, _unique(onnx_names.given(node), names), activation)
+            site = _weight_site(layer, unique(onnx_names.given(node), names), activation)
             sites.append(site)
             if isinstance(site, Linear):
                 if layer.x in first_of:
@@ -72,7 +72,7 @@ def find(model: ir.Model) -> list[Site]:
             continue
         attention = attention_at(node)
         if attention is not None:
-            sites.append(_attention(attention, _unique(onnx_names.given(attention.nodes[-1]), names)))
+            sites.append(_attention(attention, unique(onnx_names.given(attention.nodes[-1]), names)))
     return sites
 
 
@@ -223,11 +223,4 @@ def _attention(found: AttentionNodes, name: str) -> Attention:
 
 
 def _mlp(first: Linear, activation: Activation, second: Linear, taken: dict[str, None]) -> Mlp:
-    return Mlp(name=_unique(mlp_name(first, second), taken), handle=activation, first=first, second=second, activation=activation.name)
-
-
-def _unique(name: str, taken: dict[str, None]) -> str:
-    """The name, or name_1, name_2, ... : the first that is free, and no longer is."""
-    free = next(candidate for candidate in (name, *(f"{name}_{k}" for k in range(1, len(taken) + 1))) if candidate not in taken)
-    taken[free] = None
-    return free
+    return Mlp(name=unique(mlp_name(first, second), taken), handle=activation, first=first, second=second, activation=activation.name)

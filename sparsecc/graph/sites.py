@@ -161,3 +161,10 @@ class Mlp(Site):
     first: Linear
     second: Linear
     activation: str
+
+
+def unique(name: str, taken: dict[str, None]) -> str:
+    """The name, or name_1, name_2, ... : the first that is free, and no longer is."""
+    free = next(candidate for candidate in (name, *(f"{name}_{k}" for k in range(1, len(taken) + 1))) if candidate not in taken)
+    taken[free] = None
+    return free

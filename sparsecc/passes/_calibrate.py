@@ -7,6 +7,7 @@ included, and what lies in memory are the activations between two layers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,11 +47,11 @@ def _entering(graph: Graph, sites: Sequence[WeightSite], needs: Sequence[str], c
     """`calibrated`, for statistics of inputs."""
     assert context.calibration is not None
     by_name = {site.name: site for site in sites}
-    known: tuple[tuple[int, ...], Stats] | None = None
+    known: tuple[tuple[Any, ...], Stats] | None = None
     for name, entering in graph.walk(context.calibration, list(by_name)):
         site, tensors = by_name[name], [x for (x,) in entering]
         # q, k and v read the same tensors, which are alive until all of them have
-        key = tuple(x.data_ptr() for x in tensors) if not isinstance(site, Conv2d) else ()
+        key = tuple((x.data_ptr(), x.shape, x.stride()) for x in tensors) if not isinstance(site, Conv2d) else ()
         if known is None or not key or known[0] != key:
             known = key, statistics([as_columns(site, x) for x in tensors], needs)
         yield site, known[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from sparsecc.errors import UserError
 from sparsecc.files import replacing
 
 
-def key(setting: Any, tensors: Mapping[str, Tensor]) -> str:
-    """What a state belongs to: a setting with a repr of its own, and the tensors as they were at the start."""
+def key(setting: Any, tensors: Sequence[Tensor]) -> str:
+    """What a state belongs to: a setting with a repr of its own, and all tensors that it comes from."""
     digest = hashlib.sha256(repr(setting).encode())
-    for name, tensor in tensors.items():
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().contiguous().view(torch.uint8).numpy().data)
+    for tensor in tensors:
+        digest.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from sparsecc.errors import UserError
 from sparsecc.graph.base import Differentiable, Run
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes import _checkpoint
@@ -72,25 +73,21 @@ def distill(
     The loss is the mean of ‖y − y'‖² / ‖y‖² over the outputs of the model and over what enters each of the sites: the layers inside
     learn from the dense model's own (Jiao et al., TinyBERT, 2020), so that a few hundred samples are enough.
 
-    checkpoint: a file that holds the state at every look and where it was interrupted. The same call goes on from there, and
-    gives what it would have given. Raises UserError where the file is of another call.
+    checkpoint: a file that holds the state at the last look. The same call goes on from there, and gives what it would have given.
+    Raises UserError where the file is of another call, and for a model without outputs of floating-point numbers.
     """
     run = _Run(graph, original, sites, samples, plan)
     if checkpoint is not None:
         run.state.load(checkpoint)
-    try:
-        for step in range(run.state.step, plan.steps):
-            run.take(step)
-            if (step + 1) % max(plan.steps // _LOOKS, 1) == 0 or step + 1 == plan.steps:
-                run.look()
-                if checkpoint is not None:
-                    run.state.save(checkpoint)
-            if progress is not None:
-                progress(Progress("distillation", step + 1, plan.steps, f"error {run.state.best:.3f} of {run.state.before:.3f}"))
-    except KeyboardInterrupt:
-        if checkpoint is not None:
-            run.state.save(checkpoint)
-        raise
+        run.state.save(checkpoint)  # a file that cannot be written is better known now
+    for step in range(run.state.step, plan.steps):
+        run.take(step)
+        if (step + 1) % max(plan.steps // _LOOKS, 1) == 0 or step + 1 == plan.steps:
+            run.look()
+            if checkpoint is not None:
+                run.state.save(checkpoint)
+        if progress is not None:
+            progress(Progress("distillation", step + 1, plan.steps, f"error {run.state.best:.3f} of {run.state.before:.3f}"))
     return run.state.found()
 
 
@@ -101,9 +98,15 @@ class _Run:
         self._graph, self._original, self._samples, self._plan = graph, original, samples, plan
         self._taps = [site.name for site in sites]
         self._wanted = [original.run(samples.samples[i]).outputs for i in plan.held]
-        weights = {site.name: site.weight.detach().clone().requires_grad_() for site in sites}
-        biases = {site.name: site.bias.detach().clone().requires_grad_() for site in sites if site.bias is not None}
-        self.state = _State(weights, biases, plan)
+        if not any(y.is_floating_point() for outputs in self._wanted for y in outputs):
+            raise UserError("the model has no output of floating-point numbers, so that there is nothing to learn from")
+        weights = {site.name: _master(site.weight) for site in sites}
+        biases = {site.name: _master(site.bias) for site in sites if site.bias is not None}
+        names = {site.name for site in sites}
+        given = [tensor for sample in samples.samples for tensor in sample]
+        taught = [site.stored for site in original.sites(WeightSite) if site.name in names and isinstance(site.stored, Tensor)]
+        key = _checkpoint.key(plan, [*weights.values(), *biases.values(), *given, *taught])
+        self.state = _State(weights, biases, {site.name: site.weight.dtype for site in sites}, key)
         self.state.before = self.state.best = self._error()
 
     def take(self, step: int) -> None:
@@ -111,7 +114,7 @@ class _Run:
         with torch.autocast("cpu", torch.bfloat16, enabled=self._plan.dtype == "bfloat16"):
             wanted = self._original.run(inputs, self._taps)
             found = self._graph.run_with(inputs, self.state.given(), self._taps)
-        _loss(found, wanted).backward()
+        torch.autograd.backward(_loss(found, wanted), inputs=list(self.state.tensors().values()))
         self.state.move(self._plan.rate(step))
 
     def look(self) -> None:
@@ -130,29 +133,32 @@ class _Run:
 
 @dataclass
 class _State:
-    """weights, biases: what is learnt, by site.  step: how many are done.  before, best: errors on what is held out.  kept: the weights and
-    biases at `best`, None while the first ones are."""
+    """weights, biases: what is learnt, by site, in float32.  dtypes: those of the layers.  key: of the call that this is the state of.
+    step: how many are done.  before, best: errors on what is held out.  kept: the weights and biases at `best`."""
 
     weights: dict[str, Tensor]
     biases: dict[str, Tensor]
-    plan: Plan
+    dtypes: dict[str, torch.dtype]
+    key: str
     step: int = 0
     before: float = math.inf
     best: float = math.inf
-    kept: tuple[dict[str, Tensor], dict[str, Tensor]] | None = None
+    kept: tuple[dict[str, Tensor], dict[str, Tensor]] = field(init=False)
     zeros: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
         self.zeros = {name: weight.detach() == 0 for name, weight in self.weights.items()}
         self.kept = self.snapshot()
-        self.key = _checkpoint.key(self.plan, self.tensors())
         self._adam = torch.optim.Adam(self.tensors().values(), betas=_BETAS, fused=True)
 
     def tensors(self) -> dict[str, Tensor]:
         return {**{f"weight.{name}": w for name, w in self.weights.items()}, **{f"bias.{name}": b for name, b in self.biases.items()}}
 
     def given(self) -> dict[str, tuple[Tensor, Tensor | None]]:
-        return {name: (weight, self.biases.get(name)) for name, weight in self.weights.items()}
+        return {
+            name: (weight.to(self.dtypes[name]), self.biases[name].to(self.dtypes[name]) if name in self.biases else None)
+            for name, weight in self.weights.items()
+        }
 
     def move(self, rate: float) -> None:
         """One step of Adam on the gradients that are there. A zero never has a gradient, and so stays one."""
@@ -165,15 +171,13 @@ class _State:
         self.step += 1
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        copies = ({name: t.detach().clone() for name, t in of.items()} for of in (self.weights, self.biases))
+        copies = ({name: t.detach().to(self.dtypes[name], copy=True) for name, t in of.items()} for of in (self.weights, self.biases))
         return next(copies), next(copies)
 
     def found(self) -> Distilled:
-        assert self.kept is not None
         return Distilled(*self.kept, self.before, self.best)
 
     def save(self, path: str) -> None:
-        assert self.kept is not None
         moments = {
             f"{moment}.{name}": self._adam.state[tensor][moment]
             for name, tensor in self.tensors().items()
@@ -201,9 +205,14 @@ class _State:
         with torch.no_grad():
             for name, tensor in self.tensors().items():
                 tensor.copy_(tensors[name])
-                if self.step:
+                if f"exp_avg.{name}" in tensors:
                     moments = {moment: tensors[f"{moment}.{name}"] for moment in ("exp_avg", "exp_avg_sq")}
                     self._adam.state[tensor] = {"step": torch.tensor(float(self.step)), **moments}
+
+
+def _master(tensor: Tensor) -> Tensor:
+    """What is learnt of a weight: float32 and contiguous, which Adam's fused kernel counts on."""
+    return tensor.detach().float().clone(memory_format=torch.contiguous_format).requires_grad_()
 
 
 def _loss(run: Run, wanted: Run) -> Tensor:

@@ -38,10 +38,10 @@ def select(graph: Graph, kind: type[S], targets: Targets, ignore: Targets = ()) 
 def chosen(sites: Sequence[S], kind: type[S], targets: Targets, ignore: Targets = ()) -> list[S]:
     """`select` among these sites."""
     for target in targets:
-        _require("targets", target, sites)
+        require("targets", target, sites)
     for name in ignore:
         if not name.startswith("re:") and name not in _kinds(kind):
-            _require("ignore", name, sites)
+            require("ignore", name, sites)
     return [site for site in sites if matches(site, targets) and not (ignore and matches(site, ignore))]
 
 
@@ -64,7 +64,8 @@ def untouchable(site: WeightSite) -> Refused | None:
     return None
 
 
-def _require(field: str, target: str, sites: Sequence[Site]) -> None:
+def require(field: str, target: str, sites: Sequence[Site]) -> None:
+    """Raises RecipeError, with the nearest name, for a target that means none of the sites."""
     if not any(matches(site, (target,)) for site in sites):
         raise RecipeError(f"{field}: {target!r} matches no layer{_near(target, [site.name for site in sites])}")
 

@@ -49,7 +49,8 @@ class Sensitivity:
 
     def loss(self, sparsity: float) -> float:
         """What the model's relative squared error grows by. Between the levels the layer's error is taken to be linear."""
-        return self.gain * float(np.interp(sparsity, self.levels, np.maximum.accumulate(self.errors))) ** 2
+        error = float(np.interp(sparsity, self.levels, np.maximum.accumulate(self.errors)))
+        return self.gain * error**2 if error else 0.0  # a gain may be infinite
 
 
 class Losses:

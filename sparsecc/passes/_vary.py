@@ -12,7 +12,8 @@ from torch import Tensor
 from sparsecc.graph.base import TensorSpec
 from sparsecc.graph.inputs import bind
 
-_DISTINCT = 32  # values of an integer input, from which on it is taken for tokens; masks and types have fewer
+_DISTINCT = 32  # values of an input, from which on it is taken for tokens or measurements; masks and types have fewer
+_LOOKED_AT = 65536  # floats
 _REPLACED = 0.2  # of the tokens, by any other; the mean over rows, each of which draws its own share
 _SPLICED = 0.4  # of the runs of tokens, by what stands there in another row
 _RUN = 4
@@ -24,26 +25,31 @@ class Varied:
     """Samples, and any number of others like them.
 
     Token ids [..., tokens]: runs of tokens come from another row, single ones are replaced by others that calibration has (mixed
-    examples as in CutMix, Yun et al. 2019). Floats: two samples of one shape are added in shares (mixup, Zhang et al. 2018). Masks, and
-    first tokens that every row has, stay as they are.
+    examples as in CutMix, Yun et al. 2019). Floats: two samples of one shape are added in shares (mixup, Zhang et al. 2018). Masks,
+    positions that count up, and first tokens that every row has, stay as they are.
     """
 
     samples: Sequence[tuple[Tensor, ...]]
     tokens: Mapping[int, Tensor]  # per input that holds token ids: the distinct ones
     steady: Mapping[int, int]  # per input that holds token ids: how many first positions are the same everywhere
+    mixed: frozenset[int]  # inputs of floats that can be mixed
 
     @classmethod
     def of(cls, specs: Sequence[TensorSpec], given: Sequence[Sequence[Any] | Mapping[str, Any]]) -> Varied:
         samples = [tuple(bind(specs, sample)) for sample in given]
-        tokens, steady = {}, {}
+        tokens, steady, mixed = {}, {}, set()
         for place in range(len(specs)):
             values = [sample[place] for sample in samples]
-            if not values or values[0].is_floating_point() or values[0].dtype == torch.bool or values[0].dim() == 0:
+            if not values or values[0].dim() == 0:
                 continue
-            distinct = torch.cat([value.flatten() for value in values]).unique()
-            if len(distinct) >= _DISTINCT:
-                tokens[place], steady[place] = distinct, _common(values)
-        return cls(samples, tokens, steady)
+            if values[0].is_floating_point():
+                several = len(values[0].flatten()[:_LOOKED_AT].unique()) >= _DISTINCT
+                mixed |= {place} if several and all(bool(value.isfinite().all()) for value in values) else set()
+            elif values[0].dtype in (torch.int32, torch.int64) and not all(map(_counts_up, values)):
+                distinct = torch.cat([value.flatten() for value in values]).unique()
+                if len(distinct) >= _DISTINCT:
+                    tokens[place], steady[place] = distinct, _common(values)
+        return cls(samples, tokens, steady, frozenset(mixed))
 
     def make(self, index: int, seed: int, among: Sequence[int]) -> tuple[Tensor, ...]:
         """An input like samples[index]; what is mixed into it comes from the samples `among`."""
@@ -55,7 +61,7 @@ class Varied:
     def _varied(self, place: int, value: Tensor, other: Tensor, share: float, generator: torch.Generator) -> Tensor:
         if place in self.tokens:
             return self._other_tokens(place, value, other, generator)
-        if value.is_floating_point() and value.shape == other.shape:
+        if place in self.mixed and value.shape == other.shape:
             return torch.lerp(value, other, share)
         return value
 
@@ -73,6 +79,11 @@ class Varied:
         replaced = (torch.rand(count, length, generator=generator) < often) & free
         drawn = self.tokens[place][torch.randint(len(self.tokens[place]), (count, length), generator=generator)]
         return torch.where(replaced, drawn, spliced).reshape(value.shape)
+
+
+def _counts_up(value: Tensor) -> bool:
+    """Whether it holds positions."""
+    return bool((value.diff(dim=-1) == 1).all())
 
 
 def _common(values: Sequence[Tensor]) -> int:

@@ -62,7 +62,7 @@ class PassResult:
 class Pass(ABC):
     """Graph → Graph, without memory. Subclasses add fields; the recipe, defaults and help all come from the fields."""
 
-    reorders: ClassVar[bool] = False  # `rewrite` puts things in another order and changes nothing else
+    reorders: ClassVar[bool] = False  # `rewrite` changes nothing but the order of things, and finds its layers by their names
 
     @abstractmethod
     def find(self, graph: Graph, context: Context) -> Iterator[Match]:
@@ -88,9 +88,8 @@ class Pass(ABC):
         if not self.reorders or original is None or not matches:
             return original
         original = original.copy()
-        sites = {site.name: site for site in original.sites(type(matches[0].site))}
         for match in matches:
-            self.rewrite(original, Match(sites[match.site.name], match.action))
+            self.rewrite(original, match)
         return original
 
 

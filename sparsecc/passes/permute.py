@@ -12,7 +12,7 @@ from sparsecc.graph.base import ALL, Graph, Targets, matches
 from sparsecc.graph.sites import Linear, Mlp
 from sparsecc.passes._calibrate import calibrated
 from sparsecc.passes._orders import held, held_in_groups, neighbours, spread
-from sparsecc.passes._select import require_valid, untouchable
+from sparsecc.passes._select import require, require_valid, untouchable
 from sparsecc.passes.base import Context, Match, Pass
 
 if TYPE_CHECKING:
@@ -64,20 +64,30 @@ class Permute(Pass):
 
     def find(self, graph: Graph, context: Context) -> Iterator[Match]:
         sites = [site for site in graph.sites(Mlp) if self._meant(site)]
-        refused = {site.name: reason for site in sites if (reason := self._refuse(site))}
-        norms = self._norms(graph, [self._judged(site) for site in sites if site.name not in refused], context)
-        for site in sites:
+        self._require_targets(graph)
+        reasons = [self._refuse(site) for site in sites]
+        norms = self._norms(graph, [self._judged(site) for site, reason in zip(sites, reasons, strict=True) if reason is None], context)
+        for site, reason in zip(sites, reasons, strict=True):
             judged = self._judged(site)
-            yield Match(site, refused.get(site.name) or self._ordered(judged, norms.get(judged.name)))
+            yield Match(site, reason or self._ordered(judged, norms.get(judged.name)))
 
     def rewrite(self, graph: Graph, match: Match) -> None:
         site, order = match.site, match.action
         assert isinstance(site, Mlp)
         assert isinstance(order, Order)
-        graph.set_weight(site.first, site.first.weight[order.rows])
-        if site.first.bias is not None:
-            graph.set_bias(site.first, site.first.bias[order.rows])
-        graph.set_weight(site.second, site.second.weight[:, order.rows])
+        # as they are now: of two Mlps in a row the second layer of one is the first of the other
+        layers = {layer.name: layer for layer in graph.sites(Linear)}
+        first, second = layers[site.first.name], layers[site.second.name]
+        graph.set_weight(first, first.weight[order.rows])
+        if first.bias is not None:
+            graph.set_bias(first, first.bias[order.rows])
+        graph.set_weight(second, second.weight[:, order.rows])
+
+    def _require_targets(self, graph: Graph) -> None:
+        """Raises RecipeError for one that is no Mlp and no first layer of one."""
+        sites = graph.sites(Mlp)
+        for target in self.targets:
+            require("targets", target, [*sites, *(site.first for site in sites)])
 
     def _meant(self, site: Mlp) -> bool:
         """By its own name or kind, or by that of its first layer."""

@@ -145,7 +145,9 @@ class Recover(Pass):
         samples = Varied.of(graph.inputs, context.calibration or ())
         fitted, held = split(len(samples.samples), self.held_out)
         made = [
-            samples.make(i, context.seed * 1_000_003 + turn * len(fitted) + i, fitted) for turn in range(self.variations) for i in fitted
+            samples.make(i, context.seed * 1_000_003 + turn * len(samples.samples) + i, fitted)
+            for turn in range(self.variations)
+            for i in fitted
         ]
         return [*samples.samples, *made], [*fitted, *range(len(samples.samples), len(samples.samples) + len(made))], held
 

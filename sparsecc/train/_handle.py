@@ -126,9 +126,23 @@ class Handle:
 
     def _before(self, *_: Any) -> None:
         for layer in self._masked.values():
-            layer.before_step(self.step)
+            layer.before_step(self.step, self._scale)
+
+    @property
+    def _scale(self) -> float:
+        """Of the gradients, under a GradScaler whose optimizer divides by it inside its step."""
+        return float(getattr(self._optimizer, "grad_scale", None) or 1.0)
+
+    @property
+    def _left_out(self) -> bool:
+        """Whether such an optimizer leaves this step out, since a gradient is infinite."""
+        return bool(getattr(self._optimizer, "found_inf", None) or 0)
 
     def _after(self, *_: Any) -> None:
+        if self._left_out:
+            for layer in self._masked.values():
+                layer.gradient = None
+            return
         self.step += 1
         if self._method.changes_at(self.step):
             self._change(self.step)

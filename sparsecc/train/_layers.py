@@ -13,7 +13,7 @@ from sparsecc import allocations
 from sparsecc.allocations.base import Layer
 from sparsecc.errors import Refused, UserError
 from sparsecc.graph.sites import Conv2d, Linear, WeightSite
-from sparsecc.passes._select import chosen, untouchable
+from sparsecc.passes._select import chosen
 from sparsecc.train.base import Method
 
 
@@ -72,6 +72,4 @@ def _refuse(site: WeightSite, module: nn.Module, method: Method, trained: set[in
         return Refused("its weight is computed from other parameters (a parametrization, a weight norm)")
     if id(weight) not in trained or not weight.requires_grad:
         return Refused("the optimizer does not train its weight")
-    if weight.numel() < method.min_weights:
-        return Refused(f"{weight.numel()} weights are fewer than min_weights {method.min_weights}")
-    return untouchable(site) or method.prune.format.check(site.rows, site.cols)
+    return method.prune.refuse(site)

@@ -46,8 +46,8 @@ class Masked(ABC):
         self.keep = keep
 
     @abstractmethod
-    def before_step(self, step: int) -> None:
-        """step: how many the optimizer has done."""
+    def before_step(self, step: int, scale: float) -> None:
+        """step: how many the optimizer has done.  scale: of the gradients."""
 
     @abstractmethod
     def after_step(self, step: int) -> None:
@@ -84,7 +84,7 @@ class Hard(Masked):
         self.weight.masked_fill_(fresh, 0)
         self.keep = keep
 
-    def before_step(self, step: int) -> None:
+    def before_step(self, step: int, scale: float) -> None:
         pass
 
     @torch.no_grad()
@@ -126,9 +126,9 @@ class Parametrized(Masked):
         self.keep = self._seen.keep = keep
 
     @torch.no_grad()
-    def before_step(self, step: int) -> None:
+    def before_step(self, step: int, scale: float) -> None:
         if self.weight.grad is not None:
-            self.weight.grad += self._method.pull(self.weight, self.keep, step)
+            self.weight.grad += scale * self._method.pull(self.weight, self.keep, step)
 
     def after_step(self, step: int) -> None:
         self._seen.step = step

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from sparsecc import allocations
 from sparsecc.errors import RecipeError
 from sparsecc.graph.base import ALL, Targets
 from sparsecc.passes.prune import Prune
@@ -65,6 +66,8 @@ class Method(ABC):
 
     def __post_init__(self) -> None:
         _ = self.prune  # which refuses what no pass can do
+        if allocations.create(self.allocation).needs_loss:
+            raise RecipeError(f"allocation: {self.allocation} measures a trained model; take erk, uniform or global while it trains")
         if self.steps < 1:
             raise RecipeError(f"steps: {self.steps} is less than 1")
         if self.every < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from sparsecc.graph.base import TensorSpec
@@ -47,13 +48,34 @@ def test_single_rows_take_from_other_samples() -> None:
     assert torch.isin(ids[changed], others).any()
 
 
+def images(count: int = 2) -> list[tuple[torch.Tensor]]:
+    return [(10 * n + torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(n)),) for n in range(count)]
+
+
 def test_floats_of_one_shape_are_mixed() -> None:
-    images = [(torch.full((1, 3, 4, 4), float(value)),) for value in (0, 10)]
-    [made] = Varied.of((TensorSpec("x", (1, 3, 4, 4), "float32"),), images).make(0, 1, [1])
-    assert 0 < float(made.min()) == float(made.max()) <= 5
+    [made] = Varied.of((TensorSpec("x", (1, 3, 4, 4), "float32"),), images()).make(0, 1, [1])
+    share = (made - images()[0][0]) / (images()[1][0] - images()[0][0])
+    assert 0 < float(share.mean()) < 0.5
+    torch.testing.assert_close(share, share.mean().expand_as(share))
 
 
 def test_another_shape_is_left_alone() -> None:
-    images = [(torch.zeros(1, 8),), (torch.ones(1, 4),)]
-    [made] = Varied.of((TensorSpec("x", (1, "width"), "float32"),), images).make(0, 1, [1])
-    assert torch.equal(made, images[0][0])
+    given = [(torch.rand(1, 80),), (torch.rand(1, 40),)]
+    [made] = Varied.of((TensorSpec("x", (1, "width"), "float32"),), given).make(0, 1, [1])
+    assert torch.equal(made, given[0][0])
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        torch.tensor([[0.0, 1.0] * 40, [1.0, 1.0] * 40]),
+        torch.where(torch.rand(2, 80, generator=torch.Generator().manual_seed(0)) < 0.5, -torch.inf, torch.rand(2, 80)),
+        torch.arange(80).repeat(2, 1),
+        torch.ones(2, 80, dtype=torch.int64),
+    ],
+    ids=["of ones and zeros", "added", "positions", "types"],
+)
+def test_what_is_no_measurement_stays(mask: torch.Tensor) -> None:
+    spec = TensorSpec("mask", (1, 80), str(mask.dtype).removeprefix("torch."))
+    [made] = Varied.of((spec,), [(mask[:1],), (mask[1:],)]).make(0, 1, [1])
+    assert torch.equal(made, mask[:1])

@@ -43,6 +43,28 @@ def test_groups_of_inputs(host: str) -> None:
     assert held_in_groups(second, 2, 4) > held_in_groups(same, 2, 4)
 
 
+@pytest.mark.parametrize("host", HOSTS)
+def test_three_layers_in_a_row(host: str) -> None:
+    """The layer in the middle is the second of one Mlp and the first of another."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 24), nn.ReLU(), nn.Linear(24, 4)).eval()
+    x = torch.randn(5, 8)
+    before = HOSTS[host](module, x)
+    result = Permute().apply(before, Context(original=before))
+    assert [match.refused for match in result.matches] == [None, None]
+    assert len({match.site.name for match in result.matches}) == 2
+    assert result.original is not None
+    for changed in (result.graph, result.original):
+        assert_close(changed.run((x,)).outputs[0], module(x).detach())
+    for one, other in zip(result.graph.sites(WeightSite), result.original.sites(WeightSite), strict=True):
+        assert torch.equal(one.weight, other.weight)
+
+
+def test_a_target_that_means_nothing() -> None:
+    with pytest.raises(RecipeError, match="matches no layer"):
+        Permute(targets=("fc3",)).apply(graph("fx", "transformer"))
+
+
 def test_what_is_left_alone() -> None:
     odd = nn.Sequential(nn.Linear(8, 30), nn.ReLU(), nn.Linear(30, 8))
     found = FxGraph.from_module(odd.eval(), torch.randn(3, 8))

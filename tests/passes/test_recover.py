@@ -10,6 +10,7 @@ import torch
 
 from sparsecc.errors import RecipeError, UserError
 from sparsecc.graph.base import Graph
+from sparsecc.graph.fx import FxGraph
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes import pipeline
 from sparsecc.passes._reconstruct import Moments, fit, split
@@ -77,9 +78,42 @@ def test_distillation_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     seen: list[int] = []
     context = Context(calibration=samples("transformer"), original=dense, progress=lambda progress: seen.append(progress.done))
     result = resumed.apply(pruned, context)
-    assert seen[0] == 28
+    assert seen[0] == 27  # of the last look, two steps apart
     for one, other in zip(whole.graph.sites(WeightSite), result.graph.sites(WeightSite), strict=True):
         assert torch.equal(one.weight, other.weight)
+
+
+class Transposed(torch.nn.Module):
+    """A layer whose weight is stored [in, out]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(24, 16, generator=torch.Generator().manual_seed(0)))
+        self.last = torch.nn.Linear(16, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last((x @ self.weight).relu())
+
+
+def test_weights_that_are_stored_transposed_go_on_as_well(tmp_path: Path) -> None:
+    module = Transposed().eval()
+    x = [(torch.randn(6, 24, generator=torch.Generator().manual_seed(i)),) for i in range(10)]
+    dense = FxGraph.from_module(module, x[0])
+    pruned = Prune(sparsity=0.5, min_weights=0).apply(dense).graph
+    step = Recover(method="distillation", steps=20, learning_rate=3e-3)
+    whole = step.apply(pruned, Context(calibration=x, original=dense)).graph
+
+    def stop(progress: Progress) -> None:
+        if progress.done == 11:
+            raise KeyboardInterrupt
+
+    resumed = replace(step, checkpoint=str(tmp_path / "state"))
+    with pytest.raises(KeyboardInterrupt):
+        resumed.apply(pruned, Context(calibration=x, original=dense, progress=stop))
+    again = resumed.apply(pruned, Context(calibration=x, original=dense)).graph
+    for one, other in zip(whole.sites(WeightSite), again.sites(WeightSite), strict=True):
+        assert torch.equal(one.weight, other.weight)
+    assert all(parameter.grad is None for parameter in module.parameters())
 
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -87,6 +121,10 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     recovered("fx", "transformer", step)
     with pytest.raises(UserError, match="another model, recipe or calibration"):
         recovered("fx", "transformer", replace(step, steps=3))
+    dense = graph("fx", "transformer")
+    others = Context(calibration=[(2 * x,) for (x,) in samples("transformer")], original=dense)
+    with pytest.raises(UserError, match="another model, recipe or calibration"):
+        step.apply(PRUNE.apply(dense).graph, others)
     (tmp_path / "state").write_bytes(b"no tensors")
     with pytest.raises(UserError, match="cannot be read"):
         recovered("fx", "transformer", step)
