@@ -38,6 +38,10 @@ class Curvature:
             found.append(torch.maximum((1 - whitened.square().sum(1).double()) / self.ridge, least))
         return torch.cat(found)
 
+    def saliency(self, weight: Tensor) -> Tensor:
+        """float32[rows, cols]: w² / 2[H⁻¹]_ii, what a weight costs when it goes alone and the others of its row make up for it."""
+        return (weight.detach().double().square() / (2 * self.inverse_diagonal())).float()
+
     def best_on(self, weight: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
         """The w that is zero where `keep` is not and costs least, ½(w - w̄)ᵀH(w - w̄), as float64[rows, cols], w̄ being `weight`;
         and that cost of each row.

@@ -33,8 +33,7 @@ class Chita(Criterion):
 
     def score(self, weight: Tensor, stats: Stats, seed: int) -> Tensor:
         """As `obs`."""
-        inverse = Curvature(stats["gradients"], self.damping).inverse_diagonal()
-        return (weight.detach().double().square() / (2 * inverse)).float()
+        return Curvature(stats["gradients"], self.damping).saliency(weight)
 
     def choose(self, weight: Tensor, project: Project, sparsity: float, stats: Stats, seed: int) -> Chosen:
         curvature, dense = Curvature(stats["gradients"], self.damping), weight.detach().double()

@@ -25,10 +25,10 @@ class Obs(Criterion):
     damping: float = 1.0
 
     def score(self, weight: Tensor, stats: Stats, seed: int) -> Tensor:
-        curvature = Curvature(stats["gradients"], self.damping)
-        return (weight.detach().double().square() / (2 * curvature.inverse_diagonal())).float()
+        return Curvature(stats["gradients"], self.damping).saliency(weight)
 
     def choose(self, weight: Tensor, project: Project, sparsity: float, stats: Stats, seed: int) -> Chosen:
-        keep = project(self.score(weight, stats, seed), sparsity)
-        best, _ = Curvature(stats["gradients"], self.damping).best_on(weight.detach(), keep)
+        curvature = Curvature(stats["gradients"], self.damping)
+        keep = project(curvature.saliency(weight), sparsity)
+        best, _ = curvature.best_on(weight.detach(), keep)
         return Chosen(keep, best.to(weight.dtype))
