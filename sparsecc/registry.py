@@ -41,6 +41,11 @@ def load_class(family: str, name: str, base: type[T]) -> type[T]:
     return found[0]
 
 
+def name_of(member: object) -> str:
+    """The name of an instance of a member's class: that of the file that defines it."""
+    return type(member).__module__.rsplit(".", 1)[-1].rstrip("_")
+
+
 def require(field: str, family: str, name: str) -> None:
     """Raises RecipeError, beginning with the field, when `family` has no member `name`. Imports no member."""
     known = members(family)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from sparsecc import registry
 from sparsecc.errors import ModelError, Refused
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Format(ABC):
     @property
     def key(self) -> str:
         """Unique and parseable: `csr`, `block:4x1`, `nm:2:4`. `formats.from_key` reads it back."""
-        name = type(self).__module__.rsplit(".", 1)[-1]
+        name = registry.name_of(self)
         return name if self.pattern == "unstructured" else f"{name}:{self.pattern}"
 
     @classmethod

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from sparsecc import registry
 from sparsecc.errors import Refused
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import Site
@@ -95,4 +96,4 @@ class Pass(ABC):
 
 def registered_name(step: Pass) -> str:
     """The name of a pass in a recipe: its file's."""
-    return type(step).__module__.rsplit(".", 1)[-1]
+    return registry.name_of(step)

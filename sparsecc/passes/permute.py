@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from sparsecc import formats
 from sparsecc.errors import RecipeError, Refused
+from sparsecc.formats.nm import NM
 from sparsecc.graph.base import ALL, Graph, Targets, matches
 from sparsecc.graph.sites import Linear, Mlp
 from sparsecc.passes._calibrate import calibrated
@@ -17,6 +18,8 @@ from sparsecc.passes.base import Context, Match, Pass
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from sparsecc.formats.base import Format
 
 _LEAST_GAIN = 1e-4  # of the scores
 
@@ -52,7 +55,8 @@ class Permute(Pass):
 
     def __post_init__(self) -> None:
         require_valid(targets=self.targets, ignore=self.ignore)
-        if self._groups is None and (self._width != 1 or self.height == 1):
+        height, width = self._format.part
+        if self._groups is None and (width != 1 or height == 1):
             raise RecipeError(
                 f"pattern: {self.pattern!r} has no blocks of several outputs by one input, nor groups; permuting gains nothing"
             )
@@ -60,7 +64,7 @@ class Permute(Pass):
     @property
     def height(self) -> int:
         """Neurons that have to stand together."""
-        return formats.from_pattern(self.pattern).part[0] if self._groups is None else self._width
+        return self._format.part[0] if self._groups is None else self._groups[1]
 
     def find(self, graph: Graph, context: Context) -> Iterator[Match]:
         sites = [site for site in graph.sites(Mlp) if self._meant(site)]
@@ -128,9 +132,8 @@ class Permute(Pass):
     @property
     def _groups(self) -> tuple[int, int] | None:
         """N and M."""
-        format = formats.from_pattern(self.pattern)
-        return None if format.fixed_sparsity is None else (round(format.part[1] * (1 - format.fixed_sparsity)), format.part[1])
+        return (self._format.n, self._format.m) if isinstance(self._format, NM) else None
 
     @property
-    def _width(self) -> int:
-        return formats.from_pattern(self.pattern).part[1]
+    def _format(self) -> Format:
+        return formats.from_pattern(self.pattern)

@@ -10,6 +10,7 @@ import torch
 from torch import distributed, nn
 from torch.optim import Optimizer
 
+from sparsecc import registry
 from sparsecc.errors import Refused, UserError
 from sparsecc.graph.sites import WeightSite
 from sparsecc.train._layers import allocate, survey
@@ -71,7 +72,7 @@ class Handle:
         """Masks, step and random state; with those of the model and the optimizer, training goes on as if it had not stopped.
         As of torch's own it is no copy; its masks are not changed in place."""
         return {
-            "method": _name(self._method),
+            "method": registry.name_of(self._method),
             "step": self.step,
             "generator": self._generator.get_state(),
             "masks": {name: layer.keep for name, layer in self._masked.items()},
@@ -80,8 +81,8 @@ class Handle:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """After the model's and the optimizer's. Raises UserError for the state of another method or other layers."""
-        if state["method"] != _name(self._method):
-            raise UserError(f"this state is one of method {state['method']}, not of {_name(self._method)}")
+        if state["method"] != registry.name_of(self._method):
+            raise UserError(f"this state is one of method {state['method']}, not of {registry.name_of(self._method)}")
         shapes = {name: tuple(keep.shape) for name, keep in state["masks"].items()}
         here = {name: tuple(layer.keep.shape) for name, layer in self._masked.items()}
         for name in sorted(shapes.keys() | here.keys()):
@@ -157,8 +158,3 @@ class Handle:
                 layer.gradient = torch.zeros_like(layer.weight) if layer.gradient is None else layer.gradient
                 distributed.all_reduce(layer.gradient)
             layer.put(layer.site.from_matrix(self._method.change(layer.view(self._generator), step)), self._optimizer)
-
-
-def _name(method: Method) -> str:
-    """In a recipe: its file's."""
-    return type(method).__module__.rsplit(".", 1)[-1].rstrip("_")
