@@ -1,4 +1,4 @@
-"""Pruning criteria: what each weight is worth. Members: chita, fisher, magnitude, obs, random, sparsegpt,
+"""Pruning criteria: what each weight is worth. Members: alps, chita, fisher, magnitude, obs, random, sparsegpt,
 spectral, wanda."""
 
 from __future__ import annotations

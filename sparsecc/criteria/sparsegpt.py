@@ -58,9 +58,14 @@ class Sparsegpt(Criterion):
 
 
 def inverse_factor(hessian: Tensor) -> Tensor:
-    """Upper U with UᵀU = H⁻¹, float64. H is dampened; inputs that are always zero get 1 on the diagonal."""
-    dampened = hessian.double().clone()
-    diagonal = dampened.diagonal()
+    """Upper U with UᵀU = H⁻¹, float64, of the dampened H."""
+    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(dampened(hessian))), upper=True)
+
+
+def dampened(hessian: Tensor) -> Tensor:
+    """float64: H + DAMPING times its mean diagonal; inputs that are always zero get 1 on the diagonal."""
+    found = hessian.double().clone()
+    diagonal = found.diagonal()
     diagonal[diagonal == 0] = 1.0
     diagonal += DAMPING * diagonal.mean()
-    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(dampened)), upper=True)
+    return found

@@ -93,6 +93,10 @@ class Graph(ABC):
         changed sites before it make of the inputs. The sites come in execution order. Raises what `run` raises."""
 
     @abstractmethod
+    def embeddings(self) -> dict[int, Tensor]:
+        """The table [entries, width] that is read at what an input holds, by the place of that input; the first where there are several."""
+
+    @abstractmethod
     def site_graph(self) -> nx.DiGraph:
         """Nodes: site names. Edge a → b: the output of a reaches b through no other weight or attention site."""
 

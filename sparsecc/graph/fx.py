@@ -193,6 +193,15 @@ class FxGraph(Differentiable):
         except (RuntimeError, IndexError, ValueError) as error:
             raise InputError(f"the model cannot take these inputs: {fx_trace.one_line(error)}") from error
 
+    def embeddings(self) -> dict[int, Tensor]:
+        found: dict[int, Tensor] = {}
+        places = {node: place for place, node in enumerate(input_nodes(self.module))}
+        for node in self.module.graph.find_nodes(op="call_function", target=torch.ops.aten.embedding.default):
+            table, place = stored(node.args[0]), places.get(node.args[1])
+            if table is not None and place is not None:
+                found.setdefault(place, table.detach())
+        return found
+
     def site_graph(self) -> nx.DiGraph:
         graph: nx.DiGraph = nx.DiGraph()
         reaching: dict[Node, dict[str, None]] = {}  # the sites whose output a node sees; a dict keeps their order
@@ -244,9 +253,10 @@ class FxGraph(Differentiable):
     def _in_place_of(self, given: Mapping[str, tuple[Tensor, Tensor | None]]) -> dict[Node, Tensor]:
         """Tensors for the nodes that read the weights and biases of sites."""
         found: dict[Node, Tensor] = {}
-        for site in self.sites(WeightSite) if given else ():
-            if site.name in given:
-                (weight, bias), layer = given[site.name], self._dense_layer(site)
+        for node in self.module.graph.nodes if given else ():
+            name = node.meta.get(fx_sites.SITE)
+            if name in given:
+                (weight, bias), layer = given[name], self._dense_at(node)
                 found[layer.weight] = weight.T if layer.transposed else weight
                 if bias is not None and layer.bias is not None:
                     found[layer.bias] = bias
@@ -259,9 +269,13 @@ class FxGraph(Differentiable):
         return found[0]
 
     def _dense_layer(self, site: WeightSite) -> Layer:
-        layer = match(self._node(site))
+        return self._dense_at(self._node(site))
+
+    def _dense_at(self, node: Node) -> Layer:
+        layer = match(node)
         if not isinstance(layer, Layer):
-            raise ModelError(f"layer '{site.name}' is {self.sites(WeightSite, (site.name,))[0].changed}; its weight is changed before that")
+            name = node.meta[fx_sites.SITE]
+            raise ModelError(f"layer '{name}' is {self.sites(WeightSite, (name,))[0].changed}; its weight is changed before that")
         return layer
 
     def _store(self, before: Node, name: str, tensor: Tensor, trainable: bool) -> Node:

@@ -18,6 +18,7 @@ from sparsecc.graph.base import ALL, Graph, Run, Targets, TensorSpec, matches
 from sparsecc.graph.inputs import bind
 from sparsecc.graph.onnx_attention import AttentionNodes, Tap
 from sparsecc.graph.onnx_cleanup import clean
+from sparsecc.graph.onnx_fold import constant
 from sparsecc.graph.onnx_run import Runner
 from sparsecc.graph.onnx_sites import WeightNodes, find
 from sparsecc.graph.onnx_walk import Walk, read_by
@@ -192,6 +193,16 @@ class OnnxGraph(Graph):
             found = _taps(self._named(name))  # anew: a weight that was set has changed the graph
             values = walked.reach([tap.value for tap in found])
             yield name, [tuple(tap.shaped(torch.from_numpy(x)) for tap, x in zip(found, entering, strict=True)) for entering in values]
+
+    def embeddings(self) -> dict[int, Tensor]:
+        found: dict[int, Tensor] = {}
+        places = {value: place for place, value in enumerate(self.model.graph.inputs)}
+        for node in self.model.graph:
+            if node.op_type == "Gather" and node.inputs[1] in places and node.attributes.get_int("axis", 0) == 0:
+                table = constant(node.inputs[0])
+                if table is not None and table.ndim == 2:
+                    found.setdefault(places[node.inputs[1]], torch.tensor(table))
+        return found
 
     def site_graph(self) -> nx.DiGraph:
         graph = nx.DiGraph()

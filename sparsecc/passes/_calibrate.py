@@ -6,17 +6,17 @@ included, and what lies in memory are the activations between two layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sparsecc.criteria.base import STATISTICS, Stats
+from sparsecc.criteria.base import OF_GRADIENTS, STATISTICS, Stats
 from sparsecc.errors import RecipeError, Refused, SparseccError
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import Conv2d, WeightSite
-from sparsecc.passes._gradients import gradients
+from sparsecc.passes._gradients import effects, gradients
 from sparsecc.passes.base import Context
 
 _ROWS = 4096  # inputs that are multiplied together at once, at most
@@ -32,8 +32,10 @@ def calibrated(graph: Graph, sites: Sequence[WeightSite], needs: Sequence[str], 
         raise SparseccError(f"no statistic is called {unknown[0]!r}; there are: {', '.join(STATISTICS)}")
     if not context.calibration:
         raise RecipeError("criterion: this one needs calibration inputs; pass calibration= (--calib)")
-    of_inputs = [need for need in needs if need != "gradients"]
+    of_inputs = [need for need in needs if need not in OF_GRADIENTS]
     measured = _entering(graph, sites, of_inputs, context) if of_inputs else ((site, {}) for site in sites)
+    if "effects" in needs:
+        measured = _with_effects(measured, effects(graph.copy(), sites, context), bool(of_inputs))
     if "gradients" not in needs:
         yield from measured
         return
@@ -41,6 +43,14 @@ def calibrated(graph: Graph, sites: Sequence[WeightSite], needs: Sequence[str], 
     for (site, stats), (twin, found) in zip(measured, by_weights, strict=True):
         assert site.name == twin.name
         yield site, {} if found is None or (of_inputs and not stats) else {**stats, "gradients": found}
+
+
+def _with_effects(
+    measured: Iterator[tuple[WeightSite, Stats]], found: Mapping[str, Tensor], reached: bool
+) -> Iterator[tuple[WeightSite, Stats]]:
+    """reached: whether a site without statistics is one that no input reaches."""
+    for site, stats in measured:
+        yield site, {} if site.name not in found or (reached and not stats) else {**stats, "effects": found[site.name]}
 
 
 def _entering(graph: Graph, sites: Sequence[WeightSite], needs: Sequence[str], context: Context) -> Iterator[tuple[WeightSite, Stats]]:

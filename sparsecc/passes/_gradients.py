@@ -28,13 +28,30 @@ def gradients(graph: Graph, sites: Sequence[WeightSite], context: Context) -> It
 
     Sites are measured in groups, as many as `_BYTES` hold. Raises RecipeError where the host has no gradients.
     """
-    if not isinstance(graph, Differentiable):
-        raise RecipeError("criterion: this one needs gradients, which an ONNX model does not give; take sparsegpt, or give the torch model")
+    graph = _require_gradients(graph)
     assert context.calibration is not None
     for group, samples in _groups(sites):
-        found = _measured(graph, group, samples, context.calibration, context.seed)
+        found = {site.name: torch.zeros(samples, site.rows, site.cols) for site in group}
+        reached: set[str] = set()
+        for place, site, gradient in _measured(graph, group, samples, context.calibration, context.seed):
+            reached.add(site.name)
+            found[site.name][place] = gradient
         for site in group:
-            yield site, found.pop(site.name)
+            gradients_ = found.pop(site.name)
+            yield site, gradients_ if site.name in reached else None
+
+
+def effects(graph: Graph, sites: Sequence[WeightSite], context: Context) -> dict[str, Tensor]:
+    """By site name Σ_j E g_ij², float64[rows], over the same gradients, none of which is kept; no entry where no output depends on it.
+
+    For all weights of a row alike it is the diagonal of the Fisher information, so that the row's errors weigh by it.
+    """
+    graph = _require_gradients(graph)
+    assert context.calibration is not None
+    found: dict[str, Tensor] = {}
+    for _, site, gradient in _measured(graph, sites, SAMPLES, context.calibration, context.seed):
+        found[site.name] = found.get(site.name, 0.0) + gradient.double().square().sum(1) / SAMPLES
+    return found
 
 
 def _groups(sites: Sequence[WeightSite]) -> Iterator[tuple[list[WeightSite], int]]:
@@ -57,13 +74,17 @@ def _bytes(group: Sequence[WeightSite]) -> int:
     return SAMPLES * sum(site.rows * site.cols for site in group) * torch.float32.itemsize
 
 
+def _require_gradients(graph: Graph) -> Differentiable:
+    if not isinstance(graph, Differentiable):
+        raise RecipeError("criterion: this one needs gradients, which an ONNX model does not give; take sparsegpt, or give the torch model")
+    return graph
+
+
 def _measured(
     graph: Differentiable, sites: Sequence[WeightSite], samples: int, inputs: Sequence[Any], seed: int
-) -> dict[str, Tensor | None]:
-    """By site name."""
+) -> Iterator[tuple[int, WeightSite, Tensor]]:
+    """The number of each sample with each site that the outputs depend on, and the gradient by its matrix, float32[rows, cols]."""
     weights = {site.name: site.weight.detach().requires_grad_() for site in sites}
-    found = {site.name: torch.zeros(samples, site.rows, site.cols) for site in sites}
-    reached: set[str] = set()
     generator = torch.Generator().manual_seed(seed)
     for which, places in groupby(range(samples), lambda sample: sample * len(inputs) // samples):
         with torch.enable_grad():
@@ -74,6 +95,4 @@ def _measured(
             by_weight = torch.autograd.grad(outputs, list(weights.values()), directions, retain_graph=True, allow_unused=True)
             for site, gradient in zip(sites, by_weight, strict=True):
                 if gradient is not None:
-                    reached.add(site.name)
-                    found[site.name][place] = site.to_matrix(gradient).float()
-    return {name: tensor if name in reached else None for name, tensor in found.items()}
+                    yield place, site, site.to_matrix(gradient).float()

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparsecc import least_squares
+
 DAMPING = 1e-3  # of the mean diagonal: how much a weight is held where it was
-_TOLERANCE = 1e-5  # of the gradient, relative to where it began
-_ITERATIONS = 200
 
 
 @dataclass
@@ -42,32 +42,12 @@ class Moments:
 
 
 def fit(weight: Tensor, keep: Tensor, moments: Moments) -> Tensor:
-    """The weight [rows, cols + 1], zero outside `keep`, with the least ‖y − W[x, 1]‖² + damping · ‖W − weight‖².
-
-    By conjugate gradients on all rows at once (Hestenes and Stiefel 1952), preconditioned by the diagonal: rows have supports of their
-    own, so that a factorization would be one for each.
-    """
+    """The weight [rows, cols + 1], zero outside `keep`, with the least ‖y − W[x, 1]‖² + damping · ‖W − weight‖²; float64."""
     hessian = moments.inputs / moments.tokens
     held = DAMPING * hessian.diagonal().mean()
     hessian = hessian + held * torch.eye(len(hessian), dtype=torch.float64)
     start = weight.double() * keep
-    found, scale = start.clone(), hessian.diagonal().reciprocal()
-    residual = (moments.products / moments.tokens + held * start - found @ hessian) * keep
-    direction = residual * scale
-    power = (residual * direction).sum(1, keepdim=True)
-    enough = _TOLERANCE**2 * power.clamp(min=torch.finfo(torch.float64).tiny)
-    for _ in range(_ITERATIONS):
-        if bool((power <= enough).all()):
-            break
-        through = (direction @ hessian) * keep
-        step = power / (direction * through).sum(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-        found += step * direction
-        residual -= step * through
-        towards = residual * scale
-        following = (residual * towards).sum(1, keepdim=True)
-        direction = towards + following / power.clamp(min=torch.finfo(torch.float64).tiny) * direction
-        power = following
-    return found
+    return least_squares.solve(hessian, moments.products / moments.tokens + held * start, start, keep)
 
 
 def split(count: int, share: float) -> tuple[Sequence[int], Sequence[int]]:

@@ -98,7 +98,7 @@ def measured(
         errors, model_errors, probe = [0.0], [0.0], (math.inf, matrix)
         for point in points:
             cut = step.pruned(site, point, stats, context.seed)
-            errors.append(relative_error(matrix, cut, hessian))
+            errors.append(relative_error(step.weighed(matrix, stats), step.weighed(cut, stats), hessian))
             if whole:
                 model_errors.append(outputs.error(site, cut) ** 0.5)
             if errors[-1] and abs(point - 0.5) < probe[0]:

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparsecc.graph.base import TensorSpec
 from sparsecc.graph.inputs import bind
 
 _DISTINCT = 32  # values of an input, from which on it is taken for tokens or measurements; masks and types have fewer
 _LOOKED_AT = 65536  # floats
+_SCORES = 2**24  # between tokens, at once
 _REPLACED = 0.2  # of the tokens, by any other; the mean over rows, each of which draws its own share
+_RELATED = 0.5  # of those that are replaced, by a token near to that other one instead; only where the model has a table of tokens
+_NEAREST = 8  # of which one is drawn
 _SPLICED = 0.4  # of the runs of tokens, by what stands there in another row
 _RUN = 4
 _MIXED = 0.5  # at most, of another sample in one of floats
@@ -25,17 +28,22 @@ class Varied:
     """Samples, and any number of others like them.
 
     Token ids [..., tokens]: runs of tokens come from another row, single ones are replaced by others that calibration has (mixed
-    examples as in CutMix, Yun et al. 2019). Floats: two samples of one shape are added in shares (mixup, Zhang et al. 2018). Masks,
-    positions that count up, and first tokens that every row has, stay as they are.
+    examples as in CutMix, Yun et al. 2019), or by tokens that calibration may lack, whose embeddings are near to theirs. Floats: two
+    samples of one shape are added in shares (mixup, Zhang et al. 2018). Masks, positions that count up, and first tokens that every row
+    has, stay as they are.
     """
 
     samples: Sequence[tuple[Tensor, ...]]
     tokens: Mapping[int, Tensor]  # per input that holds token ids: the distinct ones
+    related: Mapping[int, Tensor]  # per such input, where the model has a table for it: int64[distinct, _NEAREST]
     steady: Mapping[int, int]  # per input that holds token ids: how many first positions are the same everywhere
     mixed: frozenset[int]  # inputs of floats that can be mixed
 
     @classmethod
-    def of(cls, specs: Sequence[TensorSpec], given: Sequence[Sequence[Any] | Mapping[str, Any]]) -> Varied:
+    def of(
+        cls, specs: Sequence[TensorSpec], given: Sequence[Sequence[Any] | Mapping[str, Any]], embeddings: Mapping[int, Tensor] | None = None
+    ) -> Varied:
+        """embeddings: the table [entries, width] by the place of the input that reads it."""
         samples = [tuple(bind(specs, sample)) for sample in given]
         tokens, steady, mixed = {}, {}, set()
         for place in range(len(specs)):
@@ -49,7 +57,9 @@ class Varied:
                 distinct = torch.cat([value.flatten() for value in values]).unique()
                 if len(distinct) >= _DISTINCT:
                     tokens[place], steady[place] = distinct, _common(values)
-        return cls(samples, tokens, steady, frozenset(mixed))
+        tables = {place: table for place, table in (embeddings or {}).items() if place in tokens and int(tokens[place].max()) < len(table)}
+        related = {place: _nearest(table, tokens[place]) for place, table in tables.items()}
+        return cls(samples, tokens, related, steady, frozenset(mixed))
 
     def make(self, index: int, seed: int, among: Sequence[int]) -> tuple[Tensor, ...]:
         """An input like samples[index]; what is mixed into it comes from the samples `among`."""
@@ -77,8 +87,23 @@ class Varied:
         spliced[:, :shared] = torch.where(runs & free[:shared], donors[:, :shared], rows[:, :shared])
         often = 2 * _REPLACED * torch.rand(count, 1, generator=generator)
         replaced = (torch.rand(count, length, generator=generator) < often) & free
-        drawn = self.tokens[place][torch.randint(len(self.tokens[place]), (count, length), generator=generator)]
+        which = torch.randint(len(self.tokens[place]), (count, length), generator=generator)
+        drawn = self.tokens[place][which]
+        if place in self.related:
+            near = self.related[place][which, torch.randint(self.related[place].shape[1], (count, length), generator=generator)]
+            drawn = torch.where(torch.rand(count, length, generator=generator) < _RELATED, near.to(drawn), drawn)
         return torch.where(replaced, drawn, spliced).reshape(value.shape)
+
+
+def _nearest(table: Tensor, tokens: Tensor) -> Tensor:
+    """int64[tokens, _NEAREST]: the other entries of the table whose directions are nearest to those of the tokens."""
+    entries = nn.functional.normalize(table.detach().float(), dim=1)
+    found = []
+    for part in tokens.long().to(table.device).split(max(1, _SCORES // len(entries))):
+        alike = entries[part] @ entries.T
+        alike[torch.arange(len(part)), part] = -torch.inf
+        found.append(alike.topk(min(_NEAREST, len(entries) - 1)).indices)
+    return torch.cat(found).cpu()
 
 
 def _counts_up(value: Tensor) -> bool:

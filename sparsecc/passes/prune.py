@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from sparsecc.formats.base import Format
 
 
+ROWS = ("equal", "fisher")
+_LEAST_EFFECT = 1e-3  # of the mean, which a row counts at least
+
+
 @dataclass(frozen=True)
 class Cut:
     """What Prune does at a site. sparsity: of the mask, exact."""
@@ -49,6 +53,7 @@ class Prune(Pass):
     linear(x, W, b)  ->  linear(x, W·keep, b)
 
     refinement: swaps that follow a criterion which leaves the weights as they are.
+    rows: what the error of each output of a layer counts, `equal`, or `fisher`: by how much the model's outputs move with it (torch only).
     sparsity: the share of zeros, over all layers pruned; 0.5 when not given, for N:M always 1 - N/M.
     budget: instead, the bytes that all layers pruned take at most once they are packed, as {"bytes": 20e6} or {"bytes": "20MB"}.
     floor: the least share of its weights that each layer keeps under all allocations but `uniform`; a quarter of the mean when not given.
@@ -59,6 +64,7 @@ class Prune(Pass):
     ignore: Targets = ()
     criterion: str = "magnitude"
     refinement: str | None = None
+    rows: str = "equal"
     pattern: str = "unstructured"
     sparsity: float | None = None
     allocation: str = "uniform"
@@ -71,6 +77,8 @@ class Prune(Pass):
         require_valid(targets=self.targets, ignore=self.ignore)
         registry.require("criterion", "criteria", self.criterion)
         registry.require("allocation", "allocations", self.allocation)
+        if self.rows not in ROWS:
+            raise RecipeError(f"rows: no {self.rows!r}{registry.did_you_mean(self.rows, list(ROWS))}")
         self._check_refinement()
         fixed = self.format.fixed_sparsity
         if self.sparsity is not None and not 0 <= self.sparsity < 1:
@@ -145,9 +153,10 @@ class Prune(Pass):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The statistics that criterion and refinement read."""
-        needs = criteria.create(self.criterion).needs
-        return needs if self.refinement is None else tuple(dict.fromkeys((*needs, *refinements.create(self.refinement).needs)))
+        """The statistics that criterion, refinement and the weighing of rows read."""
+        refined = () if self.refinement is None else refinements.create(self.refinement).needs
+        weighed = ("effects",) if self.rows == "fisher" else ()
+        return tuple(dict.fromkeys((*criteria.create(self.criterion).needs, *refined, *weighed)))
 
     @property
     def _by(self) -> str:
@@ -183,19 +192,25 @@ class Prune(Pass):
         return {site.name: share for site, share in zip(sites, shares, strict=True)}
 
     def unit_scores(self, site: WeightSite, stats: Stats, seed: int) -> Tensor:
-        score = criteria.create(self.criterion).score(site.matrix, stats, site_seed(seed, site.name))
+        score = criteria.create(self.criterion).score(self.weighed(site.matrix, stats), stats, site_seed(seed, site.name))
         return self.format.unit_scores(score)
+
+    def weighed(self, matrix: Tensor, stats: Stats) -> Tensor:
+        """The matrix with each row as large as it counts."""
+        return matrix if self.rows == "equal" else (matrix * _counts(stats).to(matrix.device)).to(matrix.dtype)
 
     def pruned(self, site: WeightSite, sparsity: float, stats: Stats, seed: int) -> Tensor:
         """The site's matrix at that sparsity. `stats` has what is needed."""
         return _pruned(site, self._choose(site, sparsity, stats, seed))
 
     def _choose(self, site: WeightSite, sparsity: float, stats: Stats, seed: int) -> Chosen:
-        matrix, project = site.matrix, project_of(self.format)
+        matrix, project = self.weighed(site.matrix, stats), project_of(self.format)
         chosen = criteria.create(self.criterion).choose(matrix, project, sparsity, stats, site_seed(seed, site.name))
-        if self.refinement is None:
+        if self.refinement is not None:
+            return Chosen(refinements.create(self.refinement).refine(matrix, chosen.keep, project, stats))
+        if self.rows == "equal" or chosen.weight is None:
             return chosen
-        return Chosen(refinements.create(self.refinement).refine(matrix, chosen.keep, project, stats))
+        return Chosen(chosen.keep, (chosen.weight / _counts(stats).to(matrix.device)).to(matrix.dtype))
 
     def _cut(self, site: WeightSite, sparsity: float, stats: Stats, seed: int) -> Cut | Refused:
         matrix = site.matrix
@@ -215,7 +230,7 @@ class _Scores:
         self._found: dict[str, Tensor] = {}
 
     def of(self, name: str) -> Tensor:
-        needs = criteria.create(self._step.criterion).needs
+        needs = self._step.needs
         if not needs:
             site = next(site for site in self._sites if site.name == name)
             return self._step.unit_scores(site, {}, self._context.seed)
@@ -237,6 +252,13 @@ def project_of(format: Format) -> Project:
 def site_seed(seed: int, name: str) -> int:
     """A seed of its own for each site, from its name: neither the host nor the order of sites matters."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:7], "big")
+
+
+def _counts(stats: Stats) -> Tensor:
+    """float32[rows, 1]: by what a row is multiplied for its squared error to count as it should; 1 in the mean of squares."""
+    effects = stats["effects"]
+    mean = effects.mean()
+    return (effects / mean).clamp(min=_LEAST_EFFECT).sqrt().float()[:, None] if mean > 0 else torch.ones(len(effects), 1)
 
 
 def _pruned(site: WeightSite, chosen: Chosen) -> Tensor:

@@ -111,7 +111,7 @@ class Recover(Pass):
         assert context.calibration is not None
         if not isinstance(graph, Differentiable) or not isinstance(original, Differentiable):
             raise RecipeError(f"method: gradients do not flow through {graph.host}; give the torch model, or take 'reconstruction'")
-        samples = Varied.of(graph.inputs, context.calibration)
+        samples = Varied.of(graph.inputs, context.calibration, graph.embeddings())
         plan = Plan(self.steps, self.learning_rate, *split(len(samples.samples), self.held_out), self.variations, self.dtype, context.seed)
         found = distill(graph, original, sites, samples, plan, self.checkpoint, context.progress)
         for site in sites:
@@ -142,7 +142,7 @@ class Recover(Pass):
 
     def _inputs(self, graph: Graph, context: Context) -> tuple[Sequence[tuple[Tensor, ...]], Sequence[int], Sequence[int]]:
         """The samples and what is made of those to fit on; the indices of those to fit on and of those held out."""
-        samples = Varied.of(graph.inputs, context.calibration or ())
+        samples = Varied.of(graph.inputs, context.calibration or (), graph.embeddings())
         fitted, held = split(len(samples.samples), self.held_out)
         made = [
             samples.make(i, context.seed * 1_000_003 + turn * len(samples.samples) + i, fitted)

@@ -22,6 +22,8 @@ PASSES: dict[str, tuple[Pass, ...]] = {
         Prune(pattern="4x1", budget={"bytes": "9 kB"}, targets=("Linear",)),
         Prune(criterion="sparsegpt", pattern="4x1", sparsity=0.7),
         Prune(criterion="sparsegpt", pattern="2:4"),
+        Prune(criterion="alps", pattern="4x1", sparsity=0.7),
+        Prune(criterion="alps", pattern="2:4"),
         Prune(criterion="spectral", pattern="1x4", sparsity=0.7),
         Prune(criterion="wanda", refinement="dsnot", sparsity=0.8),
         Prune(criterion="magnitude", refinement="dsnot", pattern="2:4"),
@@ -42,6 +44,7 @@ NEED_GRADIENTS: dict[str, tuple[Pass, ...]] = {
         Prune(criterion="obs", sparsity=0.8),
         Prune(criterion="obs", pattern="2:4"),
         Prune(criterion="chita", pattern="4x1", sparsity=0.7),
+        Prune(criterion="alps", rows="fisher", allocation="sensitivity", sparsity=0.7, targets=("Linear",)),
     ),
 }
 """The same, for hosts that have gradients."""

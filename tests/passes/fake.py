@@ -56,6 +56,9 @@ class FakeGraph(Graph):
     ) -> Iterator[tuple[str, list[tuple[Tensor, ...]]]]:
         yield from ((name, [(given[0],) for given in inputs]) for name in self._sites if name in taps)  # type: ignore[index]
 
+    def embeddings(self) -> dict[int, Tensor]:
+        return {}
+
     def site_graph(self) -> nx.DiGraph:
         graph = nx.DiGraph()
         graph.add_nodes_from(self._sites)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from sparsecc.graph.base import TensorSpec
 from sparsecc.passes._vary import Varied
@@ -32,6 +33,19 @@ def test_tokens_are_exchanged_and_masks_stay() -> None:
         assert (ids[:, 0] == 7).all()  # every row begins so
         assert torch.isin(ids, known).all()
         assert 0.15 < float((ids != given[1][0]).float().mean()) < 0.8
+
+
+def test_tokens_that_calibration_lacks_are_near_to_those_that_it_has() -> None:
+    given = sentences()
+    known = torch.cat([ids.flatten() for ids, _ in given]).unique()
+    table = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0))
+    varied = Varied.of(TEXT, given, {0: table})
+    made = torch.cat([varied.make(1, seed, range(3))[0].flatten() for seed in range(20)])
+    new = made[~torch.isin(made, known)].unique()
+    assert len(new) > 20
+    alike = nn.functional.normalize(table, dim=1) @ nn.functional.normalize(table, dim=1).T
+    rank = (alike[known] > alike[known][:, new].T[:, :, None]).sum(2)  # the token itself is nearer than any other
+    assert (rank.min(1).values <= 8).all()
 
 
 def test_the_seed_alone_decides() -> None:

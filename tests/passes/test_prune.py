@@ -5,12 +5,13 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparsecc import criteria, formats
 from sparsecc.criteria.base import Chosen, Criterion, Project, Stats
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.formats.csr import Csr
+from sparsecc.graph.fx import FxGraph
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes.base import Context
 from sparsecc.passes.prune import Cut, Prune, site_seed
@@ -228,3 +229,22 @@ def test_a_refinement_needs_calibration_whatever_it_follows() -> None:
 def test_a_refusal_is_a_value() -> None:
     match = next(iter(Prune().find(FakeGraph([linear("tiny", 2, 2)]), Context())))
     assert match.refused == Refused("4 weights are fewer than min_weights 1024", "tiny")
+
+
+def test_rows_count_by_what_they_do_to_the_outputs() -> None:
+    """Of two alike rows one is read by the next layer, so that its weights stay; a mask for all rows alike keeps half of each."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(32, 8, bias=False), nn.Linear(8, 4, bias=False))
+    with torch.no_grad():
+        module[1].weight[:, 4:] *= 0.01
+    inputs = [(torch.randn(16, 32),) for _ in range(4)]
+    graph = FxGraph.from_module(module.eval(), inputs[0])
+
+    def kept(**options: Any) -> Tensor:
+        pruned = Prune(targets=("0",), min_weights=0, criterion="sparsegpt", **options).apply(graph, Context(calibration=inputs)).graph
+        return (pruned.sites(WeightSite)[0].matrix != 0).float().mean(1)
+
+    assert float(kept(rows="fisher")[:4].mean()) > 0.9
+    assert 0.3 < float(kept()[:4].mean()) < 0.7
+    with pytest.raises(RecipeError, match="did you mean 'fisher'"):
+        Prune(rows="fishr")

@@ -1,0 +1,64 @@
+"""Choose the whole mask of a layer at once, by splitting: one copy of the weights fits the inputs, the other fits the pattern."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sparsecc import least_squares
+from sparsecc.criteria.base import Chosen, Criterion, Project, Stats
+from sparsecc.criteria.sparsegpt import dampened
+
+_TOLERANCE = 1e-3  # of the weights that are fitted in the end
+
+
+@dataclass(frozen=True)
+class Alps(Criterion):
+    """min ‖(W - D)X‖² over D of the pattern (Meng et al., ALPS: Improved Optimization for Highly Sparse One-Shot Pruning for Large
+    Language Models, 2024).
+
+    Alternating direction method of multipliers: W' follows the inputs, D is W' + V/ρ cut to the pattern, V counts by how much they
+    differ; ρ grows by `growth` every third round, until the mask stays. Inputs are scaled to a mean square of 1, so that the largest
+    entries of D are those that cost most. On the mask found, and on that of the first cut, the weights are fitted by conjugate gradients;
+    the better one stays, as the alternation has no guarantee.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("hessian",)
+    updates: ClassVar[bool] = True
+
+    rounds: int = 30
+    penalty: float = 0.1  # ρ at the start; H has ones on its diagonal
+    growth: float = 1.3
+
+    def score(self, weight: Tensor, stats: Stats, seed: int) -> Tensor:
+        """w²·H_jj: what D is cut by in the first round."""
+        return weight.detach().float().square() * dampened(stats["hessian"]).diagonal().to(weight.device, torch.float32)
+
+    def choose(self, weight: Tensor, project: Project, sparsity: float, stats: Stats, seed: int) -> Chosen:
+        hessian = dampened(stats["hessian"]).to(weight.device)
+        scale = hessian.diagonal().sqrt()
+        values, vectors = (part.float() for part in torch.linalg.eigh(hessian / scale / scale[:, None]))
+        scale, hessian = scale.float(), (hessian / scale / scale[:, None]).float()
+        dense = weight.detach().float() * scale
+        pull = dense @ hessian
+        first = keep = project(dense.square(), sparsity)
+        cut, multiplier, penalty = dense * keep, torch.zeros_like(dense), self.penalty
+        settled = first
+        for round_ in range(1, self.rounds + 1):
+            fitted = ((pull - multiplier + penalty * cut) @ vectors / (values + penalty)) @ vectors.T
+            wanted = fitted + multiplier / penalty
+            keep = project(wanted.square(), sparsity)
+            cut = wanted * keep
+            multiplier += penalty * (fitted - cut)
+            if round_ % 3 == 0:
+                if torch.equal(keep, settled):
+                    break
+                settled, penalty = keep, penalty * self.growth
+        found = [(keep, least_squares.solve(hessian, pull, cut, keep, _TOLERANCE))]
+        if not torch.equal(keep, first):
+            found.append((first, least_squares.solve(hessian, pull, dense, first, _TOLERANCE)))
+        keep, best = min(found, key=lambda pair: float((pair[1] @ hessian - 2 * pull).mul_(pair[1]).sum(dtype=torch.float64)))
+        return Chosen(keep, (best / scale).to(weight.dtype))

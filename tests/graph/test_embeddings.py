@@ -1,0 +1,33 @@
+"""Both hosts find the table that an input of tokens is looked up in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sparsecc.graph.base import Graph
+from sparsecc.graph.fx import FxGraph
+from sparsecc.graph.onnx import OnnxGraph
+
+
+class Text(nn.Module):
+    """The second input is looked up twice, the first one is multiplied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.other, self.layer = nn.Embedding(50, 6), nn.Embedding(50, 6), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor, ids: Tensor) -> Tensor:
+        return self.layer(x + self.words(ids) + self.other(ids) + self.words(ids + 1))
+
+
+def test_the_first_table_that_reads_an_input(tmp_path: Path) -> None:
+    module, inputs = Text().eval(), (torch.randn(2, 5, 6), torch.randint(0, 49, (2, 5)))
+    torch.onnx.export(module, inputs, tmp_path / "text.onnx", dynamo=True)
+    hosts: tuple[Graph, ...] = (FxGraph.from_module(module, inputs), OnnxGraph.from_file(tmp_path / "text.onnx"))
+    for graph in hosts:
+        found = graph.embeddings()
+        assert list(found) == [1]
+        assert torch.equal(found[1], module.words.weight)
