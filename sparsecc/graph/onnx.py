@@ -283,16 +283,16 @@ class OnnxGraph(Graph):
         return onnx_sparse.free_name(self.model.graph, name)
 
     def _drop_unused(self, values: Sequence[ir.Value | None]) -> None:
-        """Remove initializers that nothing reads any more, and a Transpose that led from one."""
+        """Remove initializers that nothing reads any more, and a Transpose or Concat that led from some."""
         graph = self.model.graph
         for value in values:
             if value is None or value.uses() or value.is_graph_output():
                 continue
             producer = value.producer()
-            if producer is not None and producer.op_type == "Transpose":
-                source = producer.inputs[0]
+            if producer is not None and producer.op_type in ("Transpose", "Concat") and producer.graph is graph:
+                sources = list(producer.inputs)
                 graph.remove(producer, safe=True)
-                self._drop_unused([source])
+                self._drop_unused(sources)
             elif value.is_initializer():
                 del graph.initializers[value.name]  # type: ignore[arg-type]
 
