@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
@@ -15,6 +15,7 @@ from sparsecc.graph.channels import Axis, Channels, Size, extent, units_of
 from sparsecc.graph.onnx_activations import ELEMENTWISE
 from sparsecc.graph.onnx_attention import AttentionNodes
 from sparsecc.graph.onnx_fold import constant
+from sparsecc.graph.onnx_shapes import MOVES, Entry, entries
 from sparsecc.graph.onnx_sites import layer_at
 from sparsecc.graph.onnx_walk import read_by
 from sparsecc.graph.sites import Attention, Linear, Mlp
@@ -66,36 +67,93 @@ def _sources(value: ir.Value, by_output: Mapping[ir.Value, Linear]) -> list[Line
     return found
 
 
+@dataclass
+class _Walk:
+    """What is known so far. axes: of the values that have the channels.  shapes: of some of them, where more is known than the graph says.
+    counted: shapes that are computed from such values, and what is made of them."""
+
+    units: int
+    axes: dict[ir.Value, Axis] = field(default_factory=dict)
+    shapes: dict[ir.Value, list[Size]] = field(default_factory=dict)
+    counted: set[ir.Value] = field(default_factory=set)
+
+    def shape(self, value: ir.Value) -> list[Size]:
+        return self.shapes.get(value) or _shape(value)
+
+    def rank(self, value: ir.Value) -> int:
+        return len(self.shape(value))
+
+    def counts(self, entry: Entry) -> bool:
+        """Whether an entry of a shape says how many channels there are."""
+        return isinstance(entry, tuple) and entry[0] in self.axes and self.axes[entry[0]].at == entry[1]
+
+
 def _follow(model: ir.Model, writers: Sequence[Linear], units: int, layers: Mapping[ir.Node, Linear]) -> Channels | Refused:
-    axes = {writer.handle.output: Axis(len(_shape(writer.handle.output)) - 1, writer.rows // units) for writer in writers}
+    walk = _Walk(units)
+    for writer in writers:
+        output = writer.handle.output
+        walk.axes[output] = Axis(walk.rank(output) - 1, writer.rows // units)
     shaped, operators, readers = [], [], []
     for node in model.graph:
-        if not any(value in axes for value in read_by(node)):
-            continue
-        layer = layer_at(node)
+        read = [value for value in read_by(node) if value in walk.axes]
+        layer = layer_at(node) if read else None
         if layer is not None:
-            if node not in layers or layer.x not in axes or axes[layer.x].at != len(_shape(layer.x)) - 1:
+            if node not in layers or layer.x not in walk.axes or walk.axes[layer.x].at != walk.rank(layer.x) - 1:
                 return Refused(f"'{node.name}' does not read its channels as columns of a linear layer")
             readers.append(layers[node])
-            continue
-        rule = _RULES.get(node.op_type) if node.domain == "" else None
-        found = Refused(f"'{node.name}' ({node.op_type}) reads its channels") if rule is None else rule(node, axes, units)
-        if isinstance(found, Refused):
-            return found
-        axes[node.outputs[0]] = found
-        if node.op_type in ("Reshape", "Expand"):
-            entry = _entry(node, found.at)
-            if entry is None:
-                return Refused(f"'{node.name}' computes how many channels there are")
-            if not _open(node, entry):
+        elif read and node.op_type != "Shape":
+            found = _carried(node, walk)
+            if isinstance(found, Refused):
+                return found
+            walk.axes[node.outputs[0]] = found
+            if node.op_type in ("Reshape", "Expand") and not _adapts(node, walk):
                 shaped.append(node)
-        if node.op_type == "Attention":
-            operators.append(node)
-    if any(value.is_graph_output() for value in axes):
+            if node.op_type == "Attention":
+                operators.append(node)
+        elif (reason := _counting(node, walk)) is not None:
+            return reason
+    if any(value.is_graph_output() for value in (*walk.axes, *walk.counted)):
         return Refused("the model gives its channels as an output")
     if len(readers) != 1:
         return Refused(f"{len(readers)} layers read its channels, there has to be one")
-    return Channels(units, tuple(writers), readers[0], Between(axes, shaped, operators))
+    return Channels(units, tuple(writers), readers[0], Between(walk.axes, shaped, operators))
+
+
+def _carried(node: ir.Node, walk: _Walk) -> Axis | Refused:
+    """Where the result of a node that reads the channels has them."""
+    rule = _RULES.get(node.op_type) if node.domain == "" else None
+    found = Refused(f"'{node.name}' ({node.op_type}) reads its channels") if rule is None else rule(node, walk)
+    if isinstance(found, Refused) or node.op_type not in ("Reshape", "Expand"):
+        return found
+    given = entries(node.inputs[1])
+    spelt = given[found.at] if given is not None else None
+    if given is None or not (isinstance(spelt, int) or walk.counts(spelt)):
+        return Refused(f"'{node.name}' computes how many channels there are")
+    if any(walk.counts(entry) for place, entry in enumerate(given) if place != found.at):
+        return Refused(f"'{node.name}' is shaped by how many channels there are")
+    return found
+
+
+def _counting(node: ir.Node, walk: _Walk) -> Refused | None:
+    """Why a node that reads shapes of values with channels, but no such value, stands in the way."""
+    if node.op_type == "Shape" and node.inputs[0] in walk.axes:
+        walk.counted.add(node.outputs[0])
+        return None
+    read = [value for value in read_by(node) if value in walk.counted]
+    if read and node.domain == "" and node.op_type in MOVES:
+        walk.counted.add(node.outputs[0])
+    elif any((given := entries(value)) is None or any(map(walk.counts, given)) or None in given for value in read):
+        return Refused(f"'{node.name}' ({node.op_type}) computes with how many channels there are")
+    return None
+
+
+def _adapts(node: ir.Node, walk: _Walk) -> bool:
+    """Whether the shape given to a node copies or computes how many channels there are, or leaves it open."""
+    given = entries(node.inputs[1])
+    assert given is not None
+    spelt = given[walk.axes[node.outputs[0]].at]
+    copies = spelt == 0 and node.op_type == "Reshape" and not node.attributes.get_int("allowzero", 0)
+    return copies or spelt == -1 or isinstance(spelt, tuple)
 
 
 def resize(graph: ir.Graph, between: Between, units: int, kept: int) -> None:
@@ -115,52 +173,26 @@ def resize(graph: ir.Graph, between: Between, units: int, kept: int) -> None:
         value.shape = ir.Shape(sizes)
 
 
-_Axes = Mapping[ir.Value, Axis]
-_Rule = Callable[[ir.Node, _Axes, int], Axis | Refused]
-
-
-def _entry(node: ir.Node, place: int) -> tuple[int, int, int] | None:
-    """What the shape given to a Reshape or Expand has at a place: the number, which piece of a Concat has it (0 without one), and where.
-    None where it is computed."""
-    start = 0
-    for index, piece in enumerate(_pieces(node)):
-        length = _constant_shape(piece)[0] if _constant_shape(piece) else None
-        if not isinstance(length, int):
-            return None
-        if place < start + length:
-            array = constant(piece)
-            return None if array is None else (int(array[place - start]), index, place - start)
-        start += length
-    return None
-
-
-def _pieces(node: ir.Node) -> Sequence[ir.Value]:
-    """The constants and computed values that the shape given to a node is made of."""
-    shape = node.inputs[1]
-    assert shape is not None
-    producer = shape.producer()
-    return producer.inputs if producer is not None and producer.op_type == "Concat" else [shape]  # type: ignore[return-value]
-
-
-def _open(node: ir.Node, entry: tuple[int, int, int]) -> bool:
-    """Whether an entry copies the size of the input, or leaves it to the others."""
-    return entry[0] == -1 or (entry[0] == 0 and node.op_type == "Reshape" and not node.attributes.get_int("allowzero", 0))
+_Rule = Callable[[ir.Node, _Walk], Axis | Refused]
 
 
 def _with_entry(graph: ir.Graph, node: ir.Node, place: int, size: int | None) -> ir.Value:
-    """A shape of its own for a node, with another entry."""
-    found, pieces = _entry(node, place), list(_pieces(node))
-    assert found is not None
-    _, index, inside = found
-    array = constant(pieces[index]).copy()  # type: ignore[union-attr]
-    array[inside] = size
+    """A shape of its own for a node, with another entry in the place of a constant one."""
+    given = node.inputs[1]
+    assert given is not None
+    producer = given.producer()
+    pieces = [given] if producer is None else list(producer.inputs)
+    index = 0
+    while place >= (length := len(entries(pieces[index]) or ())):
+        index, place = index + 1, place - length
+    array = pieces[index].const_value.numpy().copy()  # type: ignore[union-attr]
+    array[place] = size
     new = onnx_sparse.initializer(torch.from_numpy(array), onnx_sparse.free_name(graph, f"{node.outputs[0].name}.shape"))
     graph.register_initializer(new)
-    if len(pieces) == 1:
+    if producer is None:
         return new
-    pieces[index] = new
-    joined = ir.node("Concat", pieces, {"axis": 0})
-    joined.outputs[0].shape, joined.outputs[0].type = node.inputs[1].shape, node.inputs[1].type  # type: ignore[union-attr]
+    joined = ir.node("Concat", [*pieces[:index], new, *pieces[index + 1 :]], {"axis": 0})
+    joined.outputs[0].shape, joined.outputs[0].type = given.shape, given.type
     graph.insert_before(node, joined)
     return joined.outputs[0]
 
@@ -169,14 +201,14 @@ def _shape(value: ir.Value) -> list[Size]:
     return [size if isinstance(size, int) else size.value for size in value.shape or ()]
 
 
-def _pointwise(node: ir.Node, axes: _Axes, units: int) -> Axis | Refused:
-    rank = len(_shape(node.outputs[0]))
+def _pointwise(node: ir.Node, walk: _Walk) -> Axis | Refused:
+    rank = walk.rank(node.outputs[0])
     operands = [value for value in node.inputs if value is not None]
-    found = {axes[value].widened(len(_shape(value)), rank) for value in operands if value in axes}
+    found = {walk.axes[value].widened(walk.rank(value), rank) for value in operands if value in walk.axes}
     if len(found) > 1 or not rank:
         return Refused(f"'{node.name}' joins channels that do not stand side by side")
     [axis] = found
-    if any(size != 1 for size in _sizes_at((value for value in operands if value not in axes), axis.at, rank)):
+    if any(size != 1 for size in _sizes_at((value for value in operands if value not in walk.axes), axis.at, rank)):
         return Refused(f"'{node.name}' has an operand with a value for each channel")
     return axis
 
@@ -192,75 +224,94 @@ def _constant_shape(value: ir.Value) -> list[Size]:
     return _shape(value) if value.const_value is None else [int(size) for size in value.const_value.shape.numpy()]
 
 
-def _reshape(node: ir.Node, axes: _Axes, units: int) -> Axis | Refused:
-    source = node.inputs[0]
-    found = axes[source].reshaped(_shape(source), _shape(node.outputs[0]), units) if source in axes else None
+def _reshape(node: ir.Node, walk: _Walk) -> Axis | Refused:
+    source, output = node.inputs[0], node.outputs[0]
+    if source not in walk.axes:
+        return Refused(f"'{node.name}' takes sizes from its channels")
+    walk.shapes[output] = _target(node, walk)
+    found = walk.axes[source].reshaped(walk.shape(source), walk.shapes[output], walk.units)
     return found or Refused(f"'{node.name}' reshapes its channels in a way that is not understood")
 
 
-def _transpose(node: ir.Node, axes: _Axes, units: int) -> Axis | Refused:
-    axis = axes[node.inputs[0]]  # type: ignore[index]
-    rank = len(_shape(node.inputs[0]))  # type: ignore[arg-type]
-    return axis.permuted(node.attributes.get_ints("perm", list(reversed(range(rank)))))
+def _target(node: ir.Node, walk: _Walk) -> list[Size]:
+    """The shape of what a Reshape gives, as far as it is known."""
+    sizes, given, source = _shape(node.outputs[0]), entries(node.inputs[1]), walk.shape(node.inputs[0])  # type: ignore[arg-type]
+    for place, entry in enumerate(given if given is not None and len(given) == len(sizes) else ()):
+        if isinstance(sizes[place], int):
+            continue
+        if isinstance(entry, tuple):
+            sizes[place] = walk.shape(entry[0])[entry[1]]
+        elif entry is not None:
+            sizes[place] = entry if entry > 0 else source[place] if entry == 0 else None
+    return sizes
 
 
-def _unsqueeze(node: ir.Node, axes: _Axes, units: int) -> Axis | Refused:
-    new, rank = constant(node.inputs[1]), len(_shape(node.outputs[0]))
+def _transpose(node: ir.Node, walk: _Walk) -> Axis | Refused:
+    source = node.inputs[0]
+    assert source is not None
+    shape = walk.shape(source)
+    order = node.attributes.get_ints("perm", list(reversed(range(len(shape)))))
+    walk.shapes[node.outputs[0]] = [shape[axis] for axis in order]
+    return walk.axes[source].permuted(order)
+
+
+def _unsqueeze(node: ir.Node, walk: _Walk) -> Axis | Refused:
+    new, rank = constant(node.inputs[1]), walk.rank(node.outputs[0])
     if new is None:
         return Refused(f"'{node.name}' computes its axes")
-    axis = axes[node.inputs[0]]  # type: ignore[index]
+    axis = walk.axes[node.inputs[0]]  # type: ignore[index]
     inserted = {int(place) % rank for place in new.reshape(-1)}
     return Axis([place for place in range(rank) if place not in inserted][axis.at], axis.size)
 
 
-def _expand(node: ir.Node, axes: _Axes, units: int) -> Axis | Refused:
+def _expand(node: ir.Node, walk: _Walk) -> Axis | Refused:
     source = node.inputs[0]
-    if source not in axes:
+    if source not in walk.axes:
         return Refused(f"'{node.name}' takes sizes from its channels")
-    return axes[source].widened(len(_shape(source)), len(_shape(node.outputs[0])))
+    return walk.axes[source].widened(walk.rank(source), walk.rank(node.outputs[0]))
 
 
-def _slice(node: ir.Node, axes: _Axes, units: int) -> Axis | Refused:
+def _slice(node: ir.Node, walk: _Walk) -> Axis | Refused:
     source, taken = node.inputs[0], constant(node.inputs[3]) if len(node.inputs) > 3 else None
-    if source not in axes or taken is None or axes[source].at in np.mod(taken, len(_shape(source))):
+    if source not in walk.axes or taken is None or walk.axes[source].at in np.mod(taken, walk.rank(source)):
         return Refused(f"'{node.name}' takes some of its channels")
-    return axes[source]
+    return walk.axes[source]
 
 
-def _concat(node: ir.Node, axes: _Axes, units: int) -> Axis | Refused:
-    found = {axes.get(value) for value in node.inputs}  # type: ignore[arg-type]
+def _concat(node: ir.Node, walk: _Walk) -> Axis | Refused:
+    found = {walk.axes.get(value) for value in node.inputs}  # type: ignore[arg-type]
     axis = next(iter(found))
-    if len(found) > 1 or axis is None or node.attributes.get_int("axis", 0) % len(_shape(node.outputs[0])) == axis.at:
+    if len(found) > 1 or axis is None or node.attributes.get_int("axis", 0) % walk.rank(node.outputs[0]) == axis.at:
         return Refused(f"'{node.name}' joins its channels with others")
     return axis
 
 
-def _softmax(node: ir.Node, axes: _Axes, units: int) -> Axis | Refused:
-    axis, rank = axes[node.inputs[0]], len(_shape(node.outputs[0]))  # type: ignore[index]
+def _softmax(node: ir.Node, walk: _Walk) -> Axis | Refused:
+    axis, rank = walk.axes[node.inputs[0]], walk.rank(node.outputs[0])  # type: ignore[index]
     if node.attributes.get_int("axis", -1) % rank == axis.at:
         return Refused(f"'{node.name}' adds up over its channels")
     return axis
 
 
-def _matmul(node: ir.Node, axes: _Axes, units: int) -> Axis | Refused:
+def _matmul(node: ir.Node, walk: _Walk) -> Axis | Refused:
     """Of two values with the channels side by side among the leading axes."""
-    rank = len(_shape(node.outputs[0]))
-    found = {axes[value].widened(len(_shape(value)), rank) if value in axes else None for value in node.inputs if value is not None}
+    rank = walk.rank(node.outputs[0])
+    found = {walk.axes[value].widened(walk.rank(value), rank) if value in walk.axes else None for value in node.inputs if value is not None}
     axis = next(iter(found))
     if len(found) > 1 or axis is None or axis.at >= rank - 2:
         return Refused(f"'{node.name}' multiplies channels that do not stand side by side")
     return axis
 
 
-def _attention(node: ir.Node, axes: _Axes, units: int) -> Axis | Refused:
+def _attention(node: ir.Node, walk: _Walk) -> Axis | Refused:
     """4-D by heads, or 3-D with the heads in the last axis; v may have other widths than q and k."""
-    q, k, v = (axes.get(value) for value in node.inputs[:3])  # type: ignore[arg-type]
+    q, k, v = (walk.axes.get(value) for value in node.inputs[:3])  # type: ignore[arg-type]
     if q is None or k is None or v is None or len({q.at, k.at, v.at}) != 1 or q.size % k.size or any(value.uses() for value in node.outputs[1:]):
         return Refused("its heads are not those of its layers")
-    mask, rank = node.inputs[3] if len(node.inputs) > 3 else None, len(_shape(node.outputs[0]))
+    mask, rank = node.inputs[3] if len(node.inputs) > 3 else None, walk.rank(node.outputs[0])
     if q.at != (1 if rank == 4 else rank - 1):
         return Refused("its heads are not those of its layers")
-    if mask is not None and (mask in axes or any(size != 1 for size in _sizes_at([mask], 1, 4))):
+    if mask is not None and (mask in walk.axes or any(size != 1 for size in _sizes_at([mask], 1, 4))):
         return Refused("its mask differs from head to head")
     return Axis(q.at, q.size // k.size * v.size)
 
