@@ -306,14 +306,15 @@ def _matmul(node: ir.Node, walk: _Walk) -> Axis | Refused:
 def _attention(node: ir.Node, walk: _Walk) -> Axis | Refused:
     """4-D by heads, or 3-D with the heads in the last axis; v may have other widths than q and k."""
     q, k, v = (walk.axes.get(value) for value in node.inputs[:3])  # type: ignore[arg-type]
-    if q is None or k is None or v is None or len({q.at, k.at, v.at}) != 1 or q.size % k.size or any(value.uses() for value in node.outputs[1:]):
+    rank = walk.rank(node.outputs[0])
+    heads = 1 if rank == 4 else rank - 1
+    if q is None or k is None or v is None or {q.at, k.at, v.at} != {heads} or q.size % k.size:
         return Refused("its heads are not those of its layers")
-    mask, rank = node.inputs[3] if len(node.inputs) > 3 else None, walk.rank(node.outputs[0])
-    if q.at != (1 if rank == 4 else rank - 1):
-        return Refused("its heads are not those of its layers")
+    mask = node.inputs[3] if len(node.inputs) > 3 else None
     if mask is not None and (mask in walk.axes or any(size != 1 for size in _sizes_at([mask], 1, 4))):
         return Refused("its mask differs from head to head")
-    return Axis(q.at, q.size // k.size * v.size)
+    others = [value for value in node.outputs[1:] if value.uses() or value.is_graph_output()]
+    return Refused("its keys or scores are outputs, too") if others else Axis(heads, q.size // k.size * v.size)
 
 
 _RULES: dict[str, _Rule] = {

@@ -23,9 +23,9 @@ def entries(value: ir.Value | None) -> list[Entry] | None:
         found = _shape(node) if node.op_type == "Shape" else _moved(node) if node.op_type in MOVES else None
         if found is not None:
             return found
-    rank = value.shape if value is not None else None
-    length = 1 if rank is not None and not len(rank) else rank[0] if rank is not None else None
-    return [None] * length if isinstance(length, int) else None
+    shape = value.shape if value is not None else None
+    length = None if shape is None else shape[0] if len(shape) else 1
+    return [None for _ in range(length)] if isinstance(length, int) else None
 
 
 def _shape(node: ir.Node) -> list[Entry] | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-DAMPING = 0.01  # of the covariance's mean diagonal
+DAMPING = 0.03  # of the covariance's mean diagonal: MiniLM, 25 % of the neurons, cosine 0.985 (0.1: 0.984; 0.01 with 64 samples: 0.971, 0.1: 0.975)
 _ROUNDS = 32  # in which units go under `obs`; the others make up for those of one round before the next is chosen
 
 

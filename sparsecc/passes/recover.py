@@ -106,7 +106,7 @@ class Recover(Pass):
         _set(graph, match.site, match.action)
 
     def _unlike(self, site: WeightSite, dense: WeightSite | None) -> Refused | None:
-        """Why a layer cannot learn from the dense one. Where it has lost inputs it can; where it has lost outputs only the whole model can."""
+        """Why a layer cannot learn from the dense one. One that has lost outputs can with the whole model only."""
         if dense is None:
             return Refused("the dense model has no such layer")
         if dense.rows != site.rows and self.method == "reconstruction":

@@ -12,7 +12,7 @@ from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.activations import KNOWN
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.channels import Channels
-from sparsecc.graph.sites import Attention, Linear, Mlp, Site
+from sparsecc.graph.sites import Attention, Mlp
 from sparsecc.passes._calibrate import calibrated, relative_error, unusable
 from sparsecc.passes._select import around, require_valid, untouchable
 from sparsecc.passes._units import Inputs, by_least_squares, contributions, least, magnitudes
