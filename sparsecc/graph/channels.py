@@ -50,10 +50,12 @@ def units_of(site: Mlp | Attention, writers: Sequence[Linear]) -> int | Refused:
         return Refused("its heads have block maps of their own")
     if len({writer.name for writer in writers}) < len(writers):
         return Refused("q, k and v come from one layer")
-    units = site.kv_heads
     q, k, v = (writer.rows for writer in writers)
-    if site.heads % units or v % units or (q, k) != (site.heads * site.head_dim, units * site.head_dim):
+    units = k // site.head_dim  # not `kv_heads`: the graph may repeat the keys for each head before the attention
+    if q != site.heads * site.head_dim or k % site.head_dim or site.kv_heads not in (units, site.heads):
         return Refused(f"its layers do not write {site.heads} heads of {site.head_dim}")
+    if site.heads % units or v % units:
+        return Refused(f"{site.heads} heads do not share {units} keys and values evenly")
     return units
 
 

@@ -72,7 +72,7 @@ def _follow(writers: Mapping[Node, Axis], units: int) -> Between | Refused:
         layer = match(node)
         if layer is not None:
             if axes[read[0]].at != len(_shape(read[0])) - 1:
-                return Refused(f"'{node.name}' does not read its channels as columns")
+                return Refused(f"layer '{node.meta[SITE]}' does not read its channels as columns")
             readers[node] = layer
             continue
         rule = _RULES.get(node.target)
@@ -91,7 +91,7 @@ def _follow(writers: Mapping[Node, Axis], units: int) -> Between | Refused:
         return Refused(f"{len(readers)} layers read its channels, there has to be one")
     [(reader, layer)] = readers.items()
     if not isinstance(layer, Layer) or layer.geometry is not None:
-        return Refused(f"'{reader.name}', which reads its channels, is no dense linear layer")
+        return Refused(f"layer '{reader.meta[SITE]}', which reads its channels, is no dense linear layer")
     return Between(axes, sizes, reader)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparsecc.criteria.base import Stats
+
+_Sites = Mapping[str, Mlp | Attention]
 
 CRITERIA = ("magnitude", "contribution", "obs")
 _NEEDS = ("hessian", "means")
@@ -121,25 +123,25 @@ class Structured(Pass):
         original = {site.name: site for site in (context.original or graph).sites() if isinstance(site, (Mlp, Attention))}
         if self.criterion == "magnitude":
             for site in sites:
-                yield site, self._by_magnitude(site, channels[site.name], _came_with(site, original))
+                yield site, self._by_magnitude(site, channels[site.name], original)
             return
         working, by_reader = graph.copy(), {channels[site.name].reader.name: site for site in sites}
         readers = [channels[site.name].reader for site in sites]
         for reader, stats in calibrated(working, readers, _NEEDS, context):
             site = by_reader[reader.name]
-            removal = self._calibrated(site, channels[site.name], stats, _came_with(site, original))
+            removal = self._calibrated(site, channels[site.name], stats, original)
             if isinstance(removal, Removal):
                 _zero(working, channels[site.name], removal)
             yield site, removal
 
-    def _by_magnitude(self, site: Mlp | Attention, channels: Channels, came_with: int) -> Removal | Refused:
+    def _by_magnitude(self, site: Mlp | Attention, channels: Channels, original: _Sites) -> Removal | Refused:
         """What goes is taken for what it gives where its inputs are zero, which is all that it ever gives where its rows are."""
         reader, writer = channels.reader, channels.writers[-1]
         weight = reader.matrix.detach().double()
         resting = _resting(site, channels)
         constant = resting if reader.bias is None else torch.zeros_like(resting)  # what a bias takes up costs nothing
         scores = magnitudes(writer.matrix.detach(), constant, weight, channels.units)
-        drop = self._drop(site, scores, came_with)
+        drop = self._drop(site, scores, _came_with(site, channels.units, original))
         if isinstance(drop, Refused):
             return drop
         dead = self._dead(scores)
@@ -147,14 +149,14 @@ class Structured(Pass):
         kept = _spread(channels, stay, weight[:, channels.columns(stay)])
         return self._removal(site, channels, stay, kept, resting, int(dead.sum()), None)
 
-    def _calibrated(self, site: Mlp | Attention, channels: Channels, stats: Stats, came_with: int) -> Removal | Refused:
+    def _calibrated(self, site: Mlp | Attention, channels: Channels, stats: Stats, original: _Sites) -> Removal | Refused:
         if reason := unusable(stats, _NEEDS):
             return reason
         reader = channels.reader
         weight, inputs = reader.matrix.detach().double(), Inputs.of(stats["means"], stats["hessian"], reader.bias is not None)
         scores = contributions(weight, inputs, channels.units)
         root = scores.clamp(min=0).sqrt()
-        drop = self._drop(site, root, came_with)
+        drop = self._drop(site, root, _came_with(site, channels.units, original))
         if isinstance(drop, Refused):
             return drop
         dead = self._dead(root)
@@ -210,10 +212,13 @@ def _refuse(channels: Channels) -> Refused | None:
     return Refused("there is only one of what could go") if channels.units < 2 else None
 
 
-def _came_with(site: Mlp | Attention, original: dict[str, Mlp | Attention]) -> int:
+def _came_with(site: Mlp | Attention, units: int, original: _Sites) -> int:
     """How many units the site had in the model as it came."""
     before = original.get(site.name, site)
-    return before.first.rows if isinstance(before, Mlp) else before.kv_heads
+    if isinstance(before, Mlp):
+        return before.first.rows
+    assert isinstance(site, Attention)
+    return units * before.heads // site.heads
 
 
 def _resting(site: Mlp | Attention, channels: Channels) -> Tensor:

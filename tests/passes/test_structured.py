@@ -320,7 +320,7 @@ def test_calibration_that_is_missing_or_spoilt() -> None:
     before = graph("fx", "transformer")
     with pytest.raises(RecipeError, match="needs calibration inputs"):
         Structured(neurons=0.5, criterion="obs").apply(before)
-    [match] = Structured(neurons=0.5, criterion="obs").apply(before, Context(calibration=[(torch.full((1, 4, 32), torch.nan),)])).matches
+    [match] = Structured(neurons=0.5, criterion="obs").apply(before, Context(calibration=[(torch.full((1, 4, 32), torch.inf),)])).matches
     assert "NaN or infinity" in str(match.refused)
 
 
