@@ -84,6 +84,10 @@ class Axis:
                 return Axis(at, size)
         return None
 
+    def fills(self, shape: Sequence[Size], units: int) -> bool:
+        """Whether the axis holds the units one after the other, and nothing else."""
+        return shape[self.at] == units * self.size
+
     def permuted(self, order: Sequence[int]) -> Axis:
         """order: which axis of before stands at each place."""
         return replace(self, at=list(order).index(self.at))

@@ -71,7 +71,8 @@ def _follow(writers: Mapping[Node, Axis], units: int) -> Between | Refused:
             continue
         layer = match(node)
         if layer is not None:
-            if axes[read[0]].at != len(_shape(read[0])) - 1:
+            axis, shape = axes[read[0]], _shape(read[0])
+            if axis.at != len(shape) - 1 or not axis.fills(shape, units):
                 return Refused(f"layer '{node.meta[SITE]}' does not read its channels as columns")
             readers[node] = layer
             continue
@@ -224,8 +225,10 @@ def _attention(node: Node, axes: _Axes, units: int) -> Axis | Refused:
     given, rank = arguments(node), len(_shape(node))
     q, k, v = (axes.get(given[name]) for name in ("query", "key", "value"))
     heads = rank - 3
-    if q is None or k is None or v is None or k != v or {q.at, k.at} != {heads} or (q != k and not given["enable_gqa"]):
+    if q is None or k is None or v is None or k != v or {q.at, k.at} != {heads}:
         return Refused("its heads are not those of its layers")
+    if q != k and not (q.fills(_shape(given["query"]), units) and k.fills(_shape(given["key"]), units)):
+        return Refused("its heads do not share keys and values in their order")
     mask = given["attn_mask"]
     if mask is not None and (mask in axes or any(size != 1 for size in _sizes_at(iter([mask]), heads, rank))):
         return Refused("its mask differs from head to head")

@@ -83,6 +83,14 @@ class _Walk:
     def rank(self, value: ir.Value) -> int:
         return len(self.shape(value))
 
+    def fills(self, value: ir.Value) -> bool:
+        """Whether an axis of a value holds the channels and nothing else."""
+        return self.axes[value].fills(self.shape(value), self.units)
+
+    def ends_in(self, value: ir.Value) -> bool:
+        """Whether the last axis does."""
+        return value in self.axes and self.axes[value].at == self.rank(value) - 1 and self.fills(value)
+
     def counts(self, entry: Entry) -> bool:
         """Whether an entry of a shape says how many channels there are."""
         return isinstance(entry, tuple) and entry[0] in self.axes and self.axes[entry[0]].at == entry[1]
@@ -98,7 +106,7 @@ def _follow(model: ir.Model, writers: Sequence[Linear], units: int, layers: Mapp
         read = [value for value in read_by(node) if value in walk.axes]
         layer = layer_at(node) if read else None
         if layer is not None:
-            if node not in layers or layer.x not in walk.axes or walk.axes[layer.x].at != walk.rank(layer.x) - 1:
+            if node not in layers or not walk.ends_in(layer.x):
                 return Refused(f"'{node.name}' does not read its channels as columns of a linear layer")
             readers.append(layers[node])
         elif read and node.op_type != "Shape":
@@ -310,6 +318,8 @@ def _attention(node: ir.Node, walk: _Walk) -> Axis | Refused:
     heads = 1 if rank == 4 else rank - 1
     if q is None or k is None or v is None or {q.at, k.at, v.at} != {heads} or q.size % k.size:
         return Refused("its heads are not those of its layers")
+    if not all(walk.fills(value) for value in node.inputs[:3]):  # type: ignore[arg-type]
+        return Refused("its heads do not share keys and values in their order")
     mask = node.inputs[3] if len(node.inputs) > 3 else None
     if mask is not None and (mask in walk.axes or any(size != 1 for size in _sizes_at([mask], 1, 4))):
         return Refused("its mask differs from head to head")

@@ -13,7 +13,7 @@ from sparsecc.graph.base import Graph
 from sparsecc.graph.fx import FxGraph
 from sparsecc.graph.sites import Attention, Linear, WeightSite
 from sparsecc.passes import pipeline
-from sparsecc.passes.base import Context, PassResult, Progress
+from sparsecc.passes.base import Context, Progress
 from sparsecc.passes.permute import Permute
 from sparsecc.passes.recover import Recover
 from sparsecc.passes.structured import CRITERIA, Structured
@@ -111,7 +111,7 @@ def test_grouped_heads_and_odd_sizes(host: str, criterion: str) -> None:
 @every_criterion
 @pytest.mark.parametrize("activation", ["relu", "sigmoid"])
 def test_what_is_dead_goes_and_no_output_changes(host: str, criterion: str, activation: str) -> None:
-    """Of 40 neurons 6 give the same whatever comes in, and nothing reads 5 others; 2 of 4 heads give nothing that is read or that varies."""
+    """6 of 40 neurons give the same whatever comes in, and nothing reads 5 others; one head of 4 never varies, and nothing reads another."""
 
     class Dying(nn.Module):
         def __init__(self) -> None:
