@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ from sparsecc.passes.recover import Recover
 from sparsecc.passes.structured import CRITERIA, Structured
 from sparsecc.recipe import Recipe
 from tests.laws.hosts import HOSTS, graph, model
+from tests.laws.test_structures import LOADERS
 from tests.tolerance import assert_close
 
 every_host = pytest.mark.parametrize("host", HOSTS)
@@ -111,7 +114,7 @@ def test_grouped_heads_and_odd_sizes(host: str, criterion: str) -> None:
 @every_criterion
 @pytest.mark.parametrize("activation", ["relu", "sigmoid"])
 def test_what_is_dead_goes_and_no_output_changes(host: str, criterion: str, activation: str) -> None:
-    """6 of 40 neurons give the same whatever comes in, and nothing reads 5 others; one head of 4 never varies, and nothing reads another."""
+    """6 of 40 neurons give the same whatever comes in, nothing reads 5 others; one head of 4 never varies, nothing reads another."""
 
     class Dying(nn.Module):
         def __init__(self) -> None:
@@ -203,9 +206,7 @@ def test_layers_in_a_row_and_shares_of_what_came(host: str, criterion: str) -> N
 
 
 @every_host
-def test_copies_and_files(host: str, tmp_path) -> None:
-    from tests.laws.test_structures import LOADERS
-
+def test_copies_and_files(host: str, tmp_path: Path) -> None:
     load, file = LOADERS[host]
     after = Structured(neurons=0.3, heads=0.25).apply(graph(host, "transformer")).graph
     after.save(tmp_path / file)
