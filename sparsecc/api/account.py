@@ -29,6 +29,7 @@ def report(result: Rewritten, target: str) -> Report:
     reasons, deeds, patterns = _reasons(result), _deeds(result), _patterns(result)
     errors = output_errors(result)
     dense = {site.name: site for site in result.masked.sites(WeightSite)}
+    came = {site.name: site for site in (result.original or result.masked).sites(WeightSite)}
     looked_at = _looked_at(result)
     sites = tuple(
         _attention(site, looked_at.get(site.name, ""), reasons.get(site.name, ""), errors.get(site.name))
@@ -36,6 +37,7 @@ def report(result: Rewritten, target: str) -> Report:
         else _site(
             site,
             dense.get(site.name, site),
+            came.get(site.name, site),
             reasons.get(site.name, ""),
             deeds.get(site.name, ""),
             patterns.get(site.name),
@@ -47,21 +49,27 @@ def report(result: Rewritten, target: str) -> Report:
     return Report(sparsecc=sparsecc.__version__, model=result.name, target=target, sites=sites, totals=totals(sites))
 
 
-def _site(site: WeightSite, dense: WeightSite, reason: str, deeds: str, pattern: str | None, error: float | None) -> SiteReport:
-    """A row for a layer. reason: why a pass refused it.  deeds: what others did.  pattern: to which one pruned it."""
+def _site(
+    site: WeightSite, dense: WeightSite, came: WeightSite, reason: str, deeds: str, pattern: str | None, error: float | None
+) -> SiteReport:
+    """A row for a layer. came: as in the original model.  reason: why a pass refused it.  deeds: what others did.  pattern: to which one
+    pruned it."""
     weight = dense.weight  # of the masked model: not packed, unless it came so
+    nbytes = weight.numel() * weight.element_size()
     row = SiteReport(
         name=site.name,
         kind=site.kind,
         shape=tuple(weight.shape),
         sparsity=1 - int(weight.count_nonzero()) / max(1, weight.numel()),
         dtype=str(weight.dtype).removeprefix("torch."),
-        bytes_dense=weight.numel() * weight.element_size(),
+        bytes_dense=math.prod(came.shape) * weight.element_size(),
         output_error=error,
         pattern=pattern,
         decision="skipped" if reason and not deeds else "dense",
         reason="; refused: ".join(filter(None, (deeds, reason))) or "no pass changed it",
     )
+    if dense.shape != came.shape:
+        row = replace(row, bytes_packed=nbytes, decision="structured")
     if site.packed is not None:
         packed = site.packed
         row = replace(row, pattern=packed.format.pattern, format=packed.format.key, bytes_packed=packed.nbytes, decision="sparse")
@@ -78,7 +86,7 @@ def _site(site: WeightSite, dense: WeightSite, reason: str, deeds: str, pattern:
 
 
 def _attention(site: Attention, done: str, reason: str, error: float | None) -> SiteReport:
-    """A row for an attention. done: what the pass says it did, "" where the model came so.  sparsity: the share of blocks left out."""
+    """A row for an attention. done: what the last pass says it did, "" where the model came so.  sparsity: the share of blocks left out."""
     row = SiteReport(
         name=site.name,
         kind=site.kind,
@@ -88,7 +96,7 @@ def _attention(site: Attention, done: str, reason: str, error: float | None) -> 
         reason=reason,
     )
     if site.block_map is None:
-        return row
+        return replace(row, decision="structured", reason=done) if done else row
     block_map = site.block_map
     return replace(
         row,
@@ -122,10 +130,11 @@ def _reasons(result: Rewritten) -> dict[str, str]:
     reasons: dict[str, str] = {}
     for _, outcome in result.steps:
         for match in outcome.matches:
-            if match.refused is not None:
-                reasons.setdefault(match.site.name, match.refused.reason)
-            else:
-                reasons.pop(match.site.name, None)
+            for name in (match.site.name, *match.layers):
+                if match.refused is not None:
+                    reasons.setdefault(name, match.refused.reason)
+                else:
+                    reasons.pop(name, None)
     return reasons
 
 
@@ -134,8 +143,8 @@ def _deeds(result: Rewritten) -> dict[str, str]:
     deeds: dict[str, list[str]] = {}
     for step, outcome in result.steps:
         for match in outcome.matches:
-            if match.refused is None:
-                deeds.setdefault(match.site.name, []).append(f"{registered_name(step)}: {match.action}")
+            for name in (match.site.name, *match.layers) if match.refused is None else ():
+                deeds.setdefault(name, []).append(f"{registered_name(step)}: {match.action}")
     return {name: "; ".join(words) for name, words in deeds.items()}
 
 
@@ -154,7 +163,8 @@ def _looked_at(result: Rewritten) -> dict[str, str]:
 
 
 def output_errors(result: Rewritten) -> dict[str, float | None]:
-    """Per changed site ‖y − y'‖ / ‖y‖ of what it gives for what enters it in the original model; None where that is not finite.
+    """Per changed site of the same shape ‖y − y'‖ / ‖y‖ of what it gives for what enters it in the original model; None where that is not
+    finite.
 
     Empty when nothing can be run.
     """
@@ -169,7 +179,8 @@ def _attention_errors(result: Rewritten, original: Graph, example: list[Any]) ->
     before = {site.name: site for site in original.sites(Attention)}
     errors: dict[str, float | None] = {}
     for site in result.graph.sites(Attention):
-        if site.block_map is not None and site.name in before and before[site.name].block_map is None:
+        came = before.get(site.name)
+        if site.block_map is not None and came is not None and came.block_map is None and came.heads == site.heads:
             q, k, v = original.run(example, [site.name]).taps[site.name]
             errors[site.name] = relative_error(q, k, v, site.block_map, site.scale)
     return errors
@@ -178,7 +189,7 @@ def _attention_errors(result: Rewritten, original: Graph, example: list[Any]) ->
 def _layer_errors(result: Rewritten, original: Graph, example: list[Any]) -> dict[str, float | None]:
     changed = {site.name: site for site in result.masked.sites(WeightSite)}
     pairs = [(site, changed[site.name]) for site in original.sites(WeightSite) if site.name in changed]
-    pairs = [(before, after) for before, after in pairs if not _same_weight(before.weight, after.weight)]
+    pairs = [(before, after) for before, after in pairs if before.shape == after.shape and not _same_weight(before.weight, after.weight)]
     errors: dict[str, float | None] = {}
     for start in range(0, len(pairs), SITES_PER_RUN):
         group = pairs[start : start + SITES_PER_RUN]

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sparsecc.errors import RecipeError
-from sparsecc.graph.sites import Attention, Site, WeightSite
+from sparsecc.errors import RecipeError, Refused
+from sparsecc.graph.sites import Attention, Mlp, Site, WeightSite
 
 if TYPE_CHECKING:
     import networkx as nx
     from torch import Tensor
 
+    from sparsecc.graph.channels import Channels
     from sparsecc.ops.base import SiteOp
     from sparsecc.ops.block_attention import BlockAttention
 
@@ -78,6 +79,17 @@ class Graph(ABC):
     def replace(self, site: WeightSite | Attention, op: SiteOp | BlockAttention) -> None:
         """Put an operator of the vocabulary in the place of a site: a BlockAttention for an Attention without a mask, a SiteOp for
         any other. The site's activation stays where it was. Raises UserError with `Attention.bound` where that is set."""
+
+    @abstractmethod
+    def channels(self, site: Mlp | Attention) -> Channels | Refused:
+        """The neurons or heads of a site with the layers that share them; refused where something else depends on how many there are."""
+
+    @abstractmethod
+    def narrow(self, site: Mlp | Attention, units: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+        """Leave out all channels but `units` (int64, ascending), whose `channels` are not refused.
+
+        weight: of the reader, [rows, columns left].  bias: of the reader, None to keep its own.
+        """
 
     @abstractmethod
     def run(self, inputs: Sequence[Any] | Mapping[str, Any], taps: Sequence[str] = ()) -> Run:

@@ -18,16 +18,17 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from sparsecc import registry
-from sparsecc.errors import InputError, ModelError, UserError
+from sparsecc.errors import InputError, ModelError, Refused, UserError
 from sparsecc.files import replacing
-from sparsecc.graph import fx_cleanup, fx_sites, fx_trace, fx_walk
+from sparsecc.graph import fx_channels, fx_cleanup, fx_sites, fx_trace, fx_walk
 from sparsecc.graph.base import ALL, Differentiable, Run, Targets, matches
+from sparsecc.graph.channels import Channels
 from sparsecc.graph.fx_layers import Layer, OperatorLayer, match, stored
 from sparsecc.graph.fx_signature import input_nodes, specs, structure
 from sparsecc.graph.fx_static import fold_shapes
 from sparsecc.graph.fx_tensors import assign, free_name, free_prefix, read_node
 from sparsecc.graph.inputs import as_tensor, bind
-from sparsecc.graph.sites import Attention, Mlp, Site, WeightSite
+from sparsecc.graph.sites import Attention, Linear, Mlp, Site, WeightSite
 from sparsecc.precisions.base import Quantized
 
 if TYPE_CHECKING:
@@ -107,6 +108,34 @@ class FxGraph(Differentiable):
             has = "no bias" if old is None else f"a bias of {old.numel()}"
             raise ModelError(f"layer '{site.name}' has {has}, the new one is {tuple(bias.shape)}")
         self._assign(old, bias.to(old).contiguous())
+
+    def channels(self, site: Mlp | Attention) -> Channels | Refused:
+        return fx_channels.find(self.module, site, self.sites(Linear))
+
+    def narrow(self, site: Mlp | Attention, units: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+        channels = self.channels(site)
+        assert isinstance(channels, Channels)
+        fx_channels.resize(channels.handle, channels.units, len(units))
+        changed = self._resize(channels.reader, weight, bias)
+        for writer in channels.writers:
+            rows = channels.rows(writer, units)
+            changed |= self._resize(writer, writer.weight[rows], None if writer.bias is None else writer.bias[rows])
+        fx_channels.refresh(self.module, changed)
+        self.module.recompile()
+
+    def _resize(self, site: Linear, weight: Tensor, bias: Tensor | None) -> set[Node]:
+        """A weight and bias of another shape, which nothing else reads; the nodes that read them."""
+        layer = self._dense_layer(site)
+        old = stored(layer.weight)
+        assert old is not None
+        self._assign(old, (weight.T if layer.transposed else weight).to(old).contiguous())
+        if bias is None:
+            return {layer.weight}
+        old = stored(layer.bias)
+        assert old is not None
+        assert layer.bias is not None
+        self._assign(old, bias.to(old).contiguous())
+        return {layer.weight, layer.bias}
 
     def _assign(self, old: Tensor, new: Tensor) -> None:
         """A tensor in the place of another one, for all that read it."""

@@ -13,7 +13,7 @@ from torch.fx.node import map_arg
 from sparsecc.graph.activations import MOST_NODES, POINTS, recognize
 from sparsecc.graph.fx_layers import aten, stored
 
-_ELEMENTWISE = frozenset(
+ELEMENTWISE = frozenset(
     {
         *(aten.add.Tensor, aten.add.Scalar, aten.sub.Tensor, aten.rsub.Scalar, aten.mul.Tensor, aten.mul.Scalar),
         *(aten.div.Tensor, aten.div.Scalar, aten.pow.Tensor_Scalar, aten.square.default, aten.neg.default, aten.exp.default),
@@ -54,7 +54,7 @@ def _next(computed: dict[Node, Tensor]) -> Node | None:
     """An elementwise operator all of whose operands are computed already, or single numbers."""
     for node in computed:
         for user in node.users:
-            if user not in computed and user.target in _ELEMENTWISE and all(_known(operand, computed) for operand in user.all_input_nodes):
+            if user not in computed and user.target in ELEMENTWISE and all(_known(operand, computed) for operand in user.all_input_nodes):
                 return user
     return None
 

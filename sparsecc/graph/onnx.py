@@ -12,9 +12,10 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from sparsecc.errors import InputError, UserError
-from sparsecc.graph import onnx_attention, onnx_io, onnx_sparse
+from sparsecc.errors import InputError, Refused, UserError
+from sparsecc.graph import onnx_attention, onnx_channels, onnx_io, onnx_sparse
 from sparsecc.graph.base import ALL, Graph, Run, Targets, TensorSpec, matches
+from sparsecc.graph.channels import Channels
 from sparsecc.graph.inputs import bind
 from sparsecc.graph.onnx_attention import AttentionNodes, Tap
 from sparsecc.graph.onnx_cleanup import clean
@@ -22,7 +23,7 @@ from sparsecc.graph.onnx_fold import constant
 from sparsecc.graph.onnx_run import Runner
 from sparsecc.graph.onnx_sites import WeightNodes, find
 from sparsecc.graph.onnx_walk import Walk, read_by
-from sparsecc.graph.sites import FORMS, Attention, Conv2d, Mlp, Site, WeightSite
+from sparsecc.graph.sites import FORMS, Attention, Conv2d, Linear, Mlp, Site, WeightSite
 from sparsecc.registry import did_you_mean
 
 if TYPE_CHECKING:
@@ -92,6 +93,11 @@ class OnnxGraph(Graph):
             raise UserError(f"layer '{site.name}' is {self.sites(WeightSite, (site.name,))[0].changed}; set weights before that")
         if weight.shape != site.shape:
             raise ValueError(f"layer '{site.name}': the new weight is {tuple(weight.shape)}, the layer's {site.shape}")
+        self._put_weight(site, layer, weight)
+        self._changed()
+
+    def _put_weight(self, site: WeightSite, layer: WeightNodes, weight: Tensor) -> None:
+        """In the place of a dense one."""
         stored = weight.detach().to(site.weight.dtype)
         if layer.shared or layer.node.inputs[1] is not layer.weight:  # through a Transpose: the layer gets a weight of its own
             stored = stored.t() if layer.node.op_type == "MatMul" or not layer.node.attributes.get_int("transB", 0) else stored
@@ -101,25 +107,53 @@ class OnnxGraph(Graph):
             layer.node.replace_input_with(1, value)
             self._drop_unused([before])
         else:
-            constant = onnx_sparse.initializer(stored.t() if layer.transposed else stored, layer.weight.name or "").const_value
-            layer.weight.const_value = constant
-        self._changed()
+            _fill(layer.weight, stored.t() if layer.transposed else stored)
 
     def set_bias(self, site: WeightSite, bias: Tensor) -> None:
         """Raises ValueError for a site without a bias, and for another shape than it has."""
         layer = self._layer(site)
         if layer.bias is None or site.bias is None or bias.shape != site.bias.shape:
             raise ValueError(f"layer '{site.name}' has no bias of shape {tuple(bias.shape)}")
-        shape = layer.bias.const_value.shape.numpy()  # type: ignore[union-attr]  # as the Add wants it
-        stored = bias.detach().to(site.bias.dtype).reshape(shape)
+        self._put_bias(site, layer, bias)
+        self._changed()
+
+    def _put_bias(self, site: WeightSite, layer: WeightNodes, bias: Tensor) -> None:
+        assert layer.bias is not None
+        assert site.bias is not None
+        *ones, _ = layer.bias.const_value.shape.numpy()  # type: ignore[union-attr]  # as the Add wants it
+        stored = bias.detach().to(site.bias.dtype).reshape(*ones, -1)
         if len(layer.bias.uses()) > 1 or not layer.bias.is_initializer():
             reader = layer.bias_add or layer.node
             value = onnx_sparse.initializer(stored, self._free_name(f"{site.name}.bias"))
             self.model.graph.register_initializer(value)
             reader.replace_input_with(list(reader.inputs).index(layer.bias), value)
         else:
-            layer.bias.const_value = onnx_sparse.initializer(stored, layer.bias.name or "").const_value
+            _fill(layer.bias, stored)
+
+    def channels(self, site: Mlp | Attention) -> Channels | Refused:
+        return onnx_channels.find(self.model, cast("Mlp | Attention", self._named(site.name)), self.sites(Linear))
+
+    def narrow(self, site: Mlp | Attention, units: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+        channels = self.channels(site)
+        assert isinstance(channels, Channels)
+        shapes = [node.inputs[1] for node in channels.handle.shaped]
+        onnx_channels.resize(self.model.graph, channels.handle, channels.units, len(units))
+        self._resize(channels.reader, weight, bias)
+        for writer in channels.writers:
+            rows = channels.rows(writer, units)
+            self._resize(writer, writer.weight[rows], None if writer.bias is None else writer.bias[rows])
+        self._drop_unused(shapes)
         self._changed()
+
+    def _resize(self, site: Linear, weight: Tensor, bias: Tensor | None) -> None:
+        """A weight and bias of another shape."""
+        layer: WeightNodes = site.handle
+        self._put_weight(site, layer, weight)
+        product = layer.node.outputs[0]
+        if product.shape is not None:
+            product.shape = ir.Shape([*product.shape[:-1], len(weight)])
+        if bias is not None:
+            self._put_bias(site, layer, bias)
 
     def replace(self, site: WeightSite | Attention, op: SiteOp | BlockAttention) -> None:
         """Raises UserError when the model's opset is too old for the operator, ValueError for an operator of another shape."""
@@ -257,22 +291,27 @@ class OnnxGraph(Graph):
         self._runner: Runner | None = None
 
     def _free_name(self, name: str) -> str:
-        taken = self.model.graph.initializers
-        return next(free for free in (name, *(f"{name}_{k}" for k in range(1, len(taken) + 2))) if free not in taken)
+        return onnx_sparse.free_name(self.model.graph, name)
 
     def _drop_unused(self, values: Sequence[ir.Value | None]) -> None:
-        """Remove initializers that nothing reads any more, and a Transpose that led from one."""
+        """Remove initializers that nothing reads any more, and a Transpose or Concat that led from some."""
         graph = self.model.graph
         for value in values:
             if value is None or value.uses() or value.is_graph_output():
                 continue
             producer = value.producer()
-            if producer is not None and producer.op_type == "Transpose":
-                source = producer.inputs[0]
+            if producer is not None and producer.op_type in ("Transpose", "Concat") and producer.graph is graph:
+                sources = list(producer.inputs)
                 graph.remove(producer, safe=True)
-                self._drop_unused([source])
+                self._drop_unused(sources)
             elif value.is_initializer():
                 del graph.initializers[value.name]  # type: ignore[arg-type]
+
+
+def _fill(value: ir.Value, tensor: Tensor) -> None:
+    """Another tensor for an initializer."""
+    value.const_value = onnx_sparse.initializer(tensor, value.name or "").const_value
+    value.shape = ir.Shape(tensor.shape)
 
 
 def _taps(site: Site) -> tuple[Tap, ...]:

@@ -19,7 +19,7 @@ from sparsecc.graph.activations import MOST_NODES, POINTS, recognize
 from sparsecc.graph.onnx_fold import constant
 
 _Evaluate = Callable[..., Tensor]
-_ELEMENTWISE: dict[str, Callable[[ir.Node], _Evaluate]] = {
+ELEMENTWISE: dict[str, Callable[[ir.Node], _Evaluate]] = {
     "Add": lambda _: torch.add,
     "Sub": lambda _: torch.sub,
     "Mul": lambda _: torch.mul,
@@ -75,7 +75,7 @@ def _next(computed: dict[ir.Value, Tensor], nodes: list[ir.Node]) -> ir.Node | N
     for value in computed:
         for use in value.uses():
             node = use.node
-            if node in nodes or node.domain != "" or node.op_type not in _ELEMENTWISE or len(node.outputs) != 1:
+            if node in nodes or node.domain != "" or node.op_type not in ELEMENTWISE or len(node.outputs) != 1:
                 continue
             if all(operand is None or operand in computed or _number(operand) is not None for operand in node.inputs):
                 return node
@@ -90,7 +90,7 @@ def _only_result(computed: dict[ir.Value, Tensor], nodes: list[ir.Node]) -> ir.V
 
 def _evaluate(node: ir.Node, computed: dict[ir.Value, Tensor]) -> Tensor:
     operands = [None if i is None else computed[i] if i in computed else _number(i) for i in node.inputs]
-    return _ELEMENTWISE[node.op_type](node)(*operands)
+    return ELEMENTWISE[node.op_type](node)(*operands)
 
 
 def _number(value: ir.Value) -> Tensor | None:

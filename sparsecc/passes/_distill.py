@@ -70,8 +70,8 @@ def distill(
 ) -> Distilled:
     """Adam (Kingma and Ba 2015), one sample a step; the best of `_LOOKS` states on what is held out.
 
-    The loss is the mean of ‖y − y'‖² / ‖y‖² over the outputs of the model and over what enters each of the sites: the layers inside
-    learn from the dense model's own (Jiao et al., TinyBERT, 2020), so that a few hundred samples are enough.
+    The loss is the mean of ‖y − y'‖² / ‖y‖² over the outputs of the model and over what enters each of the sites that have all their
+    inputs: the layers inside learn from the dense model's own (Jiao et al., TinyBERT, 2020), so that a few hundred samples are enough.
 
     checkpoint: a file that holds the state at the last look. The same call goes on from there, and gives what it would have given.
     Raises UserError where the file is of another call, and for a model without outputs of floating-point numbers.
@@ -96,7 +96,8 @@ class _Run:
 
     def __init__(self, graph: Differentiable, original: Differentiable, sites: Sequence[WeightSite], samples: Varied, plan: Plan) -> None:
         self._graph, self._original, self._samples, self._plan = graph, original, samples, plan
-        self._taps = [site.name for site in sites]
+        widths = {site.name: site.cols for site in original.sites(WeightSite)}
+        self._taps = [site.name for site in sites if site.cols == widths[site.name]]  # others are given less than in the dense model
         self._wanted = [original.run(samples.samples[i]).outputs for i in plan.held]
         if not any(y.is_floating_point() for outputs in self._wanted for y in outputs):
             raise UserError("the model has no output of floating-point numbers, so that there is nothing to learn from")
@@ -221,7 +222,8 @@ def _loss(run: Run, wanted: Run) -> Tensor:
         if id(z) not in found:
             found[id(z)] = _relative(run.taps[name][0], z)
     inner = [found[id(z)] for z, *_ in wanted.taps.values()]
-    return _mean([_relative(y, z) for y, z in _floats(run.outputs, wanted.outputs)]) + _mean(inner)
+    outer = _mean([_relative(y, z) for y, z in _floats(run.outputs, wanted.outputs)])
+    return outer + _mean(inner) if inner else outer
 
 
 def _floats(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import Graph, Targets, matches
-from sparsecc.graph.sites import Conv2d, Site, WeightSite
+from sparsecc.graph.sites import Conv2d, Mlp, Site, WeightSite
 from sparsecc.registry import did_you_mean
 
 S = TypeVar("S", bound=Site)
@@ -43,6 +43,20 @@ def chosen(sites: Sequence[S], kind: type[S], targets: Targets, ignore: Targets 
         if not name.startswith("re:") and name not in _kinds(kind):
             require("ignore", name, sites)
     return [site for site in sites if matches(site, targets) and not (ignore and matches(site, ignore))]
+
+
+def around(sites: Sequence[S], targets: Targets, ignore: Targets) -> list[S]:
+    """Those of these sites of several layers that are meant: by their own name or kind, or by that of an Mlp's first layer.
+
+    Raises RecipeError for a target that means none of them.
+    """
+
+    def meant(site: S, targets: Targets) -> bool:
+        return matches(site, targets) or (isinstance(site, Mlp) and matches(site.first, targets))
+
+    for target in targets:
+        require("targets", target, [*sites, *(site.first for site in sites if isinstance(site, Mlp))])
+    return [site for site in sites if meant(site, targets) and not (ignore and meant(site, ignore))]
 
 
 def untouchable(site: WeightSite) -> Refused | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from sparsecc import registry
@@ -15,10 +15,13 @@ from sparsecc.graph.sites import Site
 
 @dataclass(frozen=True)
 class Match:
-    """A site and what will be done there (pass-specific; once it is done, in words), or why nothing will."""
+    """A site and what will be done there (pass-specific; once it is done, in words), or why nothing will.
+
+    layers: names of the sites whose weights that is about, where these are others."""
 
     site: Site
     action: Any | Refused
+    layers: tuple[str, ...] = ()
 
     @property
     def refused(self) -> Refused | None:
@@ -81,7 +84,7 @@ class Pass(ABC):
         original = self._reordered(context.original, [matches[index] for index in taken])
         for index in taken:
             self.rewrite(result, matches[index])
-            matches[index] = Match(matches[index].site, str(matches[index].action))  # a mask is as large as a quarter of its weight
+            matches[index] = replace(matches[index], action=str(matches[index].action))  # a mask is as large as a quarter of its weight
         return PassResult(result, bool(taken), tuple(matches), original)
 
     def _reordered(self, original: Graph | None, matches: Sequence[Match]) -> Graph | None:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, ClassVar
 from sparsecc import formats
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.formats.nm import NM
-from sparsecc.graph.base import ALL, Graph, Targets, matches
+from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.sites import Linear, Mlp
 from sparsecc.passes._calibrate import calibrated
 from sparsecc.passes._orders import held, held_in_groups, neighbours, spread
-from sparsecc.passes._select import require, require_valid, untouchable
+from sparsecc.passes._select import around, require_valid, untouchable
 from sparsecc.passes.base import Context, Match, Pass
 
 if TYPE_CHECKING:
@@ -67,8 +67,7 @@ class Permute(Pass):
         return self._format.part[0] if self._groups is None else self._groups[1]
 
     def find(self, graph: Graph, context: Context) -> Iterator[Match]:
-        sites = [site for site in graph.sites(Mlp) if self._meant(site)]
-        self._require_targets(graph)
+        sites = around(graph.sites(Mlp), self.targets, self.ignore)
         reasons = [self._refuse(site) for site in sites]
         norms = self._norms(graph, [self._judged(site) for site, reason in zip(sites, reasons, strict=True) if reason is None], context)
         for site, reason in zip(sites, reasons, strict=True):
@@ -82,22 +81,12 @@ class Permute(Pass):
         # as they are now: of two Mlps in a row the second layer of one is the first of the other
         layers = {layer.name: layer for layer in graph.sites(Linear)}
         first, second = layers[site.first.name], layers[site.second.name]
+        if first.rows != len(order.rows):
+            return  # the original of a model that has lost neurons: there is no telling which ones, and nobody asks
         graph.set_weight(first, first.weight[order.rows])
         if first.bias is not None:
             graph.set_bias(first, first.bias[order.rows])
         graph.set_weight(second, second.weight[:, order.rows])
-
-    def _require_targets(self, graph: Graph) -> None:
-        """Raises RecipeError for one that is no Mlp and no first layer of one."""
-        sites = graph.sites(Mlp)
-        for target in self.targets:
-            require("targets", target, [*sites, *(site.first for site in sites)])
-
-    def _meant(self, site: Mlp) -> bool:
-        """By its own name or kind, or by that of its first layer."""
-        if self.ignore and (matches(site, self.ignore) or matches(site.first, self.ignore)):
-            return False
-        return matches(site, self.targets) or matches(site.first, self.targets)
 
     def _refuse(self, site: Mlp) -> Refused | None:
         if site.first.rows != site.second.cols:

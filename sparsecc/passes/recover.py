@@ -89,7 +89,7 @@ class Recover(Pass):
         dense = {site.name: site for site in original.sites(WeightSite)}
         found: dict[str, Rebuilt | Refused] = {}
         for site in sites:
-            reason = untouchable(site) or _unchanged(site, dense.get(site.name))
+            reason = untouchable(site) or self._unlike(site, dense.get(site.name))
             if reason is not None:
                 found[site.name] = reason
         taken = [site for site in sites if site.name not in found]
@@ -104,6 +104,14 @@ class Recover(Pass):
         assert isinstance(match.site, WeightSite)
         assert isinstance(match.action, Rebuilt)
         _set(graph, match.site, match.action)
+
+    def _unlike(self, site: WeightSite, dense: WeightSite | None) -> Refused | None:
+        """Why a layer cannot learn from the dense one. One that has lost outputs can with the whole model only."""
+        if dense is None:
+            return Refused("the dense model has no such layer")
+        if dense.rows != site.rows and self.method == "reconstruction":
+            return Refused(f"it has {site.rows} of the {dense.rows} outputs of the dense layer; distillation can recover it")
+        return Refused("no pass changed it") if torch.equal(site.weight, dense.weight) else None
 
     def _distilled(
         self, graph: Graph, original: Graph, sites: Sequence[WeightSite], dense: dict[str, WeightSite], context: Context
@@ -156,7 +164,7 @@ def _rebuild(
     site: WeightSite, dense: WeightSite, fitted: Sequence[tuple[Tensor, Tensor]], held: Sequence[tuple[Tensor, Tensor]]
 ) -> Rebuilt | Refused:
     """fitted, held: for each sample what enters the dense layer, and what enters this one."""
-    moments, other = (_moments(dense, samples) for samples in (fitted, held))
+    moments, other = (_moments(dense, site.cols, samples) for samples in (fitted, held))
     if not moments.tokens or not other.tokens:
         return Refused("no calibration input reaches it")
     if not (moments.products.isfinite().all() and moments.inputs.isfinite().all()):
@@ -173,18 +181,13 @@ def _rebuild(
     return Rebuilt(weight, None if site.bias is None else new[:, -1].to(site.bias.dtype), before, after, "its output")
 
 
-def _moments(dense: WeightSite, samples: Sequence[tuple[Tensor, Tensor]]) -> Moments:
-    matrix, found = dense.matrix.float(), Moments.of(dense.rows, dense.cols)
+def _moments(dense: WeightSite, cols: int, samples: Sequence[tuple[Tensor, Tensor]]) -> Moments:
+    """cols: of the layer as it is now."""
+    matrix, found = dense.matrix.float(), Moments.of(dense.rows, cols)
     bias = 0.0 if dense.bias is None else dense.bias.detach().float()
     for x, now in samples:
         found.add(now, x @ matrix.T + bias)
     return found
-
-
-def _unchanged(site: WeightSite, dense: WeightSite | None) -> Refused | None:
-    if dense is None or dense.shape != site.shape:
-        return Refused("the dense model has no such layer")
-    return Refused("no pass changed it") if torch.equal(site.weight, dense.weight) else None
 
 
 def _set(graph: Graph, site: WeightSite, rebuilt: Rebuilt) -> None:

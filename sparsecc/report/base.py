@@ -16,7 +16,8 @@ Decision = Literal["sparse", "dense", "structured", "skipped"]
 class SiteReport:
     """One site. Times in µs, sizes in bytes; None where nothing was measured or does not apply.
 
-    bytes_packed, predicted_us, measured_us: of the sparse (structured, quantized) form, also where the dense one stays.
+    shape: of the weight as it is now.  bytes_dense: of the weight as it came, which may have had more outputs or inputs.
+    bytes_packed, predicted_us, measured_us: of the sparse (structured, quantized, smaller) form, also where the dense one stays.
     bound_us: the least that peak and bandwidth of this machine allow the kernel of measured_us.
     dtype: of the weight as it is stored.  dense_us: of float32.  A quantized layer has its dtype at the head of its format, and its
     decision says whether the kernel skips zeros.
@@ -129,17 +130,18 @@ def totals(sites: Sequence[SiteReport]) -> dict[str, Any]:
 
 def bytes_kept(site: SiteReport) -> int:
     """Of the form that stays."""
-    if quantized(site) and site.decision == "dense":
-        return math.prod(site.shape) * _VALUE_BYTES[site.dtype]
     packed = site.bytes_packed if site.decision in ("sparse", "structured") else None
-    return packed if packed is not None else site.bytes_dense or 0
+    if packed is not None or site.bytes_dense is None:
+        return packed or 0
+    return math.prod(site.shape) * _VALUE_BYTES[site.dtype] if site.dtype in _VALUE_BYTES else site.bytes_dense
 
 
-_VALUE_BYTES = {"int8": 1, "bfloat16": 2}
+_VALUE_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
+_NARROW = ("int8", "bfloat16")
 
 
 def quantized(site: SiteReport) -> bool:
-    return site.dtype in _VALUE_BYTES and (site.format or "").startswith(site.dtype)
+    return site.dtype in _NARROW and (site.format or "").startswith(site.dtype)
 
 
 def chosen_us(site: SiteReport) -> float:

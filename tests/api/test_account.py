@@ -99,11 +99,11 @@ def test_a_structured_site_says_what_it_became():
     weight = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
     structured = LowRank(2).project(weight)
     after = Linear(name="a", stored=structured)
-    row = account._site(after, after, "", "", None, 0.25)
+    row = account._site(after, after, after, "", "", None, 0.25)
     assert (row.decision, row.pattern, row.format) == ("structured", "low_rank:2", "low_rank:2")
     assert (row.shape, row.bytes_dense, row.bytes_packed) == ((8, 6), 8 * 6 * 4, 2 * (8 + 6) * 4)
     assert (row.output_error, row.reason) == (0.25, "factored into 0.58 of the dense bytes")
-    assert account._site(after, after, "no zeros", "substitute: low_rank:2", None, 0.25).reason == "substitute: low_rank:2"
+    assert account._site(after, after, after, "no zeros", "substitute: low_rank:2", None, 0.25).reason == "substitute: low_rank:2"
     assert totals([row])["bytes_kept"] == row.bytes_packed
     before = Linear(name="a", stored=weight)
     left = (weight - structured.dense()).norm() / weight.norm()

@@ -9,6 +9,7 @@ from sparsecc.passes.prune import Prune
 from sparsecc.passes.quantize import Quantize
 from sparsecc.passes.recover import Recover
 from sparsecc.passes.reorder_tokens import ReorderTokens
+from sparsecc.passes.structured import Structured
 from sparsecc.passes.substitute import Substitute
 
 PASSES: dict[str, tuple[Pass, ...]] = {
@@ -33,6 +34,12 @@ PASSES: dict[str, tuple[Pass, ...]] = {
     "pack": (Pack(), Pack(formats=("csr",), ignore=("re:.*head.*",))),
     "quantize": (Quantize(), Quantize(activations="calibrated", ignore=("re:.*head.*",)), Quantize(dtype="bfloat16", min_weights=0)),
     "reorder_tokens": (ReorderTokens(grid=(1, 3, 3), text_tokens=1, density=0.8, block=3), ReorderTokens(grid=(3, 3, 5))),
+    "structured": (
+        Structured(),
+        Structured(neurons=0.3, heads=0.5),
+        Structured(neurons=0.6, criterion="contribution", round_to=16),
+        Structured(neurons=0.25, heads=0.25, criterion="obs", dead=0.01),
+    ),
     "substitute": (Substitute(), Substitute(structure="monarch", params=0.3, max_error=0.9), Substitute(structure="low_rank")),
 }
 """Each has to be pure, twice = once, deterministic, and to say why it leaves a layer alone."""

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from sparsecc.graph.base import Graph
-from sparsecc.graph.sites import Mlp, Site, WeightSite
+from sparsecc.graph.sites import Mlp, WeightSite
 from sparsecc.passes import pipeline
-from sparsecc.passes.base import Context, Pass
+from sparsecc.passes.base import Context, Match, Pass
 from sparsecc.passes.prune import Prune
 from sparsecc.recipe import Recipe
 from tests.laws.hosts import HOSTS, MODELS, graph, model, outputs, weights
@@ -47,13 +47,14 @@ def run(host: str, name: str, recipe: str, packed: bool = True) -> Graph:
     return pipeline.run(graph(host, name), Recipe.load({"passes": passes}), Context())[0]
 
 
-def calibrated(name: str) -> Context:
-    return Context(calibration=[(model(name)[1],)])
+def calibrated(name: str, original: Graph | None = None) -> Context:
+    return Context(calibration=[(model(name)[1],)], original=original)
 
 
-def layers_of(site: Site) -> tuple[str, ...]:
+def layers_of(match: Match) -> tuple[str, ...]:
     """Names of the sites whose weights a match may change."""
-    return (site.first.name, site.second.name) if isinstance(site, Mlp) else (site.name,)
+    site = match.site
+    return match.layers or ((site.first.name, site.second.name) if isinstance(site, Mlp) else (site.name,))
 
 
 def same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
@@ -83,11 +84,11 @@ def masked_module(name: str, of: Graph) -> nn.Module:
 def test_a_pass_is_pure_deterministic_and_twice_is_once(host: str, name: str, step: Pass) -> None:
     before = with_zeros(host, name)
     held = weights(before)
-    once, again = step.apply(before, calibrated(name)), step.apply(before, calibrated(name))
+    once, again = step.apply(before, calibrated(name, before)), step.apply(before, calibrated(name, before))
     assert same(weights(before), held)
     assert same(weights(once.graph), weights(again.graph))
     assert once.modified == (not same(weights(once.graph), held))
-    twice = step.apply(once.graph, calibrated(name))
+    twice = step.apply(once.graph, calibrated(name, before))
     assert not twice.modified
     assert same(weights(twice.graph), weights(once.graph))
 
@@ -99,7 +100,7 @@ def test_what_is_refused_stays_as_it_was_and_says_why(host: str, name: str, step
     held, result = weights(before), step.apply(before, calibrated(name))
     after = weights(result.graph)
     assert len({match.site.name for match in result.matches}) == len(result.matches)
-    untouched = set(held) - {name for match in result.matches if match.refused is None for name in layers_of(match.site)}
+    untouched = set(held) - {name for match in result.matches if match.refused is None for name in layers_of(match)}
     for match in result.matches:
         if match.refused is not None:
             assert match.refused.site == match.site.name

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sparsecc.errors import Refused
 from sparsecc.graph.base import ALL, Graph, Run, Targets, TensorSpec, matches
-from sparsecc.graph.sites import Conv2d, Linear, Site, WeightSite
+from sparsecc.graph.sites import Attention, Conv2d, Linear, Mlp, Site, WeightSite
 from sparsecc.ops.base import SiteOp
 
 S = TypeVar("S", bound=Site)
@@ -46,6 +47,12 @@ class FakeGraph(Graph):
     def replace(self, site: WeightSite, op: SiteOp) -> None:
         self._sites[site.name] = replace(site, stored=op.stored, bias=op.bias)
         self.edits.append(site.name)
+
+    def channels(self, site: Mlp | Attention) -> Refused:
+        return Refused("a fake has none")
+
+    def narrow(self, site: Mlp | Attention, units: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+        raise NotImplementedError
 
     def run(self, inputs: Sequence[Any] | Mapping[str, Any], taps: Sequence[str] = ()) -> Run:
         assert not isinstance(inputs, Mapping)
