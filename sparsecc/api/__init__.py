@@ -11,6 +11,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
 from sparsecc.api import account, sources
+from sparsecc.api.calibration import samples_of
 from sparsecc.api.rewriting import Rewritten, rewrite
 from sparsecc.errors import UserError
 from sparsecc.report.base import quantized
@@ -214,7 +215,7 @@ def _rewrite(
 
     steps = Recipe.load(recipe)
     graph = sources.open_graph(model, example_inputs, input_shapes)
-    samples = sources.calibration(calibration, graph.inputs)
+    samples = samples_of(calibration, graph.inputs)
     known = example == "needed" or (example == "if known" and (bool(samples) or sources.shapes_known(graph.inputs)))
     inputs, source = sources.example(graph.inputs, example_inputs, samples, model) if known else (None, "random")
     return rewrite(graph, steps, samples, inputs, sources.name_of(model), source, progress)
