@@ -235,11 +235,13 @@ class FxGraph(Differentiable):
             raise ModelError(f"{self.name}: torch.export cannot take the rewritten model: {fx_trace.one_line(error)}") from error
 
     def save(self, path: str | PathLike[str]) -> None:
-        """A .pt2 file, in place of an older one only when it is complete."""
+        """A .pt2 file, in place of an older one only when it is complete; the same model makes the same bytes."""
         names = json.dumps({"name": self.name, "sites": fx_sites.site_names(self.module)})
         program = self.exported()
-        with replacing(path) as temporary:
-            torch.export.save(program, temporary, extra_files={_NAMES: names})
+        for node in program.graph.nodes:
+            node.meta.pop("from_node", None)  # a history with addresses in it
+        with replacing(path) as temporary, temporary.open("wb") as stream:  # a file by its name would have that in its records'
+            torch.export.save(program, stream, extra_files={_NAMES: names})
 
     def _in_place_of(self, given: Mapping[str, tuple[Tensor, Tensor | None]]) -> dict[Node, Tensor]:
         """Tensors for the nodes that read the weights and biases of sites."""

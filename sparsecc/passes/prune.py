@@ -17,7 +17,8 @@ from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes._budget import Budget, bytes_of, nbytes
-from sparsecc.passes._calibrate import calibrated, unusable
+from sparsecc.passes._calibrate import calibrated, singular, unusable
+from sparsecc.passes._scratch import in_scratch
 from sparsecc.passes._select import require_valid, select, untouchable
 from sparsecc.passes._sensitivity import Losses
 from sparsecc.passes.base import Context, Match, Pass, Progress
@@ -31,15 +32,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cut:
-    """What Prune does at a site. sparsity: of the mask, exact."""
+    """What Prune does at a site. sparsity: of the mask, exact.  weight: the new one.  note: on what was calibrated."""
 
     pattern: str
     sparsity: float
     criterion: str
-    chosen: Chosen
+    weight: Tensor
+    note: str = ""
 
     def __str__(self) -> str:
-        return f"{self.pattern}, {self.sparsity:.1%} zeros, by {self.criterion}"
+        return f"{self.pattern}, {self.sparsity:.1%} zeros, by {self.criterion}{self.note}"
 
 
 @dataclass(frozen=True)
@@ -128,26 +130,28 @@ class Prune(Pass):
         if self.needs and taken:
             working = graph.copy()
             for done, (site, stats) in enumerate(calibrated(working, taken, self.needs, context), 1):
-                found[site.name] = cut = self._cut(site, shares[site.name], stats, context.seed)
+                found[site.name] = cut = self._cut(site, shares[site.name], stats, context)
                 if isinstance(cut, Cut):
-                    working.set_weight(site, site.from_matrix(_pruned(site, cut.chosen)))
+                    working.set_weight(site, cut.weight)
                 if context.progress is not None:
                     context.progress(Progress(f"pruning by {self.criterion}", done, len(taken), site.name))
         else:
-            found |= {site.name: self._cut(site, shares[site.name], {}, context.seed) for site in taken}
+            found |= {site.name: self._cut(site, shares[site.name], {}, context) for site in taken}
         yield from (Match(site, found[site.name]) for site in sites)
 
     def rewrite(self, graph: Graph, match: Match) -> None:
         site, cut = match.site, match.action
         assert isinstance(site, WeightSite)
         assert isinstance(cut, Cut)
-        graph.set_weight(site, site.from_matrix(_pruned(site, cut.chosen)))
+        graph.set_weight(site, cut.weight)
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The statistics that criterion and refinement read."""
+        """The statistics that criterion, refinement and report read."""
         needs = criteria.create(self.criterion).needs
-        return needs if self.refinement is None else tuple(dict.fromkeys((*needs, *refinements.create(self.refinement).needs)))
+        if self.refinement is not None:
+            needs = (*needs, *refinements.create(self.refinement).needs)
+        return tuple(dict.fromkeys((*needs, "tokens") if "hessian" in needs else needs))
 
     @property
     def _by(self) -> str:
@@ -197,14 +201,16 @@ class Prune(Pass):
             return chosen
         return Chosen(refinements.create(self.refinement).refine(matrix, chosen.keep, project, stats))
 
-    def _cut(self, site: WeightSite, sparsity: float, stats: Stats, seed: int) -> Cut | Refused:
-        matrix = site.matrix
+    def _cut(self, site: WeightSite, sparsity: float, stats: Stats, context: Context) -> Cut | Refused:
         if reason := unusable(stats, self.needs):
             return reason
-        chosen = self._choose(site, sparsity, stats, seed)
-        if torch.equal(_pruned(site, chosen), matrix):
+        matrix, chosen = site.matrix, self._choose(site, sparsity, stats, context.seed)
+        pruned = _pruned(site, chosen)
+        if torch.equal(pruned, matrix):
             return Refused(f"already zero wherever {self.pattern} at sparsity {sparsity:.2f} would prune")
-        return Cut(self.pattern, 1 - int(chosen.keep.count_nonzero()) / chosen.keep.numel(), self._by, chosen)
+        weight = in_scratch(site.from_matrix(pruned), context.scratch)
+        note = singular(int(stats["tokens"]), site.cols) if "tokens" in stats else ""
+        return Cut(self.pattern, 1 - int(chosen.keep.count_nonzero()) / chosen.keep.numel(), self._by, weight, note)
 
 
 class _Scores:
@@ -240,6 +246,6 @@ def site_seed(seed: int, name: str) -> int:
 
 
 def _pruned(site: WeightSite, chosen: Chosen) -> Tensor:
-    """The site's matrix as it will be."""
+    """The site's matrix as it will be, laid out as it is, so that the host stores it without a copy."""
     matrix = site.matrix if chosen.weight is None else chosen.weight
-    return torch.where(chosen.keep, matrix, matrix.new_zeros(()))
+    return torch.where(chosen.keep, matrix, matrix.new_zeros(()), out=torch.empty_like(site.matrix))
