@@ -62,7 +62,7 @@ def _measured(
 ) -> dict[str, Tensor | None]:
     """By site name."""
     weights = {site.name: site.weight.detach().requires_grad_() for site in sites}
-    found = {site.name: torch.zeros(samples, site.rows, site.cols) for site in sites}
+    found = {site.name: torch.zeros(samples, site.rows, site.cols, device=weights[site.name].device) for site in sites}
     reached: set[str] = set()
     generator = torch.Generator().manual_seed(seed)
     for which, places in groupby(range(samples), lambda sample: sample * len(inputs) // samples):

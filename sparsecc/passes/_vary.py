@@ -29,14 +29,14 @@ class Varied:
     positions that count up, and first tokens that every row has, stay as they are.
     """
 
-    samples: Sequence[tuple[Tensor, ...]]
+    samples: Sequence[tuple[Tensor, ...]]  # on the CPU, where the others are made
     tokens: Mapping[int, Tensor]  # per input that holds token ids: the distinct ones
     steady: Mapping[int, int]  # per input that holds token ids: how many first positions are the same everywhere
     mixed: frozenset[int]  # inputs of floats that can be mixed
 
     @classmethod
     def of(cls, specs: Sequence[TensorSpec], given: Sequence[Sequence[Any] | Mapping[str, Any]]) -> Varied:
-        samples = [tuple(bind(specs, sample)) for sample in given]
+        samples = [tuple(value.cpu() for value in bind(specs, sample)) for sample in given]
         tokens, steady, mixed = {}, {}, set()
         for place in range(len(specs)):
             values = [sample[place] for sample in samples]

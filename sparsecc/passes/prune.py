@@ -18,6 +18,7 @@ from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes._budget import Budget, bytes_of, nbytes
 from sparsecc.passes._calibrate import calibrated, singular, unusable
+from sparsecc.passes._device import on_device, require_device
 from sparsecc.passes._scratch import in_scratch
 from sparsecc.passes._select import require_valid, select, untouchable
 from sparsecc.passes._sensitivity import Losses
@@ -55,6 +56,7 @@ class Prune(Pass):
     budget: instead, the bytes that all layers pruned take at most once they are packed, as {"bytes": 20e6} or {"bytes": "20MB"}.
     floor: the least share of its weights that each layer keeps under all allocations but `uniform`; a quarter of the mean when not given.
     seed: of what is drawn; that of the run when not given.  min_weights: smaller layers stay dense.
+    device: of torch, as cuda, on which a torch model is run and its layers are pruned; where its weights lie when not given.
     """
 
     targets: Targets = ALL
@@ -68,9 +70,11 @@ class Prune(Pass):
     budget: Budget | None = None
     seed: int | None = None
     min_weights: int = 1024
+    device: str | None = None
 
     def __post_init__(self) -> None:
         require_valid(targets=self.targets, ignore=self.ignore)
+        require_device(self.device)
         registry.require("criterion", "criteria", self.criterion)
         registry.require("allocation", "allocations", self.allocation)
         self._check_refinement()
@@ -124,7 +128,8 @@ class Prune(Pass):
         """A criterion that calibrates sees the inputs that the layers pruned before give a layer."""
         sites = select(graph, WeightSite, self.targets, self.ignore)
         found: dict[str, Cut | Refused] = {site.name: reason for site in sites if (reason := self.refuse(site))}
-        taken = [site for site in sites if site.name not in found]
+        graph = on_device(graph, self.device)
+        taken = [site for site in select(graph, WeightSite, self.targets, self.ignore) if site.name not in found]
         context = context if self.seed is None else replace(context, seed=self.seed)
         shares = self._allocate(graph, taken, context)
         if self.needs and taken:
@@ -229,7 +234,7 @@ class _Scores:
             for site, stats in calibrated(self._graph, self._sites, needs, self._context):
                 if unusable(stats, needs):
                     units = site.rows * site.cols // self._step.format.unit_size
-                    self._found[site.name] = torch.full((units,), torch.inf)  # it stays whole
+                    self._found[site.name] = torch.full((units,), torch.inf, device=site.matrix.device)  # it stays whole
                 else:
                     self._found[site.name] = self._step.unit_scores(site, stats, self._context.seed)
         return self._found[name]
