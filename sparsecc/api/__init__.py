@@ -53,7 +53,8 @@ def compile(
     them, for ONNX they are made from the shapes. Among them may be flags, None, and lists or dicts of tensors: what is compiled takes
     the tensors alone, one after another or by the names in `inputs`.
     recipe: path, dict or Recipe; None packs the zeros that are there already.
-    calibration: input tuples or dicts, or the path of an .npz.  target: "cpu", or "cpu:skylake-avx512" and the like.
+    calibration: samples, see `calibration.samples_of`: an iterable, a DataLoader, the path of an .npz.
+    target: "cpu", or "cpu:skylake-avx512" and the like.
     threads: None means one for each physical core.  input_shapes: of an ONNX model, by name.
     records: a file of `tune`; layers that it knows run on the fastest kernel in it, and are not measured again.
     progress: called by passes that take minutes.
