@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sparsecc import allocations, criteria, formats, refinements, registry
+from sparsecc import allocations, criteria, formats, memory, refinements, registry
 from sparsecc.allocations.base import Layer
 from sparsecc.criteria.base import Chosen, Project
 from sparsecc.errors import RecipeError, Refused
@@ -138,6 +138,7 @@ class Prune(Pass):
                 found[site.name] = cut = self._cut(site, shares[site.name], stats, context)
                 if isinstance(cut, Cut):
                     working.set_weight(site, cut.weight)
+                memory.trim()  # what calibration freed lies between the weights that stay: half as much again
                 if context.progress is not None:
                     context.progress(Progress(f"pruning by {self.criterion}", done, len(taken), site.name))
         else:

@@ -114,9 +114,9 @@ assert all((site.weight == 0).float().mean() >= 0.5 for site in graphs[1].sites(
 
 @on_linux
 def test_a_model_larger_than_memory(tmp_path: Path) -> None:
-    """256 MB in 64 layers, mapped; measured: 60 to 80 MB while it is pruned, 10 MB while it is saved."""
+    """256 MB in 64 layers, mapped; measured: 45 MB while it is pruned, 28 MB while it is saved."""
     save_file({f"{i}.up.weight": 0.02 * torch.randn(8192, 128) for i in range(64)}, tmp_path / "m.safetensors")
     result = subprocess.run([sys.executable, "-c", _MEASURE, str(tmp_path)], capture_output=True, text=True, check=True)
     pruning, saving = map(float, result.stdout.split())
-    assert pruning < 128
-    assert saving < 48
+    assert pruning < 96
+    assert saving < 64
