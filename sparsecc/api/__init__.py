@@ -11,6 +11,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
 from sparsecc.api import account, sources
+from sparsecc.api.calibration import samples_of
 from sparsecc.api.rewriting import Rewritten, rewrite
 from sparsecc.errors import UserError
 from sparsecc.report.base import quantized
@@ -52,7 +53,8 @@ def compile(
     them, for ONNX they are made from the shapes. Among them may be flags, None, and lists or dicts of tensors: what is compiled takes
     the tensors alone, one after another or by the names in `inputs`.
     recipe: path, dict or Recipe; None packs the zeros that are there already.
-    calibration: input tuples or dicts, or the path of an .npz.  target: "cpu", or "cpu:skylake-avx512" and the like.
+    calibration: samples, see `calibration.samples_of`: an iterable, a DataLoader, the path of an .npz.
+    target: "cpu", or "cpu:skylake-avx512" and the like.
     threads: None means one for each physical core.  input_shapes: of an ONNX model, by name.
     records: a file of `tune`; layers that it knows run on the fastest kernel in it, and are not measured again.
     progress: called by passes that take minutes.
@@ -214,7 +216,7 @@ def _rewrite(
 
     steps = Recipe.load(recipe)
     graph = sources.open_graph(model, example_inputs, input_shapes)
-    samples = sources.calibration(calibration, graph.inputs)
+    samples = samples_of(calibration, graph.inputs)
     known = example == "needed" or (example == "if known" and (bool(samples) or sources.shapes_known(graph.inputs)))
     inputs, source = sources.example(graph.inputs, example_inputs, samples, model) if known else (None, "random")
     return rewrite(graph, steps, samples, inputs, sources.name_of(model), source, progress)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import sparsecc
 from sparsecc.api import sources
+from sparsecc.api.calibration import samples_of
 from sparsecc.errors import RecipeError, Refused, UserError
 from sparsecc.report.sensitivity import LayerCurve, SensitivityReport
 
@@ -58,7 +59,7 @@ def sensitivity(
     if step.format.fixed_sparsity is not None:
         raise RecipeError(f"pattern: {pattern} has one sparsity and so no curve; take 'unstructured' or blocks, as '4x1'")
     graph = sources.open_graph(model, example_inputs, input_shapes)
-    context = Context(calibration=sources.calibration(calibration, graph.inputs), seed=seed)
+    context = Context(calibration=samples_of(calibration, graph.inputs), seed=seed)
     if context.calibration is None:
         raise UserError("calibration: needed, errors are measured on it; pass calibration= (--calib)")
     grid = tuple(sorted(set(levels)))

@@ -1,4 +1,4 @@
-"""What callers hand in: models, calibration inputs and example inputs, in all their accepted forms."""
+"""What callers hand in: models and inputs, in all their accepted forms."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from sparsecc.errors import InputError, ModelError, UserError
 from sparsecc.graph.base import Graph, TensorSpec
-from sparsecc.graph.binding import bind, is_torch, reject_nan
+from sparsecc.graph.binding import bind, is_torch
 
 if TYPE_CHECKING:
     Shapes = Mapping[str, Sequence[int]]
@@ -70,7 +70,7 @@ def _export(module: Any, example_inputs: Any) -> Graph:
         raise UserError(f"example_inputs: needed to trace {type(module).__name__}; pass a tuple of tensors, or a dict by name")
     from sparsecc.graph.fx import FxGraph
 
-    return FxGraph.from_module(module, example_inputs if isinstance(example_inputs, Mapping) else _as_tuple(example_inputs))
+    return FxGraph.from_module(module, example_inputs if isinstance(example_inputs, Mapping) else as_tuple(example_inputs))
 
 
 def name_of(model: Any) -> str:
@@ -95,20 +95,20 @@ def example(specs: Sequence[TensorSpec], given: Any, calibration: Sequence[Any] 
         return in_order(specs, calibration[0]), "calibration"
     stored = getattr(model, "example_inputs", None)
     if stored:
-        return bind(specs, _tensors(stored), {}), "example"
+        return bind(specs, tensors_in(stored), {}), "example"
     return random_inputs(specs), "random"
 
 
-def _tensors(values: Any) -> tuple[Any, ...]:
+def tensors_in(values: Any) -> tuple[Any, ...]:
     """The arrays in nested lists, tuples and dicts, in the order of torch.export; flags and None are part of its graph."""
-    if all(_is_array(value) for value in values):
+    if all(is_array(value) for value in values):
         return tuple(values)
     from torch.utils import _pytree as pytree
 
-    return tuple(leaf for leaf in pytree.tree_leaves(values) if _is_array(leaf))
+    return tuple(leaf for leaf in pytree.tree_leaves(values) if is_array(leaf))
 
 
-def _is_array(value: Any) -> bool:
+def is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray) or is_torch(value)
 
 
@@ -157,44 +157,19 @@ def in_order(specs: Sequence[TensorSpec], sample: Any) -> list[Any]:
     Lists and dicts of tensors among them are taken apart, as torch.export does; what is no tensor is left out.
     """
     if not isinstance(sample, Mapping):
-        return bind(specs, _tensors(_as_tuple(sample)), {})
+        return bind(specs, tensors_in(as_tuple(sample)), {})
     names = {spec.name for spec in specs}
     if any(isinstance(value, Mapping | list | tuple) for name, value in sample.items() if name not in names):
-        return bind(specs, _tensors(tuple(sample.values())), {})
-    return bind(specs, (), {str(name): value for name, value in sample.items() if _is_array(value) or name in names})
+        return bind(specs, tensors_in(tuple(sample.values())), {})
+    return bind(specs, (), {str(name): value for name, value in sample.items() if is_array(value) or name in names})
 
 
-def _as_tuple(sample: Any) -> tuple[Any, ...]:
-    if _is_array(sample):
+def as_tuple(sample: Any) -> tuple[Any, ...]:
+    if is_array(sample):
         return (sample,)
     if not isinstance(sample, Iterable) or isinstance(sample, str | bytes):
         raise InputError(f"inputs are a {type(sample).__name__}; pass an array, a tuple of them, or a dict by name")
     return tuple(sample)
-
-
-def calibration(source: Iterable[Any] | str | PathLike[str] | None, specs: Sequence[TensorSpec]) -> list[list[Any]] | None:
-    """Samples as lists of inputs in the model's order, checked. None stays None.
-
-    source: an iterable of tensors, tuples or dicts, or an .npz with one array per input, samples along its first axis (an extra axis,
-    or the batch axis, which is then cut into the batches that the model takes, single items if it takes any). Raises InputError when
-    there are none, or one does not fit the model.
-    """
-    if source is None:
-        return None
-    if isinstance(source, str | PathLike):
-        samples, label = _cut(read_npz(source), specs, str(source)), str(source)
-    else:
-        samples, label = list(_as_tuple(source)), "calibration"
-    if not samples:
-        raise InputError(f"{label}: no samples in it")
-    checked = []
-    for number, sample in enumerate(samples):
-        try:
-            checked.append(in_order(specs, sample))
-            reject_nan(specs, checked[-1])
-        except InputError as error:
-            raise InputError(f"{label}, sample {number}: {error}") from None
-    return checked
 
 
 def read_npz(path: str | PathLike[str]) -> dict[str, np.ndarray]:
@@ -217,24 +192,3 @@ def _npz_problem(error: Exception) -> str:
     """numpy calls every file that it does not know a pickle, and offers to load it."""
     message = str(error) or type(error).__name__
     return "it is no zip of arrays" if "pickled (object) data" in message else message.splitlines()[0]
-
-
-def _cut(arrays: Mapping[str, np.ndarray], specs: Sequence[TensorSpec], label: str) -> list[dict[str, np.ndarray]]:
-    shapes = {spec.name: spec.shape for spec in specs}
-    columns: dict[str, list[np.ndarray]] = {}
-    for name, array in arrays.items():
-        if name not in shapes:
-            raise InputError(f"{label}: the model has no input {name!r}; it has: {', '.join(shapes)}")
-        columns[name] = list(array) if array.ndim == len(shapes[name]) + 1 else _batches(array, shapes[name])
-    counts = {name: len(column) for name, column in columns.items()}
-    if len(set(counts.values())) > 1:
-        raise InputError(f"{label}: the inputs have different numbers of samples: {', '.join(f'{k} {v}' for k, v in counts.items())}")
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _batches(array: np.ndarray, shape: tuple[int | str, ...]) -> list[np.ndarray]:
-    """The array cut along its first axis; a last piece that is too short is left for the check against the model."""
-    if not array.ndim:
-        return [array]
-    size = shape[0] if shape and isinstance(shape[0], int) else 1
-    return [array[start : start + size] for start in range(0, len(array), max(1, size))]

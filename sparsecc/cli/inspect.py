@@ -78,10 +78,10 @@ def _rows(graph: Graph) -> Iterator[dict[str, Any]]:
 def _add_analyses(rows: list[dict[str, Any]], graph: Graph, calib: Path) -> None:
     """activations: see `analyses.densities`.  ranks: see `analyses.ranks`. None for a weight or an input that has none."""
     from sparsecc.api.analyses import densities, ranks
-    from sparsecc.api.sources import calibration
+    from sparsecc.api.calibration import samples_of
     from sparsecc.graph.sites import WeightSite
 
-    samples = calibration(calib, graph.inputs)
+    samples = samples_of(calib, graph.inputs)
     assert samples is not None
     with working("looking at activations and weights"):
         found = dict(densities(graph, samples))

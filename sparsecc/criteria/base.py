@@ -19,6 +19,7 @@ STATISTICS = {  # of the inputs X [tokens, cols] of a site's matrix, in the orde
     "hessian": "XᵀX / tokens, float64[cols, cols]",
     "means": "float64[cols]",
     "variances": "float64[cols]",
+    "tokens": "how many there are, int64[]",
     "gradients": "of the model's outputs by the matrix, in random directions, float32[samples, rows, cols]: see passes/_gradients.py",
     "effects": "what a change of each output costs the model: squared gradients, summed over the row, float64[rows]",
 }

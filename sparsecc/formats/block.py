@@ -83,7 +83,7 @@ class Block(Format):
 
     def project(self, score: Tensor, sparsity: float) -> Tensor:
         scores = self.unit_scores(score)
-        keep = keep_top(scores, round(sparsity * scores.numel())).to(score.device)
+        keep = keep_top(scores, round(sparsity * scores.numel()))
         return self._expand(keep.reshape(score.shape[0] // self.r, score.shape[1] // self.c))
 
     def holds(self, keep: Tensor) -> Refused | None:

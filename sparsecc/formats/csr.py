@@ -37,7 +37,7 @@ class Csr(Format):
 
     def project(self, score: Tensor, sparsity: float) -> Tensor:
         dropped = round(sparsity * score.numel())
-        return keep_top(self.unit_scores(score), dropped).reshape(score.shape).to(score.device)
+        return keep_top(self.unit_scores(score), dropped).reshape(score.shape)
 
     def holds(self, keep: Tensor) -> Refused | None:
         return self.check(*keep.shape)

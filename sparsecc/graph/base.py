@@ -122,7 +122,11 @@ class Graph(ABC):
 
 
 class Differentiable(Graph):
-    """A graph through which gradients flow."""
+    """A graph through which gradients flow, on any device: it runs where its weights lie, inputs are brought there."""
+
+    @abstractmethod
+    def to(self, device: str) -> Differentiable:
+        """An independent graph with its weights on a device of torch."""
 
     @abstractmethod
     def run_with(

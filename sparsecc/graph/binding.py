@@ -85,8 +85,17 @@ def _check(spec: TensorSpec, value: Any, sizes: dict[str, tuple[int, str]]) -> N
 def reject_nan(specs: Sequence[TensorSpec], values: Sequence[Array]) -> None:
     """Raises InputError naming the first input that holds a NaN."""
     for spec, value in zip(specs, values, strict=True):
-        if _holds_nan(value):
-            raise InputError(f"input {spec.name!r} holds NaN")
+        if _is_float(value) and 0 not in value.shape:
+            least = value.min()  # which is NaN if there is one; 2.5 times as fast as an array of booleans
+            if least != least:
+                raise InputError(f"input {spec.name!r} holds NaN")
+
+
+def reject_infinity(specs: Sequence[TensorSpec], values: Sequence[Array]) -> None:
+    """Raises InputError naming the first input that holds +infinity. What is masked out has -infinity."""
+    for spec, value in zip(specs, values, strict=True):
+        if _is_float(value) and 0 not in value.shape and value.max() == float("inf"):
+            raise InputError(f"input {spec.name!r} holds infinity")
 
 
 def reject_outside(specs: Sequence[TensorSpec], values: Sequence[Array], limits: Mapping[str, tuple[int, int]]) -> None:
@@ -101,12 +110,8 @@ def reject_outside(specs: Sequence[TensorSpec], values: Sequence[Array], limits:
             )
 
 
-def _holds_nan(value: Array) -> bool:
-    is_float = value.is_floating_point() if is_torch(value) else value.dtype.kind == "f"  # type: ignore[union-attr]
-    if not is_float or 0 in value.shape:
-        return False
-    least = value.min()  # which is NaN if there is one; 2.5 times as fast as an array of booleans
-    return bool(least != least)
+def _is_float(value: Array) -> bool:
+    return value.is_floating_point() if is_torch(value) else value.dtype.kind == "f"  # type: ignore[union-attr]
 
 
 def shapes_of(values: Sequence[Array]) -> Shapes:

@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from sparsecc import registry
 from sparsecc.errors import InputError, ModelError, Refused, UserError
 from sparsecc.files import replacing
-from sparsecc.graph import fx_channels, fx_cleanup, fx_sites, fx_trace, fx_walk
+from sparsecc.graph import fx_channels, fx_cleanup, fx_device, fx_sites, fx_trace, fx_walk
 from sparsecc.graph.base import ALL, Differentiable, Run, Targets, matches
 from sparsecc.graph.channels import Channels
 from sparsecc.graph.fx_layers import Layer, OperatorLayer, match, stored
@@ -41,7 +41,7 @@ _NAMES = "sparsecc_sites.json"  # beside the program in a .pt2 file
 
 class FxGraph(Differentiable):
     """module: the model as it is now, called as the original was.  structure: how flat outputs make up what it returns
-    (`runtime.structure`).  name: the model's, for reports."""
+    (`runtime.structure`).  name: the model's, for reports.  device: where it runs."""
 
     host = "fx"
 
@@ -52,6 +52,7 @@ class FxGraph(Differentiable):
         self._guards = guards
         self.inputs, self.outputs = specs(module)
         self.structure = structure(module)
+        self.device = fx_device.device_of(module)
 
     @classmethod
     def from_module(cls, module: nn.Module, example_inputs: Any, name: str | None = None) -> FxGraph:
@@ -62,7 +63,7 @@ class FxGraph(Differentiable):
         """
         if not isinstance(module, nn.Module):
             raise ModelError(f"a {type(module).__name__} is no torch.nn.Module")
-        program = fx_trace.export(module, _example(example_inputs))
+        program = fx_trace.export(module, _example(example_inputs, fx_device.device_of(module)))
         return cls.from_exported(program, name or type(module).__name__)
 
     @classmethod
@@ -195,8 +196,7 @@ class FxGraph(Differentiable):
         given: Mapping[str, tuple[Tensor, Tensor | None]],
         taps: Sequence[str] = (),
     ) -> Run:
-        tensors = bind(self.inputs, inputs)
-        self._check_guards(tensors)
+        tensors = self._bound(inputs)
         wanted = self._tapped_nodes(taps)
         interpreter = _Tapping(self.module, {node: fx_sites.inputs_of(node) for node in wanted.values()}, self._in_place_of(given))
         try:
@@ -209,9 +209,7 @@ class FxGraph(Differentiable):
     def walk(
         self, inputs: Sequence[Sequence[Any] | Mapping[str, Any]], taps: Sequence[str]
     ) -> Iterator[tuple[str, list[tuple[Tensor, ...]]]]:
-        bound = [bind(self.inputs, given) for given in inputs]
-        for tensors in bound:
-            self._check_guards(tensors)
+        bound = [self._bound(given) for given in inputs]
         names: dict[Node, list[str]] = {}
         for tap, node in self._tapped_nodes(taps).items():
             names.setdefault(node, []).append(tap)
@@ -249,12 +247,14 @@ class FxGraph(Differentiable):
         with fx_trace.quiet():
             return FxGraph(copy.deepcopy(self.module, shared), self._guards, self.name)
 
+    def to(self, device: str) -> FxGraph:
+        with fx_trace.quiet():
+            return FxGraph(fx_device.moved(self.module, torch.device(device)), self._guards, self.name)
+
     def specialize(self, example_inputs: Sequence[Any] | Mapping[str, Any]) -> ExportedProgram:
         """The current model for the shapes of these inputs alone: no symbols, no assertions, shape arithmetic and constant masks
         folded; linear, convolution, attention, norms and activations are single operators. Input as for `run`."""
-        tensors = bind(self.inputs, example_inputs)
-        self._check_guards(tensors)
-        inputs = self._structured(tensors)
+        inputs = self._structured(self._bound(example_inputs))
         program = fx_trace.export_fixed(self.module, inputs)
         static = fx_trace.unlift(program).module
         fold_shapes(static)
@@ -265,7 +265,7 @@ class FxGraph(Differentiable):
 
     def exported(self) -> ExportedProgram:
         """The current model as a program with the freedom of shape that `inputs` tells."""
-        examples = [_like(node.meta["val"]) for node in input_nodes(self.module)]
+        examples = [_like(node.meta["val"]).to(self.device) for node in input_nodes(self.module)]
         free = [[axis for axis, size in enumerate(spec.shape) if isinstance(size, str)] for spec in self.inputs]
         try:
             return fx_trace.export_free(self.module, self._structured(examples), free)
@@ -273,11 +273,13 @@ class FxGraph(Differentiable):
             raise ModelError(f"{self.name}: torch.export cannot take the rewritten model: {fx_trace.one_line(error)}") from error
 
     def save(self, path: str | PathLike[str]) -> None:
-        """A .pt2 file, in place of an older one only when it is complete."""
+        """A .pt2 file, in place of an older one only when it is complete; the same model makes the same bytes."""
         names = json.dumps({"name": self.name, "sites": fx_sites.site_names(self.module)})
         program = self.exported()
-        with replacing(path) as temporary:
-            torch.export.save(program, temporary, extra_files={_NAMES: names})
+        for node in program.graph.nodes:
+            node.meta.pop("from_node", None)  # a history with addresses in it
+        with replacing(path) as temporary, temporary.open("wb") as stream:  # a file by its name would have that in its records'
+            torch.export.save(program, stream, extra_files={_NAMES: names})
 
     def _in_place_of(self, given: Mapping[str, tuple[Tensor, Tensor | None]]) -> dict[Node, Tensor]:
         """Tensors for the nodes that read the weights and biases of sites."""
@@ -331,6 +333,12 @@ class FxGraph(Differentiable):
                 raise UserError(f"tap {tap!r} is no site{registry.did_you_mean(tap, list(nodes))}")
         return {tap: nodes[tap] for tap in taps}
 
+    def _bound(self, inputs: Sequence[Any] | Mapping[str, Any]) -> list[Tensor]:
+        """Checked, in the model's order, on its device."""
+        tensors = bind(self.inputs, inputs)
+        self._check_guards(tensors)
+        return [tensor.to(self.device) for tensor in tensors]
+
     def _check_guards(self, tensors: Sequence[Tensor]) -> None:
         if self._guards is None:
             return
@@ -365,9 +373,9 @@ class _Tapping(Interpreter):
         return self.given[node] if node in self.given else super().run_node(node)
 
 
-def _example(inputs: Any) -> fx_trace.Inputs:
+def _example(inputs: Any, device: torch.device) -> fx_trace.Inputs:
     def tensor(leaf: Any) -> Any:
-        return as_tensor(leaf, "an example input") if hasattr(leaf, "__array__") or isinstance(leaf, Tensor) else leaf
+        return as_tensor(leaf, "an example input").to(device) if hasattr(leaf, "__array__") or isinstance(leaf, Tensor) else leaf
 
     if isinstance(inputs, Mapping):
         return (), pytree.tree_map(tensor, dict(inputs))

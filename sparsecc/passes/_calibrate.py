@@ -6,7 +6,7 @@ included, and what lies in memory are the activations between two layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -63,27 +63,41 @@ def _entering(graph: Graph, sites: Sequence[WeightSite], needs: Sequence[str], c
         # q, k and v read the same tensors, which are alive until all of them have
         key = tuple((x.data_ptr(), x.shape, x.stride()) for x in tensors) if not isinstance(site, Conv2d) else ()
         if known is None or not key or known[0] != key:
-            known = key, statistics([as_columns(site, x) for x in tensors], needs)
+            known = key, statistics((as_columns(site, x) for x in tensors), needs)
         yield site, known[1]
 
 
-def statistics(columns: Sequence[Tensor], needs: Sequence[str]) -> Stats:
-    """columns: float[tokens, cols], what the matrix is multiplied with in each sample."""
-    tokens = sum(len(x) for x in columns)
+def statistics(columns: Iterable[Tensor], needs: Sequence[str]) -> Stats:
+    """columns: float[tokens, cols], what the matrix is multiplied with in each sample; nothing of them is kept but "inputs"."""
+    tokens, kept = 0, []
+    squares: Any = 0.0
+    products: Any = 0.0
+    mean: Any = 0.0
+    moved: Any = 0.0  # Σ (x - mean)², merged piece by piece (Chan, Golub and LeVeque 1983)
+    for rows in _together(columns):
+        before, tokens = tokens, tokens + len(rows)
+        x = rows.double()
+        if "inputs" in needs:
+            kept.append(rows)
+        if "norms" in needs:
+            squares += x.square().sum(0)
+        if "hessian" in needs:
+            products += x.T @ x
+        if "means" in needs or "variances" in needs:
+            apart = x.mean(0) - mean
+            moved += (x - x.mean(0)).square().sum(0) + apart.square() * (before * len(x) / tokens)
+            mean += apart * (len(x) / tokens)
     if not tokens:
         return {}
-    found: dict[str, Tensor] = {}
-    if "inputs" in needs:
-        found["inputs"] = torch.cat(list(columns))
-    if "norms" in needs:
-        found["norms"] = sum(x.double().square().sum(0) for x in columns).sqrt()  # type: ignore[union-attr]
-    if "hessian" in needs:
-        found["hessian"] = sum(x.T @ x for x in map(torch.Tensor.double, _together(columns))) / tokens  # type: ignore[assignment]
-    if "means" in needs or "variances" in needs:
-        mean = sum(x.double().sum(0) for x in columns) / tokens
-        found["means"] = mean  # type: ignore[assignment]
-        found["variances"] = sum((x.double() - mean).square().sum(0) for x in columns) / tokens  # type: ignore[assignment]
-    return found
+    found = {
+        "inputs": lambda: torch.cat(kept),
+        "norms": lambda: squares.sqrt(),
+        "hessian": lambda: products / tokens,
+        "means": lambda: mean,
+        "variances": lambda: moved / tokens,
+        "tokens": lambda: torch.tensor(tokens),
+    }
+    return {need: made() for need, made in found.items() if need in needs}
 
 
 def covariances(graph: Graph, sites: Sequence[WeightSite], context: Context) -> Iterator[Tensor | None]:
@@ -125,6 +139,11 @@ def unusable(stats: Stats, needs: Sequence[str]) -> Refused | None:
     return None
 
 
+def singular(tokens: int, cols: int) -> str:
+    """For reports: a word on a Hessian [cols, cols] of fewer tokens, "" for one of enough."""
+    return "" if tokens >= cols else f"; {tokens} tokens for {cols} inputs, so that its Hessian is singular and dampened"
+
+
 def relative_error(weight: Tensor, other: Tensor, covariance: Tensor | None) -> float:
     """‖(W − W')X‖ / ‖WX‖ for XᵀX/n = covariance, ‖W − W'‖ / ‖W‖ for None. 0 when W, or every output, is zero."""
     whole, apart = (_power(matrix, covariance) for matrix in (weight.float(), weight.float() - other.float()))
@@ -137,10 +156,10 @@ def _power(matrix: Tensor, covariance: Tensor | None) -> float:
     return float((through * matrix).double().sum())
 
 
-def _together(columns: Sequence[Tensor]) -> Iterator[Tensor]:
+def _together(columns: Iterable[Tensor]) -> Iterator[Tensor]:
     """The same rows in pieces of about _ROWS: large enough for a matrix product to be fast, small enough for a copy."""
     waiting: list[Tensor] = []
-    for x in (piece for whole in columns for piece in whole.split(_ROWS)):
+    for x in (piece for whole in columns for piece in whole.split(_ROWS) if len(piece)):
         if waiting and sum(map(len, waiting)) + len(x) > _ROWS:
             yield torch.cat(waiting)
             waiting = []

@@ -29,7 +29,7 @@ def key(setting: Any, tensors: Sequence[Tensor]) -> str:
 def save(path: str, belongs: str, tensors: Mapping[str, Tensor], numbers: Mapping[str, float]) -> None:
     """Write the file whole or not at all."""
     note = {"sparsecc": "checkpoint", "key": belongs, "numbers": json.dumps(dict(numbers))}
-    content = serialized({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, note)
+    content = serialized({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, note)
     with replacing(path) as temporary:
         Path(temporary).write_bytes(content)
 

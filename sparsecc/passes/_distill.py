@@ -101,6 +101,7 @@ class _Run:
         self._wanted = [original.run(samples.samples[i]).outputs for i in plan.held]
         if not any(y.is_floating_point() for outputs in self._wanted for y in outputs):
             raise UserError("the model has no output of floating-point numbers, so that there is nothing to learn from")
+        self._device = sites[0].weight.device.type
         weights = {site.name: _master(site.weight) for site in sites}
         biases = {site.name: _master(site.bias) for site in sites if site.bias is not None}
         names = {site.name for site in sites}
@@ -112,7 +113,7 @@ class _Run:
 
     def take(self, step: int) -> None:
         inputs = self._plan.inputs(step, self._samples)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._plan.dtype == "bfloat16"):
+        with torch.autocast(self._device, torch.bfloat16, enabled=self._plan.dtype == "bfloat16"):
             wanted = self._original.run(inputs, self._taps)
             found = self._graph.run_with(inputs, self.state.given(), self._taps)
         torch.autograd.backward(_loss(found, wanted), inputs=list(self.state.tensors().values()))
@@ -207,8 +208,8 @@ class _State:
             for name, tensor in self.tensors().items():
                 tensor.copy_(tensors[name])
                 if f"exp_avg.{name}" in tensors:
-                    moments = {moment: tensors[f"{moment}.{name}"] for moment in ("exp_avg", "exp_avg_sq")}
-                    self._adam.state[tensor] = {"step": torch.tensor(float(self.step)), **moments}
+                    moments = {moment: tensors[f"{moment}.{name}"].to(tensor.device) for moment in ("exp_avg", "exp_avg_sq")}
+                    self._adam.state[tensor] = {"step": torch.tensor(float(self.step), device=tensor.device), **moments}
 
 
 def _master(tensor: Tensor) -> Tensor:

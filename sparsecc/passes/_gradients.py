@@ -31,7 +31,7 @@ def gradients(graph: Graph, sites: Sequence[WeightSite], context: Context) -> It
     graph = _require_gradients(graph)
     assert context.calibration is not None
     for group, samples in _groups(sites):
-        found = {site.name: torch.zeros(samples, site.rows, site.cols) for site in group}
+        found = {site.name: torch.zeros(samples, site.rows, site.cols, device=site.weight.device) for site in group}
         reached: set[str] = set()
         for place, site, gradient in _measured(graph, group, samples, context.calibration, context.seed):
             reached.add(site.name)

@@ -23,8 +23,9 @@ class Moments:
     tokens: int = 0
 
     @classmethod
-    def of(cls, rows: int, cols: int) -> Moments:
-        return cls(torch.zeros(cols + 1, cols + 1, dtype=torch.float64), torch.zeros(rows, cols + 1, dtype=torch.float64))
+    def of(cls, rows: int, cols: int, device: torch.device | None = None) -> Moments:
+        inputs, products = (torch.zeros(count, cols + 1, dtype=torch.float64, device=device) for count in (cols + 1, rows))
+        return cls(inputs, products)
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """x: float[tokens, cols].  y: float[tokens, rows]."""
@@ -45,7 +46,7 @@ def fit(weight: Tensor, keep: Tensor, moments: Moments) -> Tensor:
     """The weight [rows, cols + 1], zero outside `keep`, with the least ‖y − W[x, 1]‖² + damping · ‖W − weight‖²; float64."""
     hessian = moments.inputs / moments.tokens
     held = DAMPING * hessian.diagonal().mean()
-    hessian = hessian + held * torch.eye(len(hessian), dtype=torch.float64)
+    hessian = hessian + held * torch.eye(len(hessian)).to(hessian)
     start = weight.double() * keep
     return least_squares.solve(hessian, moments.products / moments.tokens + held * start, start, keep)
 

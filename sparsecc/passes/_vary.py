@@ -33,7 +33,7 @@ class Varied:
     has, stay as they are.
     """
 
-    samples: Sequence[tuple[Tensor, ...]]
+    samples: Sequence[tuple[Tensor, ...]]  # on the CPU, where the others are made
     tokens: Mapping[int, Tensor]  # per input that holds token ids: the distinct ones
     related: Mapping[int, Tensor]  # per such input, where the model has a table for it: int64[distinct, _NEAREST]
     steady: Mapping[int, int]  # per input that holds token ids: how many first positions are the same everywhere
@@ -44,7 +44,7 @@ class Varied:
         cls, specs: Sequence[TensorSpec], given: Sequence[Sequence[Any] | Mapping[str, Any]], embeddings: Mapping[int, Tensor] | None = None
     ) -> Varied:
         """embeddings: the table [entries, width] by the place of the input that reads it."""
-        samples = [tuple(bind(specs, sample)) for sample in given]
+        samples = [tuple(value.cpu() for value in bind(specs, sample)) for sample in given]
         tokens, steady, mixed = {}, {}, set()
         for place in range(len(specs)):
             values = [sample[place] for sample in samples]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from typing import Any, ClassVar
 
 from sparsecc import registry
@@ -43,12 +44,14 @@ class Context:
     """What a pass may need beside the graph. calibration: input tuples or name → array dicts, None when the user gave none.
 
     original: the model as it came, before the first pass of the recipe, its neurons in the order that they have by now; None where a
-    pass is applied by itself.  progress: called by passes that take minutes."""
+    pass is applied by itself.  progress: called by passes that take minutes.
+    scratch: a folder in which pruned weights are kept, not in memory: for models that are larger than it."""
 
     calibration: Sequence[Sequence[Any] | Mapping[str, Any]] | None = None
     seed: int = 0
     original: Graph | None = None
     progress: Callable[[Progress], None] | None = None
+    scratch: str | PathLike[str] | None = None
 
 
 @dataclass(frozen=True)

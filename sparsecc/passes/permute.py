@@ -101,7 +101,7 @@ class Permute(Pass):
         return {site.name: stats["norms"] for site, stats in calibrated(graph, sites, ("norms",), context) if stats}
 
     def _ordered(self, judged: Linear, norms: Tensor | None) -> Order | Refused:
-        scores = judged.matrix.detach().float().abs() * (1.0 if norms is None else norms.float())
+        scores = judged.matrix.detach().cpu().float().abs() * (1.0 if norms is None else norms.cpu().float())
         if not scores.isfinite().all():
             return Refused("its calibration inputs hold NaN or infinity")
         if self._groups is None:

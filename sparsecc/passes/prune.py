@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sparsecc import allocations, criteria, formats, refinements, registry
+from sparsecc import allocations, criteria, formats, memory, refinements, registry
 from sparsecc.allocations.base import Layer
 from sparsecc.criteria.base import Chosen, Project
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes._budget import Budget, bytes_of, nbytes
-from sparsecc.passes._calibrate import calibrated, unusable
+from sparsecc.passes._calibrate import calibrated, singular, unusable
+from sparsecc.passes._device import on_device, require_device
+from sparsecc.passes._scratch import in_scratch
 from sparsecc.passes._select import require_valid, select, untouchable
 from sparsecc.passes._sensitivity import Losses
 from sparsecc.passes.base import Context, Match, Pass, Progress
@@ -35,15 +37,16 @@ _LEAST_EFFECT = 1e-3  # of the mean, which a row counts at least
 
 @dataclass(frozen=True)
 class Cut:
-    """What Prune does at a site. sparsity: of the mask, exact."""
+    """What Prune does at a site. sparsity: of the mask, exact.  weight: the new one.  note: on what was calibrated."""
 
     pattern: str
     sparsity: float
     criterion: str
-    chosen: Chosen
+    weight: Tensor
+    note: str = ""
 
     def __str__(self) -> str:
-        return f"{self.pattern}, {self.sparsity:.1%} zeros, by {self.criterion}"
+        return f"{self.pattern}, {self.sparsity:.1%} zeros, by {self.criterion}{self.note}"
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Prune(Pass):
     budget: instead, the bytes that all layers pruned take at most once they are packed, as {"bytes": 20e6} or {"bytes": "20MB"}.
     floor: the least share of its weights that each layer keeps under all allocations but `uniform`; a quarter of the mean when not given.
     seed: of what is drawn; that of the run when not given.  min_weights: smaller layers stay dense.
+    device: of torch, as cuda, on which a torch model is run and its layers are pruned; where its weights lie when not given.
     """
 
     targets: Targets = ALL
@@ -72,9 +76,11 @@ class Prune(Pass):
     budget: Budget | None = None
     seed: int | None = None
     min_weights: int = 1024
+    device: str | None = None
 
     def __post_init__(self) -> None:
         require_valid(targets=self.targets, ignore=self.ignore)
+        require_device(self.device)
         registry.require("criterion", "criteria", self.criterion)
         registry.require("allocation", "allocations", self.allocation)
         if self.rows not in ROWS:
@@ -130,33 +136,38 @@ class Prune(Pass):
         """A criterion that calibrates sees the inputs that the layers pruned before give a layer."""
         sites = select(graph, WeightSite, self.targets, self.ignore)
         found: dict[str, Cut | Refused] = {site.name: reason for site in sites if (reason := self.refuse(site))}
-        taken = [site for site in sites if site.name not in found]
+        graph = on_device(graph, self.device)
+        taken = [site for site in select(graph, WeightSite, self.targets, self.ignore) if site.name not in found]
         context = context if self.seed is None else replace(context, seed=self.seed)
         shares = self._allocate(graph, taken, context)
         if self.needs and taken:
             working = graph.copy()
             for done, (site, stats) in enumerate(calibrated(working, taken, self.needs, context), 1):
-                found[site.name] = cut = self._cut(site, shares[site.name], stats, context.seed)
+                found[site.name] = cut = self._cut(site, shares[site.name], stats, context)
                 if isinstance(cut, Cut):
-                    working.set_weight(site, site.from_matrix(_pruned(site, cut.chosen)))
+                    working.set_weight(site, cut.weight)
+                memory.trim()  # what calibration freed lies between the weights that stay: half as much again
                 if context.progress is not None:
                     context.progress(Progress(f"pruning by {self.criterion}", done, len(taken), site.name))
         else:
-            found |= {site.name: self._cut(site, shares[site.name], {}, context.seed) for site in taken}
+            found |= {site.name: self._cut(site, shares[site.name], {}, context) for site in taken}
         yield from (Match(site, found[site.name]) for site in sites)
 
     def rewrite(self, graph: Graph, match: Match) -> None:
         site, cut = match.site, match.action
         assert isinstance(site, WeightSite)
         assert isinstance(cut, Cut)
-        graph.set_weight(site, site.from_matrix(_pruned(site, cut.chosen)))
+        graph.set_weight(site, cut.weight)
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The statistics that criterion, refinement and the weighing of rows read."""
-        refined = () if self.refinement is None else refinements.create(self.refinement).needs
+        """The statistics that criterion, refinement, the weighing of rows and the report read."""
+        needs = criteria.create(self.criterion).needs
+        if self.refinement is not None:
+            needs = (*needs, *refinements.create(self.refinement).needs)
         weighed = ("effects",) if self.rows == "fisher" else ()
-        return tuple(dict.fromkeys((*criteria.create(self.criterion).needs, *refined, *weighed)))
+        counted = ("tokens",) if "hessian" in needs else ()
+        return tuple(dict.fromkeys((*needs, *weighed, *counted)))
 
     @property
     def _by(self) -> str:
@@ -212,14 +223,16 @@ class Prune(Pass):
             return chosen
         return Chosen(chosen.keep, (chosen.weight / _counts(stats).to(matrix.device)).to(matrix.dtype))
 
-    def _cut(self, site: WeightSite, sparsity: float, stats: Stats, seed: int) -> Cut | Refused:
-        matrix = site.matrix
+    def _cut(self, site: WeightSite, sparsity: float, stats: Stats, context: Context) -> Cut | Refused:
         if reason := unusable(stats, self.needs):
             return reason
-        chosen = self._choose(site, sparsity, stats, seed)
-        if torch.equal(_pruned(site, chosen), matrix):
+        matrix, chosen = site.matrix, self._choose(site, sparsity, stats, context.seed)
+        pruned = _pruned(site, chosen)
+        if torch.equal(pruned, matrix):
             return Refused(f"already zero wherever {self.pattern} at sparsity {sparsity:.2f} would prune")
-        return Cut(self.pattern, 1 - int(chosen.keep.count_nonzero()) / chosen.keep.numel(), self._by, chosen)
+        weight = in_scratch(site.from_matrix(pruned), context.scratch)
+        note = singular(int(stats["tokens"]), site.cols) if "tokens" in stats else ""
+        return Cut(self.pattern, 1 - int(chosen.keep.count_nonzero()) / chosen.keep.numel(), self._by, weight, note)
 
 
 class _Scores:
@@ -238,7 +251,7 @@ class _Scores:
             for site, stats in calibrated(self._graph, self._sites, needs, self._context):
                 if unusable(stats, needs):
                     units = site.rows * site.cols // self._step.format.unit_size
-                    self._found[site.name] = torch.full((units,), torch.inf)  # it stays whole
+                    self._found[site.name] = torch.full((units,), torch.inf, device=site.matrix.device)  # it stays whole
                 else:
                     self._found[site.name] = self._step.unit_scores(site, stats, self._context.seed)
         return self._found[name]
@@ -262,6 +275,6 @@ def _counts(stats: Stats) -> Tensor:
 
 
 def _pruned(site: WeightSite, chosen: Chosen) -> Tensor:
-    """The site's matrix as it will be."""
+    """The site's matrix as it will be, laid out as it is, so that the host stores it without a copy."""
     matrix = site.matrix if chosen.weight is None else chosen.weight
-    return torch.where(chosen.keep, matrix, matrix.new_zeros(()))
+    return torch.where(chosen.keep, matrix, matrix.new_zeros(()), out=torch.empty_like(site.matrix))

@@ -11,7 +11,8 @@ import torch
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Differentiable, Graph, Targets
 from sparsecc.graph.sites import WeightSite
-from sparsecc.passes._calibrate import as_columns
+from sparsecc.passes._calibrate import as_columns, singular
+from sparsecc.passes._device import on_device, require_device
 from sparsecc.passes._distill import Plan, distill
 from sparsecc.passes._reconstruct import Moments, fit, split
 from sparsecc.passes._select import require_valid, select, untouchable
@@ -29,16 +30,17 @@ DTYPES = ("float32", "bfloat16")
 @dataclass(frozen=True)
 class Rebuilt:
     """What Recover does at a site. before, after: ‖y − y'‖ / ‖y‖ on the inputs held out, y being what the dense model gives.
-    where: of what that is the error."""
+    where: of what that is the error.  note: on what it was fitted."""
 
     weight: Tensor
     bias: Tensor | None
     before: float
     after: float
     where: str
+    note: str = ""
 
     def __str__(self) -> str:
-        return f"recovered, error of {self.where} {self.before:.3g} -> {self.after:.3g}"
+        return f"recovered, error of {self.where} {self.before:.3g} -> {self.after:.3g}{self.note}"
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Recover(Pass):
     samples, floats mixed), since the dense model says what is right for any input.  steps, learning_rate: of distillation, which takes
     one sample a step.  dtype: of its matrix products, float32 or bfloat16, which is twice as fast where the CPU has it.
     checkpoint: a file with distillation's state; after an interruption the same call goes on from there.
+    device: of torch, as cuda, on which both models run; where their weights lie when not given. Torch models only.
     """
 
     targets: Targets = ALL
@@ -65,9 +68,11 @@ class Recover(Pass):
     learning_rate: float = 5e-4
     dtype: str = "float32"
     checkpoint: str | None = None
+    device: str | None = None
 
     def __post_init__(self) -> None:
         require_valid(targets=self.targets, ignore=self.ignore)
+        require_device(self.device)
         if self.method not in METHODS:
             raise RecipeError(f"method: no {self.method!r}{did_you_mean(self.method, list(METHODS))}")
         if not 0 <= self.held_out < 1:
@@ -92,7 +97,9 @@ class Recover(Pass):
             reason = untouchable(site) or self._unlike(site, dense.get(site.name))
             if reason is not None:
                 found[site.name] = reason
-        taken = [site for site in sites if site.name not in found]
+        graph, original = on_device(graph, self.device), on_device(original, self.device)
+        dense = {site.name: site for site in original.sites(WeightSite)}
+        taken = [site for site in select(graph, WeightSite, self.targets, self.ignore) if site.name not in found]
         if taken and not context.calibration:
             raise RecipeError("method: this one needs calibration inputs; pass calibration= (--calib)")
         how = self._distilled if self.method == "distillation" else self._rebuilt
@@ -140,7 +147,7 @@ class Recover(Pass):
         walks = zip(original.walk(inputs, names), working.walk(inputs, names), strict=True)
         for done, ((name, before), (_, entering)) in enumerate(walks, 1):
             site, whole = by_name[name], dense[name]
-            samples = [(as_columns(whole, x), as_columns(site, now)) for (x,), (now,) in zip(before, entering, strict=True)]
+            samples = [(x, now) for (x,), (now,) in zip(before, entering, strict=True)]
             rebuilt = _rebuild(site, whole, [samples[i] for i in fitted], [samples[i] for i in held])
             if isinstance(rebuilt, Rebuilt):
                 _set(working, site, rebuilt)
@@ -164,7 +171,7 @@ def _rebuild(
     site: WeightSite, dense: WeightSite, fitted: Sequence[tuple[Tensor, Tensor]], held: Sequence[tuple[Tensor, Tensor]]
 ) -> Rebuilt | Refused:
     """fitted, held: for each sample what enters the dense layer, and what enters this one."""
-    moments, other = (_moments(dense, site.cols, samples) for samples in (fitted, held))
+    moments, other = (_moments(site, dense, samples) for samples in (fitted, held))
     if not moments.tokens or not other.tokens:
         return Refused("no calibration input reaches it")
     if not (moments.products.isfinite().all() and moments.inputs.isfinite().all()):
@@ -172,21 +179,21 @@ def _rebuild(
     matrix = site.matrix.float()
     bias = matrix.new_zeros(site.rows) if site.bias is None else site.bias.detach().float()
     now = torch.cat([matrix, bias[:, None]], 1)
-    keep = torch.cat([matrix != 0, torch.full((site.rows, 1), site.bias is not None)], 1)
+    keep = torch.cat([matrix != 0, matrix.new_full((site.rows, 1), site.bias is not None, dtype=torch.bool)], 1)
     new = fit(now, keep, moments)
     before, after = other.error(now), other.error(new)
     if not after < before:
         return Refused(f"new weights are no better on held-out inputs: error {before:.3g} -> {after:.3g}")
     weight = new[:, :-1].to(site.matrix.dtype)
-    return Rebuilt(weight, None if site.bias is None else new[:, -1].to(site.bias.dtype), before, after, "its output")
+    bias = None if site.bias is None else new[:, -1].to(site.bias.dtype)
+    return Rebuilt(weight, bias, before, after, "its output", singular(moments.tokens, site.cols))
 
 
-def _moments(dense: WeightSite, cols: int, samples: Sequence[tuple[Tensor, Tensor]]) -> Moments:
-    """cols: of the layer as it is now."""
-    matrix, found = dense.matrix.float(), Moments.of(dense.rows, cols)
-    bias = 0.0 if dense.bias is None else dense.bias.detach().float()
+def _moments(site: WeightSite, dense: WeightSite, samples: Sequence[tuple[Tensor, Tensor]]) -> Moments:
+    matrix = dense.matrix.float()
+    bias, found = 0.0 if dense.bias is None else dense.bias.detach().float(), Moments.of(dense.rows, site.cols, matrix.device)
     for x, now in samples:
-        found.add(now, x @ matrix.T + bias)
+        found.add(as_columns(site, now), as_columns(dense, x) @ matrix.T + bias)
     return found
 
 

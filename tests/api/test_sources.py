@@ -60,41 +60,6 @@ def test_nested_inputs_are_taken_apart():
         sources.in_order(SPECS, {"x": [1.0], "ids": ids})
 
 
-def test_calibration_from_an_iterable():
-    assert sources.calibration(None, SPECS) is None
-    assert len(sources.calibration((sample(i) for i in range(3)), SPECS)) == 3
-    with pytest.raises(InputError, match="calibration: no samples"):
-        sources.calibration([], SPECS)
-    with pytest.raises(InputError, match="calibration, sample 1: input 'x' is float64"):
-        sources.calibration([sample(), [np.zeros((1, 4)), sample()[1]]], SPECS)
-
-
-@pytest.mark.parametrize("extra", [True, False], ids=["stacked", "batched"])
-def test_calibration_from_npz(tmp_path, extra):
-    path = tmp_path / "c.npz"
-    arrays = {"x": np.arange(20, dtype=np.float32).reshape(5, 4), "ids": np.ones((5, 3), np.int64)}
-    np.savez(path, **{name: array[:, None] if extra else array for name, array in arrays.items()})
-    samples = sources.calibration(path, SPECS)
-    assert [s[0].shape for s in samples] == [(1, 4)] * 5
-    assert samples[2][0][0, 0] == 8
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"x": np.zeros((2, 4), np.float32), "y": np.zeros(2)}, "the model has no input 'y'"),
-        ({"x": np.zeros((2, 4), np.float32), "ids": np.ones((3, 3), np.int64)}, "different numbers of samples: x 2, ids 3"),
-        ({"x": np.zeros((2, 4), np.float32)}, "sample 0: input 'ids' is missing"),
-        ({"x": np.array([{}], dtype=object)}, "cannot be read as .npz: Object arrays"),
-        ({}, "no samples"),
-    ],
-)
-def test_a_wrong_npz_says_what_is_wrong(tmp_path, arrays, message):
-    np.savez(tmp_path / "c.npz", **arrays)
-    with pytest.raises(InputError, match=f"c.npz.*{message}"):
-        sources.calibration(tmp_path / "c.npz", SPECS)
-
-
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 nothing", b"hello"])
 def test_what_is_no_npz(tmp_path, content):
     (tmp_path / "c.npz").write_bytes(content)
@@ -130,15 +95,6 @@ def test_names():
     assert sources.name_of(torch.nn.Linear(2, 2)) == "Linear"
 
 
-def test_an_npz_is_cut_into_the_batches_that_the_model_takes(tmp_path):
-    np.savez(tmp_path / "c.npz", x=np.arange(24, dtype=np.float32).reshape(6, 4))
-    samples = sources.calibration(tmp_path / "c.npz", [TensorSpec("x", (3, 4), "float32")])
-    assert samples is not None
-    assert [sample[0][:, 0].tolist() for sample in samples] == [[0, 4, 8], [12, 16, 20]]
-    with pytest.raises(InputError, match=r"c\.npz, sample 1: input 'x' has 2 at axis 0, the model takes \(4, 4\)"):
-        sources.calibration(tmp_path / "c.npz", [TensorSpec("x", (4, 4), "float32")])
-
-
 def test_a_file_that_numpy_takes_for_a_pickle(tmp_path):
     (tmp_path / "c.npz").write_bytes(b"\x80\x04 no archive")
     with pytest.raises(InputError, match=r"c\.npz: cannot be read as \.npz: it is no zip of arrays$"):
@@ -156,8 +112,6 @@ def test_a_folder_is_no_model(tmp_path):
 def test_what_is_no_set_of_inputs(given):
     with pytest.raises(InputError, match=r"inputs are a .*; pass an array, a tuple of them, or a dict by name"):
         sources.example(SPECS, given, None)
-    with pytest.raises(InputError, match="inputs are a "):
-        sources.calibration([given], SPECS)
 
 
 @pytest.mark.parametrize("shapes", [{"x": 3}, {"x": (3.5, 64)}, {"x": (None, 64)}, {"x": "ab"}, [3, 64]])

@@ -35,7 +35,9 @@ def test_statistics_are_of_all_tokens_of_all_samples(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(_calibrate, "_ROWS", 8)  # pieces that join samples, and cut one
     samples = [torch.randn(rows, 5) for rows in (3, 0, 4, 19)]
     x = torch.cat(samples).double()
-    found = statistics(samples, ("norms", "hessian", "means", "variances"))
+    found = statistics(iter(samples), ("norms", "hessian", "means", "variances", "inputs", "tokens"))
+    assert int(found["tokens"]) == 26
+    assert torch.equal(found["inputs"], x.float())
     torch.testing.assert_close(found["norms"], x.square().sum(0).sqrt())
     torch.testing.assert_close(found["hessian"], x.T @ x / 26, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(found["means"], x.mean(0))
@@ -43,7 +45,8 @@ def test_statistics_are_of_all_tokens_of_all_samples(monkeypatch: pytest.MonkeyP
 
 
 def test_no_statistics_where_nothing_arrives() -> None:
-    assert statistics([torch.zeros(0, 5)], ("norms", "hessian")) == {}
+    assert statistics([torch.zeros(0, 5)], ("norms", "hessian", "means")) == {}
+    assert statistics([], ("inputs",)) == {}
 
 
 def test_what_cannot_be_measured() -> None:

@@ -104,6 +104,19 @@ def test_what_is_done_says_what() -> None:
     assert done.action == str(match.action) == "2:4, 50.0% zeros, by magnitude"
 
 
+def test_fewer_tokens_than_inputs_are_said() -> None:
+    def done(criterion: str, tokens: int) -> str:
+        inputs = [(torch.randn(tokens - 3, 64),), (torch.randn(3, 64),)]
+        [match] = Prune(criterion=criterion).apply(FakeGraph([linear("a")]), Context(calibration=inputs)).matches
+        assert match.refused is None
+        return str(match.action)
+
+    short = "; 63 tokens for 64 inputs, so that its Hessian is singular and dampened"
+    assert done("sparsegpt", 63) == f"unstructured, 50.0% zeros, by sparsegpt{short}"
+    assert done("sparsegpt", 64) == "unstructured, 50.0% zeros, by sparsegpt"
+    assert done("wanda", 63) == "unstructured, 50.0% zeros, by wanda"
+
+
 def test_a_layer_that_has_the_zeros_already_is_left_alone() -> None:
     weight = torch.randn(32, 64)
     weight[:, ::2] = 0

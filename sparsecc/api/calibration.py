@@ -1,0 +1,95 @@
+"""Calibration inputs, in all forms that callers have them in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from os import PathLike
+from typing import Any
+
+from sparsecc.api.sources import as_tuple, in_order, is_array, read_npz, tensors_in
+from sparsecc.errors import InputError
+from sparsecc.graph.base import TensorSpec
+from sparsecc.graph.binding import reject_infinity, reject_nan
+
+Source = Iterable[Any] | str | PathLike[str]
+
+
+def samples_of(source: Source | None, specs: Sequence[TensorSpec]) -> list[list[Any]] | None:
+    """Inputs in the model's order, one list for each sample, checked. None stays None.
+
+    source: the path of an .npz or a mapping of what it would hold, one array per input, samples along its first axis (an extra axis, or
+    the batch axis, which is then cut into the batches that the model takes, single items if it takes any);
+    a torch DataLoader, each of whose batches is a sample: the model's inputs come first or by name, what else is there are labels;
+    or another iterable, of tensors, tuples or dicts by name.
+    Raises InputError when there are none, or one does not fit the model, or holds NaN or infinity.
+    """
+    if source is None:
+        return None
+    label = str(source) if isinstance(source, str | PathLike) else "calibration"
+    checked = [_checked(specs, sample, f"{label}, sample {number}") for number, sample in enumerate(_read(source, specs, label))]
+    if not checked:
+        raise InputError(f"{label}: no samples in it")
+    return checked
+
+
+def _read(source: Source, specs: Sequence[TensorSpec], label: str) -> Iterable[Any]:
+    if isinstance(source, str | PathLike):
+        return _cut(read_npz(source), specs, label)
+    if isinstance(source, Mapping):
+        return _cut(source, specs, label)
+    if any(f"{kind.__module__}.{kind.__name__}" == "torch.utils.data.dataloader.DataLoader" for kind in type(source).__mro__):
+        return (_without_labels(specs, batch) for batch in source)
+    if is_array(source):
+        return (source,)
+    if not isinstance(source, Iterable):
+        raise InputError(f"{label} is a {type(source).__name__}; pass an iterable of samples, a DataLoader or the path of an .npz")
+    return source
+
+
+def _checked(specs: Sequence[TensorSpec], sample: Any, where: str) -> list[Any]:
+    try:
+        values = in_order(specs, sample)
+        reject_nan(specs, values)
+        reject_infinity(specs, values)
+    except InputError as error:
+        raise InputError(f"{where}: {error}{_advice(specs, sample)}") from None
+    return values
+
+
+def _advice(specs: Sequence[TensorSpec], sample: Any) -> str:
+    if not isinstance(sample, tuple | list) or len(sample) <= len(specs):
+        return ""
+    return "; if labels are among them, leave them out, as in [inputs for inputs, _ in batches]"
+
+
+def _without_labels(specs: Sequence[TensorSpec], batch: Any) -> Any:
+    """A DataLoader's batch: {input: x, ..., labels: y}, ({input: x, ...}, y) or (x, ..., y)."""
+    if isinstance(batch, tuple | list) and batch and isinstance(batch[0], Mapping):
+        batch = batch[0]
+    if isinstance(batch, Mapping):
+        known = {spec.name: batch[spec.name] for spec in specs if spec.name in batch}
+        return known if len(known) == len(specs) else batch
+    return batch if is_array(batch) else tensors_in(as_tuple(batch))[: len(specs)]
+
+
+def _cut(arrays: Mapping[str, Any], specs: Sequence[TensorSpec], label: str) -> Iterator[dict[str, Any]]:
+    shapes = {spec.name: spec.shape for spec in specs}
+    columns: dict[str, list[Any]] = {}
+    for name, array in arrays.items():
+        if name not in shapes:
+            raise InputError(f"{label}: the model has no input {name!r}; it has: {', '.join(shapes)}")
+        if not is_array(array):
+            raise InputError(f"{label}: {name!r} is a {type(array).__name__}; pass an array with all samples, or an iterable of samples")
+        columns[name] = list(array) if array.ndim == len(shapes[name]) + 1 else _batches(array, shapes[name])
+    counts = {name: len(column) for name, column in columns.items()}
+    if len(set(counts.values())) > 1:
+        raise InputError(f"{label}: the inputs have different numbers of samples: {', '.join(f'{k} {v}' for k, v in counts.items())}")
+    return (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+
+
+def _batches(array: Any, shape: tuple[int | str, ...]) -> list[Any]:
+    """The array cut along its first axis; a last piece that is too short is left for the check against the model."""
+    if not array.ndim:
+        return [array]
+    size = shape[0] if shape and isinstance(shape[0], int) else 1
+    return [array[start : start + size] for start in range(0, len(array), max(1, size))]

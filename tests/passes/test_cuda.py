@@ -1,0 +1,124 @@
+"""Pruning and recovery on a GPU. Needs neither onnx nor tvm: python -m pytest tests/passes/test_cuda.py"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sparsecc.graph.fx import FxGraph
+from sparsecc.graph.sites import WeightSite
+from sparsecc.passes.base import Context, Pass
+from sparsecc.passes.prune import Prune
+from sparsecc.passes.recover import Recover
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"))]
+WIDTH = 64
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(100, WIDTH)
+        self.mix, self.fc1, self.fc2 = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embed(ids)
+        q, k, v = self.mix(x).chunk(3, dim=-1)
+        x = x + nn.functional.scaled_dot_product_attention(q, k, v)
+        return x + self.fc2(nn.functional.gelu(self.fc1(x)))
+
+
+def module() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Block().eval()
+
+
+def samples(count: int = 20) -> list[tuple[Tensor]]:
+    return [(torch.randint(100, (2, 12), generator=torch.Generator().manual_seed(i)),) for i in range(count)]
+
+
+def applied(steps: list[Pass], graph: FxGraph) -> FxGraph:
+    result = graph
+    for step in steps:
+        result = step.apply(result, Context(calibration=samples(), original=graph)).graph
+    return result
+
+
+def error(graph: FxGraph, dense: FxGraph) -> float:
+    pairs = [(graph.run(x).outputs[0].cpu(), dense.run(x).outputs[0].cpu()) for x in samples(24)[20:]]
+    return (sum(float((a - b).square().sum()) for a, b in pairs) / sum(float(b.square().sum()) for _, b in pairs)) ** 0.5
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"criterion": "wanda"},
+        {"criterion": "wanda", "refinement": "dsnot", "pattern": "2:4"},
+        {"criterion": "sparsegpt", "pattern": "4x1"},
+        {"criterion": "sparsegpt", "allocation": "sensitivity"},
+        {"criterion": "fisher", "allocation": "owl"},
+        {"criterion": "obs"},
+        {"criterion": "chita", "pattern": "2:4"},
+        {"criterion": "spectral", "allocation": "global"},
+    ],
+    ids=lambda fields: "-".join(fields.values()),
+)
+def test_a_device_prunes_as_the_cpu_does(device: str, fields: dict) -> None:
+    dense = FxGraph.from_module(module(), samples()[0])
+    there = applied([Prune(device=device, **fields)], dense)
+    assert {site.weight.device.type for site in there.sites(WeightSite)} == {"cpu"}
+    here = applied([Prune(**fields)], dense)
+    assert error(there, dense) == pytest.approx(error(here, dense), rel=0.05)
+    for one, other in zip(there.sites(WeightSite), here.sites(WeightSite), strict=True):
+        assert float(((one.weight != 0) == (other.weight != 0)).float().mean()) > 0.98
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_recovery(device: str, dtype: str, tmp_path: Path) -> None:
+    dense = FxGraph.from_module(module(), samples()[0])
+    pruned = applied([Prune(pattern="2:4")], dense)
+    checkpoint = str(tmp_path / "state")
+    learn = Recover(method="distillation", steps=40, learning_rate=2e-3, dtype=dtype, device=device, checkpoint=checkpoint)
+    for step in (Recover(device=device), learn):
+        result = step.apply(pruned, Context(calibration=samples(), original=dense))
+        assert result.modified
+        assert error(result.graph, dense) < 0.9 * error(pruned, dense)
+        for before, after in zip(pruned.sites(WeightSite), result.graph.sites(WeightSite), strict=True):
+            assert after.weight.device.type == "cpu"
+            assert not (after.weight != 0)[before.weight == 0].any()
+    again = learn.apply(pruned, Context(calibration=samples(), original=dense))  # all of it from the file
+    for one, other in zip(result.graph.sites(WeightSite), again.graph.sites(WeightSite), strict=True):
+        assert torch.equal(one.weight, other.weight)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_distillation_goes_on_there(device: str, tmp_path: Path) -> None:
+    dense = FxGraph.from_module(module(), samples()[0])
+    pruned = applied([Prune(pattern="2:4")], dense)
+    learn = Recover(method="distillation", steps=20, learning_rate=2e-3, device=device, checkpoint=str(tmp_path / "state"))
+
+    def stop(progress: object) -> None:
+        if getattr(progress, "done", 0) == 11:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learn.apply(pruned, Context(calibration=samples(), original=dense, progress=stop))
+    assert error(learn.apply(pruned, Context(calibration=samples(), original=dense)).graph, dense) < 0.9 * error(pruned, dense)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_module_that_lies_there_is_worked_on_there(device: str, tmp_path: Path) -> None:
+    dense = FxGraph.from_module(copy.deepcopy(module()).to(device), samples()[0])
+    result = applied([Prune(criterion="sparsegpt", pattern="2:4"), Recover(), Recover(method="distillation", steps=10)], dense)
+    assert {site.weight.device.type for site in result.sites(WeightSite)} == {device}
+    assert error(result, dense) < error(applied([Prune(pattern="2:4")], dense), dense)
+    result.save(tmp_path / "m.pt2")
+    saved = FxGraph.load(tmp_path / "m.pt2")
+    torch.testing.assert_close(saved.run(samples()[0]).outputs, result.run(samples()[0]).outputs)
