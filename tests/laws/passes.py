@@ -31,7 +31,12 @@ PASSES: dict[str, tuple[Pass, ...]] = {
     "pack": (Pack(), Pack(formats=("csr",), ignore=("re:.*head.*",))),
     "quantize": (Quantize(), Quantize(activations="calibrated", ignore=("re:.*head.*",)), Quantize(dtype="bfloat16", min_weights=0)),
     "reorder_tokens": (ReorderTokens(grid=(1, 3, 3), text_tokens=1, density=0.8, block=3), ReorderTokens(grid=(3, 3, 5))),
-    "substitute": (Substitute(), Substitute(structure="monarch", params=0.3, max_error=0.9), Substitute(structure="low_rank")),
+    "substitute": (
+        Substitute(),
+        Substitute(structure="monarch", params=0.3, max_error=0.9),
+        Substitute(structure="low_rank"),
+        Substitute(structure="armor", params=0.9),
+    ),
 }
 """Each has to be pure, twice = once, deterministic, and to say why it leaves a layer alone."""
 
