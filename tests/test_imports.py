@@ -19,6 +19,7 @@ FAMILIES = {"formats", "criteria", "refinements", "allocations", "structures", "
 ALLOWED = {
     **{family: set() for family in FAMILIES},
     "refinements": {"criteria"},  # what a criterion is told about a format, and the statistics
+    "structures": {"formats", "criteria"},  # a factor may be sparse, and begin as what a criterion prunes
     "precisions": {"formats"},  # a quantized weight may have its values in a sparse format
     "ops": {"formats", "structures", "attention", "precisions", "graph"},
     # graph, beyond the table: the hosts put operators in, and read their weights back out of a file

@@ -54,7 +54,8 @@ class Choice:
 
 @dataclass
 class Chooser:
-    """measure: time on this machine; otherwise (another CPU is the target) what is stored sparse runs sparse.
+    """measure: time on this machine; otherwise (another CPU is the target) what is stored sparse runs sparse, and
+    factors run one after the other where they are less work than their product.
     known: from records, for this target.
 
     One chooser serves one compilation; `choices` collects what it decided, in the order of the layers.
@@ -106,11 +107,12 @@ class Chooser:
         assert isinstance(layer.weight, Structured) and layer.site is not None
         within = spec.in_tile(self.target.lanes) if spec.few else spec
         ways = chains(layer.weight, layer.bias, within, self.target)
-        if not self.measure:
-            self.choices.append(Choice(layer.site, str(ways[0]), "structured", None, None, None, _NOT_MEASURED))
-            return ways[0]
         task = dense_task(spec)
         rival = self._plan(task, layer.numbers, layer.bias)
+        if not self.measure:
+            plan, what = (ways[0], "structured") if ways[0].flops < within.flops else (rival, "dense")
+            self.choices.append(Choice(layer.site, str(plan), what, None, None, None, _NOT_MEASURED))
+            return plan
         calls = [self._between_turns(way.bare().call(self._step), spec, within) for way in ways]
         *times, dense_us = self._timed(*calls, rival.call(self._function(rival, task.spec), task.spec)[0])
         fastest = min(range(len(ways)), key=times.__getitem__)

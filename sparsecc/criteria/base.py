@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sparsecc.formats.base import Format
+
 Stats = Mapping[str, "Tensor"]
 """What calibration measured at a site, by the names in `Criterion.needs`: see STATISTICS."""
 
@@ -60,6 +62,11 @@ class Project:
         """[rows, cols]: to each weight what its unit has."""
         r, c = self.unit
         return units.repeat_interleave(r, dim=0).repeat_interleave(c, dim=1)
+
+
+def project_of(format: Format) -> Project:
+    """What a criterion is told about a format."""
+    return Project(format.project, *format.part, format.unit_size, format.fixed_sparsity)
 
 
 class Quota:

@@ -5,7 +5,8 @@
 and a body multiplies by one factor after the other. A block-diagonal factor is one batched MatMul over [blocks, tokens, features];
 between two of them everything that moves, the permutation included, is one Transpose. In onnxruntime that is 1.5 to 2.8 times as fast
 as the dense MatMul at a quarter of its work (benchmarks/results/structures.md); Split and Concat around a MatMul for each block were
-slower at 512 tokens and from 8 blocks on. A factor of one block is a plain MatMul, which onnxruntime packs ahead.
+slower at 512 tokens and from 8 blocks on. A factor of one block is a plain MatMul, which onnxruntime packs ahead; a sparse one, which has
+the layer's rows and columns, is decoded for it when the session is made.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 import torch
 
-from sparsecc.ops.onnx_functions import LAYER, Body, Call, Value
+from sparsecc.ops.onnx_functions import LAYER, Body, Call, Value, decoded
 
 if TYPE_CHECKING:
-    from sparsecc.structures.base import Structure, Structured
+    from sparsecc.structures.base import Factor, Structure, Structured
 
 LINEAR = "StructuredLinear"
 
@@ -39,18 +40,26 @@ def call(weight: Structured, site: str, bias: bool) -> Call:
 def function(structure: Structure, rows: int, cols: int, bias: bool, opset: int) -> ir.Function:
     """The function that a node of one structure, shape and presence of a bias calls. opset: the model's, at least MIN_OPSET."""
     body = Body(["x", *structure.tensor_names, *(["bias"] if bias else [])])
-    weights = [torch.empty(shape, device="meta") for shape in structure.shapes(rows, cols)]
-    factors = structure.factors(rows, cols, weights)
-    y, blocks = body.inputs["x"], 1
-    view, order = (len(weights[0]), cols // len(weights[0])), (0, 1)
-    for name, factor in zip(structure.tensor_names, factors, strict=True):
+    named = zip(structure.tensor_names, structure.shapes(rows, cols), strict=True)
+    like = {name: torch.uint8 if name in structure.index_names else torch.float32 for name in structure.tensor_names}
+    factors = structure.factors(rows, cols, [torch.empty(shape, dtype=like[name], device="meta") for name, shape in named])
+    y, blocks, names = body.inputs["x"], 1, iter(structure.tensor_names)
+    first = len(factors[0].weight)
+    view, order = (first, cols // first), (0, 1)
+    for factor in factors:
         y = _moved(body, y, blocks, len(factor.weight), view, order)
-        y = _multiplied(body, y, body.inputs[name], factor.weight.shape)
+        y = _multiplied(body, y, _weight(body, factor, [body.inputs[next(names)] for _ in factor.tensors]), factor.weight.shape)
         blocks, features, _ = factor.weight.shape
         view, order = factor.view or (blocks, features), factor.order or (0, 1)
     y = _moved(body, y, blocks, 1, view, order)
     y = body.op("Add", y, body.inputs["bias"]) if bias else y
     return body.function(op_type(structure, rows, cols, bias), y, opset, {**LAYER, "structure": ir.AttributeType.STRING})
+
+
+def _weight(body: Body, factor: Factor, stored: Sequence[Value]) -> Value:
+    if factor.packed is None:
+        return stored[0]
+    return decoded(body, dict(zip(factor.packed.tensors, stored, strict=True)), factor.packed.format)
 
 
 def _moved(body: Body, y: Value, blocks: int, wanted: int, view: Sequence[int], order: Sequence[int]) -> Value:

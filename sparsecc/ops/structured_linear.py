@@ -1,4 +1,4 @@
-"""structured_linear: y[..., rows] = x[..., cols] Wᵀ + b, with W a product of block-diagonal factors and permutations."""
+"""structured_linear: y[..., rows] = x[..., cols] Wᵀ + b, with W a product of block-diagonal or sparse factors and permutations."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsecc.ops._packed import values_only
 from sparsecc.ops.base import SiteOp, TorchCall
 from sparsecc.structures import from_key
 from sparsecc.structures.base import Factor, Structured, apply
@@ -66,14 +67,22 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         entering.append(factor.permute(factor.multiply(entering[-1])))
     grad_rows = grad.reshape(-1, ctx.rows)
     grad_bias = grad_rows.sum(0) if by_bias else None
-    grad_weights: list[Tensor | None] = [None] * len(factors)
+    grad_weights: list[list[Tensor | None]] = [[None] * len(factor.tensors) for factor in factors]
     for i in reversed(range(len(factors))):
         blocks, rows, cols = factors[i].weight.shape
         by_block = factors[i].restore(grad_rows).reshape(-1, blocks, rows).transpose(0, 1)
         if by_factor:
-            grad_weights[i] = by_block.mT @ entering[i].reshape(-1, blocks, cols).transpose(0, 1)
+            grad_weights[i] = _as_stored(by_block.mT @ entering[i].reshape(-1, blocks, cols).transpose(0, 1), factors[i])
         grad_rows = (by_block @ factors[i].weight).transpose(0, 1).flatten(1)
-    return grad_rows.reshape(x.shape), grad_weights, grad_bias, None, None, None, None
+    flat = [grad for grads in grad_weights for grad in grads]
+    return grad_rows.reshape(x.shape), flat, grad_bias, None, None, None, None
+
+
+def _as_stored(grad: Tensor, factor: Factor) -> list[Tensor | None]:
+    """The gradient of a factor's weight [blocks, rows, cols] as those of its tensors."""
+    if factor.packed is None:
+        return [grad]
+    return values_only(torch.ops.sparsecc.collect(grad[0], list(factor.tensors), factor.packed.format.key), factor.tensors)
 
 
 structured_linear.register_autograd(_backward, setup_context=_setup_context)

@@ -12,7 +12,7 @@ import torch
 
 from sparsecc import allocations, criteria, formats, memory, refinements, registry
 from sparsecc.allocations.base import Layer
-from sparsecc.criteria.base import Chosen, Project
+from sparsecc.criteria.base import Chosen, project_of
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.sites import WeightSite
@@ -255,11 +255,6 @@ class _Scores:
                 else:
                     self._found[site.name] = self._step.unit_scores(site, stats, self._context.seed)
         return self._found[name]
-
-
-def project_of(format: Format) -> Project:
-    """What a criterion is told about a format."""
-    return Project(format.project, *format.part, format.unit_size, format.fixed_sparsity)
 
 
 def site_seed(seed: int, name: str) -> int:

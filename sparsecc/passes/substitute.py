@@ -12,7 +12,7 @@ from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.sites import Linear
 from sparsecc.passes._calibrate import covariances, relative_error
 from sparsecc.passes._select import require_valid, select, untouchable
-from sparsecc.passes.base import Context, Match, Pass
+from sparsecc.passes.base import Context, Match, Pass, Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +42,8 @@ class Substitution:
 class Substitute(Pass):
     """Replace each weight by the nearest matrix of a structure with fewer parameters; refuse where that is too far away.
 
+    With calibration, nearest for the inputs that the layers replaced before give.
+
     linear(x, W, b)  ->  structured_linear(x, factors, b)
 
     structure: a member of the family, or "auto" for the one with the least error, over all members and block counts.
@@ -68,9 +70,16 @@ class Substitute(Pass):
     def find(self, graph: Graph, context: Context) -> Iterator[Match]:
         sites = select(graph, Linear, self.targets, self.ignore)
         refused = {site.name: reason for site in sites if (reason := self._refuse(site))}
-        inputs = covariances(graph, [site for site in sites if site.name not in refused], context)
-        for site in sites:
-            yield Match(site, refused.get(site.name) or self._nearest(site, next(inputs)))
+        taken = [site for site in sites if site.name not in refused]
+        found: dict[str, Substitution | Refused] = {}
+        working = graph.copy()
+        for done, (site, inputs) in enumerate(zip(taken, covariances(working, taken, context), strict=True), 1):
+            found[site.name] = nearest = self._nearest(site, inputs)
+            if isinstance(nearest, Substitution) and inputs is not None:
+                working.set_weight(site, nearest.weight.dense(site.name))
+            if context.progress is not None:
+                context.progress(Progress("substituting", done, len(taken), site.name))
+        yield from (Match(site, refused.get(site.name) or found[site.name]) for site in sites)
 
     def rewrite(self, graph: Graph, match: Match) -> None:
         from sparsecc.ops.structured_linear import StructuredLinear

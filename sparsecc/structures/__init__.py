@@ -1,4 +1,4 @@
-"""Structured matrices: products of small factors that stand for a dense weight. Members: low_rank, monarch."""
+"""Structured matrices: products of small factors that stand for a dense weight. Members: armor, low_rank, monarch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a structured matrix is: a product of block-diagonal factors and permutations, and how the nearest one to a weight is found.
+"""What a structured matrix is: a product of block-diagonal or sparse factors and permutations, and how one near to a weight is found.
 
 A structure works on a weight matrix W of shape [rows, cols] = [out, in] and knows no graph. Its factors are plain dense tensors,
 so that torch.export, ONNX and safetensors can hold them and gradients reach every number.
@@ -6,12 +6,14 @@ so that torch.export, ONNX and safetensors can hold them and gradients reach eve
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from sparsecc.errors import ModelError, Refused
+from sparsecc.formats.base import Packed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,11 +22,23 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Factor:
     """A block-diagonal matrix, then a permutation. weight: [blocks, rows, cols]; it takes blocks·cols features, block by block, and
-    gives blocks·rows; these are then seen as `view`, transposed by `order` and flattened again (view None: left as they are)."""
+    gives blocks·rows; these are then seen as `view`, transposed by `order` and flattened again (view None: left as they are).
+
+    packed: of a factor that is stored in a sparse format, whose one block is what that unpacks to."""
 
     weight: Tensor
     view: tuple[int, ...] | None = None
     order: tuple[int, ...] | None = None
+    packed: Packed | None = None
+
+    @classmethod
+    def sparse(cls, packed: Packed, view: tuple[int, ...] | None = None, order: tuple[int, ...] | None = None) -> Self:
+        return cls(packed.dense().unsqueeze(0), view, order, packed)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """As they are stored."""
+        return (self.weight,) if self.packed is None else tuple(self.packed.tensors.values())
 
     def multiply(self, x: Tensor) -> Tensor:
         """The block-diagonal part: [tokens, blocks·cols] → [tokens, blocks·rows]."""
@@ -86,12 +100,14 @@ class Structured:
 class Structure(ABC):
     """One member of the family. Fields are the structure's parameters (rank, block counts); instances are hashable.
 
-    tensor_names: the factors' weights in the order in which they are applied to x.
-    whitens: whether `project` makes use of a covariance.
+    tensor_names: the factors' tensors in the order in which they are applied to x.  index_names: those that hold positions, uint8.
+    whitens: whether `project` makes use of a covariance.  nearest: whether what it finds is the nearest; else it is a search's best.
     """
 
     tensor_names: ClassVar[tuple[str, ...]]
+    index_names: ClassVar[tuple[str, ...]] = ()
     whitens: ClassVar[bool] = False
+    nearest: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -114,8 +130,8 @@ class Structure(ABC):
         """The members that keep at most this share of rows·cols parameters, each as large as it may be, best use of it first."""
 
     @abstractmethod
-    def shapes(self, rows: int, cols: int) -> tuple[tuple[int, int, int], ...]:
-        """[blocks, rows, cols] of each factor's weight."""
+    def shapes(self, rows: int, cols: int) -> tuple[tuple[int, ...], ...]:
+        """Of each tensor: [blocks, rows, cols] of a factor's weight, or as a sparse format stores it."""
 
     @abstractmethod
     def check(self, rows: int, cols: int) -> Refused | None:
@@ -123,7 +139,8 @@ class Structure(ABC):
 
     @abstractmethod
     def project(self, weight: Tensor, covariance: Tensor | None = None) -> Structured:
-        """The nearest matrix of this structure. Requires that `check` does not refuse and that the weight is finite.
+        """The nearest matrix of this structure, or one as near as a search gets. Requires that `check` does not refuse and that the
+        weight is finite.
 
         weight: [rows, cols], its dtype is that of the factors.  covariance: H = XᵀX/n [cols, cols] of the inputs X [n, cols];
         where the structure `whitens`, nearest is in the output, ‖(W − W')Xᵀ‖, and without one in the weights, ‖W − W'‖.
@@ -135,5 +152,6 @@ class Structure(ABC):
         transposed order with the next factor's."""
 
     def params(self, rows: int, cols: int) -> int:
-        """Numbers in all factors."""
-        return sum(blocks * r * c for blocks, r, c in self.shapes(rows, cols))
+        """Numbers in all factors, positions left out."""
+        named = zip(self.tensor_names, self.shapes(rows, cols), strict=True)
+        return sum(math.prod(shape) for name, shape in named if name not in self.index_names)

@@ -45,6 +45,13 @@ def test_every_way_is_the_product(key: str, bias: bool) -> None:
         assert_close(apply(chain, x), oracle.float())
 
 
+def test_three_factors_are_three_kernels() -> None:
+    weight, offset, x = stored("armor:8"), torch.arange(ROWS) / 8, torch.randn(2, COLS, V)
+    [chain] = chains(weight, offset.numpy(), MatmulSpec.linear(ROWS, COLS, 2, V), HERE)
+    assert len(chain.steps) == 3
+    assert_close(apply(chain, x), (weight.dense().double() @ x.double() + offset[:, None]).float())
+
+
 @pytest.mark.parametrize("structure", STRUCTURES, ids=lambda s: s.key)
 def test_places_are_the_permutation_after_a_factor(structure: structures.Structure) -> None:
     for factor in structure.project(torch.randn(ROWS, COLS)).factors():

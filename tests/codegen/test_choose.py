@@ -239,6 +239,13 @@ def test_without_measuring_what_is_structured_stays_so(monkeypatch: pytest.Monke
     assert choice.reason == "not measured: the target is not this machine"
 
 
+def test_without_measuring_factors_that_are_more_work_are_multiplied_ahead() -> None:
+    torch.manual_seed(0)
+    [choice] = check(structured(fixed(nn.Linear(32, 24), TOKENS), "armor:8"), [TOKENS], measure=False)
+    assert choice.decision == "dense"
+    assert choice.kernel.startswith("dense_matmul ")
+
+
 def test_skipped_blocks_are_timed_once_for_layers_alike(times: list[float]) -> None:
     """One head, with its blocks and with all of them, stands for all heads."""
     times[:] = [1e-6, 2e-6]

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from sparsecc.criteria.alps import Alps
+from sparsecc.criteria.base import project_of
 from sparsecc.criteria.sparsegpt import Sparsegpt
 from sparsecc.formats import from_pattern
 from sparsecc.passes._calibrate import statistics
-from sparsecc.passes.prune import project_of
 from tests.criteria.test_sparsegpt import problem
 
 

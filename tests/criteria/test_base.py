@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sparsecc.criteria.base import project_of
 from sparsecc.formats import from_pattern
-from sparsecc.passes.prune import project_of
 
 
 @pytest.mark.parametrize(("pattern", "unit"), [("unstructured", (1, 1)), ("2x3", (2, 3)), ("4x1", (4, 1)), ("2:4", (1, 1))])

@@ -5,11 +5,11 @@ from itertools import combinations
 import pytest
 import torch
 
+from sparsecc.criteria.base import project_of
 from sparsecc.criteria.chita import Chita
 from sparsecc.criteria.magnitude import Magnitude
 from sparsecc.criteria.obs import Obs
 from sparsecc.formats import from_pattern
-from sparsecc.passes.prune import project_of
 from tests.criteria.quadratic import best_on, cost, curvature_of, problem
 
 DAMPING = 0.1

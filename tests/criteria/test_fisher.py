@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import torch
 
+from sparsecc.criteria.base import project_of
 from sparsecc.criteria.fisher import Fisher
 from sparsecc.formats import from_pattern
-from sparsecc.passes.prune import project_of
 
 
 def test_the_mean_over_samples_of_squares() -> None:

@@ -5,10 +5,10 @@ from itertools import combinations
 import pytest
 import torch
 
+from sparsecc.criteria.base import project_of
 from sparsecc.criteria.magnitude import Magnitude
 from sparsecc.criteria.obs import Obs
 from sparsecc.formats import from_pattern
-from sparsecc.passes.prune import project_of
 from tests.criteria.quadratic import best_on, cost, curvature_of, problem
 
 PATTERNS = ["unstructured", "2x1", "1x4", "2:4", "3:6"]

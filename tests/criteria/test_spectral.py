@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sparsecc.criteria.base import project_of
 from sparsecc.criteria.magnitude import Magnitude
 from sparsecc.criteria.random import Random
 from sparsecc.criteria.spectral import Spectral
 from sparsecc.formats import from_pattern
-from sparsecc.passes.prune import project_of
 
 UNSTRUCTURED = project_of(from_pattern("unstructured"))
 

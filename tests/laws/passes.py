@@ -40,7 +40,12 @@ PASSES: dict[str, tuple[Pass, ...]] = {
         Structured(neurons=0.6, criterion="contribution", round_to=16),
         Structured(neurons=0.25, heads=0.25, criterion="obs", dead=0.01),
     ),
-    "substitute": (Substitute(), Substitute(structure="monarch", params=0.3, max_error=0.9), Substitute(structure="low_rank")),
+    "substitute": (
+        Substitute(),
+        Substitute(structure="monarch", params=0.3, max_error=0.9),
+        Substitute(structure="low_rank"),
+        Substitute(structure="armor", params=0.9),
+    ),
 }
 """Each has to be pure, twice = once, deterministic, and to say why it leaves a layer alone."""
 

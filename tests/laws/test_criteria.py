@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparsecc.criteria.base import STATISTICS, Criterion
+from sparsecc.criteria.base import STATISTICS, Criterion, project_of
 from sparsecc.formats.base import Format
 from sparsecc.passes._calibrate import statistics
-from sparsecc.passes.prune import project_of
 from tests.laws.members import CRITERIA, FORMATS
 from tests.laws.test_formats import smallest
 

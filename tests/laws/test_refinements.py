@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sparsecc.criteria.base import project_of
 from sparsecc.criteria.wanda import Wanda
 from sparsecc.formats.base import Format
-from sparsecc.passes.prune import project_of
 from sparsecc.refinements.base import Refinement
 from tests.laws.members import REFINEMENTS
 from tests.laws.test_criteria import every_format, stats_for, weight_for

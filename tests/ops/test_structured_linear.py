@@ -12,7 +12,7 @@ from sparsecc.ops.structured_linear import StructuredLinear, reference
 from sparsecc.structures.base import Structured
 from tests.tolerance import assert_close
 
-KEYS = ("low_rank:3", "monarch:2x4:2", "monarch:4x1:2", "monarch:1x2:3")
+KEYS = ("armor:4", "low_rank:3", "monarch:2x4:2", "monarch:4x1:2", "monarch:1x2:3")
 ROWS, COLS = 8, 16
 
 
@@ -26,7 +26,8 @@ class Factored(nn.Module):
 
     def __init__(self, weight: Structured) -> None:
         super().__init__()
-        self.factors = nn.ParameterList(tensor.clone() for tensor in weight.tensors.values())
+        tensors = weight.tensors.values()
+        self.factors = nn.ParameterList(nn.Parameter(tensor.clone(), tensor.is_floating_point()) for tensor in tensors)
         self.bias = nn.Parameter(torch.linspace(-1, 1, ROWS))
         self.key = weight.structure.key
 
@@ -60,7 +61,7 @@ def test_gradients_and_their_gradients_are_those_of_finite_differences(key: str,
         bias = rest[count] if has_bias else None
         return torch.ops.sparsecc.structured_linear(x, list(rest[:count]), bias, key, ROWS, COLS, "fc")
 
-    inputs = [tensor.detach().clone().requires_grad_() for tensor in inputs]
+    inputs = [tensor.detach().clone().requires_grad_(tensor.is_floating_point()) for tensor in inputs]
     assert torch.autograd.gradcheck(call, inputs)
     assert torch.autograd.gradgradcheck(call, inputs)
 

@@ -139,7 +139,7 @@ def test_only_linear_layers_are_meant() -> None:
     ("fields", "message"),
     [
         ({"structure": "monarc"}, "structure: no 'monarc'; did you mean 'monarch'"),
-        ({"structure": "dense"}, "structure: no 'dense'; there are: low_rank, monarch, auto"),
+        ({"structure": "dense"}, "structure: no 'dense'; there are: armor, low_rank, monarch, auto"),
         ({"params": 1.0}, r"params: 1.0 is not in \(0, 1\)"),
         ({"params": 0}, r"params: 0.0 is not in \(0, 1\)"),
         ({"max_error": 0.0}, "max_error: 0.0 is not positive"),

@@ -30,6 +30,6 @@ def test_an_unknown_structure_is_refused_with_the_nearest() -> None:
 
 
 def test_auto_means_every_member() -> None:
-    found = {type(structure).__module__.rsplit(".", 1)[-1] for structure in structures.sized("auto", 64, 48, 0.5)}
+    found = {type(structure).__module__.rsplit(".", 1)[-1] for structure in structures.sized("auto", 64, 48, 0.6)}
     assert sorted(found) == registry.members("structures")
     assert structures.sized("low_rank", 64, 48, 0.5) == LowRank.sized(64, 48, 0.5)
