@@ -29,8 +29,9 @@ from sparsecc.passes.base import Context, registered_name
 from sparsecc.recipe import Recipe
 
 ENCODER = [r"re:encoder\..*"]
-STEPS = 1800  # of distillation, of BATCH sentences each
-BATCH = 16
+STEPS = 1000  # of distillation, of BATCH sentences each
+BATCH = 32
+LEARNING_RATE = 7e-4
 PATTERNS = (("unstructured", 0.5), ("2:4", 0.5), ("4x1", 0.5), ("unstructured", 0.7))
 ONE_SHOT = {("unstructured", 0.5): 0.93, ("2:4", 0.5): 0.87, ("4x1", 0.5): 0.8, ("unstructured", 0.7): 0.78}
 RECOVERED = {("unstructured", 0.5): 0.985, ("2:4", 0.5): 0.975, ("4x1", 0.5): 0.965, ("unstructured", 0.7): 0.95}
@@ -40,7 +41,7 @@ SECONDS = {"wanda": 15.0, "sparsegpt": 60.0, "recovery": 600.0}  # allowed, for 
 @dataclass(frozen=True)
 class Row:
     """at_least: the mean cosine promised, None where nothing is.  method: `reconstruction` alone, or `recovery`: distillation after it.
-    refinement: of the mask."""
+    refinement: of the mask.  rows: how the outputs of a layer are weighed."""
 
     pattern: str | None
     sparsity: float = 0.5
@@ -50,13 +51,15 @@ class Row:
     int8: bool = False
     at_least: float | None = None
     refinement: str | None = None
+    rows: str = "equal"
 
     @property
     def name(self) -> str:
         zeros = "" if self.pattern is None or ":" in self.pattern else f" {self.sparsity:.0%}"
         allocation = "" if self.allocation == "uniform" else f" with {self.allocation}"
         refined = "" if self.refinement is None else f", {self.refinement}"
-        pruned = None if self.pattern is None else f"{self.pattern}{zeros} by {self.criterion}{allocation}{refined}"
+        weighed = "" if self.rows == "equal" else f", rows by {self.rows}"
+        pruned = None if self.pattern is None else f"{self.pattern}{zeros} by {self.criterion}{allocation}{weighed}{refined}"
         return ", ".join(part for part in (pruned, self.method, "int8" if self.int8 else None) if part)
 
     @property
@@ -73,11 +76,13 @@ class Row:
             if self.pattern.endswith("x1") or ":" in self.pattern:
                 found.append({"permute": {"targets": ENCODER, "pattern": self.pattern}})
             refined = {} if self.refinement is None else {"refinement": self.refinement}
-            found.append({"prune": {"targets": ENCODER, "pattern": self.pattern, "criterion": self.criterion, **refined, **share}})
+            how = {"pattern": self.pattern, "criterion": self.criterion, "rows": self.rows, **refined, **share}
+            found.append({"prune": {"targets": ENCODER, **how}})
         if self.method is not None:
             found.append({"recover": {"targets": ENCODER}})
         if self.method == "recovery":
-            found.append({"recover": {"targets": ENCODER, "method": "distillation", "steps": steps, "dtype": "bfloat16"}})
+            learning = {"steps": steps, "learning_rate": LEARNING_RATE, "dtype": "bfloat16"}
+            found.append({"recover": {"targets": ENCODER, "method": "distillation", **learning}})
         return [*found, *([{"quantize": {"targets": ENCODER}}] if self.int8 else [])]
 
 
@@ -85,16 +90,16 @@ def rows_of(pattern: str, sparsity: float) -> tuple[Row, ...]:
     key = pattern, sparsity
     one_size = ":" in pattern
     erk = () if one_size else (Row(pattern, sparsity, "random", "erk"),)
-    one_shot = tuple(Row(pattern, sparsity, criterion) for criterion in ("random", "magnitude", "wanda"))
-    uniform = () if one_size else (Row(pattern, sparsity),)
+    one_shot = tuple(Row(pattern, sparsity, criterion) for criterion in ("random", "magnitude", "wanda", "sparsegpt"))
     best = best_of(pattern, sparsity)
+    uniform = () if one_size else (Row(pattern, sparsity, best.criterion), replace(best, rows="equal"))
     rebuilt = replace(best, method="reconstruction"), replace(best, method="recovery", at_least=RECOVERED[key])
     return *erk, *one_shot, *uniform, replace(best, at_least=ONE_SHOT[key]), *rebuilt
 
 
 def best_of(pattern: str, sparsity: float) -> Row:
-    """The criterion and the allocation that do best before recovery."""
-    return Row(pattern, sparsity, "sparsegpt", "uniform" if ":" in pattern else "sensitivity")
+    """What does best before recovery."""
+    return Row(pattern, sparsity, "alps") if ":" in pattern else Row(pattern, sparsity, "alps", "sensitivity", rows="fisher")
 
 
 ROWS = (
@@ -214,15 +219,16 @@ def _promise(row: dict[str, Any]) -> str:
 
 
 def _row(text: str) -> Row:
-    """`unstructured,0.5,sparsegpt+sensitivity,recovery,int8`, `unstructured,0.5,wanda+dsnot`, or `int8` alone."""
+    """`unstructured,0.5,alps+sensitivity+fisher,recovery,int8`, `unstructured,0.5,wanda+dsnot`, or `int8` alone; fisher: rows by it."""
     if text == "int8":
         return Row(None, int8=True)
     pattern, sparsity, chosen, *rest = text.split(",")
     criterion, *more = chosen.split("+")
+    rows = "fisher" if "fisher" in more else "equal"
     refinement = next((name for name in more if name in registry.members("refinements")), None)
-    allocation = next((name for name in more if name != refinement), "uniform")
+    allocation = next((name for name in more if name not in (refinement, rows)), "uniform")
     method = next((part for part in rest if part != "int8"), None)
-    return Row(pattern, float(sparsity), criterion, allocation, method, "int8" in rest, refinement=refinement)
+    return Row(pattern, float(sparsity), criterion, allocation, method, "int8" in rest, refinement=refinement, rows=rows)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -234,7 +240,7 @@ def _parser() -> argparse.ArgumentParser:
         "--row",
         type=_row,
         action="append",
-        metavar="PATTERN,SPARSITY,CRITERION[+ALLOCATION|+REFINEMENT][,METHOD][,int8]",
+        metavar="PATTERN,SPARSITY,CRITERION[+ALLOCATION][+REFINEMENT][+fisher][,METHOD][,int8]",
         help="only this row (nothing is written)",
     )
     return parser

@@ -12,7 +12,7 @@ from sparsecc import least_squares
 from sparsecc.criteria.base import Chosen, Criterion, Project, Stats
 from sparsecc.criteria.sparsegpt import dampened
 
-_TOLERANCE = 1e-3  # of the weights that are fitted in the end
+_ROUGH = 0.1  # tolerance of the fits by which masks are compared
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Alps(Criterion):
 
     needs: ClassVar[tuple[str, ...]] = ("hessian",)
     updates: ClassVar[bool] = True
+    measured_as: ClassVar[str | None] = "sparsegpt"
 
     rounds: int = 30
     penalty: float = 0.1  # ρ at the start; H has ones on its diagonal
@@ -57,8 +58,7 @@ class Alps(Criterion):
                 if torch.equal(keep, settled):
                     break
                 settled, penalty = keep, penalty * self.growth
-        found = [(keep, least_squares.solve(hessian, pull, cut, keep, _TOLERANCE))]
-        if not torch.equal(keep, first):
-            found.append((first, least_squares.solve(hessian, pull, dense, first, _TOLERANCE)))
-        keep, best = min(found, key=lambda pair: float((pair[1] @ hessian - 2 * pull).mul_(pair[1]).sum(dtype=torch.float64)))
+        fits = [(mask, least_squares.solve(hessian, pull, start, mask, _ROUGH)) for mask, start in ((keep, cut), (first, dense))]
+        keep, best = min(fits, key=lambda fit: float((fit[1] @ hessian - 2 * pull).mul_(fit[1]).sum(dtype=torch.float64)))
+        best = least_squares.solve(hessian, pull, best, keep)
         return Chosen(keep, (best / scale).to(weight.dtype))

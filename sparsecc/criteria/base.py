@@ -101,6 +101,7 @@ class Criterion(ABC):
 
     needs: ClassVar[tuple[str, ...]] = ()  # the statistics that `score` or `choose` reads
     updates: ClassVar[bool] = False  # whether `choose` gives the weights that stay new values
+    measured_as: ClassVar[str | None] = None  # the criterion that stands in where a division of sparsity prunes each layer many times
 
     @abstractmethod
     def score(self, weight: Tensor, stats: Stats, seed: int) -> Tensor:

@@ -15,6 +15,7 @@ from sparsecc.graph.sites import WeightSite
 from sparsecc.passes.base import Context
 
 SAMPLES = 128  # gradients of each site
+_SUMMED = 32  # where only sums over rows are wanted
 FEWEST = 16  # of a site whose gradients would not fit _BYTES
 _BYTES = 2**30  # of gradients that are held at once
 
@@ -42,15 +43,15 @@ def gradients(graph: Graph, sites: Sequence[WeightSite], context: Context) -> It
 
 
 def effects(graph: Graph, sites: Sequence[WeightSite], context: Context) -> dict[str, Tensor]:
-    """By site name Σ_j E g_ij², float64[rows], over the same gradients, none of which is kept; no entry where no output depends on it.
+    """By site name Σ_j E g_ij², float64[rows], over such gradients, none of which is kept; no entry where no output depends on it.
 
     For all weights of a row alike it is the diagonal of the Fisher information, so that the row's errors weigh by it.
     """
     graph = _require_gradients(graph)
     assert context.calibration is not None
     found: dict[str, Tensor] = {}
-    for _, site, gradient in _measured(graph, sites, SAMPLES, context.calibration, context.seed):
-        found[site.name] = found.get(site.name, 0.0) + gradient.double().square().sum(1) / SAMPLES
+    for _, site, gradient in _measured(graph, sites, _SUMMED, context.calibration, context.seed):
+        found[site.name] = found.get(site.name, 0.0) + gradient.double().square().sum(1) / _SUMMED
     return found
 
 

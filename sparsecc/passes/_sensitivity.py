@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sparsecc import criteria
 from sparsecc.errors import RecipeError, Refused, UserError
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import WeightSite
@@ -57,7 +58,9 @@ class Losses:
     """`Sensitivity.loss` of every site in the model as it came, measured once an allocation asks."""
 
     def __init__(self, step: Prune, graph: Graph, sites: Sequence[WeightSite], context: Context) -> None:
-        self._step, self._graph, self._sites, self._context = step, graph, sites, context
+        stands_in = criteria.create(step.criterion).measured_as
+        self._step = step if stands_in is None else replace(step, criterion=stands_in)
+        self._graph, self._sites, self._context = graph, sites, context
         self._found: dict[str, Sensitivity | Refused] = {}
 
     def of(self, name: str, sparsity: float) -> float:
