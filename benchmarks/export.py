@@ -40,7 +40,7 @@ def exported(
 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
-    dynamic = None if free is None else tuple({axis: torch.export.Dim.DYNAMIC for axis in among} for among in free)
+    dynamic = None if free is None else tuple(dict.fromkeys(among, torch.export.Dim.DYNAMIC) for among in free)
     with _quiet(), torch.no_grad():
         torch.onnx.export(
             module,

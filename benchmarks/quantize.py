@@ -39,15 +39,34 @@ def openvino_int8(onnx: Path, samples: Samples, transformer: bool) -> Path:
     return _cached(onnx, samples, f"int8-{kind}-openvino{version('openvino')}-nncf{version('nncf')}.xml", write)
 
 
-def onnxruntime_int8(onnx: Path) -> Path:
-    """Weights in int8 with a range for each output channel; activations by the range that each tensor has when the model runs."""
+def onnxruntime_int8(onnx: Path, samples: Samples = ()) -> Path:
+    """Weights in int8 with a range for each output channel. Activations: by the range that each tensor has when the model runs, or where
+    there are samples, by the ranges that these have."""
 
-    def write(path: Path) -> None:
+    def dynamic(path: Path) -> None:
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         quantize_dynamic(onnx, path, per_channel=True, weight_type=QuantType.QInt8)
 
-    return _cached(onnx, [], f"int8-onnxruntime{version('onnxruntime')}.onnx", write)
+    def static(path: Path) -> None:
+        from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+        class Reader(CalibrationDataReader):
+            def __init__(self) -> None:
+                self._left = iter(samples)
+
+            def get_next(self) -> dict[str, np.ndarray] | None:
+                sample = next(self._left, None)
+                return None if sample is None else dict(sample)
+
+        prepared = path.with_suffix(".prepared.onnx")
+        quant_pre_process(onnx, prepared, skip_symbolic_shape=True)
+        quantize_static(prepared, path, Reader(), per_channel=True, weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8)
+        prepared.unlink()
+
+    kind, write = ("static", static) if samples else ("dynamic", dynamic)
+    return _cached(onnx, samples, f"int8-{kind}-onnxruntime{version('onnxruntime')}.onnx", write)
 
 
 def _cached(onnx: Path, samples: Samples, ending: str, write: Callable[[Path], None]) -> Path:
