@@ -95,15 +95,15 @@ def load_gpt(sizes: Sizes) -> Case:
 def load_vit(sizes: Sizes) -> Case:
     module, images = vit_small.build(), vit_small.training_images(sizes.samples)
     others, labels = vit_small.held_out(sizes.held_out)
-    ranges = [_named(("images",), (image[None],)) for image in images[:_RANGES]]
-    path = exported("vit_small", module, (images[:1],), ("images",))
+    ranges = [_named(("images",), (part,)) for part in images.split(vit.BATCH)[:_RANGES]]
+    path = exported("vit_small", module, (images[: vit.BATCH],), ("images",))
     work = Workload("vit_small", path, _copied(ranges[0]), module, ranges)
 
     def quality(outputs: Sequence[np.ndarray], dense: Sequence[np.ndarray]) -> float:
         return float((torch.from_numpy(np.concatenate(outputs)).argmax(1) == labels).float().mean())
 
     calibration = [(part,) for part in images.split(vit.BATCH)]
-    return Case(work, calibration, [_named(("images",), (image[None],)) for image in others], quality, vit.BLOCKS)
+    return Case(work, calibration, [_named(("images",), (part,)) for part in others.split(vit.BATCH)], quality, vit.BLOCKS)
 
 
 def _named(names: Sequence[str], tensors: Sequence[Tensor]) -> dict[str, np.ndarray]:
@@ -128,7 +128,7 @@ SUBJECTS: Mapping[str, Subject] = {
         Axis("wrong characters", ".1%", lower_is_better=True, shown=0.2),
         load_ocr,
         transformer=False,
-        full=Sizes(samples=64, held_out=192),
+        full=Sizes(samples=32, held_out=192),
         quick=Sizes(samples=4, held_out=8),
     ),
     "gpt": Subject(
@@ -140,11 +140,11 @@ SUBJECTS: Mapping[str, Subject] = {
         quick=Sizes(samples=8, held_out=8),
     ),
     "vit": Subject(
-        "A ViT of 0.5 M parameters, one image of 16 patches",
+        "A ViT of 0.5 M parameters, 32 images of 16 patches",
         Axis("top-1", ".1%", lower_is_better=False, shown=0.8),
         load_vit,
         transformer=True,
         full=Sizes(samples=512, held_out=1440),
-        quick=Sizes(samples=64, held_out=36),
+        quick=Sizes(samples=64, held_out=64),
     ),
 }
