@@ -43,13 +43,8 @@ def onnxruntime_int8(onnx: Path, samples: Samples = ()) -> Path:
     """Weights in int8 with a range for each output channel. Activations: by the range that each tensor has when the model runs, or where
     there are samples, by the ranges that these have."""
 
-    def dynamic(path: Path) -> None:
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-
-        quantize_dynamic(onnx, path, per_channel=True, weight_type=QuantType.QInt8)
-
-    def static(path: Path) -> None:
-        from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+    def write(path: Path) -> None:
+        from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
         class Reader(CalibrationDataReader):
@@ -61,12 +56,26 @@ def onnxruntime_int8(onnx: Path, samples: Samples = ()) -> Path:
                 return None if sample is None else dict(sample)
 
         prepared = path.with_suffix(".prepared.onnx")
-        quant_pre_process(onnx, prepared, skip_symbolic_shape=True)
-        quantize_static(prepared, path, Reader(), per_channel=True, weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8)
+        quant_pre_process(onnx, prepared, skip_symbolic_shape=True)  # weights in Constant nodes become initializers
+        _scale_by_channel(prepared)
+        if samples:
+            quantize_static(prepared, path, Reader(), per_channel=True, weight_type=QuantType.QInt8)
+        else:
+            quantize_dynamic(prepared, path, per_channel=True, weight_type=QuantType.QInt8)
         prepared.unlink()
 
-    kind, write = ("static", static) if samples else ("dynamic", dynamic)
+    kind = "static" if samples else "dynamic"
     return _cached(onnx, samples, f"int8-{kind}-onnxruntime{version('onnxruntime')}.onnx", write)
+
+
+def _scale_by_channel(path: Path) -> None:
+    """Bring the model to opset 13, from which on DequantizeLinear has a scale for each channel."""
+    import onnx
+    from onnx.version_converter import convert_version
+
+    model = onnx.load(path)
+    if next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")) < 13:
+        onnx.save(convert_version(model, 13), path)
 
 
 def _cached(onnx: Path, samples: Samples, ending: str, write: Callable[[Path], None]) -> Path:

@@ -68,7 +68,7 @@ def draw(path: Path, title: str, points: Sequence[Point], axis: Axis) -> None:
             ax.scatter(*zip(*found, strict=True), s=42, c=colour, marker=shape, label=f"{engine} {dtype}", zorder=2) if found else None
     ax.set_xscale("log")
     ax.set_xlim(min(p.time for p in points) / 1.12, 1.5 * max(p.time for p in points))
-    ax.set_ylim(axis.shown, best + 0.06 * (best - axis.shown))
+    ax.set_ylim(axis.shown, best + 0.14 * (best - axis.shown))
     ax.xaxis.set_major_locator(FixedLocator([0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1, 1.5, 2, 3, 5]))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
