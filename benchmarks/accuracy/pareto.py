@@ -119,6 +119,7 @@ def measured(subject: Subject, arguments: argparse.Namespace, console: Console) 
         with console.status(f"compiling {variant.name}"):
             calls[f"sparsecc {variant.name}"] = variant.load(case, threads, arguments.steps)
         seconds[f"sparsecc {variant.name}"] = time.perf_counter() - start
+        console.print(f"{variant.name}: made in {time.perf_counter() - start:.0f} s", highlight=False)
     qualities = judged(case, calls)
     with Progress(console=console) as bar:
         task = bar.add_task("timing", total=1.0)
