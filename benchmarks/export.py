@@ -18,13 +18,21 @@ if TYPE_CHECKING:
 CACHE = Path(__file__).parents[1] / "build" / "benchmarks"
 
 
-def exported(name: str, module: nn.Module, inputs: Sequence[Tensor], input_names: Sequence[str]) -> Path:
+def exported(
+    name: str, module: nn.Module, inputs: Sequence[Tensor], input_names: Sequence[str], free: Sequence[Sequence[int]] | None = None
+) -> Path:
     """Path of the model in ONNX with the shapes of `inputs`. The file's name holds what it depends on: model, shapes, versions.
+
+    free: for each input the axes whose sizes may change.
 
     Delete build/benchmarks after changing a model's weights.
     """
     versions = machine()["versions"]
-    shapes = "_".join("x".join(map(str, tensor.shape)) for tensor in inputs)
+    axes = free or [()] * len(inputs)
+    shapes = "_".join(
+        "x".join("n" if axis in among else str(size) for axis, size in enumerate(tensor.shape))
+        for tensor, among in zip(inputs, axes, strict=True)
+    )
     path = CACHE / f"{name}-{shapes}-torch{versions['torch']}-transformers{versions['transformers']}.onnx"
     if path.exists():
         return path
@@ -32,9 +40,18 @@ def exported(name: str, module: nn.Module, inputs: Sequence[Tensor], input_names
 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
+    dynamic = None if free is None else tuple(dict.fromkeys(among, torch.export.Dim.DYNAMIC) for among in free)
     with _quiet(), torch.no_grad():
         torch.onnx.export(
-            module, tuple(inputs), partial, input_names=list(input_names), dynamo=True, external_data=False, optimize=True, verbose=False
+            module,
+            tuple(inputs),
+            partial,
+            input_names=list(input_names),
+            dynamic_shapes=dynamic,
+            dynamo=True,
+            external_data=False,
+            optimize=True,
+            verbose=False,
         )
     partial.replace(path)
     return path

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("sparsecc", "apache-tvm", "torch", "transformers", "onnxruntime", "openvino", "nncf", "onnx", "numpy")
+PACKAGES = ("sparsecc", "apache-tvm", "torch", "transformers", "onnxruntime", "openvino", "nncf", "onnxsim", "onnx", "numpy")
 ISA = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "asimddp", "sve")  # as Linux spells them
 
 

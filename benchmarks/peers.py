@@ -69,10 +69,17 @@ class OpenVino:
 
 @dataclass(frozen=True)
 class OnnxRuntimeInt8:
-    name: str = "onnxruntime int8"
+    """static: activations by the ranges that the calibration inputs have, not by those of each run."""
+
+    static: bool = False
+
+    @property
+    def name(self) -> str:
+        return "onnxruntime int8 static" if self.static else "onnxruntime int8"
 
     def load(self, workload: Workload, threads: int) -> Call:
-        return onnxruntime_call(onnxruntime_int8(workload.onnx), workload.inputs, threads)
+        samples = (workload.calibration or [workload.inputs]) if self.static else ()
+        return onnxruntime_call(onnxruntime_int8(workload.onnx, samples), workload.inputs, threads)
 
 
 @dataclass(frozen=True)

@@ -39,15 +39,43 @@ def openvino_int8(onnx: Path, samples: Samples, transformer: bool) -> Path:
     return _cached(onnx, samples, f"int8-{kind}-openvino{version('openvino')}-nncf{version('nncf')}.xml", write)
 
 
-def onnxruntime_int8(onnx: Path) -> Path:
-    """Weights in int8 with a range for each output channel; activations by the range that each tensor has when the model runs."""
+def onnxruntime_int8(onnx: Path, samples: Samples = ()) -> Path:
+    """Weights in int8 with a range for each output channel. Activations: by the range that each tensor has when the model runs, or where
+    there are samples, by the ranges that these have."""
 
     def write(path: Path) -> None:
-        from onnxruntime.quantization import QuantType, quantize_dynamic
+        from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
+        from onnxruntime.quantization.shape_inference import quant_pre_process
 
-        quantize_dynamic(onnx, path, per_channel=True, weight_type=QuantType.QInt8)
+        class Reader(CalibrationDataReader):
+            def __init__(self) -> None:
+                self._left = iter(samples)
 
-    return _cached(onnx, [], f"int8-onnxruntime{version('onnxruntime')}.onnx", write)
+            def get_next(self) -> dict[str, np.ndarray] | None:
+                sample = next(self._left, None)
+                return None if sample is None else dict(sample)
+
+        prepared = path.with_suffix(".prepared.onnx")
+        quant_pre_process(onnx, prepared, skip_symbolic_shape=True)  # weights in Constant nodes become initializers
+        _scale_by_channel(prepared)
+        if samples:
+            quantize_static(prepared, path, Reader(), per_channel=True, weight_type=QuantType.QInt8)
+        else:
+            quantize_dynamic(prepared, path, per_channel=True, weight_type=QuantType.QInt8)
+        prepared.unlink()
+
+    kind = "static" if samples else "dynamic"
+    return _cached(onnx, samples, f"int8-{kind}-onnxruntime{version('onnxruntime')}.onnx", write)
+
+
+def _scale_by_channel(path: Path) -> None:
+    """Bring the model to opset 13, from which on DequantizeLinear has a scale for each channel."""
+    import onnx
+    from onnx.version_converter import convert_version
+
+    model = onnx.load(path)
+    if next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")) < 13:
+        onnx.save(convert_version(model, 13), path)
 
 
 def _cached(onnx: Path, samples: Samples, ending: str, write: Callable[[Path], None]) -> Path:

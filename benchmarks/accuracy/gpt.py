@@ -6,6 +6,7 @@ python -m benchmarks.accuracy.gpt [--quick] [--row TEXT ...]
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -28,11 +29,18 @@ def load(sizes: Sizes) -> Subject:
 
 
 def figures(graph: Graph, others: Tensor) -> dict[str, float]:
-    """others: int64[windows, tokens + 1].  perplexity: e to the mean cross-entropy of a character.  bits: that in bits."""
-    entropy = 0.0
-    for ids in others.split(_TOGETHER):
-        logits = graph.run((ids[:, :-1],)).outputs[0]
-        entropy += float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum"))
+    """others: int64[windows, tokens + 1]."""
+    return judged((graph.run((ids[:, :-1],)).outputs[0] for ids in others.split(_TOGETHER)), others)
+
+
+def judged(logits: Iterable[Tensor], others: Tensor) -> dict[str, float]:
+    """logits: float[some windows, tokens, characters], of all windows in order.
+    perplexity: e to the mean cross-entropy of a character.  bits: that in bits."""
+    entropy, seen = 0.0, 0
+    for part in logits:
+        wanted = others[seen : seen + len(part), 1:]
+        entropy += float(torch.nn.functional.cross_entropy(part.flatten(0, 1), wanted.flatten(), reduction="sum"))
+        seen += len(part)
     mean = torch.tensor(entropy / others[:, 1:].numel())
     return {"perplexity": float(mean.exp()), "bits per character": float(mean) / float(torch.tensor(2.0).log())}
 

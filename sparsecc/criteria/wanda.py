@@ -15,7 +15,8 @@ from sparsecc.criteria.base import Chosen, Criterion, Project, Quota, Stats
 class Wanda(Criterion):
     """|w_ij| · ‖x_j‖₂, compared within each output (Sun et al., A Simple and Effective Pruning Approach for LLMs, 2024).
 
-    Within each row of blocks where blocks are kept whole.
+    Within each row of blocks where blocks are kept whole. One-shot it is no better than `random` on PP-OCR's recognizer at 2:4, most of
+    which are convolutions: 108 % of the characters wrong, 105 % by `random`.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("norms",)

@@ -1,0 +1,203 @@
+"""Pruning by onnxsim beside ours: the same ONNX model, calibration, criterion, pattern and share of zeros.
+
+    python -m benchmarks.accuracy.peers [--model minilm] [--quick] [--row TEXT ...]
+
+onnxsim 0.8.1 has `magnitude`, `wanda` and `sparsegpt`, unstructured and N:M, and one threshold over all layers for the first two; no
+blocks, no other allocation, no refinement. It prunes every layer that it knows, so that the layers which ours leaves dense get their
+dense weights back. Writes benchmarks/results/accuracy-peers.json and .md. Exits with 1 when ours is worse in a row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from benchmarks.accuracy import minilm, ocr
+from benchmarks.accuracy.common import Sizes, Subject, zeros
+from benchmarks.export import exported
+from benchmarks.machine import machine
+from benchmarks.results import markdown_table, write
+from models import minilm as model
+from sparsecc.graph.base import Graph
+from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.sites import WeightSite
+from sparsecc.passes.base import Context
+from sparsecc.passes.prune import Prune
+
+Prunes = Callable[[Subject], Graph]
+_SAME_ZEROS = 0.005
+_VERDICTS = {True: "worse", False: "", None: "not the same zeros"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What both are asked for."""
+
+    criterion: str
+    pattern: str
+    sparsity: float = 0.5
+    allocation: str = "uniform"
+
+    @property
+    def name(self) -> str:
+        share = "" if ":" in self.pattern else f" {self.sparsity:.0%}"
+        return f"{self.pattern}{share} by {self.criterion}" + (f" with {self.allocation}" if self.allocation != "uniform" else "")
+
+    @property
+    def step(self) -> Prune:
+        sparsity = None if ":" in self.pattern else self.sparsity
+        return Prune(criterion=self.criterion, pattern=self.pattern, sparsity=sparsity, allocation=self.allocation)
+
+    def ours(self, subject: Subject) -> Graph:
+        return self.step.apply(subject.graph, Context(calibration=subject.calibration)).graph
+
+    def theirs(self, subject: Subject) -> Graph:
+        import onnxsim
+
+        graph = subject.graph
+        assert isinstance(graph, OnnxGraph)
+        options: dict[str, Any] = {"sparsity": self.sparsity}
+        if ":" in self.pattern:
+            options = dict(zip(("n", "m"), map(int, self.pattern.split(":")), strict=True))
+        if self.allocation == "global":
+            options["global_sparsity"] = True
+        if self.criterion != "magnitude":
+            options["calibration_data"] = [{name: np.asarray(x) for name, x in sample.items()} for sample in subject.calibration]
+        pruned = getattr(onnxsim, f"apply_{self.criterion}_pruning")(graph.proto(), **options)
+        return restored(OnnxGraph.from_proto(pruned), graph, self.step)
+
+
+def rows() -> tuple[Row, ...]:
+    shares = [(pattern, 0.5) for pattern in ("unstructured", "2:4", "4:8")] + [("unstructured", 0.7)]
+    uniform = [Row(criterion, *share) for share in shares for criterion in ("magnitude", "wanda", "sparsegpt")]
+    return *uniform, *(Row(criterion, "unstructured", 0.5, "global") for criterion in ("magnitude", "wanda"))
+
+
+def restored(pruned: Graph, dense: Graph, step: Prune) -> Graph:
+    """`pruned`, changed: dense weights in the layers that `step` leaves alone. By order, since onnxsim drops the names of layers."""
+    for site, original in zip(pruned.sites(WeightSite), dense.sites(WeightSite), strict=True):
+        if step.refuse(original) and not torch.equal(site.weight, original.weight):
+            pruned.set_weight(site, original.weight)
+    return pruned
+
+
+@dataclass(frozen=True)
+class Model:
+    """about: with places for the fields of Sizes.  figure, style: what is compared, and its format.  tie: differences below it are none."""
+
+    about: str
+    load: Callable[[Sizes], Subject]
+    figure: str
+    style: str
+    lower_is_better: bool
+    tie: float
+    full: Sizes
+    quick: Sizes
+
+    def worse(self, ours: Mapping[str, float], theirs: Mapping[str, float]) -> bool | None:
+        """None where they cannot be compared: one threshold over all layers counts those that get their weights back."""
+        if abs(ours["zeros"] - theirs["zeros"]) > _SAME_ZEROS:
+            return None
+        loss = ours["figure"] - theirs["figure"]
+        return (loss if self.lower_is_better else -loss) > self.tie
+
+
+def load_minilm(sizes: Sizes) -> Subject:
+    samples = model.batches(model.calibration_sentences(sizes.samples), minilm.BATCH)
+    texts = model.held_out(sizes.held_out)
+    names = ("input_ids", "attention_mask")
+    graph = OnnxGraph.from_file(exported("minilm", model.build(), samples[0], names, free=((0, 1), (0, 1))))
+    dense = minilm.vectors(graph, texts)
+    calibration = [dict(zip(names, sample, strict=True)) for sample in samples]
+    return Subject(graph, calibration, lambda other: vars(minilm.compared(minilm.vectors(other, texts), dense)), scope={})
+
+
+MODELS: Mapping[str, Model] = {
+    "minilm": Model(
+        about="MiniLM, all 36 linear layers of the encoder, calibrated on {samples} sentences, mean cosine of {held_out} others.",
+        load=load_minilm,
+        figure="cosine",
+        style=".3f",
+        lower_is_better=False,
+        tie=5e-4,  # half of the last digit shown
+        full=Sizes(samples=128, held_out=256),
+        quick=Sizes(samples=16, held_out=16),
+    ),
+    "ocr": Model(
+        about="PP-OCRv4's recognizer, calibrated on {samples} lines of text, wrong characters in {held_out} others.",
+        load=ocr.load,
+        figure="wrong characters",
+        style=".2%",
+        lower_is_better=True,
+        tie=5e-5,
+        full=Sizes(samples=32, held_out=192),
+        quick=Sizes(samples=4, held_out=8),
+    ),
+}
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    console = Console()
+    wanted = [row for row in rows() if not arguments.row or any(text in row.name for text in arguments.row)]
+    parts = [measured(name, wanted, arguments.quick, console) for name in arguments.model or MODELS]
+    document = {"machine": machine(), "models": parts}
+    table = markdown(document)
+    console.print(table, markup=False, highlight=False, soft_wrap=True)
+    if not arguments.quick and not arguments.row and not arguments.model:
+        for path in write("accuracy-peers", document, table):
+            console.print(f"wrote {path}")
+    return 0 if not any(row["worse"] for part in parts for row in part["rows"]) else 1
+
+
+def measured(name: str, rows: Sequence[Row], quick: bool, console: Console) -> dict[str, Any]:
+    about = MODELS[name]
+    sizes = about.quick if quick else about.full
+    subject = about.load(sizes)
+    found = []
+    for row in rows:
+        console.print(f"{name}: {row.name}", highlight=False)
+        ours, theirs = (_pruned(prune, subject, about.figure) for prune in (row.ours, row.theirs))
+        found.append({"name": row.name, "ours": ours, "theirs": theirs, "worse": about.worse(ours, theirs)})
+    return {"model": name, **vars(sizes), "rows": found}
+
+
+def _pruned(prune: Prunes, subject: Subject, figure: str) -> dict[str, float]:
+    start = time.perf_counter()
+    graph = prune(subject)
+    return {"seconds": time.perf_counter() - start, "figure": subject.figures(graph)[figure], "zeros": zeros(graph)}
+
+
+def markdown(document: Mapping[str, Any]) -> str:
+    parts = []
+    for part in document["models"]:
+        about = MODELS[part["model"]]
+        cells = [[row["name"], *_cells(row, about.style), _VERDICTS[row["worse"]]] for row in part["rows"]]
+        head = ["weights", "sparsecc", "onnxsim", "zeros", "onnxsim's", "seconds", "onnxsim's", ""]
+        parts.append(f"{about.about.format_map(part)}\n\n{markdown_table(head, cells)}")
+    return "\n\n".join([f"onnxsim {document['machine']['versions']['onnxsim']} beside sparsecc, one-shot.", *parts])
+
+
+def _cells(row: Mapping[str, Any], style: str) -> list[str]:
+    both = row["ours"], row["theirs"]
+    return [format(x[key], how) for key, how in (("figure", style), ("zeros", ".1%"), ("seconds", ".0f")) for x in both]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=list(MODELS), action="append", help="only this one (nothing is written)")
+    parser.add_argument("--quick", action="store_true", help="few inputs: whether it runs (nothing is written)")
+    parser.add_argument("--row", action="append", metavar="TEXT", help="only the rows whose names contain this (nothing is written)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""Variants are recipes, what is judged is what is timed, and the table marks the frontier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import nn
+
+from benchmarks.accuracy import pareto
+from benchmarks.accuracy.frontier import Axis
+from benchmarks.accuracy.pareto import VARIANTS, Variant
+from benchmarks.accuracy.subjects import SUBJECTS, Case, Subject
+from benchmarks.peers import Workload
+from sparsecc.recipe import Recipe
+
+
+@pytest.fixture
+def case(tmp_path: Any) -> Case:
+    work = Workload("double", tmp_path / "none.onnx", {"x": np.zeros(2, np.float32)}, nn.Identity())
+    held_out = [{"x": np.full(2, i, np.float32)} for i in range(3)]
+    return Case(work, [], held_out, lambda outputs, dense: float(np.abs(np.subtract(outputs, dense)).max()), {"targets": ["0"]})
+
+
+def test_every_variant_is_a_recipe_with_a_name_of_its_own(case: Case) -> None:
+    assert len({variant.name for variant in VARIANTS}) == len(VARIANTS)
+    for variant in VARIANTS:
+        found = Recipe.load(variant.recipe(case, steps=0)).passes
+        assert len(Recipe.load(variant.recipe(case, steps=5)).passes) == len(found) + (variant.pattern is not None)
+    assert Variant().recipe(case, steps=5) == {"passes": []}
+    assert Variant("1x4", 0.7, int8=True).name == "int8 1x4 70%"
+
+
+def test_a_call_is_judged_on_the_inputs_held_out(case: Case) -> None:
+    shared = np.empty(2, np.float32)
+
+    def double() -> list[np.ndarray]:
+        np.multiply(case.work.inputs["x"], 2, out=shared)  # the same memory each time, as OpenVINO
+        return [shared]
+
+    case.work.inputs["x"][...] = 7
+    calls = {"onnxruntime": double, "other": lambda: [case.work.inputs["x"] + 0.5]}
+    assert [y.tolist() for y in pareto.answers(double, case.work, case.held_out)] == [[0, 0], [2, 2], [4, 4]]
+    assert pareto.judged(case, calls) == {"onnxruntime": 0.0, "other": 1.5}
+    assert case.work.inputs["x"].tolist() == [7, 7]
+
+
+def test_rows_become_points_and_lines() -> None:
+    spread = {"median": 1.0, "p10": 0.9, "p90": 1.1}
+
+    def row(name: str, time: float, quality: float, seconds: float | None) -> dict[str, Any]:
+        return {"name": name, "ms": spread, "time": spread | {"median": time}, "quality": quality, "seconds": seconds}
+
+    rows = [
+        row("onnxruntime", 1.0, 1.0, None),
+        row("openvino f32", 0.9, 1.0, None),
+        row("openvino int8 bf16", 0.4, 0.97, None),
+        row("sparsecc int8 1x4 50%", 0.3, 0.98, 40.0),
+    ]
+    document = {"threads": 2, "samples": 8, "held_out": 9, "steps": 0, "rows": rows}
+    assert [(p.label, p.engine, p.dtype) for p in pareto.points(document)] == [
+        ("onnxruntime", "onnxruntime", "float32"),
+        ("openvino", "openvino", "float32"),
+        ("openvino int8 bf16", "openvino", "int8"),
+        ("int8 1x4 50%", "sparsecc", "int8"),
+    ]
+    axis = Axis("mean cosine", ".2f", lower_is_better=False, shown=0.7)
+    subject = Subject("A model", axis, SUBJECTS["vit"].load, True, SUBJECTS["vit"].full, SUBJECTS["vit"].quick)
+    lines = pareto.markdown(subject, document).splitlines()
+    assert [line.split("|")[6].strip() for line in lines[4:]] == ["", "yes", "", "yes"]
+    assert "distillation" not in lines[0] and "distillation" in pareto.markdown(subject, document | {"steps": 5})

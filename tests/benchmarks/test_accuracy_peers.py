@@ -1,0 +1,62 @@
+"""What is asked of onnxsim and of us is the same; layers that ours leaves dense get their weights back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.accuracy import peers
+from benchmarks.accuracy.common import Subject, zeros
+from benchmarks.export import exported
+from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.sites import WeightSite
+from sparsecc.passes.prune import Prune
+
+
+@pytest.fixture
+def subject(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Subject:
+    """Three layers, of which the last is too small to be pruned."""
+    monkeypatch.setattr("benchmarks.export.CACHE", tmp_path_factory.mktemp("models"))
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 32), nn.ReLU(), nn.Linear(32, 8)).eval()
+    x = torch.randn(24, 64)
+    graph = OnnxGraph.from_file(exported("layers", module, (x,), ("x",), free=((0,),)))
+    return Subject(graph, [{"x": part.numpy()} for part in x.split(8)], lambda graph: {}, scope={})
+
+
+def test_axes_are_free_where_asked(subject: Subject) -> None:
+    [spec] = subject.graph.inputs
+    assert isinstance(spec.shape[0], str) and spec.shape[1] == 64
+
+
+def test_rows_have_names_of_their_own_and_are_valid() -> None:
+    rows = peers.rows()
+    assert len({row.name for row in rows}) == len(rows)
+    assert {row.step.criterion for row in rows} == {"magnitude", "wanda", "sparsegpt"}
+
+
+def test_worse_is_worse_than_a_tie_at_the_same_zeros() -> None:
+    def worse(model: str, ours: float, theirs: float, zeros: float = 0.5) -> bool | None:
+        return peers.MODELS[model].worse({"figure": ours, "zeros": 0.5}, {"figure": theirs, "zeros": zeros})
+
+    assert (worse("minilm", 0.9, 0.9004), worse("minilm", 0.9, 0.901)) == (False, True)
+    assert (worse("ocr", 0.021, 0.02), worse("ocr", 0.02, 0.03)) == (True, False)
+    assert worse("ocr", 0.02, 0.01, zeros=0.45) is None
+
+
+def test_weights_are_put_back(subject: Subject) -> None:
+    dense, pruned = subject.graph, subject.graph.copy()
+    first, *_, last = pruned.sites(WeightSite)
+    for site in (first, last):
+        pruned.set_weight(site, torch.zeros_like(site.weight))
+    found = peers.restored(pruned, dense, Prune()).sites(WeightSite)
+    assert not found[0].weight.any() and torch.equal(found[-1].weight, dense.sites(WeightSite)[-1].weight)
+
+
+@pytest.mark.parametrize("row", peers.rows(), ids=lambda row: row.name)
+def test_both_prune_the_same_layers(subject: Subject, row: peers.Row) -> None:
+    pytest.importorskip("onnxsim")
+    ours, theirs = row.ours(subject), row.theirs(subject)
+    assert row.allocation == "global" or zeros(ours) == pytest.approx(zeros(theirs), abs=0.01)
+    assert torch.equal(theirs.sites(WeightSite)[-1].weight, subject.graph.sites(WeightSite)[-1].weight)
