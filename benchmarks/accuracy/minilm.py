@@ -29,7 +29,7 @@ from sparsecc.passes.base import Context, registered_name
 from sparsecc.recipe import Recipe
 
 ENCODER = [r"re:encoder\..*"]
-STEPS = 1000  # of distillation, of BATCH sentences each
+STEPS = 1150  # of distillation, of BATCH sentences each
 BATCH = 32
 LEARNING_RATE = 7e-4
 PATTERNS = (("unstructured", 0.5), ("2:4", 0.5), ("4x1", 0.5), ("unstructured", 0.7))

@@ -372,6 +372,14 @@ class _Tapping(Interpreter):
             self.taken[node] = tuple(self.env[source] for source in self.taps[node])
         return self.given[node] if node in self.given else super().run_node(node)
 
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Under autocast, attention stays in float32 on a CPU: torch takes a quarter of the time that it takes in bfloat16."""
+        if target is torch.ops.aten.scaled_dot_product_attention.default and torch.is_autocast_enabled("cpu") and args[0].is_cpu:
+            with torch.autocast("cpu", enabled=False):
+                wide = (x.float() if isinstance(x, Tensor) and x.is_floating_point() else x for x in args)
+                return super().call_function(target, tuple(wide), kwargs)
+        return super().call_function(target, args, kwargs)
+
 
 def _example(inputs: Any, device: torch.device) -> fx_trace.Inputs:
     def tensor(leaf: Any) -> Any:
