@@ -17,9 +17,9 @@ _LOOKED_AT = 65536  # floats
 _SCORES = 2**24  # between tokens, at once
 _REPLACED = 0.2  # of the tokens, by any other; the mean over rows, each of which draws its own share
 _RELATED = 0.5  # of those that are replaced, by a token near to that other one instead; only where the model has a table of tokens
-_NEAREST = 8  # of which one is drawn
+_NEAREST = 32  # of which one is drawn
 _SPLICED = 0.4  # of the runs of tokens, by what stands there in another row
-_RUN = 4
+_RUN = 2
 _MIXED = 0.5  # at most, of another sample in one of floats
 
 

@@ -249,6 +249,20 @@ def test_taps_are_what_enters_a_site() -> None:
     assert [tuple(t.shape) for t in run.taps[f"{layer}.attention.self"]] == [(1, 4, 12, 8)] * 3
 
 
+def test_attention_is_not_narrowed_under_autocast() -> None:
+    class Attends(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.scaled_dot_product_attention(x, x, x)
+
+    x = torch.randn(2, 3, 5, 8)
+    graph = FxGraph.from_module(Attends().eval(), x)
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow = Attends()(x)
+        [y] = graph.run_with((x,), {}).outputs
+    assert narrow.dtype == torch.bfloat16
+    assert torch.equal(y, Attends()(x))
+
+
 def test_who_feeds_whom() -> None:
     _, _, graph = case("bert")
     sites = graph.site_graph()

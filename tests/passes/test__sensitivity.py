@@ -52,6 +52,15 @@ def test_gains_are_the_shares_of_the_outputs_that_layers_make() -> None:
         assert sensitivity.gain == pytest.approx(power[name] / sum(power.values()), rel=1e-3)
 
 
+def test_another_criterion_stands_in_for_one_that_takes_long() -> None:
+    def losses(criterion: str) -> list[float]:
+        on, context = layers(), Context(calibration=[(X,)])
+        measured_ = Losses(Prune(criterion=criterion), on, on.sites(WeightSite), context)
+        return [measured_.of(name, share) for name in "abc" for share in (0.3, 0.6)]
+
+    assert losses("alps") == losses("sparsegpt") != losses("wanda")
+
+
 def test_predicted_and_measured_errors_of_the_model_agree_where_it_is_linear() -> None:
     for sensitivity in found(Prune(criterion="wanda", pattern="4x1"), layers(), X, whole=True).values():
         assert isinstance(sensitivity, Sensitivity)

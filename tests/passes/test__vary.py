@@ -45,7 +45,7 @@ def test_tokens_that_calibration_lacks_are_near_to_those_that_it_has() -> None:
     assert len(new) > 20
     alike = nn.functional.normalize(table, dim=1) @ nn.functional.normalize(table, dim=1).T
     rank = (alike[known] > alike[known][:, new].T[:, :, None]).sum(2)  # the token itself is nearer than any other
-    assert (rank.min(1).values <= 8).all()
+    assert (rank.min(1).values <= 32).all()
 
 
 def test_the_seed_alone_decides() -> None:
