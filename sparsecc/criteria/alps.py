@@ -39,13 +39,15 @@ class Alps(Criterion):
         return weight.detach().float().square() * dampened(stats["hessian"]).diagonal().to(weight.device, torch.float32)
 
     def choose(self, weight: Tensor, project: Project, sparsity: float, stats: Stats, seed: int) -> Chosen:
+        first = keep = project(self.score(weight, stats, seed), sparsity)
+        if not bool(weight[~first].any()):
+            return Chosen(first)
         hessian = dampened(stats["hessian"]).to(weight.device)
         scale = hessian.diagonal().sqrt()
         values, vectors = (part.float() for part in torch.linalg.eigh(hessian / scale / scale[:, None]))
         scale, hessian = scale.float(), (hessian / scale / scale[:, None]).float()
         dense = weight.detach().float() * scale
         pull = dense @ hessian
-        first = keep = project(dense.square(), sparsity)
         cut, multiplier, penalty = dense * keep, torch.zeros_like(dense), self.penalty
         settled = first
         for round_ in range(1, self.rounds + 1):
