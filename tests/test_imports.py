@@ -14,16 +14,8 @@ import pytest
 import sparsecc
 
 ROOT = Path(sparsecc.__file__).parent
-LEAVES = {
-    "errors",
-    "registry",
-    "files",
-    "least_squares",
-    "memory",
-    "timing",
-    "top",
-    "options",
-}  # modules below everything; they import each other at most
+# Modules below everything; they import each other at most.
+LEAVES = {"errors", "registry", "files", "least_squares", "memory", "timing", "top", "options"}
 FAMILIES = {"formats", "criteria", "refinements", "allocations", "structures", "attention", "precisions"}
 ALLOWED = {
     **{family: set() for family in FAMILIES},
