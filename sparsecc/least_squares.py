@@ -9,16 +9,15 @@ TOLERANCE = 3e-3  # of the gradient, relative to where it began: the sum of squa
 _ITERATIONS = 200
 
 
-def solve(hessian: Tensor, products: Tensor, start: Tensor, keep: Tensor, tolerance: float = TOLERANCE) -> Tensor:
+def solve(hessian: Tensor, inverse: Tensor, products: Tensor, start: Tensor, keep: Tensor, tolerance: float = TOLERANCE) -> Tensor:
     """The W [rows, cols], zero outside `keep`, with the least tr(W H Wᵀ) - 2 tr(W Pᵀ); in the dtype of the arguments.
 
-    hessian: H [cols, cols], positive definite.  products: P [rows, cols].  start: where to begin.
+    hessian: H [cols, cols], positive definite.  inverse: as `inverse_of` gives it.  products: P [rows, cols].  start: where to begin.
 
     By conjugate gradients on all rows at once (Hestenes and Stiefel 1952): rows have supports of their own, so that a factorization
     would be one for each. The inverse of all of H, cut to the support, is the preconditioner: it takes a quarter of the iterations that
     the diagonal takes (MiniLM, 1536 inputs).
     """
-    inverse = _inverse(hessian)
     found, tiny = start * keep, torch.finfo(start.dtype).tiny
     residual = (products - found @ hessian) * keep
     direction = (residual @ inverse) * keep
@@ -38,7 +37,7 @@ def solve(hessian: Tensor, products: Tensor, start: Tensor, keep: Tensor, tolera
     return found
 
 
-def _inverse(hessian: Tensor) -> Tensor:
-    """That of the diagonal where rounding has left no factor."""
+def inverse_of(hessian: Tensor) -> Tensor:
+    """By Cholesky in float64, in the dtype of H; that of the diagonal where rounding has left no factor."""
     factor, failed = torch.linalg.cholesky_ex(hessian.double())
     return torch.diag(hessian.diagonal().reciprocal()) if failed else torch.cholesky_inverse(factor).to(hessian)

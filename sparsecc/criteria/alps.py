@@ -60,7 +60,8 @@ class Alps(Criterion):
                 if torch.equal(keep, settled):
                     break
                 settled, penalty = keep, penalty * self.growth
-        fits = [(mask, least_squares.solve(hessian, pull, start, mask, _ROUGH)) for mask, start in ((keep, cut), (first, dense))]
+        inverse = least_squares.inverse_of(hessian)
+        fits = [(mask, least_squares.solve(hessian, inverse, pull, start, mask, _ROUGH)) for mask, start in ((keep, cut), (first, dense))]
         keep, best = min(fits, key=lambda fit: float((fit[1] @ hessian - 2 * pull).mul_(fit[1]).sum(dtype=torch.float64)))
-        best = least_squares.solve(hessian, pull, best, keep)
+        best = least_squares.solve(hessian, inverse, pull, best, keep)
         return Chosen(keep, (best / scale).to(weight.dtype))

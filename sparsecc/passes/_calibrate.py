@@ -6,7 +6,7 @@ included, and what lies in memory are the activations between two layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -34,23 +34,19 @@ def calibrated(graph: Graph, sites: Sequence[WeightSite], needs: Sequence[str], 
         raise RecipeError("criterion: this one needs calibration inputs; pass calibration= (--calib)")
     of_inputs = [need for need in needs if need not in OF_GRADIENTS]
     measured = _entering(graph, sites, of_inputs, context) if of_inputs else ((site, {}) for site in sites)
-    if "effects" in needs:
-        measured = _with_effects(measured, effects(graph.copy(), sites, context), bool(of_inputs))
-    if "gradients" not in needs:
-        yield from measured
-        return
-    by_weights = gradients(graph.copy(), sites, context)
-    for (site, stats), (twin, found) in zip(measured, by_weights, strict=True):
-        assert site.name == twin.name
-        yield site, {} if found is None or (of_inputs and not stats) else {**stats, "gradients": found}
+    for need, of in (("effects", effects), ("gradients", gradients)):
+        if need in needs:
+            measured = _joined(measured, need, of(graph.copy(), sites, context), bool(of_inputs))
+    yield from measured
 
 
-def _with_effects(
-    measured: Iterator[tuple[WeightSite, Stats]], found: Mapping[str, Tensor], reached: bool
+def _joined(
+    measured: Iterator[tuple[WeightSite, Stats]], need: str, found: Iterator[tuple[WeightSite, Tensor | None]], reached: bool
 ) -> Iterator[tuple[WeightSite, Stats]]:
-    """reached: whether a site without statistics is one that no input reaches."""
-    for site, stats in measured:
-        yield site, {} if site.name not in found or (reached and not stats) else {**stats, "effects": found[site.name]}
+    """With one statistic more.  reached: whether a site without statistics is one that no input reaches."""
+    for (site, stats), (twin, tensor) in zip(measured, found, strict=True):
+        assert site.name == twin.name
+        yield site, {} if tensor is None or (reached and not stats) else {**stats, need: tensor}
 
 
 def _entering(graph: Graph, sites: Sequence[WeightSite], needs: Sequence[str], context: Context) -> Iterator[tuple[WeightSite, Stats]]:

@@ -42,8 +42,8 @@ def gradients(graph: Graph, sites: Sequence[WeightSite], context: Context) -> It
             yield site, gradients_ if site.name in reached else None
 
 
-def effects(graph: Graph, sites: Sequence[WeightSite], context: Context) -> dict[str, Tensor]:
-    """By site name Σ_j E g_ij², float64[rows], over such gradients, none of which is kept; no entry where no output depends on it.
+def effects(graph: Graph, sites: Sequence[WeightSite], context: Context) -> Iterator[tuple[WeightSite, Tensor | None]]:
+    """Each site, in order, with Σ_j E g_ij², float64[rows], over such gradients, none of which is kept; None where no output depends on it.
 
     For all weights of a row alike it is the diagonal of the Fisher information, so that the row's errors weigh by it.
     """
@@ -52,7 +52,7 @@ def effects(graph: Graph, sites: Sequence[WeightSite], context: Context) -> dict
     found: dict[str, Tensor] = {}
     for _, site, gradient in _measured(graph, sites, _SUMMED, context.calibration, context.seed):
         found[site.name] = found.get(site.name, 0.0) + gradient.double().square().sum(1) / _SUMMED
-    return found
+    yield from ((site, found.get(site.name)) for site in sites)
 
 
 def _groups(sites: Sequence[WeightSite]) -> Iterator[tuple[list[WeightSite], int]]:

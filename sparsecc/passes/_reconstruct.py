@@ -48,7 +48,7 @@ def fit(weight: Tensor, keep: Tensor, moments: Moments) -> Tensor:
     held = DAMPING * hessian.diagonal().mean()
     hessian = hessian + held * torch.eye(len(hessian)).to(hessian)
     start = weight.double() * keep
-    return least_squares.solve(hessian, moments.products / moments.tokens + held * start, start, keep)
+    return least_squares.solve(hessian, least_squares.inverse_of(hessian), moments.products / moments.tokens + held * start, start, keep)
 
 
 def split(count: int, share: float) -> tuple[Sequence[int], Sequence[int]]:

@@ -91,15 +91,16 @@ class Recover(Pass):
     def find(self, graph: Graph, context: Context) -> Iterator[Match]:
         original = graph if context.original is None else context.original
         sites = select(graph, WeightSite, self.targets, self.ignore)
-        dense = {site.name: site for site in original.sites(WeightSite)}
-        found: dict[str, Rebuilt | Refused] = {}
-        for site in sites:
-            reason = untouchable(site) or self._unlike(site, dense.get(site.name))
-            if reason is not None:
-                found[site.name] = reason
         graph, original = on_device(graph, self.device), on_device(original, self.device)
         dense = {site.name: site for site in original.sites(WeightSite)}
-        taken = [site for site in select(graph, WeightSite, self.targets, self.ignore) if site.name not in found]
+        found: dict[str, Rebuilt | Refused] = {}
+        taken = []
+        for site in sites if self.device is None else select(graph, WeightSite, self.targets, self.ignore):
+            reason = untouchable(site) or self._unlike(site, dense.get(site.name))
+            if reason is None:
+                taken.append(site)
+            else:
+                found[site.name] = reason
         if taken and not context.calibration:
             raise RecipeError("method: this one needs calibration inputs; pass calibration= (--calib)")
         how = self._distilled if self.method == "distillation" else self._rebuilt

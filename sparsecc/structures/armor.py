@@ -152,7 +152,7 @@ class _Search:
             error[:, part] -= own @ move
 
     def fit_core(self) -> None:
-        """AᵀA S BHBᵀ = AᵀWHBᵀ on the mask, preconditioned by the diagonal (as `passes/_reconstruct.py`, where A = B = I)."""
+        """AᵀA S BHBᵀ = AᵀWHBᵀ on the mask, preconditioned by the diagonal (`least_squares.py` has A = B = I)."""
         gram = self._output.mT @ self._output
         metric = _rows(self._input, _columns(self._hessian, self._input.mT))
         wanted = _rows(self._output.mT, _columns(self._target @ self._hessian, self._input.mT))
