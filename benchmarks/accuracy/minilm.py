@@ -165,7 +165,7 @@ def measured(rows: Sequence[Row], samples: int, held_out: int, steps: int | None
                 "reached": reached if reached is None else reached and in_time,
             }
         )
-        console.print(f"{row.name}: cosine {quality.cosine:.3f}, {seconds:.0f} s", highlight=False)
+        console.print(f"{row.name}: cosine {quality.cosine:.4f}, {seconds:.0f} s", highlight=False)
     return {"machine": machine(), "samples": samples, "held_out": held_out, "steps": steps, "rows": found}
 
 

@@ -45,16 +45,19 @@ class Row:
     pattern: str
     sparsity: float = 0.5
     allocation: str = "uniform"
+    compare: str | None = None
 
     @property
     def name(self) -> str:
         share = "" if ":" in self.pattern else f" {self.sparsity:.0%}"
-        return f"{self.pattern}{share} by {self.criterion}" + (f" with {self.allocation}" if self.allocation != "uniform" else "")
+        more = f" with {self.allocation}" if self.allocation != "uniform" else ""
+        return f"{self.pattern}{share} by {self.criterion}{more}" + (f", compared within each {self.compare}" if self.compare else "")
 
     @property
     def step(self) -> Prune:
         sparsity = None if ":" in self.pattern else self.sparsity
-        return Prune(criterion=self.criterion, pattern=self.pattern, sparsity=sparsity, allocation=self.allocation)
+        options = {"pattern": self.pattern, "sparsity": sparsity, "allocation": self.allocation, "compare": self.compare}
+        return Prune(criterion=self.criterion, **options)
 
     def ours(self, subject: Subject) -> Graph:
         return self.step.apply(subject.graph, Context(calibration=subject.calibration)).graph
@@ -77,8 +80,14 @@ class Row:
 
 def rows() -> tuple[Row, ...]:
     shares = [(pattern, 0.5) for pattern in ("unstructured", "2:4", "4:8")] + [("unstructured", 0.7)]
-    uniform = [Row(criterion, *share) for share in shares for criterion in ("magnitude", "wanda", "sparsegpt")]
+    criteria = [(share, criterion) for share in shares for criterion in ("magnitude", "wanda", "sparsegpt")]
+    uniform = [Row(criterion, *share, compare=_compared(criterion, share[0])) for share, criterion in criteria]
     return *uniform, *(Row(criterion, "unstructured", 0.5, "global") for criterion in ("magnitude", "wanda"))
+
+
+def _compared(criterion: str, pattern: str) -> str | None:
+    """As onnxsim does it, where ours has another way unless told."""
+    return "output" if criterion == "magnitude" and ":" not in pattern else None
 
 
 def restored(pruned: Graph, dense: Graph, step: Prune) -> Graph:

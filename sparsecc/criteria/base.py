@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
+
+import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,6 +71,18 @@ def project_of(format: Format) -> Project:
     return Project(format.project, *format.part, format.unit_size, format.fixed_sparsity)
 
 
+def within_outputs(project: Project) -> Project:
+    """The same share of zeros in each output (row of units), whose weights are compared with each other alone."""
+    if project.fixed is not None:
+        return project
+
+    def each(score: Tensor, sparsity: float) -> Tensor:
+        quota = Quota(project, sparsity)
+        return torch.cat([quota.keep(rows) for rows in score.split(project.rows)])
+
+    return replace(project, project=each)
+
+
 class Quota:
     """Shares one sparsity among the parts of a matrix, such that the count over all of them is exact in the end."""
 
@@ -101,6 +115,7 @@ class Criterion(ABC):
 
     needs: ClassVar[tuple[str, ...]] = ()  # the statistics that `score` or `choose` reads
     updates: ClassVar[bool] = False  # whether `choose` gives the weights that stay new values
+    compares: ClassVar[str] = "layer"  # the weights among which those go that score least, "layer" or "output", where `prune` is not told
     measured_as: ClassVar[str | None] = None  # the criterion that stands in where a division of sparsity prunes each layer many times
 
     @abstractmethod

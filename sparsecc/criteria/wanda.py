@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparsecc.criteria.base import Chosen, Criterion, Project, Quota, Stats
+from sparsecc.criteria.base import Criterion, Stats
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,7 @@ class Wanda(Criterion):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("norms",)
+    compares: ClassVar[str] = "output"
 
     def score(self, weight: Tensor, stats: Stats, seed: int) -> Tensor:
         return weight.detach().abs().float() * stats["norms"].to(weight.device, torch.float32)
-
-    def choose(self, weight: Tensor, project: Project, sparsity: float, stats: Stats, seed: int) -> Chosen:
-        score = self.score(weight, stats, seed)
-        if project.fixed is not None:
-            return Chosen(project(score, sparsity))
-        quota = Quota(project, sparsity)
-        return Chosen(torch.cat([quota.keep(rows) for rows in score.split(project.rows)]))

@@ -12,7 +12,7 @@ import torch
 
 from sparsecc import allocations, criteria, formats, memory, refinements, registry
 from sparsecc.allocations.base import Layer
-from sparsecc.criteria.base import Chosen, project_of
+from sparsecc.criteria.base import Chosen, project_of, within_outputs
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.sites import WeightSite
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 
 ROWS = ("equal", "fisher")
+COMPARISONS = ("layer", "output")
 _LEAST_EFFECT = 1e-3  # of the mean, which a row counts at least
 
 
@@ -57,6 +58,8 @@ class Prune(Pass):
 
     refinement: swaps that follow a criterion which leaves the weights as they are.
     rows: what the error of each output of a layer counts, `equal`, or `fisher`: by how much the model's outputs move with it (torch only).
+    compare: the weights among which those go that are worth least, those of a `layer` or of each `output` of it, which then all get the
+    same share of zeros; as the criterion's paper has it when not given (wanda: output, all others: layer). N:M has its groups.
     sparsity: the share of zeros, over all layers pruned; 0.5 when not given, for N:M always 1 - N/M.
     budget: instead, the bytes that all layers pruned take at most once they are packed, as {"bytes": 20e6} or {"bytes": "20MB"}.
     floor: the least share of its weights that each layer keeps under all allocations but `uniform`; a quarter of the mean when not given.
@@ -69,6 +72,7 @@ class Prune(Pass):
     criterion: str = "magnitude"
     refinement: str | None = None
     rows: str = "equal"
+    compare: str | None = None
     pattern: str = "unstructured"
     sparsity: float | None = None
     allocation: str = "uniform"
@@ -85,6 +89,8 @@ class Prune(Pass):
         registry.require("allocation", "allocations", self.allocation)
         if self.rows not in ROWS:
             raise RecipeError(f"rows: no {self.rows!r}{registry.did_you_mean(self.rows, list(ROWS))}")
+        if self.compare is not None and self.compare not in COMPARISONS:
+            raise RecipeError(f"compare: no {self.compare!r}{registry.did_you_mean(self.compare, list(COMPARISONS))}")
         self._check_refinement()
         fixed = self.format.fixed_sparsity
         if self.sparsity is not None and not 0 <= self.sparsity < 1:
@@ -215,8 +221,10 @@ class Prune(Pass):
         return _pruned(site, self._choose(site, sparsity, stats, seed))
 
     def _choose(self, site: WeightSite, sparsity: float, stats: Stats, seed: int) -> Chosen:
-        matrix, project = self.weighed(site.matrix, stats), project_of(self.format)
-        chosen = criteria.create(self.criterion).choose(matrix, project, sparsity, stats, site_seed(seed, site.name))
+        matrix, project, criterion = self.weighed(site.matrix, stats), project_of(self.format), criteria.create(self.criterion)
+        if (self.compare or criterion.compares) == "output":
+            project = within_outputs(project)
+        chosen = criterion.choose(matrix, project, sparsity, stats, site_seed(seed, site.name))
         if self.refinement is not None:
             return Chosen(refinements.create(self.refinement).refine(matrix, chosen.keep, project, stats))
         if self.rows == "equal" or chosen.weight is None:

@@ -19,6 +19,8 @@ PASSES: dict[str, tuple[Pass, ...]] = {
         Prune(pattern="2:4", criterion="random"),
         Prune(pattern="1x4", sparsity=0.6, allocation="global", targets=("Linear",)),
         Prune(criterion="wanda", sparsity=0.8),
+        Prune(criterion="magnitude", compare="output", allocation="erk", sparsity=0.8),
+        Prune(criterion="sparsegpt", compare="output", pattern="4x1", sparsity=0.7),
         Prune(criterion="wanda", sparsity=0.6, allocation="sensitivity", targets=("Linear",)),
         Prune(pattern="4x1", budget={"bytes": "9 kB"}, targets=("Linear",)),
         Prune(criterion="sparsegpt", pattern="4x1", sparsity=0.7),

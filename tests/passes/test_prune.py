@@ -261,3 +261,23 @@ def test_rows_count_by_what_they_do_to_the_outputs() -> None:
     assert 0.3 < float(kept()[:4].mean()) < 0.7
     with pytest.raises(RecipeError, match="did you mean 'fisher'"):
         Prune(rows="fishr")
+
+
+@pytest.mark.parametrize(
+    ("criterion", "compare", "even"),
+    [("magnitude", "output", True), ("magnitude", None, False), ("wanda", None, True), ("wanda", "layer", False)],
+)
+def test_weights_are_compared_within_the_layer_or_within_an_output(criterion: str, compare: str | None, even: bool) -> None:
+    """As told, or as the criterion's paper has it."""
+    module = nn.Sequential(nn.Linear(32, 8, bias=False))
+    inputs = [(torch.randn(16, 32, generator=torch.Generator().manual_seed(0)),)]
+    with torch.no_grad():
+        module[0].weight[4:] *= 0.01
+    step = Prune(min_weights=0, criterion=criterion, compare=compare)
+    [site] = step.apply(FxGraph.from_module(module.eval(), inputs[0]), Context(calibration=inputs)).graph.sites(WeightSite)
+    assert ((site.matrix != 0).sum(1) == 16).all() == even
+
+
+def test_compare_is_of_a_layer_or_of_an_output() -> None:
+    with pytest.raises(RecipeError, match="compare: no 'outputs', did you mean 'output'"):
+        Prune(compare="outputs")
