@@ -61,6 +61,11 @@ class Varied:
         related = {place: _nearest(table, tokens[place]) for place, table in tables.items()}
         return cls(samples, tokens, related, steady, frozenset(mixed))
 
+    def others(self, variations: int, among: Sequence[int], seed: int) -> list[tuple[Tensor, ...]]:
+        """So many inputs like each of the samples `among`."""
+        count = len(self.samples)
+        return [self.make(i, seed * 1_000_003 + turn * count + i, among) for turn in range(variations) for i in among]
+
     def make(self, index: int, seed: int, among: Sequence[int]) -> tuple[Tensor, ...]:
         """An input like samples[index]; what is mixed into it comes from the samples `among`."""
         generator = torch.Generator().manual_seed(seed)

@@ -22,6 +22,7 @@ from sparsecc.passes._device import on_device, require_device
 from sparsecc.passes._scratch import in_scratch
 from sparsecc.passes._select import require_valid, select, untouchable
 from sparsecc.passes._sensitivity import Losses
+from sparsecc.passes._vary import Varied
 from sparsecc.passes.base import Context, Match, Pass, Progress
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Prune(Pass):
     rows: what the error of each output of a layer counts, `equal`, or `fisher`: by how much the model's outputs move with it (torch only).
     compare: the weights among which those go that are worth least, those of a `layer` or of each `output` of it, which then all get the
     same share of zeros; as the criterion's paper has it when not given (wanda: output, all others: layer). N:M has its groups.
+    variations: how many other inputs are made of each sample, as in Recover, for a criterion that calibrates to see; not for allocations.
     sparsity: the share of zeros, over all layers pruned; 0.5 when not given, for N:M always 1 - N/M.
     budget: instead, the bytes that all layers pruned take at most once they are packed, as {"bytes": 20e6} or {"bytes": "20MB"}.
     floor: the least share of its weights that each layer keeps under all allocations but `uniform`; a quarter of the mean when not given.
@@ -73,6 +75,7 @@ class Prune(Pass):
     refinement: str | None = None
     rows: str = "equal"
     compare: str | None = None
+    variations: int = 0
     pattern: str = "unstructured"
     sparsity: float | None = None
     allocation: str = "uniform"
@@ -104,6 +107,8 @@ class Prune(Pass):
                 raise RecipeError(f"floor: {self.floor} is not in [0, {1 - self.share:.4g}], what sparsity {self.share:.4g} keeps")
         else:
             self._check_budget(self.budget)
+        if self.variations < 0:
+            raise RecipeError(f"variations: {self.variations} is negative")
         if self.min_weights < 0:
             raise RecipeError(f"min_weights: {self.min_weights} is negative")
 
@@ -148,7 +153,7 @@ class Prune(Pass):
         shares = self._allocate(graph, taken, context)
         if self.needs and taken:
             working = graph.copy()
-            for done, (site, stats) in enumerate(calibrated(working, taken, self.needs, context), 1):
+            for done, (site, stats) in enumerate(calibrated(working, taken, self.needs, self._varied(graph, context)), 1):
                 found[site.name] = cut = self._cut(site, shares[site.name], stats, context)
                 if isinstance(cut, Cut):
                     working.set_weight(site, cut.weight)
@@ -174,6 +179,14 @@ class Prune(Pass):
         weighed = ("effects",) if self.rows == "fisher" else ()
         counted = ("tokens",) if "hessian" in needs else ()
         return tuple(dict.fromkeys((*needs, *weighed, *counted)))
+
+    def _varied(self, graph: Graph, context: Context) -> Context:
+        """With the samples, and the others that are made of them."""
+        if not self.variations or not context.calibration:
+            return context
+        samples = Varied.of(graph.inputs, context.calibration, graph.embeddings())
+        made = samples.others(self.variations, range(len(samples.samples)), context.seed)
+        return replace(context, calibration=[*samples.samples, *made])
 
     @property
     def _by(self) -> str:

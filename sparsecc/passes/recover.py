@@ -160,11 +160,7 @@ class Recover(Pass):
         """The samples and what is made of those to fit on; the indices of those to fit on and of those held out."""
         samples = Varied.of(graph.inputs, context.calibration or (), graph.embeddings())
         fitted, held = split(len(samples.samples), self.held_out)
-        made = [
-            samples.make(i, context.seed * 1_000_003 + turn * len(samples.samples) + i, fitted)
-            for turn in range(self.variations)
-            for i in fitted
-        ]
+        made = samples.others(self.variations, fitted, context.seed)
         return [*samples.samples, *made], [*fitted, *range(len(samples.samples), len(samples.samples) + len(made))], held
 
 

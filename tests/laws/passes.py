@@ -26,7 +26,7 @@ PASSES: dict[str, tuple[Pass, ...]] = {
         Prune(criterion="sparsegpt", pattern="4x1", sparsity=0.7),
         Prune(criterion="sparsegpt", pattern="2:4"),
         Prune(criterion="alps", pattern="4x1", sparsity=0.7),
-        Prune(criterion="alps", pattern="2:4"),
+        Prune(criterion="alps", pattern="2:4", variations=2),
         Prune(criterion="spectral", pattern="1x4", sparsity=0.7),
         Prune(criterion="wanda", refinement="dsnot", sparsity=0.8),
         Prune(criterion="magnitude", refinement="dsnot", pattern="2:4"),

@@ -279,5 +279,20 @@ def test_weights_are_compared_within_the_layer_or_within_an_output(criterion: st
 
 
 def test_compare_is_of_a_layer_or_of_an_output() -> None:
-    with pytest.raises(RecipeError, match="compare: no 'outputs', did you mean 'output'"):
+    with pytest.raises(RecipeError, match="compare: no 'outputs'; did you mean 'output'"):
         Prune(compare="outputs")
+
+
+def test_a_criterion_sees_inputs_made_of_the_samples() -> None:
+    """Their number stands in the note on a Hessian of too few."""
+    inputs = [(torch.randn(3, 32, generator=torch.Generator().manual_seed(i)),) for i in range(2)]
+    graph = FakeGraph([linear("a", 32, 32)])
+    for variations, tokens in ((0, 6), (2, 18)):
+        step = Prune(criterion="sparsegpt", min_weights=0, variations=variations)
+        [match] = step.apply(graph, Context(calibration=inputs)).matches
+        assert f"{tokens} tokens for 32 inputs" in str(match.action)
+
+
+def test_variations_are_not_negative() -> None:
+    with pytest.raises(RecipeError, match="variations: -1"):
+        Prune(variations=-1)
