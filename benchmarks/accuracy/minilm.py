@@ -42,7 +42,7 @@ SECONDS = {"wanda": 15.0, "sparsegpt": 60.0, "recovery": 600.0}  # allowed, for 
 
 @dataclass(frozen=True)
 class Row:
-    """at_least: the mean cosine promised, None where nothing is.  method: `reconstruction`, or `recovery`, which is distillation.
+    """at_least: the mean cosine promised, None where nothing is.  method: `reconstruction`, `blocks`, or `recovery`: distillation.
     refinement: of the mask.  rows: how the outputs of a layer are weighed."""
 
     pattern: str | None
@@ -80,8 +80,8 @@ class Row:
             refined = {} if self.refinement is None else {"refinement": self.refinement}
             how = {"pattern": self.pattern, "criterion": self.criterion, "rows": self.rows, "variations": MADE.get(self.criterion, 0)}
             found.append({"prune": {"targets": ENCODER, **how, **refined, **share}})
-        if self.method == "reconstruction":
-            found.append({"recover": {"targets": ENCODER}})
+        if self.method in ("reconstruction", "blocks"):
+            found.append({"recover": {"targets": ENCODER, "method": self.method}})
         if self.method == "recovery":
             fitting = STEPS.get(self.allocation, STEPS["uniform"]) if steps is None else steps
             learning = {"steps": fitting, "learning_rate": LEARNING_RATE, "variations": VARIATIONS, "dtype": "bfloat16"}

@@ -121,6 +121,20 @@ class Graph(ABC):
         """Write the model in the host's own file format, atomically (.pt2 for fx, .onnx for onnx)."""
 
 
+Given = Mapping[str, "tuple[Tensor, Tensor | None]"]
+"""Other weights and biases by the name of a site: a weight in the shape of `site.weight`, a bias, or None for the site's own."""
+
+
+class Block(ABC):
+    """A stretch of a model with what enters it, for several inputs of the model side by side. sites: those with weights, in order."""
+
+    sites: tuple[str, ...]
+
+    @abstractmethod
+    def run(self, index: int, given: Given) -> tuple[Tensor, ...]:
+        """What leaves it for the index-th input, with gradients, and with other weights and biases."""
+
+
 class Differentiable(Graph):
     """A graph through which gradients flow, on any device: it runs where its weights lie, inputs are brought there."""
 
@@ -129,11 +143,19 @@ class Differentiable(Graph):
         """An independent graph with its weights on a device of torch."""
 
     @abstractmethod
+    def copy(self) -> Differentiable: ...
+
+    @abstractmethod
     def run_with(
         self,
         inputs: Sequence[Any] | Mapping[str, Any],
-        given: Mapping[str, tuple[Tensor, Tensor | None]],
+        given: Given,
         taps: Sequence[str] = (),
     ) -> Run:
-        """As `run`, with gradients, and with other weights and biases for the sites named in `given`: (weight in the shape of
-        `site.weight`, bias or None for the site's own)."""
+        """As `run`, with gradients, and with other weights and biases."""
+
+    @abstractmethod
+    def blocks(self, inputs: Sequence[Sequence[Any] | Mapping[str, Any]]) -> Iterator[Block]:
+        """Evaluate once on several inputs side by side, and stop before each block: the shortest stretch of a few layers that one
+        tensor leaves, as half a transformer layer is. Weights that are set meanwhile count for the block itself and all that follow.
+        Together the blocks have all sites with weights, in execution order. Raises what `run` raises."""

@@ -14,14 +14,14 @@ import networkx as nx
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from sparsecc import registry
 from sparsecc.errors import InputError, ModelError, Refused, UserError
 from sparsecc.files import replacing
-from sparsecc.graph import fx_channels, fx_cleanup, fx_device, fx_sites, fx_trace, fx_walk
-from sparsecc.graph.base import ALL, Differentiable, Run, Targets, matches
+from sparsecc.graph import fx_blocks, fx_channels, fx_cleanup, fx_device, fx_sites, fx_trace, fx_walk
+from sparsecc.graph.base import ALL, Block, Differentiable, Given, Run, Targets, matches
 from sparsecc.graph.channels import Channels
 from sparsecc.graph.fx_layers import Layer, OperatorLayer, match, stored
 from sparsecc.graph.fx_signature import input_nodes, specs, structure
@@ -193,12 +193,12 @@ class FxGraph(Differentiable):
     def run_with(
         self,
         inputs: Sequence[Any] | Mapping[str, Any],
-        given: Mapping[str, tuple[Tensor, Tensor | None]],
+        given: Given,
         taps: Sequence[str] = (),
     ) -> Run:
         tensors = self._bound(inputs)
         wanted = self._tapped_nodes(taps)
-        interpreter = _Tapping(self.module, {node: fx_sites.inputs_of(node) for node in wanted.values()}, self._in_place_of(given))
+        interpreter = fx_walk.Tapping(self.module, {node: fx_sites.inputs_of(node) for node in wanted.values()}, self._in_place_of(given))
         try:
             flat = interpreter.run(*self._with_constants(tensors), enable_io_processing=False)
         except (RuntimeError, IndexError, ValueError) as error:
@@ -217,6 +217,13 @@ class FxGraph(Differentiable):
         try:
             for node, entering in fx_walk.walk(self.module, [self._with_constants(tensors) for tensors in bound], stops):
                 yield from ((name, entering) for name in names[node])
+        except (RuntimeError, IndexError, ValueError) as error:
+            raise InputError(f"the model cannot take these inputs: {fx_trace.one_line(error)}") from error
+
+    def blocks(self, inputs: Sequence[Sequence[Any] | Mapping[str, Any]]) -> Iterator[Block]:
+        bound = [self._with_constants(self._bound(given)) for given in inputs]
+        try:
+            yield from fx_blocks.walk(self.module, bound, self._in_place_of)
         except (RuntimeError, IndexError, ValueError) as error:
             raise InputError(f"the model cannot take these inputs: {fx_trace.one_line(error)}") from error
 
@@ -281,7 +288,7 @@ class FxGraph(Differentiable):
         with replacing(path) as temporary, temporary.open("wb") as stream:  # a file by its name would have that in its records'
             torch.export.save(program, stream, extra_files={_NAMES: names})
 
-    def _in_place_of(self, given: Mapping[str, tuple[Tensor, Tensor | None]]) -> dict[Node, Tensor]:
+    def _in_place_of(self, given: Given) -> dict[Node, Tensor]:
         """Tensors for the nodes that read the weights and biases of sites."""
         found: dict[Node, Tensor] = {}
         for node in self.module.graph.nodes if given else ():
@@ -357,28 +364,6 @@ class FxGraph(Differentiable):
     def _structured(self, tensors: Sequence[Tensor]) -> fx_trace.Inputs:
         """Arguments and keyword arguments as the original module took them."""
         return pytree.tree_unflatten(self._with_constants(tensors), self.module._in_spec)  # type: ignore[arg-type]
-
-
-class _Tapping(Interpreter):
-    """Runs a graph, with some nodes' values given, and keeps what enters others."""
-
-    def __init__(self, module: GraphModule, taps: Mapping[Node, tuple[Node, ...]], given: Mapping[Node, Tensor]) -> None:
-        super().__init__(module)
-        self.taps, self.given = taps, given
-        self.taken: dict[Node, tuple[Tensor, ...]] = {}
-
-    def run_node(self, node: Node) -> Any:
-        if node in self.taps:
-            self.taken[node] = tuple(self.env[source] for source in self.taps[node])
-        return self.given[node] if node in self.given else super().run_node(node)
-
-    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Under autocast, attention stays in float32 on a CPU: torch takes a quarter of the time that it takes in bfloat16."""
-        if target is torch.ops.aten.scaled_dot_product_attention.default and torch.is_autocast_enabled("cpu") and args[0].is_cpu:
-            with torch.autocast("cpu", enabled=False):
-                wide = (x.float() if isinstance(x, Tensor) and x.is_floating_point() else x for x in args)
-                return super().call_function(target, tuple(wide), kwargs)
-        return super().call_function(target, args, kwargs)
 
 
 def _example(inputs: Any, device: torch.device) -> fx_trace.Inputs:

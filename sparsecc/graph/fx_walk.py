@@ -1,8 +1,9 @@
-"""A torch graph evaluated on several inputs side by side, node by node, with a stop before each layer that somebody wants to see."""
+"""A torch graph evaluated node by node: once for all it gives, or on several inputs side by side with a stop before each layer that
+somebody wants to see."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,22 +21,44 @@ def walk(
     arguments: flat, for each input of the model.  Tensors of the module are read when a node needs them, so that a weight that is
     assigned at a stop counts from there on. Nothing runs after the last stop.
     """
-    lanes = [_Lane(module, given) for given in arguments]
-    last: dict[Node, Node] = {source: node for node in module.graph.nodes for source in (*node.all_input_nodes, *stops.get(node, ()))}
+    lanes = Lanes(module, arguments, stops)
     remaining = len(stops)
     for node in list(module.graph.nodes):
         if node in stops:
-            yield node, [tuple(lane.value(source) for source in stops[node]) for lane in lanes]
+            yield node, [tuple(lane.value(source) for source in stops[node]) for lane in lanes.each]
             remaining -= 1
         if not remaining:
             return
-        if node.op not in ("get_attr", "output"):
-            dead = [source for source in node.all_input_nodes if last[source] is node]
-            for lane in lanes:
-                lane.step(node, dead)
+        lanes.step(node)
 
 
-class _Lane(Interpreter):
+class Evaluation(Interpreter):
+    """Runs nodes as a graph has them."""
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Under autocast, attention stays in float32 on a CPU: torch takes a quarter of the time that it takes in bfloat16."""
+        if target is torch.ops.aten.scaled_dot_product_attention.default and torch.is_autocast_enabled("cpu") and args[0].is_cpu:
+            with torch.autocast("cpu", enabled=False):
+                wide = (x.float() if isinstance(x, Tensor) and x.is_floating_point() else x for x in args)
+                return super().call_function(target, tuple(wide), kwargs)
+        return super().call_function(target, args, kwargs)
+
+
+class Tapping(Evaluation):
+    """Runs a graph, with some nodes' values given, and keeps what enters others."""
+
+    def __init__(self, module: GraphModule, taps: Mapping[Node, tuple[Node, ...]], given: Mapping[Node, Tensor]) -> None:
+        super().__init__(module)
+        self.taps, self.given = taps, given
+        self.taken: dict[Node, tuple[Tensor, ...]] = {}
+
+    def run_node(self, node: Node) -> Any:
+        if node in self.taps:
+            self.taken[node] = tuple(self.env[source] for source in self.taps[node])
+        return self.given[node] if node in self.given else super().run_node(node)
+
+
+class Lane(Evaluation):
     """The evaluation of one input so far."""
 
     def __init__(self, module: GraphModule, arguments: Sequence[Any]) -> None:
@@ -52,3 +75,31 @@ class _Lane(Interpreter):
             self.env[node] = self.run_node(node)
         for source in {*read, *dead}:
             del self.env[source]
+
+    def ahead(self, nodes: Iterable[Node], given: Mapping[Node, Tensor]) -> dict[Node, Any]:
+        """The values that `nodes`, the ones next, would have, with gradients, and with those of some nodes given; the lane stays
+        where it is."""
+        found = Lane(self.module, ())  # type: ignore[arg-type]
+        found.env = dict(self.env)
+        for node in nodes:
+            for source in (*node.all_input_nodes, node):
+                if source not in found.env:
+                    found.env[source] = given[source] if source in given else found.run_node(source)
+        return found.env
+
+
+class Lanes:
+    """The evaluations of several inputs, side by side. each: one for each input."""
+
+    def __init__(self, module: GraphModule, arguments: Sequence[Sequence[Any]], stops: Mapping[Node, tuple[Node, ...]]) -> None:
+        """stops: nodes whose values are wanted before another one runs."""
+        self.each = [Lane(module, given) for given in arguments]
+        self._last = {source: node for node in module.graph.nodes for source in (*node.all_input_nodes, *stops.get(node, ()))}
+
+    def step(self, node: Node) -> None:
+        """Run the next node; values that nothing reads any more are dropped."""
+        if node.op in ("get_attr", "output"):
+            return
+        dead = [source for source in node.all_input_nodes if self._last[source] is node]
+        for lane in self.each:
+            lane.step(node, dead)

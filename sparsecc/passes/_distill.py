@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparsecc.errors import UserError
-from sparsecc.graph.base import Differentiable, Run
+from sparsecc.graph.base import Differentiable, Graph, Run
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes import _checkpoint
 from sparsecc.passes._vary import Varied
@@ -45,13 +46,20 @@ class Plan:
     seed: int
 
     def inputs(self, step: int, samples: Varied) -> tuple[Tensor, ...]:
-        """A function of the step alone, so that a run that was stopped goes on as it would have."""
-        round_, place = divmod(step, len(self.fitted))
-        order = torch.randperm(len(self.fitted), generator=torch.Generator().manual_seed(self.seed * 1_000_003 + round_))
-        index = self.fitted[int(order[place])]
+        index = self.index(step)
         if step % (self.variations + 1) == 0:
             return samples.samples[index]
         return samples.make(index, self.seed * 1_000_003 + step, self.fitted)
+
+    def index(self, step: int) -> int:
+        """Of the sample. A function of the step alone, so that a run that was stopped goes on as it would have."""
+        round_, place = divmod(step, len(self.fitted))
+        order = torch.randperm(len(self.fitted), generator=torch.Generator().manual_seed(self.seed * 1_000_003 + round_))
+        return self.fitted[int(order[place])]
+
+    def looks(self, step: int) -> bool:
+        """Whether it is time to judge by the samples held out."""
+        return (step + 1) % max(self.steps // _LOOKS, 1) == 0 or step + 1 == self.steps
 
     def rate(self, step: int) -> float:
         """Warm-up, then a cosine to zero."""
@@ -82,7 +90,7 @@ def distill(
         run.state.save(checkpoint)  # a file that cannot be written is better known now
     for step in range(run.state.step, plan.steps):
         run.take(step)
-        if (step + 1) % max(plan.steps // _LOOKS, 1) == 0 or step + 1 == plan.steps:
+        if plan.looks(step):
             run.look()
             if checkpoint is not None:
                 run.state.save(checkpoint)
@@ -102,13 +110,7 @@ class _Run:
         if not any(y.is_floating_point() for outputs in self._wanted for y in outputs):
             raise UserError("the model has no output of floating-point numbers, so that there is nothing to learn from")
         self._device = sites[0].weight.device.type
-        weights = {site.name: _master(site.weight) for site in sites}
-        biases = {site.name: _master(site.bias) for site in sites if site.bias is not None}
-        names = {site.name for site in sites}
-        given = [tensor for sample in samples.samples for tensor in sample]
-        taught = [site.stored for site in original.sites(WeightSite) if site.name in names and isinstance(site.stored, Tensor)]
-        key = _checkpoint.key(plan, [*weights.values(), *biases.values(), *given, *taught])
-        self.state = _State(weights, biases, {site.name: site.weight.dtype for site in sites}, key)
+        self.state = State.of(sites, key_of(plan, sites, original, samples.samples))
         self.state.before = self.state.best = self._error()
 
     def take(self, step: int) -> None:
@@ -120,9 +122,7 @@ class _Run:
         self.state.move(self._plan.rate(step))
 
     def look(self) -> None:
-        error = self._error()
-        if error < self.state.best:
-            self.state.best, self.state.kept = error, self.state.snapshot()
+        self.state.judge(self._error())
 
     def _error(self) -> float:
         """‖y − y'‖ / ‖y‖ on the samples held out."""
@@ -134,9 +134,10 @@ class _Run:
 
 
 @dataclass
-class _State:
-    """weights, biases: what is learnt, by site, in float32.  dtypes: those of the layers.  key: of the call that this is the state of.
-    step: how many are done.  before, best: errors on what is held out.  kept: the weights and biases at `best`."""
+class State:
+    """What learns, and how far it is. weights, biases: what is learnt, by site, in float32.  dtypes: those of the layers.
+    key: of the call that this is the state of.  step: how many are done.  before, best: errors on what is held out.
+    kept: the weights and biases at `best`."""
 
     weights: dict[str, Tensor]
     biases: dict[str, Tensor]
@@ -147,6 +148,12 @@ class _State:
     best: float = math.inf
     kept: tuple[dict[str, Tensor], dict[str, Tensor]] = field(init=False)
     zeros: dict[str, Tensor] = field(init=False)
+
+    @classmethod
+    def of(cls, sites: Sequence[WeightSite], key: str) -> State:
+        weights = {site.name: _master(site.weight) for site in sites}
+        biases = {site.name: _master(site.bias) for site in sites if site.bias is not None}
+        return cls(weights, biases, {site.name: site.weight.dtype for site in sites}, key)
 
     def __post_init__(self) -> None:
         self.zeros = {name: weight.detach() == 0 for name, weight in self.weights.items()}
@@ -171,6 +178,11 @@ class _State:
         self._adam.step()
         self._adam.zero_grad()
         self.step += 1
+
+    def judge(self, error: float) -> None:
+        """Keep what is learnt so far where its error is the least yet."""
+        if error < self.best:
+            self.best, self.kept = error, self.snapshot()
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         copies = ({name: t.detach().to(self.dtypes[name], copy=True) for name, t in of.items()} for of in (self.weights, self.biases))
@@ -210,6 +222,14 @@ class _State:
                 if f"exp_avg.{name}" in tensors:
                     moments = {moment: tensors[f"{moment}.{name}"].to(tensor.device) for moment in ("exp_avg", "exp_avg_sq")}
                     self._adam.state[tensor] = {"step": torch.tensor(float(self.step), device=tensor.device), **moments}
+
+
+def key_of(setting: Any, sites: Sequence[WeightSite], original: Graph, samples: Sequence[Sequence[Tensor]]) -> str:
+    """Of a call, for checkpoints."""
+    names = {site.name for site in sites}
+    own = [tensor for site in sites for tensor in (site.weight, site.bias) if tensor is not None]
+    taught = [site.stored for site in original.sites(WeightSite) if site.name in names and isinstance(site.stored, Tensor)]
+    return _checkpoint.key(setting, [*own, *taught, *(tensor for sample in samples for tensor in sample)])
 
 
 def _master(tensor: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from sparsecc.graph.base import ALL, Differentiable, Graph, Targets
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes._calibrate import as_columns, singular
 from sparsecc.passes._device import on_device, require_device
-from sparsecc.passes._distill import Plan, distill
+from sparsecc.passes._distill import Distilled, Plan, distill
+from sparsecc.passes._distill_blocks import distill_blocks
 from sparsecc.passes._reconstruct import Moments, fit, split
 from sparsecc.passes._select import require_valid, select, untouchable
 from sparsecc.passes._vary import Varied
@@ -23,7 +24,7 @@ from sparsecc.registry import did_you_mean
 if TYPE_CHECKING:
     from torch import Tensor
 
-METHODS = ("reconstruction", "distillation")
+METHODS = ("reconstruction", "blocks", "distillation")
 DTYPES = ("float32", "bfloat16")
 
 
@@ -49,13 +50,16 @@ class Recover(Pass):
 
     reconstruction: layer by layer, least squares against what the layer gave in the dense model, on the inputs that the layers rebuilt
     before it give it. Runs on both hosts.
+    blocks: one block after the other, half a transformer layer say, learns by gradient descent to give what it gave in the dense model
+    from what the blocks before it give now; torch only. What lies in memory are all inputs as they enter one block.
     distillation: all layers at once learn the outputs of the dense model and what enters its layers, by gradient descent; torch only.
 
-    held_out: the share of the calibration samples that the choice is made on: a layer (with distillation the model) keeps its weights
-    where new ones are no better.  variations: how many other inputs are made of each sample (token ids exchanged between and within
-    samples, floats mixed), since the dense model says what is right for any input.  steps, learning_rate: of distillation, which takes
-    one sample a step.  dtype: of its matrix products, float32 or bfloat16, which is twice as fast where the CPU has it.
-    checkpoint: a file with distillation's state; after an interruption the same call goes on from there.
+    held_out: the share of the calibration samples that the choice is made on: a layer (with `blocks` a block, with `distillation` the
+    model) keeps its weights where new ones are no better.  variations: how many other inputs are made of each sample (token ids exchanged
+    between and within samples, floats mixed), since the dense model says what is right for any input.
+    steps, learning_rate: of gradient descent, of each block or of the model, by one sample a step.  dtype: of its matrix products,
+    float32 or bfloat16, which is twice as fast where the CPU has it.
+    checkpoint: a file with its state (with `blocks`, those that are done); after an interruption the same call goes on from there.
     device: of torch, as cuda, on which both models run; where their weights lie when not given. Torch models only.
     """
 
@@ -85,8 +89,8 @@ class Recover(Pass):
             raise RecipeError(f"learning_rate: {self.learning_rate} is not in (0, 1)")
         if self.dtype not in DTYPES:
             raise RecipeError(f"dtype: no {self.dtype!r}{did_you_mean(self.dtype, list(DTYPES))}")
-        if self.checkpoint is not None and self.method != "distillation":
-            raise RecipeError(f"checkpoint: {self.method} has none, only distillation has")
+        if self.checkpoint is not None and self.method == "reconstruction":
+            raise RecipeError("checkpoint: reconstruction has none, the other methods have")
 
     def find(self, graph: Graph, context: Context) -> Iterator[Match]:
         original = graph if context.original is None else context.original
@@ -103,8 +107,8 @@ class Recover(Pass):
                 found[site.name] = reason
         if taken and not context.calibration:
             raise RecipeError("method: this one needs calibration inputs; pass calibration= (--calib)")
-        how = self._distilled if self.method == "distillation" else self._rebuilt
-        for site, rebuilt in how(graph, original, taken, dense, context) if taken else ():
+        how = {"reconstruction": self._rebuilt, "blocks": self._by_blocks, "distillation": self._distilled}
+        for site, rebuilt in how[self.method](graph, original, taken, dense, context) if taken else ():
             found[site.name] = rebuilt
         yield from (Match(site, found[site.name]) for site in sites)
 
@@ -125,17 +129,21 @@ class Recover(Pass):
         self, graph: Graph, original: Graph, sites: Sequence[WeightSite], dense: dict[str, WeightSite], context: Context
     ) -> Iterator[tuple[WeightSite, Rebuilt | Refused]]:
         assert context.calibration is not None
-        if not isinstance(graph, Differentiable) or not isinstance(original, Differentiable):
-            raise RecipeError(f"method: gradients do not flow through {graph.host}; give the torch model, or take 'reconstruction'")
+        graph, original = _require_gradients(graph), _require_gradients(original)
         samples = Varied.of(graph.inputs, context.calibration, graph.embeddings())
         plan = Plan(self.steps, self.learning_rate, *split(len(samples.samples), self.held_out), self.variations, self.dtype, context.seed)
         found = distill(graph, original, sites, samples, plan, self.checkpoint, context.progress)
-        for site in sites:
-            if found.after < found.before:
-                weight = site.to_matrix(found.weights[site.name])
-                yield site, Rebuilt(weight, found.biases.get(site.name), found.before, found.after, "the model")
-            else:
-                yield site, Refused(f"no better on held-out inputs than before, error of the model {found.before:.3g}")
+        yield from ((site, _learnt(site, found, "the model")) for site in sites)
+
+    def _by_blocks(
+        self, graph: Graph, original: Graph, sites: Sequence[WeightSite], dense: dict[str, WeightSite], context: Context
+    ) -> Iterator[tuple[WeightSite, Rebuilt | Refused]]:
+        graph, original = _require_gradients(graph), _require_gradients(original)
+        inputs, fitted, held = self._inputs(graph, context)
+        plan = Plan(self.steps, self.learning_rate, fitted, held, self.variations, self.dtype, context.seed)
+        by_name = {site.name: site for site in sites}
+        for found in distill_blocks(graph, original, sites, inputs, plan, self.checkpoint, context.progress):
+            yield from ((by_name[name], _learnt(by_name[name], found, "its block")) for name in found.weights)
 
     def _rebuilt(
         self, graph: Graph, original: Graph, sites: Sequence[WeightSite], dense: dict[str, WeightSite], context: Context
@@ -162,6 +170,18 @@ class Recover(Pass):
         fitted, held = split(len(samples.samples), self.held_out)
         made = samples.others(self.variations, fitted, context.seed)
         return [*samples.samples, *made], [*fitted, *range(len(samples.samples), len(samples.samples) + len(made))], held
+
+
+def _require_gradients(graph: Graph) -> Differentiable:
+    if not isinstance(graph, Differentiable):
+        raise RecipeError(f"method: gradients do not flow through {graph.host}; give the torch model, or take 'reconstruction'")
+    return graph
+
+
+def _learnt(site: WeightSite, found: Distilled, where: str) -> Rebuilt | Refused:
+    if not found.after < found.before:
+        return Refused(f"no better on held-out inputs than before, error of {where} {found.before:.3g}")
+    return Rebuilt(site.to_matrix(found.weights[site.name]), found.biases.get(site.name), found.before, found.after, where)
 
 
 def _rebuild(

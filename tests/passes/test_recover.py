@@ -83,6 +83,41 @@ def test_distillation_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
         assert torch.equal(one.weight, other.weight)
 
 
+@pytest.mark.parametrize("name", ["transformer", "convolutions"])
+def test_blocks(name: str) -> None:
+    dense, pruned, result = recovered("fx", name, Recover(method="blocks", steps=60, learning_rate=3e-3))
+    assert any(match.refused is None for match in result.matches)
+    assert apart(result.graph, dense, name) < 0.8 * apart(pruned, dense, name)
+    for before, after in zip(pruned.sites(WeightSite), result.graph.sites(WeightSite), strict=True):
+        assert not (after.weight != 0)[before.weight == 0].any()
+    assert all("of its block" in str(match.action) for match in result.matches if match.refused is None)
+
+
+def test_blocks_that_are_done_are_not_done_again(tmp_path: Path) -> None:
+    step = Recover(method="blocks", steps=10, learning_rate=3e-3)
+    _, _, whole = recovered("fx", "transformer", step)
+    dense = graph("fx", "transformer")
+    pruned = PRUNE.apply(dense).graph
+    resumed = replace(step, checkpoint=str(tmp_path / "state"))
+    told: list[str] = []
+
+    def stop(progress: Progress) -> None:
+        told.append(progress.note.split(",")[0])
+        if len(set(told)) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        resumed.apply(pruned, Context(calibration=samples("transformer"), original=dense, progress=stop))
+    seen: list[str] = []
+    context = Context(
+        calibration=samples("transformer"), original=dense, progress=lambda progress: seen.append(progress.note.split(",")[0])
+    )
+    result = resumed.apply(pruned, context)
+    assert not set(seen) & set(told[:-1])
+    for ours, theirs in zip(result.graph.sites(WeightSite), whole.graph.sites(WeightSite), strict=True):
+        assert torch.equal(ours.weight, theirs.weight)
+
+
 class Transposed(torch.nn.Module):
     """A layer whose weight is stored [in, out]."""
 
@@ -116,8 +151,9 @@ def test_weights_that_are_stored_transposed_go_on_as_well(tmp_path: Path) -> Non
     assert all(parameter.grad is None for parameter in module.parameters())
 
 
-def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
-    step = Recover(method="distillation", steps=2, checkpoint=str(tmp_path / "state"))
+@pytest.mark.parametrize("method", ["blocks", "distillation"])
+def test_a_checkpoint_of_something_else_is_refused(method: str, tmp_path: Path) -> None:
+    step = Recover(method=method, steps=2, checkpoint=str(tmp_path / "state"))
     recovered("fx", "transformer", step)
     with pytest.raises(UserError, match="another model, recipe or calibration"):
         recovered("fx", "transformer", replace(step, steps=3))
@@ -141,9 +177,10 @@ def test_after_a_permutation_layers_are_compared_in_their_new_order() -> None:
     assert all("error" in str(match.action) for match in result.matches if match.refused is None)
 
 
-def test_distillation_needs_gradients() -> None:
+@pytest.mark.parametrize("method", ["blocks", "distillation"])
+def test_gradient_descent_needs_gradients(method: str) -> None:
     with pytest.raises(RecipeError, match="reconstruction"):
-        recovered("onnx", "transformer", Recover(method="distillation"))
+        recovered("onnx", "transformer", Recover(method=method))
 
 
 def test_a_recipe_compares_with_the_model_as_it_came() -> None:
