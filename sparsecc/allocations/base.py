@@ -27,7 +27,7 @@ class Layer:
     of the same size in every layer).  unit_scores: float[units], computed when called.
 
     loss: what the model's error grows by when the layer has a sparsity; 0 at 0, no less for a larger one; measured once it is called.
-    nbytes: what the layer takes with so many units kept; no less for more of them.
+    cost: what the layer takes with so many units kept, in the unit of a budget; no less for more of them.
     """
 
     name: str
@@ -35,7 +35,24 @@ class Layer:
     units: int
     unit_scores: Callable[[], Tensor]
     loss: Callable[[float], float] = _unknown
-    nbytes: Callable[[int], float] = _unknown
+    cost: Callable[[int], float] = _unknown
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What all layers may take together. unit: "bytes" or "milliseconds"."""
+
+    amount: float
+    unit: str = "bytes"
+
+    def require(self, least: float) -> None:
+        """Raises RecipeError where even `least` is more."""
+        if self.amount < least:
+            raise RecipeError(f"budget: {self._shown(self.amount)} {self.unit} cannot be met, the nearest that can is {self._shown(least)}")
+
+    def _shown(self, amount: float) -> str:
+        """Rounded up, to whole bytes or µs."""
+        return str(math.ceil(amount)) if self.unit == "bytes" else f"{math.ceil(1000 * amount) / 1000:.10g}"
 
 
 @dataclass(frozen=True)
@@ -52,41 +69,35 @@ class Allocation(ABC):
         floor: the least share of its units that a layer keeps; at most 1 - sparsity.
         """
 
-    def within(self, layers: Sequence[Layer], nbytes: int, floor: float | None = None) -> list[float]:
-        """The sparsity of each layer for which all together take at most `nbytes`: as `allocate` divides the least sparsity of the whole
+    def within(self, layers: Sequence[Layer], limit: Limit, floor: float | None = None) -> list[float]:
+        """The sparsity of each layer for which all together stay within the limit: as `allocate` divides the least sparsity of the whole
         that does, found by bisection.
 
         floor: as for `allocate`; None: a quarter of what is kept on average.
-        Raises RecipeError, with the least bytes that can be met, where even HIGHEST does not do.
+        Raises RecipeError, with the least that can be met, where even HIGHEST does not do.
         """
 
         def at(sparsity: float) -> list[float]:
             return self.allocate(layers, sparsity, (1 - sparsity) / 4 if floor is None else floor)
 
         low, high = 0.0, HIGHEST if floor is None else min(HIGHEST, 1 - floor)
-        if bytes_of(layers, at(low)) <= nbytes:
+        if cost_of(layers, at(low)) <= limit.amount:
             return at(low)
         shares = at(high)
-        require_met(nbytes, bytes_of(layers, shares))
+        limit.require(cost_of(layers, shares))
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
             found = at(middle)
-            if bytes_of(layers, found) <= nbytes:
+            if cost_of(layers, found) <= limit.amount:
                 high, shares = middle, found
             else:
                 low = middle
         return shares
 
 
-def bytes_of(layers: Sequence[Layer], shares: Sequence[float]) -> float:
+def cost_of(layers: Sequence[Layer], shares: Sequence[float]) -> float:
     """What all layers take at these sparsities."""
-    return sum(layer.nbytes(layer.units - round(share * layer.units)) for layer, share in zip(layers, shares, strict=True))
-
-
-def require_met(nbytes: int, least: float) -> None:
-    """Raises RecipeError for a budget below the least bytes that can be met."""
-    if nbytes < least:
-        raise RecipeError(f"budget: {nbytes} bytes cannot be met, the nearest that can is {math.ceil(least)}")
+    return sum(layer.cost(layer.units - round(share * layer.units)) for layer, share in zip(layers, shares, strict=True))
 
 
 def dropped_in_total(layers: Sequence[Layer], sparsity: float) -> int:

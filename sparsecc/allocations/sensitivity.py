@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from sparsecc.allocations.base import Allocation, Layer, dropped_in_total, floor_units, require_met
+from sparsecc.allocations.base import Allocation, Layer, Limit, dropped_in_total, floor_units
 
 _LEAST_KEPT = 0.05  # of a layer under a budget: losses are measured up to 95 % zeros
 
@@ -18,8 +18,8 @@ class Sensitivity(Allocation):
     """min Σ loss_l(s_l), which is the error of the model as long as errors are small: the linearity theorem of HIGGS (Malinovskii et al.,
     Pushing the Limits of Large Language Model Quantization via the Linearity Theorem, 2024).
 
-    A knapsack, by dynamic programming over what the layers take: units kept, or bytes. Costs are rounded to `bins`, where there are more
-    units or bytes than that; what is too much goes, what is left is spent, level by level and then to the last unit.
+    A knapsack, by dynamic programming over what the layers take: units kept, bytes or milliseconds. Costs are rounded to `bins`; what is
+    too much goes, what is left is spent, level by level and then to the last unit.
     """
 
     needs_loss: ClassVar[bool] = True
@@ -32,11 +32,11 @@ class Sensitivity(Allocation):
         ladders = [self._ladder(layer, floor_units(layer, floor), float) for layer in layers]
         return self._shares(ladders, kept)
 
-    def within(self, layers: Sequence[Layer], nbytes: int, floor: float | None = None) -> list[float]:
+    def within(self, layers: Sequence[Layer], limit: Limit, floor: float | None = None) -> list[float]:
         least = _LEAST_KEPT if floor is None else floor
-        ladders = [self._ladder(layer, floor_units(layer, least), layer.nbytes) for layer in layers]
-        require_met(nbytes, sum(ladder.costs[0] for ladder in ladders))
-        return self._shares(ladders, nbytes)
+        ladders = [self._ladder(layer, floor_units(layer, least), layer.cost) for layer in layers]
+        limit.require(sum(ladder.costs[0] for ladder in ladders))
+        return self._shares(ladders, limit.amount)
 
     def _ladder(self, layer: Layer, least: int, cost: Callable[[int], float]) -> _Ladder:
         wanted = np.linspace(least, layer.units, self.levels + 1).round().astype(int)
@@ -68,7 +68,8 @@ class _Ladder:
 
 def _knapsack(ladders: Sequence[_Ladder], left: float, bins: int) -> list[int]:
     """The level of each layer with the least loss of all, costs rounded to bins.  left: beyond the lowest level of every layer."""
-    size = max(left / bins, 1.0)
+    whole = all((ladder.costs == ladder.costs.round()).all() for ladder in ladders)  # bytes or units, of which none is divided
+    size = max(left / bins, 1.0) if whole else left / bins or 1.0
     bins = int(left / size)
     best = np.zeros(bins + 1)  # the least loss of the layers so far, with so many bins used at most
     chosen = []

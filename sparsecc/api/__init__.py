@@ -46,6 +46,7 @@ def compile(
     records: Path | None = None,
     input_shapes: Shapes | None = None,
     progress: Callable[[Passing], None] | None = None,
+    scratch: Path | None = None,
 ) -> Compiled:
     """Rewrite a model as its recipe says, and generate code for the result.
 
@@ -58,6 +59,7 @@ def compile(
     threads: None means one for each physical core.  input_shapes: of an ONNX model, by name.
     records: a file of `tune`; layers that it knows run on the fastest kernel in it, and are not measured again.
     progress: called by passes that take minutes.
+    scratch: a folder in which pruned weights are kept while the recipe runs, not in memory: for models that are larger than it.
 
     An nn.Module's weights are read again when the result meets a new input shape: leave them alone until then, or compile a copy.
 
@@ -70,7 +72,7 @@ def compile(
 
     goal = _target(target, threads)
     known = _known(records, goal)
-    result = _rewrite(model, example_inputs, recipe, calibration, input_shapes, progress=progress)
+    result = _rewrite(model, example_inputs, recipe, calibration, input_shapes, progress=progress, timed_on=(goal, known), scratch=scratch)
     measured = result.measured(1)
     assert result.example is not None  # _rewrite has raised otherwise
     assert measured is not None
@@ -211,7 +213,11 @@ def _rewrite(
     input_shapes: Shapes | None,
     example: Literal["needed", "if known", "none"] = "needed",
     progress: Callable[[Passing], None] | None = None,
+    timed_on: tuple[Target, Mapping[Task, Known]] | None = None,
+    scratch: Path | None = None,
 ) -> Rewritten:
+    """timed_on: where layers are timed for a recipe that asks what they take, and what the records know of it."""
+    from sparsecc.api.clock import clock_of
     from sparsecc.recipe import Recipe
 
     steps = Recipe.load(recipe)
@@ -219,7 +225,8 @@ def _rewrite(
     samples = samples_of(calibration, graph.inputs)
     known = example == "needed" or (example == "if known" and (bool(samples) or sources.shapes_known(graph.inputs)))
     inputs, source = sources.example(graph.inputs, example_inputs, samples, model) if known else (None, "random")
-    return rewrite(graph, steps, samples, inputs, sources.name_of(model), source, progress)
+    clock = None if timed_on is None or inputs is None else clock_of(inputs, *timed_on)
+    return rewrite(graph, steps, samples, inputs, sources.name_of(model), source, progress, clock, scratch)
 
 
 def _target(target: str, threads: int | None) -> Target:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from sparsecc import memory
 from sparsecc.api import sources
-from sparsecc.passes.base import Context, Pass, PassResult, Progress
+from sparsecc.passes.base import Clock, Context, Pass, PassResult, Progress
 from sparsecc.report.base import Measured
 
 if TYPE_CHECKING:
@@ -66,11 +67,13 @@ def rewrite(
     name: str,
     source: sources.Source = "random",
     progress: Callable[[Progress], None] | None = None,
+    clock: Clock | None = None,
+    scratch: str | PathLike[str] | None = None,
 ) -> Rewritten:
     """Run the recipe's passes on a copy."""
     from sparsecc.passes import pipeline
 
-    result, steps = pipeline.run(graph, recipe, Context(calibration=calibration, progress=progress))
+    result, steps = pipeline.run(graph, recipe, Context(calibration=calibration, progress=progress, clock=clock, scratch=scratch))
     original = steps[-1][1].original if steps else None  # in the order that layers have by now
     return Rewritten(name, original or graph, _before_packing(graph, steps), result, steps, example, calibration or (), source)
 

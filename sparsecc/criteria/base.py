@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
-
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -77,8 +75,10 @@ def within_outputs(project: Project) -> Project:
         return project
 
     def each(score: Tensor, sparsity: float) -> Tensor:
-        quota = Quota(project, sparsity)
-        return torch.cat([quota.keep(rows) for rows in score.split(project.rows)])
+        quota, keep = Quota(project, sparsity), score.bool()
+        for rows, kept in zip(score.split(project.rows), keep.split(project.rows), strict=True):
+            kept.copy_(quota.keep(rows))
+        return keep
 
     return replace(project, project=each)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from sparsecc.allocations.base import Limit
 from sparsecc.errors import RecipeError
 from sparsecc.formats import WORTHWHILE
 from sparsecc.registry import did_you_mean
@@ -14,17 +16,30 @@ if TYPE_CHECKING:
     from sparsecc.formats.base import Format
     from sparsecc.graph.sites import WeightSite
 
+UNITS = ("bytes", "milliseconds")
 Budget = Mapping[str, float | str]
 _UNITS = {"": 1, "B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9}
 
 
-def bytes_of(budget: Budget) -> int:
-    """{bytes: 20e6} or {bytes: "20MB"} -> 20000000. Raises RecipeError."""
-    if list(budget) != ["bytes"]:
-        unknown = next((name for name in budget if name != "bytes"), None)
-        wrong = "empty" if unknown is None else f"no {unknown!r}{did_you_mean(str(unknown), ['bytes'])}"
-        raise RecipeError(f"budget: {wrong}; write it as {{bytes: 20MB}}")
-    wanted = budget["bytes"]
+def limit_of(budget: Budget) -> Limit:
+    """{bytes: 20e6}, {bytes: "20MB"} or {milliseconds: 4.5}. Raises RecipeError."""
+    if len(budget) != 1 or next(iter(budget)) not in UNITS:
+        unknown = next((name for name in budget if name not in UNITS), None)
+        several = "empty" if not budget else f"{' and '.join(budget)} at once"
+        wrong = several if unknown is None else f"no {unknown!r}{did_you_mean(str(unknown), list(UNITS))}"
+        raise RecipeError(f"budget: {wrong}; write it as {{bytes: 20MB}} or {{milliseconds: 4.5}}")
+    [(unit, wanted)] = budget.items()
+    return Limit(_bytes(wanted) if unit == "bytes" else _milliseconds(wanted), unit)
+
+
+def _milliseconds(wanted: float | str) -> float:
+    found = float(wanted) if isinstance(wanted, int | float) and not isinstance(wanted, bool) else 0.0
+    if not 0 < found < math.inf:
+        raise RecipeError(f"budget: {wanted!r} is no number of milliseconds above zero")
+    return found
+
+
+def _bytes(wanted: float | str) -> int:
     number = re.fullmatch(r"([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?) ?(B|kB|KB|MB|GB)?", str(wanted))
     found = float(number[1]) * _UNITS[number[2] or ""] if number else 0.0
     if not 1 <= found < 2**63:

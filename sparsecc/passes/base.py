@@ -39,12 +39,17 @@ class Progress:
     note: str = ""
 
 
+Clock = Callable[[Graph, str, Sequence[str]], Mapping[str, Callable[[float], float]]]
+"""(model, pattern, names of sites) → for each of them, share of its weights kept → milliseconds; no less for a larger share."""
+
+
 @dataclass(frozen=True)
 class Context:
     """What a pass may need beside the graph. calibration: input tuples or name → array dicts, None when the user gave none.
 
     original: the model as it came, before the first pass of the recipe, its neurons in the order that they have by now; None where a
     pass is applied by itself.  progress: called by passes that take minutes.
+    clock: what layers take in code generated for a machine; None where there is none.
     scratch: a folder in which pruned weights are kept, not in memory: for models that are larger than it."""
 
     calibration: Sequence[Sequence[Any] | Mapping[str, Any]] | None = None
@@ -52,6 +57,7 @@ class Context:
     original: Graph | None = None
     progress: Callable[[Progress], None] | None = None
     scratch: str | PathLike[str] | None = None
+    clock: Clock | None = None
 
 
 @dataclass(frozen=True)

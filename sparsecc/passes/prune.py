@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from sparsecc.criteria.base import Chosen, project_of, within_outputs
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.sites import WeightSite
-from sparsecc.passes._budget import Budget, bytes_of, nbytes
+from sparsecc.passes._budget import Budget, limit_of, nbytes
 from sparsecc.passes._calibrate import calibrated, singular, unusable
 from sparsecc.passes._device import on_device, require_device
 from sparsecc.passes._scratch import in_scratch
@@ -63,7 +63,8 @@ class Prune(Pass):
     same share of zeros; as the criterion's paper has it when not given (wanda: output, all others: layer). N:M has its groups.
     variations: how many other inputs are made of each sample, as in Recover, for a criterion that calibrates to see; not for allocations.
     sparsity: the share of zeros, over all layers pruned; 0.5 when not given, for N:M always 1 - N/M.
-    budget: instead, the bytes that all layers pruned take at most once they are packed, as {"bytes": 20e6} or {"bytes": "20MB"}.
+    budget: instead, what all layers pruned take at most once they are packed: bytes, as {"bytes": 20e6} or {"bytes": "20MB"}, or the
+    milliseconds of all of them together in generated code, as {"milliseconds": 4.5}, where there is a machine to time them on.
     floor: the least share of its weights that each layer keeps under all allocations but `uniform`; a quarter of the mean when not given.
     seed: of what is drawn; that of the run when not given.  min_weights: smaller layers stay dense.
     device: of torch, as cuda, on which a torch model is run and its layers are pruned; where its weights lie when not given.
@@ -113,7 +114,7 @@ class Prune(Pass):
             raise RecipeError(f"min_weights: {self.min_weights} is negative")
 
     def _check_budget(self, budget: Budget) -> None:
-        bytes_of(budget)
+        limit_of(budget)
         if self.format.fixed_sparsity is not None:
             raise RecipeError(f"budget: {self.pattern} has one size; leave it out, or take another pattern")
         if self.sparsity is not None:
@@ -203,6 +204,7 @@ class Prune(Pass):
         if not sites:
             return {}
         scores, losses = _Scores(self, graph, sites, context), Losses(self, graph, sites, context)
+        costs = self._costs(graph, sites, context)
         layers = [
             Layer(
                 name=site.name,
@@ -210,16 +212,28 @@ class Prune(Pass):
                 units=site.rows * site.cols // self.format.unit_size,
                 unit_scores=partial(scores.of, site.name),
                 loss=partial(losses.of, site.name),
-                nbytes=partial(nbytes, site, self.format),
+                cost=costs[site.name],
             )
             for site in sites
         ]
         allocation = allocations.create(self.allocation)
         if self.budget is not None:
-            shares = allocation.within(layers, bytes_of(self.budget), self.floor)
+            shares = allocation.within(layers, limit_of(self.budget), self.floor)
         else:
             shares = allocation.allocate(layers, self.share, (1 - self.share) / 4 if self.floor is None else self.floor)
         return {site.name: share for site, share in zip(sites, shares, strict=True)}
+
+    def _costs(self, graph: Graph, sites: Sequence[WeightSite], context: Context) -> dict[str, Callable[[int], float]]:
+        """What a site takes with so many units kept, in the unit of the budget, by name."""
+        if self.budget is None or limit_of(self.budget).unit == "bytes":
+            return {site.name: partial(nbytes, site, self.format) for site in sites}
+        if context.clock is None:
+            raise RecipeError(
+                "budget: milliseconds are those of code generated for this machine, which compile() measures; give bytes where it does not"
+            )
+        times = context.clock(graph, self.pattern, [site.name for site in sites])
+        units = {site.name: site.rows * site.cols // self.format.unit_size for site in sites}
+        return {name: partial(_at_share, times[name], count) for name, count in units.items()}
 
     def unit_scores(self, site: WeightSite, stats: Stats, seed: int) -> Tensor:
         score = criteria.create(self.criterion).score(self.weighed(site.matrix, stats), stats, site_seed(seed, site.name))
@@ -281,6 +295,10 @@ class _Scores:
 def site_seed(seed: int, name: str) -> int:
     """A seed of its own for each site, from its name: neither the host nor the order of sites matters."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:7], "big")
+
+
+def _at_share(time: Callable[[float], float], units: int, kept: int) -> float:
+    return time(kept / units)
 
 
 def _counts(stats: Stats) -> Tensor:

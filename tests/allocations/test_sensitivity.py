@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sparsecc.allocations.base import Layer, bytes_of
+from sparsecc.allocations.base import Layer, Limit, cost_of
 from sparsecc.allocations.sensitivity import Sensitivity
 from sparsecc.allocations.uniform import Uniform
 from sparsecc.errors import RecipeError
@@ -69,19 +69,19 @@ def test_the_floor_holds() -> None:
 def test_bytes_go_where_they_save_most() -> None:
     """The same loss costs a layer twice the bytes: it gives up more of its weights."""
     layers = [quadratic("cheap", 1.0), quadratic("dear", 1.0, bytes_each=2.0)]
-    shares = Sensitivity().within(layers, 1500)
-    assert bytes_of(layers, shares) <= 1500
-    assert bytes_of(layers, shares) > 1497
+    shares = Sensitivity().within(layers, Limit(1500))
+    assert cost_of(layers, shares) <= 1500
+    assert cost_of(layers, shares) > 1497
     assert shares == pytest.approx([0.3, 0.6], abs=2e-2)
     assert total_loss(layers, shares) == pytest.approx(0.3**2 + 0.6**2, rel=2e-3)
-    assert total_loss(layers, shares) < total_loss(layers, Uniform().within(layers, 1500))
+    assert total_loss(layers, shares) < total_loss(layers, Uniform().within(layers, Limit(1500)))
 
 
 def test_a_layer_that_saves_no_byte_below_some_sparsity_stays_whole_or_goes_beyond() -> None:
     """csr takes more than the dense bytes up to a third of zeros."""
-    layers = [replace(quadratic(name, 1.0), nbytes=lambda kept: min(1000.0, 1.5 * kept)) for name in "abc"]
-    shares = Sensitivity().within(layers, 2800)
-    assert bytes_of(layers, shares) <= 2800
+    layers = [replace(quadratic(name, 1.0), cost=lambda kept: min(1000.0, 1.5 * kept)) for name in "abc"]
+    shares = Sensitivity().within(layers, Limit(2800))
+    assert cost_of(layers, shares) <= 2800
     assert sorted(shares)[:2] == [0.0, 0.0]
     assert max(shares) == pytest.approx(1 - 800 / 1500, abs=2e-3)
 
@@ -89,7 +89,18 @@ def test_a_layer_that_saves_no_byte_below_some_sparsity_stays_whole_or_goes_beyo
 def test_a_budget_that_cannot_be_met_names_the_nearest() -> None:
     layers = [layer("a", 100, 100), layer("b", 100, 100)]
     with pytest.raises(RecipeError, match=r"^budget: 1999 bytes cannot be met, the nearest that can is 2000$"):
-        Sensitivity().within(layers, 1999)
-    assert sum(kept(layers, Sensitivity().within(layers, 2000))) == 1000
+        Sensitivity().within(layers, Limit(1999))
+    assert sum(kept(layers, Sensitivity().within(layers, Limit(2000)))) == 1000
     with pytest.raises(RecipeError, match=r"the nearest that can is 8000$"):
-        Sensitivity().within(layers, 1999, floor=0.2)
+        Sensitivity().within(layers, Limit(1999), floor=0.2)
+
+
+def test_what_a_few_milliseconds_allow() -> None:
+    """Costs far below one are divided as finely as large ones."""
+    layers = [
+        replace(quadratic("cheap", 1.0), cost=lambda kept: 1e-3 * kept),
+        replace(quadratic("dear", 1.0), cost=lambda kept: 2e-3 * kept),
+    ]
+    shares = Sensitivity().within(layers, Limit(1.5, "milliseconds"))
+    assert 1.497 < cost_of(layers, shares) <= 1.5
+    assert shares == pytest.approx([0.3, 0.6], abs=2e-2)

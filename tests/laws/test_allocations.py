@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparsecc.allocations.base import Allocation, Layer, bytes_of
+from sparsecc.allocations.base import Allocation, Layer, Limit, cost_of
 from sparsecc.errors import RecipeError
 from tests.laws.members import ALLOCATIONS
 
@@ -64,15 +64,15 @@ def test_a_budget_holds_or_the_nearest_that_can_is_named(
     allocation: Allocation, shapes: list[tuple[int, int]], seed: int, share: float
 ) -> None:
     layers = layers_of(shapes, seed)
-    budget = int(share * sum(layer.nbytes(layer.units) for layer in layers))
+    budget = int(share * sum(layer.cost(layer.units) for layer in layers))
     try:
-        shares = allocation.within(layers, budget)
+        shares = allocation.within(layers, Limit(budget))
     except RecipeError as error:
         budget = int(str(error).rsplit(maxsplit=1)[-1])
-        shares = allocation.within(layers, budget)
+        shares = allocation.within(layers, Limit(budget))
         with pytest.raises(RecipeError, match=f"^budget: {budget - 1} bytes cannot be met, the nearest that can is {budget}$"):
-            allocation.within(layers, budget - 1)
-    assert bytes_of(layers, shares) <= budget
+            allocation.within(layers, Limit(budget - 1))
+    assert cost_of(layers, shares) <= budget
     assert all(0 <= share <= 1 for share in shares)
 
 
@@ -80,5 +80,5 @@ def test_a_budget_holds_or_the_nearest_that_can_is_named(
 @given(shapes=SHAPES, seed=st.integers(0, 99))
 def test_a_budget_that_holds_the_dense_layers_prunes_nothing(allocation: Allocation, shapes: list[tuple[int, int]], seed: int) -> None:
     layers = layers_of(shapes, seed)
-    shares = allocation.within(layers, round(bytes_of(layers, [0.0] * len(layers)) + 1))
+    shares = allocation.within(layers, Limit(round(cost_of(layers, [0.0] * len(layers)) + 1)))
     assert all(lost(layer.unit_scores(), share) == 0 for layer, share in zip(layers, shares, strict=True))

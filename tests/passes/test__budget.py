@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
 
+from sparsecc.allocations.base import Limit
 from sparsecc.errors import RecipeError
 from sparsecc.formats import from_pattern
-from sparsecc.passes._budget import bytes_of, nbytes
+from sparsecc.graph.base import Graph
+from sparsecc.graph.sites import WeightSite
+from sparsecc.passes._budget import limit_of, nbytes
 from sparsecc.passes.base import Context
 from sparsecc.passes.pack import Pack
 from sparsecc.passes.prune import Prune
@@ -19,7 +23,7 @@ from tests.passes.fake import FakeGraph, linear
     [(20e6, 20_000_000), (5000, 5000), ("20MB", 20_000_000), ("1.5 kB", 1500), ("20e6", 20_000_000), ("2GB", 2 * 10**9), ("7 B", 7)],
 )
 def test_bytes_are_written_as_numbers_or_with_a_unit(written: Any, wanted: int) -> None:
-    assert bytes_of({"bytes": written}) == wanted
+    assert limit_of({"bytes": written}) == Limit(wanted)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +31,9 @@ def test_bytes_are_written_as_numbers_or_with_a_unit(written: Any, wanted: int) 
     [
         ({}, r"^budget: empty; write it as \{bytes: 20MB\}"),
         ({"byte": 1e6}, "^budget: no 'byte'; did you mean 'bytes'"),
-        ({"bytes": 1e6, "milliseconds": 3}, "^budget: no 'milliseconds'"),
+        ({"bytes": 1e6, "milliseconds": 3}, "^budget: bytes and milliseconds at once"),
+        ({"milliseconds": 0}, "^budget: 0 is no number of milliseconds above zero"),
+        ({"milliseconds": "4 ms"}, "^budget: '4 ms' is no number of milliseconds"),
         ({"bytes": "20 megs"}, "^budget: '20 megs' is no number of bytes"),
         ({"bytes": 0}, "^budget: 0 is no number of bytes above zero"),
         ({"bytes": -5e6}, "^budget: -5000000.0 is no number"),
@@ -36,7 +42,7 @@ def test_bytes_are_written_as_numbers_or_with_a_unit(written: Any, wanted: int) 
 )
 def test_what_is_no_budget(budget: dict[str, Any], reason: str) -> None:
     with pytest.raises(RecipeError, match=reason):
-        bytes_of(budget)
+        limit_of(budget)
 
 
 @pytest.mark.parametrize("pattern", ["unstructured", "4x1"])
@@ -76,3 +82,26 @@ def test_a_budget_that_cannot_be_met_names_the_nearest() -> None:
 def test_a_budget_for_all_dense_bytes_prunes_nothing() -> None:
     result = Prune(budget={"bytes": 4 * 64 * 64}).apply(FakeGraph([linear("a", 64, 64)]))
     assert not result.modified
+
+
+def test_milliseconds_are_those_of_the_clock() -> None:
+    """Of two layers alike the one that gets faster sooner is pruned as far as both have to be."""
+    sites = [linear("a", 64, 64), linear("b", 64, 64, seed=3)]
+    asked: list[object] = []
+
+    def clock(graph: Graph, pattern: str, names: Sequence[str]) -> dict[str, Callable[[float], float]]:
+        asked.append((pattern, tuple(names)))
+        return {"a": lambda share: 2.0 * share, "b": lambda share: 4.0 * share}
+
+    step = Prune(pattern="4x1", budget={"milliseconds": 3.0})
+    pruned = step.apply(FakeGraph(sites), Context(clock=clock)).graph.sites(WeightSite)
+    assert asked == [("4x1", ("a", "b"))]
+    kept = [float((site.weight != 0).float().mean()) for site in pruned]
+    assert 2.97 < 2 * kept[0] + 4 * kept[1] <= 3.0
+    with pytest.raises(RecipeError, match=r"^budget: 0.01 milliseconds cannot be met, the nearest that can is 0.059"):
+        Prune(pattern="4x1", budget={"milliseconds": 0.01}).apply(FakeGraph(sites), Context(clock=clock))
+
+
+def test_milliseconds_need_a_machine() -> None:
+    with pytest.raises(RecipeError, match="compile"):
+        Prune(budget={"milliseconds": 3.0}).apply(FakeGraph([linear("a", 64, 64)]))
