@@ -46,13 +46,16 @@ def batches(drawn: Sequence[Line]) -> list[np.ndarray]:
 
 
 def figures(graph: Graph, others: Sequence[Line]) -> dict[str, float]:
-    read = [text for batch in batches(others) for text in pp_ocr_rec.decode(graph.run({"x": batch}).outputs[0].numpy())]
-    return judged(others, read)
+    return judged(others, read(graph, others))
 
 
-def judged(others: Sequence[Line], read: Sequence[str]) -> dict[str, float]:
+def read(graph: Graph, others: Sequence[Line]) -> list[str]:
+    return [text for batch in batches(others) for text in pp_ocr_rec.decode(graph.run({"x": batch}).outputs[0].numpy())]
+
+
+def judged(others: Sequence[Line], texts: Sequence[str]) -> dict[str, float]:
     """wrong characters: edits needed, by the characters there are.  right lines: read without any edit."""
-    edits = [distance(line.text, text.strip()) for line, text in zip(others, read, strict=True)]
+    edits = [distance(line.text, text.strip()) for line, text in zip(others, texts, strict=True)]
     return {
         "wrong characters": sum(edits) / sum(len(line.text) for line in others),
         "right lines": sum(count == 0 for count in edits) / len(others),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -36,13 +39,18 @@ def test_rows_have_names_of_their_own_and_are_valid() -> None:
     assert {row.step.criterion for row in rows} == {"magnitude", "wanda", "sparsegpt"}
 
 
-def test_worse_is_worse_than_a_tie_at_the_same_zeros() -> None:
-    def worse(model: str, ours: float, theirs: float, zeros: float = 0.5) -> bool | None:
-        return peers.MODELS[model].worse({"figure": ours, "zeros": 0.5}, {"figure": theirs, "zeros": zeros})
+def test_worse_is_worse_by_more_than_chance_at_the_same_zeros() -> None:
+    def verdict(model: str, ours: Sequence[float], theirs: Sequence[float], zeros: float = 0.5) -> str:
+        pruned = peers.Pruned(np.array(ours), 0.5, 1.0), peers.Pruned(np.array(theirs), zeros, 1.0)
+        return peers.MODELS[model].compared(*pruned)["verdict"]
 
-    assert (worse("minilm", 0.9, 0.9004), worse("minilm", 0.9, 0.901)) == (False, True)
-    assert (worse("ocr", 0.021, 0.02), worse("ocr", 0.02, 0.03)) == (True, False)
-    assert worse("ocr", 0.02, 0.01, zeros=0.45) is None
+    assert verdict("minilm", [0.8, 0.9, 0.7], [0.81, 0.92, 0.72]) == "worse"
+    assert verdict("minilm", [0.81, 0.92, 0.72], [0.8, 0.9, 0.7]) == ""
+    assert verdict("minilm", [0.8, 0.9, 0.7], [0.95, 0.8, 0.7]) == ""
+    assert verdict("ocr", [0.0, 0.2, 0.1], [0.0, 0.2, 0.1]) == ""
+    assert verdict("ocr", [0.1, 0.3, 0.2], [0.0, 0.2, 0.1]) == "worse"
+    assert verdict("ocr", [0.1, 0.3, 0.2], [0.0, 0.2, 0.1], zeros=0.45) == "not the same zeros"
+    assert verdict("ocr", [1.1, 1.0, 1.2], [1.0, 0.9, 1.1]) == "both useless"
 
 
 def test_weights_are_put_back(subject: Subject) -> None:

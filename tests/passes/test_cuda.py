@@ -62,6 +62,8 @@ def error(graph: FxGraph, dense: FxGraph) -> float:
         {"criterion": "wanda", "refinement": "dsnot", "pattern": "2:4"},
         {"criterion": "sparsegpt", "pattern": "4x1"},
         {"criterion": "sparsegpt", "allocation": "sensitivity"},
+        {"criterion": "alps", "pattern": "2:4"},
+        {"criterion": "alps", "rows": "fisher"},
         {"criterion": "fisher", "allocation": "owl"},
         {"criterion": "obs"},
         {"criterion": "chita", "pattern": "2:4"},
@@ -76,7 +78,8 @@ def test_a_device_prunes_as_the_cpu_does(device: str, fields: dict) -> None:
     here = applied([Prune(**fields)], dense)
     assert error(there, dense) == pytest.approx(error(here, dense), rel=0.05)
     for one, other in zip(there.sites(WeightSite), here.sites(WeightSite), strict=True):
-        assert float(((one.weight != 0) == (other.weight != 0)).float().mean()) > 0.98
+        alike = 0.95 if fields["criterion"] == "alps" else 0.98  # whose rounds carry on what rounding changed
+        assert float(((one.weight != 0) == (other.weight != 0)).float().mean()) > alike
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -85,8 +88,9 @@ def test_recovery(device: str, dtype: str, tmp_path: Path) -> None:
     dense = FxGraph.from_module(module(), samples()[0])
     pruned = applied([Prune(pattern="2:4")], dense)
     checkpoint = str(tmp_path / "state")
+    blocks = Recover(method="blocks", steps=40, learning_rate=2e-3, dtype=dtype, device=device, checkpoint=str(tmp_path / "blocks"))
     learn = Recover(method="distillation", steps=40, learning_rate=2e-3, dtype=dtype, device=device, checkpoint=checkpoint)
-    for step in (Recover(device=device), learn):
+    for step in (Recover(device=device), blocks, learn):
         result = step.apply(pruned, Context(calibration=samples(), original=dense))
         assert result.modified
         assert error(result.graph, dense) < 0.9 * error(pruned, dense)
