@@ -59,12 +59,14 @@ class Row:
 
 
 def one_shot_and_distilled() -> tuple[Row, ...]:
-    """The dense model, then criteria under four patterns, each as it is and after distillation; `random` with ERK but for N:M."""
+    """The dense model, then criteria under four patterns, most of them as they are and after distillation; `random` with ERK but for
+    N:M."""
     found = [Row(None)]
     for pattern, sparsity in (("unstructured", 0.5), ("unstructured", 0.7), ("2:4", 0.5), ("4x1", 0.5)):
-        for criterion in ("random", "magnitude", "wanda", "sparsegpt"):
+        for criterion in ("random", "magnitude", "wanda", "sparsegpt", "alps"):
             allocation = "erk" if criterion == "random" and ":" not in pattern else "uniform"
             found += [Row(pattern, sparsity, criterion, allocation, method) for method in (None, "distillation")]
+        found += [Row(pattern, sparsity, criterion) for criterion in ("spectral", "fisher", "obs", "chita")]
     return tuple(found)
 
 
