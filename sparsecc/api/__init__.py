@@ -59,7 +59,7 @@ def compile(
     threads: None means one for each physical core.  input_shapes: of an ONNX model, by name.
     records: a file of `tune`; layers that it knows run on the fastest kernel in it, and are not measured again.
     progress: called by passes that take minutes.
-    scratch: a folder in which pruned weights are kept while the recipe runs, not in memory: for models that are larger than it.
+    scratch: a folder in which the weights that `prune` makes are kept, not in memory, until code is generated for the packed ones.
 
     An nn.Module's weights are read again when the result meets a new input shape: leave them alone until then, or compile a copy.
 
@@ -132,7 +132,7 @@ def tune(
     if any(limit is not None and not limit > 0 for limit in (trials, seconds)):
         raise UserError("trials and seconds: have to be above zero")
     with Records(records, goal, "write") as opened, tempfile.TemporaryDirectory(prefix="sparsecc-") as folder:
-        result = _rewrite(model, example_inputs, recipe, calibration, input_shapes)
+        result = _rewrite(model, example_inputs, recipe, calibration, input_shapes, timed_on=(goal, {}))
         assert result.example is not None  # _rewrite has raised otherwise
         result.release()
         collector = Collector(goal, measure=False, folder=pathlib.Path(folder))
@@ -225,7 +225,7 @@ def _rewrite(
     samples = samples_of(calibration, graph.inputs)
     known = example == "needed" or (example == "if known" and (bool(samples) or sources.shapes_known(graph.inputs)))
     inputs, source = sources.example(graph.inputs, example_inputs, samples, model) if known else (None, "random")
-    clock = None if timed_on is None or inputs is None else clock_of(inputs, *timed_on)
+    clock = None if timed_on is None or inputs is None else clock_of(inputs, *timed_on, progress)
     return rewrite(graph, steps, samples, inputs, sources.name_of(model), source, progress, clock, scratch)
 
 

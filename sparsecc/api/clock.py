@@ -8,50 +8,67 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sparsecc.passes.base import Progress
+
 if TYPE_CHECKING:
     from sparsecc.codegen.candidates import Known, Task
+    from sparsecc.codegen.choose import Choice
     from sparsecc.codegen.target import Target
     from sparsecc.graph.base import Graph
     from sparsecc.passes.base import Clock
 
-_LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # sparsities that are timed
+LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # sparsities that are timed
 
 
-def clock_of(example: Sequence[Any], target: Target, known: Mapping[Task, Known]) -> Clock | None:
+def clock_of(
+    example: Sequence[Any], target: Target, known: Mapping[Task, Known], progress: Callable[[Progress], None] | None = None
+) -> Clock | None:
     """Times layers for inputs like the example; None for a target that is not this machine."""
     from sparsecc.codegen.target import detect
 
-    return partial(_times, example, target, known) if target.cpu == detect(target.threads).cpu else None
+    return partial(_times, example, target, known, progress) if target.cpu == detect(target.threads).cpu else None
 
 
 def _times(
-    example: Sequence[Any], target: Target, known: Mapping[Task, Known], graph: Graph, pattern: str, names: Sequence[str]
+    example: Sequence[Any],
+    target: Target,
+    known: Mapping[Task, Known],
+    progress: Callable[[Progress], None] | None,
+    graph: Graph,
+    pattern: str,
+    names: Sequence[str],
 ) -> dict[str, Callable[[float], float]]:
-    """Each layer where it stands in the model, with random masks at each of the levels, sparse or dense, whichever is faster; linear
-    in between. A layer that no level lets run sparse counts as nothing, since its time is the same at all of them."""
+    """Each layer where it stands in the model, in float32, with random masks at each of the levels, sparse or dense, whichever is
+    faster; linear in between. A layer that no level makes faster counts as nothing."""
     from sparsecc.codegen import compiler
     from sparsecc.codegen.choose import Chooser
     from sparsecc.passes.pack import Pack
     from sparsecc.passes.prune import Prune
 
-    dense: dict[str, list[float]] = {name: [] for name in names}
-    found: dict[str, dict[float, float]] = {name: {} for name in names}
-    for sparsity in _LEVELS:
-        step = Prune(targets=tuple(names), criterion="random", pattern=pattern, sparsity=sparsity, min_weights=0)
-        chooser = Chooser(target, known=known)
-        compiler.choose(Pack(targets=tuple(names)).apply(step.apply(graph).graph).graph, example, chooser)
+    targets = tuple(names)
+    chooser = Chooser(target, known=known)  # one for all levels: dense layers are compiled once
+    found: dict[str, dict[float, Choice]] = {name: {} for name in names}
+    for done, sparsity in enumerate(LEVELS, 1):
+        step = Prune(targets=targets, criterion="random", pattern=pattern, sparsity=sparsity, min_weights=0)
+        chooser.choices.clear()
+        compiler.choose(Pack(targets=targets).apply(step.apply(graph).graph).graph, example, chooser)
         for choice in chooser.choices:
-            if choice.site in found and choice.dense_us is not None and choice.measured_us is not None:
-                dense[choice.site].append(choice.dense_us)
-                found[choice.site][1 - sparsity] = min(choice.measured_us, choice.dense_us)
-    return {name: _curve(found[name], dense[name]) for name in names}
+            if choice.site in found:
+                found[choice.site][1 - sparsity] = choice
+        if progress is not None:
+            progress(Progress("timing layers", done, len(LEVELS), f"{pattern} at {sparsity:.0%}"))
+    return {name: curve(found[name]) for name in names}
 
 
-def _curve(found: Mapping[float, float], dense: Sequence[float]) -> Callable[[float], float]:
-    """Share kept → milliseconds. found: µs by share.  dense: µs, as often as it was timed."""
-    if not found:
+def curve(choices: Mapping[float, Choice]) -> Callable[[float], float]:
+    """Share kept → milliseconds. choices: by share; at the other levels the layer stays dense."""
+    timed = {share: (c.measured_us, c.dense_us) for share, c in choices.items() if c.measured_us is not None and c.dense_us is not None}
+    if not timed:
         return lambda _: 0.0
-    whole = float(np.median(dense))
-    shares = [*sorted(found), 1.0]
-    times = np.maximum.accumulate([min(found.get(share, whole), whole) for share in shares])
+    dense = float(np.median([whole for _, whole in timed.values()]))
+    shares = sorted({*(1 - sparsity for sparsity in LEVELS), 1.0})
+    fastest = [min(timed.get(share, (dense,))[0], dense) for share in shares]
+    times = np.minimum.accumulate(fastest[::-1])[::-1]  # fewer weights take no longer: some zeros could be stored
+    if times[0] == dense:
+        return lambda _: 0.0
     return lambda share: float(np.interp(share, shares, times)) / 1e3

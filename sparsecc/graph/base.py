@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -144,6 +144,10 @@ class Differentiable(Graph):
 
     @abstractmethod
     def copy(self) -> Differentiable: ...
+
+    @abstractmethod
+    def tensors(self) -> Iterable[Tensor]:
+        """All parameters and buffers, in an order of their own."""
 
     @abstractmethod
     def run_with(

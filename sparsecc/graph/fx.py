@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -250,9 +250,12 @@ class FxGraph(Differentiable):
         return graph
 
     def copy(self) -> FxGraph:
-        shared = {id(tensor): tensor for tensor in (*self.module.parameters(), *self.module.buffers())}
+        shared = {id(tensor): tensor for tensor in self.tensors()}
         with fx_trace.quiet():
             return FxGraph(copy.deepcopy(self.module, shared), self._guards, self.name)
+
+    def tensors(self) -> Iterable[Tensor]:
+        return (*self.module.parameters(), *self.module.buffers())
 
     def to(self, device: str) -> FxGraph:
         with fx_trace.quiet():

@@ -16,24 +16,25 @@ if TYPE_CHECKING:
     from sparsecc.formats.base import Format
     from sparsecc.graph.sites import WeightSite
 
-UNITS = ("bytes", "milliseconds")
+KINDS = ("bytes", "milliseconds")
 Budget = Mapping[str, float | str]
-_UNITS = {"": 1, "B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9}
+_FACTORS = {"": 1, "B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9}
 
 
 def limit_of(budget: Budget) -> Limit:
     """{bytes: 20e6}, {bytes: "20MB"} or {milliseconds: 4.5}. Raises RecipeError."""
-    if len(budget) != 1 or next(iter(budget)) not in UNITS:
-        unknown = next((name for name in budget if name not in UNITS), None)
+    if len(budget) != 1 or next(iter(budget)) not in KINDS:
+        unknown = next((name for name in budget if name not in KINDS), None)
         several = "empty" if not budget else f"{' and '.join(budget)} at once"
-        wrong = several if unknown is None else f"no {unknown!r}{did_you_mean(str(unknown), list(UNITS))}"
+        wrong = several if unknown is None else f"no {unknown!r}{did_you_mean(str(unknown), list(KINDS))}"
         raise RecipeError(f"budget: {wrong}; write it as {{bytes: 20MB}} or {{milliseconds: 4.5}}")
     [(unit, wanted)] = budget.items()
     return Limit(_bytes(wanted) if unit == "bytes" else _milliseconds(wanted), unit)
 
 
 def _milliseconds(wanted: float | str) -> float:
-    found = float(wanted) if isinstance(wanted, int | float) and not isinstance(wanted, bool) else 0.0
+    number = re.fullmatch(r"[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?", str(wanted))
+    found = float(number[0]) if number else 0.0
     if not 0 < found < math.inf:
         raise RecipeError(f"budget: {wanted!r} is no number of milliseconds above zero")
     return found
@@ -41,7 +42,7 @@ def _milliseconds(wanted: float | str) -> float:
 
 def _bytes(wanted: float | str) -> int:
     number = re.fullmatch(r"([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?) ?(B|kB|KB|MB|GB)?", str(wanted))
-    found = float(number[1]) * _UNITS[number[2] or ""] if number else 0.0
+    found = float(number[1]) * _FACTORS[number[2] or ""] if number else 0.0
     if not 1 <= found < 2**63:
         raise RecipeError(f"budget: {wanted!r} is no number of bytes above zero, as 20e6 or 20MB")
     return int(found)

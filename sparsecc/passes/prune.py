@@ -61,7 +61,7 @@ class Prune(Pass):
     rows: what the error of each output of a layer counts, `equal`, or `fisher`: by how much the model's outputs move with it (torch only).
     compare: the weights among which those go that are worth least, those of a `layer` or of each `output` of it, which then all get the
     same share of zeros; as the criterion's paper has it when not given (wanda: output, all others: layer). N:M has its groups.
-    variations: how many other inputs are made of each sample, as in Recover, for a criterion that calibrates to see; not for allocations.
+    variations: how many other inputs are made of each sample, as in Recover, for a criterion that calibrates; not for allocations.
     sparsity: the share of zeros, over all layers pruned; 0.5 when not given, for N:M always 1 - N/M.
     budget: instead, what all layers pruned take at most once they are packed: bytes, as {"bytes": 20e6} or {"bytes": "20MB"}, or the
     milliseconds of all of them together in generated code, as {"milliseconds": 4.5}, where there is a machine to time them on.
@@ -95,6 +95,8 @@ class Prune(Pass):
             raise RecipeError(f"rows: no {self.rows!r}{registry.did_you_mean(self.rows, list(ROWS))}")
         if self.compare is not None and self.compare not in COMPARISONS:
             raise RecipeError(f"compare: no {self.compare!r}{registry.did_you_mean(self.compare, list(COMPARISONS))}")
+        if self.compare is not None and self.format.fixed_sparsity is not None:
+            raise RecipeError(f"compare: {self.pattern} compares the weights of a group; leave it out")
         self._check_refinement()
         fixed = self.format.fixed_sparsity
         if self.sparsity is not None and not 0 <= self.sparsity < 1:
@@ -110,6 +112,8 @@ class Prune(Pass):
             self._check_budget(self.budget)
         if self.variations < 0:
             raise RecipeError(f"variations: {self.variations} is negative")
+        if self.variations and not self.needs:
+            raise RecipeError(f"variations: {self.criterion} looks at no inputs; leave it out, or take another criterion")
         if self.min_weights < 0:
             raise RecipeError(f"min_weights: {self.min_weights} is negative")
 
@@ -148,10 +152,10 @@ class Prune(Pass):
         """A criterion that calibrates sees the inputs that the layers pruned before give a layer."""
         sites = select(graph, WeightSite, self.targets, self.ignore)
         found: dict[str, Cut | Refused] = {site.name: reason for site in sites if (reason := self.refuse(site))}
-        graph = on_device(graph, self.device)
+        whole, graph = graph, on_device(graph, self.device)
         taken = [site for site in select(graph, WeightSite, self.targets, self.ignore) if site.name not in found]
         context = context if self.seed is None else replace(context, seed=self.seed)
-        shares = self._allocate(graph, taken, context)
+        shares = self._allocate(graph, taken, context, self._costs(whole, taken, context))
         if self.needs and taken:
             working = graph.copy()
             for done, (site, stats) in enumerate(calibrated(working, taken, self.needs, self._varied(graph, context)), 1):
@@ -199,12 +203,13 @@ class Prune(Pass):
             return Refused(f"{site.rows * site.cols} weights are fewer than min_weights {self.min_weights}")
         return untouchable(site) or self.format.check(site.rows, site.cols)
 
-    def _allocate(self, graph: Graph, sites: Sequence[WeightSite], context: Context) -> dict[str, float]:
-        """The sparsity of each site by name."""
+    def _allocate(
+        self, graph: Graph, sites: Sequence[WeightSite], context: Context, costs: dict[str, Callable[[int], float]]
+    ) -> dict[str, float]:
+        """The sparsity of each site by name. costs: of a site with so many units kept, by name."""
         if not sites:
             return {}
         scores, losses = _Scores(self, graph, sites, context), Losses(self, graph, sites, context)
-        costs = self._costs(graph, sites, context)
         layers = [
             Layer(
                 name=site.name,
@@ -229,7 +234,7 @@ class Prune(Pass):
             return {site.name: partial(nbytes, site, self.format) for site in sites}
         if context.clock is None:
             raise RecipeError(
-                "budget: milliseconds are those of code generated for this machine, which compile() measures; give bytes where it does not"
+                "budget: milliseconds are measured by compile() for the machine that it runs on; give bytes for other targets"
             )
         times = context.clock(graph, self.pattern, [site.name for site in sites])
         units = {site.name: site.rows * site.cols // self.format.unit_size for site in sites}

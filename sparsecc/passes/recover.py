@@ -13,8 +13,9 @@ from sparsecc.graph.base import ALL, Differentiable, Graph, Targets
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes._calibrate import as_columns, singular
 from sparsecc.passes._device import on_device, require_device
-from sparsecc.passes._distill import Distilled, Plan, distill
+from sparsecc.passes._distill import Plan, distill
 from sparsecc.passes._distill_blocks import distill_blocks
+from sparsecc.passes._learning import Learnt, Schedule
 from sparsecc.passes._reconstruct import Moments, fit, split
 from sparsecc.passes._select import require_valid, select, untouchable
 from sparsecc.passes._vary import Varied
@@ -59,7 +60,8 @@ class Recover(Pass):
     between and within samples, floats mixed), since the dense model says what is right for any input.
     steps, learning_rate: of gradient descent, of each block or of the model, by one sample a step.  dtype: of its matrix products,
     float32 or bfloat16, which is twice as fast where the CPU has it.
-    checkpoint: a file with its state (with `blocks`, those that are done); after an interruption the same call goes on from there.
+    checkpoint: a file with its state, after an interruption the same call goes on from there; with `blocks` .0, .1, ... is added, one for
+    each block that is done.
     device: of torch, as cuda, on which both models run; where their weights lie when not given. Torch models only.
     """
 
@@ -118,7 +120,7 @@ class Recover(Pass):
         _set(graph, match.site, match.action)
 
     def _unlike(self, site: WeightSite, dense: WeightSite | None) -> Refused | None:
-        """Why a layer cannot learn from the dense one. One that has lost outputs can with the whole model only."""
+        """Why a layer cannot learn from the dense one. One that has lost outputs learns by what comes after it."""
         if dense is None:
             return Refused("the dense model has no such layer")
         if dense.rows != site.rows and self.method == "reconstruction":
@@ -131,7 +133,8 @@ class Recover(Pass):
         assert context.calibration is not None
         graph, original = _require_gradients(graph), _require_gradients(original)
         samples = Varied.of(graph.inputs, context.calibration, graph.embeddings())
-        plan = Plan(self.steps, self.learning_rate, *split(len(samples.samples), self.held_out), self.variations, self.dtype, context.seed)
+        fitted, held = split(len(samples.samples), self.held_out)
+        plan = Plan(self.steps, self.learning_rate, fitted, held, self.dtype, context.seed, self.variations)
         found = distill(graph, original, sites, samples, plan, self.checkpoint, context.progress)
         yield from ((site, _learnt(site, found, "the model")) for site in sites)
 
@@ -140,10 +143,9 @@ class Recover(Pass):
     ) -> Iterator[tuple[WeightSite, Rebuilt | Refused]]:
         graph, original = _require_gradients(graph), _require_gradients(original)
         inputs, fitted, held = self._inputs(graph, context)
-        plan = Plan(self.steps, self.learning_rate, fitted, held, self.variations, self.dtype, context.seed)
-        by_name = {site.name: site for site in sites}
-        for found in distill_blocks(graph, original, sites, inputs, plan, self.checkpoint, context.progress):
-            yield from ((by_name[name], _learnt(by_name[name], found, "its block")) for name in found.weights)
+        plan = Schedule(self.steps, self.learning_rate, fitted, held, self.dtype, context.seed)
+        for taught, found in distill_blocks(graph, original, sites, inputs, plan, self.checkpoint, context.progress):
+            yield from ((site, found if isinstance(found, Refused) else _learnt(site, found, "its block")) for site in taught)
 
     def _rebuilt(
         self, graph: Graph, original: Graph, sites: Sequence[WeightSite], dense: dict[str, WeightSite], context: Context
@@ -178,10 +180,11 @@ def _require_gradients(graph: Graph) -> Differentiable:
     return graph
 
 
-def _learnt(site: WeightSite, found: Distilled, where: str) -> Rebuilt | Refused:
+def _learnt(site: WeightSite, found: Learnt, where: str) -> Rebuilt | Refused:
     if not found.after < found.before:
         return Refused(f"no better on held-out inputs than before, error of {where} {found.before:.3g}")
-    return Rebuilt(site.to_matrix(found.weights[site.name]), found.biases.get(site.name), found.before, found.after, where)
+    bias = None if site.bias is None else found.biases[site.name].to(site.bias)
+    return Rebuilt(site.to_matrix(found.weights[site.name].to(site.weight)), bias, found.before, found.after, where)
 
 
 def _rebuild(
