@@ -29,7 +29,7 @@ from sparsecc.recipe import Recipe
 
 @dataclass(frozen=True)
 class Row:
-    """One way to make a model sparse. pattern: None for the dense model.  method: of `recover`, None without.
+    """One way to make a model sparse. pattern: None for the dense model.  method: of `recover`, None without.  compare: as in `prune`.
     within: how much worse than the dense model the figure may be, None where nothing is promised."""
 
     pattern: str | None
@@ -38,6 +38,7 @@ class Row:
     allocation: str = "uniform"
     method: str | None = None
     within: float | None = None
+    compare: str | None = None
 
     @property
     def name(self) -> str:
@@ -45,13 +46,14 @@ class Row:
             return "dense"
         zeros = "" if ":" in self.pattern else f" {self.sparsity:.0%}"
         allocation = "" if self.allocation == "uniform" else f" with {self.allocation}"
-        return f"{self.pattern}{zeros} by {self.criterion}{allocation}" + (f", {self.method}" if self.method else "")
+        compared = f" within each {self.compare}" if self.compare else ""
+        return f"{self.pattern}{zeros} by {self.criterion}{compared}{allocation}" + (f", {self.method}" if self.method else "")
 
     def passes(self, steps: int, scope: Mapping[str, Any]) -> list[dict[str, Any]]:
         """scope: `targets` and `ignore`, where not every layer is meant."""
         if self.pattern is None:
             return []
-        share = {} if ":" in self.pattern else {"sparsity": self.sparsity, "allocation": self.allocation}
+        share = {} if ":" in self.pattern else {"sparsity": self.sparsity, "allocation": self.allocation, "compare": self.compare}
         prune = {"prune": {**scope, "pattern": self.pattern, "criterion": self.criterion, **share}}
         if self.method is None:
             return [prune]

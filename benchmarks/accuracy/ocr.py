@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -27,9 +28,13 @@ def rows() -> tuple[Row, ...]:
     found = [Row(None)]
     for pattern, within in WITHIN.items():
         found.append(Row(pattern, criterion="random", allocation="uniform" if ":" in pattern else "erk"))
-        for criterion in ("magnitude", "wanda", "sparsegpt"):
+        found.append(Row(pattern, criterion="spectral"))
+        for criterion in ("magnitude", "wanda", "sparsegpt", "alps"):
             promise = within if criterion == "sparsegpt" else None
             found += [Row(pattern, criterion=criterion), Row(pattern, criterion=criterion, method="reconstruction", within=promise)]
+    for criterion in ("sparsegpt", "alps"):
+        evenly = Row("unstructured", criterion=criterion, compare="output")
+        found += [evenly, replace(evenly, method="reconstruction")]
     return tuple(found)
 
 

@@ -32,7 +32,7 @@ BASELINE = OnnxRuntime().name
 
 @dataclass(frozen=True)
 class Variant:
-    """What sparsecc makes of a model: pruned by SparseGPT and rebuilt by least squares, layer by layer. pattern: None for dense."""
+    """What sparsecc makes of a model: pruned by ALPS and rebuilt by least squares, layer by layer. pattern: None for dense."""
 
     pattern: str | None = None
     sparsity: float = 0.5
@@ -51,7 +51,7 @@ class Variant:
             share = {} if ":" in self.pattern else {"sparsity": self.sparsity}
             if self.pattern.endswith("x1") or ":" in self.pattern:
                 passes.append({"permute": {**scope, "pattern": self.pattern}})
-            passes.append({"prune": {**scope, "pattern": self.pattern, "criterion": "sparsegpt", **share}})
+            passes.append({"prune": {**scope, "pattern": self.pattern, "criterion": "alps", **share}})
             passes.append({"recover": dict(scope)})
             if steps and case.work.module is not None:
                 passes.append({"recover": {**scope, "method": "distillation", "steps": steps}})
@@ -171,7 +171,7 @@ def points(document: Mapping[str, Any]) -> list[Point]:
 def markdown(subject: Subject, document: Mapping[str, Any]) -> str:
     about = (
         f"{subject.title}, {document['threads']} threads: {subject.axis.name} of what is timed, over {document['held_out']} inputs; "
-        f"calibrated on {document['samples']} others. Pruned by SparseGPT, then least squares for each layer"
+        f"calibrated on {document['samples']} others. Pruned by ALPS, then least squares for each layer"
         + (f", then {document['steps']} steps of distillation" if document["steps"] else "")
         + f". Time over that of {BASELINE} in float32, in turns."
     )

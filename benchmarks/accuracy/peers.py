@@ -4,7 +4,7 @@
 
 onnxsim 0.8.1 has `magnitude`, `wanda` and `sparsegpt`, unstructured and N:M, and one threshold over all layers for the first two; no
 blocks, no other allocation, no refinement. It prunes every layer that it knows, so that the layers which ours leaves dense get their
-dense weights back. Inputs held out are compared one by one: ours is worse where the mean difference is beyond two standard errors of it.
+dense weights back. Inputs held out are compared one by one: ours is worse where the mean difference is beyond three standard errors of it.
 Writes benchmarks/results/accuracy-peers.json and .md. Exits with 1 when ours is worse in a row.
 """
 
@@ -37,7 +37,7 @@ from sparsecc.passes.prune import Prune
 
 Prunes = Callable[[Subject], Graph]
 _SAME_ZEROS = 0.005
-_ERRORS = 2.0  # standard errors of a mean difference, beyond which it is one
+_ERRORS = 3.0  # standard errors of a mean difference, beyond which it is one: with 28 rows two would find one by chance
 
 
 @dataclass(frozen=True)

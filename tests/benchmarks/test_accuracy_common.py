@@ -65,7 +65,7 @@ def document(evaluation: Evaluation) -> dict[str, Any]:
 
 def test_rows_are_recipes_with_names_of_their_own() -> None:
     rows = common.one_shot_and_distilled()
-    assert len({row.name for row in rows}) == len(rows) == 1 + 4 * 4 * 2
+    assert len({row.name for row in rows}) == len(rows) == 1 + 4 * (5 * 2 + 4)
     for row in rows:
         assert len(Recipe.load({"passes": row.passes(steps=5, scope=SCOPE)}).passes) == len(row.passes(5, SCOPE))
     assert Row("unstructured", 0.7, "random", "erk").name == "unstructured 70% by random with erk"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -35,6 +37,18 @@ def test_every_row_is_a_recipe_with_a_name_of_its_own() -> None:
         assert Recipe.load({"passes": row.passes(steps=5)}).passes
     assert len({row.name for row in ROWS}) == len(ROWS)
     assert {row.at_least for row in ROWS if row.at_least} == {0.93, 0.985, 0.87, 0.975, 0.8, 0.965, 0.78, 0.95, 0.96, 0.995}
+
+
+def test_rows_that_are_measured_again_take_their_places() -> None:
+    def document(**cosines: float) -> dict[str, Any]:
+        settings = {"machine": {}, "samples": 1, "held_out": 1, "steps": None, "made": {}}
+        return {**settings, "rows": [{"name": name, "cosine": cosine} for name, cosine in cosines.items()]}
+
+    assert bench.renewed(document(a=0.1, b=0.2, c=0.3), document(b=0.5)) == document(a=0.1, b=0.5, c=0.3)
+    with pytest.raises(SystemExit, match="no row d"):
+        bench.renewed(document(a=0.1), document(d=0.5))
+    with pytest.raises(SystemExit, match="differ in samples"):
+        bench.renewed(document(a=0.1) | {"samples": 2}, document(a=0.5))
 
 
 def test_rows_by_name() -> None:
