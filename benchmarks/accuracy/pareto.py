@@ -113,7 +113,7 @@ def measured(subject: Subject, arguments: argparse.Namespace, console: Console) 
         with console.status(f"loading {peer.name}"):
             calls[peer.name] = peer.load(case.work, threads)
     for variant in VARIANTS:
-        if arguments.row and not any(text in variant.name for text in arguments.row):
+        if variant.name in subject.left_out or (arguments.row and not any(text in variant.name for text in arguments.row)):
             continue
         start = time.perf_counter()
         with console.status(f"compiling {variant.name}"):

@@ -37,7 +37,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Subject:
-    """title: names the model and the shape.  transformer: what NNCF is told of it."""
+    """title: names the model and the shape.  transformer: what NNCF is told of it.  left_out: variants so sparse that nothing useful is left of
+    the model, by name."""
 
     title: str
     axis: Axis
@@ -45,6 +46,7 @@ class Subject:
     transformer: bool
     full: Sizes
     quick: Sizes
+    left_out: tuple[str, ...] = ()
 
 
 def load_minilm(sizes: Sizes) -> Case:
@@ -130,6 +132,7 @@ SUBJECTS: Mapping[str, Subject] = {
         transformer=False,
         full=Sizes(samples=32, held_out=192),
         quick=Sizes(samples=4, held_out=8),
+        left_out=("unstructured 80%", "unstructured 90%", "4x1 70%"),
     ),
     "gpt": Subject(
         "A GPT of 0.8 M parameters, one window of 128 characters",
