@@ -67,7 +67,7 @@ def draw(path: Path, title: str, points: Sequence[Point], axis: Axis) -> None:
             found = [place for p, place in zip(points, places, strict=True) if (p.engine, p.dtype) == (engine, dtype)]
             ax.scatter(*zip(*found, strict=True), s=42, c=colour, marker=shape, label=f"{engine} {dtype}", zorder=2) if found else None
     ax.set_xscale("log")
-    ax.set_xlim(min(p.time for p in points) / 1.12, 1.5 * max(p.time for p in points))
+    ax.set_xlim(min(p.time for p in points) / 1.12, 1.8 * max(p.time for p in points))
     ax.set_ylim(axis.shown, best + 0.14 * (best - axis.shown))
     ax.xaxis.set_major_locator(FixedLocator([0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1, 1.5, 2, 3, 5]))
     ax.xaxis.set_minor_locator(NullLocator())
@@ -75,7 +75,7 @@ def draw(path: Path, title: str, points: Sequence[Point], axis: Axis) -> None:
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: format(y, axis.style)))
     ax.set(xlabel="time over that of onnxruntime float32", ylabel=axis.name, title=title)
     ax.grid(alpha=0.25)
-    ax.legend(loc="lower right", fontsize=8)
+    figure.legend(loc="outside right upper", fontsize=8)
     texts = [p.label if p in inside else f"{p.label}: {format(p.quality, axis.style)}" for p in points]
     figure.draw_without_rendering()  # places the axes, which the labels are placed by
     _label(ax, texts, places)

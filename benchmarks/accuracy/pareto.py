@@ -1,6 +1,6 @@
 """Quality against measured time: sparsecc's variants of a model beside onnxruntime and OpenVINO, dense and in int8.
 
-    python -m benchmarks.accuracy.pareto --model minilm [--threads 2] [--seconds 60] [--steps 0] [--quick] [--row TEXT ...]
+    python -m benchmarks.accuracy.pareto --model minilm [--threads 2] [--seconds 60] [--steps 200] [--quick] [--row TEXT ...]
 
 All engines are timed in turns. Each is judged by what the very call that was timed gives for inputs held out. Writes
 benchmarks/results/accuracy-pareto-MODEL.json, .md and .png. Pictures need matplotlib.
@@ -28,11 +28,13 @@ from benchmarks.results import FOLDER, markdown_table, write
 from sparsecc.timing import Spread, Timing, interleave, speedup
 
 BASELINE = OnnxRuntime().name
+_MADE = 2  # inputs that a criterion is shown beside each one given
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What sparsecc makes of a model: pruned by ALPS and rebuilt by least squares, layer by layer. pattern: None for dense."""
+    """What sparsecc makes of a model: pruned by ALPS; then a torch model learns block by block what it gave, an ONNX model is rebuilt by
+    least squares, layer by layer. pattern: None for dense."""
 
     pattern: str | None = None
     sparsity: float = 0.5
@@ -44,17 +46,16 @@ class Variant:
         return f"{'int8 ' if self.int8 else ''}{self.pattern or 'dense'}{share}"
 
     def recipe(self, case: Case, steps: int) -> dict[str, Any]:
-        """steps: of distillation, where the model allows it."""
+        """steps: of each block."""
         passes: list[dict[str, Any]] = []
         scope = case.scope
         if self.pattern is not None:
             share = {} if ":" in self.pattern else {"sparsity": self.sparsity}
             if self.pattern.endswith("x1") or ":" in self.pattern:
                 passes.append({"permute": {**scope, "pattern": self.pattern}})
-            passes.append({"prune": {**scope, "pattern": self.pattern, "criterion": "alps", **share}})
-            passes.append({"recover": dict(scope)})
-            if steps and case.work.module is not None:
-                passes.append({"recover": {**scope, "method": "distillation", "steps": steps}})
+            passes.append({"prune": {**scope, "pattern": self.pattern, "criterion": "alps", "variations": _MADE, **share}})
+            learning = {"method": "blocks", "steps": steps, "learning_rate": 1e-3, "dtype": "bfloat16"}
+            passes.append({"recover": {**scope, **(learning if case.work.module is not None else {})}})
         if self.int8:
             passes.append({"quantize": dict(scope)})
         return {"passes": [*passes, {"pack": {}}] if self.pattern else passes}
@@ -125,7 +126,13 @@ def measured(subject: Subject, arguments: argparse.Namespace, console: Console) 
         task = bar.add_task("timing", total=1.0)
         timings = interleave(calls, seconds=arguments.seconds, progress=lambda done: bar.update(task, completed=done))
     rows = [_row(timings[name], timings[BASELINE], qualities[name], seconds.get(name)) for name in calls]
-    return {"machine": machine(), "threads": threads, "steps": arguments.steps, **vars(sizes), "rows": rows}
+    return {
+        "machine": machine(),
+        "threads": threads,
+        "steps": arguments.steps if case.work.module is not None else 0,
+        **vars(sizes),
+        "rows": rows,
+    }
 
 
 def judged(case: Case, calls: Mapping[str, Call]) -> dict[str, float]:
@@ -171,8 +178,12 @@ def points(document: Mapping[str, Any]) -> list[Point]:
 def markdown(subject: Subject, document: Mapping[str, Any]) -> str:
     about = (
         f"{subject.title}, {document['threads']} threads: {subject.axis.name} of what is timed, over {document['held_out']} inputs; "
-        f"calibrated on {document['samples']} others. Pruned by ALPS, then least squares for each layer"
-        + (f", then {document['steps']} steps of distillation" if document["steps"] else "")
+        f"calibrated on {document['samples']} others. Pruned by ALPS; "
+        + (
+            f"each block then takes {document['steps']} steps to give what it gave"
+            if document["steps"]
+            else "then least squares for each layer"
+        )
         + f". Time over that of {BASELINE} in float32, in turns."
     )
     every = points(document)
@@ -199,7 +210,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", choices=list(SUBJECTS), action="append", help="only this one")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=60, help="for the timing of a model; making the variants comes on top")
-    parser.add_argument("--steps", type=int, default=0, help="of distillation after least squares, torch models only; minutes for MiniLM")
+    parser.add_argument("--steps", type=int, default=200, help="of each block of a torch model")
     parser.add_argument("--quick", action="store_true", help="few inputs: whether it runs (nothing is written)")
     parser.add_argument("--row", action="append", metavar="TEXT", help="only variants whose names contain this (nothing is written)")
     return parser

@@ -37,8 +37,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Subject:
-    """title: names the model and the shape.  transformer: what NNCF is told of it.  left_out: variants so sparse that nothing useful is left of
-    the model, by name."""
+    """title: names the model and the shape.  transformer: what NNCF is told of it.
+    left_out: variants so sparse that nothing useful is left of the model, by name."""
 
     title: str
     axis: Axis
@@ -122,7 +122,7 @@ SUBJECTS: Mapping[str, Subject] = {
         Axis("mean cosine", ".3f", lower_is_better=False, shown=0.7),
         load_minilm,
         transformer=True,
-        full=Sizes(samples=64, held_out=128),
+        full=Sizes(samples=256, held_out=128),
         quick=Sizes(samples=16, held_out=8),
     ),
     "ocr": Subject(
