@@ -21,6 +21,8 @@ class Spectral(Criterion):
 
     What was drawn is not divided by its chance, though only then the matrix were right on average: on MiniLM's 36 layers at 50 % zeros
     ‖W - W'‖₂ / ‖W‖₂ is 0.18 without and 0.80 with it (magnitude 0.15, random 0.62).
+
+    One-shot it is no better than `random` on PP-OCR's recognizer at 2:4: 124 % of the characters wrong, 105 % by `random`.
     """
 
     def score(self, weight: Tensor, stats: Stats, seed: int) -> Tensor:
