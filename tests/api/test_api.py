@@ -214,3 +214,14 @@ def test_tuned_knobs_are_the_compiled_ones(tmp_path):
 def test_nothing_to_tune(tmp_path):
     with pytest.raises(UserError, match="nothing to tune"):
         sparsecc.tune(nn.ReLU(), (torch.zeros(4),), records=tmp_path / "r.db")
+
+
+def test_pruned_weights_may_lie_in_a_folder_while_the_recipe_runs(tmp_path):
+    torch.manual_seed(0)
+    module, x = nn.Linear(64, 64).eval(), torch.randn(4, 64)
+    recipe = {"passes": [{"prune": {"pattern": "4x1"}}, "pack"]}
+    there, here = (sparsecc.compile(module, (x,), recipe=recipe, threads=1, scratch=folder) for folder in (tmp_path, None))
+    torch.testing.assert_close(there(x), here(x))
+    assert not list(tmp_path.iterdir())  # the files have no names, and go with the weights
+    with pytest.raises(UserError, match="cannot be written there"):
+        sparsecc.compile(module, (x,), recipe=recipe, threads=1, scratch=tmp_path / "nowhere")
