@@ -129,8 +129,8 @@ def measured(subject: Subject, arguments: argparse.Namespace, console: Console) 
     return {
         "machine": machine(),
         "threads": threads,
-        "steps": arguments.steps if case.work.module is not None else 0,
         **vars(sizes),
+        "steps": arguments.steps if case.work.module is not None else 0,
         "rows": rows,
     }
 
