@@ -39,9 +39,15 @@ def rows() -> tuple[Row, ...]:
 
 
 def load(sizes: Sizes) -> Subject:
-    calibration = [{"x": batch} for batch in batches(list(lines(sizes.samples, pp_ocr_rec.HEIGHT, pp_ocr_rec.WIDTH)))]
-    others = list(lines(sizes.held_out, pp_ocr_rec.HEIGHT, pp_ocr_rec.WIDTH, held_out=True))
-    return Subject(OnnxGraph.from_file(pp_ocr_rec.build()), calibration, lambda graph: figures(graph, others), scope={})
+    graph, calibration, others = given(sizes)
+    return Subject(graph, calibration, lambda rewritten: figures(rewritten, others), scope={})
+
+
+def given(sizes: Sizes) -> tuple[OnnxGraph, list[dict[str, np.ndarray]], list[Line]]:
+    """The model, inputs to calibrate on, and lines to judge by."""
+    size = pp_ocr_rec.HEIGHT, pp_ocr_rec.WIDTH
+    calibration = [{"x": batch} for batch in batches(list(lines(sizes.samples, *size)))]
+    return OnnxGraph.from_file(pp_ocr_rec.build()), calibration, list(lines(sizes.held_out, *size, held_out=True))
 
 
 def batches(drawn: Sequence[Line]) -> list[np.ndarray]:
@@ -60,11 +66,16 @@ def read(graph: Graph, others: Sequence[Line]) -> list[str]:
 
 def judged(others: Sequence[Line], texts: Sequence[str]) -> dict[str, float]:
     """wrong characters: edits needed, by the characters there are.  right lines: read without any edit."""
-    edits = [distance(line.text, text.strip()) for line, text in zip(others, texts, strict=True)]
+    edits = edited(others, texts)
     return {
         "wrong characters": sum(edits) / sum(len(line.text) for line in others),
         "right lines": sum(count == 0 for count in edits) / len(others),
     }
+
+
+def edited(others: Sequence[Line], texts: Sequence[str]) -> list[int]:
+    """The edits that each line needs."""
+    return [distance(line.text, text.strip()) for line, text in zip(others, texts, strict=True)]
 
 
 def distance(wanted: str, got: str) -> int:

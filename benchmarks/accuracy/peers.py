@@ -22,22 +22,29 @@ import torch
 from rich.console import Console
 
 from benchmarks.accuracy import minilm, ocr
-from benchmarks.accuracy.common import Sizes, Subject, zeros
+from benchmarks.accuracy.common import Sizes, zeros
 from benchmarks.export import exported
 from benchmarks.machine import machine
 from benchmarks.results import markdown_table, write
 from models import minilm as model
-from models import pp_ocr_rec
-from models._lines import lines
 from sparsecc.graph.base import Graph
 from sparsecc.graph.onnx import OnnxGraph
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes.base import Context
 from sparsecc.passes.prune import Prune
 
-Prunes = Callable[[Subject], Graph]
+Prunes = Callable[["Case"], Graph]
 _SAME_ZEROS = 0.005
 _ERRORS = 3.0  # standard errors of a mean difference, beyond which it is one: with 28 rows two would find one by chance
+
+
+@dataclass(frozen=True)
+class Case:
+    """figures: how good a graph is on each of the inputs held out, float[inputs]."""
+
+    graph: Graph
+    calibration: Sequence[Any]
+    figures: Callable[[Graph], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -62,13 +69,13 @@ class Row:
         options = {"pattern": self.pattern, "sparsity": sparsity, "allocation": self.allocation, "compare": self.compare}
         return Prune(criterion=self.criterion, **options)
 
-    def ours(self, subject: Subject) -> Graph:
-        return self.step.apply(subject.graph, Context(calibration=subject.calibration)).graph
+    def ours(self, case: Case) -> Graph:
+        return self.step.apply(case.graph, Context(calibration=case.calibration)).graph
 
-    def theirs(self, subject: Subject) -> Graph:
+    def theirs(self, case: Case) -> Graph:
         import onnxsim
 
-        graph = subject.graph
+        graph = case.graph
         assert isinstance(graph, OnnxGraph)
         options: dict[str, Any] = {"sparsity": self.sparsity}
         if ":" in self.pattern:
@@ -76,7 +83,7 @@ class Row:
         if self.allocation == "global":
             options["global_sparsity"] = True
         if self.criterion != "magnitude":
-            options["calibration_data"] = [{name: np.asarray(x) for name, x in sample.items()} for sample in subject.calibration]
+            options["calibration_data"] = [{name: np.asarray(x) for name, x in sample.items()} for sample in case.calibration]
         pruned = getattr(onnxsim, f"apply_{self.criterion}_pruning")(graph.proto(), **options)
         return restored(OnnxGraph.from_proto(pruned), graph, self.step)
 
@@ -103,11 +110,11 @@ def restored(pruned: Graph, dense: Graph, step: Prune) -> Graph:
 
 @dataclass(frozen=True)
 class Model:
-    """about: with places for the fields of Sizes.  load: the model, whose `figures` are not asked for, and for a graph a figure for each
-    input held out.  style: of their mean.  useless: what is no better than that is of no use, and differences mean nothing."""
+    """about: with places for the fields of Sizes.  style: of the mean of its figures.  useless: what is no better than that is of no use,
+    and differences mean nothing."""
 
     about: str
-    load: Callable[[Sizes], tuple[Subject, Callable[[Graph], np.ndarray]]]
+    load: Callable[[Sizes], Case]
     style: str
     lower_is_better: bool
     useless: float
@@ -140,31 +147,25 @@ class Pruned:
         return {"seconds": self.seconds, "figure": float(self.figures.mean()), "zeros": self.zeros}
 
 
-def load_minilm(sizes: Sizes) -> tuple[Subject, Callable[[Graph], np.ndarray]]:
+def load_minilm(sizes: Sizes) -> Case:
     samples = model.batches(model.calibration_sentences(sizes.samples), minilm.BATCH)
     texts = model.held_out(sizes.held_out)
     names = ("input_ids", "attention_mask")
     graph = OnnxGraph.from_file(exported("minilm", model.build(), samples[0], names, free=((0, 1), (0, 1))))
     dense = minilm.vectors(graph, texts)
     calibration = [dict(zip(names, sample, strict=True)) for sample in samples]
-    return Subject(graph, calibration, _none, scope={}), lambda other: (minilm.vectors(other, texts) * dense).sum(1).double().numpy()
+    return Case(graph, calibration, lambda other: (minilm.vectors(other, texts) * dense).sum(1).double().numpy())
 
 
-def load_ocr(sizes: Sizes) -> tuple[Subject, Callable[[Graph], np.ndarray]]:
-    others = list(lines(sizes.held_out, pp_ocr_rec.HEIGHT, pp_ocr_rec.WIDTH, held_out=True))
+def load_ocr(sizes: Sizes) -> Case:
+    dense, calibration, others = ocr.given(sizes)
     length = sum(len(line.text) for line in others) / len(others)
 
     def edits(graph: Graph) -> np.ndarray:
         """Of each line, over the mean number of characters in one."""
-        return (
-            np.array([ocr.distance(line.text, text.strip()) for line, text in zip(others, ocr.read(graph, others), strict=True)]) / length
-        )
+        return np.array(ocr.edited(others, ocr.read(graph, others))) / length
 
-    return ocr.load(sizes), edits
-
-
-def _none(_: Graph) -> dict[str, float]:
-    return {}
+    return Case(dense, calibration, edits)
 
 
 MODELS: Mapping[str, Model] = {
@@ -206,20 +207,20 @@ def main() -> int:
 def measured(name: str, rows: Sequence[Row], quick: bool, console: Console) -> dict[str, Any]:
     about = MODELS[name]
     sizes = about.quick if quick else about.full
-    subject, figures = about.load(sizes)
+    case = about.load(sizes)
     found = []
     for row in rows:
         console.print(f"{name}: {row.name}", highlight=False)
-        ours, theirs = (_pruned(prune, subject, figures) for prune in (row.ours, row.theirs))
+        ours, theirs = (_pruned(prune, case) for prune in (row.ours, row.theirs))
         found.append({"name": row.name, "ours": ours.document(), "theirs": theirs.document(), **about.compared(ours, theirs)})
     return {"model": name, **vars(sizes), "rows": found}
 
 
-def _pruned(prune: Prunes, subject: Subject, figures: Callable[[Graph], np.ndarray]) -> Pruned:
+def _pruned(prune: Prunes, case: Case) -> Pruned:
     start = time.perf_counter()
-    graph = prune(subject)
+    graph = prune(case)
     seconds = time.perf_counter() - start
-    return Pruned(figures(graph), zeros(graph), seconds)
+    return Pruned(case.figures(graph), zeros(graph), seconds)
 
 
 def markdown(document: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ somebody wants to see."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -79,7 +79,7 @@ class Lane(Evaluation):
     def ahead(self, nodes: Iterable[Node], given: Mapping[Node, Tensor]) -> dict[Node, Any]:
         """The values that `nodes`, the ones next, would have, with gradients, and with those of some nodes given; the lane stays
         where it is."""
-        found = Lane(self.module, ())  # type: ignore[arg-type]
+        found = Lane(cast("GraphModule", self.module), ())
         found.env = dict(self.env)
         for node in nodes:
             for source in (*node.all_input_nodes, node):

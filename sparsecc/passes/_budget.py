@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 KINDS = ("bytes", "milliseconds")
 Budget = Mapping[str, float | str]
+_NUMBER = r"[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?"
 _FACTORS = {"": 1, "B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9}
 
 
@@ -33,7 +34,7 @@ def limit_of(budget: Budget) -> Limit:
 
 
 def _milliseconds(wanted: float | str) -> float:
-    number = re.fullmatch(r"[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?", str(wanted))
+    number = re.fullmatch(_NUMBER, str(wanted))
     found = float(number[0]) if number else 0.0
     if not 0 < found < math.inf:
         raise RecipeError(f"budget: {wanted!r} is no number of milliseconds above zero")
@@ -41,7 +42,7 @@ def _milliseconds(wanted: float | str) -> float:
 
 
 def _bytes(wanted: float | str) -> int:
-    number = re.fullmatch(r"([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?) ?(B|kB|KB|MB|GB)?", str(wanted))
+    number = re.fullmatch(rf"({_NUMBER}) ?(B|kB|KB|MB|GB)?", str(wanted))
     found = float(number[1]) * _FACTORS[number[2] or ""] if number else 0.0
     if not 1 <= found < 2**63:
         raise RecipeError(f"budget: {wanted!r} is no number of bytes above zero, as 20e6 or 20MB")

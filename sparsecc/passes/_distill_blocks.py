@@ -44,16 +44,16 @@ def distill_blocks(
         if not taught:
             continue
         path = None if checkpoint is None else f"{checkpoint}.{number}"
-        found = None if path is None else _loaded(path, key)
+        found = None if path is None else _loaded(path, key, taught[0].weight.device)
         if found is None:
             found = _learnt(ours, theirs, taught, len(inputs), plan, _tells(progress, plan, len(sites), seen, taught))
             if path is not None and isinstance(found, Learnt):
                 _save(path, key, found)
         if isinstance(found, Learnt) and found.after < found.before:
             for site in taught:
-                working.set_weight(site, found.weights[site.name].to(site.weight))
+                working.set_weight(site, found.weights[site.name])
                 if site.bias is not None:
-                    working.set_bias(site, found.biases[site.name].to(site.bias))
+                    working.set_bias(site, found.biases[site.name])
         yield taught, found
         seen += len(taught)
         if seen == len(sites):  # what follows stays as it is
@@ -114,12 +114,12 @@ def _save(path: str, key: str, found: Learnt) -> None:
     _checkpoint.save(path, key, {**weights, **biases}, {"before": found.before, "after": found.after})
 
 
-def _loaded(path: str, key: str) -> Learnt | None:
+def _loaded(path: str, key: str, device: torch.device) -> Learnt | None:
     loaded = _checkpoint.load(path, key)
     if loaded is None:
         return None
     tensors, errors = loaded
     weights, biases = (
-        {name.removeprefix(kind): x for name, x in tensors.items() if name.startswith(kind)} for kind in ("weight.", "bias.")
+        {name.removeprefix(kind): x.to(device) for name, x in tensors.items() if name.startswith(kind)} for kind in ("weight.", "bias.")
     )
     return Learnt(weights, biases, errors["before"], errors["after"])

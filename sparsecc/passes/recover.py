@@ -183,8 +183,7 @@ def _require_gradients(graph: Graph) -> Differentiable:
 def _learnt(site: WeightSite, found: Learnt, where: str) -> Rebuilt | Refused:
     if not found.after < found.before:
         return Refused(f"no better on held-out inputs than before, error of {where} {found.before:.3g}")
-    bias = None if site.bias is None else found.biases[site.name].to(site.bias)
-    return Rebuilt(site.to_matrix(found.weights[site.name].to(site.weight)), bias, found.before, found.after, where)
+    return Rebuilt(site.to_matrix(found.weights[site.name]), found.biases.get(site.name), found.before, found.after, where)
 
 
 def _rebuild(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,7 +48,7 @@ def test_a_layer_that_never_gets_faster_counts_as_nothing() -> None:
 def test_there_is_none_for_another_machine() -> None:
     here = detect(1)
     assert clock.clock_of([], here, {}) is not None
-    assert clock.clock_of([], SimpleNamespace(cpu="z80", threads=1), {}) is None  # type: ignore[arg-type]
+    assert clock.clock_of([], replace(here, cpu="z80"), {}) is None
 
 
 def test_compile_keeps_a_budget_or_names_the_nearest() -> None:
@@ -58,6 +59,6 @@ def test_compile_keeps_a_budget_or_names_the_nearest() -> None:
         prune = {"prune": {"pattern": "4x1", "budget": {"milliseconds": milliseconds}}}
         return sparsecc.compile(module, x, recipe={"passes": [prune, "pack"]}, threads=1)
 
-    with pytest.raises(RecipeError, match=r"1e-06 milliseconds cannot be met|0.001 milliseconds cannot be met, the nearest that can is"):
+    with pytest.raises(RecipeError, match=r"0\.001 milliseconds cannot be met, the nearest that can is"):
         compiled(1e-6)
     assert not any(site.format for site in compiled(1e6).report.sites)

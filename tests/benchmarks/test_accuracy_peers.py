@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from benchmarks.accuracy import peers
-from benchmarks.accuracy.common import Subject, zeros
+from benchmarks.accuracy.common import zeros
+from benchmarks.accuracy.peers import Case
 from benchmarks.export import exported
 from sparsecc.graph.onnx import OnnxGraph
 from sparsecc.graph.sites import WeightSite
@@ -18,18 +19,18 @@ from sparsecc.passes.prune import Prune
 
 
 @pytest.fixture
-def subject(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Subject:
+def case(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Case:
     """Three layers, of which the last is too small to be pruned."""
     monkeypatch.setattr("benchmarks.export.CACHE", tmp_path_factory.mktemp("models"))
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 32), nn.ReLU(), nn.Linear(32, 8)).eval()
     x = torch.randn(24, 64)
     graph = OnnxGraph.from_file(exported("layers", module, (x,), ("x",), free=((0,),)))
-    return Subject(graph, [{"x": part.numpy()} for part in x.split(8)], lambda graph: {}, scope={})
+    return Case(graph, [{"x": part.numpy()} for part in x.split(8)], lambda graph: np.zeros(1))
 
 
-def test_axes_are_free_where_asked(subject: Subject) -> None:
-    [spec] = subject.graph.inputs
+def test_axes_are_free_where_asked(case: Case) -> None:
+    [spec] = case.graph.inputs
     assert isinstance(spec.shape[0], str) and spec.shape[1] == 64
 
 
@@ -53,8 +54,8 @@ def test_worse_is_worse_by_more_than_chance_at_the_same_zeros() -> None:
     assert verdict("ocr", [1.1, 1.0, 1.2], [1.0, 0.9, 1.1]) == "both useless"
 
 
-def test_weights_are_put_back(subject: Subject) -> None:
-    dense, pruned = subject.graph, subject.graph.copy()
+def test_weights_are_put_back(case: Case) -> None:
+    dense, pruned = case.graph, case.graph.copy()
     first, *_, last = pruned.sites(WeightSite)
     for site in (first, last):
         pruned.set_weight(site, torch.zeros_like(site.weight))
@@ -63,8 +64,8 @@ def test_weights_are_put_back(subject: Subject) -> None:
 
 
 @pytest.mark.parametrize("row", peers.rows(), ids=lambda row: row.name)
-def test_both_prune_the_same_layers(subject: Subject, row: peers.Row) -> None:
+def test_both_prune_the_same_layers(case: Case, row: peers.Row) -> None:
     pytest.importorskip("onnxsim")
-    ours, theirs = row.ours(subject), row.theirs(subject)
+    ours, theirs = row.ours(case), row.theirs(case)
     assert row.allocation == "global" or zeros(ours) == pytest.approx(zeros(theirs), abs=0.01)
-    assert torch.equal(theirs.sites(WeightSite)[-1].weight, subject.graph.sites(WeightSite)[-1].weight)
+    assert torch.equal(theirs.sites(WeightSite)[-1].weight, case.graph.sites(WeightSite)[-1].weight)

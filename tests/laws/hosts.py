@@ -86,6 +86,12 @@ def model(name: str) -> tuple[nn.Module, Tensor]:
     return module.eval(), x
 
 
+def samples(name: str) -> list[tuple[Tensor]]:
+    """Two inputs of a model."""
+    x = model(name)[1]
+    return [(x,), (x.flip(0) * 0.5,)]
+
+
 def _fx(module: nn.Module, x: Tensor) -> Graph:
     return FxGraph.from_module(module, (x,))
 

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sparsecc.graph.base import Differentiable
 from sparsecc.graph.fx import FxGraph
 from sparsecc.graph.sites import WeightSite
-from tests.laws.hosts import MODELS, graph, model
+from tests.laws.hosts import MODELS, graph, samples
 from tests.tolerance import assert_close
 
 every_model = pytest.mark.parametrize("name", MODELS)
-
-
-def samples(name: str) -> list[tuple[Tensor]]:
-    x = model(name)[1]
-    return [(x,), (x.flip(0) * 0.5,)]
 
 
 def differentiable(name: str) -> Differentiable:

@@ -11,16 +11,11 @@ from torch import Tensor
 from sparsecc.errors import InputError, UserError
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import Attention, Site, WeightSite
-from tests.laws.hosts import HOSTS, MODELS, graph, model
+from tests.laws.hosts import HOSTS, MODELS, graph, samples
 from tests.tolerance import assert_close
 
 every_host = pytest.mark.parametrize("host", HOSTS)
 every_model = pytest.mark.parametrize("name", MODELS)
-
-
-def samples(name: str) -> list[tuple[Tensor]]:
-    x = model(name)[1]
-    return [(x,), (x.flip(0) * 0.5,)]
 
 
 def taps_of(changed: Graph, name: str, taps: list[str]) -> list[Mapping[str, tuple[Tensor, ...]]]:

@@ -44,22 +44,25 @@ def apart(changed: Graph, dense: Graph, name: str) -> float:
     return sum(float((a - b).square().sum()) for a, b in pairs)
 
 
+def assert_zeros_stay(pruned: Graph, recovered: Graph) -> None:
+    for before, after in zip(pruned.sites(WeightSite), recovered.sites(WeightSite), strict=True):
+        assert not (after.weight != 0)[before.weight == 0].any()
+
+
 @pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize("name", ["transformer", "convolutions"])
 def test_reconstruction(host: str, name: str) -> None:
     dense, pruned, result = recovered(host, name, Recover())
     assert any(match.refused is None for match in result.matches)
     assert apart(result.graph, dense, name) < 0.9 * apart(pruned, dense, name)
-    for before, after in zip(pruned.sites(WeightSite), result.graph.sites(WeightSite), strict=True):
-        assert not (after.weight != 0)[before.weight == 0].any()
+    assert_zeros_stay(pruned, result.graph)
 
 
 def test_distillation() -> None:
     dense, pruned, result = recovered("fx", "transformer", Recover(method="distillation", steps=150, learning_rate=3e-3))
     assert all(match.refused is None for match in result.matches)
     assert apart(result.graph, dense, "transformer") < 0.7 * apart(pruned, dense, "transformer")
-    for before, after in zip(pruned.sites(WeightSite), result.graph.sites(WeightSite), strict=True):
-        assert not (after.weight != 0)[before.weight == 0].any()
+    assert_zeros_stay(pruned, result.graph)
 
 
 def test_distillation_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
@@ -88,8 +91,7 @@ def test_blocks(name: str) -> None:
     dense, pruned, result = recovered("fx", name, Recover(method="blocks", steps=60, learning_rate=3e-3))
     assert any(match.refused is None for match in result.matches)
     assert apart(result.graph, dense, name) < 0.8 * apart(pruned, dense, name)
-    for before, after in zip(pruned.sites(WeightSite), result.graph.sites(WeightSite), strict=True):
-        assert not (after.weight != 0)[before.weight == 0].any()
+    assert_zeros_stay(pruned, result.graph)
     assert all("of its block" in str(match.action) for match in result.matches if match.refused is None)
 
 
