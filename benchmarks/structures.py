@@ -36,7 +36,7 @@ from sparsecc.graph.fx import FxGraph
 from sparsecc.graph.onnx import OnnxGraph
 from sparsecc.graph.sites import Linear
 from sparsecc.ops.structured_linear import StructuredLinear
-from sparsecc.passes._calibrate import covariances
+from sparsecc.passes._calibrate import second_moments
 from sparsecc.passes.base import Context
 from sparsecc.passes.substitute import Substitute, relative_error
 from sparsecc.timing import Timing, interleave, speedup
@@ -117,8 +117,8 @@ def substituted(graph: FxGraph, way: Way, calibration: Sequence[Any], held_out: 
     for match in matches:
         step.rewrite(result, match)
     after = result.sites(Linear, LAYERS)
-    inputs = covariances(graph, sites, Context(calibration=held_out))
-    errors = {a.name: relative_error(a.matrix, b.matrix, h) for a, b, h in zip(sites, after, inputs, strict=True)}
+    inputs = second_moments(graph, sites, Context(calibration=held_out))
+    errors = {a.name: relative_error(a.matrix, b.matrix, stats["hessian"]) for a, b, stats in zip(sites, after, inputs, strict=True)}
     cosines = []
     for sentence in held_out:
         dense, ours = (minilm.embed(of.run(sentence).outputs[0], sentence[1]) for of in (graph, result))

@@ -23,7 +23,8 @@ class Alps(Criterion):
     Alternating direction method of multipliers: W' follows the inputs, D is W' + V/ρ cut to the pattern, V counts by how much they
     differ; ρ grows by `growth` every third round, until the mask stays. Inputs are scaled to a mean square of 1, so that the largest
     entries of D are those that cost most. On the mask found, and on that of the first cut, the weights are fitted by conjugate gradients;
-    the better one stays, as the alternation has no guarantee.
+    the better one stays, as the alternation has no guarantee. Weights of inputs that are always zero are worth nothing, and what is left
+    of them stays as it is.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("hessian",)
@@ -36,7 +37,8 @@ class Alps(Criterion):
 
     def score(self, weight: Tensor, stats: Stats, seed: int) -> Tensor:
         """w²·H_jj: what D is cut by in the first round."""
-        return weight.detach().float().square() * dampened(stats["hessian"]).diagonal().to(weight.device, torch.float32)
+        worth = dampened(stats["hessian"]).diagonal() * (stats["hessian"].diagonal() > 0)
+        return weight.detach().float().square() * worth.to(weight.device, torch.float32)
 
     def choose(self, weight: Tensor, project: Project, sparsity: float, stats: Stats, seed: int) -> Chosen:
         first = keep = project(self.score(weight, stats, seed), sparsity)
@@ -46,7 +48,8 @@ class Alps(Criterion):
         scale = hessian.diagonal().sqrt()
         values, vectors = (part.float() for part in torch.linalg.eigh(hessian / scale / scale[:, None]))
         scale, hessian = scale.float(), (hessian / scale / scale[:, None]).float()
-        dense = weight.detach().float() * scale
+        live = stats["hessian"].diagonal().to(weight.device) > 0
+        dense = weight.detach().float() * scale * live
         pull = dense @ hessian
         cut, multiplier, penalty = dense * keep, torch.zeros_like(dense), self.penalty
         settled = first
@@ -64,4 +67,4 @@ class Alps(Criterion):
         fits = [(mask, least_squares.solve(hessian, inverse, pull, start, mask, _ROUGH)) for mask, start in ((keep, cut), (first, dense))]
         keep, best = min(fits, key=lambda fit: float((fit[1] @ hessian - 2 * pull).mul_(fit[1]).sum(dtype=torch.float64)))
         best = least_squares.solve(hessian, inverse, pull, best, keep)
-        return Chosen(keep, (best / scale).to(weight.dtype))
+        return Chosen(keep, torch.where(live, (best / scale).to(weight.dtype), weight.detach()))

@@ -19,7 +19,8 @@ class Sparsegpt(Criterion):
 
     Columns go from left to right in blocks of `columns`; the mask of a block (of a group under N:M) is chosen when it is reached, and the
     error of a weight that goes is spread over the columns to its right, which minimizes ‖WX - W'X‖ for them. A block of weights that is
-    kept whole is worth the sum of its scores.
+    kept whole is worth the sum of its scores. Weights of inputs that are always zero are worth nothing, and what is left of them stays as
+    it is.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("hessian",)
@@ -30,10 +31,12 @@ class Sparsegpt(Criterion):
     def score(self, weight: Tensor, stats: Stats, seed: int) -> Tensor:
         """With every weight as it came."""
         factor = inverse_factor(stats["hessian"]).diagonal()
-        return (weight.detach().double() / factor.to(weight.device)).square().float()
+        worth = 1 / factor.square() * (stats["hessian"].diagonal() > 0)
+        return (weight.detach().double().square() * worth.to(weight.device)).float()
 
     def choose(self, weight: Tensor, project: Project, sparsity: float, stats: Stats, seed: int) -> Chosen:
         factor = inverse_factor(stats["hessian"]).to(weight.device, torch.float32)  # upper: row i says what column i does to those after it
+        dead = stats["hessian"].diagonal().to(weight.device) == 0
         # [cols, rows], what is not pruned yet, with all errors spread so far; a copy, even of a weight that is stored so
         left = weight.detach().float().t().clone(memory_format=torch.contiguous_format)
         keep = torch.ones_like(left, dtype=torch.bool)
@@ -46,7 +49,7 @@ class Sparsegpt(Criterion):
             for i in range(start, stop):
                 if (i - start) % chosen_at == 0:
                     part = slice(i, min(i + chosen_at, stop))
-                    score = (left[part] / factor.diagonal()[part, None]).square()
+                    score = (left[part] / factor.diagonal()[part, None]).square().masked_fill_(dead[part, None], 0.0)
                     keep[part] = quota.keep(score.t().contiguous()).t()
                 gone = torch.where(keep[i], 0.0, left[i])
                 error = gone / factor[i, i]
@@ -63,9 +66,9 @@ def inverse_factor(hessian: Tensor) -> Tensor:
 
 
 def dampened(hessian: Tensor) -> Tensor:
-    """float64: H + DAMPING times its mean diagonal; inputs that are always zero get 1 on the diagonal."""
+    """float64: H + DAMPING times its mean diagonal, which is all that an input has that is always zero; the identity where all are."""
     found = hessian.double().clone()
     diagonal = found.diagonal()
-    diagonal[diagonal == 0] = 1.0
-    diagonal += DAMPING * diagonal.mean()
+    level = diagonal.mean()
+    diagonal += DAMPING * level if level > 0 else 1.0
     return found

@@ -109,6 +109,10 @@ class Graph(ABC):
         """The table [entries, width] that is read at what an input holds, by the place of that input; the first where there are several."""
 
     @abstractmethod
+    def tensors(self) -> Iterable[Tensor]:
+        """All that it computes with, in an order of their own: parameters and buffers; in ONNX the bytes of initializers."""
+
+    @abstractmethod
     def site_graph(self) -> nx.DiGraph:
         """Nodes: site names. Edge a → b: the output of a reaches b through no other weight or attention site."""
 
@@ -144,10 +148,6 @@ class Differentiable(Graph):
 
     @abstractmethod
     def copy(self) -> Differentiable: ...
-
-    @abstractmethod
-    def tensors(self) -> Iterable[Tensor]:
-        """All parameters and buffers, in an order of their own."""
 
     @abstractmethod
     def run_with(

@@ -61,7 +61,7 @@ def units_of(site: Mlp | Attention, writers: Sequence[Linear]) -> int | Refused:
 
 def members(units: Tensor, size: int) -> Tensor:
     """int64[units · size]: the indices of units of `size` neighbours each."""
-    return (units[:, None] * size + torch.arange(size)).flatten()
+    return (units[:, None] * size + torch.arange(size, device=units.device)).flatten()
 
 
 @dataclass(frozen=True)

@@ -50,12 +50,13 @@ def find(module: GraphModule, site: Mlp | Attention, layers: Sequence[Linear]) -
     if isinstance(between, Refused):
         return between
     for node in (*axes, between.reader):
-        if _shares_bias(node):
+        if shares_bias(node):
             return Refused(f"layer '{names[node]}' shares its bias with others")
     return Channels(units, tuple(writers), linears[names[between.reader]], between)
 
 
-def _shares_bias(node: Node) -> bool:
+def shares_bias(node: Node) -> bool:
+    """Whether anything else reads the bias of a layer."""
     layer = match(node)
     bias = None if layer is None else stored(layer.bias)
     readers = [read for read in node.graph.find_nodes(op="get_attr") if stored(read) is bias]

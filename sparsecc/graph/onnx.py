@@ -232,11 +232,16 @@ class OnnxGraph(Graph):
         found: dict[int, Tensor] = {}
         places = {value: place for place, value in enumerate(self.model.graph.inputs)}
         for node in self.model.graph:
-            if node.op_type == "Gather" and node.inputs[1] in places and node.attributes.get_int("axis", 0) == 0:
-                table = constant(node.inputs[0])
-                if table is not None and table.ndim == 2:
-                    found.setdefault(places[node.inputs[1]], torch.tensor(table))
+            if node.op_type == "Gather" and node.attributes.get_int("axis", 0) == 0:
+                table, place = constant(node.inputs[0]), places.get(_uncast(node.inputs[1]))  # type: ignore[arg-type]
+                if place is not None and table is not None and table.ndim == 2:
+                    found.setdefault(place, torch.tensor(table))
         return found
+
+    def tensors(self) -> Iterator[Tensor]:
+        for value in self.model.graph.initializers.values():
+            if value.const_value is not None and value.const_value.dtype != ir.DataType.STRING and value.const_value.size:
+                yield torch.frombuffer(bytearray(value.const_value.tobytes()), dtype=torch.uint8)
 
     def site_graph(self) -> nx.DiGraph:
         graph = nx.DiGraph()
@@ -342,3 +347,9 @@ def _checked_shapes(model: ir.Model, shapes: Shapes) -> dict[str, tuple[int, ...
         if not fits:
             raise InputError(f"input_shapes: {name!r} takes ({', '.join(map(str, wanted))}), not ({', '.join(map(str, shape))})")
     return {name: tuple(shape) for name, shape in shapes.items()}
+
+
+def _uncast(value: ir.Value | None) -> ir.Value | None:
+    """What was cast to it, or itself."""
+    node = None if value is None else value.producer()
+    return _uncast(node.inputs[0]) if node is not None and node.op_type == "Cast" else value

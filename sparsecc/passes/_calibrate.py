@@ -96,13 +96,13 @@ def statistics(columns: Iterable[Tensor], needs: Sequence[str]) -> Stats:
     return {need: made() for need, made in found.items() if need in needs}
 
 
-def covariances(graph: Graph, sites: Sequence[WeightSite], context: Context) -> Iterator[Tensor | None]:
-    """Per site, in order, XᵀX/n as float64[cols, cols], X [n, cols] being all calibration inputs of its matrix; None without any."""
+def second_moments(graph: Graph, sites: Sequence[WeightSite], context: Context) -> Iterator[Stats]:
+    """Per site, in order, its `hessian` and `tokens`; {} without any inputs."""
     if not context.calibration:
-        yield from [None] * len(sites)
+        yield from [{}] * len(sites)
         return
-    for _, stats in calibrated(graph, sites, ("hessian",), context):
-        yield stats.get("hessian")
+    for _, stats in calibrated(graph, sites, ("hessian", "tokens"), context):
+        yield stats
 
 
 def largest_inputs(graph: Graph, sites: Sequence[WeightSite], context: Context) -> dict[str, float]:

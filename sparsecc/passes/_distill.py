@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from sparsecc.errors import UserError
 from sparsecc.graph.base import Differentiable, Run
 from sparsecc.graph.sites import WeightSite
-from sparsecc.passes._learning import Learnt, Schedule, State, error_of, key_of, relative
+from sparsecc.passes._learning import Learnt, Schedule, State, error_of, key_of, level, relative
 from sparsecc.passes._vary import Varied
 from sparsecc.passes.base import Progress
 
@@ -44,7 +44,8 @@ def distill(
     inputs: the layers inside learn from the dense model's own (Jiao et al., TinyBERT, 2020), so that a few hundred samples are enough.
 
     checkpoint: a file that holds the state at the last look. The same call goes on from there, and gives what it would have given.
-    Raises UserError where the file is of another call, and for a model without outputs of floating-point numbers.
+    Raises UserError where the file is of another call, and for a model without outputs of floating-point numbers or with NaN or infinity in
+    them.
     """
     run = _Run(graph, original, sites, samples, plan)
     if checkpoint is not None:
@@ -62,6 +63,31 @@ def distill(
     return run.state.found()
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """What the dense model gives for samples, and how large that is as a rule, as mean squares: levels of what enters each site,
+    output_levels of the outputs of floating-point numbers."""
+
+    outputs: Sequence[Sequence[Tensor]]
+    levels: Mapping[str, float]
+    output_levels: Sequence[float]
+
+    @classmethod
+    def of(cls, original: Differentiable, samples: Sequence[tuple[Tensor, ...]], taps: Sequence[str]) -> _Wanted:
+        outputs, entering = [], dict.fromkeys(taps, 0.0)
+        for sample in samples:
+            run = original.run(sample, taps)
+            outputs.append(run.outputs)
+            for tap in taps:
+                entering[tap] += level([run.taps[tap][0]]) / len(samples)
+        floats = [[y for y in ys if y.is_floating_point()] for ys in outputs]
+        if not any(floats):
+            raise UserError("the model has no output of floating-point numbers, so that there is nothing to learn from")
+        if not all(bool(y.isfinite().all()) for ys in floats for y in ys):
+            raise UserError("the dense model gives NaN or infinity, which nothing can come near to; reconstruction looks at layers alone")
+        return cls(outputs, entering, [level(ys) for ys in zip(*floats, strict=True)])
+
+
 class _Run:
     """One distillation: what each step does."""
 
@@ -69,9 +95,7 @@ class _Run:
         self._graph, self._original, self._samples, self._plan = graph, original, samples, plan
         widths = {site.name: site.cols for site in original.sites(WeightSite)}
         self._taps = [site.name for site in sites if site.cols == widths[site.name]]  # others are given less than in the dense model
-        self._wanted = [original.run(samples.samples[i]).outputs for i in plan.held]
-        if not any(y.is_floating_point() for outputs in self._wanted for y in outputs):
-            raise UserError("the model has no output of floating-point numbers, so that there is nothing to learn from")
+        self._wanted = _Wanted.of(original, [samples.samples[i] for i in plan.held], self._taps)
         self._device = sites[0].weight.device.type
         self.state = State.of(sites)
         self.state.before = self.state.best = self._error()
@@ -81,27 +105,27 @@ class _Run:
         with torch.autocast(self._device, torch.bfloat16, enabled=self._plan.dtype == "bfloat16"):
             wanted = self._original.run(inputs, self._taps)
             found = self._graph.run_with(inputs, self.state.given(), self._taps)
-        torch.autograd.backward(_loss(found, wanted), inputs=list(self.state.tensors().values()))
+        torch.autograd.backward(self._loss(found, wanted), inputs=list(self.state.tensors().values()))
         self.state.move(self._plan.rate(step))
 
     def look(self) -> None:
         self.state.judge(self._error())
 
+    def _loss(self, run: Run, wanted: Run) -> Tensor:
+        found: dict[int, Tensor] = {}  # by the tensor, which several layers may read
+        for name, (z, *_) in wanted.taps.items():
+            if id(z) not in found:
+                found[id(z)] = relative(run.taps[name][0], z, self._wanted.levels[name])
+        inner = [found[id(z)] for z, *_ in wanted.taps.values()]
+        pairs = zip(_floats(run.outputs, wanted.outputs), self._wanted.output_levels, strict=True)
+        outer = _mean([relative(y, z, usual) for (y, z), usual in pairs])
+        return outer + _mean(inner) if inner else outer
+
     def _error(self) -> float:
         """‖y − y'‖ / ‖y‖ on the samples held out."""
         with torch.no_grad():
             outputs = [self._graph.run_with(self._samples.samples[i], self.state.given()).outputs for i in self._plan.held]
-        return error_of(pair for ours, theirs in zip(outputs, self._wanted, strict=True) for pair in _floats(ours, theirs))
-
-
-def _loss(run: Run, wanted: Run) -> Tensor:
-    found: dict[int, Tensor] = {}  # by the tensor, which several layers may read
-    for name, (z, *_) in wanted.taps.items():
-        if id(z) not in found:
-            found[id(z)] = relative(run.taps[name][0], z)
-    inner = [found[id(z)] for z, *_ in wanted.taps.values()]
-    outer = _mean([relative(y, z) for y, z in _floats(run.outputs, wanted.outputs)])
-    return outer + _mean(inner) if inner else outer
+        return error_of(pair for ours, theirs in zip(outputs, self._wanted.outputs, strict=True) for pair in _floats(ours, theirs))
 
 
 def _floats(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:

@@ -12,7 +12,7 @@ from sparsecc.errors import Refused, UserError
 from sparsecc.graph.base import Block, Differentiable
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes import _checkpoint
-from sparsecc.passes._learning import Learnt, Schedule, State, error_of, key_of, relative
+from sparsecc.passes._learning import Learnt, Schedule, State, error_of, key_of, level, relative
 from sparsecc.passes.base import Progress
 
 Told = Callable[[int, State], None]
@@ -87,6 +87,7 @@ def _learnt(ours: Block, theirs: Block, sites: Sequence[WeightSite], count: int,
     if not all(y.isfinite().all() for outputs in (given, *wanted) for y in outputs):
         return Refused("what its block gives holds NaN or infinity")
     state, device = State.of(sites), sites[0].weight.device.type
+    levels = [level(ys) for ys in zip(*wanted, strict=True)]
 
     def error() -> float:
         with torch.no_grad():
@@ -100,7 +101,7 @@ def _learnt(ours: Block, theirs: Block, sites: Sequence[WeightSite], count: int,
         index = plan.index(step)
         with torch.autocast(device, torch.bfloat16, enabled=plan.dtype == "bfloat16"):
             found = ours.run(index, state.given())
-        loss = torch.stack([relative(y, z) for y, z in zip(found, wanted[index], strict=True)]).mean()
+        loss = torch.stack([relative(*triple) for triple in zip(found, wanted[index], levels, strict=True)]).mean()
         torch.autograd.backward(loss, inputs=list(state.tensors().values()))
         state.move(plan.rate(step))
         if plan.looks(step):

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsecc.graph.base import Differentiable
+from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes import _checkpoint
 
 _BETAS = 0.9, 0.95
 _WARMUP = 0.05  # of the steps
 _LOOKS = 20  # at the samples held out, on the way
+_LEAST = 1e-3  # of the usual power of what is learnt: what has less counts as if it had as much
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class State:
                     self._adam.state[tensor] = {"step": torch.tensor(float(self.step), device=tensor.device), **moments}
 
 
-def key_of(setting: Any, sites: Sequence[WeightSite], models: Sequence[Differentiable], samples: Sequence[Sequence[Tensor]]) -> str:
+def key_of(setting: Any, sites: Sequence[WeightSite], models: Sequence[Graph], samples: Sequence[Sequence[Tensor]]) -> str:
     """Of a call, for checkpoints: nothing that its result depends on is another one's."""
     tensors = [tensor for model in models for tensor in model.tensors()]
     return _checkpoint.key((setting, [site.name for site in sites]), [*tensors, *(tensor for sample in samples for tensor in sample)])
@@ -165,9 +166,19 @@ def error_of(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
     return math.sqrt(apart / whole) if whole else 0.0
 
 
-def relative(found: Tensor, wanted: Tensor) -> Tensor:
-    """‖y − y'‖² / ‖y‖² for y' and y."""
-    return square(found.float() - wanted.float()) / square(wanted).clamp(min=1e-30)
+def relative(found: Tensor, wanted: Tensor, level: float) -> Tensor:
+    """‖y − y'‖² / ‖y‖² for y' and y, where ‖y‖² is at least a small share of the usual: a y of zeros would outweigh all others for good.
+
+    level: the mean of y² over several inputs; 0 where y is always zero."""
+    return square(found.float() - wanted.float()) / square(wanted).clamp(min=_LEAST * level * wanted.numel() or 1.0)
+
+
+def level(ys: Iterable[Tensor]) -> float:
+    """The mean of y² over all that they hold."""
+    squares = count = 0.0
+    for y in ys:
+        squares, count = squares + float(square(y)), count + y.numel()
+    return squares / count if count else 0.0
 
 
 def square(x: Tensor) -> Tensor:

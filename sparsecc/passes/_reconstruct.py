@@ -52,10 +52,10 @@ def fit(weight: Tensor, keep: Tensor, moments: Moments) -> Tensor:
 
 
 def split(count: int, share: float) -> tuple[Sequence[int], Sequence[int]]:
-    """Indices of samples to fit on and to hold out, evenly spread, since samples are often sorted; all of them for both where there
-    are too few to divide."""
-    out = round(share * count)
-    if not out or out == count:
+    """Indices of samples to fit on and to hold out, evenly spread, since samples are often sorted, at least one of each; all of them for
+    both where there is one sample only, or a share of 0."""
+    if count < 2 or not share:
         return range(count), range(count)
+    out = min(max(round(share * count), 1), count - 1)
     held = [(2 * place + 1) * count // (2 * out) for place in range(out)]
     return [index for index in range(count) if index not in held], held

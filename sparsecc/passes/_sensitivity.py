@@ -51,7 +51,7 @@ class Sensitivity:
     def loss(self, sparsity: float) -> float:
         """What the model's relative squared error grows by. Between the levels the layer's error is taken to be linear."""
         error = float(np.interp(sparsity, self.levels, np.maximum.accumulate(self.errors)))
-        return self.gain * error**2 if error else 0.0  # a gain may be infinite
+        return min(self.gain, _UNREACHED) * error**2  # where the model overflows, a gain is infinite
 
 
 class Losses:

@@ -51,7 +51,7 @@ def by_least_squares(weight: Tensor, inputs: Inputs, dead: Tensor, drop: int) ->
     A unit costs tr(Wᵤ ([C⁻¹]ᵤᵤ)⁻¹ Wᵤᵀ), the least error of the outputs that any change of the other columns leaves (Hassibi and Stork,
     Optimal Brain Surgeon, 1993, for several columns at once). Those that cost least go in rounds, W and C⁻¹ follow each.
     """
-    units = torch.arange(len(dead))
+    units = torch.arange(len(dead), device=dead.device)
     inverse = _inverse(inputs.products)
     size = len(inverse) // len(units)
     rounds = min(drop, _ROUNDS)
@@ -59,7 +59,7 @@ def by_least_squares(weight: Tensor, inputs: Inputs, dead: Tensor, drop: int) ->
         count = drop * (turn + 1) // rounds - drop * turn // rounds
         costs = torch.linalg.solve(_blocks(inverse, len(units)), _grams(weight, len(units))).diagonal(dim1=1, dim2=2).sum(1)
         stay = least(costs, dead[units], count)
-        gone = torch.ones(len(units), dtype=torch.bool)
+        gone = torch.ones_like(units, dtype=torch.bool)
         gone[stay] = False
         gone = gone.repeat_interleave(size)
         pull = torch.linalg.solve(inverse[gone][:, gone], inverse[gone][:, ~gone])
@@ -71,7 +71,7 @@ def by_least_squares(weight: Tensor, inputs: Inputs, dead: Tensor, drop: int) ->
 def _inverse(products: Tensor) -> Tensor:
     """Of the dampened matrix; of the identity where all is zero."""
     level = products.diagonal().mean()
-    dampened = products + (DAMPING * level if level > 0 else 1.0) * torch.eye(len(products), dtype=products.dtype)
+    dampened = products + (DAMPING * level if level > 0 else 1.0) * torch.eye(len(products)).to(products)
     return torch.cholesky_inverse(torch.linalg.cholesky(dampened))
 
 

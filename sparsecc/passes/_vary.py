@@ -16,7 +16,7 @@ _DISTINCT = 32  # values of an input, from which on it is taken for tokens or me
 _LOOKED_AT = 65536  # floats
 _SCORES = 2**24  # between tokens, at once
 _REPLACED = 0.2  # of the tokens, by any other; the mean over rows, each of which draws its own share
-_RELATED = 0.5  # of those that are replaced, by a token near to that other one instead; only where the model has a table of tokens
+_RELATED = 0.5  # of those that are replaced, by a token near to that other one instead
 _NEAREST = 32  # of which one is drawn
 _SPLICED = 0.4  # of the runs of tokens, by what stands there in another row
 _RUN = 2
@@ -27,15 +27,15 @@ _MIXED = 0.5  # at most, of another sample in one of floats
 class Varied:
     """Samples, and any number of others like them.
 
-    Token ids [..., tokens]: runs of tokens come from another row, single ones are replaced by others that calibration has (mixed
-    examples as in CutMix, Yun et al. 2019), or by tokens that calibration may lack, whose embeddings are near to theirs. Floats: two
-    samples of one shape are added in shares (mixup, Zhang et al. 2018). Masks, positions that count up, and first tokens that every row
-    has, stay as they are.
+    Token ids [..., tokens], the integers at which the model reads a table: runs of tokens come from another row, single ones are replaced
+    by others that calibration has (mixed examples as in CutMix, Yun et al. 2019), or by tokens that calibration may lack, whose embeddings
+    are near to theirs. Floats: two samples of one shape are added in shares (mixup, Zhang et al. 2018). Masks, lengths, positions that
+    count up, and first tokens that every row has, stay as they are.
     """
 
     samples: Sequence[tuple[Tensor, ...]]  # on the CPU, where the others are made
     tokens: Mapping[int, Tensor]  # per input that holds token ids: the distinct ones
-    related: Mapping[int, Tensor]  # per such input, where the model has a table for it: int64[distinct, _NEAREST]
+    related: Mapping[int, Tensor]  # per such input: int64[distinct, _NEAREST]
     steady: Mapping[int, int]  # per input that holds token ids: how many first positions are the same everywhere
     mixed: frozenset[int]  # inputs of floats that can be mixed
 
@@ -43,9 +43,9 @@ class Varied:
     def of(
         cls, specs: Sequence[TensorSpec], given: Sequence[Sequence[Any] | Mapping[str, Any]], embeddings: Mapping[int, Tensor] | None = None
     ) -> Varied:
-        """embeddings: the table [entries, width] by the place of the input that reads it."""
+        """embeddings: the table [entries, width] by the place of the input that reads it; other integers stay as they are."""
         samples = [tuple(value.cpu() for value in bind(specs, sample)) for sample in given]
-        tokens, steady, mixed = {}, {}, set()
+        tokens, related, steady, mixed = {}, {}, {}, set()
         for place in range(len(specs)):
             values = [sample[place] for sample in samples]
             if not values or values[0].dim() == 0:
@@ -53,12 +53,10 @@ class Varied:
             if values[0].is_floating_point():
                 several = len(values[0].flatten()[:_LOOKED_AT].unique()) >= _DISTINCT
                 mixed |= {place} if several and all(bool(value.isfinite().all()) for value in values) else set()
-            elif values[0].dtype in (torch.int32, torch.int64) and not all(map(_counts_up, values)):
+            elif embeddings and place in embeddings and not all(map(_counts_up, values)):
                 distinct = torch.cat([value.flatten() for value in values]).unique()
-                if len(distinct) >= _DISTINCT:
-                    tokens[place], steady[place] = distinct, _common(values)
-        tables = {place: table for place, table in (embeddings or {}).items() if place in tokens and int(tokens[place].max()) < len(table)}
-        related = {place: _nearest(table, tokens[place]) for place, table in tables.items()}
+                if len(distinct) >= _DISTINCT and int(distinct[0]) >= 0 and int(distinct[-1]) < len(embeddings[place]):
+                    tokens[place], steady[place], related[place] = distinct, _common(values), _nearest(embeddings[place], distinct)
         return cls(samples, tokens, related, steady, frozenset(mixed))
 
     def others(self, variations: int, among: Sequence[int], seed: int) -> list[tuple[Tensor, ...]]:
@@ -93,10 +91,9 @@ class Varied:
         often = 2 * _REPLACED * torch.rand(count, 1, generator=generator)
         replaced = (torch.rand(count, length, generator=generator) < often) & free
         which = torch.randint(len(self.tokens[place]), (count, length), generator=generator)
-        drawn = self.tokens[place][which]
-        if place in self.related:
-            near = self.related[place][which, torch.randint(self.related[place].shape[1], (count, length), generator=generator)]
-            drawn = torch.where(torch.rand(count, length, generator=generator) < _RELATED, near.to(drawn), drawn)
+        drawn, related = self.tokens[place][which], self.related[place]
+        near = related[which, torch.randint(related.shape[1], (count, length), generator=generator)]
+        drawn = torch.where(torch.rand(count, length, generator=generator) < _RELATED, near.to(drawn), drawn)
         return torch.where(replaced, drawn, spliced).reshape(value.shape)
 
 

@@ -106,7 +106,7 @@ class Prune(Pass):
         if fixed is not None and self.allocation != "uniform":
             raise RecipeError(f"allocation: every layer has the same sparsity under {self.pattern}, only 'uniform' can be asked for")
         if self.budget is None:
-            if self.floor is not None and not 0 <= self.floor <= 1 - self.share:
+            if self.floor is not None and not 0 <= self.floor <= 1 - self.share + 1e-9:  # 1 - 0.9 is less than 0.1
                 raise RecipeError(f"floor: {self.floor} is not in [0, {1 - self.share:.4g}], what sparsity {self.share:.4g} keeps")
         else:
             self._check_budget(self.budget)

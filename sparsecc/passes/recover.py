@@ -11,11 +11,12 @@ import torch
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Differentiable, Graph, Targets
 from sparsecc.graph.sites import WeightSite
+from sparsecc.passes import _checkpoint
 from sparsecc.passes._calibrate import as_columns, singular
 from sparsecc.passes._device import on_device, require_device
 from sparsecc.passes._distill import Plan, distill
 from sparsecc.passes._distill_blocks import distill_blocks
-from sparsecc.passes._learning import Learnt, Schedule
+from sparsecc.passes._learning import Learnt, Schedule, key_of
 from sparsecc.passes._reconstruct import Moments, fit, split
 from sparsecc.passes._select import require_valid, select, untouchable
 from sparsecc.passes._vary import Varied
@@ -27,22 +28,24 @@ if TYPE_CHECKING:
 
 METHODS = ("reconstruction", "blocks", "distillation")
 DTYPES = ("float32", "bfloat16")
+_OUTPUT = "its output"
 
 
 @dataclass(frozen=True)
 class Rebuilt:
     """What Recover does at a site. before, after: ‖y − y'‖ / ‖y‖ on the inputs held out, y being what the dense model gives.
-    where: of what that is the error.  note: on what it was fitted."""
+    where: of what that is the error.  tokens: on which it was fitted, where that is known."""
 
     weight: Tensor
     bias: Tensor | None
     before: float
     after: float
     where: str
-    note: str = ""
+    tokens: int | None = None
 
     def __str__(self) -> str:
-        return f"recovered, error of {self.where} {self.before:.3g} -> {self.after:.3g}{self.note}"
+        note = "" if self.tokens is None else singular(self.tokens, self.weight.shape[1])
+        return f"recovered, error of {self.where} {self.before:.3g} -> {self.after:.3g}{note}"
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,8 @@ class Recover(Pass):
     between and within samples, floats mixed), since the dense model says what is right for any input.
     steps, learning_rate: of gradient descent, of each block or of the model, by one sample a step.  dtype: of its matrix products,
     float32 or bfloat16, which is twice as fast where the CPU has it.
-    checkpoint: a file with its state, after an interruption the same call goes on from there; with `blocks` .0, .1, ... is added, one for
-    each block that is done.
+    checkpoint: a file with its state, after an interruption the same call goes on from there; `blocks` and `reconstruction` add .0, .1,
+    ..., one for each block or layer that is done.
     device: of torch, as cuda, on which both models run; where their weights lie when not given. Torch models only.
     """
 
@@ -91,8 +94,6 @@ class Recover(Pass):
             raise RecipeError(f"learning_rate: {self.learning_rate} is not in (0, 1)")
         if self.dtype not in DTYPES:
             raise RecipeError(f"dtype: no {self.dtype!r}{did_you_mean(self.dtype, list(DTYPES))}")
-        if self.checkpoint is not None and self.method == "reconstruction":
-            raise RecipeError("checkpoint: reconstruction has none, the other methods have")
 
     def find(self, graph: Graph, context: Context) -> Iterator[Match]:
         original = graph if context.original is None else context.original
@@ -154,12 +155,19 @@ class Recover(Pass):
         assert context.calibration is not None
         working, by_name = graph.copy(), {site.name: site for site in sites}
         inputs, fitted, held = self._inputs(graph, context)
-        names = list(by_name)
+        names, key = list(by_name), ""
+        if self.checkpoint is not None:
+            key = key_of(("reconstruction", self.held_out, self.variations, context.seed), sites, (graph, original), inputs)
         walks = zip(original.walk(inputs, names), working.walk(inputs, names), strict=True)
         for done, ((name, before), (_, entering)) in enumerate(walks, 1):
             site, whole = by_name[name], dense[name]
-            samples = [(x, now) for (x,), (now,) in zip(before, entering, strict=True)]
-            rebuilt = _rebuild(site, whole, [samples[i] for i in fitted], [samples[i] for i in held])
+            path = None if self.checkpoint is None else f"{self.checkpoint}.{done - 1}"
+            rebuilt = None if path is None else _loaded(path, key, site)
+            if rebuilt is None:
+                samples = [(x, now) for (x,), (now,) in zip(before, entering, strict=True)]
+                rebuilt = _rebuild(site, whole, [samples[i] for i in fitted], [samples[i] for i in held])
+                if path is not None and isinstance(rebuilt, Rebuilt):
+                    _save(path, key, rebuilt)
             if isinstance(rebuilt, Rebuilt):
                 _set(working, site, rebuilt)
             if context.progress is not None:
@@ -200,12 +208,27 @@ def _rebuild(
     now = torch.cat([matrix, bias[:, None]], 1)
     keep = torch.cat([matrix != 0, matrix.new_full((site.rows, 1), site.bias is not None, dtype=torch.bool)], 1)
     new = fit(now, keep, moments)
-    before, after = other.error(now), other.error(new)
-    if not after < before:
-        return Refused(f"new weights are no better on held-out inputs: error {before:.3g} -> {after:.3g}")
     weight = new[:, :-1].to(site.matrix.dtype)
     bias = None if site.bias is None else new[:, -1].to(site.bias.dtype)
-    return Rebuilt(weight, bias, before, after, "its output", singular(moments.tokens, site.cols))
+    rounded = torch.cat([weight.double(), new.new_zeros(site.rows, 1) if bias is None else bias.double()[:, None]], 1)
+    before, after = other.error(now), other.error(rounded)
+    if not after < before:
+        return Refused(f"new weights are no better on held-out inputs: error {before:.3g} -> {after:.3g}")
+    return Rebuilt(weight, bias, before, after, _OUTPUT, moments.tokens)
+
+
+def _save(path: str, key: str, rebuilt: Rebuilt) -> None:
+    tensors = {"weight": rebuilt.weight} if rebuilt.bias is None else {"weight": rebuilt.weight, "bias": rebuilt.bias}
+    _checkpoint.save(path, key, tensors, {"before": rebuilt.before, "after": rebuilt.after, "tokens": rebuilt.tokens or 0})
+
+
+def _loaded(path: str, key: str, site: WeightSite) -> Rebuilt | None:
+    loaded = _checkpoint.load(path, key)
+    if loaded is None:
+        return None
+    tensors, numbers = loaded
+    found = {name: tensor.to(site.weight.device) for name, tensor in tensors.items()}
+    return Rebuilt(found["weight"], found.get("bias"), numbers["before"], numbers["after"], _OUTPUT, int(numbers["tokens"]))
 
 
 def _moments(site: WeightSite, dense: WeightSite, samples: Sequence[tuple[Tensor, Tensor]]) -> Moments:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +13,7 @@ from sparsecc.graph.activations import KNOWN
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.channels import Channels
 from sparsecc.graph.sites import Attention, Mlp
-from sparsecc.passes._calibrate import calibrated, relative_error, unusable
+from sparsecc.passes._calibrate import calibrated, relative_error, singular, unusable
 from sparsecc.passes._select import around, require_valid, untouchable
 from sparsecc.passes._units import Inputs, by_least_squares, contributions, least, magnitudes
 from sparsecc.passes.base import Context, Match, Pass, Progress
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 _Sites = Mapping[str, Mlp | Attention]
 
 CRITERIA = ("magnitude", "contribution", "obs")
-_NEEDS = ("hessian", "means")
+_NEEDS = ("hessian", "means", "tokens")
 
 
 @dataclass(frozen=True)
 class Removal:
     """What Structured does at a site. units: int64, those that stay.  weight, bias: of the layer that reads them, bias None where it has
     none.  dead: how many of those that go.  error: ‖y − y'‖ / ‖y‖ of that layer on the calibration inputs, None without any.
-    weights: of all layers around, before and after."""
+    weights: of all layers around, before and after.  note: on what it was calibrated."""
 
     units: Tensor
     weight: Tensor
@@ -45,13 +45,14 @@ class Removal:
     criterion: str
     error: float | None
     weights: tuple[int, int]
+    note: str = ""
 
     def __str__(self) -> str:
         before, after = self.weights
         dead = f" ({self.dead} dead)" if self.dead else ""
         error = "" if self.error is None else f", error of what they give {self.error:.3g}"
         removed = f"{self.total - len(self.units)} of {self.total} {self.what} removed{dead}"
-        return f"{removed} by {self.criterion}, {before:,} -> {after:,} weights and multiply-adds a token{error}"
+        return f"{removed} by {self.criterion}, {before:,} -> {after:,} weights and multiply-adds a token{error}{self.note}"
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,8 @@ class Structured(Pass):
             left = weight[:, channels.columns(stay)]
         kept = _spread(channels, stay, left)
         error = relative_error(weight, kept, inputs.products)
-        return self._removal(site, channels, stay, kept, inputs.means, int(dead.sum()), error)
+        removal = self._removal(site, channels, stay, kept, inputs.means, int(dead.sum()), error)
+        return replace(removal, note=singular(int(stats["tokens"]), reader.cols))
 
     def _dead(self, contributed: Tensor) -> Tensor:
         return contributed <= self.dead * contributed.max()
@@ -224,7 +226,7 @@ def _came_with(site: Mlp | Attention, units: int, original: _Sites) -> int:
 def _resting(site: Mlp | Attention, channels: Channels) -> Tensor:
     """float64[cols]: what enters the reader where all that enters the writers is zero."""
     writer, cols = channels.writers[-1], channels.reader.cols
-    bias = torch.zeros(writer.rows, dtype=torch.float64) if writer.bias is None else writer.bias.detach().double()
+    bias = (writer.weight.new_zeros(writer.rows) if writer.bias is None else writer.bias.detach()).double()
     if isinstance(site, Mlp):
         return KNOWN[site.activation](bias)
     return bias.reshape(channels.units, 1, -1).expand(-1, cols // writer.rows, -1).flatten()  # each head of a group reads the same v

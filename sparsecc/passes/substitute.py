@@ -10,13 +10,12 @@ from sparsecc import registry, structures
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.sites import Linear
-from sparsecc.passes._calibrate import covariances, relative_error
+from sparsecc.passes._calibrate import relative_error, second_moments, singular, unusable
 from sparsecc.passes._select import require_valid, select, untouchable
 from sparsecc.passes.base import Context, Match, Pass, Progress
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from sparsecc.criteria.base import Stats
     from sparsecc.structures.base import Structured
 
 
@@ -27,6 +26,7 @@ class Substitution:
     weight: Structured
     error: float
     error_of: str  # output, weight
+    note: str = ""  # on what it was calibrated
 
     @property
     def params(self) -> float:
@@ -35,7 +35,7 @@ class Substitution:
         return self.weight.structure.params(rows, cols) / (rows * cols)
 
     def __str__(self) -> str:
-        return f"{self.weight.structure.key}, {self.params:.2f} of the parameters, {self.error_of} error {self.error:.3g}"
+        return f"{self.weight.structure.key}, {self.params:.2f} of the parameters, {self.error_of} error {self.error:.3g}{self.note}"
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ class Substitute(Pass):
         taken = [site for site in sites if site.name not in refused]
         found: dict[str, Substitution | Refused] = {}
         working = graph.copy()
-        for done, (site, inputs) in enumerate(zip(taken, covariances(working, taken, context), strict=True), 1):
-            found[site.name] = nearest = self._nearest(site, inputs)
-            if isinstance(nearest, Substitution) and inputs is not None:
+        for done, (site, stats) in enumerate(zip(taken, second_moments(working, taken, context), strict=True), 1):
+            found[site.name] = nearest = self._nearest(site, stats)
+            if isinstance(nearest, Substitution) and stats:
                 working.set_weight(site, nearest.weight.dense(site.name))
             if context.progress is not None:
                 context.progress(Progress("substituting", done, len(taken), site.name))
@@ -98,15 +98,16 @@ class Substitute(Pass):
             return Refused(f"no {name} of {site.rows}×{site.cols} keeps at most {self.params:.4g} of the parameters")
         return None if site.weight.any() else Refused("all its weights are zero; pack stores those in fewer bytes")
 
-    def _nearest(self, site: Linear, covariance: Tensor | None) -> Substitution | Refused:
-        if covariance is not None and not covariance.isfinite().all():
-            return Refused("its calibration inputs hold NaN or infinity")
+    def _nearest(self, site: Linear, stats: Stats) -> Substitution | Refused:
+        if reason := unusable(stats, ()):
+            return reason
+        covariance, note = stats.get("hessian"), singular(int(stats["tokens"]), site.cols) if stats else ""
         matrix, best = site.matrix, None
         for structure in structures.sized(self.structure, site.rows, site.cols, self.params):
             weight = structure.project(matrix, covariance)
             error = relative_error(matrix, weight.dense(site.name), covariance)
             if best is None or error < best.error:
-                best = Substitution(weight, error, "weight" if covariance is None else "output")
+                best = Substitution(weight, error, "weight" if covariance is None else "output", note)
         assert best is not None
         if self.max_error is not None and best.error > self.max_error:
             return Refused(f"{best}, more than max_error {self.max_error:.4g}")

@@ -68,9 +68,10 @@ class Hard(Masked):
         self._hook = self.weight.register_hook(self._mask)
 
     def _mask(self, gradient: Tensor) -> Tensor:
-        """Of one backward pass; several may add up to a step, the first of which finds no gradient."""
+        """Of one backward pass; several may add up to a step, the first of which finds no gradient, or zeros. One that is there from a
+        step that was left out goes."""
         if self._listening():
-            so_far = None if self.weight.grad is None else self.gradient
+            so_far = self.gradient if self.weight.grad is not None and bool(self.weight.grad.any()) else None
             self.gradient = gradient.detach().clone() if so_far is None else so_far + gradient.detach()
         return gradient.masked_fill(~self.keep, 0)
 

@@ -66,6 +66,9 @@ class FakeGraph(Graph):
     def embeddings(self) -> dict[int, Tensor]:
         return {}
 
+    def tensors(self) -> list[Tensor]:
+        return [tensor for site in self._sites.values() for tensor in (site.weight, site.bias) if tensor is not None]
+
     def site_graph(self) -> nx.DiGraph:
         graph = nx.DiGraph()
         graph.add_nodes_from(self._sites)

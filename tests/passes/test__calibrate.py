@@ -8,7 +8,7 @@ from torch.nn import functional
 from sparsecc.errors import RecipeError, SparseccError
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes import _calibrate
-from sparsecc.passes._calibrate import calibrated, covariances, largest_inputs, statistics
+from sparsecc.passes._calibrate import calibrated, largest_inputs, second_moments, statistics
 from sparsecc.passes.base import Context
 from tests.passes.fake import FakeGraph, conv, linear
 
@@ -63,14 +63,15 @@ def test_layers_that_read_the_same_tensor_share_its_statistics() -> None:
     assert first is second
 
 
-def test_covariances() -> None:
+def test_second_moments() -> None:
     sites = [linear("a"), conv("c", padding=(1, 1, 1, 1))]
     x = torch.randn(2, 8, 9, 10)
     context = Context(calibration=[(x,)])
     columns = inputs_of(sites[1], x).double()
-    [covariance] = covariances(FakeGraph(sites[1:]), sites[1:], context)
-    torch.testing.assert_close(covariance, columns.T @ columns / len(columns), rtol=1e-5, atol=1e-6)
-    assert list(covariances(FakeGraph([]), sites, Context())) == [None, None]
+    [stats] = second_moments(FakeGraph(sites[1:]), sites[1:], context)
+    torch.testing.assert_close(stats["hessian"], columns.T @ columns / len(columns), rtol=1e-5, atol=1e-6)
+    assert int(stats["tokens"]) == len(columns)
+    assert list(second_moments(FakeGraph([]), sites, Context())) == [{}, {}]
 
 
 def test_the_largest_input_of_all_samples() -> None:

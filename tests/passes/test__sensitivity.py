@@ -121,6 +121,13 @@ def test_nothing_is_measured_before_it_is_asked_for_and_all_of_it_once() -> None
     assert on.runs == [4]
 
 
+def test_the_loss_of_an_overflow_is_finite() -> None:
+    """Only then it can be weighed against others."""
+    known = Sensitivity(math.inf, (0.0, 0.5, 1.0), (0.0, 0.2, 1.0))
+    assert known.loss(0.0) == 0.0
+    assert 1e6 < known.loss(0.25) < known.loss(0.5) < known.loss(1.0) < math.inf
+
+
 def test_a_layer_that_sees_nan_stays_whole() -> None:
     nan = X.clone()
     nan[0, 0] = math.nan

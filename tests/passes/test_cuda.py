@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from sparsecc.graph.fx import FxGraph
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes.base import Context, Pass
+from sparsecc.passes.permute import Permute
 from sparsecc.passes.prune import Prune
 from sparsecc.passes.recover import Recover
+from sparsecc.passes.structured import CRITERIA, Structured
+from sparsecc.passes.substitute import Substitute
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"))]
 WIDTH = 64
@@ -120,9 +123,23 @@ def test_distillation_goes_on_there(device: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_module_that_lies_there_is_worked_on_there(device: str, tmp_path: Path) -> None:
     dense = FxGraph.from_module(copy.deepcopy(module()).to(device), samples()[0])
-    result = applied([Prune(criterion="sparsegpt", pattern="2:4"), Recover(), Recover(method="distillation", steps=10)], dense)
+    learning = Recover(), Recover(method="distillation", steps=10)
+    result = applied([Permute(pattern="2:4"), Prune(criterion="sparsegpt", pattern="2:4"), *learning], dense)
     assert {site.weight.device.type for site in result.sites(WeightSite)} == {device}
     assert error(result, dense) < error(applied([Prune(pattern="2:4")], dense), dense)
     result.save(tmp_path / "m.pt2")
     saved = FxGraph.load(tmp_path / "m.pt2")
     torch.testing.assert_close(saved.run(samples()[0]).outputs, result.run(samples()[0]).outputs)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    "step",
+    [*(Structured(neurons=0.25, criterion=name) for name in CRITERIA), Substitute(), Substitute(structure="armor", params=0.8)],
+    ids=str,
+)
+def test_other_passes_run_where_the_weights_lie(device: str, step: Pass) -> None:
+    dense = FxGraph.from_module(module(), samples()[0])
+    there, here = applied([step], FxGraph.from_module(copy.deepcopy(module()).to(device), samples()[0])), applied([step], dense)
+    assert {site.weight.device.type for site in there.sites(WeightSite)} == {device}
+    assert error(there, dense) == pytest.approx(error(here, dense), rel=0.05)

@@ -60,6 +60,17 @@ def test_three_layers_in_a_row(host: str) -> None:
         assert torch.equal(one.weight, other.weight)
 
 
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_bias_that_layers_share_is_permuted_for_one(host: str) -> None:
+    torch.manual_seed(0)
+    first, second = (nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 8)) for _ in range(2))
+    second[0].bias = first[0].bias
+    module, x = nn.Sequential(first, second).eval(), torch.randn(5, 8)
+    result = Permute().apply(HOSTS[host](module, x))
+    assert [match.refused for match in result.matches] == [None, None]
+    assert_close(result.graph.run((x,)).outputs[0], module(x).detach())
+
+
 def test_a_target_that_means_nothing() -> None:
     with pytest.raises(RecipeError, match="matches no layer"):
         Permute(targets=("fc3",)).apply(graph("fx", "transformer"))

@@ -137,6 +137,11 @@ def test_allocations_meet_the_sparsity_of_the_whole_exactly(allocation: str, pat
     assert len({round(s, 2) for s in sparsities(result.graph).values()}) > 1  # type: ignore[arg-type]
 
 
+def test_a_floor_of_all_that_is_kept() -> None:
+    """1 - 0.9 is less than 0.1 in floating point."""
+    assert Prune(sparsity=0.9, allocation="global", floor=0.1).floor == 0.1
+
+
 def test_global_keeps_the_floor() -> None:
     weak = torch.randn(64, 64) * 1e-4
     sites = [linear("strong", 64, 64), linear("weak", stored=weak)]

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from sparsecc.errors import RecipeError, UserError
 from sparsecc.graph.base import Graph
 from sparsecc.graph.fx import FxGraph
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes import pipeline
+from sparsecc.passes._learning import relative
 from sparsecc.passes._reconstruct import Moments, fit, split
 from sparsecc.passes.base import Context, PassResult, Progress
 from sparsecc.passes.prune import Prune
@@ -120,6 +122,31 @@ def test_blocks_that_are_done_are_not_done_again(tmp_path: Path) -> None:
         assert torch.equal(ours.weight, theirs.weight)
 
 
+@pytest.mark.parametrize("host", HOSTS)
+def test_layers_that_are_done_are_not_fitted_again(host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, whole = recovered(host, "transformer", Recover())
+    step = Recover(checkpoint=str(tmp_path / "state"))
+    dense = graph(host, "transformer")
+    pruned = PRUNE.apply(dense).graph
+
+    def stop(progress: Progress) -> None:
+        if progress.done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        step.apply(pruned, Context(calibration=samples("transformer"), original=dense, progress=stop))
+    fitted: list[Tensor] = []
+    monkeypatch.setattr("sparsecc.passes.recover.fit", lambda weight, keep, moments: fitted.append(weight) or fit(weight, keep, moments))
+    result = step.apply(pruned, Context(calibration=samples("transformer"), original=dense))
+    assert len(fitted) == len(whole.matches) - 3
+    assert list(map(str, result.matches)) == list(map(str, whole.matches))
+    for one, other in zip(result.graph.sites(WeightSite), whole.graph.sites(WeightSite), strict=True):
+        assert torch.equal(one.weight, other.weight)
+    others = Context(calibration=[(2 * x,) for (x,) in samples("transformer")], original=dense)
+    with pytest.raises(UserError, match="another model, recipe or calibration"):
+        step.apply(pruned, others)
+
+
 class Transposed(torch.nn.Module):
     """A layer whose weight is stored [in, out]."""
 
@@ -186,6 +213,36 @@ def test_gradient_descent_needs_gradients(method: str) -> None:
         recovered("onnx", "transformer", Recover(method=method))
 
 
+class Forbidding(torch.nn.Module):
+    """One of its outputs is forbidden, as padding in a vocabulary is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(16, 8)
+        self.register_buffer("mask", torch.tensor([0.0] * 7 + [-torch.inf]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) + self.mask
+
+
+def test_one_output_of_zeros_does_not_outweigh_all_others() -> None:
+    """Divided by its own power its error would be infinite, and with it what Adam remembers."""
+    found = torch.full((4,), 0.1, requires_grad=True)
+    relative(found, torch.zeros(4), 2.0).backward()
+    assert found.grad is not None
+    assert float(found.grad.abs().max()) < 1e3
+    assert float(relative(torch.ones(4), torch.zeros(4), 0.0)) == 4
+    assert float(relative(torch.ones(4), torch.full((4,), 2.0), 3.0)) == 0.25
+
+
+def test_outputs_without_a_distance_are_refused_before_anything_is_learnt() -> None:
+    module = Forbidding().eval()
+    x = [(torch.randn(4, 16, generator=torch.Generator().manual_seed(i)),) for i in range(10)]
+    dense = FxGraph.from_module(module, x[0])
+    with pytest.raises(UserError, match="NaN or infinity"):
+        Recover(method="distillation").apply(PRUNE.apply(dense).graph, Context(calibration=x, original=dense))
+
+
 def test_a_recipe_compares_with_the_model_as_it_came() -> None:
     recipe = Recipe.load({"passes": [{"prune": {"pattern": "2:4", "min_weights": 0}}, "recover"]})
     _, [_, (_, result)] = pipeline.run(graph("fx", "transformer"), recipe, Context(calibration=samples("transformer")))
@@ -232,11 +289,13 @@ def test_the_fit_is_the_least_squares_solution_of_each_row() -> None:
     assert moments.error(found) == pytest.approx(float((y - ones @ found.T).norm() / y.norm()), rel=1e-4)
 
 
-def test_samples_are_divided_unless_they_are_too_few() -> None:
+def test_one_sample_at_least_is_held_out() -> None:
     fitted, held = split(20, 0.1)
     assert held == [5, 15]
     assert sorted([*fitted, *held]) == list(range(20))
-    assert split(3, 0.1) == (range(3), range(3))
+    assert split(3, 0.1) == ([0, 2], [1])
+    assert split(3, 0.9) == ([1], [0, 2])
+    assert split(3, 0.0) == (range(3), range(3))
     assert split(1, 0.9) == (range(1), range(1))
 
 
@@ -248,7 +307,6 @@ def test_samples_are_divided_unless_they_are_too_few() -> None:
         {"steps": 0},
         {"learning_rate": 0.0},
         {"variations": -1},
-        {"checkpoint": "x"},
         {"targets": ("re:(",)},
     ],
 )

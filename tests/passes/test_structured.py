@@ -323,6 +323,8 @@ def test_calibration_that_is_missing_or_spoilt() -> None:
         Structured(neurons=0.5, criterion="obs").apply(before)
     [match] = Structured(neurons=0.5, criterion="obs").apply(before, Context(calibration=[(torch.full((1, 4, 32), torch.inf),)])).matches
     assert "NaN or infinity" in str(match.refused)
+    [match] = Structured(neurons=0.5, criterion="obs").apply(before, Context(calibration=[(torch.randn(1, 4, 32),)])).matches
+    assert "; 4 tokens for" in str(match.action)
 
 
 def reasons(module: nn.Module, width: int, **options) -> list[str]:

@@ -186,3 +186,11 @@ def test_monarch_ignores_calibration_but_is_judged_by_it() -> None:
     assert isinstance(judged.weight.structure, Monarch)
     assert judged.error_of == "output"
     assert judged.error != plain.error
+
+
+def test_few_tokens_are_told() -> None:
+    few, enough = (
+        substitution(Substitute(structure="low_rank"), linear("a"), Context(calibration=[(torch.randn(n, 64),)])) for n in (20, 64)
+    )
+    assert "20 tokens for 64 inputs" in str(few)
+    assert "tokens" not in str(enough)

@@ -51,7 +51,8 @@ def test_masks_that_are_complete_may_be_finished_any_time(method: str) -> None:
     assert float((model[0].weight == 0).float().mean()) == 0.75  # type: ignore[index]
 
 
-def test_a_step_that_a_grad_scaler_leaves_out_does_not_count() -> None:
+@pytest.mark.parametrize("to_none", [True, False])
+def test_a_step_that_a_grad_scaler_leaves_out_does_not_count(to_none: bool) -> None:
     model = student()
     optimizer = adam(model)
     _, handle = attached("rigl", model, optimizer, sparsity=0.75, every=2)
@@ -60,7 +61,9 @@ def test_a_step_that_a_grad_scaler_leaves_out_does_not_count() -> None:
         scaler.scale((model(x) - y).square().mean() * (torch.inf if i == 1 else 1)).backward()
         scaler.step(optimizer)
         scaler.update()
-        optimizer.zero_grad()
+        optimizer.zero_grad(set_to_none=to_none)
+    gradient = handle._masked["0"].gradient
+    assert gradient is None or gradient.isfinite().all()
     assert handle.step == 2
     assert model[0].weight.isfinite().all()
     assert handle.layers[0].sparsity == 0.75
