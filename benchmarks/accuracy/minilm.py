@@ -1,8 +1,8 @@
 """MiniLM with half of its encoder's weights: how near its sentence vectors stay to the dense model's, one-shot and after recovery.
 
-    python -m benchmarks.accuracy.minilm [--samples 256] [--held-out 256] [--row unstructured,0.5,sparsegpt] ...
+    python -m benchmarks.accuracy.minilm [--criteria] [--samples 256] [--held-out 256] [--row unstructured,0.5,sparsegpt] ...
 
-Writes benchmarks/results/accuracy-minilm.json and .md. Exits with 1 when a row is missed.
+Writes benchmarks/results/accuracy-minilm.json and .md, with --criteria accuracy-minilm-criteria. Exits with 1 when a row is missed.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from torch import Tensor
 from benchmarks.machine import machine
 from benchmarks.results import FOLDER, markdown_table, write
 from models import minilm
-from sparsecc import registry
+from sparsecc import criteria, registry
 from sparsecc.graph.base import Graph
 from sparsecc.graph.fx import FxGraph
 from sparsecc.passes.base import Context, registered_name
 from sparsecc.recipe import Recipe
 
 _RESULTS = "accuracy-minilm"
+_CRITERIA = "accuracy-minilm-criteria"
 ENCODER = [r"re:encoder\..*"]
 STEPS = {"uniform": 1150, "sensitivity": 1100}  # of distillation by allocation, of BATCH sentences each: what fits into ten minutes
 BATCH = 32
@@ -113,6 +114,14 @@ ROWS = (
 )
 
 
+def criteria_rows() -> list[Row]:
+    """Every criterion of the family, with half of the weights, one-shot, and those that leave weights as they are refined."""
+    names = registry.members("criteria")
+    patterns = [pattern for pattern, sparsity in PATTERNS if sparsity == 0.5]
+    plain = [Row(pattern, criterion=name) for pattern in patterns for name in names]
+    return [*plain, *(Row("unstructured", criterion=name, refinement="dsnot") for name in names if not criteria.create(name).updates)]
+
+
 @dataclass(frozen=True)
 class Quality:
     """cosine: mean over sentences, of the vector to the dense model's.  spearman: of all similarities between two sentences.
@@ -127,13 +136,14 @@ def main() -> int:
     arguments = _parser().parse_args()
     console = Console()
     promised = {row.name: row for row in ROWS}
-    rows = [promised.get(row.name, row) for row in arguments.row or ROWS]
+    name, whole = (_CRITERIA, criteria_rows()) if arguments.criteria else (_RESULTS, ROWS)
+    rows = [promised.get(row.name, row) for row in arguments.row or whole]
     document = measured(rows, arguments.samples, arguments.held_out, arguments.steps, console)
     if arguments.again:
-        document = renewed(json.loads((FOLDER / f"{_RESULTS}.json").read_text()), document)
+        document = renewed(json.loads((FOLDER / f"{name}.json").read_text()), document)
     table = markdown(document)
     console.print(table, markup=False, highlight=False, soft_wrap=True)
-    for path in write(_RESULTS, document, table) if arguments.again or not arguments.row else []:
+    for path in write(name, document, table) if arguments.again or not arguments.row else []:
         console.print(f"wrote {path}")
     return 0 if all(row["reached"] is not False for row in document["rows"]) else 1
 
@@ -253,6 +263,7 @@ def _row(text: str) -> Row:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--criteria", action="store_true", help="instead: every criterion one-shot, at half of the weights")
     parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--held-out", type=int, default=256)
     parser.add_argument("--steps", type=int, help="of distillation, for all rows")

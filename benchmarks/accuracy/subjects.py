@@ -136,7 +136,7 @@ SUBJECTS: Mapping[str, Subject] = {
     ),
     "gpt": Subject(
         "A GPT of 0.8 M parameters, one window of 128 characters",
-        Axis("perplexity", ".2f", lower_is_better=True, shown=8.0),
+        Axis("perplexity", ".2f", lower_is_better=True, shown=6.2),
         load_gpt,
         transformer=True,
         full=Sizes(samples=256, held_out=256),

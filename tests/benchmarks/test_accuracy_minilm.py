@@ -10,6 +10,7 @@ import torch
 from benchmarks.accuracy import minilm as bench
 from benchmarks.accuracy.minilm import ROWS, Row, compared
 from sparsecc.recipe import Recipe
+from sparsecc.registry import members
 
 
 def unit(x: torch.Tensor) -> torch.Tensor:
@@ -37,6 +38,16 @@ def test_every_row_is_a_recipe_with_a_name_of_its_own() -> None:
         assert Recipe.load({"passes": row.passes(steps=5)}).passes
     assert len({row.name for row in ROWS}) == len(ROWS)
     assert {row.at_least for row in ROWS if row.at_least} == {0.93, 0.985, 0.87, 0.975, 0.8, 0.965, 0.78, 0.95, 0.96, 0.995}
+
+
+def test_every_criterion_has_its_rows() -> None:
+    rows = bench.criteria_rows()
+    for row in rows:
+        assert Recipe.load({"passes": row.passes()}).passes
+    assert len({row.name for row in rows}) == len(rows)
+    assert {(row.criterion, row.pattern) for row in rows} >= {
+        (name, p) for name in members("criteria") for p in ("unstructured", "2:4", "4x1")
+    }
 
 
 def test_rows_that_are_measured_again_take_their_places() -> None:
