@@ -57,13 +57,3 @@ def test_fewer_tokens_than_inputs_and_dead_inputs() -> None:
     assert chosen.weight is not None
     assert chosen.weight.isfinite().all()
     assert float(chosen.weight[:, 7].abs().max()) <= float(weight[:, 7].abs().max()) + 1e-6
-
-
-def test_inputs_that_never_come_go_first() -> None:
-    """However small the others are, and however large the weights."""
-    weight, x = problem()
-    x = 0.01 * x
-    x[:, ::3] = 0
-    weight[:, ::3] *= 2
-    chosen = Alps().choose(weight, project_of(from_pattern("unstructured")), 0.5, statistics([x], ("hessian",)), 0)
-    assert chosen.keep[:, ::3].float().mean() < 0.05

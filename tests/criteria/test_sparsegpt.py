@@ -60,16 +60,6 @@ def test_fewer_tokens_than_inputs_and_dead_inputs() -> None:
     assert not chosen.keep[:, 7].all()
 
 
-def test_inputs_that_never_come_go_first() -> None:
-    """However small the others are, and however large the weights."""
-    weight, x = problem()
-    x = 0.01 * x
-    x[:, ::3] = 0
-    weight[:, ::3] *= 2
-    chosen = Sparsegpt().choose(weight, project_of(from_pattern("unstructured")), 0.5, statistics([x], ("hessian",)), 0)
-    assert chosen.keep[:, ::3].float().mean() < 0.05
-
-
 def test_the_factor_is_of_the_inverse() -> None:
     _, x = problem(cols=30)
     hessian = statistics([x], ("hessian",))["hessian"]

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sparsecc.criteria.base import STATISTICS, Criterion, project_of
+from sparsecc.formats import from_pattern
 from sparsecc.formats.base import Format
 from sparsecc.passes._calibrate import statistics
 from tests.laws.members import CRITERIA, FORMATS
@@ -58,3 +59,18 @@ def test_scores_are_finite_and_one_per_weight(criterion: Criterion, dtype: torch
     assert score.shape == weight.shape
     assert score.is_floating_point()
     assert score.isfinite().all()
+
+
+@pytest.mark.parametrize("sparsity", [0.2, 0.5])
+@pytest.mark.parametrize("pattern", ["unstructured", "4x1"])
+@pytest.mark.parametrize("name", [name for name, criterion in CRITERIA.items() if {"norms", "hessian"} & {*criterion.needs}])
+def test_inputs_that_never_come_go_first(name: str, pattern: str, sparsity: float) -> None:
+    """However small the others and however large the weights; those for which there is room stay as they are."""
+    generator = torch.Generator().manual_seed(5)
+    weight, x = torch.randn(16, 240, generator=generator), 0.01 * torch.randn(500, 240, generator=generator)
+    weight[:, ::3] *= 3
+    x[:, ::3] = 0
+    chosen = CRITERIA[name].choose(weight, project_of(from_pattern(pattern)), sparsity, statistics([x], ("norms", "hessian")), seed=1)
+    dead = chosen.keep[:, ::3]
+    assert chosen.keep[:, 1::3].all() if sparsity < 1 / 3 else not dead.any()
+    assert chosen.weight is None or torch.equal(chosen.weight[:, ::3][dead], weight[:, ::3][dead])
