@@ -36,7 +36,7 @@ class Alps(Criterion):
     growth: float = 1.3
 
     def score(self, weight: Tensor, stats: Stats, seed: int) -> Tensor:
-        """w²·H_jj: what D is cut by in the first round."""
+        """w²·H_jj, 0 for inputs that are always zero: what D is cut by in the first round."""
         worth = dampened(stats["hessian"]).diagonal() * (stats["hessian"].diagonal() > 0)
         return weight.detach().float().square() * worth.to(weight.device, torch.float32)
 
@@ -55,7 +55,7 @@ class Alps(Criterion):
         settled = first
         for round_ in range(1, self.rounds + 1):
             fitted = ((pull - multiplier + penalty * cut) @ vectors / (values + penalty)) @ vectors.T
-            wanted = fitted + multiplier / penalty
+            wanted = (fitted + multiplier / penalty) * live
             keep = project(wanted.square(), sparsity)
             cut = wanted * keep
             multiplier += penalty * (fitted - cut)
@@ -67,4 +67,4 @@ class Alps(Criterion):
         fits = [(mask, least_squares.solve(hessian, inverse, pull, start, mask, _ROUGH)) for mask, start in ((keep, cut), (first, dense))]
         keep, best = min(fits, key=lambda fit: float((fit[1] @ hessian - 2 * pull).mul_(fit[1]).sum(dtype=torch.float64)))
         best = least_squares.solve(hessian, inverse, pull, best, keep)
-        return Chosen(keep, torch.where(live, (best / scale).to(weight.dtype), weight.detach()))
+        return Chosen(keep, torch.where(live, (best / scale).to(weight.dtype), weight.detach() * keep))

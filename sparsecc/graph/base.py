@@ -110,7 +110,7 @@ class Graph(ABC):
 
     @abstractmethod
     def tensors(self) -> Iterable[Tensor]:
-        """All that it computes with, in an order of their own: parameters and buffers; in ONNX the bytes of initializers."""
+        """Parameters and buffers, in an order of their own; in ONNX the bytes of the main graph's initializers."""
 
     @abstractmethod
     def site_graph(self) -> nx.DiGraph:

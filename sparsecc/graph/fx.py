@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from sparsecc.ops.block_attention import BlockAttention
 
 S = TypeVar("S", bound=Site)
+_SAME_VALUES = frozenset(  # reshaped, copied or cast
+    getattr(fx_trace.aten, name).default for name in ("_to_copy", "view", "_unsafe_view", "reshape", "unsqueeze", "contiguous", "clone")
+)
 _NAMES = "sparsecc_sites.json"  # beside the program in a .pt2 file
 
 
@@ -104,19 +107,11 @@ class FxGraph(Differentiable):
         self._assign(old, (weight.T if layer.transposed else weight).to(old).contiguous())
 
     def set_bias(self, site: WeightSite, bias: Tensor) -> None:
-        layer = self._dense_layer(site)
-        old = stored(layer.bias)
+        old = stored(self._dense_layer(site).bias)
         if old is None or bias.shape != old.shape:
             has = "no bias" if old is None else f"a bias of {old.numel()}"
             raise ModelError(f"layer '{site.name}' has {has}, the new one is {tuple(bias.shape)}")
-        new = bias.to(old).contiguous()
-        if not fx_channels.shares_bias(layer.node):
-            self._assign(old, new)
-            return
-        assert layer.bias is not None
-        own = self._store(layer.node, free_name(self.module, f"{site.name}.bias"), new, old.requires_grad)
-        layer.node.replace_input_with(layer.bias, own)
-        self.module.recompile()
+        self._assign(old, bias.to(old).contiguous())
 
     def channels(self, site: Mlp | Attention) -> Channels | Refused:
         return fx_channels.find(self.module, site, self.sites(Linear))
@@ -239,7 +234,7 @@ class FxGraph(Differentiable):
         found: dict[int, Tensor] = {}
         places = {node: place for place, node in enumerate(input_nodes(self.module))}
         for node in self.module.graph.find_nodes(op="call_function", target=torch.ops.aten.embedding.default):
-            table, place = stored(node.args[0]), places.get(_uncast(node.args[1]))
+            table, place = stored(node.args[0]), places.get(_reshaped(node.args[1]))
             if table is not None and place is not None:
                 found.setdefault(place, table.detach())
         return found
@@ -398,6 +393,6 @@ def _register_operators() -> None:
         registry.load("ops", name)
 
 
-def _uncast(value: Any) -> Any:
-    """What was cast to it, or itself."""
-    return _uncast(value.args[0]) if isinstance(value, Node) and value.target is fx_trace.aten._to_copy.default else value
+def _reshaped(value: Any) -> Any:
+    """What it is another shape, layout or type of; itself where it is none."""
+    return _reshaped(value.args[0]) if isinstance(value, Node) and value.target in _SAME_VALUES else value

@@ -49,18 +49,7 @@ def find(module: GraphModule, site: Mlp | Attention, layers: Sequence[Linear]) -
     between = _follow(axes, units)
     if isinstance(between, Refused):
         return between
-    for node in (*axes, between.reader):
-        if shares_bias(node):
-            return Refused(f"layer '{names[node]}' shares its bias with others")
     return Channels(units, tuple(writers), linears[names[between.reader]], between)
-
-
-def shares_bias(node: Node) -> bool:
-    """Whether anything else reads the bias of a layer."""
-    layer = match(node)
-    bias = None if layer is None else stored(layer.bias)
-    readers = [read for read in node.graph.find_nodes(op="get_attr") if stored(read) is bias]
-    return bias is not None and sum(len(read.users) for read in readers) > 1
 
 
 def _follow(writers: Mapping[Node, Axis], units: int) -> Between | Refused:

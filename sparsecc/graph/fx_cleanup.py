@@ -1,16 +1,20 @@
 """Making a traced graph say what it computes and nothing else.
 
 Assertions go, copies that copy nothing go, what depends on weights alone is computed once, batch norms and added biases
-move into the layer before them. Outputs stay equal to rounding; the original module's tensors are never written.
+move into the layer before them, each layer has a bias of its own. Outputs stay equal to rounding; the original module's
+tensors are never written.
 """
 
 from __future__ import annotations
+
+from collections import Counter
 
 import torch
 from torch.fx import GraphModule, Node
 
 from sparsecc.graph import fx_fold
-from sparsecc.graph.fx_layers import Layer, arguments, aten, match
+from sparsecc.graph.fx_layers import Layer, arguments, aten, match, stored
+from sparsecc.graph.fx_tensors import assign, free_name, read_node
 
 _ASSERTIONS = ("aten._assert", "aten.sym_constrain_range", "aten._functional_assert", "aten._functional_sym")
 _EVERYTHING = 2**63 - 1  # where torch.export ends a slice that has no end
@@ -20,7 +24,7 @@ def clean(module: GraphModule) -> None:
     """Bring a graph from torch.export into normal form, in place."""
     for step in (drop_assertions, _drop_input_writes, _drop_copies, _spell_out_padding):
         step(module)
-    for step in (fx_fold.fold_constants, fx_fold.fold_batch_norms, fx_fold.fold_added_biases):
+    for step in (fx_fold.fold_constants, fx_fold.fold_batch_norms, fx_fold.fold_added_biases, _separate_biases):
         step(module)
     sweep(module)
 
@@ -76,6 +80,21 @@ def _spell_out_padding(module: GraphModule) -> None:
             given = arguments(node) | {"padding": list(layer.geometry.padding[:2])}
             node.target = aten.conv2d.default
             node.args, node.kwargs = tuple(given[argument.name] for argument in node.target._schema.arguments), {}
+
+
+def _separate_biases(module: GraphModule) -> None:
+    """Each layer has a bias of its own, so that it can change alone; in training they are several parameters then."""
+    reads = list(module.graph.find_nodes(op="get_attr"))
+    readers = Counter(id(stored(read)) for read in reads for _ in read.users)
+    for node in list(module.graph.nodes):
+        layer = match(node)
+        bias = None if layer is None else stored(layer.bias)
+        if layer is None or layer.bias is None or bias is None or readers[id(bias)] < 2:
+            continue
+        name = free_name(module, str(layer.bias.target))
+        assign(module, name, bias.clone(), trainable=bias.requires_grad)
+        node.replace_input_with(layer.bias, read_node(module, node, name))
+        readers[id(bias)] -= 1
 
 
 def _drop_unread(module: GraphModule) -> None:

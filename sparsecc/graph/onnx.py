@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sparsecc.ops.block_attention import BlockAttention
 
 S = TypeVar("S", bound=Site)
+_SAME_VALUES = frozenset({"Cast", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Identity"})
 Shapes = Mapping[str, Sequence[int]]
 
 
@@ -233,7 +234,7 @@ class OnnxGraph(Graph):
         places = {value: place for place, value in enumerate(self.model.graph.inputs)}
         for node in self.model.graph:
             if node.op_type == "Gather" and node.attributes.get_int("axis", 0) == 0:
-                table, place = constant(node.inputs[0]), places.get(_uncast(node.inputs[1]))  # type: ignore[arg-type]
+                table, place = constant(node.inputs[0]), places.get(_reshaped(node.inputs[1]))  # type: ignore[arg-type]
                 if place is not None and table is not None and table.ndim == 2:
                     found.setdefault(place, torch.tensor(table))
         return found
@@ -349,7 +350,7 @@ def _checked_shapes(model: ir.Model, shapes: Shapes) -> dict[str, tuple[int, ...
     return {name: tuple(shape) for name, shape in shapes.items()}
 
 
-def _uncast(value: ir.Value | None) -> ir.Value | None:
-    """What was cast to it, or itself."""
+def _reshaped(value: ir.Value | None) -> ir.Value | None:
+    """What it is another shape or type of; itself where it is none."""
     node = None if value is None else value.producer()
-    return _uncast(node.inputs[0]) if node is not None and node.op_type == "Cast" else value
+    return _reshaped(node.inputs[0]) if node is not None and node.op_type in _SAME_VALUES else value

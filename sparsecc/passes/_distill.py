@@ -11,7 +11,7 @@ from torch import Tensor
 from sparsecc.errors import UserError
 from sparsecc.graph.base import Differentiable, Run
 from sparsecc.graph.sites import WeightSite
-from sparsecc.passes._learning import Learnt, Schedule, State, error_of, key_of, level, relative
+from sparsecc.passes._learning import Learnt, Schedule, State, error_of, key_of, mean_square, relative
 from sparsecc.passes._vary import Varied
 from sparsecc.passes.base import Progress
 
@@ -79,13 +79,13 @@ class _Wanted:
             run = original.run(sample, taps)
             outputs.append(run.outputs)
             for tap in taps:
-                entering[tap] += level([run.taps[tap][0]]) / len(samples)
+                entering[tap] += mean_square([run.taps[tap][0]]) / len(samples)
         floats = [[y for y in ys if y.is_floating_point()] for ys in outputs]
         if not any(floats):
             raise UserError("the model has no output of floating-point numbers, so that there is nothing to learn from")
         if not all(bool(y.isfinite().all()) for ys in floats for y in ys):
             raise UserError("the dense model gives NaN or infinity, which nothing can come near to; reconstruction looks at layers alone")
-        return cls(outputs, entering, [level(ys) for ys in zip(*floats, strict=True)])
+        return cls(outputs, entering, [mean_square(ys) for ys in zip(*floats, strict=True)])
 
 
 class _Run:
@@ -105,8 +105,12 @@ class _Run:
         with torch.autocast(self._device, torch.bfloat16, enabled=self._plan.dtype == "bfloat16"):
             wanted = self._original.run(inputs, self._taps)
             found = self._graph.run_with(inputs, self.state.given(), self._taps)
-        torch.autograd.backward(self._loss(found, wanted), inputs=list(self.state.tensors().values()))
-        self.state.move(self._plan.rate(step))
+        loss = self._loss(found, wanted)
+        if loss.isfinite():  # what a made-up input overflows would stay in all weights
+            torch.autograd.backward(loss, inputs=list(self.state.tensors().values()))
+            self.state.move(self._plan.rate(step))
+        else:
+            self.state.step += 1
 
     def look(self) -> None:
         self.state.judge(self._error())

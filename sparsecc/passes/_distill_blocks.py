@@ -12,7 +12,7 @@ from sparsecc.errors import Refused, UserError
 from sparsecc.graph.base import Block, Differentiable
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes import _checkpoint
-from sparsecc.passes._learning import Learnt, Schedule, State, error_of, key_of, level, relative
+from sparsecc.passes._learning import Learnt, Schedule, State, error_of, key_of, mean_square, relative
 from sparsecc.passes.base import Progress
 
 Told = Callable[[int, State], None]
@@ -87,7 +87,7 @@ def _learnt(ours: Block, theirs: Block, sites: Sequence[WeightSite], count: int,
     if not all(y.isfinite().all() for outputs in (given, *wanted) for y in outputs):
         return Refused("what its block gives holds NaN or infinity")
     state, device = State.of(sites), sites[0].weight.device.type
-    levels = [level(ys) for ys in zip(*wanted, strict=True)]
+    levels = [mean_square(ys) for ys in zip(*wanted, strict=True)]
 
     def error() -> float:
         with torch.no_grad():

@@ -148,7 +148,7 @@ class State:
 
 
 def key_of(setting: Any, sites: Sequence[WeightSite], models: Sequence[Graph], samples: Sequence[Sequence[Tensor]]) -> str:
-    """Of a call, for checkpoints: nothing that its result depends on is another one's."""
+    """Of a call, for checkpoints: settings, tensors and samples are those of no other one. Operators of the model are not looked at."""
     tensors = [tensor for model in models for tensor in model.tensors()]
     return _checkpoint.key((setting, [site.name for site in sites]), [*tensors, *(tensor for sample in samples for tensor in sample)])
 
@@ -166,14 +166,14 @@ def error_of(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
     return math.sqrt(apart / whole) if whole else 0.0
 
 
-def relative(found: Tensor, wanted: Tensor, level: float) -> Tensor:
+def relative(found: Tensor, wanted: Tensor, usual: float) -> Tensor:
     """‖y − y'‖² / ‖y‖² for y' and y, where ‖y‖² is at least a small share of the usual: a y of zeros would outweigh all others for good.
 
-    level: the mean of y² over several inputs; 0 where y is always zero."""
-    return square(found.float() - wanted.float()) / square(wanted).clamp(min=_LEAST * level * wanted.numel() or 1.0)
+    usual: the mean of y² over several inputs; 0 where y is always zero."""
+    return square(found.float() - wanted.float()) / square(wanted).clamp(min=_LEAST * usual * wanted.numel() or 1.0)
 
 
-def level(ys: Iterable[Tensor]) -> float:
+def mean_square(ys: Iterable[Tensor]) -> float:
     """The mean of y² over all that they hold."""
     squares = count = 0.0
     for y in ys:

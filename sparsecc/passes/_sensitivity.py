@@ -32,7 +32,9 @@ LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 COARSE = (0.25, 0.5, 0.75, 0.9)  # for criteria that go through a layer column by column
 SAMPLES = 4  # on which the model is run; 8 divide MiniLM the same, to a cosine of 0.0001
 PROBE = 0.1  # ‖ΔW X‖ / ‖W X‖ of the change by which a gain is measured: small enough for errors to add up
-_UNREACHED = 1e9  # loss of a layer about which nothing is known, at sparsity 1: it stays whole if any other can go
+_UNREACHED = (
+    1e9  # loss of a layer about which nothing is known, at sparsity 1, and the largest gain: such layers stay whole if others can go
+)
 
 
 @dataclass(frozen=True)

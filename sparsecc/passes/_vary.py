@@ -50,7 +50,7 @@ class Varied:
             values = [sample[place] for sample in samples]
             if not values or values[0].dim() == 0:
                 continue
-            if values[0].is_floating_point():
+            if values[0].is_floating_point() and not (embeddings and place in embeddings):
                 several = len(values[0].flatten()[:_LOOKED_AT].unique()) >= _DISTINCT
                 mixed |= {place} if several and all(bool(value.isfinite().all()) for value in values) else set()
             elif embeddings and place in embeddings and not all(map(_counts_up, values)):
@@ -59,8 +59,14 @@ class Varied:
                     tokens[place], steady[place], related[place] = distinct, _common(values), _nearest(embeddings[place], distinct)
         return cls(samples, tokens, related, steady, frozenset(mixed))
 
+    @property
+    def varies(self) -> bool:
+        return bool(self.tokens or self.mixed)
+
     def others(self, variations: int, among: Sequence[int], seed: int) -> list[tuple[Tensor, ...]]:
-        """So many inputs like each of the samples `among`."""
+        """So many inputs like each of the samples `among`; none where nothing in them can vary."""
+        if not self.varies:
+            return []
         count = len(self.samples)
         return [self.make(i, seed * 1_000_003 + turn * count + i, among) for turn in range(variations) for i in among]
 

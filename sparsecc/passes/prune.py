@@ -190,6 +190,8 @@ class Prune(Pass):
         if not self.variations or not context.calibration:
             return context
         samples = Varied.of(graph.inputs, context.calibration, graph.embeddings())
+        if not samples.varies:
+            raise RecipeError("variations: no input holds floats, or integers at which an embedding is read; leave it out")
         made = samples.others(self.variations, range(len(samples.samples)), context.seed)
         return replace(context, calibration=[*samples.samples, *made])
 

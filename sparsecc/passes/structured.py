@@ -169,7 +169,7 @@ class Structured(Pass):
         kept = _spread(channels, stay, left)
         error = relative_error(weight, kept, inputs.products)
         removal = self._removal(site, channels, stay, kept, inputs.means, int(dead.sum()), error)
-        return replace(removal, note=singular(int(stats["tokens"]), reader.cols))
+        return replace(removal, note=singular(int(stats["tokens"]), reader.cols)) if self.criterion == "obs" else removal
 
     def _dead(self, contributed: Tensor) -> Tensor:
         return contributed <= self.dead * contributed.max()

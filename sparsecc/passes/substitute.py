@@ -107,7 +107,7 @@ class Substitute(Pass):
             weight = structure.project(matrix, covariance)
             error = relative_error(matrix, weight.dense(site.name), covariance)
             if best is None or error < best.error:
-                best = Substitution(weight, error, "weight" if covariance is None else "output", note)
+                best = Substitution(weight, error, "weight" if covariance is None else "output", note if structure.whitens else "")
         assert best is not None
         if self.max_error is not None and best.error > self.max_error:
             return Refused(f"{best}, more than max_error {self.max_error:.4g}")

@@ -71,7 +71,9 @@ class Hard(Masked):
         """Of one backward pass; several may add up to a step, the first of which finds no gradient, or zeros. One that is there from a
         step that was left out goes."""
         if self._listening():
-            so_far = self.gradient if self.weight.grad is not None and bool(self.weight.grad.any()) else None
+            grad, so_far = self.weight.grad, self.gradient
+            if grad is None or (so_far is not None and not grad.any() and so_far[self.keep].any()):
+                so_far = None
             self.gradient = gradient.detach().clone() if so_far is None else so_far + gradient.detach()
         return gradient.masked_fill(~self.keep, 0)
 

@@ -54,6 +54,8 @@ def test_integers_at_which_no_table_is_read_stay(table: torch.Tensor | None) -> 
     given = sentences()
     varied = Varied.of(TEXT, given, None if table is None else {0: table})
     assert torch.equal(varied.make(1, 0, range(3))[0], given[1][0])
+    assert not varied.varies
+    assert varied.others(3, range(3), 0) == []
 
 
 def test_the_seed_alone_decides() -> None:

@@ -137,9 +137,12 @@ def test_allocations_meet_the_sparsity_of_the_whole_exactly(allocation: str, pat
     assert len({round(s, 2) for s in sparsities(result.graph).values()}) > 1  # type: ignore[arg-type]
 
 
-def test_a_floor_of_all_that_is_kept() -> None:
+@pytest.mark.parametrize("allocation", ["global", "erk"])
+def test_a_floor_of_all_that_is_kept(allocation: str) -> None:
     """1 - 0.9 is less than 0.1 in floating point."""
-    assert Prune(sparsity=0.9, allocation="global", floor=0.1).floor == 0.1
+    result = Prune(sparsity=0.9, allocation=allocation, floor=0.1).apply(FakeGraph([linear("a"), linear("b", 64, 128, seed=1)]))
+    for site in result.graph.sites(WeightSite):
+        assert float((site.weight == 0).float().mean()) == pytest.approx(0.9, abs=1e-3)
 
 
 def test_global_keeps_the_floor() -> None:

@@ -14,7 +14,7 @@ from sparsecc.graph.base import Graph
 from sparsecc.graph.fx import FxGraph
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes import pipeline
-from sparsecc.passes._learning import relative
+from sparsecc.passes._learning import error_of, relative
 from sparsecc.passes._reconstruct import Moments, fit, split
 from sparsecc.passes.base import Context, PassResult, Progress
 from sparsecc.passes.prune import Prune
@@ -239,8 +239,49 @@ def test_outputs_without_a_distance_are_refused_before_anything_is_learnt() -> N
     module = Forbidding().eval()
     x = [(torch.randn(4, 16, generator=torch.Generator().manual_seed(i)),) for i in range(10)]
     dense = FxGraph.from_module(module, x[0])
+    steps: list[Progress] = []
+    context = Context(calibration=x, original=dense, progress=steps.append)
     with pytest.raises(UserError, match="NaN or infinity"):
-        Recover(method="distillation").apply(PRUNE.apply(dense).graph, Context(calibration=x, original=dense))
+        Recover(method="distillation").apply(PRUNE.apply(dense).graph, context)
+    assert not steps
+
+
+@pytest.mark.parametrize("method", ["reconstruction", "blocks", "distillation"])
+def test_layers_that_share_a_bias_learn_one_each(method: str) -> None:
+    """What is reported is what the model gives that is written."""
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(*(layer for _ in range(3) for layer in (torch.nn.Linear(16, 16), torch.nn.ReLU()))).eval()
+    module[2].bias = module[4].bias = module[0].bias
+    x = [(torch.randn(4, 16, generator=torch.Generator().manual_seed(i)),) for i in range(20)]
+    dense = FxGraph.from_module(module, x[0])
+    result = Recover(method=method, steps=40, learning_rate=3e-3, variations=0).apply(
+        PRUNE.apply(dense).graph, Context(calibration=x, original=dense)
+    )
+    assert any(match.refused is None for match in result.matches)
+    if method == "distillation":
+        held = [x[i] for i in split(20, 0.1)[1]]
+        pairs = [(result.graph.run(sample).outputs[0], dense.run(sample).outputs[0]) for sample in held]
+        told = float(str(result.matches[0].action).rsplit(maxsplit=1)[1])
+        assert error_of(pairs) == pytest.approx(told, rel=0.01)
+
+
+class Overflowing(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(16, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) / (x.abs().amax() < 50)
+
+
+def test_a_step_that_overflows_is_left_out() -> None:
+    samples = [(torch.randn(4, 16, generator=torch.Generator().manual_seed(i)),) for i in range(10)]
+    samples[0] = (100 * samples[0][0],)
+    dense = FxGraph.from_module(Overflowing().eval(), samples[0])
+    pruned = PRUNE.apply(dense).graph
+    result = Recover(method="distillation", steps=40, variations=0).apply(pruned, Context(calibration=samples, original=dense))
+    assert result.matches[0].refused is None
+    assert all(bool(site.weight.isfinite().all()) for site in result.graph.sites(WeightSite))
 
 
 def test_a_recipe_compares_with_the_model_as_it_came() -> None:
