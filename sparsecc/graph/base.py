@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sparsecc.errors import RecipeError, Refused
-from sparsecc.graph.sites import Attention, Mlp, Site, WeightSite
+from sparsecc.graph.sites import Attention, Linear, Mlp, Site, WeightSite
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -74,6 +74,17 @@ class Graph(ABC):
     @abstractmethod
     def set_bias(self, site: WeightSite, bias: Tensor) -> None:
         """Store a new bias [out] for a site that has one and whose weight is dense."""
+
+    @abstractmethod
+    def source(self, site: Linear) -> Hashable | None:
+        """What a dense layer reads: the same for layers that read one value. None where it reads what `gather_inputs` has put before it."""
+
+    @abstractmethod
+    def gather_inputs(self, site: Linear, order: Tensor) -> None:
+        """Let a dense layer read its inputs in another order, its columns likewise, so that it gives what it gave. Layers that read one
+        value in one order share the gather.
+
+        order: int64[cols], which input stands at each place."""
 
     @abstractmethod
     def replace(self, site: WeightSite | Attention, op: SiteOp | BlockAttention) -> None:

@@ -26,7 +26,7 @@ from sparsecc.graph.channels import Channels
 from sparsecc.graph.fx_layers import Layer, OperatorLayer, match, stored
 from sparsecc.graph.fx_signature import input_nodes, specs, structure
 from sparsecc.graph.fx_static import fold_shapes
-from sparsecc.graph.fx_tensors import assign, free_name, free_prefix, read_node
+from sparsecc.graph.fx_tensors import assign, free_name, free_prefix, gathered, read_node
 from sparsecc.graph.inputs import as_tensor, bind
 from sparsecc.graph.sites import Attention, Linear, Mlp, Site, WeightSite
 from sparsecc.precisions.base import Quantized
@@ -112,6 +112,16 @@ class FxGraph(Differentiable):
             has = "no bias" if old is None else f"a bias of {old.numel()}"
             raise ModelError(f"layer '{site.name}' has {has}, the new one is {tuple(bias.shape)}")
         self._assign(old, bias.to(old).contiguous())
+
+    def source(self, site: Linear) -> Node | None:
+        x = self._dense_layer(site).x
+        return None if x.target is fx_trace.aten.index_select.default and stored(x.args[2]) is not None else x
+
+    def gather_inputs(self, site: Linear, order: Tensor) -> None:
+        layer = self._dense_layer(site)
+        layer.node.replace_input_with(layer.x, gathered(self.module, layer.x, order, f"{site.name}.order"))
+        self.module.recompile()
+        self.set_weight(site, site.weight[:, order.to(site.weight.device)])
 
     def channels(self, site: Mlp | Attention) -> Channels | Refused:
         return fx_channels.find(self.module, site, self.sites(Linear))

@@ -6,10 +6,11 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from sparsecc.graph.fx_layers import stored
+from sparsecc.graph.fx_layers import aten, stored
 
 
 def assign(module: nn.Module, name: str, tensor: Tensor, *, trainable: bool) -> None:
@@ -51,6 +52,24 @@ def read_node(module: GraphModule, before: Node, name: str) -> Node:
     with module.graph.inserting_before(before):
         node = module.graph.get_attr(name)
     node.meta["val"] = stored(node)
+    return node
+
+
+def gathered(module: GraphModule, x: Node, order: Tensor, name: str) -> Node:
+    """x with its last axis in another order, as a node makes it that may be there already. name: of the order, where it is new."""
+    for user in x.users:
+        known = stored(user.args[2]) if user.target is aten.index_select.default else None
+        if known is not None and torch.equal(known.cpu(), order.cpu()):
+            return user
+    before = x.next
+    while before.op == "placeholder":
+        before = before.next
+    name = free_name(module, name)
+    assign(module, name, order.to(x.meta["val"].device), trainable=False)
+    index = read_node(module, before, name)
+    with module.graph.inserting_before(before):
+        node = module.graph.call_function(aten.index_select.default, (x, x.meta["val"].dim() - 1, index))
+    node.meta["val"] = x.meta["val"].contiguous()
     return node
 
 

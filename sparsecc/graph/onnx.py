@@ -7,6 +7,7 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import networkx as nx
+import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
@@ -130,6 +131,33 @@ class OnnxGraph(Graph):
             reader.replace_input_with(list(reader.inputs).index(layer.bias), value)
         else:
             _fill(layer.bias, stored)
+
+    def source(self, site: Linear) -> ir.Value | None:
+        x = self._layer(site).x
+        return None if _order(x.producer()) is not None else x
+
+    def gather_inputs(self, site: Linear, order: Tensor) -> None:
+        layer = self._layer(site)
+        layer.node.replace_input_with(0, self._gathered(layer.x, order, f"{site.name}.order"))
+        self._put_weight(site, layer, site.weight[:, order])
+        self._changed()
+
+    def _gathered(self, x: ir.Value, order: Tensor, name: str) -> ir.Value:
+        """x with its last axis in another order, as a node makes it that may be there already."""
+        for use in x.uses():
+            known = _order(use.node)
+            if known is not None and np.array_equal(known, order.numpy()):
+                return use.node.outputs[0]
+        index = onnx_sparse.initializer(order, self._free_name(name))
+        self.model.graph.register_initializer(index)
+        node = ir.node("Gather", [x, index], {"axis": -1}, num_outputs=1)
+        node.outputs[0].shape, node.outputs[0].type = x.shape, x.type
+        producer = x.producer()
+        if producer is None:
+            self.model.graph.insert_before(self.model.graph[0], node)
+        else:
+            self.model.graph.insert_after(producer, node)
+        return node.outputs[0]
 
     def channels(self, site: Mlp | Attention) -> Channels | Refused:
         return onnx_channels.find(self.model, cast("Mlp | Attention", self._named(site.name)), self.sites(Linear))
@@ -348,6 +376,13 @@ def _checked_shapes(model: ir.Model, shapes: Shapes) -> dict[str, tuple[int, ...
         if not fits:
             raise InputError(f"input_shapes: {name!r} takes ({', '.join(map(str, wanted))}), not ({', '.join(map(str, shape))})")
     return {name: tuple(shape) for name, shape in shapes.items()}
+
+
+def _order(node: ir.Node | None) -> np.ndarray | None:
+    """The constant order in which a node gathers along the last axis."""
+    if node is None or node.op_type != "Gather" or node.attributes.get_int("axis", 0) != -1:
+        return None
+    return constant(node.inputs[1])
 
 
 def _reshaped(value: ir.Value | None) -> ir.Value | None:

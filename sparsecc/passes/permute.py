@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
+
+import torch
 
 from sparsecc import formats
 from sparsecc.errors import RecipeError, Refused
@@ -13,7 +15,7 @@ from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.sites import Linear, Mlp
 from sparsecc.passes._calibrate import calibrated
 from sparsecc.passes._orders import held, held_in_groups, neighbours, spread
-from sparsecc.passes._select import around, require_valid, untouchable
+from sparsecc.passes._select import around, require_valid, select, untouchable
 from sparsecc.passes.base import Context, Match, Pass
 
 if TYPE_CHECKING:
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 
     from sparsecc.formats.base import Format
 
-_LEAST_GAIN = 1e-4  # of the scores
+_LEAST_GAIN = 1e-3  # of the scores; a second search from the order found gains less
+_NOT_FINITE = Refused("its calibration inputs hold NaN or infinity")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,19 @@ class Order:
 
 
 @dataclass(frozen=True)
+class Gather:
+    """What Permute does at a layer whose inputs it cannot reorder where they are made. columns: int64[cols], which input of before stands
+    at each place.  before, after: as in `Order`."""
+
+    columns: Tensor
+    before: float
+    after: float
+
+    def __str__(self) -> str:
+        return f"inputs gathered in an order in which the pattern keeps {self.after:.1%} of the scores, not {self.before:.1%}"
+
+
+@dataclass(frozen=True)
 class Permute(Pass):
     """Neurons change their places, so that blocks or groups of their weights are pruned with less loss.
 
@@ -45,6 +61,9 @@ class Permute(Pass):
 
     pattern: what `prune` is to find. R×1: neurons that listen to the same inputs become neighbours in `first`.  N:M: neurons that matter
     are spread over the groups of inputs of `second`.  Scores are those of wanda where there is calibration, else of magnitude.
+    inputs: under N:M also the inputs of every other linear layer, which are gathered before it; layers that read one value share its order.
+
+    layer(x)  ->  layer[:, p](x[p])
     """
 
     reorders: ClassVar[bool] = True
@@ -52,6 +71,7 @@ class Permute(Pass):
     targets: Targets = ALL
     ignore: Targets = ()
     pattern: str = "4x1"
+    inputs: bool = False
 
     def __post_init__(self) -> None:
         require_valid(targets=self.targets, ignore=self.ignore)
@@ -60,6 +80,8 @@ class Permute(Pass):
             raise RecipeError(
                 f"pattern: {self.pattern!r} has no blocks of several outputs by one input, nor groups; permuting gains nothing"
             )
+        if self.inputs and self._groups is None:
+            raise RecipeError(f"inputs: {self.pattern!r} has no groups of inputs; leave it out")
 
     @property
     def height(self) -> int:
@@ -67,19 +89,50 @@ class Permute(Pass):
         return self._format.part[0] if self._groups is None else self._groups[1]
 
     def find(self, graph: Graph, context: Context) -> Iterator[Match]:
-        sites = around(graph.sites(Mlp), self.targets, self.ignore)
+        layers = select(graph, Linear, self.targets, self.ignore) if self.inputs else []
+        sites = self._mlps(graph, layers)
         reasons = [self._refuse(site) for site in sites]
-        norms = self._norms(graph, [self._judged(site) for site, reason in zip(sites, reasons, strict=True) if reason is None], context)
+        folded = {site.second.name for site, reason in zip(sites, reasons, strict=True) if reason is None}
+        gathered = {site.name: self._refuse_layer(graph, site) for site in layers if site.name not in folded}
+        judged = [self._judged(site) for site, reason in zip(sites, reasons, strict=True) if reason is None]
+        norms = self._norms(graph, [*judged, *(site for site in layers if gathered.get(site.name, "") is None)], context)
         for site, reason in zip(sites, reasons, strict=True):
-            judged = self._judged(site)
-            yield Match(site, reason or self._ordered(judged, norms.get(judged.name)))
+            layer = self._judged(site)
+            yield Match(site, reason or self._ordered(layer, norms.get(layer.name)))
+        yield from self._gathers(graph, [site for site in layers if site.name in gathered], gathered, norms)
+
+    def _mlps(self, graph: Graph, layers: Sequence[Linear]) -> list[Mlp]:
+        if not self.inputs:
+            return around(graph.sites(Mlp), self.targets, self.ignore)
+        names = {layer.name for layer in layers}
+        return [site for site in graph.sites(Mlp) if {site.first.name, site.second.name} <= names]
+
+    def _gathers(
+        self, graph: Graph, layers: Sequence[Linear], refused: Mapping[str, Refused | None], norms: Mapping[str, Tensor]
+    ) -> Iterator[Match]:
+        """One order for all layers that read one value."""
+        together: dict[Hashable | None, list[Linear]] = {}
+        for site in layers:
+            if refused[site.name] is None:
+                together.setdefault(graph.source(site), []).append(site)
+        found: dict[str, Gather | Refused] = {}
+        for group in together.values():
+            scores = torch.cat([_scores(site, norms.get(site.name)) for site in group])
+            best = self._spread(scores)
+            found |= {site.name: best if isinstance(best, Refused) else Gather(*best) for site in group}
+        yield from (Match(site, refused[site.name] or found[site.name]) for site in layers)
 
     def rewrite(self, graph: Graph, match: Match) -> None:
+        # as they are now: of two Mlps in a row the second layer of one is the first of the other
+        layers = {layer.name: layer for layer in graph.sites(Linear)}
+        if isinstance(match.action, Gather):
+            layer = layers[match.site.name]
+            if layer.cols == len(match.action.columns):
+                graph.gather_inputs(layer, match.action.columns)
+            return
         site, order = match.site, match.action
         assert isinstance(site, Mlp)
         assert isinstance(order, Order)
-        # as they are now: of two Mlps in a row the second layer of one is the first of the other
-        layers = {layer.name: layer for layer in graph.sites(Linear)}
         first, second = layers[site.first.name], layers[site.second.name]
         if first.rows != len(order.rows):
             return  # the original of a model that has lost neurons: there is no telling which ones, and nobody asks
@@ -87,6 +140,11 @@ class Permute(Pass):
         if first.bias is not None:
             graph.set_bias(first, first.bias[order.rows])
         graph.set_weight(second, second.weight[:, order.rows])
+
+    def _refuse_layer(self, graph: Graph, site: Linear) -> Refused | None:
+        if site.cols % self.height:
+            return Refused(f"{site.cols} inputs are no multiple of {self.height}")
+        return untouchable(site) or (Refused("its inputs are gathered already") if graph.source(site) is None else None)
 
     def _refuse(self, site: Mlp) -> Refused | None:
         if site.first.rows != site.second.cols:
@@ -101,18 +159,24 @@ class Permute(Pass):
         return {site.name: stats["norms"] for site, stats in calibrated(graph, sites, ("norms",), context) if stats}
 
     def _ordered(self, judged: Linear, norms: Tensor | None) -> Order | Refused:
-        scores = judged.matrix.detach().cpu().float().abs() * (1.0 if norms is None else norms.cpu().float())
+        scores = _scores(judged, norms)
+        if self._groups is not None:
+            best = self._spread(scores)
+            return best if isinstance(best, Refused) else Order(*best)
         if not scores.isfinite().all():
-            return Refused("its calibration inputs hold NaN or infinity")
-        if self._groups is None:
-            rows = neighbours(scores, self.height)
-            before, after = held(scores, self.height), held(scores[rows], self.height)
-        else:
-            rows = spread(scores, *self._groups)
-            before, after = held_in_groups(scores, *self._groups), held_in_groups(scores[:, rows], *self._groups)
-        if after <= before + _LEAST_GAIN:
-            return Refused(f"no order found in which the pattern keeps more than {before:.1%} of the scores")
-        return Order(rows, before, after)
+            return _NOT_FINITE
+        rows = neighbours(scores, self.height)
+        before, after = held(scores, self.height), held(scores[rows], self.height)
+        return Order(rows, before, after) if after > before + _LEAST_GAIN else _no_better(before)
+
+    def _spread(self, scores: Tensor) -> tuple[Tensor, float, float] | Refused:
+        """An order of the columns of scores [rows, inputs] for N:M; how much of them is kept without it and with it."""
+        assert self._groups is not None
+        if not scores.isfinite().all():
+            return _NOT_FINITE
+        columns = spread(scores, *self._groups)
+        before, after = held_in_groups(scores, *self._groups), held_in_groups(scores[:, columns], *self._groups)
+        return (columns, before, after) if after > before + _LEAST_GAIN else _no_better(before)
 
     def _judged(self, site: Mlp) -> Linear:
         """The layer whose weights are to fit the pattern."""
@@ -126,3 +190,12 @@ class Permute(Pass):
     @property
     def _format(self) -> Format:
         return formats.from_pattern(self.pattern)
+
+
+def _scores(layer: Linear, norms: Tensor | None) -> Tensor:
+    """float32[rows, cols], on the CPU."""
+    return layer.matrix.detach().cpu().float().abs() * (1.0 if norms is None else norms.cpu().float())
+
+
+def _no_better(before: float) -> Refused:
+    return Refused(f"no order found in which the pattern keeps more than {before:.1%} of the scores")

@@ -44,6 +44,12 @@ class FakeGraph(Graph):
     def set_bias(self, site: WeightSite, bias: Tensor) -> None:
         self._sites[site.name] = replace(self._sites[site.name], bias=bias)
 
+    def source(self, site: Linear) -> str:
+        return "x"
+
+    def gather_inputs(self, site: Linear, order: Tensor) -> None:
+        raise NotImplementedError
+
     def replace(self, site: WeightSite, op: SiteOp) -> None:
         self._sites[site.name] = replace(site, stored=op.stored, bias=op.bias)
         self.edits.append(site.name)
