@@ -37,6 +37,15 @@ def solve(hessian: Tensor, inverse: Tensor, products: Tensor, start: Tensor, kee
     return found
 
 
+def dampened(hessian: Tensor, share: float) -> Tensor:
+    """float64: H + share times its mean diagonal, which is all that an input has that is always zero; with the identity where all are."""
+    found = hessian.double().clone()
+    diagonal = found.diagonal()
+    level = diagonal.mean()
+    diagonal += share * level if level > 0 else 1.0
+    return found
+
+
 def inverse_of(hessian: Tensor) -> Tensor:
     """By Cholesky in float64, in the dtype of H; that of the diagonal where rounding has left no factor."""
     factor, failed = torch.linalg.cholesky_ex(hessian.double())

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparsecc import least_squares
 from sparsecc.criteria.base import Chosen, Criterion, Project, Stats
-from sparsecc.criteria.sparsegpt import dampened
+from sparsecc.criteria.sparsegpt import DAMPING
 
 _ROUGH = 0.1  # tolerance of the fits by which masks are compared
 
@@ -37,14 +37,14 @@ class Alps(Criterion):
 
     def score(self, weight: Tensor, stats: Stats, seed: int) -> Tensor:
         """w²·H_jj, 0 for inputs that are always zero: what D is cut by in the first round."""
-        worth = dampened(stats["hessian"]).diagonal() * (stats["hessian"].diagonal() > 0)
+        worth = least_squares.dampened(stats["hessian"], DAMPING).diagonal() * (stats["hessian"].diagonal() > 0)
         return weight.detach().float().square() * worth.to(weight.device, torch.float32)
 
     def choose(self, weight: Tensor, project: Project, sparsity: float, stats: Stats, seed: int) -> Chosen:
         first = keep = project(self.score(weight, stats, seed), sparsity)
         if not bool(weight[~first].any()):
             return Chosen(first)
-        hessian = dampened(stats["hessian"]).to(weight.device)
+        hessian = least_squares.dampened(stats["hessian"], DAMPING).to(weight.device)
         scale = hessian.diagonal().sqrt()
         values, vectors = (part.float() for part in torch.linalg.eigh(hessian / scale / scale[:, None]))
         scale, hessian = scale.float(), (hessian / scale / scale[:, None]).float()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsecc.criteria.base import Chosen, Criterion, Project, Quota, Stats
+from sparsecc.least_squares import dampened
 
 DAMPING = 0.01  # of the Hessian's mean diagonal
 
@@ -62,13 +63,4 @@ class Sparsegpt(Criterion):
 
 def inverse_factor(hessian: Tensor) -> Tensor:
     """Upper U with UᵀU = H⁻¹, float64, of the dampened H."""
-    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(dampened(hessian))), upper=True)
-
-
-def dampened(hessian: Tensor) -> Tensor:
-    """float64: H + DAMPING times its mean diagonal, which is all that an input has that is always zero; the identity where all are."""
-    found = hessian.double().clone()
-    diagonal = found.diagonal()
-    level = diagonal.mean()
-    diagonal += DAMPING * level if level > 0 else 1.0
-    return found
+    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(dampened(hessian, DAMPING))), upper=True)

@@ -20,13 +20,13 @@ from torch.utils import _pytree as pytree
 from sparsecc import registry
 from sparsecc.errors import InputError, ModelError, Refused, UserError
 from sparsecc.files import replacing
-from sparsecc.graph import fx_blocks, fx_channels, fx_cleanup, fx_device, fx_sites, fx_trace, fx_walk
+from sparsecc.graph import fx_blocks, fx_channels, fx_cleanup, fx_device, fx_signature, fx_sites, fx_trace, fx_walk
 from sparsecc.graph.base import ALL, Block, Differentiable, Given, Run, Targets, matches
 from sparsecc.graph.channels import Channels
 from sparsecc.graph.fx_layers import Layer, OperatorLayer, match, stored
 from sparsecc.graph.fx_signature import input_nodes, specs, structure
 from sparsecc.graph.fx_static import fold_shapes
-from sparsecc.graph.fx_tensors import assign, free_name, free_prefix, gathered, read_node
+from sparsecc.graph.fx_tensors import assign, free_name, free_prefix, gathered, order_of, read_node
 from sparsecc.graph.inputs import as_tensor, bind
 from sparsecc.graph.sites import Attention, Linear, Mlp, Site, WeightSite
 from sparsecc.precisions.base import Quantized
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from sparsecc.ops.block_attention import BlockAttention
 
 S = TypeVar("S", bound=Site)
-_SAME_VALUES = frozenset(  # reshaped, copied or cast
-    getattr(fx_trace.aten, name).default for name in ("_to_copy", "view", "_unsafe_view", "reshape", "unsqueeze", "contiguous", "clone")
-)
 _NAMES = "sparsecc_sites.json"  # beside the program in a .pt2 file
 
 
@@ -115,7 +112,7 @@ class FxGraph(Differentiable):
 
     def source(self, site: Linear) -> Node | None:
         x = self._dense_layer(site).x
-        return None if x.target is fx_trace.aten.index_select.default and stored(x.args[2]) is not None else x
+        return x if order_of(x) is None else None
 
     def gather_inputs(self, site: Linear, order: Tensor) -> None:
         layer = self._dense_layer(site)
@@ -241,13 +238,7 @@ class FxGraph(Differentiable):
             raise InputError(f"the model cannot take these inputs: {fx_trace.one_line(error)}") from error
 
     def embeddings(self) -> dict[int, Tensor]:
-        found: dict[int, Tensor] = {}
-        places = {node: place for place, node in enumerate(input_nodes(self.module))}
-        for node in self.module.graph.find_nodes(op="call_function", target=torch.ops.aten.embedding.default):
-            table, place = stored(node.args[0]), places.get(_reshaped(node.args[1]))
-            if table is not None and place is not None:
-                found.setdefault(place, table.detach())
-        return found
+        return fx_signature.embeddings(self.module)
 
     def site_graph(self) -> nx.DiGraph:
         graph: nx.DiGraph = nx.DiGraph()
@@ -401,8 +392,3 @@ def _like(value: Tensor) -> Tensor:
 def _register_operators() -> None:
     for name in registry.members("ops"):
         registry.load("ops", name)
-
-
-def _reshaped(value: Any) -> Any:
-    """What it is another shape, layout or type of; itself where it is none."""
-    return _reshaped(value.args[0]) if isinstance(value, Node) and value.target in _SAME_VALUES else value

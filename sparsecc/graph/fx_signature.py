@@ -15,11 +15,32 @@ from torch.utils import _pytree as pytree
 from sparsecc.errors import ModelError
 from sparsecc.graph.base import TensorSpec
 from sparsecc.graph.binding import dtype_name
+from sparsecc.graph.fx_layers import aten, stored
+
+_SAME_VALUES = frozenset(  # reshaped, copied or cast
+    getattr(aten, name).default for name in ("_to_copy", "view", "_unsafe_view", "reshape", "unsqueeze", "contiguous", "clone")
+)
 
 
 def input_nodes(module: GraphModule) -> list[Node]:
     """The placeholders that take tensors, in order."""
     return [node for node in module.graph.find_nodes(op="placeholder") if isinstance(node.meta.get("val"), Tensor)]
+
+
+def embeddings(module: GraphModule) -> dict[int, Tensor]:
+    """The table [entries, width] that is read at what an input holds, by the place of that input; the first where there are several."""
+    found: dict[int, Tensor] = {}
+    places = {node: place for place, node in enumerate(input_nodes(module))}
+    for node in module.graph.find_nodes(op="call_function", target=aten.embedding.default):
+        table, place = stored(node.args[0]), places.get(_reshaped(node.args[1]))
+        if table is not None and place is not None:
+            found.setdefault(place, table.detach())
+    return found
+
+
+def _reshaped(value: Any) -> Any:
+    """What it is another shape, layout or type of; itself where it is none."""
+    return _reshaped(value.args[0]) if isinstance(value, Node) and value.target in _SAME_VALUES else value
 
 
 def specs(module: GraphModule) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

@@ -55,10 +55,15 @@ def read_node(module: GraphModule, before: Node, name: str) -> Node:
     return node
 
 
+def order_of(node: Node) -> Tensor | None:
+    """The stored order in which a node gathers."""
+    return stored(node.args[2]) if node.target is aten.index_select.default else None
+
+
 def gathered(module: GraphModule, x: Node, order: Tensor, name: str) -> Node:
     """x with its last axis in another order, as a node makes it that may be there already. name: of the order, where it is new."""
     for user in x.users:
-        known = stored(user.args[2]) if user.target is aten.index_select.default else None
+        known = order_of(user)
         if known is not None and torch.equal(known.cpu(), order.cpu()):
             return user
     before = x.next

@@ -45,18 +45,19 @@ class Varied:
     ) -> Varied:
         """embeddings: the table [entries, width] by the place of the input that reads it; other integers stay as they are."""
         samples = [tuple(value.cpu() for value in bind(specs, sample)) for sample in given]
+        tables = embeddings or {}
         tokens, related, steady, mixed = {}, {}, {}, set()
         for place in range(len(specs)):
             values = [sample[place] for sample in samples]
             if not values or values[0].dim() == 0:
                 continue
-            if values[0].is_floating_point() and not (embeddings and place in embeddings):
+            if values[0].is_floating_point() and place not in tables:
                 several = len(values[0].flatten()[:_LOOKED_AT].unique()) >= _DISTINCT
                 mixed |= {place} if several and all(bool(value.isfinite().all()) for value in values) else set()
-            elif embeddings and place in embeddings and not all(map(_counts_up, values)):
+            elif place in tables and not all(map(_counts_up, values)):
                 distinct = torch.cat([value.flatten() for value in values]).unique()
-                if len(distinct) >= _DISTINCT and int(distinct[0]) >= 0 and int(distinct[-1]) < len(embeddings[place]):
-                    tokens[place], steady[place], related[place] = distinct, _common(values), _nearest(embeddings[place], distinct)
+                if len(distinct) >= _DISTINCT and int(distinct[0]) >= 0 and int(distinct[-1]) < len(tables[place]):
+                    tokens[place], steady[place], related[place] = distinct, _common(values), _nearest(tables[place], distinct)
         return cls(samples, tokens, related, steady, frozenset(mixed))
 
     @property

@@ -155,9 +155,8 @@ class Recover(Pass):
         assert context.calibration is not None
         working, by_name = graph.copy(), {site.name: site for site in sites}
         inputs, fitted, held = self._inputs(graph, context)
-        names, key = list(by_name), ""
-        if self.checkpoint is not None:
-            key = key_of(("reconstruction", self.held_out, self.variations, context.seed), sites, (graph, original), inputs)
+        names, setting = list(by_name), ("reconstruction", self.held_out, self.variations, context.seed)
+        key = "" if self.checkpoint is None else key_of(setting, sites, (graph, original), inputs)
         walks = zip(original.walk(inputs, names), working.walk(inputs, names), strict=True)
         for done, ((name, before), (_, entering)) in enumerate(walks, 1):
             site, whole = by_name[name], dense[name]

@@ -92,6 +92,13 @@ def samples(name: str) -> list[tuple[Tensor]]:
     return [(x,), (x.flip(0) * 0.5,)]
 
 
+def given(host: str, module: nn.Module, x: Tensor) -> tuple[Any, tuple[Tensor] | None]:
+    """A model and its example inputs as `sparsecc.compile` takes them from users of a host."""
+    if host == "onnx":
+        return torch.onnx.export(module, (x,), dynamo=True, verbose=False).model_proto, None  # type: ignore[union-attr]
+    return module, (x,)
+
+
 def _fx(module: nn.Module, x: Tensor) -> Graph:
     return FxGraph.from_module(module, (x,))
 

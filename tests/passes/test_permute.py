@@ -19,7 +19,7 @@ from sparsecc.passes._orders import held, held_in_groups
 from sparsecc.passes.base import Context
 from sparsecc.passes.permute import Permute
 from sparsecc.recipe import Recipe
-from tests.laws.hosts import HOSTS, graph, model
+from tests.laws.hosts import HOSTS, given, graph, model
 from tests.laws.test_structures import LOADERS
 from tests.tolerance import assert_close
 
@@ -106,10 +106,7 @@ def test_after_a_gather_everything_else_works(host: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("host", HOSTS)
 def test_generated_code_gathers(host: str) -> None:
     module, x = model("transformer")
-    if host == "onnx":
-        source, example = torch.onnx.export(module, (x,), dynamo=True, verbose=False).model_proto, None  # type: ignore[union-attr]
-    else:
-        source, example = module, (x,)
+    source, example = given(host, module, x)
     samples = [(torch.randn(x.shape, generator=torch.Generator().manual_seed(i)),) for i in range(4)]
     compiled = sparsecc.compile(source, example, recipe=GATHERED, calibration=samples, threads=1)
     expected, _ = pipeline.run(graph(host, "transformer"), Recipe.load(GATHERED), Context(calibration=samples))

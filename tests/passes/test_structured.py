@@ -20,7 +20,7 @@ from sparsecc.passes.permute import Permute
 from sparsecc.passes.recover import Recover
 from sparsecc.passes.structured import CRITERIA, Structured
 from sparsecc.recipe import Recipe
-from tests.laws.hosts import HOSTS, graph, model
+from tests.laws.hosts import HOSTS, given, graph, model
 from tests.laws.test_structures import LOADERS
 from tests.tolerance import assert_close
 
@@ -266,10 +266,7 @@ def test_passes_that_follow(host: str) -> None:
 def test_compiled(host: str) -> None:
     """Generated code runs the smaller model, and the report says what has become of it."""
     module, x = model("transformer")
-    if host == "onnx":
-        source, example = torch.onnx.export(module, (x,), dynamo=True, verbose=False).model_proto, None  # type: ignore[union-attr]
-    else:
-        source, example = module, (x,)
+    source, example = given(host, module, x)
     recipe = {"passes": [{"structured": {"neurons": 0.25, "heads": 0.25}}]}
     compiled = sparsecc.compile(source, example, recipe=recipe, threads=1)
     expected = Structured(neurons=0.25, heads=0.25).apply(graph(host, "transformer")).graph.run((x,)).outputs[0]
