@@ -8,6 +8,7 @@ import json
 import math
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from os import PathLike
@@ -35,6 +36,19 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
             _sync(target.parent)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def require_regular(path: str | PathLike[str], error: type[UserError] = UserError) -> None:
+    """Raises `error` for a pipe, a device or a socket, which may make a reader wait for ever or never end.
+
+    A missing file or a folder is for who opens it to find.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise error(f"{os.fspath(path)}: is no regular file, so that it is not read; write what it gives to one")
 
 
 def write_text(path: str | PathLike[str], text: str) -> None:
