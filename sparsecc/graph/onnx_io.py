@@ -1,8 +1,7 @@
-"""Reading and writing ONNX files: what may be wrong with one is said here, and a crash never costs the old file."""
+"""Reading ONNX files: what may be wrong with one is said here."""
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PureWindowsPath
@@ -15,16 +14,17 @@ from onnx import TensorProto
 from onnx_ir.passes import common
 
 from sparsecc.errors import ModelError
-from sparsecc.files import replacing
+from sparsecc.files import require_regular
+from sparsecc.graph.onnx_write import write as write  # to have both ways in one place
 from sparsecc.ops.base import ONNX_DOMAIN
 
-EMBED_LIMIT = 1_900_000_000  # bytes of weights; protobuf cannot write messages of 2 GiB
 RUNTIME_DOMAINS = ("com.microsoft",)  # operators outside the standard that a stock onnxruntime has
 
 
 def read(path: str | os.PathLike[str]) -> ir.Model:
     """The model in a file, its external data memory-mapped. Raises ModelError, naming the file and what is wrong with it."""
     file = Path(path)
+    require_regular(file, ModelError)
     try:
         data = file.read_bytes()
     except OSError as error:
@@ -131,31 +131,6 @@ def _printable(name: str | bytes) -> str:
     return name if isinstance(name, str) and name.isprintable() else repr(name)
 
 
-def write(model: ir.Model, path: str | os.PathLike[str], external: bool | None = None) -> None:
-    """Write the model under `path`; with its weights in `<name>.data` beside it when `external`, or when they are too large to embed.
-
-    New data gets a name that nothing has and is complete before the model takes its place, so whatever
-    happens, the model under `path` is the whole old one or the whole new one. Old data that no
-    model uses goes. Raises UserError when the disk says no.
-    """
-    file = Path(os.path.realpath(path))  # the data has to lie beside the file itself, not beside a link to it
-    if external is None:
-        external = sum(_nbytes(value) for value in model.graph.initializers.values()) > EMBED_LIMIT
-    old = _data_files(file)
-    free = (file.with_name(f"{file.name}.data{n or ''}") for n in itertools.count())
-    data = next(name for name in free if not name.exists()) if external else None
-    try:
-        with replacing(file) as fresh:
-            ir.save(model, fresh, format="protobuf", external_data=data.name if data else None, size_threshold_bytes=1024)
-    except BaseException:
-        if data is not None:
-            data.unlink(missing_ok=True)
-        raise
-    for stale in old:
-        if stale.name.startswith(f"{file.name}.data") and not _is_used(stale):
-            stale.unlink(missing_ok=True)
-
-
 def _external_weights(proto: onnx.ModelProto, where: str, folder: Path | None) -> dict[str, np.ndarray]:
     """Arrays of the graph's external initializers, by name. External tensors elsewhere (in attributes) are read into the proto."""
     external = [(tensor, True) for tensor in proto.graph.initializer] + [(tensor, False) for tensor in _inner_tensors(proto)]
@@ -238,24 +213,6 @@ def _walk(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
                 yield from _walk(graph.node)
 
 
-def _data_files(file: Path) -> list[Path]:
-    """Data files that the model under `file` uses now; none when there is no readable model."""
-    if not file.is_file() or file.stat().st_size > EMBED_LIMIT:
-        return []
-    proto = onnx.ModelProto()
-    try:
-        proto.ParseFromString(file.read_bytes())
-    except DecodeError:
-        return []
-    entries = (entry for tensor in proto.graph.initializer for entry in tensor.external_data)
-    return [file.parent / name for name in dict.fromkeys(entry.value for entry in entries if entry.key == "location")]
-
-
-def _is_used(data: Path) -> bool:
-    """Whether a model beside it reads this data file, as a copy of the one that was replaced does."""
-    return any(data in _data_files(model) for model in data.parent.glob("*.onnx"))
-
-
 def _is_text(value: bytes) -> bool:
     try:
         value.decode()
@@ -273,10 +230,6 @@ def _has_schema(op_type: str, domain: str, version: int) -> bool:
 
 def _standard(domain: str) -> str:
     return "" if domain == "ai.onnx" else domain
-
-
-def _nbytes(value: ir.Value) -> int:
-    return value.const_value.nbytes if value.const_value is not None else 0
 
 
 def first_cause(error: BaseException) -> str:
