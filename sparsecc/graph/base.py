@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.sites import Attention, Linear, Mlp, Site, WeightSite
+from sparsecc.options import shown
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -35,8 +36,8 @@ def _matches(site: Site, target: str) -> bool:
         return target in (site.name, site.kind)
     try:
         return re.fullmatch(target[3:], site.name) is not None
-    except re.error as error:
-        raise RecipeError(f"targets: {target!r} is no regular expression: {error}") from None
+    except (re.error, OverflowError, RecursionError) as error:
+        raise RecipeError(f"targets: {shown(target)} is no regular expression: {error}") from None
 
 
 @dataclass(frozen=True)

@@ -292,7 +292,7 @@ class OnnxGraph(Graph):
         return OnnxGraph(self.model.clone(), self.where)
 
     def save(self, path: str | PathLike[str], external: bool | None = None) -> None:
-        """Write a .onnx file, atomically. external: weights in `<name>.<digest>.data` beside it; None: only when they are too large to embed."""
+        """Write a .onnx file, atomically. external: weights in a file beside it, as `onnx_write` says; None: only when too large."""
         onnx_io.write(self.model, path, external)
 
     def proto(self) -> onnx.ModelProto:
