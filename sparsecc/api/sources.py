@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -170,25 +169,3 @@ def as_tuple(sample: Any) -> tuple[Any, ...]:
     if not isinstance(sample, Iterable) or isinstance(sample, str | bytes):
         raise InputError(f"inputs are a {type(sample).__name__}; pass an array, a tuple of them, or a dict by name")
     return tuple(sample)
-
-
-def read_npz(path: str | PathLike[str]) -> dict[str, np.ndarray]:
-    """All arrays of an .npz. Raises InputError when it is none, or holds pickled objects (which are never loaded)."""
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
-            raise InputError(f"{path}: one array without a name; write it with numpy.savez(path, input_name=array)")
-        with archive:
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read as .npz: {error.strerror or error}") from None
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: cannot be read as .npz: {_npz_problem(error)}") from None
-
-
-def _npz_problem(error: Exception) -> str:
-    """numpy calls every file that it does not know a pickle, and offers to load it."""
-    message = str(error) or type(error).__name__
-    return "it is no zip of arrays" if "pickled (object) data" in message else message.splitlines()[0]
