@@ -6,7 +6,7 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sparsecc import memory
 from sparsecc.api import sources
@@ -69,11 +69,13 @@ def rewrite(
     progress: Callable[[Progress], None] | None = None,
     clock: Clock | None = None,
     scratch: str | PathLike[str] | None = None,
+    destination: Literal["code", "onnx"] = "code",
 ) -> Rewritten:
     """Run the recipe's passes on a copy."""
     from sparsecc.passes import pipeline
 
-    result, steps = pipeline.run(graph, recipe, Context(calibration=calibration, progress=progress, clock=clock, scratch=scratch))
+    context = Context(calibration=calibration, progress=progress, clock=clock, scratch=scratch, destination=destination)
+    result, steps = pipeline.run(graph, recipe, context)
     original = steps[-1][1].original if steps else None  # in the order that layers have by now
     return Rewritten(name, original or graph, _before_packing(graph, steps), result, steps, example, calibration or (), source)
 
