@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from sparsecc import precisions, registry
 from sparsecc.errors import RecipeError, Refused
@@ -75,7 +75,7 @@ class Quantize(Pass):
     def precision(self, context: Context = Context()) -> Precision:
         """What layers are rounded to."""
         plain, narrow = self._plain, context.destination == "onnx"
-        options = {"calibrated": True} if self.calibrated else {}
+        options: dict[str, Any] = {"calibrated": True} if self.calibrated else {}
         if hasattr(plain, "weight_bits"):
             options["weight_bits"] = self.weight_bits or (7 if narrow else 8)
         return replace(plain, **options)
