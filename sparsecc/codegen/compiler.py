@@ -16,7 +16,7 @@ from sparsecc.codegen.importers.base import Imported
 from sparsecc.codegen.kernels import math
 from sparsecc.codegen.library import Library
 from sparsecc.codegen.lower.emit import Emitted, emit
-from sparsecc.codegen.lower.limits import Range, limits_of
+from sparsecc.codegen.lower.limits import Range, divisors_of, limits_of
 from sparsecc.codegen.lower.program import Program
 from sparsecc.codegen.lower.recognize import recognize
 from sparsecc.codegen.schedules import generic
@@ -47,13 +47,14 @@ def build(
     measure = target.cpu == detect(target.threads).cpu if measure is None else measure
     arrays = _arrays(graph, inputs)
     chooser = Chooser(target, measure, known or {})
-    emitted, types, ranges = _emitted(graph, arrays, target, chooser)
+    emitted, types, ranges, divides = _emitted(graph, arrays, target, chooser)
     specs = tuple(TensorSpec(s.name, a.shape, str(a.dtype)) for s, a in zip(graph.inputs, arrays, strict=True))
     outputs = tuple(
         TensorSpec(s.name, tuple(int(d) for d in ty.shape), str(ty.dtype.dtype)) for s, ty in zip(graph.outputs, types, strict=True)
     )
     limits = {s.name: limit for s, limit in zip(graph.inputs, ranges, strict=True) if limit is not None}
-    return Library(compile_relax(emitted, target), emitted.weights, specs, outputs, target, limits), chooser.choices
+    divisors = frozenset(s.name for s, is_one in zip(graph.inputs, divides, strict=True) if is_one)
+    return Library(compile_relax(emitted, target), emitted.weights, specs, outputs, target, limits, divisors), chooser.choices
 
 
 @quiet_failure()
@@ -77,14 +78,16 @@ def _require(what: str, dtype: str) -> None:
         raise ModelError(f"{what} is {dtype}; this version compiles float32: convert the model, in torch by model.float()")
 
 
-def _emitted(graph: Graph, arrays: list[np.ndarray], target: Target, chooser: Chooser) -> tuple[Emitted, list[Any], list[Range | None]]:
-    """The model with its kernels, the types of its outputs, and the limits of its inputs.
+def _emitted(
+    graph: Graph, arrays: list[np.ndarray], target: Target, chooser: Chooser
+) -> tuple[Emitted, list[Any], list[Range | None], list[bool]]:
+    """The model with its kernels, the types of its outputs, the limits of its inputs, and which of them divide integers.
 
     What it was imported to is gone on return: weights lie there, too.
     """
     program = Program.of(_imported(graph, arrays))
     recognize(program)
-    return emit(program, target, chooser), [out.ty for out in program.outputs], limits_of(program)
+    return emit(program, target, chooser), [out.ty for out in program.outputs], limits_of(program), divisors_of(program)
 
 
 def _imported(graph: Graph, arrays: list[np.ndarray]) -> Imported:
