@@ -12,11 +12,14 @@ from sparsecc.codegen.importers.base import Imported, Placeholders
 from sparsecc.codegen.importers.onnx_attention import attention_converter
 from sparsecc.codegen.importers.onnx_checks import check_outputs, check_resizes
 from sparsecc.codegen.importers.onnx_clip import clip_converter
+from sparsecc.codegen.importers.onnx_fourier import fourier_converters
 from sparsecc.codegen.importers.onnx_operators import operators
+from sparsecc.codegen.importers.onnx_recurrent import recurrent_converters
 from sparsecc.codegen.importers.onnx_sizes import ALWAYS, data_dependent
 from sparsecc.codegen.importers.onnx_vocabulary import vocabulary_converter
 from sparsecc.codegen.tvm_api import onnx_frontend, relax
 from sparsecc.errors import ModelError
+from sparsecc.graph.onnx_kept import reason
 from sparsecc.ops.base import ONNX_DOMAIN
 
 if TYPE_CHECKING:
@@ -36,7 +39,7 @@ def import_onnx(model: onnx.ModelProto, where: str = "the model") -> Imported:
     """
     placeholders = Placeholders()
     extra = {node.op_type: vocabulary_converter(node.op_type, placeholders) for node in model.graph.node if node.domain == ONNX_DOMAIN}
-    extra |= operators() | {"Clip": clip_converter()}
+    extra |= operators() | {"Clip": clip_converter()} | fourier_converters() | recurrent_converters(placeholders)
     if any(node.op_type == "Attention" and node.domain == "" for node in model.graph.node):  # TVM's table means com.microsoft's
         extra["Attention"] = attention_converter(placeholders)
     _check_supported(model, extra, where)
@@ -55,9 +58,10 @@ def _check_supported(model: onnx.ModelProto, extra: dict[str, Any], where: str) 
     unknown: dict[str, str] = {}
     for node in _nodes(model.graph):
         if node.op_type not in known or node.domain not in _DOMAINS:
-            unknown.setdefault(f"{node.domain}.{node.op_type}".removeprefix("."), node.name or node.output[0])
+            why = f": {reason(node)}" if reason(node) else ""
+            unknown.setdefault(f"{node.domain}.{node.op_type}".removeprefix("."), f"(at '{node.name or node.output[0]}'{why})")
     if unknown:
-        listed = ", ".join(f"{op_type} (at '{name}')" for op_type, name in unknown.items())
+        listed = ", ".join(f"{op_type} {place}" for op_type, place in unknown.items())
         raise ModelError(f"{where}: the compiler has no operator for: {listed}")
     unsized = data_dependent(model.graph)
     if unsized:

@@ -22,14 +22,14 @@ _STATED: dict[str, dict[int, str]] = {
     "Expand": {1: "shape"},
     "HammingWindow": {0: "size"},
     "HannWindow": {0: "size"},
-    "Loop": {0: "trip count"},
+    "If": {0: "condition"},
     "MaxUnpool": {2: "output_shape"},
     "OneHot": {1: "depth"},
     "Pad": {1: "pads", 3: "axes"},
     "Range": {0: "start", 1: "limit", 2: "delta"},
     "Reshape": {1: "shape"},
     "Resize": {2: "scales", 3: "sizes"},
-    "STFT": {1: "frame_step", 2: "window", 3: "frame_length"},
+    "STFT": {1: "frame_step", 3: "frame_length"},
     "Slice": {1: "starts", 2: "ends", 3: "axes", 4: "steps"},
     "Split": {1: "split"},
     "Squeeze": {1: "axes"},
@@ -62,9 +62,7 @@ def _may_differ(node: onnx.NodeProto) -> bool:
 
 def _reason(node: onnx.NodeProto, known: set[str]) -> str | None:
     if node.op_type in ALWAYS:
-        return f"{ALWAYS[node.op_type]} depends on the data"
+        return f"data decide {ALWAYS[node.op_type]}"
     stated = _STATED.get(node.op_type, {})
     computed = [name for place, name in stated.items() if place < len(node.input) and node.input[place] not in known]
-    if not computed:
-        return None
-    return f"its {' and '.join(computed)} {'are' if len(computed) > 1 or computed[0].endswith('s') else 'is'} computed from data"
+    return f"data decide its {', '.join(computed)}" if computed else None

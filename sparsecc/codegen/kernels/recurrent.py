@@ -1,0 +1,243 @@
+"""One recurrent layer over all its steps: what comes from the inputs is multiplied before, here runs what depends on the step before.
+
+    LSTM  i, o, f = σ(x + R·h + p∘c);  c ← f∘c + i∘g(x + R·h);  h ← o∘g(c)
+    GRU   z, r = σ(x + R·h);  h ← (1 - z)∘g(x + R·(r∘h)) + z∘h,  or  g(x + r∘(R·h + b))
+    RNN   h ← g(x + R·h)
+
+Sequences run in parallel, each step of one after the other: R stays in the cache, and its rows stand in the vector lanes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sparsecc.codegen.kernels import math
+from sparsecc.codegen.target import Target
+from sparsecc.codegen.tvm_api import T
+
+MULTIPLE = 16  # what `hidden` is padded to: the lanes of every target divide it
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+_VECTORS = 8  # accumulators of one block of rows
+
+
+@dataclass(frozen=True)
+class RecurrentSpec:
+    """hidden: padded.  depth: hidden as it is.  activations: of the gates, of the candidate, of the output (LSTM).
+    reset_after: of a GRU, whether r meets R·h, not h.  reverse: from the last step to the first."""
+
+    cell: str
+    steps: int
+    batch: int
+    hidden: int
+    depth: int
+    activations: tuple[str, ...]
+    reverse: bool = False
+    reset_after: bool = False
+
+    @property
+    def rows(self) -> int:
+        return GATES[self.cell] * self.hidden
+
+    @property
+    def width(self) -> int:
+        """Rows of a block, of which no gate's end lies in the middle."""
+        vectors = self.hidden // MULTIPLE
+        return MULTIPLE * next(n for n in range(_VECTORS // 2, 0, -1) if vectors % n == 0)
+
+    @property
+    def out(self) -> tuple[int, int, int]:
+        """h of each step; of an LSTM, c of the last one behind it."""
+        return (self.steps + (self.cell == "LSTM"), self.batch, self.hidden)
+
+
+def prepare(spec: RecurrentSpec, weight: np.ndarray) -> np.ndarray:
+    """R [rows, depth] as [blocks, depth, width]."""
+    blocks = spec.rows // spec.width
+    return np.ascontiguousarray(weight.reshape(blocks, spec.width, spec.depth).transpose(0, 2, 1))
+
+
+def build(spec: RecurrentSpec, target: Target) -> Any:
+    """PrimFunc(x [steps, batch, rows], R, h [batch, hidden], c [batch, hidden], extra [3, hidden], y).
+
+    extra: peepholes of i, o, f for an LSTM, the bias inside the reset for a GRU (its first row).
+    """
+    return {"LSTM": _lstm, "GRU": _gru, "RNN": _rnn}[spec.cell](spec, target)
+
+
+def _hard_sigmoid(x: Any) -> Any:
+    return T.max(T.float32(0), T.min(T.float32(1), x * T.float32(0.2) + T.float32(0.5)))
+
+
+ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
+    "Sigmoid": lambda x: math.sigmoid(x),
+    "Tanh": lambda x: math.tanh(x),
+    "Relu": lambda x: T.max(T.float32(0), x),
+    "HardSigmoid": _hard_sigmoid,
+}
+
+
+def _sizes(spec: RecurrentSpec, target: Target) -> tuple[int, ...]:
+    return spec.steps, spec.batch, spec.hidden, spec.depth, spec.rows, spec.width, target.lanes, spec.rows // spec.width
+
+
+def _lstm(spec: RecurrentSpec, target: Target) -> Any:
+    steps, batch, hidden, depth, rows, width, lanes, blocks = _sizes(spec, target)
+    gate, candidate, output = (ACTIVATIONS[name] for name in spec.activations)
+    last, vectors, reverse = steps - 1, width // lanes, spec.reverse
+
+    @T.prim_func
+    def lstm(
+        X: T.Buffer((steps, batch, rows), "float32"),
+        R: T.Buffer((blocks, depth, width), "float32"),
+        H0: T.Buffer((batch, hidden), "float32"),
+        C0: T.Buffer((batch, hidden), "float32"),
+        P: T.Buffer((3, hidden), "float32"),
+        Y: T.Buffer((steps + 1, batch, hidden), "float32"),
+    ):
+        T.func_attr({"tirx.noalias": True})
+        for b in T.parallel(batch):
+            h = T.alloc_local((hidden,), "float32")
+            c = T.alloc_local((hidden,), "float32")
+            g = T.alloc_local((rows,), "float32")
+            acc = T.alloc_local((width,), "float32")
+            for j in T.vectorized(hidden):
+                h[j] = H0[b, j]
+                c[j] = C0[b, j]
+            for t in range(steps):
+                for block in range(blocks):
+                    for v in T.unroll(vectors):
+                        for l in T.vectorized(lanes):
+                            acc[v * lanes + l] = X[last - t if reverse else t, b, block * width + v * lanes + l]
+                    for k in range(depth):
+                        for v in T.unroll(vectors):
+                            for l in T.vectorized(lanes):
+                                acc[v * lanes + l] = acc[v * lanes + l] + h[k] * R[block, k, v * lanes + l]
+                    for v in T.unroll(vectors):
+                        for l in T.vectorized(lanes):
+                            g[block * width + v * lanes + l] = acc[v * lanes + l]
+                for j in range(hidden // lanes):
+                    for l in T.vectorized(lanes):
+                        g[j * lanes + l] = gate(g[j * lanes + l] + P[0, j * lanes + l] * c[j * lanes + l]) * candidate(
+                            g[3 * hidden + j * lanes + l]
+                        )
+                    for l in T.vectorized(lanes):
+                        c[j * lanes + l] = (
+                            gate(g[2 * hidden + j * lanes + l] + P[2, j * lanes + l] * c[j * lanes + l]) * c[j * lanes + l] + g[j * lanes + l]
+                        )
+                    for l in T.vectorized(lanes):
+                        h[j * lanes + l] = gate(g[hidden + j * lanes + l] + P[1, j * lanes + l] * c[j * lanes + l]) * output(c[j * lanes + l])
+                    for l in T.vectorized(lanes):
+                        Y[last - t if reverse else t, b, j * lanes + l] = h[j * lanes + l]
+            for j in T.vectorized(hidden):
+                Y[steps, b, j] = c[j]
+
+    return lstm
+
+
+def _gru(spec: RecurrentSpec, target: Target) -> Any:
+    steps, batch, hidden, depth, rows, width, lanes, blocks = _sizes(spec, target)
+    gate, candidate = (ACTIVATIONS[name] for name in spec.activations)
+    last, vectors, reverse, after = steps - 1, width // lanes, spec.reverse, spec.reset_after
+    gates, one = blocks // 3 * 2, T.float32(1)
+
+    @T.prim_func
+    def gru(
+        X: T.Buffer((steps, batch, rows), "float32"),
+        R: T.Buffer((blocks, depth, width), "float32"),
+        H0: T.Buffer((batch, hidden), "float32"),
+        C0: T.Buffer((batch, hidden), "float32"),
+        B: T.Buffer((3, hidden), "float32"),
+        Y: T.Buffer((steps, batch, hidden), "float32"),
+    ):
+        T.func_attr({"tirx.noalias": True})
+        for b in T.parallel(batch):
+            h = T.alloc_local((hidden,), "float32")
+            read = T.alloc_local((hidden,), "float32")
+            g = T.alloc_local((rows,), "float32")
+            acc = T.alloc_local((width,), "float32")
+            for j in T.vectorized(hidden):
+                h[j] = H0[b, j]
+            for t in range(steps):
+                for block in range(gates):
+                    for v in T.unroll(vectors):
+                        for l in T.vectorized(lanes):
+                            acc[v * lanes + l] = X[last - t if reverse else t, b, block * width + v * lanes + l]
+                    for k in range(depth):
+                        for v in T.unroll(vectors):
+                            for l in T.vectorized(lanes):
+                                acc[v * lanes + l] = acc[v * lanes + l] + h[k] * R[block, k, v * lanes + l]
+                    for v in T.unroll(vectors):
+                        for l in T.vectorized(lanes):
+                            g[block * width + v * lanes + l] = gate(acc[v * lanes + l])
+                for j in range(hidden // lanes):
+                    for l in T.vectorized(lanes):
+                        read[j * lanes + l] = h[j * lanes + l] if after else h[j * lanes + l] * g[hidden + j * lanes + l]
+                for block in range(blocks - gates):
+                    for v in T.unroll(vectors):
+                        for l in T.vectorized(lanes):
+                            acc[v * lanes + l] = B[0, block * width + v * lanes + l]
+                    for k in range(depth):
+                        for v in T.unroll(vectors):
+                            for l in T.vectorized(lanes):
+                                acc[v * lanes + l] = acc[v * lanes + l] + read[k] * R[gates + block, k, v * lanes + l]
+                    for v in T.unroll(vectors):
+                        for l in T.vectorized(lanes):
+                            g[2 * hidden + block * width + v * lanes + l] = candidate(
+                                X[last - t if reverse else t, b, 2 * hidden + block * width + v * lanes + l]
+                                + acc[v * lanes + l] * (g[hidden + block * width + v * lanes + l] if after else one)
+                            )
+                for j in range(hidden // lanes):
+                    for l in T.vectorized(lanes):
+                        h[j * lanes + l] = g[2 * hidden + j * lanes + l] + g[j * lanes + l] * (
+                            h[j * lanes + l] - g[2 * hidden + j * lanes + l]
+                        )
+                    for l in T.vectorized(lanes):
+                        Y[last - t if reverse else t, b, j * lanes + l] = h[j * lanes + l]
+
+    return gru
+
+
+def _rnn(spec: RecurrentSpec, target: Target) -> Any:
+    steps, batch, hidden, depth, rows, width, lanes, blocks = _sizes(spec, target)
+    (output,) = (ACTIVATIONS[name] for name in spec.activations)
+    last, vectors, reverse = steps - 1, width // lanes, spec.reverse
+
+    @T.prim_func
+    def rnn(
+        X: T.Buffer((steps, batch, rows), "float32"),
+        R: T.Buffer((blocks, depth, width), "float32"),
+        H0: T.Buffer((batch, hidden), "float32"),
+        C0: T.Buffer((batch, hidden), "float32"),
+        E: T.Buffer((3, hidden), "float32"),
+        Y: T.Buffer((steps, batch, hidden), "float32"),
+    ):
+        T.func_attr({"tirx.noalias": True})
+        for b in T.parallel(batch):
+            h = T.alloc_local((hidden,), "float32")
+            g = T.alloc_local((rows,), "float32")
+            acc = T.alloc_local((width,), "float32")
+            for j in T.vectorized(hidden):
+                h[j] = H0[b, j]
+            for t in range(steps):
+                for block in range(blocks):
+                    for v in T.unroll(vectors):
+                        for l in T.vectorized(lanes):
+                            acc[v * lanes + l] = X[last - t if reverse else t, b, block * width + v * lanes + l]
+                    for k in range(depth):
+                        for v in T.unroll(vectors):
+                            for l in T.vectorized(lanes):
+                                acc[v * lanes + l] = acc[v * lanes + l] + h[k] * R[block, k, v * lanes + l]
+                    for v in T.unroll(vectors):
+                        for l in T.vectorized(lanes):
+                            g[block * width + v * lanes + l] = output(acc[v * lanes + l])
+                for j in range(hidden // lanes):
+                    for l in T.vectorized(lanes):
+                        h[j * lanes + l] = g[j * lanes + l]
+                    for l in T.vectorized(lanes):
+                        Y[last - t if reverse else t, b, j * lanes + l] = g[j * lanes + l]
+
+    return rnn
