@@ -4,7 +4,8 @@
     GRU   z, r = σ(x + R·h);  h ← (1 - z)∘g(x + R·(r∘h)) + z∘h,  or  g(x + r∘(R·h + b))
     RNN   h ← g(x + R·h)
 
-Sequences run in parallel, each step of one after the other: R stays in the cache, and its rows stand in the vector lanes.
+Groups of sequences run in parallel, each step of one after the other: R stays in the cache, its rows stand in the vector lanes, and each
+row is read once for the group.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sparsecc.codegen.tvm_api import T
 
 MULTIPLE = 16  # what `hidden` is padded to: the lanes of every target divide it
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
-_VECTORS = 8  # accumulators of one block of rows
+_GROUP = 4  # sequences at a time, at most
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,15 @@ class RecurrentSpec:
         return GATES[self.cell] * self.hidden
 
     @property
+    def group(self) -> int:
+        """Sequences that one job runs side by side."""
+        return next(n for n in (_GROUP, 2, 1) if self.batch % n == 0)
+
+    @property
     def width(self) -> int:
-        """Rows of a block, of which no gate's end lies in the middle."""
-        vectors = self.hidden // MULTIPLE
-        return MULTIPLE * next(n for n in range(_VECTORS // 2, 0, -1) if vectors % n == 0)
+        """Rows of a block, of which no gate's end lies in the middle. With `group`, 64 accumulators."""
+        multiples = self.hidden // MULTIPLE
+        return MULTIPLE * next(n for n in range(_GROUP // self.group, 0, -1) if multiples % n == 0)
 
     @property
     def out(self) -> tuple[int, int, int]:
@@ -81,11 +87,11 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
 
 
 def _sizes(spec: RecurrentSpec, target: Target) -> tuple[int, ...]:
-    return spec.steps, spec.batch, spec.hidden, spec.depth, spec.rows, spec.width, target.lanes, spec.rows // spec.width
+    return spec.steps, spec.batch, spec.hidden, spec.depth, spec.rows, spec.width, target.lanes, spec.rows // spec.width, spec.group
 
 
 def _lstm(spec: RecurrentSpec, target: Target) -> Any:
-    steps, batch, hidden, depth, rows, width, lanes, blocks = _sizes(spec, target)
+    steps, batch, hidden, depth, rows, width, lanes, blocks, group = _sizes(spec, target)
     gate, candidate, output = (ACTIVATIONS[name] for name in spec.activations)
     last, vectors, reverse = steps - 1, width // lanes, spec.reverse
 
@@ -99,47 +105,56 @@ def _lstm(spec: RecurrentSpec, target: Target) -> Any:
         Y: T.Buffer((steps + 1, batch, hidden), "float32"),
     ):
         T.func_attr({"tirx.noalias": True})
-        for b in T.parallel(batch):
-            h = T.alloc_local((hidden,), "float32")
-            c = T.alloc_local((hidden,), "float32")
-            g = T.alloc_local((rows,), "float32")
-            acc = T.alloc_local((width,), "float32")
-            for j in T.vectorized(hidden):
-                h[j] = H0[b, j]
-                c[j] = C0[b, j]
+        for job in T.parallel(batch // group):
+            h = T.alloc_local((group * hidden,), "float32")
+            c = T.alloc_local((group * hidden,), "float32")
+            g = T.alloc_local((group * rows,), "float32")
+            acc = T.alloc_local((group * width,), "float32")
+            for s in range(group):
+                for j in T.vectorized(hidden):
+                    h[s * hidden + j] = H0[job * group + s, j]
+                    c[s * hidden + j] = C0[job * group + s, j]
             for t in range(steps):
                 for block in range(blocks):
-                    for v in T.unroll(vectors):
+                    for s, v in T.grid(group, vectors):
                         for l in T.vectorized(lanes):
-                            acc[v * lanes + l] = X[last - t if reverse else t, b, block * width + v * lanes + l]
+                            acc[s * width + v * lanes + l] = X[last - t if reverse else t, job * group + s, block * width + v * lanes + l]
                     for k in range(depth):
                         for v in T.unroll(vectors):
-                            for l in T.vectorized(lanes):
-                                acc[v * lanes + l] = acc[v * lanes + l] + h[k] * R[block, k, v * lanes + l]
-                    for v in T.unroll(vectors):
+                            for s in T.unroll(group):
+                                for l in T.vectorized(lanes):
+                                    acc[s * width + v * lanes + l] = (
+                                        acc[s * width + v * lanes + l] + h[s * hidden + k] * R[block, k, v * lanes + l]
+                                    )
+                    for s, v in T.grid(group, vectors):
                         for l in T.vectorized(lanes):
-                            g[block * width + v * lanes + l] = acc[v * lanes + l]
-                for j in range(hidden // lanes):
+                            g[s * rows + block * width + v * lanes + l] = acc[s * width + v * lanes + l]
+                for s, j in T.grid(group, hidden // lanes):
                     for l in T.vectorized(lanes):
-                        g[j * lanes + l] = gate(g[j * lanes + l] + P[0, j * lanes + l] * c[j * lanes + l]) * candidate(
-                            g[3 * hidden + j * lanes + l]
+                        g[s * rows + j * lanes + l] = gate(
+                            g[s * rows + j * lanes + l] + P[0, j * lanes + l] * c[s * hidden + j * lanes + l]
+                        ) * candidate(g[s * rows + 3 * hidden + j * lanes + l])
+                    for l in T.vectorized(lanes):
+                        c[s * hidden + j * lanes + l] = (
+                            gate(g[s * rows + 2 * hidden + j * lanes + l] + P[2, j * lanes + l] * c[s * hidden + j * lanes + l])
+                            * c[s * hidden + j * lanes + l]
+                            + g[s * rows + j * lanes + l]
                         )
                     for l in T.vectorized(lanes):
-                        c[j * lanes + l] = (
-                            gate(g[2 * hidden + j * lanes + l] + P[2, j * lanes + l] * c[j * lanes + l]) * c[j * lanes + l] + g[j * lanes + l]
-                        )
+                        h[s * hidden + j * lanes + l] = gate(
+                            g[s * rows + hidden + j * lanes + l] + P[1, j * lanes + l] * c[s * hidden + j * lanes + l]
+                        ) * output(c[s * hidden + j * lanes + l])
                     for l in T.vectorized(lanes):
-                        h[j * lanes + l] = gate(g[hidden + j * lanes + l] + P[1, j * lanes + l] * c[j * lanes + l]) * output(c[j * lanes + l])
-                    for l in T.vectorized(lanes):
-                        Y[last - t if reverse else t, b, j * lanes + l] = h[j * lanes + l]
-            for j in T.vectorized(hidden):
-                Y[steps, b, j] = c[j]
+                        Y[last - t if reverse else t, job * group + s, j * lanes + l] = h[s * hidden + j * lanes + l]
+            for s in range(group):
+                for j in T.vectorized(hidden):
+                    Y[steps, job * group + s, j] = c[s * hidden + j]
 
     return lstm
 
 
 def _gru(spec: RecurrentSpec, target: Target) -> Any:
-    steps, batch, hidden, depth, rows, width, lanes, blocks = _sizes(spec, target)
+    steps, batch, hidden, depth, rows, width, lanes, blocks, group = _sizes(spec, target)
     gate, candidate = (ACTIVATIONS[name] for name in spec.activations)
     last, vectors, reverse, after = steps - 1, width // lanes, spec.reverse, spec.reset_after
     gates, one = blocks // 3 * 2, T.float32(1)
@@ -154,55 +169,65 @@ def _gru(spec: RecurrentSpec, target: Target) -> Any:
         Y: T.Buffer((steps, batch, hidden), "float32"),
     ):
         T.func_attr({"tirx.noalias": True})
-        for b in T.parallel(batch):
-            h = T.alloc_local((hidden,), "float32")
-            read = T.alloc_local((hidden,), "float32")
-            g = T.alloc_local((rows,), "float32")
-            acc = T.alloc_local((width,), "float32")
-            for j in T.vectorized(hidden):
-                h[j] = H0[b, j]
+        for job in T.parallel(batch // group):
+            h = T.alloc_local((group * hidden,), "float32")
+            read = T.alloc_local((group * hidden,), "float32")
+            g = T.alloc_local((group * rows,), "float32")
+            acc = T.alloc_local((group * width,), "float32")
+            for s in range(group):
+                for j in T.vectorized(hidden):
+                    h[s * hidden + j] = H0[job * group + s, j]
             for t in range(steps):
                 for block in range(gates):
-                    for v in T.unroll(vectors):
+                    for s, v in T.grid(group, vectors):
                         for l in T.vectorized(lanes):
-                            acc[v * lanes + l] = X[last - t if reverse else t, b, block * width + v * lanes + l]
+                            acc[s * width + v * lanes + l] = X[last - t if reverse else t, job * group + s, block * width + v * lanes + l]
                     for k in range(depth):
                         for v in T.unroll(vectors):
-                            for l in T.vectorized(lanes):
-                                acc[v * lanes + l] = acc[v * lanes + l] + h[k] * R[block, k, v * lanes + l]
-                    for v in T.unroll(vectors):
+                            for s in T.unroll(group):
+                                for l in T.vectorized(lanes):
+                                    acc[s * width + v * lanes + l] = (
+                                        acc[s * width + v * lanes + l] + h[s * hidden + k] * R[block, k, v * lanes + l]
+                                    )
+                    for s, v in T.grid(group, vectors):
                         for l in T.vectorized(lanes):
-                            g[block * width + v * lanes + l] = gate(acc[v * lanes + l])
-                for j in range(hidden // lanes):
+                            g[s * rows + block * width + v * lanes + l] = gate(acc[s * width + v * lanes + l])
+                for s, j in T.grid(group, hidden // lanes):
                     for l in T.vectorized(lanes):
-                        read[j * lanes + l] = h[j * lanes + l] if after else h[j * lanes + l] * g[hidden + j * lanes + l]
+                        read[s * hidden + j * lanes + l] = h[s * hidden + j * lanes + l] * (
+                            one if after else g[s * rows + hidden + j * lanes + l]
+                        )
                 for block in range(blocks - gates):
-                    for v in T.unroll(vectors):
+                    for s, v in T.grid(group, vectors):
                         for l in T.vectorized(lanes):
-                            acc[v * lanes + l] = B[0, block * width + v * lanes + l]
+                            acc[s * width + v * lanes + l] = B[0, block * width + v * lanes + l]
                     for k in range(depth):
                         for v in T.unroll(vectors):
-                            for l in T.vectorized(lanes):
-                                acc[v * lanes + l] = acc[v * lanes + l] + read[k] * R[gates + block, k, v * lanes + l]
-                    for v in T.unroll(vectors):
+                            for s in T.unroll(group):
+                                for l in T.vectorized(lanes):
+                                    acc[s * width + v * lanes + l] = (
+                                        acc[s * width + v * lanes + l] + read[s * hidden + k] * R[gates + block, k, v * lanes + l]
+                                    )
+                    for s, v in T.grid(group, vectors):
                         for l in T.vectorized(lanes):
-                            g[2 * hidden + block * width + v * lanes + l] = candidate(
-                                X[last - t if reverse else t, b, 2 * hidden + block * width + v * lanes + l]
-                                + acc[v * lanes + l] * (g[hidden + block * width + v * lanes + l] if after else one)
+                            g[s * rows + 2 * hidden + block * width + v * lanes + l] = candidate(
+                                X[last - t if reverse else t, job * group + s, 2 * hidden + block * width + v * lanes + l]
+                                + acc[s * width + v * lanes + l]
+                                * (g[s * rows + hidden + block * width + v * lanes + l] if after else one)
                             )
-                for j in range(hidden // lanes):
+                for s, j in T.grid(group, hidden // lanes):
                     for l in T.vectorized(lanes):
-                        h[j * lanes + l] = g[2 * hidden + j * lanes + l] + g[j * lanes + l] * (
-                            h[j * lanes + l] - g[2 * hidden + j * lanes + l]
+                        h[s * hidden + j * lanes + l] = g[s * rows + 2 * hidden + j * lanes + l] + g[s * rows + j * lanes + l] * (
+                            h[s * hidden + j * lanes + l] - g[s * rows + 2 * hidden + j * lanes + l]
                         )
                     for l in T.vectorized(lanes):
-                        Y[last - t if reverse else t, b, j * lanes + l] = h[j * lanes + l]
+                        Y[last - t if reverse else t, job * group + s, j * lanes + l] = h[s * hidden + j * lanes + l]
 
     return gru
 
 
 def _rnn(spec: RecurrentSpec, target: Target) -> Any:
-    steps, batch, hidden, depth, rows, width, lanes, blocks = _sizes(spec, target)
+    steps, batch, hidden, depth, rows, width, lanes, blocks, group = _sizes(spec, target)
     (output,) = (ACTIVATIONS[name] for name in spec.activations)
     last, vectors, reverse = steps - 1, width // lanes, spec.reverse
 
@@ -216,28 +241,29 @@ def _rnn(spec: RecurrentSpec, target: Target) -> Any:
         Y: T.Buffer((steps, batch, hidden), "float32"),
     ):
         T.func_attr({"tirx.noalias": True})
-        for b in T.parallel(batch):
-            h = T.alloc_local((hidden,), "float32")
-            g = T.alloc_local((rows,), "float32")
-            acc = T.alloc_local((width,), "float32")
-            for j in T.vectorized(hidden):
-                h[j] = H0[b, j]
+        for job in T.parallel(batch // group):
+            h = T.alloc_local((group * hidden,), "float32")
+            acc = T.alloc_local((group * width,), "float32")
+            for s in range(group):
+                for j in T.vectorized(hidden):
+                    h[s * hidden + j] = H0[job * group + s, j]
             for t in range(steps):
                 for block in range(blocks):
-                    for v in T.unroll(vectors):
+                    for s, v in T.grid(group, vectors):
                         for l in T.vectorized(lanes):
-                            acc[v * lanes + l] = X[last - t if reverse else t, b, block * width + v * lanes + l]
+                            acc[s * width + v * lanes + l] = X[last - t if reverse else t, job * group + s, block * width + v * lanes + l]
                     for k in range(depth):
                         for v in T.unroll(vectors):
-                            for l in T.vectorized(lanes):
-                                acc[v * lanes + l] = acc[v * lanes + l] + h[k] * R[block, k, v * lanes + l]
-                    for v in T.unroll(vectors):
+                            for s in T.unroll(group):
+                                for l in T.vectorized(lanes):
+                                    acc[s * width + v * lanes + l] = (
+                                        acc[s * width + v * lanes + l] + h[s * hidden + k] * R[block, k, v * lanes + l]
+                                    )
+                    for s, v in T.grid(group, vectors):
                         for l in T.vectorized(lanes):
-                            g[block * width + v * lanes + l] = output(acc[v * lanes + l])
-                for j in range(hidden // lanes):
+                            Y[last - t if reverse else t, job * group + s, block * width + v * lanes + l] = output(acc[s * width + v * lanes + l])
+                for s, j in T.grid(group, hidden // lanes):
                     for l in T.vectorized(lanes):
-                        h[j * lanes + l] = g[j * lanes + l]
-                    for l in T.vectorized(lanes):
-                        Y[last - t if reverse else t, b, j * lanes + l] = g[j * lanes + l]
+                        h[s * hidden + j * lanes + l] = Y[last - t if reverse else t, job * group + s, j * lanes + l]
 
     return rnn
