@@ -218,12 +218,12 @@ def _rewrite(
     scratch: Path | None = None,
     destination: Literal["code", "onnx"] = "code",
 ) -> Rewritten:
-    """timed_on: where layers are timed for a recipe that asks what they take, and what the records know of it."""
+    """timed_on, which tells that code will be generated: where layers are timed for a recipe that asks what they take, and what the records know of it."""
     from sparsecc.api.clock import clock_of
     from sparsecc.recipe import Recipe
 
     steps = Recipe.load(recipe)
-    graph = sources.open_graph(model, example_inputs, input_shapes)
+    graph = sources.open_graph(model, example_inputs, input_shapes, standard=timed_on is not None)
     samples = samples_of(calibration, graph.inputs)
     known = example == "needed" or (example == "if known" and (bool(samples) or sources.shapes_known(graph.inputs)))
     inputs, source = sources.example(graph.inputs, example_inputs, samples, model) if known else (None, "random")

@@ -50,32 +50,32 @@ class OnnxGraph(Graph):
         self._changed()
 
     @classmethod
-    def from_file(cls, path: str | PathLike[str], input_shapes: Shapes | None = None) -> OnnxGraph:
-        """Read a file, its external data memory-mapped. input_shapes: fixes these inputs' shapes.
+    def from_file(cls, path: str | PathLike[str], input_shapes: Shapes | None = None, *, standard: bool = False) -> OnnxGraph:
+        """Read a file, its external data memory-mapped. input_shapes: fixes these inputs' shapes.  standard: see `clean`.
 
         Raises ModelError, naming the file, for one that is damaged, unknown to ONNX or incomplete; InputError for wrong shapes.
         """
-        return cls._cleaned(onnx_io.read(path), fspath(path), input_shapes)
+        return cls._cleaned(onnx_io.read(path), fspath(path), input_shapes, standard)
 
     @classmethod
-    def from_proto(cls, proto: onnx.ModelProto, input_shapes: Shapes | None = None) -> OnnxGraph:
+    def from_proto(cls, proto: onnx.ModelProto, input_shapes: Shapes | None = None, *, standard: bool = False) -> OnnxGraph:
         """As `from_file`, for a model in memory, which is left as it is. Its weights may not be in other files."""
         where = f"model '{proto.graph.name}'" if proto.graph.name else "the model"
         copied = onnx.ModelProto()
         copied.CopyFrom(proto)
-        return cls._cleaned(onnx_io.from_proto(copied, where), where, input_shapes)
+        return cls._cleaned(onnx_io.from_proto(copied, where), where, input_shapes, standard)
 
     @classmethod
-    def _cleaned(cls, model: ir.Model, where: str, input_shapes: Shapes | None) -> OnnxGraph:
+    def _cleaned(cls, model: ir.Model, where: str, input_shapes: Shapes | None, standard: bool) -> OnnxGraph:
         shapes = _checked_shapes(model, input_shapes) if input_shapes else None
-        return cls(clean(model, where, shapes), where)
+        return cls(clean(model, where, shapes, standard=standard), where)
 
     def fixed(self, input_shapes: Shapes) -> OnnxGraph:
-        """A copy for these input shapes only, with all arithmetic on shapes folded; sites keep their names.
+        """A copy for these input shapes only, in standard operators, with all arithmetic on shapes folded; sites keep their names.
 
         Raises InputError for a name, rank or size that the model does not take.
         """
-        return self._cleaned(self.model, self.where, input_shapes)
+        return self._cleaned(self.model, self.where, input_shapes, standard=True)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:  # type: ignore[override]
