@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from sparsecc import formats, structures
@@ -134,6 +134,7 @@ def _dense_weight(layer: Layer, readers: dict[int, int]) -> dict[str, Any]:
         "stored": weight,
         "weight_name": str(layer.weight.target),
         "shared": readers[id(tensor)] > 1,
+        "constant": not isinstance(tensor, nn.Parameter),
     }
 
 
