@@ -28,7 +28,7 @@ from sparsecc.graph.fx_signature import input_nodes, specs, structure
 from sparsecc.graph.fx_static import fold_shapes
 from sparsecc.graph.fx_tensors import assign, free_name, free_prefix, gathered, order_of, read_node
 from sparsecc.graph.inputs import as_tensor, bind
-from sparsecc.graph.sites import Attention, Linear, Mlp, Site, Unseen, WeightSite
+from sparsecc.graph.sites import Attention, Conv1d, Linear, Mlp, Site, Unseen, WeightSite
 from sparsecc.precisions.base import Quantized
 
 if TYPE_CHECKING:
@@ -174,7 +174,8 @@ class FxGraph(Differentiable):
         trainable = weight.requires_grad and not isinstance(op.stored, Quantized)  # whose values only rounding makes
         reads = [self._store(node, f"{prefix}.{name}", tensor, trainable) for name, tensor in op.stored.tensors.items()]
         bias = self._bias_node(layer, prefix, op.bias)
-        self._put(node, call.target, (layer.x, reads, bias, *call.options))
+        x = fx_cleanup.lift_lines(layer) if isinstance(site, Conv1d) and isinstance(layer, Layer) else layer.x
+        self._put(node, call.target, (x, reads, bias, *call.options))
 
     def _replace_attention(self, site: Attention, op: BlockAttention) -> None:
         if site.bound:

@@ -24,7 +24,7 @@ from sparsecc.graph.onnx_fold import constant
 from sparsecc.graph.onnx_run import Runner
 from sparsecc.graph.onnx_sites import WeightNodes, find
 from sparsecc.graph.onnx_walk import Walk, read_by
-from sparsecc.graph.sites import FORMS, Attention, Conv2d, Linear, Mlp, Site, Unseen, WeightSite
+from sparsecc.graph.sites import FORMS, Attention, Conv1d, Conv2d, Linear, Mlp, Site, Unseen, WeightSite
 from sparsecc.registry import did_you_mean
 
 if TYPE_CHECKING:
@@ -202,9 +202,10 @@ class OnnxGraph(Graph):
         prefix = f"{site.name}.{FORMS[type(op.stored)]}"
         node = onnx_sparse.make_node(op, site.name, layer.x, prefix, graph.opset_imports[""])
         node.name = layer.node.name
-        ir.convenience.replace_nodes_and_values(graph, last, list(reversed(layer.nodes)), [node], [layer.output], node.outputs)
+        nodes = onnx_sparse.in_lines(node, layer.x, site.name) if isinstance(site, Conv1d) and not layer.in_line else [node]
+        ir.convenience.replace_nodes_and_values(graph, last, list(reversed(layer.nodes)), nodes, [layer.output], nodes[-1].outputs)
         self._drop_unused(unused)
-        self._complete(node.inputs[1:])
+        self._complete([*node.inputs[1:], *nodes[0].inputs[1:2]] if len(nodes) > 1 else node.inputs[1:])
 
     def _replace_attention(self, site: Attention, op: BlockAttention) -> None:
         if site.bound:
