@@ -11,7 +11,7 @@ from sparsecc import precisions, registry
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.sites import Linear, WeightSite
-from sparsecc.passes._select import require_valid, select, untouchable
+from sparsecc.passes._select import never_trained, require_valid, select, untouchable
 from sparsecc.passes.base import Context, Match, Pass
 from sparsecc.precisions.base import Precision, Quantized
 from sparsecc.precisions.int8 import WEIGHT_LEVELS
@@ -116,7 +116,7 @@ class Quantize(Pass):
             return Refused("convolutions have no quantized operator")
         if site.rows * site.cols < self.min_weights:
             return Refused(f"{site.rows * site.cols} weights are fewer than min_weights {self.min_weights}")
-        return untouchable(site) if site.packed is None else None
+        return (untouchable(site) if site.packed is None else None) or never_trained(site, self.targets)
 
 
 def _round(site: WeightSite, precision: Precision, largest: float | None) -> Rounding | Refused:
