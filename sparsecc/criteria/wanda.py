@@ -15,8 +15,8 @@ from sparsecc.criteria.base import FAINT, Criterion, Stats
 class Wanda(Criterion):
     """|w_ij| · ‖x_j‖₂, compared within each output (Sun et al., A Simple and Effective Pruning Approach for LLMs, 2024).
 
-    Within each row of blocks where blocks are kept whole. Weights of inputs that are always zero go first, the smallest of them. One-shot it
-    is no better than `random` on PP-OCR's recognizer at 2:4, most of which are convolutions: 108 % of the characters wrong, 105 % by
+    Within each row of blocks where blocks are kept whole. Weights of inputs that are always zero go first, the smallest of them. One-shot
+    it is no better than `random` on PP-OCR's recognizer at 2:4, most of which are convolutions: 108 % of the characters wrong, 105 % by
     `random`.
     """
 
