@@ -188,22 +188,39 @@ def load(path: Path, threads: int | None = None) -> Compiled:
     return artifact.load(path, threads)
 
 
-def explain(model: Any, example_inputs: Any = None, *, recipe: Any = None, input_shapes: Shapes | None = None) -> str:
+def explain(
+    model: Any,
+    example_inputs: Any = None,
+    *,
+    recipe: Any = None,
+    calibration: Iterable[Any] | Path | None = None,
+    input_shapes: Shapes | None = None,
+) -> str:
     """Per site: what it is, what was done, and why not more.
 
     model: a Compiled, a Report, or anything that `compile` takes, for which it says what the recipe would do.
+    calibration: as for `compile`, for a recipe that needs it.
     """
     from sparsecc.report.base import Report
 
     report = getattr(model, "report", model)
     if not isinstance(report, Report):
-        report = survey(model, example_inputs, recipe=recipe, input_shapes=input_shapes)
+        return survey(model, example_inputs, recipe=recipe, calibration=calibration, input_shapes=input_shapes).explain()
+    if recipe is not None or calibration is not None:
+        raise UserError(f"a {type(model).__name__} says what was done already, so that recipe and calibration come too late")
     return report.explain()
 
 
-def survey(model: Any, example_inputs: Any = None, *, recipe: Any = None, input_shapes: Shapes | None = None) -> Report:
-    """What the recipe would do to a model, nothing run or compiled."""
-    return account.report(_rewrite(model, example_inputs, recipe, None, input_shapes, example="none"), "none")
+def survey(
+    model: Any,
+    example_inputs: Any = None,
+    *,
+    recipe: Any = None,
+    calibration: Iterable[Any] | Path | None = None,
+    input_shapes: Shapes | None = None,
+) -> Report:
+    """What the recipe would do to a model: nothing is compiled, and nothing run but what calibrates."""
+    return account.report(_rewrite(model, example_inputs, recipe, calibration, input_shapes, example="none"), "none")
 
 
 def _rewrite(

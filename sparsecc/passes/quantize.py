@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -94,14 +93,15 @@ class Quantize(Pass):
         from sparsecc.passes._calibrate import largest_inputs  # here, because it imports torch
 
         sites = select(graph, WeightSite, self.targets, self.ignore)
-        refused = {site.name: reason for site in sites if (reason := self._refuse(site))}
+        refused = {site.name: reason for site in sites if (reason := self._refuse(site, graph.host))}
         taken = [site for site in sites if site.name not in refused]
         if self.calibrated and taken and not context.calibration:
             raise RecipeError("activations: calibrated needs calibration inputs; pass calibration= (--calib)")
         largest = largest_inputs(graph, taken, context) if self.calibrated else {}
         precision = self.precision(context)
         for site in sites:
-            yield Match(site, refused.get(site.name) or _round(site, precision, largest.get(site.name)))
+            known = refused.get(site.name) or largest.get(site.name)
+            yield Match(site, known if isinstance(known, Refused) else _round(site, precision, known))
 
     def rewrite(self, graph: Graph, match: Match) -> None:
         from sparsecc.ops.quantized_linear import QuantizedLinear
@@ -111,17 +111,20 @@ class Quantize(Pass):
         assert isinstance(rounding, Rounding)
         graph.replace(site, QuantizedLinear(rounding.weight, site.bias))
 
-    def _refuse(self, site: WeightSite) -> Refused | None:
+    def _refuse(self, site: WeightSite, host: str) -> Refused | None:
         if not isinstance(site, Linear):
             return Refused("convolutions have no quantized operator")
         if site.rows * site.cols < self.min_weights:
             return Refused(f"{site.rows * site.cols} weights are fewer than min_weights {self.min_weights}")
-        return (untouchable(site) if site.packed is None else None) or never_trained(site, self.targets)
+        if reason := (untouchable(site) if site.packed is None else None) or never_trained(site, self.targets):
+            return reason
+        dtype = _dtype(site)
+        if host == "onnx" and dtype != "float32":  # scales and sums are float32 there, and operators do not mix types
+            return Refused(f"its weight is {dtype}, quantize takes float32 in ONNX models; convert the model to float32 first")
+        return None
 
 
 def _round(site: WeightSite, precision: Precision, largest: float | None) -> Rounding | Refused:
-    if largest is not None and not math.isfinite(largest):
-        return Refused("its calibration inputs hold NaN or infinity")
     matrix = site.matrix
     if not matrix.isfinite().all():
         return Refused("its weight holds NaN or infinity")
@@ -131,3 +134,8 @@ def _round(site: WeightSite, precision: Precision, largest: float | None) -> Rou
     if site.packed is not None:
         weight = weight.packed(site.packed.format, matrix != 0)
     return Rounding(weight, error)
+
+
+def _dtype(site: WeightSite) -> str:
+    weight = site.weight if site.packed is None else site.packed.values
+    return str(weight.dtype).removeprefix("torch.")

@@ -82,8 +82,20 @@ def test_what_it_leaves_alone() -> None:
     assert refusals(Quantize(), structured)[0].startswith("already structured as low_rank")
     [done] = Quantize().apply(FakeGraph([linear("q", 64, 48)])).graph.sites(Linear)
     assert refusals(Quantize(), done) == ["already quantized as int8"]
-    nan = Context(calibration=[(torch.full((1, 48), torch.nan),)])
-    assert refusals(Quantize(activations="calibrated"), linear("a", 64, 48), context=nan) == ["its calibration inputs hold NaN or infinity"]
+    for value, reason in ((torch.nan, "its calibration inputs hold NaN or infinity"), (0.0, "its calibration inputs are all zero")):
+        context = Context(calibration=[(torch.full((1, 48), value),)])
+        assert refusals(Quantize(activations="calibrated"), linear("a", 64, 48), context=context) == [reason]
+
+
+def test_in_onnx_float16_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no cast in the functions that are written."""
+    half = linear("a", 64, 48, stored=torch.randn(64, 48).half())
+    assert Quantize().apply(FakeGraph([half])).modified
+    monkeypatch.setattr(FakeGraph, "host", "onnx")
+    reason = "its weight is float16, quantize takes float32 in ONNX models; convert the model to float32 first"
+    assert refusals(Quantize(), half) == [reason]
+    assert refusals(Quantize(dtype="bfloat16"), half) == [reason]
+    assert refusals(Quantize(), Pack().apply(Prune(sparsity=0.8).apply(FakeGraph([half])).graph).graph.sites(Linear)[0]) == [reason]
 
 
 def test_wrong_fields_and_missing_calibration() -> None:
