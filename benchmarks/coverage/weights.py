@@ -107,8 +107,8 @@ def _walk(graph: onnx.GraphProto, outer: Mapping[str, Mapping[str, int]], read: 
         known[tensor.values.name] = _sized(place + tensor.values.name, tensor.dims)
     for number, node in enumerate(graph.node):
         at = f"{place}{node.name or number}/"
-        for inner in _graphs(node):
-            _walk(inner, known, read, at)
+        for branch, inner in enumerate(_graphs(node)):
+            _walk(inner, known | _carried(node, inner, known), read, f"{at}{branch}/")
         if node.op_type == "Constant":
             known[node.output[0]] = next((_sized(at, a.t.dims) for a in node.attribute if a.name == "value"), {})
         elif node.op_type in _ONNX:
@@ -123,6 +123,15 @@ def _walk(graph: onnx.GraphProto, outer: Mapping[str, Mapping[str, int]], read: 
         elif all(name in known for name in node.input if name) and not any(_graphs(node)):
             merged = {source: count for name in node.input if name for source, count in known[name].items()}
             known.update(dict.fromkeys(node.output, merged))
+
+
+def _carried(node: onnx.NodeProto, body: onnx.GraphProto, known: Mapping[str, Mapping[str, int]]) -> dict[str, Mapping[str, int]]:
+    """What a loop hands to its body by another name: TensorFlow's converter passes a recurrent layer's weights so."""
+    if node.op_type not in ("Loop", "Scan"):
+        return {}
+    ahead = 2 if node.op_type == "Loop" else 0  # count and condition, of which the body has its own
+    pairs = zip(node.input[ahead:], body.input[ahead:], strict=False)
+    return {inside.name: known[outside] for outside, inside in pairs if outside in known}
 
 
 def _sized(name: str, dims: Sequence[int]) -> dict[str, int]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.coverage import document, measure, process
+from benchmarks.coverage import document, measure, packages, process
 from benchmarks.coverage.__main__ import chosen, open_rows
 from benchmarks.coverage.architectures import Architecture, architectures, enliven
 from benchmarks.coverage.compare import arrays, difference
@@ -78,15 +78,8 @@ class Mixed(torch.nn.Module):
 def test_weights_are_what_products_read():
     module = Mixed().eval()
     found = of_module(module, lambda: module(torch.arange(5)[None]))
-    names = {
-        "fused",
-        "normed.parametrizations.weight.original1",
-        "conv.weight",
-        "recurrent.weight_ih_l0",
-        "recurrent.weight_hh_l0",
-        "experts",
-    }
-    assert names <= set(found)
+    normed, recurrent = "normed.parametrizations.weight.original1", {"recurrent.weight_ih_l0", "recurrent.weight_hh_l0"}
+    assert {"fused", normed, "conv.weight", "experts"} | recurrent <= set(found)
     assert {name.split(".")[0] for name in found} == {"fused", "normed", "conv", "recurrent", "experts"}
     assert found["fused"] == 192
 
@@ -95,7 +88,10 @@ def _initializer(name, *shape):
     return numpy_helper.from_array(np.ones(shape, np.float32), name)
 
 
-def test_weights_of_a_file_are_found_behind_casts_and_in_branches():
+LOOP = (("i", TensorProto.INT64), ("on", TensorProto.BOOL), ("h", TensorProto.FLOAT), ("carried", TensorProto.FLOAT))
+
+
+def test_weights_of_a_file_are_found_behind_casts_in_branches_and_in_loops():
     branch = helper.make_graph(
         [helper.make_node("MatMul", ["x", "inner"], ["z"])],
         "then",
@@ -110,7 +106,15 @@ def test_weights_of_a_file_are_found_behind_casts_and_in_branches():
         helper.make_node("If", ["cond"], ["c"], then_branch=branch, else_branch=branch),
         helper.make_node("LSTM", ["s", "lw", "lr"], ["d"]),
     ]
+    body = helper.make_graph(
+        [helper.make_node("MatMul", ["h", "carried"], ["h2"])],
+        "body",
+        [helper.make_tensor_value_info(name, kind, None) for name, kind in LOOP],
+        [],
+    )
+    nodes.append(helper.make_node("Loop", ["", "cond", "h0", "looped"], ["e"], body=body))
     weights = [
+        _initializer("looped", 7, 1),
         _initializer("w", 4, 3),
         _initializer("bias", 4),
         _initializer("table", 2, 4),
@@ -119,8 +123,8 @@ def test_weights_of_a_file_are_found_behind_casts_and_in_branches():
     ]
     model = helper.make_model(helper.make_graph(nodes, "g", [], [], weights))
     found = of_onnx(model)
-    assert sorted(found.values()) == [12, 15, 15, 16, 24] or sorted(found.values()) == [12, 15, 16, 24]
-    assert found["w"] == 12
+    assert sorted(found.values()) == [7, 12, 15, 15, 16, 24]  # each branch has its own
+    assert (found["w"], found["looped"]) == (12, 7)
     assert "table" not in found
 
 
@@ -327,3 +331,34 @@ def test_a_file_is_where_the_message_says(tmp_path):
     onnx.save(_file([2]), tmp_path / "m.onnx")
     error = ModelError(f"{tmp_path}/m.onnx: is empty")
     assert _row(replace(_subject(error=error), folder=str(tmp_path))).message == "ModelError: m.onnx: is empty"
+
+
+class Pip:
+    """Stands in for subprocess.run."""
+
+    def __init__(self, code=0, stderr=""):
+        self.returncode, self.stderr, self.asked = code, stderr, []
+
+    def __call__(self, command, **_):
+        self.asked.append(command)
+        return self
+
+
+def test_libraries_are_brought_once_and_again_when_a_pin_moves(tmp_path, monkeypatch):
+    pip = Pip()
+    monkeypatch.setattr(packages.subprocess, "run", pip)
+    monkeypatch.setattr(packages.sys, "path", [str(tmp_path)])  # as if it were there already
+    packages.importable(tmp_path)
+    packages.importable(tmp_path)
+    assert len(pip.asked) == 1
+    assert "--no-deps" in pip.asked[0]
+    assert f"timm=={packages.PINS['timm']}" in pip.asked[0]
+    monkeypatch.setitem(packages.PINS, "timm", "0")
+    packages.importable(tmp_path)
+    assert "timm==0" in pip.asked[1]
+
+
+def test_libraries_that_do_not_come_are_an_error_with_pips_last_words(tmp_path, monkeypatch):
+    monkeypatch.setattr(packages.subprocess, "run", Pip(1, "WARNING: a\nERROR: no network"))
+    with pytest.raises(UserError, match=r"cannot be installed into .*: ERROR: no network"):
+        packages.importable(tmp_path / "p")
