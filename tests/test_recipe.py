@@ -114,3 +114,11 @@ def test_values_of_thousands_of_characters(fields: dict[str, Any], message: str)
     with pytest.raises(RecipeError, match=rf"^recipe: passes\[0\]\.prune\.{message}") as raised:
         Recipe.load({"passes": [{"prune": fields}]})
     assert len(str(raised.value)) < 300
+
+
+def test_strict_is_read_and_written(tmp_path: Path) -> None:
+    recipe = Recipe.load(write(tmp_path, "strict: true\npasses: [pack]\n"))
+    assert recipe == Recipe((Pack(),), strict=True)
+    assert Recipe.load(recipe.to_dict()) == recipe
+    with pytest.raises(RecipeError, match="recipe: 'strict' has to be true or false, not text"):
+        Recipe.load({"passes": [], "strict": "yes"})

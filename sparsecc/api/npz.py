@@ -56,7 +56,7 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
             raise InputError(f"{name}: declares {'x'.join(map(str, shape)) or 'one'} of {dtype}, and has {found} bytes for it")
         array = np.empty(count, dtype)
         if array.nbytes:
-            _fill(stream, memoryview(array.view(np.uint8)), name)
+            _fill(stream, array.view(np.uint8).data, name)
     return array.reshape(shape[::-1]).transpose() if fortran else array.reshape(shape)
 
 
