@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sparsecc.errors import InputError, Refused, UserError
-from sparsecc.graph import onnx_attention, onnx_channels, onnx_io, onnx_sparse
+from sparsecc.graph import onnx_attention, onnx_channels, onnx_io, onnx_sparse, onnx_unseen
 from sparsecc.graph.base import ALL, Graph, Run, Targets, TensorSpec, matches
 from sparsecc.graph.channels import Channels
 from sparsecc.graph.inputs import bind
@@ -24,7 +24,7 @@ from sparsecc.graph.onnx_fold import constant
 from sparsecc.graph.onnx_run import Runner
 from sparsecc.graph.onnx_sites import WeightNodes, find
 from sparsecc.graph.onnx_walk import Walk, read_by
-from sparsecc.graph.sites import FORMS, Attention, Conv2d, Linear, Mlp, Site, WeightSite
+from sparsecc.graph.sites import FORMS, Attention, Conv1d, Conv2d, Linear, Mlp, Site, Unseen, WeightSite
 from sparsecc.registry import did_you_mean
 
 if TYPE_CHECKING:
@@ -87,6 +87,9 @@ class OnnxGraph(Graph):
 
     def sites(self, kind: type[S] = Site, targets: Targets = ALL) -> list[S]:  # type: ignore[assignment]
         return [site for site in self._all_sites() if isinstance(site, kind) and matches(site, targets)]
+
+    def unseen(self) -> list[Unseen]:
+        return onnx_unseen.find(self.model, self._all_sites())
 
     def set_weight(self, site: WeightSite, weight: Tensor) -> None:
         """Raises UserError for a site whose weight is not dense any more, ValueError for another shape than the site's."""
@@ -199,9 +202,10 @@ class OnnxGraph(Graph):
         prefix = f"{site.name}.{FORMS[type(op.stored)]}"
         node = onnx_sparse.make_node(op, site.name, layer.x, prefix, graph.opset_imports[""])
         node.name = layer.node.name
-        ir.convenience.replace_nodes_and_values(graph, last, list(reversed(layer.nodes)), [node], [layer.output], node.outputs)
+        nodes = onnx_sparse.in_lines(node, layer.x, site.name) if isinstance(site, Conv1d) and not layer.in_line else [node]
+        ir.convenience.replace_nodes_and_values(graph, last, list(reversed(layer.nodes)), nodes, [layer.output], nodes[-1].outputs)
         self._drop_unused(unused)
-        self._complete(node.inputs[1:])
+        self._complete([*node.inputs[1:], *nodes[0].inputs[1:2]] if len(nodes) > 1 else node.inputs[1:])
 
     def _replace_attention(self, site: Attention, op: BlockAttention) -> None:
         if site.bound:
