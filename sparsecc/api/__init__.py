@@ -235,7 +235,7 @@ def _rewrite(
     scratch: Path | None = None,
     destination: Literal["code", "onnx"] = "code",
 ) -> Rewritten:
-    """timed_on, which tells that code will be generated: where layers are timed for a recipe that asks what they take, and what the records know of it."""
+    """timed_on: for code that is generated: where layers are timed for a recipe that asks what they take, and what records know of it."""
     from sparsecc.api.clock import clock_of
     from sparsecc.recipe import Recipe
 

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def open_graph(model: Any, example_inputs: Any = None, input_shapes: Shapes | None = None, *, standard: bool = False) -> Graph:
-    """The host of a model. standard: an ONNX model in standard operators alone, for the compiler. Raises ModelError when it cannot be read, UserError when it is nothing that can be taken."""
+    """The host of a model. standard: an ONNX model in standard operators alone, for the compiler.
+
+    Raises ModelError when it cannot be read, UserError when it is nothing that can be taken."""
     shapes = _checked_shapes(input_shapes) if input_shapes else None
     if isinstance(model, str | PathLike):
         return _open_file(Path(model), shapes, standard)

@@ -20,7 +20,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from sparsecc.errors import ModelError
-from sparsecc.graph import contrib, onnx_loops, onnx_names, onnx_sparse
+from sparsecc.graph import contrib, onnx_apart, onnx_loops, onnx_names, onnx_sparse
 from sparsecc.graph.onnx_fold import fold_scales, lift_weights, unflatten_softmaxes
 from sparsecc.graph.onnx_io import first_cause
 from sparsecc.ops.base import ONNX_DOMAIN
@@ -48,9 +48,7 @@ class _Skeleton:
     sparse: dict[str, ir.Node] = field(default_factory=dict)
 
 
-def clean(
-    model: ir.Model, where: str, input_shapes: Mapping[str, tuple[int, ...]] | None = None, *, standard: bool = False
-) -> ir.Model:
+def clean(model: ir.Model, where: str, input_shapes: Mapping[str, tuple[int, ...]] | None = None, *, standard: bool = False) -> ir.Model:
     """A simpler model that computes the same; with these input shapes fixed, if given, and everything that follows from them folded.
     standard: without operators of com.microsoft, as far as `contrib` knows them, and without loops that run a known number of times; else
     without those operators that hide a layer.
@@ -215,9 +213,11 @@ def _slimmed(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
     wanted = [output.name for output in proto.graph.output]
     slim: onnx.ModelProto | None = None
     try:
-        slim = _slim(proto)
+        slim = _slim(proto, where)
         onnx.checker.check_model(slim, full_check=True)
         reason = "" if [output.name for output in slim.graph.output] == wanted else "it changed the outputs"
+    except ModelError:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever a third party's rewrite raises, the model itself is sound
         reason = f"{type(error).__name__}: {first_cause(error)}"
     if reason or slim is None:
@@ -226,7 +226,7 @@ def _slimmed(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
     return slim
 
 
-def _slim(proto: onnx.ModelProto) -> onnx.ModelProto:
+def _slim(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
     import onnxslim
 
     copied = onnx.ModelProto()
@@ -236,6 +236,9 @@ def _slim(proto: onnx.ModelProto) -> onnx.ModelProto:
         for output in copied.graph.output:
             output.type.tensor_type.ClearField("shape")
     skipped: dict[str, Any] = {"skip_fusion_patterns": SKIPPED_FUSIONS, "skip_optimizations": SKIPPED_OPTIMIZATIONS}
+    suspects = onnx_apart.risks(copied)
+    if suspects:
+        return onnx_apart.slim(copied, where, suspects, skipped)
     with _slim_lock:
         return cast("onnx.ModelProto", onnxslim.slim(copied, **skipped))
 
