@@ -264,6 +264,12 @@ class OnnxGraph(Graph):
         found = Runner(self.came, self.where).run(self._feeds(inputs), names)
         return [found[name] for name in names]
 
+    @property
+    def random(self) -> str:
+        """An operator that gives other numbers each time, "" where there is none."""
+        drawn = [node for node in self.model.graph.all_nodes() if node.op_type in onnx_hold.RANDOM and "seed" not in node.attributes]
+        return f"{drawn[0].op_type} (at '{drawn[0].name or drawn[0].outputs[0].name}')" if drawn else ""
+
     def require_opens(self) -> None:
         """Raises ModelError when no onnxruntime can take the model."""
         Runner(self.model, self.where).open()

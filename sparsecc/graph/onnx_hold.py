@@ -13,7 +13,7 @@ from onnx import helper
 from sparsecc.graph.onnx_valid import inner_graphs
 
 GROWTH = 2**16  # bytes that all folding together may add to a file
-_RANDOM = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"})
+RANDOM = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"})
 # Operators that make much of little; where the size of what they give is not known, it may be anything.
 _GROWING = frozenset(
     {"ConstantOfShape", "Expand", "Tile", "Range", "Pad", "Resize", "OneHot", "EyeLike", "Loop", "Scan", "MatMul", "Gather"}
@@ -100,7 +100,7 @@ class _Constants:
     def growth(self, root: str) -> float:
         """Bytes that a value has more than the constants behind it; infinite for what may have any size, and for random numbers."""
         nodes = [self.all[place] for place in self.behind([root])]
-        if any(node.op_type in _RANDOM for node in nodes):
+        if any(node.op_type in RANDOM for node in nodes):
             return math.inf
         sizes = {name: self._bytes(name) for node in nodes for name in node.output if name}
         if any(node.op_type in _GROWING and None in [sizes[name] for name in node.output] for node in nodes):

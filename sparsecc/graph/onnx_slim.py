@@ -11,7 +11,7 @@ from typing import Any, cast
 import onnx
 import onnxruntime
 
-from sparsecc.graph import onnx_hold
+from sparsecc.graph import onnx_hold, onnx_run
 from sparsecc.graph.onnx_opset import check
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ def slimmed(proto: onnx.ModelProto, where: str, growth: int) -> onnx.ModelProto:
     is never worth a wrong one. The given model is used up."""
     held = onnx_hold.take_out(proto, growth)
     slim = _tried(proto, where, growth, None)
-    if slim is not None and _stored(slim) > _stored(proto) + growth:  # by what onnx could not foresee, as inside the graphs of an If
+    if slim is not None and slim.ByteSize() > proto.ByteSize() + growth:  # by what onnx could not foresee, as inside the graphs of an If
         slim = _tried(proto, where, growth, onnx_hold.GROWTH)
     result = slim if slim is not None else onnx.shape_inference.infer_shapes(proto, data_prop=True)
     onnx_hold.put_back(result, held)
@@ -63,17 +63,25 @@ def _slim(proto: onnx.ModelProto, largest: int | None) -> onnx.ModelProto:
     skipped: dict[str, Any] = {"skip_fusion_patterns": SKIPPED_FUSIONS, "skip_optimizations": SKIPPED_OPTIMIZATIONS}
     with _lock, _quiet():
         onnxslim.core.AUTO_MERGE = False  # it takes a size that is broadcast for the one that it meets: 1 for 4
-        return cast("onnx.ModelProto", onnxslim.slim(copied, size_threshold=largest, **skipped))
+        return cast("onnx.ModelProto", onnxslim.slim(copied, size_threshold=cast("Any", largest), **skipped))
+
+
+class _Quiet(onnxruntime.InferenceSession):
+    """A session that reports on stderr nothing that it raises anyway."""
+
+    def __init__(self, model: Any, sess_options: Any = None, **given: Any) -> None:
+        super().__init__(model, sess_options or onnx_run.options(), **given)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """onnxslim folds in sessions of its own, which report on stderr what is raised anyway, and logs what it raises."""
-    onnxruntime.set_default_logger_severity(4)
+    """onnxslim folds in sessions that it opens without options."""
+    usual = onnxruntime.InferenceSession
+    onnxruntime.InferenceSession = _Quiet
     try:
         yield
     finally:
-        onnxruntime.set_default_logger_severity(2)  # onnxruntime's own default; it does not say what it was
+        onnxruntime.InferenceSession = usual
 
 
 def _declares_right_shapes(proto: onnx.ModelProto) -> bool:
@@ -85,7 +93,3 @@ def _declares_right_shapes(proto: onnx.ModelProto) -> bool:
     except onnx.shape_inference.InferenceError:
         return False
     return True
-
-
-def _stored(proto: onnx.ModelProto) -> int:
-    return proto.ByteSize()

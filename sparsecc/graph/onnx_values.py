@@ -124,3 +124,12 @@ def flat(values: Any) -> Iterator[np.ndarray]:
             yield from flat(value)
         else:
             yield np.asarray(value)
+
+
+def stored(model: ir.Model) -> int:
+    """Bytes of all constants of numbers, also of those inside the graphs of an If or Loop."""
+    values = [value for graph in (model.graph, *model.graph.subgraphs()) for value in graph.initializers.values()]
+    tensors: list[Any] = [value.const_value for value in values if value.const_value is not None]
+    attributes = [attribute for node in model.graph.all_nodes() for attribute in node.attributes.values()]
+    tensors += [attribute.value for attribute in attributes if attribute.type == ir.AttributeType.TENSOR]
+    return sum(tensor.nbytes for tensor in tensors if tensor.dtype != ir.DataType.STRING)
