@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,11 +42,15 @@ def _matches(site: Site, target: str) -> bool:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A model input or output. A dimension is an int, or a name where it may change from call to call."""
+    """A model input or output. A dimension is an int, or a name where it may change from call to call.
+
+    default: what an input is when nobody gives it; None where it has to be given.
+    """
 
     name: str
     shape: tuple[int | str, ...]
-    dtype: str  # numpy's name: float32, int64, bool
+    dtype: str  # numpy's name: float32, int64, bool; "object" for strings, "sequence" for what is no tensor
+    default: Any = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
