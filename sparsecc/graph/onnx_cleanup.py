@@ -20,7 +20,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from sparsecc.errors import ModelError
-from sparsecc.graph import onnx_names, onnx_sparse
+from sparsecc.graph import onnx_linear, onnx_names, onnx_sparse
 from sparsecc.graph.onnx_fold import fold_scales, lift_weights, unflatten_softmaxes
 from sparsecc.graph.onnx_io import first_cause
 from sparsecc.ops.base import ONNX_DOMAIN
@@ -67,6 +67,7 @@ def clean(model: ir.Model, where: str, input_shapes: Mapping[str, tuple[int, ...
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(result)
     _put_together(result, skeleton, model)
     lift_weights(result)
+    onnx_linear.spell(result)
     unflatten_softmaxes(result)
     fold_scales(result)
     common.RemoveUnusedNodesPass()(result)
