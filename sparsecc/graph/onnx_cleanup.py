@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from sparsecc.errors import ModelError
-from sparsecc.graph import contrib, onnx_contrib, onnx_hold, onnx_loops, onnx_names, onnx_opset, onnx_sparse
+from sparsecc.graph import contrib, onnx_contrib, onnx_hold, onnx_linear, onnx_loops, onnx_names, onnx_opset, onnx_sparse
 from sparsecc.graph.onnx_fold import fold_norms, fold_scales, lift_weights, unflatten_softmaxes
 from sparsecc.graph.onnx_functions import inlined
 from sparsecc.graph.onnx_io import first_cause
@@ -59,6 +59,7 @@ def clean(
     result = _simplified(skeleton.model, where, standard, growth, named)
     _put_together(result, skeleton, model)
     lift_weights(result)
+    onnx_linear.spell(result)
     unflatten_softmaxes(result)
     fold_norms(result)
     fold_scales(result)
