@@ -127,12 +127,12 @@ def as_columns(site: WeightSite, x: Tensor) -> Tensor:
     """float[tokens, cols]: what the site's matrix is multiplied with, one row per output position."""
     if not isinstance(site, Conv2d):
         return x.reshape(-1, site.cols).float()
-    _, channels, kh, kw = site.shape
+    channels, taps = site.shape[1], math.prod(site.kernel)
     top, left, bottom, right = site.padding
-    padded = torch.nn.functional.pad(x.float(), (left, right, top, bottom))
-    patches = torch.nn.functional.unfold(padded, (kh, kw), dilation=site.dilation, stride=site.stride)
+    padded = torch.nn.functional.pad(site.images(x).float(), (left, right, top, bottom))
+    patches = torch.nn.functional.unfold(padded, site.kernel, dilation=site.dilation, stride=site.stride)
     # unfold has channels outermost, the matrix has them innermost
-    return patches.transpose(1, 2).reshape(-1, channels, kh * kw).transpose(1, 2).reshape(-1, site.cols)
+    return patches.transpose(1, 2).reshape(-1, channels, taps).transpose(1, 2).reshape(-1, site.cols)
 
 
 def unusable(stats: Stats, needs: Sequence[str]) -> Refused | None:

@@ -20,7 +20,7 @@ from sparsecc.passes._budget import Budget, limit_of, nbytes
 from sparsecc.passes._calibrate import calibrated, singular, unusable
 from sparsecc.passes._device import on_device, require_device
 from sparsecc.passes._scratch import in_scratch
-from sparsecc.passes._select import require_valid, select, untouchable
+from sparsecc.passes._select import never_trained, require_valid, select, untouchable
 from sparsecc.passes._sensitivity import Losses
 from sparsecc.passes._vary import Varied
 from sparsecc.passes.base import Context, Match, Pass, Progress
@@ -206,7 +206,7 @@ class Prune(Pass):
         """Why a site stays as it is before anything is measured, None when it does not."""
         if site.rows * site.cols < self.min_weights:
             return Refused(f"{site.rows * site.cols} weights are fewer than min_weights {self.min_weights}")
-        return untouchable(site) or self.format.check(site.rows, site.cols)
+        return untouchable(site) or never_trained(site, self.targets) or self.format.check(site.rows, site.cols)
 
     def _allocate(
         self, graph: Graph, sites: Sequence[WeightSite], context: Context, costs: dict[str, Callable[[int], float]]
