@@ -40,7 +40,7 @@ def prune_module(
 
     recipe: as for `compile`, of the passes prune, recover and permute; `pack` is left to `compile`.
     example_inputs, calibration: as for `compile`. Without example inputs (nor a list of samples) nothing is traced: layers are then the
-    Linear and Conv2d modules, for a recipe that looks at weights alone.
+    Linear modules and convolutions, for a recipe that looks at weights alone.
     inplace: write into the model itself, so that an optimizer of it goes on; else into a copy.
 
     A weight that the module computes (a prune mask of torch, weight_norm, a parametrization) is written by way of what it is computed

@@ -20,14 +20,17 @@ from torch.utils import _pytree as pytree
 from sparsecc.errors import Refused, UserError
 from sparsecc.graph.base import ALL, Graph, Run, Targets, TensorSpec, matches
 from sparsecc.graph.inputs import as_tensor
-from sparsecc.graph.sites import Attention, Conv2d, Linear, Mlp, Site, WeightSite
+from sparsecc.graph.sites import Attention, Conv1d, Conv2d, Linear, Mlp, Site, Unseen, WeightSite
 
 S = TypeVar("S", bound=Site)
 
 
-def layers_of(model: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
-    """Linear and Conv2d modules by their path; a model that is one itself goes by its kind."""
-    return {name or type(module).__name__: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
+Layer = nn.Linear | nn.Conv1d | nn.Conv2d
+
+
+def layers_of(model: nn.Module) -> dict[str, Layer]:
+    """Linear modules and convolutions by their path; a model that is one itself goes by its kind."""
+    return {name or type(module).__name__: module for name, module in model.named_modules() if isinstance(module, Layer)}
 
 
 def owners_of(model: nn.Module) -> Counter[int]:
@@ -35,9 +38,11 @@ def owners_of(model: nn.Module) -> Counter[int]:
     return Counter(id(parameter) for module in model.modules() for parameter in module.parameters(recurse=False))
 
 
-def site_of(name: str, module: nn.Linear | nn.Conv2d, shared: bool) -> WeightSite:
+def site_of(name: str, module: Layer, shared: bool) -> WeightSite:
     if isinstance(module, nn.Linear):
         return Linear(name=name, stored=module.weight, shared=shared)
+    if isinstance(module, nn.Conv1d):
+        return Conv1d(name=name, stored=module.weight, shared=shared, kernel=(1, module.kernel_size[0]), groups=module.groups)
     kh, kw = module.kernel_size
     return Conv2d(name=name, stored=module.weight, shared=shared, kernel=(kh, kw), groups=module.groups)
 
@@ -62,6 +67,28 @@ class UntracedGraph(Graph):
             site = site_of(name, layer, owners[id(layer.weight)] > 1)
             found.append(replace(site, stored=layer.weight.detach(), weight_name=names[id(layer.weight)]))
         return [site for site in found if isinstance(site, kind) and matches(site, targets)]
+
+    def unseen(self) -> list[Unseen]:
+        """Parameters of more than one dimension that are no layer's weight."""
+        seen = {id(layer.weight) for layer in layers_of(self.module).values()}
+        found = [
+            (f"{path}.{name}" if path else name, type(module).__name__, tensor)
+            for path, module in self.module.named_modules()
+            for name, tensor in module.named_parameters(recurse=False)
+            if tensor.dim() > 1 and id(tensor) not in seen
+        ]
+        return [
+            Unseen(
+                name=name,
+                kind=kind,
+                shape=tuple(tensor.shape),
+                dtype=str(tensor.dtype).removeprefix("torch."),
+                nbytes=tensor.nbytes,
+                sparsity=1 - int(tensor.count_nonzero()) / max(1, tensor.numel()),
+                reason="without example inputs only Linear and convolution modules are looked at",
+            )
+            for name, kind, tensor in found
+        ]
 
     def set_weight(self, site: WeightSite, weight: Tensor) -> None:
         layer = layers_of(self.module)[site.name]

@@ -14,6 +14,7 @@ from sparsecc import allocations
 from sparsecc.allocations.base import Layer
 from sparsecc.errors import Refused, UserError
 from sparsecc.graph.sites import WeightSite
+from sparsecc.graph.untraced import Layer as UntracedLayer
 from sparsecc.graph.untraced import layers_of, owners_of, site_of
 from sparsecc.passes._select import chosen
 from sparsecc.train.base import Method
@@ -72,7 +73,7 @@ def _require_whole(name: str, module: nn.Module) -> None:
 
 
 def _site(name: str, module: nn.Module, owners: Counter[int]) -> WeightSite:
-    assert isinstance(module, nn.Linear | nn.Conv2d)
+    assert isinstance(module, UntracedLayer)
     if is_lazy(module.weight):
         raise UserError(f"layer '{name}': its weight has no shape yet; run a batch through the model before masks are attached")
     return site_of(name, module, owners[id(module.weight)] > 1)

@@ -26,6 +26,14 @@ def test_layers_are_the_modules_and_a_copy_shares_what_it_does_not_change() -> N
     assert other.module[2].weight is model[2].weight  # type: ignore[index]
 
 
+def test_a_convolution_of_lines_and_what_is_not_looked_at() -> None:
+    graph = UntracedGraph(nn.Sequential(nn.Conv1d(4, 8, 3), nn.Embedding(10, 4)))
+    [site] = graph.sites(WeightSite)
+    assert (site.kind, site.rows, site.cols) == ("Conv1d", 8, 12)
+    [weight] = graph.unseen()
+    assert (weight.name, weight.kind, weight.shape) == ("1.weight", "Embedding", (10, 4))
+
+
 def test_a_model_that_is_a_layer() -> None:
     [site] = UntracedGraph(nn.Linear(8, 6)).sites(Linear)
     assert (site.name, site.weight_name) == ("Linear", "weight")
