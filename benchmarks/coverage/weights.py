@@ -106,11 +106,10 @@ def _walk(graph: onnx.GraphProto, outer: Mapping[str, Mapping[str, int]], read: 
     for tensor in graph.sparse_initializer:
         known[tensor.values.name] = _sized(place + tensor.values.name, tensor.dims)
     for number, node in enumerate(graph.node):
-        at = f"{place}{node.name or number}/"
         for branch, inner in enumerate(_graphs(node)):
-            _walk(inner, known | _carried(node, inner, known), read, f"{at}{branch}/")
+            _walk(inner, known | _carried(node, inner, known), read, f"{place}{number}/{branch}/")
         if node.op_type == "Constant":
-            known[node.output[0]] = next((_sized(at, a.t.dims) for a in node.attribute if a.name == "value"), {})
+            known[node.output[0]] = next((_sized(place + node.output[0], a.t.dims) for a in node.attribute if a.name == "value"), {})
         elif node.op_type in _ONNX:
             places = [place for place in _ONNX[node.op_type] if place < len(node.input)]
             operands = [known[node.input[place]] for place in places if node.input[place] in known]
