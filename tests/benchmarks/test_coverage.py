@@ -64,7 +64,7 @@ class Mixed(torch.nn.Module):
         self.fused = torch.nn.Parameter(torch.randn(24, 8))
         self.normed = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(8, 8))
         self.conv = torch.nn.Conv1d(5, 6, 3)
-        self.recurrent = torch.nn.GRU(6, 4)
+        self.recurrent = torch.nn.GRU(6, 4, batch_first=True)
         self.experts = torch.nn.Parameter(torch.randn(3, 4, 2))
         self.unused = torch.nn.Linear(8, 8)
         self.ahead = torch.nn.Linear(8, 8)
