@@ -99,3 +99,11 @@ def test_mistakes_are_placed_and_explained(content: Any, message: str) -> None:
         Recipe.load(content)
     assert str(raised.value).startswith(message)
     assert "\n" not in str(raised.value)
+
+
+def test_strict_is_read_and_written(tmp_path: Path) -> None:
+    recipe = Recipe.load(write(tmp_path, "strict: true\npasses: [pack]\n"))
+    assert recipe == Recipe((Pack(),), strict=True)
+    assert Recipe.load(recipe.to_dict()) == recipe
+    with pytest.raises(RecipeError, match="recipe: 'strict' has to be true or false, not text"):
+        Recipe.load({"passes": [], "strict": "yes"})

@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     Shapes = Mapping[str, Sequence[int]]
 
 
-def open_graph(model: Any, example_inputs: Any = None, input_shapes: Shapes | None = None) -> Graph:
-    """The host of a model. Raises ModelError when it cannot be read, UserError when it is nothing that can be taken."""
+def open_graph(model: Any, example_inputs: Any = None, input_shapes: Shapes | None = None, *, standard: bool = False) -> Graph:
+    """The host of a model. standard: an ONNX model in standard operators alone, for the compiler. Raises ModelError when it cannot be read, UserError when it is nothing that can be taken."""
     shapes = _checked_shapes(input_shapes) if input_shapes else None
     if isinstance(model, str | PathLike):
-        return _open_file(Path(model), shapes)
+        return _open_file(Path(model), shapes, standard)
     kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(model).__mro__}
     if any(kind.startswith("onnx") and kind.endswith(".ModelProto") for kind in kinds):
         from sparsecc.graph.onnx import OnnxGraph
 
-        return OnnxGraph.from_proto(model, shapes)
+        return OnnxGraph.from_proto(model, shapes, standard=standard)
     if shapes:
         raise UserError("input_shapes: only an ONNX model takes them; a torch model has them from its example inputs")
     if "torch.export.exported_program.ExportedProgram" in kinds:
@@ -47,7 +47,7 @@ def _checked_shapes(shapes: Any) -> dict[str, tuple[int, ...]]:
         raise InputError(f"input_shapes: expected sizes by name, as {{'image': (1, 3, 224, 224)}}, not {shapes!r}") from None
 
 
-def _open_file(path: Path, shapes: dict[str, tuple[int, ...]] | None) -> Graph:
+def _open_file(path: Path, shapes: dict[str, tuple[int, ...]] | None, standard: bool) -> Graph:
     try:
         is_file, is_folder = path.is_file(), path.is_dir()
     except OSError as error:  # a name that is too long
@@ -62,7 +62,7 @@ def _open_file(path: Path, shapes: dict[str, tuple[int, ...]] | None) -> Graph:
         raise ModelError(f"{path}: is compiled already; sparsecc.load reads it")
     from sparsecc.graph.onnx import OnnxGraph
 
-    return OnnxGraph.from_file(path, shapes)
+    return OnnxGraph.from_file(path, shapes, standard=standard)
 
 
 def _export(module: Any, example_inputs: Any) -> Graph:

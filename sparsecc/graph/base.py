@@ -10,7 +10,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sparsecc.errors import RecipeError, Refused
-from sparsecc.graph.sites import Attention, Linear, Mlp, Site, WeightSite
+from sparsecc.graph.sites import Attention, Linear, Mlp, Site, Unseen, WeightSite
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -66,6 +66,10 @@ class Graph(ABC):
     @abstractmethod
     def sites(self, kind: type[S] = Site, targets: Targets = ALL) -> list[S]:
         """All sites of a kind (a base class finds its children), in execution order, named uniquely."""
+
+    @abstractmethod
+    def unseen(self) -> list[Unseen]:
+        """The weights (matrices and more, no vectors) that belong to no site, with the reason: with the sites' own, all of the model."""
 
     @abstractmethod
     def set_weight(self, site: WeightSite, weight: Tensor) -> None:

@@ -20,7 +20,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from sparsecc.errors import ModelError
-from sparsecc.graph import onnx_names, onnx_sparse
+from sparsecc.graph import contrib, onnx_loops, onnx_names, onnx_sparse
 from sparsecc.graph.onnx_fold import fold_scales, lift_weights, unflatten_softmaxes
 from sparsecc.graph.onnx_io import first_cause
 from sparsecc.ops.base import ONNX_DOMAIN
@@ -48,8 +48,12 @@ class _Skeleton:
     sparse: dict[str, ir.Node] = field(default_factory=dict)
 
 
-def clean(model: ir.Model, where: str, input_shapes: Mapping[str, tuple[int, ...]] | None = None) -> ir.Model:
+def clean(
+    model: ir.Model, where: str, input_shapes: Mapping[str, tuple[int, ...]] | None = None, *, standard: bool = False
+) -> ir.Model:
     """A simpler model that computes the same; with these input shapes fixed, if given, and everything that follows from them folded.
+    standard: without operators of com.microsoft, as far as `contrib` knows them, and without loops that run a known number of times; else
+    without those operators that hide a layer.
 
     The given model is left alone and shares its weights with the result. Raises ModelError when the model does not check or is
     too old to be converted.
@@ -62,8 +66,14 @@ def clean(model: ir.Model, where: str, input_shapes: Mapping[str, tuple[int, ...
         proto = ir.serde.serialize_model(skeleton.model)
     except ir.serde.SerdeError as error:
         raise ModelError(f"{where}: damaged: {first_cause(error)}") from None
-    proto = _checked(_with_output_shapes(_upgraded(_inlined(proto, where), where)), where)
-    result = ir.serde.deserialize_model(_slimmed(proto, where))
+    proto = _upgraded(_inlined(proto, where), where)
+    if contrib.take_apart(proto, everything=standard):
+        named |= onnx_names.hints(ir.serde.deserialize_model(proto))
+    proto = _checked(_with_output_shapes(proto), where)
+    proto = _slimmed(proto, where)
+    while standard and onnx_loops.unroll(proto):  # the loops inside, or behind, are seen once the others are written out
+        proto = _slimmed(proto, where)
+    result = ir.serde.deserialize_model(proto)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(result)
     _put_together(result, skeleton, model)
     lift_weights(result)

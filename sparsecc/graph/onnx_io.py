@@ -20,6 +20,7 @@ from sparsecc.ops.base import ONNX_DOMAIN
 
 EMBED_LIMIT = 1_900_000_000  # bytes of weights; protobuf cannot write messages of 2 GiB
 RUNTIME_DOMAINS = ("com.microsoft",)  # operators outside the standard that a stock onnxruntime has
+RUNTIME_OPERATORS = ("SimplifiedLayerNormalization",)  # and those that it adds to the standard's own domain
 
 
 def read(path: str | os.PathLike[str]) -> ir.Model:
@@ -88,7 +89,8 @@ def check(proto: onnx.ModelProto, where: str) -> None:
             if attribute.type == onnx.AttributeProto.STRING and not _is_text(attribute.s):
                 raise ModelError(f"{where}: damaged: attribute '{attribute.name}' of {node.op_type} '{_called(node)}' is no text")
         domain = _standard(node.domain)
-        if domain in (*RUNTIME_DOMAINS, ONNX_DOMAIN) or (node.domain, node.op_type) in own:
+        added = domain == "" and node.op_type in RUNTIME_OPERATORS
+        if added or domain in (*RUNTIME_DOMAINS, ONNX_DOMAIN) or (node.domain, node.op_type) in own:
             continue
         if not _has_schema(node.op_type, domain, versions.get(domain, 0)):
             unknown.setdefault(_printable(f"{domain}::{node.op_type}" if domain else node.op_type), _called(node))

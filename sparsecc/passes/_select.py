@@ -78,6 +78,12 @@ def untouchable(site: WeightSite) -> Refused | None:
     return None
 
 
+def never_trained(site: WeightSite, targets: Targets) -> Refused | None:
+    """Why a constant of the model keeps its values, None for trained weights and for a site that `targets` names: a kind names none."""
+    named = any(target != site.kind and matches(site, (target,)) for target in targets)
+    return Refused("a constant of the model, never trained; name it in targets to change it") if site.constant and not named else None
+
+
 def require(field: str, target: str, sites: Sequence[Site]) -> None:
     """Raises RecipeError, with the nearest name, for a target that means none of the sites."""
     if not any(matches(site, (target,)) for site in sites):

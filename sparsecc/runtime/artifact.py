@@ -116,6 +116,7 @@ def _specialization(entry: Mapping[str, Any], members: Mapping[str, memoryview])
         limits=entry["limits"],
         weights=tuple(entry["weights"]),
         program=Program.from_bytes(bytes(members[entry["library"]])),
+        divisors=frozenset(entry.get("divisors", ())),
     )
 
 
@@ -140,6 +141,7 @@ def _describe(compiled: Compiled, specializations: list[Specialization]) -> dict
                 "inputs": [asdict(spec) for spec in entry.inputs],
                 "outputs": [asdict(spec) for spec in entry.outputs],
                 "limits": dict(entry.limits),
+                "divisors": sorted(entry.divisors),
                 "library": f"lib_{number}.so",
                 "weights": list(entry.weights),
             }

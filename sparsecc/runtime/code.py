@@ -26,13 +26,14 @@ LINKING_BYTES = 64 << 20  # of temporary space; the largest models make a few MB
 @dataclass(frozen=True)
 class Specialization:
     """inputs: with fixed shapes.  weights: keys into the WeightStore, in the order of main's parameters after the inputs.
-    limits: see `codegen.library`.  program: what `main` is taken from."""
+    limits, divisors: see `codegen.library`.  program: what `main` is taken from."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     limits: Mapping[str, tuple[int, int]]
     weights: tuple[str, ...]
     program: Program
+    divisors: frozenset[str] = frozenset()
 
     @property
     def shapes(self) -> Shapes:
@@ -94,7 +95,7 @@ class Program:
 
 def adopt(library: Library, keys: Sequence[str]) -> Specialization:
     """A specialization from codegen's product; keys: where its weights are held, in the library's order."""
-    return Specialization(library.inputs, library.outputs, library.limits, tuple(keys), Program(library.executable))
+    return Specialization(library.inputs, library.outputs, library.limits, tuple(keys), Program(library.executable), library.divisors)
 
 
 def _require_room(folder: Path) -> None:
