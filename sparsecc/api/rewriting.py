@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sparsecc import memory
 from sparsecc.api import sources
@@ -72,11 +72,13 @@ def rewrite(
     progress: Callable[[Progress], None] | None = None,
     clock: Clock | None = None,
     scratch: str | PathLike[str] | None = None,
+    destination: Literal["code", "onnx"] = "code",
 ) -> Rewritten:
     """Run the recipe's passes on a copy. Warns of each that changed nothing."""
     from sparsecc.passes import pipeline
 
-    result, steps = pipeline.run(graph, recipe, Context(calibration=calibration, progress=progress, clock=clock, scratch=scratch))
+    context = Context(calibration=calibration, progress=progress, clock=clock, scratch=scratch, destination=destination)
+    result, steps = pipeline.run(graph, recipe, context)
     original = steps[-1][1].original if steps else None  # in the order that layers have by now
     notes = [] if recipe.assumed else pipeline.idle(graph, recipe, steps)
     for note in notes:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from sparsecc.errors import RecipeError
 from sparsecc.graph.base import Graph
+from sparsecc.passes._samples import numbered
 from sparsecc.passes.base import Context, Pass, PassResult, registered_name
 
 _REASONS = 3  # that a sentence names
@@ -30,13 +31,14 @@ def run(graph: Graph, recipe: HasPasses, context: Context) -> tuple[Graph, list[
     """The rewritten graph, and what each pass found and did, in order. The graph given stays as it was.
 
     Raises RecipeError, with the pass's place in the recipe, for a field that does not fit the model, and under `strict` for a pass
-    that changes nothing.
+    that changes nothing; InputError, with its number, for a sample that the model cannot take.
     """
     results: list[tuple[Pass, PassResult]] = []
     context = replace(context, original=graph)
     for number, step in enumerate(recipe.passes):
         try:
-            result = step.apply(graph, context)
+            with numbered(graph, context.calibration):
+                result = step.apply(graph, context)
         except RecipeError as error:
             raise RecipeError(f"{_place(recipe, number, step)}.{error}") from None
         if recipe.strict and not result.modified:
