@@ -8,7 +8,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -17,7 +16,7 @@ from onnx import TensorProto, numpy_helper
 from sparsecc.errors import ModelError
 
 SECONDS = 600
-_CHILD = "import sys; sys.path[:] = {path!r}; from sparsecc.graph import onnx_apart; onnx_apart.child({settings!r})"
+_CHILD = "import sys; sys.path[:] = {path!r}; from sparsecc.graph import onnx_apart; onnx_apart.child({largest!r})"
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
@@ -49,9 +48,9 @@ def _integers(proto: onnx.ModelProto) -> set[str]:
     return found | {tensor.name for tensor in graph.initializer if tensor.data_type not in _FLOATS}
 
 
-def slim(proto: onnx.ModelProto, where: str, suspects: list[str], settings: dict[str, Any]) -> onnx.ModelProto:
-    """As onnxslim does it. Raises ModelError, naming the suspects, when that ends by a signal; RuntimeError when it fails otherwise."""
-    code = _CHILD.format(path=sys.path, settings=settings)
+def slim(proto: onnx.ModelProto, where: str, suspects: list[str], largest: int | None) -> onnx.ModelProto:
+    """As `onnx_slim.slim` does it. Raises ModelError, naming the suspects, when that ends by a signal, else RuntimeError."""
+    code = _CHILD.format(path=sys.path, largest=largest)
     done = subprocess.run([sys.executable, "-c", code], input=proto.SerializeToString(), capture_output=True, check=False, timeout=SECONDS)
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
@@ -63,14 +62,14 @@ def slim(proto: onnx.ModelProto, where: str, suspects: list[str], settings: dict
     return onnx.ModelProto.FromString(done.stdout)
 
 
-def child(settings: dict[str, Any]) -> None:
+def child(largest: int | None) -> None:
     """The other process: a model comes in by stdin and leaves by stdout."""
     import os
 
     out = os.dup(1)
     os.dup2(2, 1)  # libraries print
-    import onnxslim
+    from sparsecc.graph import onnx_slim
 
-    result = cast("onnx.ModelProto", onnxslim.slim(onnx.ModelProto.FromString(sys.stdin.buffer.read()), **settings))
+    result = onnx_slim.slim(onnx.ModelProto.FromString(sys.stdin.buffer.read()), largest)
     with os.fdopen(out, "wb") as stream:
         stream.write(result.SerializeToString())
