@@ -183,6 +183,7 @@ def _put_together(result: ir.Model, skeleton: _Skeleton, model: ir.Model) -> Non
             graph.inputs.append(kept)
     for output, before in zip(graph.outputs, skeleton.model.graph.outputs, strict=True):
         output.shape = _named_as_before(output.shape, before.shape)
+        output.meta.update(before.meta)
     result.metadata_props.update(model.metadata_props)
     for attribute in ("producer_name", "producer_version", "domain", "model_version", "doc_string"):
         setattr(result, attribute, getattr(model, attribute))
@@ -191,7 +192,7 @@ def _put_together(result: ir.Model, skeleton: _Skeleton, model: ir.Model) -> Non
 def _named_as_before(shape: ir.Shape | None, before: ir.Shape | None) -> ir.Shape | None:
     """Sizes as found, with the names that the model gave to those that may change."""
     if shape is None or before is None or len(shape) != len(before):
-        return shape
+        return shape if shape is not None else before
     return ir.Shape([size if isinstance(size, int) or isinstance(old, int) else old for size, old in zip(shape, before, strict=True)])
 
 
