@@ -170,7 +170,8 @@ def convert_graph(
 
     Raises ModelError when no onnxruntime could load the result.
     """
-    result = _rewrite(model, None, recipe, calibration, input_shapes, "needed" if check else "if known", progress)
+    example = "needed" if check else "if known"
+    result = _rewrite(model, None, recipe, calibration, input_shapes, example, progress, destination="onnx")
     if result.graph.host != "onnx":
         raise UserError(f"convert takes an ONNX model, not a {type(model).__name__}; use sparsecc.compile")
     report = account.report(result, "onnx")
@@ -192,22 +193,39 @@ def load(path: Path, threads: int | None = None) -> Compiled:
     return artifact.load(path, threads)
 
 
-def explain(model: Any, example_inputs: Any = None, *, recipe: Any = None, input_shapes: Shapes | None = None) -> str:
+def explain(
+    model: Any,
+    example_inputs: Any = None,
+    *,
+    recipe: Any = None,
+    calibration: Iterable[Any] | Path | None = None,
+    input_shapes: Shapes | None = None,
+) -> str:
     """Per site: what it is, what was done, and why not more.
 
     model: a Compiled, a Report, or anything that `compile` takes, for which it says what the recipe would do.
+    calibration: as for `compile`, for a recipe that needs it.
     """
     from sparsecc.report.base import Report
 
     report = getattr(model, "report", model)
     if not isinstance(report, Report):
-        report = survey(model, example_inputs, recipe=recipe, input_shapes=input_shapes)
+        return survey(model, example_inputs, recipe=recipe, calibration=calibration, input_shapes=input_shapes).explain()
+    if recipe is not None or calibration is not None:
+        raise UserError(f"a {type(model).__name__} says what was done already, so that recipe and calibration come too late")
     return report.explain()
 
 
-def survey(model: Any, example_inputs: Any = None, *, recipe: Any = None, input_shapes: Shapes | None = None) -> Report:
-    """What the recipe would do to a model, nothing run or compiled."""
-    return account.report(_rewrite(model, example_inputs, recipe, None, input_shapes, example="none"), "none")
+def survey(
+    model: Any,
+    example_inputs: Any = None,
+    *,
+    recipe: Any = None,
+    calibration: Iterable[Any] | Path | None = None,
+    input_shapes: Shapes | None = None,
+) -> Report:
+    """What the recipe would do to a model: nothing is compiled, and nothing run but what calibrates."""
+    return account.report(_rewrite(model, example_inputs, recipe, calibration, input_shapes, example="none"), "none")
 
 
 def _rewrite(
@@ -220,20 +238,21 @@ def _rewrite(
     progress: Callable[[Passing], None] | None = None,
     timed_on: tuple[Target, Mapping[Task, Known]] | None = None,
     scratch: Path | None = None,
+    destination: Literal["code", "onnx"] = "code",
     numbers: bool = False,
 ) -> Rewritten:
-    """timed_on: where layers are timed for a recipe that asks what they take, and what the records know of it.  numbers: leave out what
-    an ONNX model returns besides tensors of numbers."""
+    """timed_on: for code that is generated: where layers are timed for a recipe that asks what they take, and what records know of it.
+    numbers: leave out what an ONNX model returns besides tensors of numbers."""
     from sparsecc.api.clock import clock_of
     from sparsecc.recipe import Recipe
 
     steps = Recipe.load(recipe)
-    graph = sources.open_graph(model, example_inputs, input_shapes, numbers=numbers)
+    graph = sources.open_graph(model, example_inputs, input_shapes, standard=timed_on is not None, numbers=numbers)
     samples = samples_of(calibration, graph.inputs)
     known = example == "needed" or (example == "if known" and (bool(samples) or sources.shapes_known(graph.inputs)))
     inputs, source = sources.example(graph.inputs, example_inputs, samples, model) if known else (None, "random")
     clock = None if timed_on is None or inputs is None else clock_of(inputs, *timed_on, progress)
-    return rewrite(graph, steps, samples, inputs, sources.name_of(model), source, progress, clock, scratch)
+    return rewrite(graph, steps, samples, inputs, sources.name_of(model), source, progress, clock, scratch, destination)
 
 
 def _target(target: str, threads: int | None) -> Target:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import sparsecc
-from sparsecc.graph.sites import Attention, Conv2d, WeightSite
+from sparsecc.graph.sites import Attention, Conv2d, Unseen, WeightSite
 from sparsecc.passes.base import registered_name
 from sparsecc.report.base import Check, Report, SiteReport, totals
 
@@ -32,8 +32,8 @@ def report(result: Rewritten, target: str) -> Report:
     errors = output_errors(result)
     dense = {site.name: site for site in result.masked.sites(WeightSite)}
     came = {site.name: site for site in (result.original or result.masked).sites(WeightSite)}
-    looked_at = _looked_at(result)
-    sites = tuple(
+    looked_at, refusals = _looked_at(result), _refusals(result)
+    rows = tuple(
         _attention(site, looked_at.get(site.name, ""), reasons.get(site.name, ""), errors.get(site.name))
         if isinstance(site, Attention)
         else _site(
@@ -48,7 +48,24 @@ def report(result: Rewritten, target: str) -> Report:
         for site in result.graph.sites()
         if isinstance(site, WeightSite) or (isinstance(site, Attention) and (site.name in looked_at or site.block_map is not None))
     )
-    return Report(sparsecc=sparsecc.__version__, model=result.name, target=target, sites=sites, totals=totals(sites))
+    sites = (*(replace(row, refused=tuple(refusals.get(row.name, ()))) for row in rows), *map(_unseen, result.graph.unseen()))
+    return Report(
+        sparsecc=sparsecc.__version__, model=result.name, target=target, sites=sites, totals=totals(sites), notes=tuple(result.notes)
+    )
+
+
+def _unseen(weight: Unseen) -> SiteReport:
+    """A row for a weight that no pass works on."""
+    return SiteReport(
+        name=weight.name,
+        kind=weight.kind,
+        shape=weight.shape,
+        sparsity=weight.sparsity,
+        dtype=weight.dtype,
+        bytes_dense=weight.nbytes,
+        decision="skipped",
+        reason=weight.reason,
+    )
 
 
 def _site(
@@ -140,6 +157,16 @@ def _reasons(result: Rewritten) -> dict[str, str]:
     return reasons
 
 
+def _refusals(result: Rewritten) -> dict[str, list[str]]:
+    """What each pass that refused a site said, in the order of the recipe."""
+    refusals: dict[str, list[str]] = {}
+    for step, outcome in result.steps:
+        for match, refused in ((match, match.refused) for match in outcome.matches):
+            for name in (match.site.name, *match.layers) if refused is not None else ():
+                refusals.setdefault(name, []).append(f"{registered_name(step)}: {refused.reason}")
+    return refusals
+
+
 def _deeds(result: Rewritten) -> dict[str, str]:
     """What was done at each site, pass by pass."""
     deeds: dict[str, list[str]] = {}
@@ -216,8 +243,9 @@ def _apply(site: WeightSite, weight: Tensor, x: Tensor) -> Tensor:
     if not isinstance(site, Conv2d):
         return functional.linear(x, weight.to(x.dtype))
     top, left, bottom, right = site.padding
-    padded = functional.pad(x, (left, right, top, bottom))
-    return functional.conv2d(padded, weight.to(x.dtype), None, site.stride, 0, site.dilation, site.groups)
+    padded = functional.pad(site.images(x), (left, right, top, bottom))
+    kernel = weight.to(x.dtype).reshape(*weight.shape[:2], *site.kernel)
+    return functional.conv2d(padded, kernel, None, site.stride, 0, site.dilation, site.groups)
 
 
 def checked(report: Report, outputs: Iterable[Any], expected: Iterable[Any]) -> Report:

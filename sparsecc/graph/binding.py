@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,6 +110,13 @@ def reject_outside(specs: Sequence[TensorSpec], values: Sequence[Array], limits:
             raise InputError(
                 f"input {spec.name!r} holds {most if most >= end else least}, it indexes a table of {end} by {first} to {end - 1}"
             )
+
+
+def reject_zero(specs: Sequence[TensorSpec], values: Sequence[Array], divisors: Collection[str]) -> None:
+    """Raises InputError naming the first input that divides integers and holds a zero."""
+    for spec, value in zip(specs, values, strict=True):
+        if spec.name in divisors and not bool((value != 0).all()):
+            raise InputError(f"input {spec.name!r} holds 0, and the model divides integers by it")
 
 
 def _is_float(value: Array) -> bool:

@@ -67,10 +67,15 @@ def _materialize(module: GraphModule, node: Node, value: Tensor) -> None:
     origin = _origin(node)
     trainable = origin is not None and isinstance(stored(origin), nn.Parameter) and stored(origin).requires_grad  # type: ignore[union-attr]
     name = free_name(module, _folded_name(str(origin.target)) if origin is not None else "constant")
-    assign(module, name, value.contiguous().clone(), trainable=trainable)
+    assign(module, name, value.contiguous().clone(), trainable=trainable, learnt=_learnt(node))
     read = read_node(module, node, name)
     read.meta.update(node.meta)
     node.replace_all_uses_with(read)
+
+
+def _learnt(node: Node) -> bool:
+    """Whether a parameter is among what a constant was computed from."""
+    return isinstance(stored(node), nn.Parameter) or any(_learnt(source) for source in node.all_input_nodes)
 
 
 def _folded_name(origin: str) -> str:

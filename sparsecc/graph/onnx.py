@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sparsecc.errors import InputError, ModelError, Refused, UserError
-from sparsecc.graph import onnx_attention, onnx_channels, onnx_hold, onnx_io, onnx_sparse, onnx_values
+from sparsecc.graph import onnx_attention, onnx_channels, onnx_hold, onnx_io, onnx_sparse, onnx_unseen, onnx_values
 from sparsecc.graph.base import ALL, Graph, Run, Targets, TensorSpec, matches
 from sparsecc.graph.channels import Channels
 from sparsecc.graph.inputs import bind
@@ -24,7 +24,7 @@ from sparsecc.graph.onnx_fold import constant
 from sparsecc.graph.onnx_run import Runner
 from sparsecc.graph.onnx_sites import WeightNodes, find
 from sparsecc.graph.onnx_walk import Walk, read_by
-from sparsecc.graph.sites import FORMS, Attention, Conv2d, Linear, Mlp, Site, WeightSite
+from sparsecc.graph.sites import FORMS, Attention, Conv1d, Conv2d, Linear, Mlp, Site, Unseen, WeightSite
 from sparsecc.registry import did_you_mean
 
 if TYPE_CHECKING:
@@ -53,37 +53,42 @@ class OnnxGraph(Graph):
         self._changed()
 
     @classmethod
-    def from_file(cls, path: str | PathLike[str], input_shapes: Shapes | None = None, *, numbers: bool = False) -> OnnxGraph:
-        """Read a file, its external data memory-mapped. input_shapes: fixes these inputs' shapes.  numbers: leave out what the model
-        returns besides tensors of numbers.
+    def from_file(
+        cls, path: str | PathLike[str], input_shapes: Shapes | None = None, *, standard: bool = False, numbers: bool = False
+    ) -> OnnxGraph:
+        """Read a file, its external data memory-mapped. input_shapes: fixes these inputs' shapes.  standard: see `clean`.  numbers: leave
+        out what the model returns besides tensors of numbers.
 
         Raises ModelError, naming the file, for one that is damaged, unknown to ONNX or incomplete; InputError for wrong shapes.
         """
-        return cls._read(onnx_io.read(path), fspath(path), input_shapes, numbers)
+        return cls._read(onnx_io.read(path), fspath(path), input_shapes, standard, numbers)
 
     @classmethod
-    def from_proto(cls, proto: onnx.ModelProto, input_shapes: Shapes | None = None, *, numbers: bool = False) -> OnnxGraph:
+    def from_proto(
+        cls, proto: onnx.ModelProto, input_shapes: Shapes | None = None, *, standard: bool = False, numbers: bool = False
+    ) -> OnnxGraph:
         """As `from_file`, for a model in memory, which is left as it is. Its weights may not be in other files."""
         where = f"model '{proto.graph.name}'" if proto.graph.name else "the model"
         copied = onnx.ModelProto()
         copied.CopyFrom(proto)
-        return cls._read(onnx_io.from_proto(copied, where), where, input_shapes, numbers)
+        return cls._read(onnx_io.from_proto(copied, where), where, input_shapes, standard, numbers)
 
     @classmethod
-    def _read(cls, came: ir.Model, where: str, input_shapes: Shapes | None, numbers: bool) -> OnnxGraph:
+    def _read(cls, came: ir.Model, where: str, input_shapes: Shapes | None, standard: bool, numbers: bool) -> OnnxGraph:
         onnx_values.take_defaults(came)
         notes = [*came.meta.get(onnx_io.NOTES, []), *(onnx_values.keep_numbers(came, where) if numbers else [])]
         onnx_values.require_ranks(came, where, input_shapes or {})
         shapes = _checked_shapes(came, input_shapes) if input_shapes else None
-        return cls(clean(came, where, shapes), where, came, notes)
+        return cls(clean(came, where, shapes, standard=standard), where, came, notes)
 
     def fixed(self, input_shapes: Shapes) -> OnnxGraph:
-        """A copy for these input shapes only, with all arithmetic on shapes folded, however large that makes it; sites keep their names.
+        """A copy for these input shapes only, in standard operators, with all arithmetic on shapes folded, however large that makes it;
+        sites keep their names.
 
         Raises InputError for a name, rank or size that the model does not take.
         """
         shapes = _checked_shapes(self.model, input_shapes)
-        return OnnxGraph(clean(self.model, self.where, shapes, growth=onnx_hold.LARGEST), self.where)
+        return OnnxGraph(clean(self.model, self.where, shapes, standard=True, growth=onnx_hold.LARGEST), self.where)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:  # type: ignore[override]
@@ -95,6 +100,9 @@ class OnnxGraph(Graph):
 
     def sites(self, kind: type[S] = Site, targets: Targets = ALL) -> list[S]:  # type: ignore[assignment]
         return [site for site in self._all_sites() if isinstance(site, kind) and matches(site, targets)]
+
+    def unseen(self) -> list[Unseen]:
+        return onnx_unseen.find(self.model, self._all_sites())
 
     def set_weight(self, site: WeightSite, weight: Tensor) -> None:
         """Raises UserError for a site whose weight is not dense any more, ValueError for another shape than the site's."""
@@ -207,9 +215,10 @@ class OnnxGraph(Graph):
         prefix = f"{site.name}.{FORMS[type(op.stored)]}"
         node = onnx_sparse.make_node(op, site.name, layer.x, prefix, graph.opset_imports[""])
         node.name = layer.node.name
-        ir.convenience.replace_nodes_and_values(graph, last, list(reversed(layer.nodes)), [node], [layer.output], node.outputs)
+        nodes = onnx_sparse.in_lines(node, layer.x, site.name) if isinstance(site, Conv1d) and not layer.in_line else [node]
+        ir.convenience.replace_nodes_and_values(graph, last, list(reversed(layer.nodes)), nodes, [layer.output], nodes[-1].outputs)
         self._drop_unused(unused)
-        self._complete(node.inputs[1:])
+        self._complete([*node.inputs[1:], *nodes[0].inputs[1:2]] if len(nodes) > 1 else node.inputs[1:])
 
     def _replace_attention(self, site: Attention, op: BlockAttention) -> None:
         if site.bound:
@@ -330,7 +339,7 @@ class OnnxGraph(Graph):
         return OnnxGraph(self.model.clone(), self.where, self.came, self.notes)
 
     def save(self, path: str | PathLike[str], external: bool | None = None) -> None:
-        """Write a .onnx file, atomically. external: weights in `<name>.data` beside it; None: only when they are too large to embed."""
+        """Write a .onnx file, atomically. external: weights in a file beside it, as `onnx_write` says; None: only when too large."""
         onnx_io.write(onnx_values.with_defaults(self.model), path, external)
 
     def proto(self) -> onnx.ModelProto:

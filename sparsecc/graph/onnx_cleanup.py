@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from sparsecc.errors import ModelError
-from sparsecc.graph import onnx_contrib, onnx_hold, onnx_names, onnx_opset, onnx_sparse
+from sparsecc.graph import contrib, onnx_contrib, onnx_hold, onnx_linear, onnx_loops, onnx_names, onnx_opset, onnx_sparse
 from sparsecc.graph.onnx_fold import fold_norms, fold_scales, lift_weights, unflatten_softmaxes
 from sparsecc.graph.onnx_functions import inlined
 from sparsecc.graph.onnx_io import first_cause
@@ -37,20 +37,29 @@ class _Skeleton:
 
 
 def clean(
-    model: ir.Model, where: str, input_shapes: Mapping[str, tuple[int, ...]] | None = None, growth: int = onnx_hold.GROWTH
+    model: ir.Model,
+    where: str,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    *,
+    standard: bool = False,
+    growth: int = onnx_hold.GROWTH,
 ) -> ir.Model:
     """A simpler model that computes the same; with these input shapes fixed, if given, and everything that follows from them folded.
 
-    growth: bytes that folding may add.  The given model is left alone and shares its weights with the result. Raises ModelError when the
-    model does not check or is too old to be converted.
+    standard: without operators of com.microsoft, as far as `contrib` knows them, and without loops that run a known number of times; else
+    without those operators that hide a layer.  growth: bytes that folding may add.
+
+    The given model is left alone and shares its weights with the result. Raises ModelError when the model does not check or is too old to
+    be converted.
     """
     named = onnx_names.hints(model)
     skeleton = _take_apart(model)
     if input_shapes:
         _fix_shapes(skeleton.model, input_shapes)
-    result = _simplified(skeleton.model, where, growth)
+    result = _simplified(skeleton.model, where, standard, growth, named)
     _put_together(result, skeleton, model)
     lift_weights(result)
+    onnx_linear.spell(result)
     unflatten_softmaxes(result)
     fold_norms(result)
     fold_scales(result)
@@ -60,7 +69,8 @@ def clean(
     return result
 
 
-def _simplified(skeleton: ir.Model, where: str, growth: int) -> ir.Model:
+def _simplified(skeleton: ir.Model, where: str, standard: bool, growth: int, named: dict[str, str]) -> ir.Model:
+    """named: what layers are called, to which is added what those are called that were hidden."""
     try:
         proto = ir.serde.serialize_model(skeleton)
     except ir.serde.SerdeError as error:
@@ -68,9 +78,13 @@ def _simplified(skeleton: ir.Model, where: str, growth: int) -> ir.Model:
     onnx_contrib.hide(proto)
     try:
         proto = onnx_opset.upgraded(inlined(proto, where), where)
+        if contrib.take_apart(proto, everything=standard):
+            named |= onnx_names.hints(ir.serde.deserialize_model(proto))
         onnx_contrib.stand_in(proto)
         onnx_opset.check(proto)
         proto = slimmed(proto, where, growth)
+        while standard and onnx_loops.unroll(proto):  # the loops inside, or behind, are seen once the others are written out
+            proto = slimmed(proto, where, growth)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ModelError(f"{where}: not a valid model: {first_cause(error)}") from None
     onnx_contrib.restore(proto)

@@ -56,8 +56,8 @@ def _fold_norm(conv: ir.Node) -> None:
     bias_value = _bias(conv, len(scale), weight.dtype)
     bias = constant(bias_value)
     assert bias is not None
-    _set(conv.inputs[1], _scaled(conv, weight, factor))
-    _set(bias_value, ((bias - mean) * factor + shift).astype(bias.dtype))
+    put(conv.inputs[1], _scaled(conv, weight, factor))
+    put(bias_value, ((bias - mean) * factor + shift).astype(bias.dtype))
     _drop(norm, conv)
 
 
@@ -80,7 +80,7 @@ def _bias(conv: ir.Node, channels: int, dtype: np.dtype) -> ir.Value:
     """The bias of a convolution, zeros that it is given where it has none."""
     found = conv.inputs[2] if len(conv.inputs) > 2 else None
     if found is None:
-        found = _new_constant(conv, f"{conv.outputs[0].name}_bias", np.zeros(channels, dtype))
+        found = new_constant(conv, f"{conv.outputs[0].name}_bias", np.zeros(channels, dtype))
         conv.resize_inputs(3)
         conv.replace_input_with(2, found)
     return found
@@ -130,14 +130,13 @@ def _lift_transpose(node: ir.Node) -> None:
         return
     source = producer.inputs[0]
     weight = constant(source)
-    if weight is None or weight.ndim != 2 or source is None or only_use(source) is None:
+    if weight is None or weight.ndim < 2 or source is None or only_use(source) is None:
         return
-    if tuple(producer.attributes.get_ints("perm", [1, 0])) != (1, 0):
-        return
+    axes = producer.attributes.get_ints("perm", [*range(weight.ndim)][::-1])
     node.replace_input_with(1, source)
     if producer.graph is not None:
         producer.graph.remove(producer, safe=True)
-    _set(source, np.ascontiguousarray(weight.T))
+    put(source, np.ascontiguousarray(weight.transpose(axes)))
 
 
 def _fold_factor(node: ir.Node, name: str, index: int) -> None:
@@ -147,7 +146,7 @@ def _fold_factor(node: ir.Node, name: str, index: int) -> None:
     if factor == 1.0 or (value is not None and (array is None or only_use(value) is None)):
         return
     if value is not None and array is not None:
-        _set(value, array * array.dtype.type(factor))
+        put(value, array * array.dtype.type(factor))
     node.attributes[name] = ir.AttrFloat32(name, 1.0)
 
 
@@ -168,10 +167,10 @@ def _fold_next(conv: ir.Node) -> bool:
     bias = constant(bias_value)
     assert bias is not None
     if after.op_type == "Mul":
-        _set(weight_value, _scaled(conv, weight, number))
-        _set(bias_value, bias * number)
+        put(weight_value, _scaled(conv, weight, number))
+        put(bias_value, bias * number)
     else:
-        _set(bias_value, bias + number)
+        put(bias_value, bias + number)
     _drop(after, conv)
     return True
 
@@ -195,13 +194,14 @@ def _drop(node: ir.Node, before: ir.Node) -> None:
     graph.remove(node, safe=True)
 
 
-def _set(value: ir.Value | None, array: np.ndarray) -> None:
+def put(value: ir.Value | None, array: np.ndarray) -> None:
+    """Another array for an initializer."""
     assert value is not None
     value.const_value = ir.Tensor(array, name=value.name)
     value.shape = ir.Shape(array.shape)
 
 
-def _new_constant(node: ir.Node, name: str, array: np.ndarray) -> ir.Value:
+def new_constant(node: ir.Node, name: str, array: np.ndarray) -> ir.Value:
     """A new initializer in the graph of `node`."""
     assert node.graph is not None
     tensor = ir.Tensor(array, name=name)

@@ -1,8 +1,7 @@
-"""Reading and writing ONNX files: what may be wrong with one is said here, and a crash never costs the old file."""
+"""Reading ONNX files: what may be wrong with one is said here."""
 
 from __future__ import annotations
 
-import itertools
 import os
 from pathlib import Path
 
@@ -12,13 +11,13 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from sparsecc.errors import ModelError
-from sparsecc.files import replacing
+from sparsecc.files import require_regular
 from sparsecc.graph import onnx_external
 from sparsecc.graph.onnx_normal import normalize
 from sparsecc.graph.onnx_valid import check, check_tensors
+from sparsecc.graph.onnx_write import write as write  # to have both ways in one place
 from sparsecc.ops.base import ONNX_DOMAIN
 
-EMBED_LIMIT = 1_900_000_000  # bytes of weights; protobuf cannot write messages of 2 GiB
 NOTES = "sparsecc.notes"  # in the meta of a model: what callers have to know of how it was read
 MAP = "sparsecc.map"  # in the meta of an output: its type, serialized
 
@@ -26,6 +25,7 @@ MAP = "sparsecc.map"  # in the meta of an output: its type, serialized
 def read(path: str | os.PathLike[str]) -> ir.Model:
     """The model in a file, its external data memory-mapped. Raises ModelError, naming the file and what is wrong with it."""
     file = Path(path)
+    require_regular(file, ModelError)
     try:
         data = file.read_bytes()
     except OSError as error:
@@ -103,53 +103,6 @@ def size(dimension: int | ir.SymbolicDim) -> int | str | None:
     if isinstance(dimension, int):
         return dimension if dimension >= 0 else None
     return dimension.value if dimension.value and any(character.isalnum() for character in dimension.value) else None
-
-
-def write(model: ir.Model, path: str | os.PathLike[str], external: bool | None = None) -> None:
-    """Write the model under `path`; with its weights in `<name>.data` beside it when `external`, or when they are too large to embed.
-
-    New data gets a name that nothing has and is complete before the model takes its place, so whatever
-    happens, the model under `path` is the whole old one or the whole new one. Old data that no
-    model uses goes. Raises UserError when the disk says no.
-    """
-    file = Path(os.path.realpath(path))  # the data has to lie beside the file itself, not beside a link to it
-    if external is None:
-        external = sum(_nbytes(value) for value in model.graph.initializers.values()) > EMBED_LIMIT
-    old = _data_files(file)
-    free = (file.with_name(f"{file.name}.data{n or ''}") for n in itertools.count())
-    data = next(name for name in free if not name.exists()) if external else None
-    try:
-        with replacing(file) as fresh:
-            ir.save(model, fresh, format="protobuf", external_data=data.name if data else None, size_threshold_bytes=1024)
-    except BaseException:
-        if data is not None:
-            data.unlink(missing_ok=True)
-        raise
-    for stale in old:
-        if stale.name.startswith(f"{file.name}.data") and not _is_used(stale):
-            stale.unlink(missing_ok=True)
-
-
-def _data_files(file: Path) -> list[Path]:
-    """Data files that the model under `file` uses now; none when there is no readable model."""
-    if not file.is_file() or file.stat().st_size > EMBED_LIMIT:
-        return []
-    proto = onnx.ModelProto()
-    try:
-        proto.ParseFromString(file.read_bytes())
-    except DecodeError:
-        return []
-    entries = (entry for tensor in proto.graph.initializer for entry in tensor.external_data)
-    return [file.parent / name for name in dict.fromkeys(entry.value for entry in entries if entry.key == "location")]
-
-
-def _is_used(data: Path) -> bool:
-    """Whether a model beside it reads this data file, as a copy of the one that was replaced does."""
-    return any(data in _data_files(model) for model in data.parent.glob("*.onnx"))
-
-
-def _nbytes(value: ir.Value) -> int:
-    return value.const_value.nbytes if value.const_value is not None else 0
 
 
 def first_cause(error: BaseException) -> str:

@@ -11,6 +11,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as errors  # type: ignore[attr-defined]
 
 from sparsecc.errors import InputError, ModelError
+from sparsecc.graph.onnx_divide import guard_divisions
 from sparsecc.graph.onnx_io import first_cause
 
 THREADS = 2
@@ -68,6 +69,7 @@ class Runner:
     def _open(self, wanted: tuple[str, ...]) -> onnxruntime.InferenceSession:
         model = self._model.clone()
         session_options = options(node.op_type for node in model.graph.all_nodes()) if self._exact else options()
+        guard_divisions(model.graph)
         self._lend_weights(model.graph, session_options)
         _return(model.graph, wanted)
         try:
