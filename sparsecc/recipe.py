@@ -18,7 +18,7 @@ from typing import Any
 
 from sparsecc import registry
 from sparsecc.errors import RecipeError
-from sparsecc.options import build, kind
+from sparsecc.options import build, kind, shown
 from sparsecc.passes.base import Pass, registered_name
 from sparsecc.recipe_yaml import read_yaml
 
@@ -62,7 +62,7 @@ class Recipe:
             raise RecipeError(f"{source}: expected a mapping with the key 'passes', not {kind(content)}")
         for key in content:
             if key not in _KEYS:
-                raise RecipeError(f"{source}: no such key {key!r}{registry.did_you_mean(str(key), _KEYS)}")
+                raise RecipeError(f"{source}: no such key {shown(key)}{registry.did_you_mean(str(key), _KEYS)}")
         steps = content.get("passes")
         if not isinstance(steps, list | tuple):
             raise RecipeError(f"{source}: 'passes' has to be a list, not {kind(steps)}")
@@ -83,7 +83,7 @@ def _parse_pass(step: Any, where: str) -> Pass:
     [(name, options)] = step.items()
     known = registry.members("passes")
     if name not in known:
-        raise RecipeError(f"{where}: no pass {name!r}{registry.did_you_mean(str(name), known)}")
+        raise RecipeError(f"{where}: no pass {shown(name)}{registry.did_you_mean(str(name), known)}")
     if not isinstance(options, Mapping | None):
         raise RecipeError(f"{where}.{name}: expected a mapping of fields, not {kind(options)}")
     return build(registry.load_class("passes", name, Pass), options or {}, f"{where}.{name}")  # type: ignore[type-abstract]

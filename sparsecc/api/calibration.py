@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
-from sparsecc.api.sources import as_tuple, in_order, is_array, read_npz, tensors_in
+from sparsecc.api.npz import read_npz
+from sparsecc.api.sources import as_tuple, in_order, is_array, tensors_in
 from sparsecc.errors import InputError
 from sparsecc.graph.base import TensorSpec
-from sparsecc.graph.binding import is_torch, reject_infinity, reject_nan
+from sparsecc.graph.binding import dtype_name, is_torch, reject_infinity, reject_nan
 
 Source = Iterable[Any] | str | PathLike[str]
 
@@ -109,23 +111,40 @@ def _without_labels(specs: Sequence[TensorSpec], batch: Any) -> Any:
 
 
 def _cut(arrays: Mapping[str, Any], specs: Sequence[TensorSpec], label: str) -> Iterator[dict[str, Any]]:
-    shapes = {spec.name: spec.shape for spec in specs}
-    columns: dict[str, list[Any]] = {}
+    known = {spec.name: spec for spec in specs}
+    columns: dict[str, range] = {}
     for name, array in arrays.items():
-        if name not in shapes:
-            raise InputError(f"{label}: the model has no input {name!r}; it has: {', '.join(shapes)}")
+        if name not in known:
+            raise InputError(f"{label}: the model has no input {name!r}; it has: {', '.join(known)}")
         if not is_array(array):
             raise InputError(f"{label}: {name!r} is a {type(array).__name__}; pass an array with all samples, or an iterable of samples")
-        columns[name] = list(array) if array.ndim == len(shapes[name]) + 1 else _batches(array, shapes[name])
+        columns[name] = _starts(array, known[name], label)
     counts = {name: len(column) for name, column in columns.items()}
     if len(set(counts.values())) > 1:
         raise InputError(f"{label}: the inputs have different numbers of samples: {', '.join(f'{k} {v}' for k, v in counts.items())}")
-    return (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+    if columns and not any(math.prod(array.shape) for array in arrays.values()) and any(counts.values()):
+        raise InputError(f"{label}: no array holds a value")  # and may be said to hold a billion billion of them all the same
+    names, rows = list(columns), zip(*columns.values(), strict=True)
+    return ({name: _sample(arrays[name], known[name], start) for name, start in zip(names, row, strict=True)} for row in rows)
 
 
-def _batches(array: Any, shape: tuple[int | str, ...]) -> list[Any]:
-    """The array cut along its first axis; a last piece that is too short is left for the check against the model."""
+def _starts(array: Any, spec: TensorSpec, label: str) -> range:
+    """Where the samples begin along the first axis; looked at before anything is cut, as an array may be said to have any length."""
+    if dtype_name(array) != spec.dtype:
+        raise InputError(f"{label}: input {spec.name!r} is {dtype_name(array)}, the model takes {spec.dtype}")
+    return range(0, len(array), _length(array, spec) or 1) if array.ndim else range(1)
+
+
+def _sample(array: Any, spec: TensorSpec, start: int) -> Any:
+    """A last piece that is too short is left for the check against the model."""
+    length = _length(array, spec)
     if not array.ndim:
-        return [array]
-    size = shape[0] if shape and isinstance(shape[0], int) else 1
-    return [array[start : start + size] for start in range(0, len(array), max(1, size))]
+        return array
+    return array[start : start + length] if length else array[start, ...]
+
+
+def _length(array: Any, spec: TensorSpec) -> int:
+    """Of a sample along the first axis: the batch that the model takes; 0 where that axis is an extra one."""
+    if array.ndim == len(spec.shape) + 1:
+        return 0
+    return max(1, spec.shape[0]) if spec.shape and isinstance(spec.shape[0], int) else 1

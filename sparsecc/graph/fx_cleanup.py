@@ -12,7 +12,7 @@ from collections import Counter
 import torch
 from torch.fx import GraphModule, Node
 
-from sparsecc.graph import fx_fold
+from sparsecc.graph import fx_fold, fx_linear
 from sparsecc.graph.fx_layers import HEIGHT, Layer, arguments, aten, match, stored
 from sparsecc.graph.fx_tensors import assign, free_name, read_node
 
@@ -23,7 +23,7 @@ _EVERYTHING = 2**63 - 1  # where torch.export ends a slice that has no end
 
 def clean(module: GraphModule) -> None:
     """Bring a graph from torch.export into normal form, in place."""
-    for step in (drop_assertions, _drop_input_writes, _drop_copies, _spell_out_padding):
+    for step in (drop_assertions, _drop_input_writes, _drop_copies, _spell_out_padding, fx_linear.spell):
         step(module)
     for step in (fx_fold.fold_constants, fx_fold.fold_batch_norms, fx_fold.fold_added_biases, _separate_biases):
         step(module)

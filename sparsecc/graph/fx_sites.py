@@ -125,7 +125,9 @@ def _weight_site(layer: Layer | OperatorLayer, readers: dict[int, int], activati
     dense = tuple(common["stored"].shape[2:]) if isinstance(layer, Layer) else ()
     kernel: Any = layer.kernel if isinstance(layer, OperatorLayer) else (*[1] * (2 - len(dense)), *dense)
     in_line = layer.in_line if isinstance(layer, OperatorLayer) else len(dense) == 1
-    return (Conv1d if in_line else Conv2d)(**common, kernel=kernel, stride=g.stride, padding=g.padding, dilation=g.dilation, groups=g.groups)
+    return (Conv1d if in_line else Conv2d)(
+        **common, kernel=kernel, stride=g.stride, padding=g.padding, dilation=g.dilation, groups=g.groups
+    )
 
 
 def _dense_weight(layer: Layer, readers: dict[int, int]) -> dict[str, Any]:

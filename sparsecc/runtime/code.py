@@ -61,7 +61,8 @@ class Program:
             path.write_bytes(shared_object)
             try:
                 with no_chatter():
-                    program = cls(tvm_api.load_module(str(path)), shared_object)
+                    # by default a module stays mapped for as long as the process lives
+                    program = cls(tvm_api.load_module(str(path), keep_module_alive=False), shared_object)
                     program.main()  # reads the whole executable
                 return program
             except (RuntimeError, OSError, ValueError) as error:

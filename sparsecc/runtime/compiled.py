@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -73,6 +75,11 @@ class Compiled:
         self._to_onnx = to_onnx
         self._cache: OrderedDict[Shapes, _Ready] = OrderedDict()
         self._staging = Staging()
+        self.renew_locks()
+        _alive.add(self)
+
+    def renew_locks(self) -> None:
+        """For a forked child, in which what another thread held at that moment would stay held."""
         self._lock = threading.RLock()
         self._compiling = threading.Lock()
 
@@ -166,3 +173,13 @@ class Compiled:
                 "to_onnx() needs a model that came from ONNX; export the dense model with torch.onnx.export and give it to sparsecc.convert"
             )
         return self._to_onnx()
+
+
+def _renew_all_locks() -> None:
+    for compiled in list(_alive):
+        compiled.renew_locks()
+
+
+_alive: weakref.WeakSet[Compiled] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_all_locks)

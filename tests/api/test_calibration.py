@@ -79,7 +79,7 @@ def test_calibration_from_npz(tmp_path, extra):
         ({"x": np.zeros((2, 4), np.float32), "y": np.zeros(2)}, "the model has no input 'y'"),
         ({"x": np.zeros((2, 4), np.float32), "ids": np.ones((3, 3), np.int64)}, "different numbers of samples: x 2, ids 3"),
         ({"x": np.zeros((2, 4), np.float32)}, "sample 0: input 'ids' is missing"),
-        ({"x": np.array([{}], dtype=object)}, "cannot be read as .npz: Object arrays"),
+        ({"x": np.array([{}], dtype=object)}, "cannot be read as .npz: x.npy: Object arrays"),
         ({}, "no samples"),
     ],
 )
@@ -87,6 +87,19 @@ def test_a_wrong_npz_says_what_is_wrong(tmp_path, arrays, message):
     np.savez(tmp_path / "c.npz", **arrays)
     with pytest.raises(InputError, match=f"c.npz.*{message}"):
         samples_of(tmp_path / "c.npz", SPECS)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "message"),
+    [
+        ((2**60, 0), np.float32, "no array holds a value"),
+        ((2**50, 2, 0), np.float32, "no array holds a value"),
+        ((2**50, 4, 0), np.int8, "input 'x' is int8, the model takes float32"),
+    ],
+)
+def test_nothing_is_cut_into_a_billion_billion_pieces(shape, dtype, message):
+    with pytest.raises(InputError, match=f"calibration: {message}"):
+        samples_of({"x": np.empty(shape, dtype)}, [TensorSpec("x", ("n", 4), "float32")])
 
 
 def test_an_npz_is_cut_into_the_batches_that_the_model_takes(tmp_path):
