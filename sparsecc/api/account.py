@@ -46,7 +46,8 @@ def report(result: Rewritten, target: str) -> Report:
         for site in result.graph.sites()
         if isinstance(site, WeightSite) or (isinstance(site, Attention) and (site.name in looked_at or site.block_map is not None))
     )
-    return Report(sparsecc=sparsecc.__version__, model=result.name, target=target, sites=sites, totals=totals(sites))
+    notes = result.graph.notes
+    return Report(sparsecc=sparsecc.__version__, model=result.name, target=target, sites=sites, totals=totals(sites), notes=notes)
 
 
 def _site(

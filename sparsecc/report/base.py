@@ -67,7 +67,10 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What was done to a model, what it cost and what was measured. `str()` is a table."""
+    """What was done to a model, what it cost and what was measured. `str()` is a table.
+
+    notes: what is to be known of the model as a whole.
+    """
 
     sparsecc: str  # version
     model: str
@@ -76,6 +79,7 @@ class Report:
     totals: dict[str, Any] = field(default_factory=dict)
     check: Check | None = None
     measured: Measured | None = None
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -87,7 +91,7 @@ class Report:
         sites = tuple(_site(entry) for entry in data["sites"])
         check, measured = data.get("check"), data.get("measured")
         made = {"check": _check(check) if check else None, "measured": _measured(measured) if measured else None}
-        return cls(**{**data, "sites": sites, **made})
+        return cls(**{**data, "sites": sites, "notes": tuple(data.get("notes", ())), **made})
 
     def to_json(self, path: str | PathLike[str] | None = None) -> str:
         """The report as JSON; written to `path` when one is given."""

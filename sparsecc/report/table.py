@@ -31,10 +31,11 @@ def text(report: Report, width: int = WIDTH) -> str:
 
 def reasons(report: Report) -> str:
     """Per site: what it is, what was done, and why not more."""
-    return "\n".join(
+    rows = (
         f"{printable(site.name)}  {site.kind} {shape(site)}\n    {site.decision}: {site.reason or 'no reason recorded'}"
         for site in report.sites
     )
+    return "\n".join([*rows, *report.notes])
 
 
 def cells(site: SiteReport) -> tuple[str, ...]:
@@ -73,7 +74,7 @@ def summary(report: Report) -> list[str]:
         )
     if report.measured:
         lines.append(_measured(report.measured))
-    return lines
+    return [*lines, *report.notes]
 
 
 def _measured(measured: Measured) -> str:
