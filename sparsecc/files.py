@@ -8,6 +8,8 @@ import json
 import math
 import os
 import secrets
+import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from os import PathLike
@@ -21,20 +23,66 @@ from sparsecc.errors import UserError
 def replacing(path: str | PathLike[str]) -> Iterator[Path]:
     """A temporary file in the same folder; when the block ends well it takes the place of `path`, otherwise it is deleted.
 
-    Where `path` is a symbolic link, the file that it points to is replaced. What a killed process left behind is deleted.
-    Raises UserError, naming the file, when it is no regular one, its folder is missing or cannot be written, or the disk is full.
+    Where `path` is a symbolic link, the file that it points to is replaced; its mode and owner stay. What a killed process left behind is
+    deleted. Raises UserError, naming the file, when it is no regular one, its folder is missing or cannot be written, or the disk is full.
     """
+    with naming(path) as target, _temporary(target) as temporary:
+        yield temporary
+        take_place(temporary, target)
+
+
+@contextmanager
+def naming(path: str | PathLike[str]) -> Iterator[Path]:
+    """The file to be written, links followed. What the system refuses in the block becomes a UserError that names it."""
     target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        raise UserError(f"{path}: is no regular file, so that it cannot be replaced")
     try:
-        with _temporary(target) as temporary:
-            yield temporary
-            _sync(temporary)
-            temporary.replace(target)
-            _sync(target.parent)
+        if target.exists() and not target.is_file():
+            raise UserError(f"{path}: is {'a folder' if target.is_dir() else 'no regular file'}, so that it cannot be replaced")
+        yield target
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def temporary_folder(target: Path) -> Iterator[Path]:
+    """A folder beside `target`, to write in what will take places there. It is deleted, and so is what killed processes left."""
+    with _temporary(target, folder=True) as folder:
+        yield folder
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[bool]:
+    """Wait until no other process is in such a block for this folder. False on a file system without locks."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield _lock(descriptor, wait=True)
+    finally:
+        os.close(descriptor)
+
+
+def take_place(temporary: Path, target: Path) -> None:
+    """Put a whole file where `target` is, or may be, and let it have its mode and owner."""
+    with suppress(FileNotFoundError):
+        old = target.stat()
+        with suppress(OSError):  # somebody else's file, which we may replace, and not give away
+            os.chown(temporary, old.st_uid, old.st_gid)
+        temporary.chmod(stat.S_IMODE(old.st_mode))
+    _sync(temporary)
+    temporary.replace(target)
+    _sync(target.parent)
+
+
+def require_regular(path: str | PathLike[str], error: type[UserError] = UserError) -> None:
+    """Raises `error` for a pipe, a device or a socket, which may make a reader wait for ever or never end.
+
+    A missing file or a folder is for who opens it to find.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise error(f"{os.fspath(path)}: is no regular file, so that it is not read; write what it gives to one")
 
 
 def write_text(path: str | PathLike[str], text: str) -> None:
@@ -57,13 +105,13 @@ def _finite(value: Any) -> Any:
 
 
 @contextmanager
-def _temporary(target: Path) -> Iterator[Path]:
-    """A new file beside `target`, locked as long as it is in use, so that others can tell it from an abandoned one."""
+def _temporary(target: Path, folder: bool = False) -> Iterator[Path]:
+    """A new file or folder beside `target`, locked as long as it is in use, so that others can tell it from an abandoned one."""
     while True:
         temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDONLY, 0o666)
-        _lock(descriptor)
-        if os.fstat(descriptor).st_nlink:  # else somebody took it for abandoned before it was locked
+        descriptor = _made(temporary, folder, private=target.exists())
+        _lock(descriptor, wait=True)
+        if temporary.exists():  # else somebody took it for abandoned before it was locked
             break
         os.close(descriptor)
     try:
@@ -71,24 +119,39 @@ def _temporary(target: Path) -> Iterator[Path]:
         yield temporary
     finally:
         os.close(descriptor)
-        temporary.unlink(missing_ok=True)
+        _delete(temporary)
+
+
+def _made(path: Path, folder: bool, private: bool) -> int:
+    """private: what takes the place of a file that others must not read is not theirs to read while it is written."""
+    if not folder:
+        return os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDONLY, 0o600 if private else 0o666)
+    path.mkdir(0o700)
+    return os.open(path, os.O_RDONLY)
 
 
 def _delete_abandoned(target: Path) -> None:
     for other in target.parent.glob(f".{glob.escape(target.name)}.{'[0-9a-f]' * 8}.tmp"):
         with suppress(OSError):
-            descriptor = os.open(other, os.O_RDONLY)
+            descriptor = os.open(other, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
             try:
                 if _lock(descriptor):
-                    other.unlink()
+                    _delete(other)
             finally:
                 os.close(descriptor)
 
 
-def _lock(descriptor: int) -> bool:
-    """Whether the file was free. False on a file system without locks, too."""
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _lock(descriptor: int, wait: bool = False) -> bool:
+    """Whether the file is ours now. False on a file system without locks, too."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError:
         return False
     return True

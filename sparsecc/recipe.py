@@ -3,6 +3,7 @@
 passes:
   - prune: {targets: ["re:.*encoder.*"], pattern: "4x1", sparsity: 0.5}
   - pack: {}
+strict: true  # a pass that changes nothing is an error; left out, it is a warning
 
 The names are the files in `passes/`, the keys are the fields of the pass in that file. Field errors name the place:
 "recipe.yaml: passes[0].prune.sparsty: no such field; did you mean 'sparsity'?".
@@ -11,23 +12,28 @@ The names are the files in `passes/`, the keys are the fields of the pass in tha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from os import PathLike, fspath
 from typing import Any
 
 from sparsecc import registry
 from sparsecc.errors import RecipeError
-from sparsecc.options import build, kind
+from sparsecc.options import build, kind, shown
 from sparsecc.passes.base import Pass, registered_name
 from sparsecc.recipe_yaml import read_yaml
+
+_KEYS = ["passes", "strict"]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """passes: in the order in which they run; none leaves the model as it is.  source: how errors call the recipe."""
+    """passes: in the order in which they run; none leaves the model as it is.  strict: a pass that changes nothing is an error.
+    source: how errors call the recipe.  assumed: nobody gave one, so that it may well find nothing to do."""
 
     passes: tuple[Pass, ...] = ()
+    strict: bool = False
     source: str = field(default="recipe", compare=False)
+    assumed: bool = field(default=False, compare=False)
 
     @classmethod
     def load(cls, source: Recipe | Mapping[str, Any] | str | PathLike[str] | None) -> Recipe:
@@ -38,7 +44,7 @@ class Recipe:
         if isinstance(source, Recipe):
             return source
         if source is None:
-            return cls._parse({"passes": [{"pack": {}}]}, "recipe")
+            return replace(cls._parse({"passes": [{"pack": {}}]}, "recipe"), assumed=True)
         if isinstance(source, Mapping):
             return cls._parse(source, "recipe")
         if isinstance(source, str | PathLike):
@@ -47,19 +53,23 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """What `load` reads back as this recipe: every field of every pass."""
-        return {"passes": [{registered_name(step): asdict(step)} for step in self.passes]}
+        passes = [{registered_name(step): asdict(step)} for step in self.passes]
+        return {"passes": passes, **({"strict": True} if self.strict else {})}
 
     @classmethod
     def _parse(cls, content: Any, source: str) -> Recipe:
         if not isinstance(content, Mapping):
             raise RecipeError(f"{source}: expected a mapping with the key 'passes', not {kind(content)}")
         for key in content:
-            if key != "passes":
-                raise RecipeError(f"{source}: no such key {key!r}{registry.did_you_mean(str(key), ['passes'])}")
+            if key not in _KEYS:
+                raise RecipeError(f"{source}: no such key {shown(key)}{registry.did_you_mean(str(key), _KEYS)}")
         steps = content.get("passes")
         if not isinstance(steps, list | tuple):
             raise RecipeError(f"{source}: 'passes' has to be a list, not {kind(steps)}")
-        return cls(tuple(_parse_pass(step, f"{source}: passes[{i}]") for i, step in enumerate(steps)), source)
+        strict = content.get("strict", False)
+        if not isinstance(strict, bool):
+            raise RecipeError(f"{source}: 'strict' has to be true or false, not {kind(strict)}")
+        return cls(tuple(_parse_pass(step, f"{source}: passes[{i}]") for i, step in enumerate(steps)), strict, source)
 
 
 def _parse_pass(step: Any, where: str) -> Pass:
@@ -73,7 +83,7 @@ def _parse_pass(step: Any, where: str) -> Pass:
     [(name, options)] = step.items()
     known = registry.members("passes")
     if name not in known:
-        raise RecipeError(f"{where}: no pass {name!r}{registry.did_you_mean(str(name), known)}")
+        raise RecipeError(f"{where}: no pass {shown(name)}{registry.did_you_mean(str(name), known)}")
     if not isinstance(options, Mapping | None):
         raise RecipeError(f"{where}.{name}: expected a mapping of fields, not {kind(options)}")
     return build(registry.load_class("passes", name, Pass), options or {}, f"{where}.{name}")  # type: ignore[type-abstract]

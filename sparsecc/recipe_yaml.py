@@ -1,8 +1,12 @@
-"""Reading a recipe file: YAML that builds plain values only, with repeated keys refused and `2:4` read as text."""
+"""Reading a recipe file: YAML that builds plain values only, with repeated keys refused and `2:4` read as text.
+
+What it costs is bounded by the file's size, which is bounded too: aliases must not stand for more than could have been written out.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -10,18 +14,26 @@ from typing import Any
 import yaml
 
 from sparsecc.errors import RecipeError
+from sparsecc.files import require_regular
+from sparsecc.options import cannot_be_walked, shown
+
+_MAX_BYTES = 1 << 20
 
 
 def read_yaml(path: str | PathLike[str]) -> Any:
     """The content of a YAML file. Raises RecipeError, naming file and line, for one that is missing, empty or no YAML."""
     name = fspath(path)
+    require_regular(path, RecipeError)
     try:
         with Path(path).open("rb") as file:
-            content = yaml.load(file, Loader=_Loader)
+            text = file.read(_MAX_BYTES + 1)
+        if len(text) > _MAX_BYTES:
+            raise RecipeError(f"{name}: has more than {_MAX_BYTES >> 20} MB, which is no recipe")
+        content = yaml.load(text, Loader=_Loader)
     except FileNotFoundError:
         raise RecipeError(f"{name}: no such recipe file") from None
-    except OSError as error:
-        raise RecipeError(f"{name}: cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise RecipeError(f"{name}: cannot be read: {getattr(error, 'strerror', error)}") from None
     except RecursionError:
         raise RecipeError(f"{name}: nested too deeply for a recipe") from None
     except yaml.YAMLError as error:
@@ -32,16 +44,39 @@ def read_yaml(path: str | PathLike[str]) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers: PyYAML follows 1.1, where 2:4 is 124 (base 60) and 1e-3 is text."""
+    """YAML 1.2's numbers, and no dates: PyYAML follows 1.1, where 2:4 is 124 (base 60) and 1e-3 is text."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        problem = cannot_be_walked(node, _children)
+        if problem:
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark if node else None)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, ArithmeticError, LookupError, AttributeError, TypeError):  # of PyYAML's own scalars, as int("abc")
+            problem = f"{shown(str(node.value))} is no {node.tag.rpartition(':')[2]}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = []
-        for key_node, _ in node.value:
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
-            seen.append(key)
+            if isinstance(key, Hashable) and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {shown(key)} is given twice", key_node.start_mark)
+            if isinstance(key, Hashable):
+                seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def _children(node: yaml.Node | None) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return node.value if isinstance(node, yaml.SequenceNode) else []
 
 
 _NUMBERS = {
@@ -49,8 +84,9 @@ _NUMBERS = {
     "tag:yaml.org,2002:float": (re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan"), "-+.0123456789"),
 }
 
+_OTHERS = {*_NUMBERS, "tag:yaml.org,2002:timestamp"}
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _NUMBERS]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _OTHERS]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 for _tag, (_pattern, _first) in _NUMBERS.items():

@@ -4,13 +4,14 @@ import json
 import math
 import os
 import signal
+import stat
 import subprocess
 import sys
 
 import pytest
 
-from sparsecc.errors import UserError
-from sparsecc.files import json_text, replacing, write_text
+from sparsecc.errors import InputError, UserError
+from sparsecc.files import json_text, replacing, require_regular, temporary_folder, write_text
 
 
 def test_a_file_is_replaced(tmp_path):
@@ -87,3 +88,46 @@ def test_json_is_what_the_standard_says():
         "a": [1.5, None],
         "b": {"c": [None, True, None]},
     }
+
+
+def test_the_mode_stays_and_what_is_private_is_so_while_it_is_written(tmp_path):
+    path = tmp_path / "f"
+    path.write_text("old")
+    path.chmod(0o600)
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert stat.S_IMODE(temporary.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o444)
+    write_text(path, "newer")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o444
+    write_text(tmp_path / "g", "")
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE((tmp_path / "g").stat().st_mode) == 0o666 & ~umask
+
+
+def test_folders_that_killed_writers_left_go_with_the_next(tmp_path):
+    path = tmp_path / "f"
+    script = (
+        "import os, pathlib, signal\n"
+        "from sparsecc.files import temporary_folder\n"
+        f"with temporary_folder(pathlib.Path({str(path)!r})) as folder:\n"
+        "    (folder / 'half').write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 1
+    with temporary_folder(path) as first, temporary_folder(path) as second:
+        assert sorted(tmp_path.iterdir()) == sorted([first, second])  # the killed one's is gone, and those in use stay
+    write_text(path, "whole")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_no_regular_file_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(InputError, match=f"{path}: is no regular file, so that it is not read"):
+            require_regular(path, InputError)
+    for path in (tmp_path, tmp_path / "missing", "a\0b"):
+        require_regular(path)  # which are somebody else's to refuse

@@ -24,6 +24,13 @@ def test_fields_are_read_strictly_and_lists_become_tuples() -> None:
     assert build(Cake, {"layers": 2, "names": ["a"], "sugar": 1}, "r") == Cake(2, ("a",), 1.0)
 
 
+ITSELF: list = []
+ITSELF.append(ITSELF)
+EXPLODING: list = ["x"]
+for _ in range(30):
+    EXPLODING = [EXPLODING, EXPLODING]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -32,6 +39,11 @@ def test_fields_are_read_strictly_and_lists_become_tuples() -> None:
         ({"layers": 2.5}, "r.layers: expected an? ?integer, not 2.5"),
         ({"layers": 0}, "r.layers: 0 is less than 1"),
         ({"layers": 1, "names": "a"}, r"r.names: expected a list, as \['a'\], not text"),
+        ({"layers": 1, "names": ITSELF}, "r.names: nested too deeply for a recipe, or in itself"),
+        ({"layers": 1, "names": EXPLODING}, "r.names: stands for more than 100000 entries"),
+        ({"layers": 10**6000}, "r.layers: a number of many digits is larger than anything that this could mean"),
+        ({"layers": 1, "candles": [2**63]}, "r.candles: .* is larger than anything"),
+        ({"l" * 100_000: 1}, r"r.l{57}\.\.\.: no such field"),
         ({"layers": 1, "sugar": float("inf")}, "r.sugar: expected a finite number, not inf"),
     ],
 )

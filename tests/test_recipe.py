@@ -99,3 +99,26 @@ def test_mistakes_are_placed_and_explained(content: Any, message: str) -> None:
         Recipe.load(content)
     assert str(raised.value).startswith(message)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"targets": ["re:a{99999999999999999999}"]}, "targets: 're:a{9+}' is no regular expression: the repetition number is too large"),
+        ({"ignore": ["re:" + "(" * 5000 + ")" * 5000]}, r"ignore: 're:\(+\.\.\. is no regular expression: nested too deeply"),
+        ({"pattern": "9" * 5000 + "x1"}, r"pattern: '9+\.\.\. is none of"),
+        ({"pattern": "1:" + "9" * 5000}, r"pattern: '1:9+\.\.\. is none of"),
+    ],
+)
+def test_values_of_thousands_of_characters(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=rf"^recipe: passes\[0\]\.prune\.{message}") as raised:
+        Recipe.load({"passes": [{"prune": fields}]})
+    assert len(str(raised.value)) < 300
+
+
+def test_strict_is_read_and_written(tmp_path: Path) -> None:
+    recipe = Recipe.load(write(tmp_path, "strict: true\npasses: [pack]\n"))
+    assert recipe == Recipe((Pack(),), strict=True)
+    assert Recipe.load(recipe.to_dict()) == recipe
+    with pytest.raises(RecipeError, match="recipe: 'strict' has to be true or false, not text"):
+        Recipe.load({"passes": [], "strict": "yes"})

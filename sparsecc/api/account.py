@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import sparsecc
-from sparsecc.graph.sites import Attention, Conv2d, WeightSite
+from sparsecc.graph.sites import Attention, Conv2d, Unseen, WeightSite
 from sparsecc.passes.base import registered_name
 from sparsecc.report.base import Check, Report, SiteReport, totals
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from sparsecc.codegen.choose import Choice
     from sparsecc.graph.base import Graph
 
+_NUMBERS = "biufV"  # numpy's kinds; V is what ml_dtypes adds
+_UNLIKE = Check(max_abs=np.inf, max_rel=np.inf, cosine=-1.0)
 SITES_PER_RUN = 16  # how many layers' inputs are held at once
 
 
@@ -30,8 +32,8 @@ def report(result: Rewritten, target: str) -> Report:
     errors = output_errors(result)
     dense = {site.name: site for site in result.masked.sites(WeightSite)}
     came = {site.name: site for site in (result.original or result.masked).sites(WeightSite)}
-    looked_at = _looked_at(result)
-    sites = tuple(
+    looked_at, refusals = _looked_at(result), _refusals(result)
+    rows = tuple(
         _attention(site, looked_at.get(site.name, ""), reasons.get(site.name, ""), errors.get(site.name))
         if isinstance(site, Attention)
         else _site(
@@ -46,8 +48,23 @@ def report(result: Rewritten, target: str) -> Report:
         for site in result.graph.sites()
         if isinstance(site, WeightSite) or (isinstance(site, Attention) and (site.name in looked_at or site.block_map is not None))
     )
-    notes = result.graph.notes
+    sites = (*(replace(row, refused=tuple(refusals.get(row.name, ()))) for row in rows), *map(_unseen, result.graph.unseen()))
+    notes = (*result.graph.notes, *result.notes)
     return Report(sparsecc=sparsecc.__version__, model=result.name, target=target, sites=sites, totals=totals(sites), notes=notes)
+
+
+def _unseen(weight: Unseen) -> SiteReport:
+    """A row for a weight that no pass works on."""
+    return SiteReport(
+        name=weight.name,
+        kind=weight.kind,
+        shape=weight.shape,
+        sparsity=weight.sparsity,
+        dtype=weight.dtype,
+        bytes_dense=weight.nbytes,
+        decision="skipped",
+        reason=weight.reason,
+    )
 
 
 def _site(
@@ -139,6 +156,16 @@ def _reasons(result: Rewritten) -> dict[str, str]:
     return reasons
 
 
+def _refusals(result: Rewritten) -> dict[str, list[str]]:
+    """What each pass that refused a site said, in the order of the recipe."""
+    refusals: dict[str, list[str]] = {}
+    for step, outcome in result.steps:
+        for match, refused in ((match, match.refused) for match in outcome.matches):
+            for name in (match.site.name, *match.layers) if refused is not None else ():
+                refusals.setdefault(name, []).append(f"{registered_name(step)}: {refused.reason}")
+    return refusals
+
+
 def _deeds(result: Rewritten) -> dict[str, str]:
     """What was done at each site, pass by pass."""
     deeds: dict[str, list[str]] = {}
@@ -215,26 +242,34 @@ def _apply(site: WeightSite, weight: Tensor, x: Tensor) -> Tensor:
     if not isinstance(site, Conv2d):
         return functional.linear(x, weight.to(x.dtype))
     top, left, bottom, right = site.padding
-    padded = functional.pad(x, (left, right, top, bottom))
-    return functional.conv2d(padded, weight.to(x.dtype), None, site.stride, 0, site.dilation, site.groups)
+    padded = functional.pad(site.images(x), (left, right, top, bottom))
+    kernel = weight.to(x.dtype).reshape(*weight.shape[:2], *site.kernel)
+    return functional.conv2d(padded, kernel, None, site.stride, 0, site.dilation, site.groups)
 
 
 def checked(report: Report, outputs: Iterable[Any], expected: Iterable[Any]) -> Report:
     """The report with the worst of its check and this comparison of two sets of outputs."""
-    checks = [_compare(np.asarray(a), np.asarray(b)) for a, b in zip(outputs, expected, strict=True)]
+    from sparsecc.graph.onnx_values import flat  # here, because it imports torch, which loading an artifact does without
+
+    ours, theirs = list(flat(outputs)), list(flat(expected))
+    checks = [_compare(a, b) for a, b in zip(ours, theirs, strict=False)]
+    checks += [_UNLIKE] if len(ours) != len(theirs) else []
     checks = [*checks, report.check] if report.check else checks
     worst = Check(max_abs=max(c.max_abs for c in checks), max_rel=max(c.max_rel for c in checks), cosine=min(c.cosine for c in checks))
     return replace(report, check=worst)
 
 
 def _compare(output: np.ndarray, expected: np.ndarray) -> Check:
-    """Infinities and NaN in the same places count as equal, elsewhere as an infinite difference."""
-    if output.shape != expected.shape:
-        return Check(max_abs=np.inf, max_rel=np.inf, cosine=-1.0)
+    """Infinities and NaN in the same places count as equal, elsewhere as an infinite difference, as other shapes, types and strings do."""
+    if output.shape != expected.shape or output.dtype != expected.dtype:
+        return _UNLIKE
+    if output.dtype.kind not in _NUMBERS:
+        same = bool((output == expected).all())
+        return Check(max_abs=0.0, max_rel=0.0, cosine=1.0) if same else _UNLIKE
     a, b = output.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
     finite = np.isfinite(a) & np.isfinite(b)
     if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
-        return Check(max_abs=np.inf, max_rel=np.inf, cosine=-1.0)
+        return _UNLIKE
     a, b = a[finite], b[finite]
     if not a.size:
         return Check(max_abs=0.0, max_rel=0.0, cosine=1.0)

@@ -46,6 +46,7 @@ def sensitivity(
     Raises UserError and its children (ModelError, RecipeError, InputError) for what the caller can mend.
     """
     from sparsecc.graph.sites import WeightSite
+    from sparsecc.passes._samples import numbered
     from sparsecc.passes._select import select
     from sparsecc.passes._sensitivity import measured
     from sparsecc.passes.base import Context
@@ -67,11 +68,12 @@ def sensitivity(
     skipped = {site.name: reason.reason for site in sites if (reason := step.refuse(site))}
     curves: list[LayerCurve] = []
     taken = [site for site in sites if site.name not in skipped]
-    for site, found in measured(step, graph, taken, context, grid, samples, whole=True) if taken else ():
-        if isinstance(found, Refused):
-            skipped[site.name] = found.reason
-        else:
-            curves.append(_curve(site, found, grid))
+    with numbered(graph, context.calibration):
+        for site, found in measured(step, graph, taken, context, grid, samples, whole=True) if taken else ():
+            if isinstance(found, Refused):
+                skipped[site.name] = found.reason
+            else:
+                curves.append(_curve(site, found, grid))
     return SensitivityReport(
         sparsecc=sparsecc.__version__,
         model=sources.name_of(model),
@@ -103,13 +105,15 @@ def densities(graph: Graph, calibration: Sequence[Any]) -> Iterator[tuple[str, d
     What it looks like from the neurons: Li et al., The Lazy Neuron Phenomenon, 2023.
     """
     from sparsecc.graph.sites import WeightSite
+    from sparsecc.passes._samples import numbered
 
-    for name, entering in graph.walk(calibration, [site.name for site in graph.sites(WeightSite)]):
-        tensors = [x.abs() for (x,) in entering if x.numel()]
-        count = sum(x.numel() for x in tensors)
-        least = SMALL * max((float(x.max()) for x in tensors), default=0.0)
-        above = {"nonzero": 0.0, "above_small": least}
-        yield name, {key: sum(int((x > floor).sum()) for x in tensors) / count if count else None for key, floor in above.items()}
+    with numbered(graph, calibration):
+        for name, entering in graph.walk(calibration, [site.name for site in graph.sites(WeightSite)]):
+            tensors = [x.abs() for (x,) in entering if x.numel()]
+            count = sum(x.numel() for x in tensors)
+            least = SMALL * max((float(x.max()) for x in tensors), default=0.0)
+            above = {"nonzero": 0.0, "above_small": least}
+            yield name, {key: sum(int((x > floor).sum()) for x in tensors) / count if count else None for key, floor in above.items()}
 
 
 def ranks(matrix: Tensor) -> dict[str, float]:

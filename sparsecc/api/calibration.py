@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
-from sparsecc.api.sources import as_tuple, in_order, is_array, read_npz, tensors_in
+from sparsecc.api.npz import read_npz
+from sparsecc.api.sources import as_tuple, in_order, is_array, tensors_in
 from sparsecc.errors import InputError
 from sparsecc.graph.base import TensorSpec
-from sparsecc.graph.binding import reject_infinity, reject_nan
+from sparsecc.graph.binding import dtype_name, is_torch, reject_infinity, reject_nan
 
 Source = Iterable[Any] | str | PathLike[str]
 
@@ -20,16 +23,52 @@ def samples_of(source: Source | None, specs: Sequence[TensorSpec]) -> list[list[
     source: the path of an .npz or a mapping of what it would hold, one array per input, samples along its first axis (an extra axis, or
     the batch axis, which is then cut into the batches that the model takes, single items if it takes any);
     a torch DataLoader, each of whose batches is a sample: the model's inputs come first or by name, what else is there are labels;
-    or another iterable, of tensors, tuples or dicts by name.
-    Raises InputError when there are none, or one does not fit the model, or holds NaN or infinity.
+    or another iterable, of tensors, tuples or dicts by name. What is made while it is read is copied: a loader may refill its buffers.
+    Raises InputError when there are none, or one does not fit the model, or holds NaN or infinity. Warns of samples that are one and the
+    same.
     """
     if source is None:
         return None
     label = str(source) if isinstance(source, str | PathLike) else "calibration"
-    checked = [_checked(specs, sample, f"{label}, sample {number}") for number, sample in enumerate(_read(source, specs, label))]
+    there = isinstance(source, str | PathLike | Mapping | list | tuple) or is_array(source)  # all of it, before the first is asked for
+    labelled = _is_loader(source)
+    checked: list[list[Any]] = []
+    for number, sample in enumerate(_read(source, specs, label)):
+        values = _checked(specs, sample, labelled, f"{label}, sample {number}")
+        checked.append(values if there else [_copied(value) for value in values])
     if not checked:
         raise InputError(f"{label}: no samples in it")
+    if isinstance(source, list | tuple):
+        _warn_of_repeated(checked, label)
     return checked
+
+
+def _is_loader(source: Source) -> bool:
+    return any(f"{kind.__module__}.{kind.__name__}" == "torch.utils.data.dataloader.DataLoader" for kind in type(source).__mro__)
+
+
+def _copied(value: Any) -> Any:
+    return value.detach().clone() if is_torch(value) else value.copy()
+
+
+def _memory(value: Any) -> tuple[Any, ...]:
+    """Where an array lies; apart for each that is empty."""
+    address = value.data_ptr() if is_torch(value) else value.__array_interface__["data"][0]
+    return (address, tuple(value.shape)) if 0 not in value.shape else (id(value),)
+
+
+def _warn_of_repeated(samples: Sequence[Sequence[Any]], label: str) -> None:
+    """What a list of the batches of a loader looks like that gives one tensor again and again, with other contents: all are the last."""
+    first: dict[Any, int] = {}
+    for number, sample in enumerate(samples):
+        earlier = first.setdefault(tuple(map(_memory, sample)), number)
+        if earlier != number:
+            warnings.warn(
+                f"{label}: samples {earlier} and {number} are one and the same tensor, so that both hold what was written last; "
+                "if a loader refills it, list copies: [x.clone() for x in loader]",
+                stacklevel=4,
+            )
+            return
 
 
 def _read(source: Source, specs: Sequence[TensorSpec], label: str) -> Iterable[Any]:
@@ -37,8 +76,6 @@ def _read(source: Source, specs: Sequence[TensorSpec], label: str) -> Iterable[A
         return _cut(read_npz(source), specs, label)
     if isinstance(source, Mapping):
         return _cut(source, specs, label)
-    if any(f"{kind.__module__}.{kind.__name__}" == "torch.utils.data.dataloader.DataLoader" for kind in type(source).__mro__):
-        return (_without_labels(specs, batch) for batch in source)
     if is_array(source):
         return (source,)
     if not isinstance(source, Iterable):
@@ -46,9 +83,10 @@ def _read(source: Source, specs: Sequence[TensorSpec], label: str) -> Iterable[A
     return source
 
 
-def _checked(specs: Sequence[TensorSpec], sample: Any, where: str) -> list[Any]:
+def _checked(specs: Sequence[TensorSpec], sample: Any, labelled: bool, where: str) -> list[Any]:
+    """labelled: what the model does not take may be there, too."""
     try:
-        values = in_order(specs, sample)
+        values = in_order(specs, _without_labels(specs, sample) if labelled else sample)
         reject_nan(specs, values)
         reject_infinity(specs, values)
     except InputError as error:
@@ -73,23 +111,40 @@ def _without_labels(specs: Sequence[TensorSpec], batch: Any) -> Any:
 
 
 def _cut(arrays: Mapping[str, Any], specs: Sequence[TensorSpec], label: str) -> Iterator[dict[str, Any]]:
-    shapes = {spec.name: spec.shape for spec in specs}
-    columns: dict[str, list[Any]] = {}
+    known = {spec.name: spec for spec in specs}
+    columns: dict[str, range] = {}
     for name, array in arrays.items():
-        if name not in shapes:
-            raise InputError(f"{label}: the model has no input {name!r}; it has: {', '.join(shapes)}")
+        if name not in known:
+            raise InputError(f"{label}: the model has no input {name!r}; it has: {', '.join(known)}")
         if not is_array(array):
             raise InputError(f"{label}: {name!r} is a {type(array).__name__}; pass an array with all samples, or an iterable of samples")
-        columns[name] = list(array) if array.ndim == len(shapes[name]) + 1 else _batches(array, shapes[name])
+        columns[name] = _starts(array, known[name], label)
     counts = {name: len(column) for name, column in columns.items()}
     if len(set(counts.values())) > 1:
         raise InputError(f"{label}: the inputs have different numbers of samples: {', '.join(f'{k} {v}' for k, v in counts.items())}")
-    return (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+    if columns and not any(math.prod(array.shape) for array in arrays.values()) and any(counts.values()):
+        raise InputError(f"{label}: no array holds a value")  # and may be said to hold a billion billion of them all the same
+    names, rows = list(columns), zip(*columns.values(), strict=True)
+    return ({name: _sample(arrays[name], known[name], start) for name, start in zip(names, row, strict=True)} for row in rows)
 
 
-def _batches(array: Any, shape: tuple[int | str, ...]) -> list[Any]:
-    """The array cut along its first axis; a last piece that is too short is left for the check against the model."""
+def _starts(array: Any, spec: TensorSpec, label: str) -> range:
+    """Where the samples begin along the first axis; looked at before anything is cut, as an array may be said to have any length."""
+    if dtype_name(array) != spec.dtype:
+        raise InputError(f"{label}: input {spec.name!r} is {dtype_name(array)}, the model takes {spec.dtype}")
+    return range(0, len(array), _length(array, spec) or 1) if array.ndim else range(1)
+
+
+def _sample(array: Any, spec: TensorSpec, start: int) -> Any:
+    """A last piece that is too short is left for the check against the model."""
+    length = _length(array, spec)
     if not array.ndim:
-        return [array]
-    size = shape[0] if shape and isinstance(shape[0], int) else 1
-    return [array[start : start + size] for start in range(0, len(array), max(1, size))]
+        return array
+    return array[start : start + length] if length else array[start, ...]
+
+
+def _length(array: Any, spec: TensorSpec) -> int:
+    """Of a sample along the first axis: the batch that the model takes; 0 where that axis is an extra one."""
+    if array.ndim == len(spec.shape) + 1:
+        return 0
+    return max(1, spec.shape[0]) if spec.shape and isinstance(spec.shape[0], int) else 1

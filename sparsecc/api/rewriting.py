@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sparsecc import memory
 from sparsecc.api import sources
+from sparsecc.errors import RecipeWarning
 from sparsecc.passes.base import Clock, Context, Pass, PassResult, Progress
 from sparsecc.report.base import Measured
 
@@ -24,7 +26,7 @@ _PACK = "sparsecc.passes.pack"
 class Rewritten:
     """name: of the model.  original: as it came, in the order that layers have by now.  masked: with all changes but packing, which
     changes no output.  graph: the result.  example: one set of inputs in the model's order, None when nothing is to be run.
-    source: where that came from.  calibration: the caller's samples."""
+    source: where that came from.  calibration: the caller's samples.  notes: a sentence on each pass that changed nothing."""
 
     name: str
     original: Graph | None
@@ -34,6 +36,7 @@ class Rewritten:
     example: list[Any] | None
     calibration: Sequence[Any] = field(default_factory=tuple)
     source: sources.Source = "random"
+    notes: Sequence[str] = ()
 
     def measured(self, count: int) -> Measured | None:
         """What the first `count` samples are; None when nothing is run."""
@@ -69,13 +72,18 @@ def rewrite(
     progress: Callable[[Progress], None] | None = None,
     clock: Clock | None = None,
     scratch: str | PathLike[str] | None = None,
+    destination: Literal["code", "onnx"] = "code",
 ) -> Rewritten:
-    """Run the recipe's passes on a copy."""
+    """Run the recipe's passes on a copy. Warns of each that changed nothing."""
     from sparsecc.passes import pipeline
 
-    result, steps = pipeline.run(graph, recipe, Context(calibration=calibration, progress=progress, clock=clock, scratch=scratch))
+    context = Context(calibration=calibration, progress=progress, clock=clock, scratch=scratch, destination=destination)
+    result, steps = pipeline.run(graph, recipe, context)
     original = steps[-1][1].original if steps else None  # in the order that layers have by now
-    return Rewritten(name, original or graph, _before_packing(graph, steps), result, steps, example, calibration or (), source)
+    notes = [] if recipe.assumed else pipeline.idle(graph, recipe, steps)
+    for note in notes:
+        warnings.warn(note, RecipeWarning, stacklevel=4)  # at the line that called compile, convert or explain
+    return Rewritten(name, original or graph, _before_packing(graph, steps), result, steps, example, calibration or (), source, notes)
 
 
 def _before_packing(graph: Graph, steps: Sequence[tuple[Pass, PassResult]]) -> Graph:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -19,16 +18,22 @@ if TYPE_CHECKING:
     Shapes = Mapping[str, Sequence[int]]
 
 
-def open_graph(model: Any, example_inputs: Any = None, input_shapes: Shapes | None = None) -> Graph:
-    """The host of a model. Raises ModelError when it cannot be read, UserError when it is nothing that can be taken."""
+def open_graph(
+    model: Any, example_inputs: Any = None, input_shapes: Shapes | None = None, *, standard: bool = False, numbers: bool = False
+) -> Graph:
+    """The host of a model. standard: an ONNX model in standard operators alone, for the compiler.  numbers: leave out what an ONNX model
+    returns besides tensors of numbers.
+
+    Raises ModelError when it cannot be read, UserError when it is nothing that can be taken.
+    """
     shapes = _checked_shapes(input_shapes) if input_shapes else None
     if isinstance(model, str | PathLike):
-        return _open_file(Path(model), shapes)
+        return _open_file(Path(model), shapes, standard, numbers)
     kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(model).__mro__}
     if any(kind.startswith("onnx") and kind.endswith(".ModelProto") for kind in kinds):
         from sparsecc.graph.onnx import OnnxGraph
 
-        return OnnxGraph.from_proto(model, shapes)
+        return OnnxGraph.from_proto(model, shapes, standard=standard, numbers=numbers)
     if shapes:
         raise UserError("input_shapes: only an ONNX model takes them; a torch model has them from its example inputs")
     if "torch.export.exported_program.ExportedProgram" in kinds:
@@ -47,7 +52,7 @@ def _checked_shapes(shapes: Any) -> dict[str, tuple[int, ...]]:
         raise InputError(f"input_shapes: expected sizes by name, as {{'image': (1, 3, 224, 224)}}, not {shapes!r}") from None
 
 
-def _open_file(path: Path, shapes: dict[str, tuple[int, ...]] | None) -> Graph:
+def _open_file(path: Path, shapes: dict[str, tuple[int, ...]] | None, standard: bool, numbers: bool) -> Graph:
     try:
         is_file, is_folder = path.is_file(), path.is_dir()
     except OSError as error:  # a name that is too long
@@ -62,7 +67,7 @@ def _open_file(path: Path, shapes: dict[str, tuple[int, ...]] | None) -> Graph:
         raise ModelError(f"{path}: is compiled already; sparsecc.load reads it")
     from sparsecc.graph.onnx import OnnxGraph
 
-    return OnnxGraph.from_file(path, shapes)
+    return OnnxGraph.from_file(path, shapes, standard=standard, numbers=numbers)
 
 
 def _export(module: Any, example_inputs: Any) -> Graph:
@@ -79,6 +84,8 @@ def name_of(model: Any) -> str:
         return Path(model).name
     return getattr(getattr(model, "graph", None), "name", "") or type(model).__name__
 
+
+_UNMADE = ("object", "sequence")  # see TensorSpec
 
 Source = Literal["example", "calibration", "random"]
 
@@ -113,7 +120,8 @@ def is_array(value: Any) -> bool:
 
 
 def shapes_known(specs: Sequence[TensorSpec]) -> bool:
-    return all(isinstance(size, int) for spec in specs for size in spec.shape)
+    """Whether inputs can be made: tensors of numbers, of known shapes."""
+    return all(isinstance(size, int) for spec in specs for size in spec.shape) and not any(spec.dtype in _UNMADE for spec in specs)
 
 
 def random_inputs(
@@ -129,7 +137,11 @@ def random_inputs(
 
 
 def _random(spec: TensorSpec, like: Any, limits: tuple[int, int] | None, generator: np.random.Generator) -> np.ndarray:
+    if like is None and spec.default is not None:
+        return np.array(spec.default)
     shape = tuple(like.shape) if like is not None else _known_shape(spec)
+    if spec.dtype in _UNMADE:
+        raise InputError(f"input {spec.name!r} is no tensor of numbers; give samples")
     if np.dtype(spec.dtype).kind == "f":
         return generator.standard_normal(shape).astype(spec.dtype)
     if like is not None:
@@ -170,25 +182,3 @@ def as_tuple(sample: Any) -> tuple[Any, ...]:
     if not isinstance(sample, Iterable) or isinstance(sample, str | bytes):
         raise InputError(f"inputs are a {type(sample).__name__}; pass an array, a tuple of them, or a dict by name")
     return tuple(sample)
-
-
-def read_npz(path: str | PathLike[str]) -> dict[str, np.ndarray]:
-    """All arrays of an .npz. Raises InputError when it is none, or holds pickled objects (which are never loaded)."""
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
-            raise InputError(f"{path}: one array without a name; write it with numpy.savez(path, input_name=array)")
-        with archive:
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read as .npz: {error.strerror or error}") from None
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: cannot be read as .npz: {_npz_problem(error)}") from None
-
-
-def _npz_problem(error: Exception) -> str:
-    """numpy calls every file that it does not know a pickle, and offers to load it."""
-    message = str(error) or type(error).__name__
-    return "it is no zip of arrays" if "pickled (object) data" in message else message.splitlines()[0]

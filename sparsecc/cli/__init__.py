@@ -18,7 +18,7 @@ from sparsecc.cli import bench, compile, convert, doctor, explain, inspect, run,
 from sparsecc.cli.common import say
 from sparsecc.cli.interrupts import noting_interrupts
 from sparsecc.codegen.chatter import no_chatter
-from sparsecc.errors import SparseccError
+from sparsecc.errors import RecipeWarning, SparseccError
 
 INTERRUPTED = 130
 _DEBUG = "--debug"
@@ -82,8 +82,14 @@ def _verbosity(debug: bool) -> Iterator[None]:
             logging.basicConfig(level=logging.INFO)
         else:
             warnings.simplefilter("ignore")
+            warnings.filterwarnings("always", category=RecipeWarning)
+            warnings.showwarning = _warn
             logging.basicConfig(handlers=[logging.NullHandler()])
         yield
+
+
+def _warn(message: Warning | str, *_: object) -> None:
+    say(f"warning: {' '.join(str(message).split())}")
 
 
 def _run(arguments: list[str], debug: bool, interrupts: list[int]) -> int:

@@ -84,7 +84,8 @@ def _compiled(source: Path, recipe: Path | None, calib: Path | None, threads: in
 
 
 def _values(compiled: Compiled, path: Path | None) -> list[Any]:
-    from sparsecc.api.sources import in_order, random_inputs, read_npz
+    from sparsecc.api.npz import read_npz
+    from sparsecc.api.sources import in_order, random_inputs
     from sparsecc.graph.binding import reject_nan
 
     if path is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparsecc.cli.common import JsonOption, RecipeOption, ShapesOption, input_shapes, writable, write_json
+from sparsecc.cli.common import CalibrationOption, JsonOption, RecipeOption, ShapesOption, input_shapes, working, writable, write_json
 from sparsecc.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,19 +17,21 @@ if TYPE_CHECKING:
 def explain(
     source: Annotated[Path, typer.Argument(metavar="MODEL|REPORT", help="A model, an artifact, or a report in JSON.")],
     recipe: RecipeOption = None,
+    calib: CalibrationOption = None,
     input_shape: ShapesOption = None,
     json: JsonOption = None,
 ) -> None:
     """Per layer: what was done, or what the recipe would do, and why."""
-    writable(json, source, recipe)
-    report = _report(source, recipe, input_shape)
+    writable(json, source, recipe, calib)
+    with working(f"explaining {source}"):
+        report = _report(source, recipe, calib, input_shape)
     write_json(json, report.to_dict())
     print(report.explain() or "no layer with weights that a pass could work on")
 
 
-def _report(source: Path, recipe: Path | None, shapes: list[str] | None) -> Report:
-    if source.suffix in (".sparsecc", ".json") and (recipe or shapes):
-        raise UserError(f"{source}: says what was done already, so that --recipe and --input-shape come too late")
+def _report(source: Path, recipe: Path | None, calib: Path | None, shapes: list[str] | None) -> Report:
+    if source.suffix in (".sparsecc", ".json") and (recipe or calib or shapes):
+        raise UserError(f"{source}: says what was done already, so that --recipe, --calib and --input-shape come too late")
     if source.suffix == ".sparsecc":
         from sparsecc.runtime.artifact import read_report
 
@@ -38,7 +40,7 @@ def _report(source: Path, recipe: Path | None, shapes: list[str] | None) -> Repo
         return _read_json(source)
     from sparsecc.api import survey
 
-    return survey(source, recipe=recipe, input_shapes=input_shapes(shapes))
+    return survey(source, recipe=recipe, calibration=calib, input_shapes=input_shapes(shapes))
 
 
 def _read_json(path: Path) -> Report:

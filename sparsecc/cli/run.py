@@ -68,7 +68,8 @@ def _inputs(
     specs: Sequence[TensorSpec], path: Path | None, shaped: Sequence[TensorSpec], limits: Mapping[str, tuple[int, int]] | None = None
 ) -> list[Any]:
     """shaped: the specs to make inputs for when there is no file.  limits: see `codegen.library`."""
-    from sparsecc.api.sources import in_order, random_inputs, read_npz
+    from sparsecc.api.npz import read_npz
+    from sparsecc.api.sources import in_order, random_inputs
     from sparsecc.graph.binding import reject_nan
 
     if path is None:

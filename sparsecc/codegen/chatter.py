@@ -19,6 +19,7 @@ _CHATTER = (
 )
 _OURS = ("sparsecc", "tvm", "tvm_ffi")  # packages whose frames hold such functions
 _stderr = threading.RLock()  # of the whole process: two threads that swapped it at once would not put back the right one
+_put_aside: list[int] = []  # descriptors of the real stderr, while another one has its place
 
 
 @contextmanager
@@ -27,12 +28,14 @@ def no_chatter() -> Iterator[None]:
     with _stderr, tempfile.TemporaryFile() as held:
         sys.stderr.flush()
         stderr = os.dup(2)
+        _put_aside.append(stderr)
         os.dup2(held.fileno(), 2)
         try:
             yield
         finally:
             sys.stderr.flush()
             os.dup2(stderr, 2)
+            _put_aside.remove(stderr)
             os.close(stderr)
             held.seek(0)
             for line in held.read().decode(errors="replace").splitlines(keepends=True):
@@ -65,3 +68,18 @@ def _clear_frames(trace: TracebackType | None) -> None:
             with suppress(RuntimeError):  # the frame is still running
                 trace.tb_frame.clear()
         trace = trace.tb_next
+
+
+def _in_child() -> None:
+    """Give a forked child its stderr back, when it was another thread that had put it aside."""
+    global _stderr
+    if _stderr._is_owned():  # type: ignore[attr-defined]
+        return
+    _stderr = threading.RLock()
+    if _put_aside:
+        os.dup2(_put_aside[0], 2)
+        _put_aside.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

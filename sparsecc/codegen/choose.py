@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from sparsecc.codegen import roofline, tvm_api
+from sparsecc.codegen import roofline, threads, tvm_api
 from sparsecc.codegen.candidates import KERNELS, Known, Plan, Task, bare, between_turns
 from sparsecc.codegen.chain import Chain, Step, chains
 from sparsecc.codegen.kernels import block_attention
@@ -21,7 +21,6 @@ from sparsecc.codegen.kernels.block_attention import BlockAttentionSpec
 from sparsecc.codegen.kernels.groups import SIZE
 from sparsecc.codegen.numbers import Numbers
 from sparsecc.codegen.target import Target
-from sparsecc.codegen.threads import use_threads
 from sparsecc.structures.base import Structured
 from sparsecc.timing import interleave
 
@@ -182,8 +181,8 @@ class Chooser:
         return task.plan(known.knobs if known else task.space(self.target)[0], weight, bias, self.target)
 
     def _timed(self, *calls: Callable[[], None]) -> list[float]:
-        use_threads(self.target.threads)
-        timings = interleave({str(index): call for index, call in enumerate(calls)}, seconds=_SECONDS, rounds=9)
+        named = {str(index): call for index, call in enumerate(calls)}
+        timings = threads.run(self.target.threads, lambda: interleave(named, seconds=_SECONDS, rounds=9))
         return [1e3 * timing.spread_ms.median for timing in timings.values()]
 
     def _step(self, step: Step) -> Callable[..., None]:

@@ -16,7 +16,7 @@ from sparsecc.codegen.importers.base import Imported
 from sparsecc.codegen.kernels import math
 from sparsecc.codegen.library import Library
 from sparsecc.codegen.lower.emit import Emitted, emit
-from sparsecc.codegen.lower.limits import Range, limits_of
+from sparsecc.codegen.lower.limits import Range, divisors_of, limits_of
 from sparsecc.codegen.lower.program import Program
 from sparsecc.codegen.lower.recognize import recognize
 from sparsecc.codegen.schedules import generic
@@ -27,6 +27,7 @@ from sparsecc.graph.base import Graph, TensorSpec
 from sparsecc.graph.sites import WeightSite
 
 if TYPE_CHECKING:
+    import onnx
     from torch import Tensor
 
 
@@ -47,13 +48,40 @@ def build(
     measure = target.cpu == detect(target.threads).cpu if measure is None else measure
     arrays = _arrays(graph, inputs)
     chooser = Chooser(target, measure, known or {})
-    emitted, types, ranges = _emitted(graph, arrays, target, chooser)
+    try:
+        return _library(graph, arrays, target, chooser), chooser.choices
+    except _UnnamedError as error:
+        raise ModelError(_with_place(graph, arrays, target, str(error))) from error
+
+
+class _UnnamedError(ModelError):
+    """Says what the compiler cannot do, and not yet with which operator."""
+
+
+def _library(graph: Graph, arrays: list[np.ndarray], target: Target, chooser: Chooser) -> Library:
+    emitted, types, ranges, divides = _emitted(graph, arrays, target, chooser)
     specs = tuple(TensorSpec(s.name, a.shape, str(a.dtype)) for s, a in zip(graph.inputs, arrays, strict=True))
     outputs = tuple(
         TensorSpec(s.name, tuple(int(d) for d in ty.shape), str(ty.dtype.dtype)) for s, ty in zip(graph.outputs, types, strict=True)
     )
     limits = {s.name: limit for s, limit in zip(graph.inputs, ranges, strict=True) if limit is not None}
-    return Library(compile_relax(emitted, target), emitted.weights, specs, outputs, target, limits), chooser.choices
+    divisors = frozenset(s.name for s, is_one in zip(graph.inputs, divides, strict=True) if is_one)
+    return Library(compile_relax(emitted, target), emitted.weights, specs, outputs, target, limits, divisors)
+
+
+def _with_place(graph: Graph, arrays: list[np.ndarray], target: Target, said: str) -> str:
+    """What was said about a model, about the operator of it that does not compile by itself either."""
+    if graph.host != "onnx":
+        return f"the compiler cannot generate code for this model: {said}"
+    from sparsecc.codegen.importers.onnx import import_onnx
+    from sparsecc.codegen.importers.onnx_blame import blamed
+
+    def alone(model: onnx.ModelProto) -> None:
+        program = _program(import_onnx(model))
+        compile_relax(emit(program, target, Chooser(target, measure=False)), target)
+
+    where: str = graph.where  # type: ignore[attr-defined]
+    return f"{where}: the compiler cannot generate code for {blamed(_fixed(graph, arrays), alone) or 'this model'}: {said}"
 
 
 @quiet_failure()
@@ -77,14 +105,30 @@ def _require(what: str, dtype: str) -> None:
         raise ModelError(f"{what} is {dtype}; this version compiles float32: convert the model, in torch by model.float()")
 
 
-def _emitted(graph: Graph, arrays: list[np.ndarray], target: Target, chooser: Chooser) -> tuple[Emitted, list[Any], list[Range | None]]:
-    """The model with its kernels, the types of its outputs, and the limits of its inputs.
+def _emitted(
+    graph: Graph, arrays: list[np.ndarray], target: Target, chooser: Chooser
+) -> tuple[Emitted, list[Any], list[Range | None], list[bool]]:
+    """The model with its kernels, the types of its outputs, the limits of its inputs, and which of them divide integers.
 
     What it was imported to is gone on return: weights lie there, too.
     """
-    program = Program.of(_imported(graph, arrays))
+    program = _program(_imported(graph, arrays))
+    return emit(program, target, chooser), [out.ty for out in program.outputs], limits_of(program), divisors_of(program)
+
+
+def _program(imported: Imported) -> Program:
+    """Raises ModelError when a size in it is not fixed."""
+    for block in imported.module["main"].body.blocks:
+        for binding in block.bindings:
+            if isinstance(binding.var.ty, relax.TensorType) and not _is_fixed(binding.var.ty):
+                raise _UnnamedError("a size is known only when it runs")
+    program = Program.of(imported)
     recognize(program)
-    return emit(program, target, chooser), [out.ty for out in program.outputs], limits_of(program)
+    return program
+
+
+def _is_fixed(ty: Any) -> bool:
+    return ty.shape is not None and all(hasattr(size, "value") for size in ty.shape)
 
 
 def _imported(graph: Graph, arrays: list[np.ndarray]) -> Imported:
@@ -96,12 +140,16 @@ def _imported(graph: Graph, arrays: list[np.ndarray]) -> Imported:
         return import_fx(graph.specialize([torch.from_numpy(a) for a in arrays]))  # type: ignore[attr-defined]
     from sparsecc.codegen.importers.onnx import import_onnx
 
+    return import_onnx(_fixed(graph, arrays), graph.where)  # type: ignore[attr-defined]
+
+
+def _fixed(graph: Graph, arrays: list[np.ndarray]) -> onnx.ModelProto:
     shapes = {spec.name: array.shape for spec, array in zip(graph.inputs, arrays, strict=True)}
-    return import_onnx(graph.fixed(shapes).proto(), graph.where)  # type: ignore[attr-defined]
+    return graph.fixed(shapes).proto()  # type: ignore[attr-defined]
 
 
 def compile_relax(emitted: Emitted, target: Target) -> Any:
-    """The VM executable of an emitted module. Raises ModelError for what TVM or LLVM cannot lower."""
+    """The VM executable of an emitted module. Raises ModelError, without a place, for what TVM or LLVM cannot lower."""
     _register_math()
     try:
         with tvm_api.TvmTarget(target.llvm):
@@ -111,7 +159,7 @@ def compile_relax(emitted: Emitted, target: Target) -> Any:
         raise
     except Exception as error:  # TVM raises a dozen kinds, and all of them mean that an operator is used in a way it does not know
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise ModelError(f"the compiler cannot generate code for this model: {lines[-1] if lines else type(error).__name__}") from error
+        raise _UnnamedError(lines[-1] if lines else type(error).__name__) from error
 
 
 def _passes(module: Any, target: Target) -> Any:

@@ -17,7 +17,8 @@ class Library:
     """executable: tvm's VM executable, whose `main(*inputs, *weights)` returns the outputs.
     weights: name → array as the kernels read them, in the order of main's parameters after the inputs.
     inputs, outputs: with fixed shapes.
-    limits: of inputs that index tables, by name, as (least, end): a value i needs least ≤ i < end, else code reads some other entry."""
+    limits: of inputs that index tables, by name, as (least, end): a value i needs least ≤ i < end, else code reads some other entry.
+    divisors: inputs that divide integers, by name: x / 0 is 0 in the code."""
 
     executable: Any
     weights: Mapping[str, np.ndarray]
@@ -25,3 +26,4 @@ class Library:
     outputs: tuple[TensorSpec, ...]
     target: Target
     limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    divisors: frozenset[str] = frozenset()

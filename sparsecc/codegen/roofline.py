@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from sparsecc.codegen import tvm_api
+from sparsecc.codegen import threads, tvm_api
 from sparsecc.codegen.kernels import dense_group_matmul, dense_matmul, groups, read_memory
 from sparsecc.codegen.kernels.base import MatmulSpec
 from sparsecc.codegen.target import Target, shared_cache_bytes
-from sparsecc.codegen.threads import use_threads
 
 DRAM_BYTES = 256 << 20  # over all threads; beyond the last cache of all but the largest servers
 _ROWS, _INPUTS, _TOKENS = 192, 256, 64  # of the product whose rate is the peak: everything lies in the second-level cache
@@ -96,12 +95,15 @@ def _bandwidth(size: int, target: Target) -> float:
 
 def _fastest(function: Any, arrays: list[np.ndarray], target: Target) -> float:
     """Seconds of the fastest call."""
-    use_threads(target.threads)
     compiled: Callable[..., None] = tvm_api.compile_function(function, target.llvm)
     tensors = [tvm_api.tensor(array) for array in arrays]
-    compiled(*tensors)
-    fastest, end = float("inf"), time.perf_counter() + _SECONDS
-    while (start := time.perf_counter()) < end:
+
+    def repeat() -> float:
         compiled(*tensors)
-        fastest = min(fastest, time.perf_counter() - start)
-    return fastest
+        fastest, end = float("inf"), time.perf_counter() + _SECONDS
+        while (start := time.perf_counter()) < end:
+            compiled(*tensors)
+            fastest = min(fastest, time.perf_counter() - start)
+        return fastest
+
+    return threads.run(target.threads, repeat)

@@ -1,37 +1,40 @@
-"""How many threads generated code uses. TVM keeps one thread pool for each thread that calls it."""
+"""How many threads generated code uses, and on whose: TVM keeps a pool for each thread that calls it."""
 
 from __future__ import annotations
 
+import atexit
 import functools
-import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from sparsecc.codegen import tvm_api
+from sparsecc.codegen.cpus import Cpus
+from sparsecc.codegen.lent_threads import LentThreads
 from sparsecc.errors import UserError
 
 _SHARE_ALL_CORES = -3  # TVM's affinity mode in which no worker is pinned; pinned workers of several callers pile up on the same core
-_OWNERS = 8  # Python threads that may ever have a pool of their own, beside the lent ones
+_PATIENCE_S = 10.0  # for calls that are under way, before the process forks or ends
 _current = threading.local()
-_places = itertools.count()
+_making = threading.Lock()  # of a pool: its size is what was set last, by whichever thread
 T = TypeVar("T")
 
 
 def available() -> int:
     """CPUs that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(_usable())
 
 
 def physical_cores() -> int:
     """Cores behind the CPUs that this process may run on: hyper-threads of one core count once."""
-    cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(available())
-    siblings = [Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") for cpu in cpus]
+    siblings = [Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") for cpu in _usable()]
     return len({path.read_text() if path.exists() else str(path) for path in siblings})
+
+
+def _usable() -> list[int]:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def wanted(threads: int | None, otherwise: int) -> int:
@@ -47,66 +50,91 @@ def use_threads(count: int) -> None:
     """Let generated code called from this Python thread use `count` threads (at most the CPUs available).
 
     Has to come before the first such call: left alone, TVM halves the CPUs for hyper-threading and fixes its pool at that.
+    The thread's pool must not have been made by `run` for a single thread: those do not grow.
     """
     if getattr(_current, "count", None) == count:
         return
-    cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(available())
+    if getattr(_current, "alone", False):
+        raise RuntimeError(f"this thread's pool has one thread, {count} are wanted; call with `run`")
+    with _making:
+        _configure(count, _usable())
+
+
+def run(count: int, work: Callable[[], T]) -> T:
+    """work(), generated code in it using `count` threads: a single one is this thread, several belong to a lent one.
+
+    So whoever calls has no workers, which matters when the process forks. The child's copy of a pool has none any more: a call in it hung,
+    and so did the end of the child, which deletes the pool of the thread that forked. A pool of one, and one of a thread that the child
+    has not, are deleted well or not at all. (It matters as well when the caller ends: 100 short callers left 200 workers.)
+    """
+    if count == 1:
+        return _run_here(1, work)
+    return _lent().run(lambda: _run_here(count, work))
+
+
+def _run_here(count: int, work: Callable[[], T]) -> T:
+    with _cpus().taken(count):
+        if count == 1 and not hasattr(_current, "count"):
+            _stay_alone()
+        else:
+            use_threads(count)
+        return work()
+
+
+def _stay_alone() -> None:
+    """Give this thread a pool of one, without workers."""
+    with _making:
+        cpus = _usable()
+        tvm_api.limit_threads(1)
+        tvm_api.get_global_func("runtime.NumThreads")()  # makes the pool, and pins this thread to one CPU
+        _configure(1, cpus)
+    _current.alone = True
+
+
+def _configure(count: int, cpus: list[int]) -> None:
     tvm_api.get_global_func("runtime.config_threadpool")(_SHARE_ALL_CORES, count, [str(cpu) for cpu in cpus])
     _current.count = count
 
 
-def run(count: int, work: Callable[[], T]) -> T:
-    """work(), generated code in it using `count` threads: in this thread if it is among the first to ask, otherwise in a lent one.
-
-    The workers of a thread that has ended stay for seconds or for good: 100 short callers left 200. With a lent thread a call takes
-    15 µs more (measured on 2 cores), in its own 0.3.
-    """
-    if count == 1 or _owns_pool():
-        return _run_here(count, work)
-    return _lent().submit(_run_here, count, work).result()
-
-
-def _run_here(count: int, work: Callable[[], T]) -> T:
-    use_threads(count)
-    with _cpus().taken(count):
-        return work()
-
-
-class _Cpus:
-    """The CPUs that calls share: one that uses several threads waits until as many are free.
-
-    Workers wait for each other by spinning. With four callers of two threads each on two CPUs they spun while those that they waited for
-    had no CPU: BERT-base gave 0.91 of one caller's throughput.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._free = threading.Semaphore(count)
-        self._first = threading.Lock()  # whoever holds it collects CPUs: two that each held half of what they need would wait forever
-
-    @contextmanager
-    def taken(self, count: int) -> Iterator[None]:
-        count = min(count, self._count)
-        with self._first:
-            for _ in range(count):
-                self._free.acquire()
-        try:
-            yield
-        finally:
-            self._free.release(count)
+@functools.cache
+def _cpus() -> Cpus:
+    return Cpus(available())
 
 
 @functools.cache
-def _cpus() -> _Cpus:
-    return _Cpus(available())
+def _lent() -> LentThreads:
+    return LentThreads("sparsecc")
 
 
-def _owns_pool() -> bool:
-    if not hasattr(_current, "owns_pool"):
-        _current.owns_pool = threading.current_thread() is threading.main_thread() or next(_places) < _OWNERS
-    return _current.owns_pool
+_stopped: list[Cpus] = []
 
 
-@functools.cache
-def _lent() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(available(), "sparsecc")
+def _before_fork() -> None:
+    """Wait for the calls of other threads: what these hold at that moment, TVM's locks among it, would stay held in the child."""
+    cpus = _cpus()
+    if cpus.stop(_PATIENCE_S):
+        _stopped.append(cpus)
+
+
+def _in_parent() -> None:
+    while _stopped:
+        _stopped.pop().go_on()
+
+
+def _in_child() -> None:
+    global _making
+    _making = threading.Lock()
+    _stopped.clear()
+    _cpus.cache_clear()
+    _lent.cache_clear()
+
+
+@atexit.register
+def _at_exit() -> None:
+    """Native code in the middle of a call must not outlive the interpreter."""
+    if _lent.cache_info().currsize:
+        _lent().finish(_PATIENCE_S)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -38,7 +38,7 @@ _HOMES = {  # name here → module, or module:name there
     "empty": "tvm.runtime",
     "from_dlpack": "tvm.runtime",
     "get_global_func": "tvm_ffi",
-    "load_module": "tvm.runtime",
+    "load_module": "tvm_ffi",
 }
 
 
@@ -56,6 +56,12 @@ def __getattr__(name: str) -> Any:
         value = getattr(value, attribute or name)
     globals()[name] = value
     return value
+
+
+def limit_threads(count: int) -> None:
+    """How many threads the pools of callers that have none yet will have."""
+    runtime = importlib.import_module("tvm.base")._LOADED_LIBS["tvm_runtime"]
+    runtime._ZN3tvm7runtime9threading17SetMaxConcurrencyEi(count)  # which has no other name
 
 
 @contextmanager

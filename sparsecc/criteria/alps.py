@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsecc import least_squares
-from sparsecc.criteria.base import Chosen, Criterion, Project, Stats
+from sparsecc.criteria.base import FAINT, Chosen, Criterion, Project, Stats, project_without
 from sparsecc.criteria.sparsegpt import DAMPING
 
 _ROUGH = 0.1  # tolerance of the fits by which masks are compared
@@ -23,8 +23,8 @@ class Alps(Criterion):
     Alternating direction method of multipliers: W' follows the inputs, D is W' + V/ρ cut to the pattern, V counts by how much they
     differ; ρ grows by `growth` every third round, until the mask stays. Inputs are scaled to a mean square of 1, so that the largest
     entries of D are those that cost most. On the mask found, and on that of the first cut, the weights are fitted by conjugate gradients;
-    the better one stays, as the alternation has no guarantee. Weights of inputs that are always zero are worth nothing, and what is left
-    of them stays as it is.
+    the better one stays, as the alternation has no guarantee. Weights of inputs that are always zero go first, the smallest of them, and
+    what is left of them stays as it is.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("hessian",)
@@ -36,12 +36,14 @@ class Alps(Criterion):
     growth: float = 1.3
 
     def score(self, weight: Tensor, stats: Stats, seed: int) -> Tensor:
-        """w²·H_jj, 0 for inputs that are always zero: what D is cut by in the first round."""
-        worth = least_squares.dampened(stats["hessian"], DAMPING).diagonal() * (stats["hessian"].diagonal() > 0)
+        """w²·H_jj, next to nothing for inputs that are always zero: what D is cut by in the first round."""
+        worth = least_squares.dampened(stats["hessian"], DAMPING).diagonal()
+        worth = torch.where(stats["hessian"].diagonal() > 0, worth, FAINT * worth)
         return weight.detach().float().square() * worth.to(weight.device, torch.float32)
 
-    def choose(self, weight: Tensor, project: Project, sparsity: float, stats: Stats, seed: int) -> Chosen:
-        first = keep = project(self.score(weight, stats, seed), sparsity)
+    def choose(self, weight: Tensor, project: Project, sparsity: float, stats: Stats, seed: int, held: Tensor | None = None) -> Chosen:
+        score = self.score(weight, stats, seed)
+        first = keep = project_without(project, score, sparsity, held)
         if not bool(weight[~first].any()):
             return Chosen(first)
         hessian = least_squares.dampened(stats["hessian"], DAMPING).to(weight.device)
@@ -56,7 +58,7 @@ class Alps(Criterion):
         for round_ in range(1, self.rounds + 1):
             fitted = ((pull - multiplier + penalty * cut) @ vectors / (values + penalty)) @ vectors.T
             wanted = (fitted + multiplier / penalty) * live
-            keep = project(wanted.square(), sparsity)
+            keep = project_without(project, torch.where(live, wanted.square(), score), sparsity, held)
             cut = wanted * keep
             multiplier += penalty * (fitted - cut)
             if round_ % 3 == 0:

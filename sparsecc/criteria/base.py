@@ -90,15 +90,23 @@ class Quota:
         self._project, self._sparsity = project, sparsity
         self._seen = self._dropped = 0
 
-    def keep(self, score: Tensor) -> Tensor:
-        """The mask of the next part: whole groups or blocks of the matrix."""
+    def keep(self, score: Tensor, held: Tensor | None = None) -> Tensor:
+        """The mask of the next part: whole groups or blocks of the matrix. held: as for `project_without`."""
         if self._project.fixed is not None:
-            return self._project(score, self._project.fixed)
+            return project_without(self._project, score, self._project.fixed, held)
         units = score.numel() // self._project.units
         self._seen += units
         drop = round(self._sparsity * self._seen) - self._dropped
         self._dropped += drop
-        return self._project(score, drop / units)
+        return project_without(self._project, score, drop / units, held)
+
+
+def project_without(project: Project, score: Tensor, sparsity: float, held: Tensor | None) -> Tensor:
+    """keep, of weights that are not held: those go first, and are never kept, so that there may be more zeros than asked for."""
+    return project(score, sparsity) if held is None else project(score.masked_fill(held, 0), sparsity) & ~held
+
+
+FAINT = 1e-12  # of what a weight would be worth at the least input: its worth at one that is always zero, where magnitude then decides
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,9 @@ class Criterion(ABC):
     def score(self, weight: Tensor, stats: Stats, seed: int) -> Tensor:
         """float[rows, cols], higher is more worth keeping. `seed` differs from site to site."""
 
-    def choose(self, weight: Tensor, project: Project, sparsity: float, stats: Stats, seed: int) -> Chosen:
+    def choose(self, weight: Tensor, project: Project, sparsity: float, stats: Stats, seed: int, held: Tensor | None = None) -> Chosen:
         """The mask for one site. Methods that choose and update weights in turns, as SparseGPT does, override this and
-        call `project` on parts of the matrix."""
+        call `project` on parts of the matrix.
+
+        held: bool[rows, cols], weights that are zero and stay so; of use where `updates`."""
         return Chosen(project(self.score(weight, stats, seed), sparsity))

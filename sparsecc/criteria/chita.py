@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsecc.criteria._curvature import Curvature
-from sparsecc.criteria.base import Chosen, Criterion, Project, Stats
+from sparsecc.criteria.base import Chosen, Criterion, Project, Stats, project_without
 
 SLOW = 0.999  # of the cost: a step that leaves more is the last
 
@@ -35,15 +35,15 @@ class Chita(Criterion):
         """As `obs`."""
         return Curvature(stats["gradients"], self.damping).saliency(weight)
 
-    def choose(self, weight: Tensor, project: Project, sparsity: float, stats: Stats, seed: int) -> Chosen:
+    def choose(self, weight: Tensor, project: Project, sparsity: float, stats: Stats, seed: int, held: Tensor | None = None) -> Chosen:
         curvature, dense = Curvature(stats["gradients"], self.damping), weight.detach().double()
         scale = 1 / curvature.inverse_diagonal()
-        starts = [project(score, sparsity) for score in (dense.abs(), scale * dense.square())]
+        starts = [project_without(project, score, sparsity, held) for score in (dense.abs(), scale * dense.square())]
         keep, best, cost = min((_at(curvature, dense, keep) for keep in starts), key=lambda found: found[2])
         step = 1.0
         for _ in range(self.trials if cost > 0 else 0):
             point = best - step / scale * curvature.slope(best - dense)
-            near = project(scale * point.square(), sparsity)
+            near = project_without(project, scale * point.square(), sparsity, held)
             if torch.equal(near, keep):
                 break
             trial = _at(curvature, dense, near)

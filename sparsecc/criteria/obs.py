@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from sparsecc.criteria._curvature import Curvature
-from sparsecc.criteria.base import Chosen, Criterion, Project, Stats
+from sparsecc.criteria.base import Chosen, Criterion, Project, Stats, project_without
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Obs(Criterion):
     def score(self, weight: Tensor, stats: Stats, seed: int) -> Tensor:
         return Curvature(stats["gradients"], self.damping).saliency(weight)
 
-    def choose(self, weight: Tensor, project: Project, sparsity: float, stats: Stats, seed: int) -> Chosen:
+    def choose(self, weight: Tensor, project: Project, sparsity: float, stats: Stats, seed: int, held: Tensor | None = None) -> Chosen:
         curvature = Curvature(stats["gradients"], self.damping)
-        keep = project(curvature.saliency(weight), sparsity)
+        keep = project_without(project, curvature.saliency(weight), sparsity, held)
         best, _ = curvature.best_on(weight.detach(), keep)
         return Chosen(keep, best.to(weight.dtype))

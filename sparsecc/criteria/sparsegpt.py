@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparsecc.criteria.base import Chosen, Criterion, Project, Quota, Stats
+from sparsecc.criteria.base import FAINT, Chosen, Criterion, Project, Quota, Stats
 from sparsecc.least_squares import dampened
 
 DAMPING = 0.01  # of the Hessian's mean diagonal
@@ -20,8 +20,8 @@ class Sparsegpt(Criterion):
 
     Columns go from left to right in blocks of `columns`; the mask of a block (of a group under N:M) is chosen when it is reached, and the
     error of a weight that goes is spread over the columns to its right, which minimizes ‖WX - W'X‖ for them. A block of weights that is
-    kept whole is worth the sum of its scores. Weights of inputs that are always zero are worth nothing, and what is left of them stays as
-    it is.
+    kept whole is worth the sum of its scores. Weights of inputs that are always zero go first, the smallest of them, and what is left of
+    them stays as it is. Weights that are held at zero pass on what comes to them, as those that go.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("hessian",)
@@ -31,13 +31,12 @@ class Sparsegpt(Criterion):
 
     def score(self, weight: Tensor, stats: Stats, seed: int) -> Tensor:
         """With every weight as it came."""
-        factor = inverse_factor(stats["hessian"]).diagonal()
-        worth = 1 / factor.square() * (stats["hessian"].diagonal() > 0)
+        worth = _worth(inverse_factor(stats["hessian"]).diagonal(), stats["hessian"].diagonal() > 0)
         return (weight.detach().double().square() * worth.to(weight.device)).float()
 
-    def choose(self, weight: Tensor, project: Project, sparsity: float, stats: Stats, seed: int) -> Chosen:
+    def choose(self, weight: Tensor, project: Project, sparsity: float, stats: Stats, seed: int, held: Tensor | None = None) -> Chosen:
         factor = inverse_factor(stats["hessian"]).to(weight.device, torch.float32)  # upper: row i says what column i does to those after it
-        dead = stats["hessian"].diagonal().to(weight.device) == 0
+        worth = _worth(factor.diagonal(), stats["hessian"].diagonal().to(weight.device) > 0)
         # [cols, rows], what is not pruned yet, with all errors spread so far; a copy, even of a weight that is stored so
         left = weight.detach().float().t().clone(memory_format=torch.contiguous_format)
         keep = torch.ones_like(left, dtype=torch.bool)
@@ -50,8 +49,8 @@ class Sparsegpt(Criterion):
             for i in range(start, stop):
                 if (i - start) % chosen_at == 0:
                     part = slice(i, min(i + chosen_at, stop))
-                    score = (left[part] / factor.diagonal()[part, None]).square().masked_fill_(dead[part, None], 0.0)
-                    keep[part] = quota.keep(score.t().contiguous()).t()
+                    score = left[part].square() * worth[part, None]
+                    keep[part] = quota.keep(score.t().contiguous(), None if held is None else held[:, part]).t()
                 gone = torch.where(keep[i], 0.0, left[i])
                 error = gone / factor[i, i]
                 left[i:stop] -= factor[i, i:stop, None] * error
@@ -59,6 +58,12 @@ class Sparsegpt(Criterion):
             left[stop:] -= factor[start:stop, stop:].t() @ errors
         left.masked_fill_(~keep, 0.0)
         return Chosen(keep.t().contiguous(), left.t().contiguous().to(weight.dtype))
+
+
+def _worth(diagonal: Tensor, live: Tensor) -> Tensor:
+    """By what the square of a weight counts. diagonal: of the factor.  live: whether the input is ever other than zero."""
+    worth = 1 / diagonal.square()
+    return torch.where(live, worth, FAINT * worth.min())
 
 
 def inverse_factor(hessian: Tensor) -> Tensor:

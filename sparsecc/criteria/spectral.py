@@ -29,7 +29,7 @@ class Spectral(Criterion):
         """The draw alone: which weights are sure to stay depends on how many do."""
         return (weight.detach().double().square() / _waits(weight.shape, seed).to(weight.device)).float()
 
-    def choose(self, weight: Tensor, project: Project, sparsity: float, stats: Stats, seed: int) -> Chosen:
+    def choose(self, weight: Tensor, project: Project, sparsity: float, stats: Stats, seed: int, held: Tensor | None = None) -> Chosen:
         power = project.sums(weight.detach().double().square())
         among = power.reshape(-1, power.numel() if project.fixed is None else project.cols)
         kept = among.shape[1] - round((sparsity if project.fixed is None else project.fixed) * among.shape[1])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sparsecc import registry
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.formats.base import Format
+from sparsecc.options import shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +24,7 @@ def from_pattern(pattern: str) -> Format:
         format = registry.load_class("formats", name, Format).parse(pattern)  # type: ignore[type-abstract]
         if format is not None:
             return format
-    raise RecipeError(f"pattern: {pattern!r} is none of 'unstructured', RxC (as '4x1') and N:M (as '2:4'){_hint(pattern)}")
+    raise RecipeError(f"pattern: {shown(pattern)} is none of 'unstructured', RxC (as '4x1') and N:M (as '2:4'){_hint(pattern)}")
 
 
 def from_key(key: str) -> Format:
@@ -82,8 +83,8 @@ def cheapest(keep: Tensor, formats: Sequence[str] = DEFAULT_FORMATS, itemsize: i
 
 
 def _hint(pattern: str) -> str:
-    numbers = re.findall(r"\d+", str(pattern))
-    if len(numbers) != 2:
+    numbers = re.findall(r"[0-9]+", str(pattern))
+    if len(numbers) != 2 or len(pattern) > 20:
         return ""
     first, second = numbers
     return f"; did you mean '{first}:{second}' or '{first}x{second}'?"

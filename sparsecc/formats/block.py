@@ -35,7 +35,7 @@ class Block(Format):
 
     @classmethod
     def parse(cls, pattern: str) -> Self | None:
-        shape = re.fullmatch(r"(\d+)x(\d+)", pattern)
+        shape = re.fullmatch(r"([0-9]{1,9})x([0-9]{1,9})", pattern)
         if shape is None:
             return None
         r, c = int(shape[1]), int(shape[2])

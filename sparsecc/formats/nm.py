@@ -34,7 +34,7 @@ class NM(Format):
 
     @classmethod
     def parse(cls, pattern: str) -> Self | None:
-        numbers = re.fullmatch(r"(\d+):(\d+)", pattern)
+        numbers = re.fullmatch(r"([0-9]{1,9}):([0-9]{1,9})", pattern)
         if numbers is None:
             return None
         n, m = int(numbers[1]), int(numbers[2])

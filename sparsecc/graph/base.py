@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sparsecc.errors import RecipeError, Refused
-from sparsecc.graph.sites import Attention, Linear, Mlp, Site, WeightSite
+from sparsecc.graph.sites import Attention, Linear, Mlp, Site, Unseen, WeightSite
+from sparsecc.options import shown
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -35,17 +36,21 @@ def _matches(site: Site, target: str) -> bool:
         return target in (site.name, site.kind)
     try:
         return re.fullmatch(target[3:], site.name) is not None
-    except re.error as error:
-        raise RecipeError(f"targets: {target!r} is no regular expression: {error}") from None
+    except (re.error, OverflowError, RecursionError) as error:
+        raise RecipeError(f"targets: {shown(target)} is no regular expression: {error}") from None
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A model input or output. A dimension is an int, or a name where it may change from call to call."""
+    """A model input or output. A dimension is an int, or a name where it may change from call to call.
+
+    default: what an input is when nobody gives it; None where it has to be given.
+    """
 
     name: str
     shape: tuple[int | str, ...]
-    dtype: str  # numpy's name: float32, int64, bool
+    dtype: str  # numpy's name: float32, int64, bool; "object" for strings, "sequence" for what is no tensor
+    default: Any = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,10 @@ class Graph(ABC):
     @abstractmethod
     def sites(self, kind: type[S] = Site, targets: Targets = ALL) -> list[S]:
         """All sites of a kind (a base class finds its children), in execution order, named uniquely."""
+
+    @abstractmethod
+    def unseen(self) -> list[Unseen]:
+        """The weights (matrices and more, no vectors) that belong to no site, with the reason: with the sites' own, all of the model."""
 
     @abstractmethod
     def set_weight(self, site: WeightSite, weight: Tensor) -> None:

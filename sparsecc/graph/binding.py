@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,14 +38,15 @@ def bind(specs: Sequence[TensorSpec], args: Sequence[Any], kwargs: Mapping[str, 
     """
     if len(args) == 1 and isinstance(args[0], Mapping):
         args, kwargs = (), {**args[0], **kwargs}
-    values = _in_order([spec.name for spec in specs], args, kwargs)
+    values = _in_order(specs, args, kwargs)
     sizes: dict[str, tuple[int, str]] = {}
     for spec, value in zip(specs, values, strict=True):
         _check(spec, value, sizes)
     return values
 
 
-def _in_order(names: list[str], args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+def _in_order(specs: Sequence[TensorSpec], args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    names = [spec.name for spec in specs]
     expected = f"the model takes {len(names)}: {', '.join(names)}"
     if len(args) > len(names):
         raise InputError(f"{len(args)} inputs given, {expected}")
@@ -57,6 +58,7 @@ def _in_order(names: list[str], args: Sequence[Any], kwargs: Mapping[str, Any]) 
         if name in given:
             raise InputError(f"input {name!r} given twice, by position and by name")
         given[name] = value
+    given = {spec.name: spec.default for spec in specs if spec.default is not None} | given
     missing = [name for name in names if name not in given]
     if missing:
         raise InputError(f"input {missing[0]!r} is missing; {expected}")
@@ -108,6 +110,13 @@ def reject_outside(specs: Sequence[TensorSpec], values: Sequence[Array], limits:
             raise InputError(
                 f"input {spec.name!r} holds {most if most >= end else least}, it indexes a table of {end} by {first} to {end - 1}"
             )
+
+
+def reject_zero(specs: Sequence[TensorSpec], values: Sequence[Array], divisors: Collection[str]) -> None:
+    """Raises InputError naming the first input that divides integers and holds a zero."""
+    for spec, value in zip(specs, values, strict=True):
+        if spec.name in divisors and not bool((value != 0).all()):
+            raise InputError(f"input {spec.name!r} holds 0, and the model divides integers by it")
 
 
 def _is_float(value: Array) -> bool:

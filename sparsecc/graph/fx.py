@@ -22,7 +22,18 @@ from torch.utils import _pytree as pytree
 from sparsecc import registry
 from sparsecc.errors import InputError, ModelError, Refused, UserError
 from sparsecc.files import replacing
-from sparsecc.graph import fx_blocks, fx_caches, fx_channels, fx_cleanup, fx_device, fx_signature, fx_sites, fx_trace, fx_walk
+from sparsecc.graph import (
+    fx_blocks,
+    fx_caches,
+    fx_channels,
+    fx_cleanup,
+    fx_device,
+    fx_signature,
+    fx_sites,
+    fx_trace,
+    fx_unseen,
+    fx_walk,
+)
 from sparsecc.graph.base import ALL, Block, Differentiable, Given, Run, Targets, matches
 from sparsecc.graph.channels import Channels
 from sparsecc.graph.fx_complex import without_complex
@@ -31,7 +42,7 @@ from sparsecc.graph.fx_signature import input_nodes, specs, structure
 from sparsecc.graph.fx_static import fold_shapes
 from sparsecc.graph.fx_tensors import assign, free_name, free_prefix, gathered, order_of, read_node
 from sparsecc.graph.inputs import as_tensor, bind
-from sparsecc.graph.sites import Attention, Linear, Mlp, Site, WeightSite
+from sparsecc.graph.sites import Attention, Conv1d, Linear, Mlp, Site, Unseen, WeightSite
 from sparsecc.precisions.base import Quantized
 
 if TYPE_CHECKING:
@@ -106,6 +117,9 @@ class FxGraph(Differentiable):
 
     def sites(self, kind: type[S] = Site, targets: Targets = ALL) -> list[S]:
         return [site for site in fx_sites.find_sites(self.module) if isinstance(site, kind) and matches(site, targets)]
+
+    def unseen(self) -> list[Unseen]:
+        return fx_unseen.find(self.module)
 
     def set_weight(self, site: WeightSite, weight: Tensor) -> None:
         """A weight that several layers share changes for all of them."""
@@ -184,7 +198,8 @@ class FxGraph(Differentiable):
         trainable = weight.requires_grad and not isinstance(op.stored, Quantized)  # whose values only rounding makes
         reads = [self._store(node, f"{prefix}.{name}", tensor, trainable) for name, tensor in op.stored.tensors.items()]
         bias = self._bias_node(layer, prefix, op.bias)
-        self._put(node, call.target, (layer.x, reads, bias, *call.options))
+        x = fx_cleanup.lift_lines(layer) if isinstance(site, Conv1d) and isinstance(layer, Layer) else layer.x
+        self._put(node, call.target, (x, reads, bias, *call.options))
 
     def _replace_attention(self, site: Attention, op: BlockAttention) -> None:
         if site.bound:

@@ -13,17 +13,18 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from sparsecc.graph import fx_fold
-from sparsecc.graph.fx_layers import Layer, arguments, aten, match, stored
+from sparsecc.graph import fx_fold, fx_linear
+from sparsecc.graph.fx_layers import HEIGHT, Layer, arguments, aten, match, stored
 from sparsecc.graph.fx_tensors import assign, free_name, read_node
 
 _ASSERTIONS = ("aten._assert", "aten.sym_constrain_range", "aten._functional_assert", "aten._functional_sym")
+_SPELT = {aten.conv1d.padding: aten.conv1d.default, aten.conv2d.padding: aten.conv2d.default}
 _EVERYTHING = 2**63 - 1  # where torch.export ends a slice that has no end
 
 
 def clean(module: GraphModule) -> None:
     """Bring a graph from torch.export into normal form, in place."""
-    for step in (drop_assertions, _drop_input_writes, _drop_copies, _drop_empty_operands, _reshape_views, _spell_out_padding):
+    for step in (drop_assertions, _drop_input_writes, _drop_copies, _drop_empty_operands, _reshape_views, _spell_out_padding, fx_linear.spell):
         step(module)
     for step in (fx_fold.fold_constants, fx_fold.fold_batch_norms, fx_fold.fold_added_biases, _separate_biases):
         step(module)
@@ -39,6 +40,20 @@ def sweep(module: GraphModule) -> None:
     _drop_unread(module)
     module.graph.lint()
     module.recompile()
+
+
+def lift_lines(layer: Layer) -> Node:
+    """conv(x)  ->  squeeze(conv(unsqueeze(x))), for an operator of images to take the place of one along lines; the unsqueezed x."""
+    node, graph = layer.node, layer.node.graph
+    with graph.inserting_before(node):
+        image = graph.call_function(aten.unsqueeze.default, (layer.x, HEIGHT))
+    image.meta["val"] = layer.x.meta["val"].unsqueeze(HEIGHT)
+    with graph.inserting_after(node):
+        line = graph.call_function(aten.squeeze.dim, (node, HEIGHT))
+    line.meta["val"] = node.meta["val"]
+    node.replace_all_uses_with(line, delete_user_cb=lambda user: user is not line)
+    node.meta["val"] = node.meta["val"].unsqueeze(HEIGHT)
+    return image
 
 
 def drop_assertions(module: GraphModule) -> None:
@@ -100,11 +115,13 @@ def _reshape_views(module: GraphModule) -> None:
 
 def _spell_out_padding(module: GraphModule) -> None:
     """padding='same' as numbers, where it is the same on both sides."""
-    for node in module.graph.find_nodes(op="call_function", target=aten.conv2d.padding):
-        layer = match(node)
+    for node in module.graph.nodes:
+        spelt = _SPELT.get(node.target) if node.op == "call_function" else None
+        layer = match(node) if spelt is not None else None
         if isinstance(layer, Layer) and layer.geometry and layer.geometry.padding[:2] == layer.geometry.padding[2:]:
-            given = arguments(node) | {"padding": list(layer.geometry.padding[:2])}
-            node.target = aten.conv2d.default
+            sides = layer.geometry.padding[1:2] if spelt is aten.conv1d.default else layer.geometry.padding[:2]
+            given = arguments(node) | {"padding": list(sides)}
+            node.target = spelt
             node.args, node.kwargs = tuple(given[argument.name] for argument in node.target._schema.arguments), {}
 
 

@@ -96,9 +96,10 @@ def _affordable(node: Node, sources: frozenset[Node]) -> bool:
 def _materialize(module: GraphModule, node: Node, value: Tensor) -> None:
     origin = _origin(node)
     parameter = stored(origin)
-    trainable = isinstance(parameter, nn.Parameter) and parameter.requires_grad
+    learnt = isinstance(parameter, nn.Parameter)
+    trainable = learnt and parameter.requires_grad  # type: ignore[union-attr]
     name = free_name(module, _folded_name(module, str(origin.target)) if origin is not None else "constant")
-    assign(module, name, value.contiguous().clone(), trainable=trainable)
+    assign(module, name, value.contiguous().clone(), trainable=trainable, learnt=learnt)
     read = read_node(module, node, name)
     read.meta.update(node.meta)
     node.replace_all_uses_with(read)

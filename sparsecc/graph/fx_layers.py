@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.fx import Node
 
 aten = torch.ops.aten
+HEIGHT = -2  # the axis that lines are given when a convolution along them becomes one of images
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a 2-D convolution slides; padding is (top, left, bottom, right)."""
+    """How a convolution slides; padding is (top, left, bottom, right). One along a line slides over images of height 1."""
 
     stride: tuple[int, int]
     padding: tuple[int, int, int, int]
@@ -62,6 +63,12 @@ class OperatorLayer:
     @property
     def quantized(self) -> bool:
         return str(self.node.target) == _QUANTIZED
+
+    @property
+    def in_line(self) -> bool:
+        """Whether its images are lines that were given a height."""
+        lifted = self.x.target is aten.unsqueeze.default and self.x.args[1] == HEIGHT
+        return lifted and self.kernel is not None and self.kernel[0] == 1
 
     @property
     def cols(self) -> int:
@@ -140,10 +147,10 @@ def _matrix_layer(node: Node, x: Any, weight: Any, bias: Any, *, out_first: bool
     return Layer(node, x, weight, bias, transposed=not out_first)
 
 
-def _conv2d(node: Node) -> Layer | None:
+def _convolution(node: Node) -> Layer | None:
     given = arguments(node)
     weight = stored(given["weight"])
-    if weight is None or weight.dim() != 4 or given.get("transposed") or not _takes(given["input"], given["bias"]):
+    if weight is None or weight.dim() not in (3, 4) or given.get("transposed") or not _takes(given["input"], given["bias"]):
         return None
     return Layer(node, given["input"], given["weight"], given["bias"], geometry=_geometry(given, weight.shape[2:]))
 
@@ -155,12 +162,18 @@ def _takes(x: Any, bias: Any) -> bool:
 
 
 def _geometry(given: dict[str, Any], kernel: torch.Size) -> Geometry:
-    stride, dilation = _pair(given["stride"]), _pair(given["dilation"])
+    if len(kernel) == 2:
+        stride, dilation = _pair(given["stride"]), _pair(given["dilation"])
+    else:
+        stride, dilation = (1, _pair(given["stride"])[1]), (1, _pair(given["dilation"])[1])
     return Geometry(stride, _padding(given["padding"], kernel, dilation), dilation, int(given["groups"]))
 
 
 def _padding(padding: Any, kernel: torch.Size, dilation: tuple[int, int]) -> tuple[int, int, int, int]:
     """(top, left, bottom, right) of a number, a pair, 'valid' or 'same' (torch puts an odd zero at the end)."""
+    if len(kernel) == 1:
+        padding = padding if isinstance(padding, str) else [0, _pair(padding)[1]]
+        return _padding(padding, torch.Size((1, *kernel)), dilation)
     if padding == "valid":
         return (0, 0, 0, 0)
     if padding == "same":
@@ -195,9 +208,11 @@ _MATCHERS: dict[str, Callable[[Node], Layer | OperatorLayer | None]] = {
     "aten.addmm.default": _addmm,
     "aten.mm.default": _matmul,
     "aten.matmul.default": _matmul,
-    "aten.conv2d.default": _conv2d,
-    "aten.conv2d.padding": _conv2d,
-    "aten.convolution.default": _conv2d,
+    "aten.conv1d.default": _convolution,
+    "aten.conv1d.padding": _convolution,
+    "aten.conv2d.default": _convolution,
+    "aten.conv2d.padding": _convolution,
+    "aten.convolution.default": _convolution,
     "sparsecc.sparse_linear.default": _linear_operator,
     _STRUCTURED: _linear_operator,
     _QUANTIZED: _linear_operator,

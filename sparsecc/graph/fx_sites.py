@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from sparsecc import formats, structures
@@ -14,7 +14,7 @@ from sparsecc.formats.base import Packed
 from sparsecc.graph.fx_activations import activation_after
 from sparsecc.graph.fx_fold import unfolded_name
 from sparsecc.graph.fx_layers import Layer, OperatorLayer, arguments, aten, match, stored
-from sparsecc.graph.sites import Attention, Conv2d, Linear, Mlp, Site, WeightSite, unique
+from sparsecc.graph.sites import Attention, Conv1d, Conv2d, Linear, Mlp, Site, WeightSite, unique
 from sparsecc.ops import quantized_linear
 from sparsecc.ops.block_attention import restore
 from sparsecc.precisions.base import Quantized
@@ -123,8 +123,12 @@ def _weight_site(layer: Layer | OperatorLayer, readers: dict[int, int], activati
     if layer.geometry is None:
         return Linear(**common)
     g = layer.geometry
-    kernel: Any = layer.kernel if isinstance(layer, OperatorLayer) else tuple(common["stored"].shape[2:])
-    return Conv2d(**common, kernel=kernel, stride=g.stride, padding=g.padding, dilation=g.dilation, groups=g.groups)
+    dense = tuple(common["stored"].shape[2:]) if isinstance(layer, Layer) else ()
+    kernel: Any = layer.kernel if isinstance(layer, OperatorLayer) else (*[1] * (2 - len(dense)), *dense)
+    in_line = layer.in_line if isinstance(layer, OperatorLayer) else len(dense) == 1
+    return (Conv1d if in_line else Conv2d)(
+        **common, kernel=kernel, stride=g.stride, padding=g.padding, dilation=g.dilation, groups=g.groups
+    )
 
 
 def _dense_weight(layer: Layer, readers: dict[int, int]) -> dict[str, Any]:
@@ -135,6 +139,7 @@ def _dense_weight(layer: Layer, readers: dict[int, int]) -> dict[str, Any]:
         "stored": weight,
         "weight_name": str(layer.weight.target),
         "shared": readers[id(tensor)] > 1,
+        "constant": not isinstance(tensor, nn.Parameter),
     }
 
 

@@ -13,15 +13,16 @@ from torch.fx import GraphModule, Node
 from sparsecc.graph.fx_layers import aten, stored
 
 
-def assign(module: nn.Module, name: str, tensor: Tensor, *, trainable: bool) -> None:
-    """Put a tensor at a dotted name, as a parameter when it can be trained, making the modules on the way."""
+def assign(module: nn.Module, name: str, tensor: Tensor, *, trainable: bool, learnt: bool = False) -> None:
+    """Put a tensor at a dotted name, making the modules on the way: as a parameter when it can be trained or was learnt, and in the place
+    of a parameter; else as a buffer. What was never learnt is a constant to passes."""
     *path, leaf = name.split(".")
     for part in path:
         if not hasattr(module, part):
             module.add_module(part, nn.Module())
         module = getattr(module, part)
-    trained = trainable and tensor.is_floating_point()
-    value = nn.Parameter(tensor.detach()) if trained else tensor.detach()
+    trained = (trainable or learnt or leaf in module._parameters) and tensor.is_floating_point()
+    value = nn.Parameter(tensor.detach(), requires_grad=trainable) if trained else tensor.detach()
     if leaf in (module._parameters if trained else module._buffers):
         setattr(module, leaf, value)  # in its old place in the order
         return

@@ -17,7 +17,7 @@ from sparsecc.graph.fx_sites import mlp_name
 from sparsecc.graph.onnx_activations import Activation, activation_of
 from sparsecc.graph.onnx_attention import AttentionNodes, attention_at
 from sparsecc.graph.onnx_fold import constant, only_use
-from sparsecc.graph.sites import Attention, Conv2d, Linear, Mlp, Site, unique
+from sparsecc.graph.sites import Attention, Conv1d, Conv2d, Linear, Mlp, Site, unique
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 
@@ -44,6 +44,12 @@ class WeightNodes:
     @property
     def nodes(self) -> tuple[ir.Node, ...]:
         return (self.node, self.bias_add) if self.bias_add is not None else (self.node,)
+
+    @property
+    def in_line(self) -> bool:
+        """Whether the images of a sparse convolution are lines that were given a height."""
+        lifted = self.x.producer()
+        return lifted is not None and lifted.op_type == "Unsqueeze" and onnx_sparse.axes_of(lifted) == [onnx_sparse.HEIGHT]
 
     @property
     def shared(self) -> bool:
@@ -118,14 +124,15 @@ def _gemm(node: ir.Node) -> WeightNodes | None:
 
 def _conv(node: ir.Node) -> WeightNodes | None:
     weight, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
-    if not _is_weight(weight, 4) or (bias is not None and constant(bias) is None) or not _slides_in_two(node) or padding_of(node) is None:
+    if not (_is_weight(weight, 3) or _is_weight(weight, 4)) or (bias is not None and constant(bias) is None):
         return None
-    return WeightNodes(node, weight, bias)  # type: ignore[arg-type]
+    return WeightNodes(node, weight, bias) if _slides(node) and padding_of(node) is not None else None  # type: ignore[arg-type]
 
 
-def _slides_in_two(conv: ir.Node) -> bool:
-    """Whether the attributes have a number for each of the two dimensions, as onnx's checker does not check."""
-    lengths = {"strides": 2, "dilations": 2, "pads": 4}
+def _slides(conv: ir.Node) -> bool:
+    """Whether the attributes have a number for each of the dimensions, as onnx's checker does not check."""
+    axes = _axes(conv)
+    lengths = {"strides": axes, "dilations": axes, "pads": 2 * axes}
     return all(len(conv.attributes.get_ints(name, [0] * length)) == length for name, length in lengths.items())
 
 
@@ -157,16 +164,18 @@ def _rank(value: ir.Value) -> int:
 
 def padding_of(conv: ir.Node) -> tuple[int, int, int, int] | None:
     """(top, left, bottom, right), auto_pad resolved; None when that needs a size which the model leaves open."""
-    attributes = conv.attributes
+    attributes, axes = conv.attributes, _axes(conv)
+    none = [0] * (2 - axes)  # of the height that lines do not have
     mode = attributes.get_string("auto_pad", "NOTSET")
     if mode == "NOTSET":
-        return tuple(attributes.get_ints("pads", [0, 0, 0, 0]))  # type: ignore[return-value]
+        pads = attributes.get_ints("pads", [0] * 2 * axes)
+        return (*none, *pads[:axes], *none, *pads[axes:])  # type: ignore[return-value]
     if mode == "VALID":
         return (0, 0, 0, 0)
     shape, kernel = conv.inputs[0].shape, conv.inputs[1].const_value.shape.numpy()[2:]  # type: ignore[union-attr]
-    strides, dilations = attributes.get_ints("strides", [1, 1]), attributes.get_ints("dilations", [1, 1])
-    begin, end = [], []
-    for axis in (0, 1):
+    strides, dilations = attributes.get_ints("strides", [1] * axes), attributes.get_ints("dilations", [1] * axes)
+    begin, end = none.copy(), none.copy()
+    for axis in range(axes):
         reach = (kernel[axis] - 1) * dilations[axis] + 1
         size = shape[2 + axis] if shape is not None else None
         if strides[axis] == 1:
@@ -196,8 +205,15 @@ def _weight_site(layer: WeightNodes, name: str, activation: Activation | None) -
         return Linear(**common)
     stored = common["stored"]
     kernel: Any = tuple(node.attributes["kernel_shape"].as_ints()) if isinstance(stored, Packed) else tuple(stored.shape[2:])
+    in_line = layer.in_line if isinstance(stored, Packed) else len(kernel) == 1
+    kernel = (*[1] * (2 - len(kernel)), *kernel)
     geometry = {"stride": _pair(node, "strides"), "padding": padding_of(node) or (0, 0, 0, 0), "dilation": _pair(node, "dilations")}
-    return Conv2d(**common, **geometry, kernel=kernel, groups=node.attributes.get_int("group", 1))
+    return (Conv1d if in_line else Conv2d)(**common, **geometry, kernel=kernel, groups=node.attributes.get_int("group", 1))
+
+
+def _axes(conv: ir.Node) -> int:
+    """Along how many a convolution slides."""
+    return 2 if onnx_sparse.is_sparse(conv) else len(conv.inputs[1].const_value.shape) - 2  # type: ignore[union-attr]
 
 
 def _dense(layer: WeightNodes) -> Tensor:
@@ -210,8 +226,8 @@ def _is_conv(node: ir.Node) -> bool:
 
 
 def _pair(node: ir.Node, name: str) -> tuple[int, int]:
-    first, second = node.attributes.get_ints(name, [1, 1])
-    return (first, second)
+    *first, last = node.attributes.get_ints(name, [1, 1])
+    return (first[0] if first else 1, last)
 
 
 def _attention(found: AttentionNodes, name: str) -> Attention:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from sparsecc.ops.block_attention import BlockAttention
 
 
+HEIGHT = 2  # the axis that lines are given when a convolution along them becomes one of images
+
+
 def is_sparse(node: ir.Node) -> bool:
     """Whether a node is a layer of this domain; what has no weight is none."""
     return node.domain == ONNX_DOMAIN and not is_block_attention(node)
@@ -95,6 +98,20 @@ def make_node(op: SiteOp, site: str, x: ir.Value, prefix: str, opset: int) -> ir
     parts = {**stored.tensors, **({"bias": op.bias} if op.bias is not None else {})}
     inputs = [x, *(initializer(tensor, f"{prefix}.{name}") for name, tensor in parts.items())]
     return ir.node(call.op_type, inputs, call.attributes, domain=ONNX_DOMAIN, num_outputs=1)
+
+
+def in_lines(node: ir.Node, x: ir.Value, site: str) -> list[ir.Node]:
+    """A convolution of images with a height of 1 given to its lines x before it, and taken from them after it."""
+    axis = initializer(torch.tensor([HEIGHT]), f"{site}.height")
+    lifted = ir.node("Unsqueeze", [x, axis], num_outputs=1)
+    node.replace_input_with(0, lifted.outputs[0])
+    return [lifted, node, ir.node("Squeeze", [node.outputs[0], axis], num_outputs=1)]
+
+
+def axes_of(node: ir.Node) -> list[int] | None:
+    """The axes of an Unsqueeze or Squeeze, None where they are computed."""
+    value = node.inputs[1] if len(node.inputs) > 1 else None
+    return None if value is None or value.const_value is None else value.const_value.numpy().tolist()
 
 
 def make_block_attention(op: BlockAttention, site: str, inputs: Sequence[ir.Value], opset: int) -> ir.Node:

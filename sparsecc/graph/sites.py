@@ -6,6 +6,7 @@ Sites are values read off a graph at one moment. After `graph.replace` or `graph
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ class WeightSite(Site):
 
     stored: the weight as the host holds it: dense in its own shape, packed, structured, or quantized; not to be modified in place.
     weight_name: the tensor's name in the host (parameter or initializer).
+    constant: it was never trained (a buffer in torch, as a mel bank or a blur): passes leave it alone unless `targets` names it.
     """
 
     stored: Tensor | Form = field(repr=False, compare=False)
@@ -47,6 +49,7 @@ class WeightSite(Site):
     activation: str | None = None  # relu, gelu, gelu_tanh, silu, hardswish, ...: what alone consumes the output
     weight_name: str = ""
     shared: bool = False  # the same weight tensor serves other sites too (tied): passes refuse to change it
+    constant: bool = False
 
     @property
     def packed(self) -> Packed | None:
@@ -71,6 +74,11 @@ class WeightSite(Site):
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the dense weight."""
+        return self._held
+
+    @property
+    def _held(self) -> tuple[int, ...]:
+        """The shape of the dense weight, or of its matrix."""
         return (self.stored.rows, self.stored.cols) if isinstance(self.stored, Form) else tuple(self.stored.shape)
 
     @property
@@ -118,7 +126,7 @@ class Conv2d(WeightSite):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        rows, *rest = super().shape
+        rows, *rest = self._held
         return (rows, math.prod(rest) // math.prod(self.kernel), *self.kernel)
 
     def to_matrix(self, weight: Tensor) -> Tensor:
@@ -127,6 +135,30 @@ class Conv2d(WeightSite):
     def from_matrix(self, matrix: Tensor) -> Tensor:
         out, channels, kh, kw = self.shape
         return matrix.reshape(out, kh, kw, channels).permute(0, 3, 1, 2).contiguous()
+
+    def images(self, x: Tensor) -> Tensor:
+        """What enters the dense layer, as [(batch,) channels, height, width]."""
+        return x
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv1d(Conv2d):
+    """A convolution of images of height 1, whose kernel is (1, k). weight: [out, in/groups, k], matrix: [out, k·in/groups]."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        rows, *rest = self._held
+        return (rows, math.prod(rest) // self.kernel[1], self.kernel[1])
+
+    def to_matrix(self, weight: Tensor) -> Tensor:
+        return weight.permute(0, 2, 1).reshape(self.rows, self.cols)
+
+    def from_matrix(self, matrix: Tensor) -> Tensor:
+        out, channels, taps = self.shape
+        return matrix.reshape(out, taps, channels).permute(0, 2, 1).contiguous()
+
+    def images(self, x: Tensor) -> Tensor:
+        return x.unsqueeze(-2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +193,28 @@ class Mlp(Site):
     first: Linear
     second: Linear
     activation: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unseen:
+    """A stored weight that belongs to no site, so that no pass changes it.
+
+    name: the layer's, or the tensor's where no layer has it alone.  kind: what reads it ("Conv3d", "LSTM", "Embedding").
+    dtype: numpy's name.  sparsity: the share of zeros in it.  reason: reads after the name, as that of a `Refused`.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+    sparsity: float
+    reason: str
+
+
+def is_matrix(shape: Sequence[int]) -> bool:
+    """Whether a tensor of this shape counts as a weight: biases, norms and scales are vectors."""
+    return sum(size > 1 for size in shape) > 1
 
 
 def unique(name: str, taken: dict[str, None]) -> str:

@@ -6,6 +6,7 @@ included, and what lies in memory are the activations between two layers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from sparsecc.graph.sites import Conv2d, WeightSite
 from sparsecc.passes._gradients import effects, gradients
 from sparsecc.passes.base import Context
 
+UNREACHED, ALL_ZERO = "no calibration input reaches it", "its calibration inputs are all zero"
 _ROWS = 4096  # inputs that are multiplied together at once, at most
 
 
@@ -105,34 +107,43 @@ def second_moments(graph: Graph, sites: Sequence[WeightSite], context: Context) 
         yield stats
 
 
-def largest_inputs(graph: Graph, sites: Sequence[WeightSite], context: Context) -> dict[str, float]:
-    """Per site name the largest magnitude that enters it in any calibration input. NaN where one enters."""
-    largest = {site.name: 0.0 for site in sites}
+def largest_inputs(graph: Graph, sites: Sequence[WeightSite], context: Context) -> dict[str, float | Refused]:
+    """Per site name the largest magnitude that enters it in any calibration input; refused where there is none above zero, or no number."""
+    largest: dict[str, float | Refused] = {site.name: Refused(UNREACHED) for site in sites}
     for name, entering in graph.walk(context.calibration or (), list(largest)):
         found = [x.abs().max() for (x,) in entering if x.numel()]
-        largest[name] = float(torch.stack(found).max()) if found else 0.0
+        if found:
+            largest[name] = _range(float(torch.stack(found).max()))
     return largest
+
+
+def _range(largest: float) -> float | Refused:
+    if not math.isfinite(largest):
+        return Refused("its calibration inputs hold NaN or infinity")
+    return largest if largest > 0 else Refused(ALL_ZERO)
 
 
 def as_columns(site: WeightSite, x: Tensor) -> Tensor:
     """float[tokens, cols]: what the site's matrix is multiplied with, one row per output position."""
     if not isinstance(site, Conv2d):
         return x.reshape(-1, site.cols).float()
-    _, channels, kh, kw = site.shape
+    channels, taps = site.shape[1], math.prod(site.kernel)
     top, left, bottom, right = site.padding
-    padded = torch.nn.functional.pad(x.float(), (left, right, top, bottom))
-    patches = torch.nn.functional.unfold(padded, (kh, kw), dilation=site.dilation, stride=site.stride)
+    padded = torch.nn.functional.pad(site.images(x).float(), (left, right, top, bottom))
+    patches = torch.nn.functional.unfold(padded, site.kernel, dilation=site.dilation, stride=site.stride)
     # unfold has channels outermost, the matrix has them innermost
-    return patches.transpose(1, 2).reshape(-1, channels, kh * kw).transpose(1, 2).reshape(-1, site.cols)
+    return patches.transpose(1, 2).reshape(-1, channels, taps).transpose(1, 2).reshape(-1, site.cols)
 
 
 def unusable(stats: Stats, needs: Sequence[str]) -> Refused | None:
     """Why nothing can be learnt from what calibration has measured at a site."""
     if needs and not stats:
-        return Refused("no calibration input reaches it")
+        return Refused(UNREACHED)
     if not all(found.isfinite().all() for found in stats.values()):
         return Refused("its calibration inputs hold NaN or infinity")
-    return None
+    if not all(stats[name].any() for name in ("inputs", "norms", "hessian") if name in stats):
+        return Refused(ALL_ZERO)
+    return None if "gradients" not in stats or stats["gradients"].any() else Refused("no output moves with it on the calibration inputs")
 
 
 def singular(tokens: int, cols: int) -> str:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import Graph, Targets, matches
 from sparsecc.graph.sites import Conv2d, Mlp, Site, WeightSite
+from sparsecc.options import shown
 from sparsecc.registry import did_you_mean
 
 S = TypeVar("S", bound=Site)
@@ -22,8 +23,9 @@ def require_valid(**fields: Targets) -> None:
                 raise RecipeError(f"{field}: {target!r} is empty")
             try:
                 re.compile(target[3:] if target.startswith("re:") else "")
-            except re.error as error:
-                raise RecipeError(f"{field}: {target!r} is no regular expression: {error}") from None
+            except (re.error, OverflowError, RecursionError) as error:
+                reason = "nested too deeply" if isinstance(error, RecursionError) else error
+                raise RecipeError(f"{field}: {shown(target)} is no regular expression: {reason}") from None
 
 
 def select(graph: Graph, kind: type[S], targets: Targets, ignore: Targets = ()) -> list[S]:
@@ -76,6 +78,12 @@ def untouchable(site: WeightSite) -> Refused | None:
     if not site.weight.isfinite().all():
         return Refused("its weight holds NaN or infinity")
     return None
+
+
+def never_trained(site: WeightSite, targets: Targets) -> Refused | None:
+    """Why a constant of the model keeps its values, None for trained weights and for a site that `targets` names: a kind names none."""
+    named = any(target != site.kind and matches(site, (target,)) for target in targets)
+    return Refused("a constant of the model, never trained; name it in targets to change it") if site.constant and not named else None
 
 
 def require(field: str, target: str, sites: Sequence[Site]) -> None:

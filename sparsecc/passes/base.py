@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from sparsecc import registry
 from sparsecc.errors import Refused
@@ -50,7 +50,8 @@ class Context:
     original: the model as it came, before the first pass of the recipe, its neurons in the order that they have by now; None where a
     pass is applied by itself.  progress: called by passes that take minutes.
     clock: what layers take in code generated for a machine; None where there is none.
-    scratch: a folder in which pruned weights are kept, not in memory: for models that are larger than it."""
+    scratch: a folder in which pruned weights are kept, not in memory: for models that are larger than it.
+    destination: what the result is for: `code` that sparsecc generates, or an `onnx` file for a stock onnxruntime."""
 
     calibration: Sequence[Sequence[Any] | Mapping[str, Any]] | None = None
     seed: int = 0
@@ -58,6 +59,7 @@ class Context:
     progress: Callable[[Progress], None] | None = None
     scratch: str | PathLike[str] | None = None
     clock: Clock | None = None
+    destination: Literal["code", "onnx"] = "code"
 
 
 @dataclass(frozen=True)

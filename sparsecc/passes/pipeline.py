@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from sparsecc.errors import RecipeError
 from sparsecc.graph.base import Graph
+from sparsecc.passes._samples import numbered
 from sparsecc.passes.base import Context, Pass, PassResult, registered_name
+
+_REASONS = 3  # that a sentence names
 
 
 class HasPasses(Protocol):
@@ -18,22 +21,63 @@ class HasPasses(Protocol):
     def passes(self) -> Iterable[Pass]: ...
 
     @property
+    def strict(self) -> bool: ...
+
+    @property
     def source(self) -> str: ...
 
 
 def run(graph: Graph, recipe: HasPasses, context: Context) -> tuple[Graph, list[tuple[Pass, PassResult]]]:
     """The rewritten graph, and what each pass found and did, in order. The graph given stays as it was.
 
-    Raises RecipeError, with the pass's place in the recipe, for a field that does not fit the model.
+    Raises RecipeError, with the pass's place in the recipe, for a field that does not fit the model, and under `strict` for a pass
+    that changes nothing; InputError, with its number, for a sample that the model cannot take.
     """
     results: list[tuple[Pass, PassResult]] = []
     context = replace(context, original=graph)
     for number, step in enumerate(recipe.passes):
         try:
-            result = step.apply(graph, context)
+            with numbered(graph, context.calibration):
+                result = step.apply(graph, context)
         except RecipeError as error:
-            raise RecipeError(f"{recipe.source}: passes[{number}].{registered_name(step)}.{error}") from None
+            raise RecipeError(f"{_place(recipe, number, step)}.{error}") from None
+        if recipe.strict and not result.modified:
+            raise RecipeError(f"{_place(recipe, number, step)} {_idle(graph, result)}")
         results.append((step, result))
         graph = result.graph
         context = replace(context, original=result.original)
     return graph, results
+
+
+def idle(graph: Graph, recipe: HasPasses, results: Sequence[tuple[Pass, PassResult]]) -> list[str]:
+    """A sentence on each pass that changed nothing. graph: what the first pass was given."""
+    return [
+        f"{_place(recipe, number, step)} {_idle(graph, result)}" for number, (step, result) in enumerate(results) if not result.modified
+    ]
+
+
+def _place(recipe: HasPasses, number: int, step: Pass) -> str:
+    return f"{recipe.source}: passes[{number}].{registered_name(step)}"
+
+
+def _idle(graph: Graph, result: PassResult) -> str:
+    """'changed nothing', and why."""
+    refused: dict[str, list[str]] = {}
+    for match in result.matches:
+        if match.refused is not None:
+            refused.setdefault(match.refused.reason, []).append(f"'{match.site.name}'")
+    for weight in graph.unseen() if not refused else ():
+        refused.setdefault(weight.reason, []).append(f"{weight.kind} '{weight.name}'")
+    reasons = "; ".join(f"{_listed(names)}: {reason}" for reason, names in _some(refused))
+    if result.matches:
+        return f"changed nothing: {reasons}"
+    return f"changed nothing: the model has no layer that it works on{f' ({reasons})' if reasons else ''}"
+
+
+def _some(refused: dict[str, list[str]]) -> list[tuple[str, list[str]]]:
+    """The reasons of most layers."""
+    return sorted(refused.items(), key=lambda item: -len(item[1]))[:_REASONS]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

@@ -20,7 +20,7 @@ from sparsecc.passes._budget import Budget, limit_of, nbytes
 from sparsecc.passes._calibrate import calibrated, singular, unusable
 from sparsecc.passes._device import on_device, require_device
 from sparsecc.passes._scratch import in_scratch
-from sparsecc.passes._select import require_valid, select, untouchable
+from sparsecc.passes._select import never_trained, require_valid, select, untouchable
 from sparsecc.passes._sensitivity import Losses
 from sparsecc.passes._vary import Varied
 from sparsecc.passes.base import Context, Match, Pass, Progress
@@ -39,7 +39,8 @@ _LEAST_EFFECT = 1e-3  # of the mean, which a row counts at least
 
 @dataclass(frozen=True)
 class Cut:
-    """What Prune does at a site. sparsity: of the mask, exact.  weight: the new one.  note: on what was calibrated."""
+    """What Prune does at a site. sparsity: of the new weight.  weight: the new one.  note: on zeros that were there, on what was
+    calibrated."""
 
     pattern: str
     sparsity: float
@@ -66,6 +67,7 @@ class Prune(Pass):
     budget: instead, what all layers pruned take at most once they are packed: bytes, as {"bytes": 20e6} or {"bytes": "20MB"}, or the
     milliseconds of all of them together in generated code, as {"milliseconds": 4.5}, where there is a machine to time them on.
     floor: the least share of its weights that each layer keeps under all allocations but `uniform`; a quarter of the mean when not given.
+    keep_zeros: weights that are zero already stay so under a criterion that gives weights new values.
     seed: of what is drawn; that of the run when not given.  min_weights: smaller layers stay dense.
     device: of torch, as cuda, on which a torch model is run and its layers are pruned; where its weights lie when not given.
     """
@@ -82,6 +84,7 @@ class Prune(Pass):
     allocation: str = "uniform"
     floor: float | None = None
     budget: Budget | None = None
+    keep_zeros: bool = True
     seed: int | None = None
     min_weights: int = 1024
     device: str | None = None
@@ -203,7 +206,7 @@ class Prune(Pass):
         """Why a site stays as it is before anything is measured, None when it does not."""
         if site.rows * site.cols < self.min_weights:
             return Refused(f"{site.rows * site.cols} weights are fewer than min_weights {self.min_weights}")
-        return untouchable(site) or self.format.check(site.rows, site.cols)
+        return untouchable(site) or never_trained(site, self.targets) or self.format.check(site.rows, site.cols)
 
     def _allocate(
         self, graph: Graph, sites: Sequence[WeightSite], context: Context, costs: dict[str, Callable[[int], float]]
@@ -258,7 +261,7 @@ class Prune(Pass):
         matrix, project, criterion = self.weighed(site.matrix, stats), project_of(self.format), criteria.create(self.criterion)
         if (self.compare or criterion.compares) == "output":
             project = within_outputs(project)
-        chosen = criterion.choose(matrix, project, sparsity, stats, site_seed(seed, site.name))
+        chosen = criterion.choose(matrix, project, sparsity, stats, site_seed(seed, site.name), self._held(site))
         if self.refinement is not None:
             return Chosen(refinements.create(self.refinement).refine(matrix, chosen.keep, project, stats))
         if self.rows == "equal" or chosen.weight is None:
@@ -272,9 +275,34 @@ class Prune(Pass):
         pruned = _pruned(site, chosen)
         if torch.equal(pruned, matrix):
             return Refused(f"already zero wherever {self.pattern} at sparsity {sparsity:.2f} would prune")
+        if self._tied(site, stats, context.seed):
+            return Refused(f"{self.criterion} finds all its weights worth the same, so that their places alone would decide")
         weight = in_scratch(site.from_matrix(pruned), context.scratch)
-        note = singular(int(stats["tokens"]), site.cols) if "tokens" in stats else ""
-        return Cut(self.pattern, 1 - int(chosen.keep.count_nonzero()) / chosen.keep.numel(), self._by, weight, note)
+        note = self._on_zeros(matrix, pruned) + (singular(int(stats["tokens"]), site.cols) if "tokens" in stats else "")
+        return Cut(self.pattern, 1 - int(pruned.count_nonzero()) / pruned.numel(), self._by, weight, note)
+
+    def _held(self, site: WeightSite) -> Tensor | None:
+        """The zeros that a criterion must not fill, bool[rows, cols]; None where there are none."""
+        if not (self.keep_zeros and criteria.create(self.criterion).updates):
+            return None
+        zeros = site.matrix == 0
+        return zeros if zeros.any() else None
+
+    def _tied(self, site: WeightSite, stats: Stats, seed: int) -> bool:
+        """Whether scores say nothing; they are made again only where all magnitudes are the same, without which they differ."""
+        magnitude = site.matrix.abs()
+        if magnitude.min() != magnitude.max():
+            return False
+        scores = self.unit_scores(site, stats, seed)
+        return len(scores) > 1 and bool(scores.min() == scores.max())
+
+    def _on_zeros(self, before: Tensor, after: Tensor) -> str:
+        """What became of the zeros that were there, where the criterion could have filled them."""
+        zeros = before == 0
+        if not criteria.create(self.criterion).updates or not zeros.any():
+            return ""
+        filled = int((zeros & (after != 0)).count_nonzero())
+        return f"; {filled} zeros of before have values" if filled else f"; the {float(zeros.double().mean()):.1%} of before stay"
 
 
 class _Scores:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 from sparsecc import precisions, registry
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.sites import Linear, WeightSite
-from sparsecc.passes._select import require_valid, select, untouchable
+from sparsecc.passes._select import never_trained, require_valid, select, untouchable
 from sparsecc.passes.base import Context, Match, Pass
 from sparsecc.precisions.base import Precision, Quantized
+from sparsecc.precisions.int8 import WEIGHT_LEVELS
 
 Activations = Literal["per_token", "calibrated"]
 
@@ -41,6 +41,8 @@ class Quantize(Pass):
     dtype: a member of `precisions`. int8 has a scale for each output channel.
     activations: of int8: `per_token`, a scale for each token found while the model runs; `calibrated`, one scale for a layer from the
     largest magnitude among the calibration inputs.
+    weight_bits: of int8: 8; 7, whose values are within ±64, so that a stock onnxruntime multiplies them exactly, and at full speed, also on
+    x86 CPUs without VNNI; None: 7 in an ONNX file (`Context.destination`), 8 where code is generated, which is exact with either.
     min_weights: smaller layers stay as they are.
 
     Attention whose q, k and v come from quantized layers is compiled to bfloat16, where the CPU has it.
@@ -50,6 +52,7 @@ class Quantize(Pass):
     ignore: Targets = ()
     dtype: str = "int8"
     activations: Activations = "per_token"
+    weight_bits: int | None = None
     min_weights: int = 1024
 
     def __post_init__(self) -> None:
@@ -59,6 +62,8 @@ class Quantize(Pass):
             raise RecipeError(f"activations: {self.activations!r} is none of {', '.join(get_args(Activations))}")
         if self.calibrated and not hasattr(self._plain, "calibrated"):
             raise RecipeError(f"activations: {self.dtype} has no scales that could be calibrated; leave it out")
+        if self.weight_bits is not None:
+            self._require_weight_bits(self.weight_bits)
         if self.min_weights < 0:
             raise RecipeError(f"min_weights: {self.min_weights} is negative")
 
@@ -66,25 +71,37 @@ class Quantize(Pass):
     def calibrated(self) -> bool:
         return self.activations == "calibrated"
 
-    @property
-    def precision(self) -> Precision:
-        return precisions.from_key(f"{self.dtype}:calibrated") if self.calibrated else self._plain
+    def precision(self, context: Context = Context()) -> Precision:
+        """What layers are rounded to."""
+        plain, narrow = self._plain, context.destination == "onnx"
+        options: dict[str, Any] = {"calibrated": True} if self.calibrated else {}
+        if hasattr(plain, "weight_bits"):
+            options["weight_bits"] = self.weight_bits or (7 if narrow else 8)
+        return replace(plain, **options)
 
     @property
     def _plain(self) -> Precision:
         return precisions.from_key(self.dtype)
 
+    def _require_weight_bits(self, bits: int) -> None:
+        if not hasattr(self._plain, "weight_bits"):
+            raise RecipeError(f"weight_bits: {self.dtype} has no other; leave it out")
+        if bits not in WEIGHT_LEVELS:
+            raise RecipeError(f"weight_bits: {bits} is none of {', '.join(map(str, WEIGHT_LEVELS))}")
+
     def find(self, graph: Graph, context: Context) -> Iterator[Match]:
         from sparsecc.passes._calibrate import largest_inputs  # here, because it imports torch
 
         sites = select(graph, WeightSite, self.targets, self.ignore)
-        refused = {site.name: reason for site in sites if (reason := self._refuse(site))}
+        refused = {site.name: reason for site in sites if (reason := self._refuse(site, graph.host))}
         taken = [site for site in sites if site.name not in refused]
         if self.calibrated and taken and not context.calibration:
             raise RecipeError("activations: calibrated needs calibration inputs; pass calibration= (--calib)")
         largest = largest_inputs(graph, taken, context) if self.calibrated else {}
+        precision = self.precision(context)
         for site in sites:
-            yield Match(site, refused.get(site.name) or self._round(site, largest.get(site.name)))
+            known = refused.get(site.name) or largest.get(site.name)
+            yield Match(site, known if isinstance(known, Refused) else _round(site, precision, known))
 
     def rewrite(self, graph: Graph, match: Match) -> None:
         from sparsecc.ops.quantized_linear import QuantizedLinear
@@ -94,22 +111,31 @@ class Quantize(Pass):
         assert isinstance(rounding, Rounding)
         graph.replace(site, QuantizedLinear(rounding.weight, site.bias))
 
-    def _refuse(self, site: WeightSite) -> Refused | None:
+    def _refuse(self, site: WeightSite, host: str) -> Refused | None:
         if not isinstance(site, Linear):
             return Refused("convolutions have no quantized operator")
         if site.rows * site.cols < self.min_weights:
             return Refused(f"{site.rows * site.cols} weights are fewer than min_weights {self.min_weights}")
-        return untouchable(site) if site.packed is None else None
+        if reason := (untouchable(site) if site.packed is None else None) or never_trained(site, self.targets):
+            return reason
+        dtype = _dtype(site)
+        if host == "onnx" and dtype != "float32":  # scales and sums are float32 there, and operators do not mix types
+            return Refused(f"its weight is {dtype}, quantize takes float32 in ONNX models; convert the model to float32 first")
+        return None
 
-    def _round(self, site: WeightSite, largest: float | None) -> Rounding | Refused:
-        if largest is not None and not math.isfinite(largest):
-            return Refused("its calibration inputs hold NaN or infinity")
-        matrix = site.matrix
-        if not matrix.isfinite().all():
-            return Refused("its weight holds NaN or infinity")
-        weight = self.precision.quantize(matrix, largest)
-        whole = float(matrix.float().norm())
-        error = float((weight.dense(site.name) - matrix.float()).norm()) / whole if whole else 0.0
-        if site.packed is not None:
-            weight = weight.packed(site.packed.format, matrix != 0)
-        return Rounding(weight, error)
+
+def _round(site: WeightSite, precision: Precision, largest: float | None) -> Rounding | Refused:
+    matrix = site.matrix
+    if not matrix.isfinite().all():
+        return Refused("its weight holds NaN or infinity")
+    weight = precision.quantize(matrix, largest)
+    whole = float(matrix.float().norm())
+    error = float((weight.dense(site.name) - matrix.float()).norm()) / whole if whole else 0.0
+    if site.packed is not None:
+        weight = weight.packed(site.packed.format, matrix != 0)
+    return Rounding(weight, error)
+
+
+def _dtype(site: WeightSite) -> str:
+    weight = site.weight if site.packed is None else site.packed.values
+    return str(weight.dtype).removeprefix("torch.")

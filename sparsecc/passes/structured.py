@@ -14,7 +14,7 @@ from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.channels import Channels
 from sparsecc.graph.sites import Attention, Mlp
 from sparsecc.passes._calibrate import calibrated, relative_error, singular, unusable
-from sparsecc.passes._select import around, require_valid, untouchable
+from sparsecc.passes._select import around, never_trained, require_valid, untouchable
 from sparsecc.passes._units import Inputs, by_least_squares, contributions, least, magnitudes
 from sparsecc.passes.base import Context, Match, Pass, Progress
 from sparsecc.registry import did_you_mean
@@ -94,7 +94,7 @@ class Structured(Pass):
         channels: dict[str, Channels] = {}
         for site in sites:
             whole = graph.channels(site)
-            reason = whole if isinstance(whole, Refused) else _refuse(whole)
+            reason = whole if isinstance(whole, Refused) else _refuse(whole, self.targets)
             if reason is not None:
                 found[site.name] = reason
             elif isinstance(whole, Channels):
@@ -207,9 +207,9 @@ class Structured(Pass):
         )
 
 
-def _refuse(channels: Channels) -> Refused | None:
+def _refuse(channels: Channels, targets: Targets) -> Refused | None:
     for layer in channels.layers:
-        if reason := untouchable(layer):
+        if reason := untouchable(layer) or never_trained(layer, targets):
             return Refused(f"layer '{layer.name}': {reason.reason}")
     return Refused("there is only one of what could go") if channels.units < 2 else None
 

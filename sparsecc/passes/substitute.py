@@ -11,7 +11,7 @@ from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.sites import Linear
 from sparsecc.passes._calibrate import relative_error, second_moments, singular, unusable
-from sparsecc.passes._select import require_valid, select, untouchable
+from sparsecc.passes._select import never_trained, require_valid, select, untouchable
 from sparsecc.passes.base import Context, Match, Pass, Progress
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Substitute(Pass):
         graph.replace(site, StructuredLinear(substitution.weight, site.bias))
 
     def _refuse(self, site: Linear) -> Refused | None:
-        reason = untouchable(site)
+        reason = untouchable(site) or never_trained(site, self.targets)
         if reason is not None:
             return reason
         if not structures.sized(self.structure, site.rows, site.cols, self.params):

@@ -14,13 +14,15 @@ Decision = Literal["sparse", "dense", "structured", "skipped"]
 
 @dataclass(frozen=True, kw_only=True)
 class SiteReport:
-    """One site. Times in µs, sizes in bytes; None where nothing was measured or does not apply.
+    """One site, or a weight that belongs to none and so is skipped. Times in µs, sizes in bytes; None where nothing was measured or does
+    not apply.
 
     shape: of the weight as it is now.  bytes_dense: of the weight as it came, which may have had more outputs or inputs.
     bytes_packed, predicted_us, measured_us: of the sparse (structured, quantized, smaller) form, also where the dense one stays.
     bound_us: the least that peak and bandwidth of this machine allow the kernel of measured_us.
     dtype: of the weight as it is stored.  dense_us: of float32.  A quantized layer has its dtype at the head of its format, and its
     decision says whether the kernel skips zeros.
+    refused: what each pass that left it alone said, in the order of the recipe: "prune: already packed as csr".
     """
 
     name: str
@@ -40,6 +42,7 @@ class SiteReport:
     output_error: float | None = None  # relative, against the dense model's output at this site
     decision: Decision = "dense"
     reason: str = ""
+    refused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +72,8 @@ class Measured:
 class Report:
     """What was done to a model, what it cost and what was measured. `str()` is a table.
 
-    notes: what is to be known of the model as a whole.
+    sites: every layer with a weight, and every weight that no pass works on.  notes: sentences on how the model was read, on passes that
+    changed nothing, and on what became of the file.
     """
 
     sparsecc: str  # version
@@ -91,7 +95,8 @@ class Report:
         sites = tuple(_site(entry) for entry in data["sites"])
         check, measured = data.get("check"), data.get("measured")
         made = {"check": _check(check) if check else None, "measured": _measured(measured) if measured else None}
-        return cls(**{**data, "sites": sites, "notes": tuple(data.get("notes", ())), **made})
+        made["notes"] = tuple(data.get("notes", ()))
+        return cls(**{**data, "sites": sites, **made})
 
     def to_json(self, path: str | PathLike[str] | None = None) -> str:
         """The report as JSON; written to `path` when one is given."""
@@ -118,7 +123,10 @@ class Report:
 
 
 def totals(sites: Sequence[SiteReport]) -> dict[str, Any]:
-    """Sums over the sites. `dense_us` and `chosen_us` (what runs now) are over the sites at which both kernels were timed."""
+    """Sums over the rows: bytes and the share of zeros are of all weights of the model.
+
+    `dense_us` and `chosen_us` (what runs now) are over the sites at which both kernels were timed.
+    """
     timed = [site for site in sites if site.measured_us is not None and site.dense_us is not None]
     bytes_dense = sum(site.bytes_dense or 0 for site in sites)
     return {
@@ -154,7 +162,7 @@ def chosen_us(site: SiteReport) -> float:
 
 
 def _site(entry: Mapping[str, Any]) -> SiteReport:
-    return SiteReport(**{**_expect_fields(SiteReport, entry), "shape": tuple(entry["shape"])})
+    return SiteReport(**{**_expect_fields(SiteReport, entry), "shape": tuple(entry["shape"]), "refused": tuple(entry.get("refused", ()))})
 
 
 def _check(entry: Any) -> Check:

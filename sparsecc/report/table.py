@@ -26,16 +26,28 @@ def text(report: Report, width: int = WIDTH) -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False, markup=False, emoji=False)
     console.print(table)
     body = console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO above
-    return "\n".join(line.rstrip() for line in [*body.splitlines(), *_left_alone(report), *summary(report)])
+    return "\n".join(line.rstrip() for line in [*body.splitlines(), *_left_alone(report), *_refusals(report), *summary(report)])
 
 
 def reasons(report: Report) -> str:
     """Per site: what it is, what was done, and why not more."""
-    rows = (
-        f"{printable(site.name)}  {site.kind} {shape(site)}\n    {site.decision}: {site.reason or 'no reason recorded'}"
-        for site in report.sites
-    )
-    return "\n".join([*rows, *report.notes])
+    return "\n".join([*(_reasons_at(site) for site in report.sites), *_notes(report)])
+
+
+def _reasons_at(site: SiteReport) -> str:
+    refused = [f"    {said}" for said in _unsaid(site)]
+    size_of = f" {size(site.bytes_dense)}" if site.bytes_dense is not None else ""
+    head = f"{printable(site.name)}  {site.kind} {shape(site)}{size_of}"
+    return "\n".join((head, f"    {site.decision}: {site.reason or 'no reason recorded'}", *refused))
+
+
+def _unsaid(site: SiteReport) -> list[str]:
+    """Refusals that the reason does not have yet."""
+    return [f"refused by {said}" for said in site.refused if said.partition(": ")[2] not in site.reason]
+
+
+def _notes(report: Report) -> list[str]:
+    return [f"note: {printable(note)}" for note in report.notes]
 
 
 def cells(site: SiteReport) -> tuple[str, ...]:
@@ -74,7 +86,7 @@ def summary(report: Report) -> list[str]:
         )
     if report.measured:
         lines.append(_measured(report.measured))
-    return [*lines, *report.notes]
+    return [*lines, *_notes(report)]
 
 
 def _measured(measured: Measured) -> str:
@@ -91,6 +103,15 @@ def _left_alone(report: Report) -> list[str]:
         if site.decision == "skipped" or (site.decision == "dense" and site.measured_us is None):
             names.setdefault(f"{site.decision}: {site.reason or 'no reason recorded'}", []).append(printable(site.name))
     return [f"{reason} ({_listed(sites)})" for reason, sites in names.items()]
+
+
+def _refusals(report: Report) -> list[str]:
+    """A line for each refusal by one pass of layers that another one changed."""
+    names: dict[str, list[str]] = {}
+    for site in report.sites:
+        for said in _unsaid(site):
+            names.setdefault(said, []).append(printable(site.name))
+    return [f"{said} ({_listed(sites)})" for said, sites in names.items()]
 
 
 def _listed(names: Sequence[str]) -> str:

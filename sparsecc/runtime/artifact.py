@@ -1,7 +1,10 @@
 """A compiled model as one file.
 
-An uncompressed zip: `weights.safetensors` (aligned, so that loading maps it instead of reading it), `lib_N.so` for each specialization,
-`report.json`, and `manifest.json` with everything else and the SHA-256 of every other member. No pickle.
+An uncompressed zip: `weights.safetensors`, `lib_N.so` for each specialization, `report.json`, and `manifest.json` with everything else
+and the SHA-256 of every other member. No pickle.
+
+It is read, not mapped: whoever writes into a mapped file (`cp`, `rsync --inplace`) changes the weights of the models that run from it, and
+whoever cuts it off ends their processes with SIGBUS. What is computed with is what was checked.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import mmap
+import os
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -19,11 +22,13 @@ from os import PathLike
 from pathlib import Path
 from typing import IO, Any
 
-from sparsecc.codegen.alignment import ALIGNMENT
+import numpy as np
+
+from sparsecc.codegen.alignment import ALIGNMENT, aligned_empty
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.threads import wanted
 from sparsecc.errors import ArtifactError, UserError
-from sparsecc.files import replacing
+from sparsecc.files import replacing, require_regular
 from sparsecc.graph.base import TensorSpec
 from sparsecc.report.base import Report
 from sparsecc.runtime import weights as weight_files
@@ -37,6 +42,8 @@ _WEIGHTS, _REPORT, _MANIFEST = "weights.safetensors", "report.json", "manifest.j
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _ZIP64_EXTRA_BYTES = 20
 _PADDING_ID = 0xD935  # the extra field that Android's zipalign pads with
+_DAMAGE = (LookupError, ArithmeticError, AttributeError, TypeError, ValueError, EOFError, RuntimeError, struct.error)  # zipfile's and ours
+_CHUNK_BYTES = 1 << 20  # what is hashed while it is still in the cache
 
 
 def save(compiled: Compiled, path: str | PathLike[str]) -> None:
@@ -65,14 +72,15 @@ def load(path: str | PathLike[str], threads: int | None = None) -> Compiled:
 
 def read_report(path: str | PathLike[str]) -> Report:
     """The report inside an artifact, of whatever version and for whatever CPU."""
-    with _opened(path) as (archive, _):
-        return Report.from_dict(json.loads(archive.read(_REPORT)))
+    with _opened(path) as (archive, stream):
+        return Report.from_dict(json.loads(bytes(_read(archive, stream, _REPORT)[0])))
 
 
 @contextmanager
 def _opened(path: str | PathLike[str]) -> Iterator[tuple[zipfile.ZipFile, IO[bytes]]]:
     """The archive. What goes wrong while it is read becomes an error that names the file."""
     path = Path(path)
+    require_regular(path)
     try:
         with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
             yield archive, stream
@@ -84,16 +92,16 @@ def _opened(path: str | PathLike[str]) -> Iterator[tuple[zipfile.ZipFile, IO[byt
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
-    except (LookupError, TypeError, ValueError, EOFError, NotImplementedError, RuntimeError, struct.error) as error:  # zipfile's and ours
+    except _DAMAGE as error:
         raise ArtifactError(f"{path}: damaged: {type(error).__name__} {error}") from error
 
 
 def _load(archive: zipfile.ZipFile, stream: IO[bytes], threads: int | None) -> Compiled:
-    manifest = json.loads(archive.read(_MANIFEST))
+    manifest = json.loads(bytes(_read(archive, stream, _MANIFEST)[0]))
     _check_versions(manifest)
     target = _target(manifest)
     _check_cpu(target)
-    members = _verified(archive, stream, manifest["sha256"])
+    members = {name: _verified(archive, stream, name, digest) for name, digest in manifest["sha256"].items()}
     compiled = Compiled(
         inputs=_specs(manifest["inputs"]),
         outputs=_specs(manifest["outputs"]),
@@ -116,6 +124,7 @@ def _specialization(entry: Mapping[str, Any], members: Mapping[str, memoryview])
         limits=entry["limits"],
         weights=tuple(entry["weights"]),
         program=Program.from_bytes(bytes(members[entry["library"]])),
+        divisors=frozenset(entry.get("divisors", ())),
     )
 
 
@@ -140,6 +149,7 @@ def _describe(compiled: Compiled, specializations: list[Specialization]) -> dict
                 "inputs": [asdict(spec) for spec in entry.inputs],
                 "outputs": [asdict(spec) for spec in entry.outputs],
                 "limits": dict(entry.limits),
+                "divisors": sorted(entry.divisors),
                 "library": f"lib_{number}.so",
                 "weights": list(entry.weights),
             }
@@ -201,20 +211,28 @@ class _Hashing:
         self.stream.write(data)
 
 
-def _verified(archive: zipfile.ZipFile, stream: IO[bytes], hashes: Mapping[str, str]) -> dict[str, memoryview]:
-    """All members, mapped copy-on-write (generated code takes writable memory; the file is never written)."""
-    mapped = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY))
-    members = {name: _member(archive, mapped, name) for name in hashes}
-    for name, digest in hashes.items():
-        if hashlib.sha256(members[name]).hexdigest() != digest:
-            raise ArtifactError(f"{name} in it is damaged: its SHA-256 differs from the manifest's")
-    return members
+def _verified(archive: zipfile.ZipFile, stream: IO[bytes], name: str, digest: str) -> memoryview:
+    data, found = _read(archive, stream, name)
+    if found != digest:
+        raise ArtifactError(f"{name} in it is damaged: its SHA-256 differs from the manifest's")
+    return data
 
 
-def _member(archive: zipfile.ZipFile, mapped: memoryview, name: str) -> memoryview:
+def _read(archive: zipfile.ZipFile, stream: IO[bytes], name: str) -> tuple[memoryview, str]:
+    """A member, in aligned memory of its own (of which not more is taken than the file is long), and its SHA-256."""
     info = archive.getinfo(name)
-    fields = _LOCAL_HEADER.unpack_from(mapped, info.header_offset)
+    stream.seek(info.header_offset)
+    fields = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
     start = info.header_offset + _LOCAL_HEADER.size + fields[9] + fields[10]
-    if fields[0] != b"PK\x03\x04" or info.compress_type != zipfile.ZIP_STORED or start + info.file_size > len(mapped):
+    file_bytes = os.fstat(stream.fileno()).st_size
+    if fields[0] != b"PK\x03\x04" or info.compress_type != zipfile.ZIP_STORED or start + info.file_size > file_bytes:
         raise ArtifactError(f"{name} in it is damaged")
-    return mapped[start : start + info.file_size]
+    data = memoryview(aligned_empty((info.file_size,), np.dtype(np.uint8)).data)
+    stream.seek(start)
+    hashing = hashlib.sha256()
+    for begin in range(0, len(data), _CHUNK_BYTES):
+        chunk = data[begin : begin + _CHUNK_BYTES]
+        if stream.readinto(chunk) != len(chunk):  # type: ignore[attr-defined]
+            raise ArtifactError(f"{name} in it was cut off while it was read")
+        hashing.update(chunk)
+    return data, hashing.hexdigest()

@@ -26,13 +26,14 @@ LINKING_BYTES = 64 << 20  # of temporary space; the largest models make a few MB
 @dataclass(frozen=True)
 class Specialization:
     """inputs: with fixed shapes.  weights: keys into the WeightStore, in the order of main's parameters after the inputs.
-    limits: see `codegen.library`.  program: what `main` is taken from."""
+    limits, divisors: see `codegen.library`.  program: what `main` is taken from."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     limits: Mapping[str, tuple[int, int]]
     weights: tuple[str, ...]
     program: Program
+    divisors: frozenset[str] = frozenset()
 
     @property
     def shapes(self) -> Shapes:
@@ -60,7 +61,8 @@ class Program:
             path.write_bytes(shared_object)
             try:
                 with no_chatter():
-                    program = cls(tvm_api.load_module(str(path)), shared_object)
+                    # by default a module stays mapped for as long as the process lives
+                    program = cls(tvm_api.load_module(str(path), keep_module_alive=False), shared_object)
                     program.main()  # reads the whole executable
                 return program
             except (RuntimeError, OSError, ValueError) as error:
@@ -94,7 +96,7 @@ class Program:
 
 def adopt(library: Library, keys: Sequence[str]) -> Specialization:
     """A specialization from codegen's product; keys: where its weights are held, in the library's order."""
-    return Specialization(library.inputs, library.outputs, library.limits, tuple(keys), Program(library.executable))
+    return Specialization(library.inputs, library.outputs, library.limits, tuple(keys), Program(library.executable), library.divisors)
 
 
 def _require_room(folder: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from sparsecc.codegen import threads
 from sparsecc.codegen.target import Target
 from sparsecc.errors import InputError, UserError
 from sparsecc.graph.base import TensorSpec
-from sparsecc.graph.binding import Shapes, bind, describe, is_torch, reject_nan, reject_outside, shapes_of
+from sparsecc.graph.binding import Shapes, bind, describe, is_torch, reject_nan, reject_outside, reject_zero, shapes_of
 from sparsecc.runtime.code import Specialization, adopt
 from sparsecc.runtime.machine import cannot_run
 from sparsecc.runtime.structure import rebuild
@@ -73,11 +75,17 @@ class Compiled:
         self._to_onnx = to_onnx
         self._cache: OrderedDict[Shapes, _Ready] = OrderedDict()
         self._staging = Staging()
+        self.renew_locks()
+        _alive.add(self)
+
+    def renew_locks(self) -> None:
+        """For a forked child, in which what another thread held at that moment would stay held."""
         self._lock = threading.RLock()
         self._compiling = threading.Lock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Raises InputError for a wrong name, type, dtype or shape, for NaN, and for an index beyond its table, naming the input;
+        """Raises InputError for a wrong name, type, dtype or shape, for NaN, for an index beyond its table, and for a zero that
+        integers are divided by, naming the input;
         UserError when the target is not for this machine."""
         values = bind(self.inputs, args, kwargs)
         reject_nan(self.inputs, values)
@@ -89,6 +97,7 @@ class Compiled:
             raise UserError(f"{self._elsewhere}; save it, and load it on such a machine")
         ready = self._ready(values)
         reject_outside(self.inputs, values, ready.specialization.limits)
+        reject_zero(self.inputs, values, ready.specialization.divisors)
         arguments = [self._staging.to_tvm(position, value) for position, value in enumerate(values)]
         results = threads.run(self.target.threads, lambda: ready.specialization.call(arguments, ready.weights))
         taken = {*ready.addresses, *(address(argument) for argument in arguments)}
@@ -164,3 +173,13 @@ class Compiled:
                 "to_onnx() needs a model that came from ONNX; export the dense model with torch.onnx.export and give it to sparsecc.convert"
             )
         return self._to_onnx()
+
+
+def _renew_all_locks() -> None:
+    for compiled in list(_alive):
+        compiled.renew_locks()
+
+
+_alive: weakref.WeakSet[Compiled] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_all_locks)

@@ -1,7 +1,7 @@
-"""Weights on disk: the safetensors layout, written as a stream and read as a memory map.
+"""Weights on disk: the safetensors layout, written as a stream and read in place.
 
 The layout is written here, because the safetensors library builds the whole file in memory and orders tensors by name; here tensors
-whose size is a multiple of 64 bytes come first, so that in a map they stay aligned and need no copy. The library reads the result.
+whose size is a multiple of 64 bytes come first, so that they stay aligned and need no copy. The library reads the result.
 """
 
 from __future__ import annotations

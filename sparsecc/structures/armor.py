@@ -46,7 +46,7 @@ class Armor(Structure):
 
     @classmethod
     def parse(cls, parameters: str) -> Self | None:
-        return cls(int(parameters)) if re.fullmatch(r"[1-9]\d*", parameters) else None
+        return cls(int(parameters)) if re.fullmatch(r"[1-9][0-9]{0,8}", parameters) else None
 
     @classmethod
     def sized(cls, rows: int, cols: int, params: float) -> list[Self]:

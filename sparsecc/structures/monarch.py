@@ -38,7 +38,7 @@ class Monarch(Structure):
 
     @classmethod
     def parse(cls, parameters: str) -> Self | None:
-        fields = re.fullmatch(r"([1-9]\d*)x([1-9]\d*):([1-9]\d*)", parameters)
+        fields = re.fullmatch(r"([1-9][0-9]{0,8})x([1-9][0-9]{0,8}):([1-9][0-9]{0,8})", parameters)
         return cls(*map(int, fields.groups())) if fields else None
 
     @classmethod

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from sparsecc import registry
 from sparsecc.errors import Refused, UserError
 from sparsecc.graph.sites import WeightSite
-from sparsecc.train._layers import allocate, survey
+from sparsecc.train._layers import MASKED, allocate, survey
 from sparsecc.train._masked import Hard, Masked, Parametrized
 from sparsecc.train.base import Method, Soft
 
@@ -46,6 +46,7 @@ class Handle:
         taken = [(site, module) for site, module, reason in self._survey if reason is None]
         shares = allocate([site for site, _ in taken], method)
         self._masked = {site.name: self._mask(site, module, share) for (site, module), share in zip(taken, shares, strict=True)}
+        MASKED.update(layer.module for layer in self._masked.values())
         self._hooks = [optimizer.register_step_pre_hook(self._before), optimizer.register_step_post_hook(self._after)]
         for layer in self._masked.values():
             layer.put(layer.site.from_matrix(method.first(layer.view(self._generator))), optimizer)
@@ -112,6 +113,7 @@ class Handle:
         for layer in self._masked.values():
             layer.after_step(max(self.step, self._method.last))
             layer.release()
+            MASKED.discard(layer.module)
         for hook in self._hooks:
             hook.remove()
         self._hooks = []

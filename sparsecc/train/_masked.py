@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -120,7 +121,7 @@ class Parametrized(Masked):
         super().__init__(site, module, format, sparsity)
         self._method = method
         self._seen = Seen(method, self.keep)
-        parametrize.register_parametrization(module, "weight", self._seen)
+        _parametrize(module, self.weight, self._seen)
 
     def put(self, keep: Tensor, optimizer: Optimizer) -> None:
         self.restore(keep)
@@ -136,5 +137,18 @@ class Parametrized(Masked):
     def after_step(self, step: int) -> None:
         self._seen.step = step
 
+    @torch.no_grad()
     def release(self) -> None:
-        parametrize.remove_parametrizations(self.module, "weight", leave_parametrized=True)
+        seen = self.module.weight
+        assert isinstance(seen, Tensor)
+        self.weight.copy_(seen)
+        parametrize.remove_parametrizations(self.module, "weight", leave_parametrized=False)
+
+
+def _parametrize(module: nn.Module, weight: nn.Parameter, by: nn.Module) -> None:
+    """Let a module compute its weight from the parameter that it has. torch would write into the parameter by `set_`, after which gradients
+    miss the hooks that are there: those by which DistributedDataParallel brings them together."""
+    module.weight = nn.Parameter(weight.detach(), weight.requires_grad)
+    parametrize.register_parametrization(module, "weight", by)
+    of_weight: Any = module.parametrizations["weight"]  # type: ignore[index]
+    of_weight.original = weight

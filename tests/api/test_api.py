@@ -151,6 +151,15 @@ def test_explain_says_what_would_be_done_and_why_not():
     text = sparsecc.explain(Tiny(), tiny.example(), recipe=RECIPE)
     assert "fc  Linear 5×24" in text and "skipped: " in text
     assert sparsecc.explain(tiny.REPORT) == tiny.REPORT.explain()
+    with pytest.raises(UserError, match="a Report says what was done already"):
+        sparsecc.explain(tiny.REPORT, recipe=RECIPE)
+
+
+def test_explain_takes_what_a_recipe_calibrates_on():
+    recipe = {"passes": [{"prune": {"criterion": "wanda", "min_weights": 0}}]}
+    with pytest.raises(sparsecc.SparseccError, match="pass calibration="):
+        sparsecc.explain(Tiny(), tiny.example(), recipe=recipe)
+    assert "by wanda" in sparsecc.explain(Tiny(), tiny.example(), recipe=recipe, calibration=[tiny.example()])
 
 
 def test_a_pruned_layer_says_so_when_nothing_packs_it():

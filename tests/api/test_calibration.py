@@ -20,6 +20,49 @@ def test_calibration_from_an_iterable():
         samples_of([sample(), [np.zeros((1, 4)), sample()[1]]], SPECS)
 
 
+def refilling(buffers, count=3):
+    """A loader that gives the same memory again and again."""
+    for number in range(count):
+        for buffer in buffers:
+            buffer[:] = number
+        yield tuple(buffers)
+
+
+@pytest.mark.parametrize("form", ["iterator", "views", "loader"])
+def test_buffers_that_are_refilled_are_copied(form):
+    x, ids = torch.zeros(1, 4), np.zeros((1, 3), np.int64)
+    source = refilling([x, ids])
+    if form == "views":
+        source = ((x[:], ids[:]) for x, ids in source)
+    if form == "loader":
+
+        class Refilled(DataLoader):
+            def __iter__(self):
+                return refilling([x, torch.from_numpy(ids)])
+
+        source = Refilled(TensorDataset(x))
+    samples = samples_of(source, SPECS)
+    assert [[float(value.max()) for value in sample] for sample in samples] == [[0, 0], [1, 1], [2, 2]]
+
+
+def test_a_list_of_one_refilled_buffer_is_warned_of():
+    given = list(refilling([torch.zeros(1, 4), np.zeros((1, 3), np.int64)]))
+    with pytest.warns(UserWarning, match="samples 0 and 1 are one and the same tensor"):
+        samples_of(given, SPECS)
+    shared, apart = torch.zeros(1, 3, dtype=torch.int64), [torch.full((1, 4), value) for value in (1.0, 2.0)]
+    samples = samples_of([(x, shared) for x in apart], SPECS)  # one mask for all samples is as it should be
+    assert samples[0][0] is apart[0]  # nothing is copied that the caller holds
+
+
+def test_a_batch_of_a_loader_that_is_no_tensor_is_numbered():
+    class Broken(DataLoader):
+        def __iter__(self):
+            return iter([tuple(map(torch.from_numpy, sample())), 7])
+
+    with pytest.raises(InputError, match="calibration, sample 1: inputs are a int"):
+        samples_of(Broken(TensorDataset(torch.zeros(1))), SPECS)
+
+
 @pytest.mark.parametrize("extra", [True, False], ids=["stacked", "batched"])
 def test_calibration_from_npz(tmp_path, extra):
     path = tmp_path / "c.npz"
@@ -36,7 +79,7 @@ def test_calibration_from_npz(tmp_path, extra):
         ({"x": np.zeros((2, 4), np.float32), "y": np.zeros(2)}, "the model has no input 'y'"),
         ({"x": np.zeros((2, 4), np.float32), "ids": np.ones((3, 3), np.int64)}, "different numbers of samples: x 2, ids 3"),
         ({"x": np.zeros((2, 4), np.float32)}, "sample 0: input 'ids' is missing"),
-        ({"x": np.array([{}], dtype=object)}, "cannot be read as .npz: Object arrays"),
+        ({"x": np.array([{}], dtype=object)}, "cannot be read as .npz: x.npy: Object arrays"),
         ({}, "no samples"),
     ],
 )
@@ -44,6 +87,19 @@ def test_a_wrong_npz_says_what_is_wrong(tmp_path, arrays, message):
     np.savez(tmp_path / "c.npz", **arrays)
     with pytest.raises(InputError, match=f"c.npz.*{message}"):
         samples_of(tmp_path / "c.npz", SPECS)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "message"),
+    [
+        ((2**60, 0), np.float32, "no array holds a value"),
+        ((2**50, 2, 0), np.float32, "no array holds a value"),
+        ((2**50, 4, 0), np.int8, "input 'x' is int8, the model takes float32"),
+    ],
+)
+def test_nothing_is_cut_into_a_billion_billion_pieces(shape, dtype, message):
+    with pytest.raises(InputError, match=f"calibration: {message}"):
+        samples_of({"x": np.empty(shape, dtype)}, [TensorSpec("x", ("n", 4), "float32")])
 
 
 def test_an_npz_is_cut_into_the_batches_that_the_model_takes(tmp_path):

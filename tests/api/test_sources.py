@@ -60,22 +60,6 @@ def test_nested_inputs_are_taken_apart():
         sources.in_order(SPECS, {"x": [1.0], "ids": ids})
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 nothing", b"hello"])
-def test_what_is_no_npz(tmp_path, content):
-    (tmp_path / "c.npz").write_bytes(content)
-    with pytest.raises(InputError, match=r"c\.npz: cannot be read"):
-        sources.read_npz(tmp_path / "c.npz")
-    with pytest.raises(InputError, match="no such file"):
-        sources.read_npz(tmp_path / "missing.npz")
-
-
-def test_a_lone_array_has_no_name(tmp_path):
-    with (tmp_path / "c.npz").open("wb") as stream:
-        np.save(stream, np.zeros(3))
-    with pytest.raises(InputError, match="without a name"):
-        sources.read_npz(tmp_path / "c.npz")
-
-
 def test_what_is_no_model(tmp_path):
     with pytest.raises(ModelError, match="no such file"):
         sources.open_graph(tmp_path / "missing.onnx")
@@ -93,14 +77,6 @@ def test_what_is_no_model(tmp_path):
 def test_names():
     assert sources.name_of("a/b.onnx") == "b.onnx"
     assert sources.name_of(torch.nn.Linear(2, 2)) == "Linear"
-
-
-def test_a_file_that_numpy_takes_for_a_pickle(tmp_path):
-    (tmp_path / "c.npz").write_bytes(b"\x80\x04 no archive")
-    with pytest.raises(InputError, match=r"c\.npz: cannot be read as \.npz: it is no zip of arrays$"):
-        sources.read_npz(tmp_path / "c.npz")
-    with pytest.raises(InputError, match=r"cannot be read as \.npz: Is a directory$"):
-        sources.read_npz(tmp_path)
 
 
 def test_a_folder_is_no_model(tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 
 import numpy as np
 import onnx
@@ -70,3 +72,16 @@ def call(capsys):
         return code, captured.out, captured.err.splitlines()
 
     return run
+
+
+@pytest.fixture
+def interruptible():
+    """Starts a program as from a terminal: it hears Ctrl-C, also where these tests run in the background, which do not."""
+
+    def start(command):
+        def hear():
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear)
+
+    return start

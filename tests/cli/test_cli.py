@@ -124,7 +124,7 @@ def test_as_a_program():
     assert (result.returncode, result.stderr, result.stdout) == (2, "error: no.sparsecc: no such file\n", "")
 
 
-def test_ctrl_c_as_a_program(tmp_path):
+def test_ctrl_c_as_a_program(interruptible, tmp_path):
     """An interrupt from outside, while a file is being written."""
     output = tmp_path / "y"
     output.write_text("old")
@@ -139,7 +139,7 @@ def test_ctrl_c_as_a_program(tmp_path):
         "cli.app = slow\n"
         "sys.exit(cli.main([]))\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = interruptible([sys.executable, "-c", script])
     assert process.stdout is not None and process.stdout.readline() == "writing\n"
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)

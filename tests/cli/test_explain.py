@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
@@ -16,6 +17,15 @@ def test_a_model_and_what_a_recipe_would_do(call, model, recipe, tmp_path):
     code, text, _ = call("explain", model, "--recipe", recipe, "--json", tmp_path / "r.json")
     assert code == 0 and "sparse: packed in" in text
     assert len(json.loads((tmp_path / "r.json").read_text())["sites"]) == 2
+
+
+def test_a_recipe_that_calibrates(call, model, tmp_path):
+    (tmp_path / "r.yaml").write_text("passes: [{prune: {criterion: wanda}}]")
+    code, _, [error] = call("explain", model, "--recipe", tmp_path / "r.yaml")
+    assert code == 2 and "--calib" in error
+    np.savez(tmp_path / "c.npz", x=np.random.default_rng(0).standard_normal((8, 64)).astype(np.float32))
+    code, text, errors = call("explain", model, "--recipe", tmp_path / "r.yaml", "--calib", tmp_path / "c.npz")
+    assert (code, errors) == (0, []) and "prune: unstructured, 50.0% zeros, by wanda" in text
 
 
 def test_a_report(call, tmp_path):

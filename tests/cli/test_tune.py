@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from contextlib import closing
@@ -82,10 +81,10 @@ def test_progress_names_task_trials_and_gain():
     assert _line(Progress(SPARSE, 7, 0.1, 2000.0, 1500.0)) == f"7 measured  all layers 2.00 -> 1.50 ms  now {SPARSE}"
 
 
-def test_ctrl_c_as_a_program_and_on_from_there(call, model, tmp_path):
+def test_ctrl_c_as_a_program_and_on_from_there(call, interruptible, model, tmp_path):
     records = tmp_path / "r.db"
     command = [sys.executable, "-m", "sparsecc", "tune", str(model), "--records", str(records), "--threads", "1", *SHAPE]
-    process = subprocess.Popen([*command, "--seconds", "300"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = interruptible([*command, "--seconds", "300"])
     while process.poll() is None and measured(records) < 3:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)

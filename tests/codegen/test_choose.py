@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -192,7 +193,8 @@ def test_layers_alike_are_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(choose, "interleave", fake)
     torch.manual_seed(0)
-    alike = packed(fixed(nn.Sequential(*(nn.Linear(64, 64) for _ in range(3))), FEW), "2:4", 0.5)
+    layer = nn.Linear(64, 64)
+    alike = packed(fixed(nn.Sequential(*(copy.deepcopy(layer) for _ in range(3))), FEW), "2:4", 0.5)
     assert len(check(alike, [FEW], measure=True)) == 3
     assert asked == [4]
 

@@ -14,13 +14,12 @@ from torch.utils import _pytree as pytree
 
 from sparsecc import structures
 from sparsecc.attention.base import AXIS_ORDERS, BlockMap, Grid, required
-from sparsecc.codegen import tvm_api
+from sparsecc.codegen import threads, tvm_api
 from sparsecc.codegen.candidates import Known, Task
 from sparsecc.codegen.choose import Choice
 from sparsecc.codegen.compiler import build
 from sparsecc.codegen.library import Library
 from sparsecc.codegen.target import Target, detect
-from sparsecc.codegen.threads import use_threads
 from sparsecc.graph import fx_trace
 from sparsecc.graph.base import Graph
 from sparsecc.graph.fx import FxGraph
@@ -79,10 +78,10 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def run(library: Library, inputs: Sequence[Any]) -> list[Tensor]:
-    use_threads(library.target.threads)
     machine = tvm_api.VirtualMachine(library.executable, tvm_api.cpu())
-    arrays = [*(np.ascontiguousarray(x) for x in inputs), *library.weights.values()]
-    return [torch.from_numpy(out.numpy().copy()) for out in machine["main"](*(tvm_api.tensor(array) for array in arrays))]
+    tensors = [tvm_api.tensor(array) for array in (*(np.ascontiguousarray(x) for x in inputs), *library.weights.values())]
+    outputs = threads.run(library.target.threads, lambda: machine["main"](*tensors))
+    return [torch.from_numpy(out.numpy().copy()) for out in outputs]
 
 
 def check(

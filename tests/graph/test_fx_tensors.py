@@ -16,11 +16,14 @@ def test_assign_makes_modules_and_keeps_order() -> None:
     assert [name for name, _ in module.named_buffers()] == ["new.sub.index"]
 
 
-def test_assign_turns_a_parameter_into_a_buffer() -> None:
+def test_what_was_learnt_stays_a_parameter_when_it_is_frozen() -> None:
     module = nn.Linear(2, 2)
     assign(module, "weight", torch.zeros(2, 2), trainable=False)
-    assert [name for name, _ in module.named_parameters()] == ["bias"]
+    assign(module, "other", torch.zeros(2, 2), trainable=False, learnt=True)
+    assign(module, "mel", torch.zeros(2, 2), trainable=False)
+    assert [name for name, _ in module.named_parameters()] == ["weight", "bias", "other"]
     assert not module.weight.requires_grad
+    assert [name for name, _ in module.named_buffers()] == ["mel"]
 
 
 def test_free_names() -> None:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 
-from sparsecc.errors import ModelError, UserError
+from sparsecc.errors import ModelError
 from sparsecc.graph import onnx_io
 from sparsecc.graph.onnx import OnnxGraph
 from tests.graph import onnx_models as models
@@ -202,71 +202,3 @@ def test_sizes_that_no_one_knows_stay_unknown() -> None:
     proto = models.model([node("Relu", "x", "y")], {"x": ["?", "?"]}, {"y": ["?", "?"]})
     proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
     assert OnnxGraph.from_proto(proto).inputs[0].shape == ("x_d0", "x_d1")
-
-
-@pytest.mark.parametrize("to_external", [False, True])
-def test_written_models_read_back_the_same(to_external: bool, tmp_path: Path) -> None:
-    path = tmp_path / "out.onnx"
-    OnnxGraph.from_proto(models.mlp()).save(path, external=to_external)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["out.onnx", "out.onnx.data"][: 1 + to_external]
-    assert (path.stat().st_size < 4000) == to_external
-    onnx.checker.check_model(path)
-    x = random(2, 32)
-    assert np.allclose(OnnxGraph.from_file(path).run([x]).outputs[0], models.run(models.mlp(), x=x)[0], atol=1e-5)
-
-
-def test_saving_over_the_file_that_is_mapped(external: Path) -> None:
-    graph = OnnxGraph.from_file(external)
-    for _ in range(3):
-        graph.save(external, external=True)
-    x = random(2, 32)
-    assert np.allclose(OnnxGraph.from_file(external).run([x]).outputs[0], graph.run([x]).outputs[0])
-    assert len(list(external.parent.iterdir())) == 2
-    graph.save(external)
-    assert [file.name for file in external.parent.iterdir()] == ["model.onnx"]
-
-
-def test_data_that_another_model_uses_stays(external: Path) -> None:
-    copy = external.with_name("copy.onnx")
-    copy.write_bytes(external.read_bytes())
-    graph = OnnxGraph.from_file(copy)
-    graph.save(external, external=True)
-    external.unlink()
-    graph.save(external, external=True)  # beside copy.onnx, which still reads model.onnx.data
-    x = random(2, 32)
-    want = models.run(models.mlp(), x=x)[0]
-    for path in (copy, external):
-        assert np.allclose(OnnxGraph.from_file(path).run([x]).outputs[0], want, atol=1e-5)
-
-
-def test_data_lies_beside_the_file_and_not_beside_a_link_to_it(tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "link.onnx").symlink_to("folder/real.onnx")
-    OnnxGraph.from_proto(models.mlp()).save(tmp_path / "link.onnx", external=True)
-    assert sorted(file.name for file in (tmp_path / "folder").iterdir()) == ["real.onnx", "real.onnx.data"]
-    assert (tmp_path / "link.onnx").is_symlink()
-
-
-def test_large_models_go_to_external_data_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_io, "EMBED_LIMIT", 10_000)
-    OnnxGraph.from_proto(models.mlp()).save(tmp_path / "big.onnx")
-    assert (tmp_path / "big.onnx.data").stat().st_size > 10_000
-
-
-@pytest.mark.parametrize("to_external", [False, True])
-def test_a_save_that_fails_leaves_the_old_files_whole(to_external: bool, external: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = {file.name: file.read_bytes() for file in external.parent.iterdir()}
-    graph = OnnxGraph.from_file(external)
-
-    def full(*arguments: object, **options: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace" if to_external else "fsync", full)
-    with pytest.raises(UserError, match=r"model.onnx: cannot be written: No space left on device"):
-        graph.save(external, external=to_external)
-    assert {file.name: file.read_bytes() for file in external.parent.iterdir()} == before
-
-
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be written: No such file"):
-        OnnxGraph.from_proto(models.mlp()).save(tmp_path / "none" / "m.onnx")

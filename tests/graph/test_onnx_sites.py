@@ -78,8 +78,6 @@ NO_LINEAR = {
     "weight on the left": [node("MatMul", "w x", "y")],
     "batched weight": [node("MatMul", "x cube", "y")],
     "computed weight": [node("MatMul", "x z", "y")],
-    "computed Gemm bias": [node("Gemm", "x w z", "y")],
-    "Gemm of a transposed input": [node("Gemm", "x w", "y", transA=1)],
     "integers": [node("Cast", "x", "i", to=7), node("MatMul", "i whole", "y")],
 }
 

@@ -20,7 +20,7 @@ KEYS = {
     "monarch": ("monarch:2x4:1", "monarch:4x2:3", "monarch:1x8:2", "monarch:8x1:2"),
 }
 STRUCTURES: list[Structure] = [structures.from_key(key) for keys in KEYS.values() for key in keys]
-PRECISIONS = {"int8": ("int8", "int8:calibrated"), "bfloat16": ("bfloat16",)}
+PRECISIONS = {"int8": ("int8", "int8:calibrated", "int8:7", "int8:calibrated:7"), "bfloat16": ("bfloat16",)}
 CRITERIA = {name: criteria.create(name) for name in registry.members("criteria")}
 REFINEMENTS = {name: refinements.create(name) for name in registry.members("refinements")}
 ATTENTION = {name: attention.create(name) for name in registry.members("attention")}

@@ -74,3 +74,27 @@ def test_inputs_that_never_come_go_first(name: str, pattern: str, sparsity: floa
     dead = chosen.keep[:, ::3]
     assert chosen.keep[:, 1::3].all() if sparsity < 1 / 3 else not dead.any()
     assert chosen.weight is None or torch.equal(chosen.weight[:, ::3][dead], weight[:, ::3][dead])
+    # among themselves the smallest go first, so that no input goes whole because of its place
+    gone, size = ~dead, weight[:, ::3].abs()
+    if pattern == "unstructured" and sparsity < 1 / 3:
+        parts = 1 if CRITERIA[name].compares == "output" else 16, getattr(CRITERIA[name], "columns", 240) // 3 + 1
+        for some, sizes in zip(gone.split(parts[0]), size.split(parts[0]), strict=True):
+            for lost, of in zip(some.split(parts[1], dim=1), sizes.split(parts[1], dim=1), strict=True):
+                assert not lost.any() or of[lost].max() <= of[~lost].min()
+
+
+@every_format
+@pytest.mark.parametrize("name", [name for name, criterion in CRITERIA.items() if criterion.updates])
+def test_zeros_that_are_held_stay_and_the_mask_is_the_formats(name: str, format: Format) -> None:
+    weight = weight_for(format)
+    held = torch.rand(weight.shape, generator=torch.Generator().manual_seed(6)) < 0.3
+    weight[held] = 0
+    chosen = CRITERIA[name].choose(weight, project_of(format), 0.6, stats_for(weight), 1, held)
+    assert chosen.weight is not None
+    assert not chosen.keep[held].any()
+    assert not chosen.weight[~chosen.keep].any()
+    cover = format.cover(chosen.keep)
+    assert isinstance(cover, torch.Tensor)
+    asked = 0.6 if format.fixed_sparsity is None else format.fixed_sparsity
+    assert int(cover.sum()) <= weight.numel() - round(asked * (weight.numel() // format.unit_size)) * format.unit_size
+    assert chosen.weight[chosen.keep].all()

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from sparsecc.errors import Refused
 from sparsecc.graph.base import ALL, Graph, Run, Targets, TensorSpec, matches
-from sparsecc.graph.sites import Attention, Conv2d, Linear, Mlp, Site, WeightSite
+from sparsecc.graph.sites import Attention, Conv2d, Linear, Mlp, Site, Unseen, WeightSite
 from sparsecc.ops.base import SiteOp
 
 S = TypeVar("S", bound=Site)
@@ -26,7 +26,8 @@ class FakeGraph(Graph):
     host = "fake"
     outputs = ()
 
-    def __init__(self, sites: Sequence[WeightSite]) -> None:
+    def __init__(self, sites: Sequence[WeightSite], unseen: Sequence[Unseen] = ()) -> None:
+        self._unseen = tuple(unseen)
         self._sites = {site.name: site for site in sites}
         rank = 4 if sites and isinstance(sites[0], Conv2d) else 2
         self.inputs = (TensorSpec("x", tuple(f"axis{i}" for i in range(rank)), "float32"),)
@@ -34,6 +35,9 @@ class FakeGraph(Graph):
 
     def sites(self, kind: type[S] = Site, targets: Targets = ALL) -> list[S]:
         return [site for site in self._sites.values() if isinstance(site, kind) and matches(site, targets)]
+
+    def unseen(self) -> list[Unseen]:
+        return list(self._unseen)
 
     def set_weight(self, site: WeightSite, weight: Tensor) -> None:
         assert weight.shape == site.weight.shape
@@ -81,7 +85,7 @@ class FakeGraph(Graph):
         return graph
 
     def copy(self) -> FakeGraph:
-        return FakeGraph(tuple(self._sites.values()))
+        return FakeGraph(tuple(self._sites.values()), self._unseen)
 
     def save(self, path: str | PathLike[str]) -> None:
         raise NotImplementedError

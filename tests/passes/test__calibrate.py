@@ -79,4 +79,8 @@ def test_the_largest_input_of_all_samples() -> None:
     samples = [(torch.full((1, 64), value),) for value in (1.0, -3.0, 2.0)]
     assert largest_inputs(FakeGraph(sites), sites, Context(calibration=samples)) == {"a": 3.0}
     broken = [*samples, (torch.full((1, 64), torch.nan),)]
-    assert str(largest_inputs(FakeGraph(sites), sites, Context(calibration=broken))["a"]) == "nan"
+    assert str(largest_inputs(FakeGraph(sites), sites, Context(calibration=broken))["a"]) == "its calibration inputs hold NaN or infinity"
+    silent = [(torch.zeros(2, 64),)]
+    assert str(largest_inputs(FakeGraph(sites), sites, Context(calibration=silent))["a"]) == "its calibration inputs are all zero"
+    empty = [(torch.zeros(0, 64),)]
+    assert str(largest_inputs(FakeGraph(sites), sites, Context(calibration=empty))["a"]) == "no calibration input reaches it"

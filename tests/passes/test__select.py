@@ -6,7 +6,7 @@ import torch
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.formats.csr import Csr
 from sparsecc.graph.sites import WeightSite
-from sparsecc.passes._select import require_valid, select, untouchable
+from sparsecc.passes._select import never_trained, require_valid, select, untouchable
 from tests.passes.fake import FakeGraph, conv, linear
 
 GRAPH = FakeGraph([linear("encoder.query"), linear("encoder.key"), conv("stem"), linear("head")])
@@ -62,3 +62,12 @@ def test_untouchable_weights() -> None:
     assert untouchable(conv("a", groups=8)) == Refused("grouped convolution (8 groups) has no sparse operator")
     assert untouchable(linear("a", stored=torch.ones(8, 8, dtype=torch.int8))) == Refused("its weight is int8, not floating point")
     assert untouchable(linear("a")) is None
+
+
+@pytest.mark.parametrize(
+    ("targets", "left"), [((), True), (("Linear",), True), (("mel",), False), (("re:m.*",), False), (("re:f.*",), True)]
+)
+def test_a_constant_is_left_alone_unless_it_is_named(targets: tuple[str, ...], left: bool) -> None:
+    reason = never_trained(linear("mel", constant=True), targets)
+    assert (reason is not None) == left
+    assert never_trained(linear("mel"), targets) is None

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sparsecc.errors import RecipeError
-from sparsecc.graph.sites import WeightSite
+from sparsecc.graph.sites import Unseen, WeightSite
 from sparsecc.passes import pipeline
 from sparsecc.passes.base import Context
 from sparsecc.passes.pack import Pack
@@ -41,4 +41,22 @@ def test_the_seed_of_the_run_reaches_the_passes(seed: int) -> None:
 def test_a_field_that_does_not_fit_the_model_is_named_with_its_place() -> None:
     recipe = Recipe((Pack(), Prune(targets=("b",))))
     with pytest.raises(RecipeError, match=r"recipe: passes\[1\]\.prune\.targets: 'b' matches no layer"):
+        pipeline.run(FakeGraph([linear("a")]), recipe, Context())
+
+
+def test_a_pass_that_changes_nothing_says_why() -> None:
+    narrow = Unseen(name="fc", kind="MatMulInteger", shape=(8, 8), dtype="int8", nbytes=64, sparsity=0.0, reason="int8, not floating point")
+    graph, recipe = FakeGraph([], [narrow]), Recipe((Prune(),))
+    [note] = pipeline.idle(graph, recipe, pipeline.run(graph, recipe, Context())[1])
+    assert note == (
+        "recipe: passes[0].prune changed nothing: the model has no layer that it works on (MatMulInteger 'fc': int8, not floating point)"
+    )
+    graph, recipe = FakeGraph([linear("a"), linear("b"), linear("c", 8, 8)]), Recipe((Pack(), Prune()))
+    [note] = pipeline.idle(graph, recipe, pipeline.run(graph, recipe, Context())[1])
+    assert note.startswith("recipe: passes[0].pack changed nothing: 'a' and 2 more: ")
+
+
+def test_under_strict_it_is_an_error() -> None:
+    recipe = Recipe((Prune(), Prune()), strict=True)
+    with pytest.raises(RecipeError, match=r"recipe: passes\[1\]\.prune changed nothing: 'a': already zero"):
         pipeline.run(FakeGraph([linear("a")]), recipe, Context())

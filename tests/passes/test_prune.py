@@ -117,6 +117,47 @@ def test_fewer_tokens_than_inputs_are_said() -> None:
     assert done("wanda", 63) == "unstructured, 50.0% zeros, by wanda"
 
 
+@pytest.mark.parametrize("criterion", ["magnitude", "wanda", "sparsegpt", "alps"])
+def test_zeros_of_before_stay_and_the_report_says_so(criterion: str) -> None:
+    context = Context(calibration=[(torch.randn(200, 64, generator=torch.Generator().manual_seed(2)),)])
+    sparse = Prune(sparsity=0.7).apply(FakeGraph([linear("a", 64, 64)])).graph
+    [before] = sparse.sites(WeightSite)
+    updates = criterion in ("sparsegpt", "alps")
+    for keep_zeros in (True, False):
+        result = Prune(criterion=criterion, pattern="2:4", keep_zeros=keep_zeros).apply(sparse, context)
+        [after], [match] = result.graph.sites(WeightSite), result.matches
+        zeros = float((after.weight == 0).double().mean())
+        assert str(match.action).startswith(f"2:4, {zeros:.1%} zeros, by {criterion}")  # of the weight, not only of the mask
+        assert formats.from_pattern("2:4").cover(after.weight != 0) is not None
+        if keep_zeros or not updates:
+            assert zeros > 0.7
+            assert not after.weight[before.weight == 0].any()
+        else:
+            assert zeros < 0.65
+        said = {True: "; the 70.0% of before stay", False: " zeros of before have values"}
+        assert [words in str(match.action) for words in said.values()] == [updates and keep_zeros, updates and not keep_zeros]
+
+
+def test_weights_that_are_all_worth_the_same_are_left_alone() -> None:
+    """Their places would decide: whole outputs would go."""
+    binary = torch.randn(32, 64, generator=torch.Generator().manual_seed(3)).sign()
+    for pattern in ("unstructured", "2:4", "4x1"):
+        [match] = Prune(pattern=pattern).apply(FakeGraph([linear("a", stored=binary)])).matches
+        assert str(match.refused) == "layer 'a': magnitude finds all its weights worth the same, so that their places alone would decide"
+    context = Context(calibration=[(torch.randn(9, 64),)])
+    assert Prune(criterion="wanda").apply(FakeGraph([linear("a", stored=binary)]), context).modified  # inputs tell them apart
+    assert Prune(criterion="random").apply(FakeGraph([linear("a", stored=binary)])).modified
+
+
+@pytest.mark.parametrize("criterion", ["wanda", "sparsegpt", "alps"])
+def test_a_layer_that_only_zeros_enter_stays_dense(criterion: str) -> None:
+    for allocation in ("uniform", "global"):
+        result = Prune(criterion=criterion, allocation=allocation).apply(
+            FakeGraph([linear("a")]), Context(calibration=[(torch.zeros(9, 64),)])
+        )
+        assert [str(match.refused) for match in result.matches] == ["layer 'a': its calibration inputs are all zero"]
+
+
 def test_a_layer_that_has_the_zeros_already_is_left_alone() -> None:
     weight = torch.randn(32, 64)
     weight[:, ::2] = 0
@@ -211,7 +252,7 @@ class ByInputs(Criterion):
     def score(self, weight: Tensor, stats: Stats, seed: int) -> Tensor:
         return weight.abs() * stats["inputs"].norm(dim=0)
 
-    def choose(self, weight: Tensor, project: Project, sparsity: float, stats: Stats, seed: int) -> Chosen:
+    def choose(self, weight: Tensor, project: Project, sparsity: float, stats: Stats, seed: int, held: Tensor | None = None) -> Chosen:
         return Chosen(project(self.score(weight, stats, seed), sparsity), weight * 2)
 
 

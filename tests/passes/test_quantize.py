@@ -58,6 +58,20 @@ def test_the_largest_input_of_all_samples_sets_the_scale() -> None:
     assert float(stored.tensors["input_scale"]) == pytest.approx(3 / 127)
 
 
+@pytest.mark.parametrize(("step", "destination", "key", "largest"), [
+    (Quantize(), "code", "int8", 127),
+    (Quantize(), "onnx", "int8:7", 64),
+    (Quantize(weight_bits=8), "onnx", "int8", 127),
+    (Quantize(weight_bits=7), "code", "int8:7", 64),
+    (Quantize(dtype="bfloat16"), "onnx", "bfloat16", None),
+])  # fmt: skip
+def test_an_onnx_file_gets_weights_whose_products_cannot_saturate(step: Quantize, destination: Any, key: str, largest: int | None) -> None:
+    result = step.apply(FakeGraph([linear("a", 64, 48)]), Context(destination=destination))
+    stored = result.graph.sites(Linear)[0].quantized
+    assert stored is not None and stored.scheme.key == key
+    assert largest is None or int(stored.values().abs().max()) == largest
+
+
 def test_what_it_leaves_alone() -> None:
     odd = linear("nan", 64, 48)
     odd.weight[0, 0] = torch.nan
@@ -68,8 +82,20 @@ def test_what_it_leaves_alone() -> None:
     assert refusals(Quantize(), structured)[0].startswith("already structured as low_rank")
     [done] = Quantize().apply(FakeGraph([linear("q", 64, 48)])).graph.sites(Linear)
     assert refusals(Quantize(), done) == ["already quantized as int8"]
-    nan = Context(calibration=[(torch.full((1, 48), torch.nan),)])
-    assert refusals(Quantize(activations="calibrated"), linear("a", 64, 48), context=nan) == ["its calibration inputs hold NaN or infinity"]
+    for value, reason in ((torch.nan, "its calibration inputs hold NaN or infinity"), (0.0, "its calibration inputs are all zero")):
+        context = Context(calibration=[(torch.full((1, 48), value),)])
+        assert refusals(Quantize(activations="calibrated"), linear("a", 64, 48), context=context) == [reason]
+
+
+def test_in_onnx_float16_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no cast in the functions that are written."""
+    half = linear("a", 64, 48, stored=torch.randn(64, 48).half())
+    assert Quantize().apply(FakeGraph([half])).modified
+    monkeypatch.setattr(FakeGraph, "host", "onnx")
+    reason = "its weight is float16, quantize takes float32 in ONNX models; convert the model to float32 first"
+    assert refusals(Quantize(), half) == [reason]
+    assert refusals(Quantize(dtype="bfloat16"), half) == [reason]
+    assert refusals(Quantize(), Pack().apply(Prune(sparsity=0.8).apply(FakeGraph([half])).graph).graph.sites(Linear)[0]) == [reason]
 
 
 def test_wrong_fields_and_missing_calibration() -> None:
@@ -83,6 +109,10 @@ def test_wrong_fields_and_missing_calibration() -> None:
         load(dtype="bfloat16", activations="calibrated")
     with pytest.raises(RecipeError, match="activations"):
         load(activations="per_channel")
+    with pytest.raises(RecipeError, match="weight_bits: 6 is none of 8, 7"):
+        load(weight_bits=6)
+    with pytest.raises(RecipeError, match="weight_bits: bfloat16 has no other"):
+        load(weight_bits=7, dtype="bfloat16")
     with pytest.raises(RecipeError, match="min_weights: -1 is negative"):
         load(min_weights=-1)
     with pytest.raises(RecipeError, match="calibrated needs calibration inputs"):

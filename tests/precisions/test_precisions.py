@@ -13,7 +13,13 @@ from sparsecc.precisions.base import Quantized
 from tests.laws.members import PRECISIONS
 
 every_key = pytest.mark.parametrize("key", [key for keys in PRECISIONS.values() for key in keys])
-STEP = {"int8": 1 / 127, "bfloat16": 2**-7}  # of the largest weight in a row
+STEP = {
+    "int8": 1 / 127,
+    "int8:calibrated": 1 / 127,
+    "int8:7": 1 / 64,
+    "int8:calibrated:7": 1 / 64,
+    "bfloat16": 2**-7,
+}  # of the largest weight in a row
 
 
 def quantized(key: str, weight: torch.Tensor) -> Quantized:
@@ -30,7 +36,9 @@ def test_keys_are_read_back(key: str) -> None:
         assert precisions.scheme_from_key(scheme.key) == scheme
 
 
-@pytest.mark.parametrize("key", ["int4", "int8:", "int8:static", "bfloat16:calibrated", "int8/block", ""])
+@pytest.mark.parametrize(
+    "key", ["int4", "int8:", "int8:static", "int8:6", "int8:7:calibrated", "int8:8", "bfloat16:calibrated", "int8/block", ""]
+)
 def test_other_keys_are_refused(key: str) -> None:
     with pytest.raises(RecipeError):
         precisions.scheme_from_key(key)
@@ -41,7 +49,7 @@ def test_weights_are_off_by_half_a_step_at_most(key: str) -> None:
     weight = torch.randn(5, 12) * torch.logspace(-3, 3, 5)[:, None]
     weight[2] = 0
     found = quantized(key, weight)
-    step = STEP[found.scheme.precision.dtype] * weight.abs().amax(dim=1, keepdim=True)
+    step = STEP[key] * weight.abs().amax(dim=1, keepdim=True)
     assert ((found.dense() - weight).abs() <= step * 0.501).all()
     assert found.dense().dtype == torch.float32
     assert (found.dense()[2] == 0).all()
@@ -63,7 +71,7 @@ def test_inputs_are_rounded_once(key: str) -> None:
     found = quantized(key, torch.randn(4, 8))
     x = torch.randn(3, 8).clamp(-2, 2)
     once = found.scheme.precision.round_inputs(x, found.scales)
-    assert 0 < float((once - x).abs().max()) <= 2 * STEP[found.scheme.precision.dtype]
+    assert 0 < float((once - x).abs().max()) <= 2 * STEP[key]
     torch.testing.assert_close(found.scheme.precision.round_inputs(once, found.scales), once)
 
 

@@ -15,7 +15,7 @@ def test_the_json_is_designs_contract():
     assert set(data) == {"sparsecc", "model", "target", "sites", "totals", "check", "measured", "notes"}
     assert set(data["sites"][0]) == {
         *("name", "kind", "shape", "pattern", "sparsity", "dtype", "format", "bytes_dense", "bytes_packed", "kernel"),
-        *("predicted_us", "measured_us", "dense_us", "bound_us", "output_error", "decision", "reason"),
+        *("predicted_us", "measured_us", "dense_us", "bound_us", "output_error", "decision", "reason", "refused"),
     }
     assert set(data["check"]) == {"max_abs", "max_rel", "cosine"}
 
@@ -24,6 +24,8 @@ def test_round_trip_through_json():
     assert Report.from_dict(json.loads(REPORT.to_json())) == REPORT
     bare = Report(sparsecc="1", model="m", target="cpu")
     assert Report.from_dict(json.loads(bare.to_json())) == bare
+    noted = dataclasses.replace(REPORT, notes=("a",), sites=(dataclasses.replace(SITES[0], refused=("prune: no",)),))
+    assert Report.from_dict(json.loads(noted.to_json())) == noted
 
 
 @pytest.mark.parametrize("data", [[], {}, {"sites": [], "colour": 1}, {"sites": [{"name": "a", "weight": 1}]}])

@@ -52,3 +52,13 @@ def test_names_cannot_break_a_line_or_steer_the_terminal():
     report = dataclasses.replace(REPORT, sites=(site,))
     for text in (str(report), report.explain()):
         assert "\x1b" not in text and "'a\\nb\\x1b[31m'" in text
+
+
+def test_what_a_later_pass_refused_is_said_beside_what_another_one_did():
+    site = dataclasses.replace(SITES[0], refused=("prune: already quantized as int8", "pack: 2.50x faster than dense"))
+    report = dataclasses.replace(REPORT, sites=(site,), notes=("recipe: passes[1].prune changed nothing",))
+    assert "    refused by prune: already quantized as int8" in report.explain().splitlines()
+    assert "refused by prune: already quantized as int8 (encoder.<fc1>)" in str(report).splitlines()
+    assert "refused by pack" not in str(report), "the reason has it"
+    for text in (str(report), report.explain()):
+        assert text.splitlines()[-1] == "note: recipe: passes[1].prune changed nothing"

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
+import mmap
+import os
 import signal
 import subprocess
 import sys
@@ -123,6 +126,66 @@ def test_a_truncated_file_is_refused(saved, size):
         sparsecc.load(saved)
 
 
+def test_a_file_that_changes_under_a_loaded_model_changes_nothing(saved, tmp_path):
+    """Overwritten as `cp` does it, then cut off, which ends a process that has mapped the file."""
+    loaded, expected = sparsecc.load(saved), [np.array(output) for output in sparsecc.load(saved)(tiny.example())]
+    with saved.open("r+b") as stream:
+        stream.write(bytes(saved.stat().st_size))
+    assert all(np.array_equal(a, b) for a, b in zip(loaded(tiny.example()), expected, strict=True))
+    saved.write_bytes(b"")
+    assert all(np.array_equal(a, b) for a, b in zip(loaded(tiny.example()), expected, strict=True))
+
+
+def test_a_file_that_is_cut_off_while_it_is_read(saved, monkeypatch):
+    read = artifact._check_cpu
+
+    def cut(target):
+        with saved.open("r+b") as stream:
+            stream.truncate(3000)
+        read(target)
+
+    monkeypatch.setattr(artifact, "_check_cpu", cut)
+    with pytest.raises(ArtifactError, match=r"m\.sparsecc: .* in it (is damaged|was cut off while it was read)"):
+        sparsecc.load(saved)
+
+
+def test_what_is_compressed_is_not_unpacked(saved):
+    """As a manifest of 1 GB in a file of 1 MB."""
+    with zipfile.ZipFile(saved) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(saved, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    for reading in (sparsecc.load, artifact.read_report):
+        with pytest.raises(ArtifactError, match=r"(manifest|report)\.json in it is damaged"):
+            reading(saved)
+
+
+@pytest.mark.parametrize("reading", [sparsecc.load, artifact.read_report])
+def test_a_pipe_or_device_is_refused_at_once(tmp_path, reading):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(UserError, match="is no regular file, so that it is not read"):
+            reading(path)
+
+
+def test_what_is_loaded_again_and_again_is_let_go(saved):
+    """Neither code, nor memory, nor descriptors pile up in a server that follows a model's updates."""
+
+    def load_some():
+        for _ in range(50):
+            sparsecc.load(saved)(tiny.example())
+        gc.collect()
+        maps = Path("/proc/self/maps").read_text()
+        resident = int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+        return maps.count("/lib.so"), len(list(Path("/proc/self/fd").iterdir())), resident
+
+    load_some()
+    before, after = load_some(), [load_some() for _ in range(3)][-1]
+    assert after[:2] == before[:2]
+    assert after[2] < before[2] + (3 << 20)  # 150 loads later
+
+
 def test_other_versions_are_refused(saved):
     rewrite_manifest(saved, format=99)
     with pytest.raises(ArtifactError, match="artifact format 99"):
@@ -203,6 +266,7 @@ def test_a_folder_that_is_not_there(tmp_path):
         ({"inputs": 3}, "damaged"),
         ({"target": {}}, "damaged"),
         ({"sha256": None}, "damaged"),
+        ({"sha256": {"weights.safetensors": None}}, "weights.safetensors in it is damaged"),
         ({"structure": {"kind": "leaf"}, "outputs": [{}]}, "damaged"),
     ],
 )

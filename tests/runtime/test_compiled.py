@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -188,3 +191,33 @@ def test_to_onnx_needs_an_onnx_model():
     with pytest.raises(UserError, match=r"torch\.onnx\.export"):
         tiny.compiled().to_onnx()
     assert tiny.compiled(to_onnx=lambda: "proto").to_onnx() == "proto"
+
+
+def test_a_forked_child_calls_what_another_thread_of_its_parent_is_busy_with():
+    """It was forked while that thread compiled, and laid out an input where the parent lays out its own."""
+    script = (
+        "import os, signal, threading, numpy as np\n"
+        "from tests.runtime import tiny\n"
+        "compiled, go_on = tiny.compiled(), threading.Event()\n"
+        "wide = np.ones((6000, 2 * tiny.COLS), np.float32)\n"
+        "compiled.add_library(tiny.library(6000))\n"
+        "compiled(wide[:, ::2])\n"
+        "compiling, specialize = threading.Event(), compiled._specialize\n"
+        "compiled._specialize = lambda values: (compiling.set(), go_on.wait(60), specialize(values))[-1]\n"
+        "other = threading.Thread(target=lambda: compiled(tiny.example(4)))\n"
+        "other.start()\n"
+        "compiling.wait(60)\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    signal.alarm(60)\n"
+        "    compiled._specialize = specialize\n"
+        "    compiled(tiny.example(5))\n"
+        "    compiled(0 * wide[:, ::2])\n"
+        "    os._exit(0)\n"
+        "assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0\n"
+        "go_on.set()\n"
+        "other.join()\n"
+        "[(buffer, _)] = compiled._staging._buffers.values()\n"
+        "assert buffer.all()\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from torch import distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from sparsecc.errors import UserError
 from tests.train.problem import adam, attached, batches, step, student
@@ -93,6 +95,19 @@ def test_what_is_no_optimizer() -> None:
         attached("set", optimizer=[])  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("methods", [("gmp", "rigl"), ("gmp", "sr_ste"), ("sr_ste", "sr_ste")])
+def test_a_second_attach_is_refused_until_the_first_is_finished(methods: tuple[str, str]) -> None:
+    first, second = methods
+    model, handle = attached(first, targets=["0"])
+    weight = model[0].weight.clone()  # type: ignore[index]
+    with pytest.raises(UserError, match=r"layer '0': masks of another attach\(\) lie on it; finish\(\) that one first"):
+        attached(second, model)
+    assert torch.equal(model[0].weight, weight)  # type: ignore[index]
+    attached(second, model, targets=["2"])
+    handle.finish(early=True)
+    attached(second, model, targets=["0"])
+
+
 def one_process(rank: int, folder: str) -> None:
     """Each has batches of its own."""
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
@@ -103,8 +118,24 @@ def one_process(rank: int, folder: str) -> None:
     first = handle.state_dict()["masks"]
     for x, y in batches(5, seed=rank):
         step(parallel, optimizer, x, y)
-    torch.save([first, handle.state_dict()["masks"], model.state_dict()], f"{folder}/{rank}.pt")
+    softly = student()  # zeros in what the forward pass sees
+    parallel = nn.parallel.DistributedDataParallel(softly)
+    optimizer = adam(softly)
+    _, soft = attached("sr_ste", softly, optimizer, sparsity=0.75, steps=3)
+    for x, y in batches(2, seed=rank):
+        step(parallel, optimizer, x, y)
+    soft.finish(early=True)
+    for x, y in batches(2, seed=rank):
+        step(parallel, optimizer, x, y)
+    torch.save([first, handle.state_dict()["masks"], {**model.state_dict(), **_named(softly)}], f"{folder}/{rank}.pt")
+    divided = fully_shard(student(), mesh=init_device_mesh("cpu", (2,)))
+    with pytest.raises(UserError, match="layer '0': its weight is divided over processes"):
+        attached("gmp", divided)
     distributed.destroy_process_group()
+
+
+def _named(softly: nn.Module) -> dict[str, torch.Tensor]:
+    return {f"softly.{name}": tensor for name, tensor in softly.state_dict().items()}
 
 
 def test_several_processes_come_to_the_same_masks(tmp_path: Path) -> None:

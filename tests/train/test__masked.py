@@ -92,3 +92,16 @@ def test_a_parametrized_weight_is_the_optimizers_own_before_and_after() -> None:
     layer.release()
     assert module.weight is weight
     assert torch.equal(weight != 0, keep)
+
+
+def test_hooks_on_the_gradient_of_a_parametrized_weight_are_heard() -> None:
+    """DistributedDataParallel has such hooks, put on before the masks and never again."""
+    module, heard = nn.Linear(8, 4), []
+    weight = module.weight
+    node = weight.view_as(weight).grad_fn.next_functions[0][0]  # type: ignore[union-attr]
+    node.register_hook(lambda *_: heard.append(len(heard)))
+    layer = Parametrized(Linear(name="x", stored=weight), module, Csr(), 0.5, SrSte(steps=10))
+    module(torch.ones(1, 8)).sum().backward()
+    layer.release()
+    module(torch.ones(1, 8)).sum().backward()
+    assert heard == [0, 1]

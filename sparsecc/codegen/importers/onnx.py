@@ -10,18 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 from sparsecc.codegen.importers.base import Imported, Placeholders
 from sparsecc.codegen.importers.onnx_attention import attention_converter
-from sparsecc.codegen.importers.onnx_checks import DATA_DEPENDENT, check_outputs, check_resizes
+from sparsecc.codegen.importers.onnx_checks import check_outputs, check_resizes
 from sparsecc.codegen.importers.onnx_clip import clip_converter
+from sparsecc.codegen.importers.onnx_fourier import fourier_converters
+from sparsecc.codegen.importers.onnx_operators import operators
+from sparsecc.codegen.importers.onnx_recurrent import recurrent_converters
+from sparsecc.codegen.importers.onnx_sizes import ALWAYS, data_dependent
 from sparsecc.codegen.importers.onnx_vocabulary import vocabulary_converter
 from sparsecc.codegen.tvm_api import onnx_frontend, relax
 from sparsecc.errors import ModelError
+from sparsecc.graph.onnx_kept import reason
 from sparsecc.ops.base import ONNX_DOMAIN
 
 if TYPE_CHECKING:
     import onnx
 
 _NOTE = "# Metadata omitted. Use show_meta=True in script() method to show it."  # TVM prints it in the middle of its sentences
+_OPERATOR = re.compile(r'ir\.Op\(.*?name="relax\.([\w.]+)".*?support_level=\d+\)')
 _INTEGER = re.compile(r"T\.int64\((-?\d+)\)")
+_DOMAINS = ("", "ai.onnx", ONNX_DOMAIN)
 _table = threading.Lock()  # TVM keeps its table of operators in one module-level function
 
 
@@ -32,7 +39,7 @@ def import_onnx(model: onnx.ModelProto, where: str = "the model") -> Imported:
     """
     placeholders = Placeholders()
     extra = {node.op_type: vocabulary_converter(node.op_type, placeholders) for node in model.graph.node if node.domain == ONNX_DOMAIN}
-    extra["Clip"] = clip_converter()
+    extra |= operators() | {"Clip": clip_converter()} | fourier_converters() | recurrent_converters(placeholders)
     if any(node.op_type == "Attention" and node.domain == "" for node in model.graph.node):  # TVM's table means com.microsoft's
         extra["Attention"] = attention_converter(placeholders)
     _check_supported(model, extra, where)
@@ -47,20 +54,33 @@ def import_onnx(model: onnx.ModelProto, where: str = "the model") -> Imported:
 
 
 def _check_supported(model: onnx.ModelProto, extra: dict[str, Any], where: str) -> None:
-    known = {*onnx_frontend._get_convert_map(), *extra, "Constant", "If"} - {*DATA_DEPENDENT}
+    known = {*onnx_frontend._get_convert_map(), *extra, "Constant", "If", *ALWAYS}
     unknown: dict[str, str] = {}
-    for node in model.graph.node:
-        if node.op_type not in known:
-            unknown.setdefault(node.op_type, node.name or node.output[0])
+    for node in _nodes(model.graph):
+        if node.op_type not in known or node.domain not in _DOMAINS:
+            why = f": {reason(node)}" if reason(node) else ""
+            unknown.setdefault(f"{node.domain}.{node.op_type}".removeprefix("."), f"(at '{node.name or node.output[0]}'{why})")
     if unknown:
-        listed = ", ".join(f"{op_type} (at '{name}')" for op_type, name in unknown.items())
+        listed = ", ".join(f"{op_type} {place}" for op_type, place in unknown.items())
         raise ModelError(f"{where}: the compiler has no operator for: {listed}")
+    unsized = data_dependent(model.graph)
+    if unsized:
+        raise ModelError(f"{where}: the compiler needs sizes that are fixed before the model runs: {'; '.join(unsized)}")
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Those in the branches of an If, too."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _nodes(attribute.g)
 
 
 def _problem(error: Exception) -> str:
     """The operator that TVM was converting, and the last line of what it said."""
     lines = [line for line in str(error).splitlines() if line.strip()]
-    said = _INTEGER.sub(r"\1", (lines[-1] if lines else type(error).__name__).replace(_NOTE, "").strip())
+    said = _OPERATOR.sub(r"\1", _INTEGER.sub(r"\1", (lines[-1] if lines else type(error).__name__).replace(_NOTE, "").strip()))
     at, trace = "this model", error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_name == "_construct_nodes":

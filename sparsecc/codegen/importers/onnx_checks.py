@@ -11,8 +11,6 @@ from onnx import helper, numpy_helper
 from sparsecc.codegen.tvm_api import relax
 from sparsecc.errors import ModelError
 
-DATA_DEPENDENT = ("Compress", "NonZero", "Unique")  # TVM converts them, but the sizes of their results are known at run time only
-
 
 def check_resizes(model: onnx.ModelProto, where: str) -> None:
     """TVM samples by the ratio of the sizes, ONNX by the scales that were given: the same only when nothing was rounded."""

@@ -18,11 +18,13 @@ from sparsecc.codegen.kernels import layer_norm
 from sparsecc.codegen.lower.emit_attention import emit_attention, emit_block_attention
 from sparsecc.codegen.lower.emit_conv import emit_subsampled
 from sparsecc.codegen.lower.emit_layers import emit_layer
+from sparsecc.codegen.lower.emit_recurrent import emit_recurrent
+from sparsecc.codegen.lower.emit_types import in_another_type
 from sparsecc.codegen.lower.emit_upsample import emit_resize
 from sparsecc.codegen.lower.emit_windows import emit_max_pool
 from sparsecc.codegen.lower.forms import Forms
+from sparsecc.codegen.lower.guards import guarded_division, guarded_operands
 from sparsecc.codegen.lower.layout import VIEWS, Value, layout_for
-from sparsecc.codegen.lower.limits import tables
 from sparsecc.codegen.lower.program import AttentionCall, BlockAttentionCall, Expr, Layer, Node, Program, Subsampled, dtype, shape
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.tvm_api import relax
@@ -64,7 +66,9 @@ def _emit_node(forms: Forms, target: Target, chooser: Chooser, node: Node, funct
     if isinstance(node.what, Subsampled):
         return emit_subsampled(forms, target, node, node.what)
     view = _view(forms, node) or emit_max_pool(forms, target, node) or emit_resize(forms, target, node)
-    return view or _layer_norm(forms, target, node) or _elementwise(forms, node) or _as_it_was(forms, node, functions)
+    own = view or emit_recurrent(forms, target, node) or _layer_norm(forms, target, node)
+    own = own or guarded_division(forms, node) or in_another_type(forms, node)
+    return own or _elementwise(forms, node) or _as_it_was(forms, node, functions)
 
 
 def _view(forms: Forms, node: Node) -> Value | None:
@@ -165,18 +169,11 @@ def _as_it_was(forms: Forms, node: Node, functions: dict[Any, Any]) -> Value:
     if node.op in ("full", "full_like"):  # TVM's own form of them takes no infinity
         fill = forms.op(relax.op.astype(forms.natural(node.args[1]), dtype(node.var)))
         return Value(shape(node.var), natural=forms.op(relax.op.broadcast_to(fill, shape(node.var))))
-    indexed = tables(node)
-    leaves = iter([_inside(forms, arg, indexed[i]) if i in indexed else forms.natural(arg) for i, arg in enumerate(node.args)])
+    leaves = iter(guarded_operands(forms, node))
     args = [_rebuilt(forms, arg, leaves, functions) for arg in expr.args]
     types = list(expr.ty_args) if hasattr(expr, "ty_args") else list(expr.sinfo_args)
     tensor = isinstance(node.var.ty, relax.TensorType)
     return Value(shape(node.var) if tensor else (), natural=forms.op(relax.Call(expr.op, args, expr.attrs, types)))
-
-
-def _inside(forms: Forms, index: Expr, sizes: tuple[int, ...]) -> Expr:
-    """The index modulo the table's size, as `take` in mode "wrap": from the end if negative, in the table even if wrong."""
-    size = relax.const(np.array(sizes, dtype(index)).squeeze(), dtype(index))
-    return forms.op(relax.op.floor_mod(forms.natural(index), size))
 
 
 def _rebuilt(forms: Forms, arg: Expr, leaves: Iterator[Expr], functions: dict[Any, Any]) -> Expr:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -12,6 +12,8 @@ Range = tuple[int, int]  # (least, end): a value i needs least ≤ i < end
 
 _KEEP_VALUES = {"reshape", "expand_dims", "squeeze", "alias", "permute_dims", "broadcast_to"}
 _ALONG_AXIS = {"take", "gather_elements", "scatter_elements"}
+REGIONS = {"vision.roi_align", "vision.roi_pool"}
+_DIVIDES = {"divide", "floor_divide", "mod", "floor_mod"}
 _COUNT_FROM_END = {"index_put", "scatter_elements"}  # by themselves: importers put a where before the others
 
 
@@ -23,12 +25,37 @@ def limits_of(program: Program) -> list[Range | None]:
     """
     found: dict[Var, Range] = {}
     for node in program.nodes:
-        for place, sizes in tables(node).items():
-            source, least = _source(program, node.args[place], sizes)
+        for index, sizes in _indices(program, node):
+            source, least = _source(program, index, sizes)
             least = -max(sizes) if node.op in _COUNT_FROM_END else least
             before = found.get(source, (least, max(sizes)))
             found[source] = max(least, before[0]), min(max(sizes), before[1])
     return [found.get(param) for param in program.params]
+
+
+def divisors_of(program: Program) -> list[bool]:
+    """Per input of the program whether it divides integers, as it comes."""
+    found = {_source(program, node.args[1], ())[0] for node in program.nodes if divides_integers(node)}
+    return [param in found for param in program.params]
+
+
+def divides_integers(node: Node) -> bool:
+    return node.what is None and node.op in _DIVIDES and "int" in dtype(node.var)
+
+
+def _indices(program: Program, node: Node) -> Iterator[tuple[Expr, tuple[int, ...]]]:
+    yield from ((node.args[place], sizes) for place, sizes in tables(node).items())
+    regions = program.node(node.args[1]) if node.op in REGIONS else None
+    if regions is not None and regions.op == "concat" and shape(regions.args[0])[-1] == 1:
+        yield _as_integers(program, regions.args[0]), shape(node.args[0])[:1]
+
+
+def _as_integers(program: Program, expr: Expr) -> Expr:
+    """What was cast to floats, to stand beside coordinates."""
+    node = program.node(expr)
+    if node is not None and (node.op in _KEEP_VALUES or node.op == "astype") and "float" in dtype(expr):
+        return _as_integers(program, node.args[0])
+    return expr
 
 
 def tables(node: Node) -> dict[int, tuple[int, ...]]:

@@ -13,10 +13,9 @@ from hypothesis import settings
 from torch import Tensor
 from torch.nn import functional
 
-from sparsecc.codegen import tvm_api
+from sparsecc.codegen import threads, tvm_api
 from sparsecc.codegen.kernels.base import Knobs, MatmulSpec
 from sparsecc.codegen.target import Target, detect
-from sparsecc.codegen.threads import use_threads
 from tests.tolerance import assert_close
 
 few = settings(max_examples=6, deadline=None, derandomize=True)  # every example compiles a kernel
@@ -37,9 +36,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def compiled(func: Any, target: Target = HERE) -> Callable[..., None]:
-    use_threads(target.threads)
     module = tvm_api.IRModule({"main": func.with_attr("global_symbol", "main")})
-    return tvm_api.compile_module(module, target.llvm)["main"]
+    function = tvm_api.compile_module(module, target.llvm)["main"]
+    return lambda *arguments: threads.run(target.threads, lambda: function(*arguments))
 
 
 def assembly(func: Any, target: Target) -> str:

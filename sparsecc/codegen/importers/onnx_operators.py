@@ -1,0 +1,66 @@
+"""ONNX's operators that TVM's importer takes for some types only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from sparsecc.codegen.importers.base import shape_of
+from sparsecc.codegen.tvm_api import GenericConst, onnx_frontend, relax
+from sparsecc.errors import ModelError
+
+Convert = Callable[[Any, list[Any], dict[str, Any]], Any]  # of a builder, the inputs and the attributes
+
+
+def converter(convert: Convert) -> Any:
+    """For TVM's table of converters."""
+
+    class Converter:
+        @classmethod
+        def get_converter(cls, opset: int) -> Any:
+            return lambda builder, inputs, attributes, params: convert(builder, list(inputs), attributes)
+
+    return Converter
+
+
+def constant_of(expr: Any, what: str) -> np.ndarray:
+    """Raises ModelError for what the model computes."""
+    if not isinstance(expr, GenericConst):
+        raise ModelError(f"its {what} must be a constant of the model")
+    return expr.value.numpy()
+
+
+def dtype_of(expr: Any) -> str:
+    return str(expr.ty.dtype.dtype)
+
+
+def _pow(builder: Any, inputs: list[Any], attributes: dict[str, Any]) -> Any:
+    """Pow(x, y) has the type of x."""
+    base, exponent = (dtype_of(x) for x in inputs)
+    if base == exponent:
+        return onnx_frontend.Pow.get_converter(13)(builder, inputs, attributes, [])
+    kind = base if "float" in base else exponent
+    x, y = (relax.op.astype(x, kind) if given != kind else x for x, given in zip(inputs, (base, exponent), strict=True))
+    power = builder.emit(relax.op.power(x, y))
+    return power if kind == base else builder.emit(relax.op.astype(power, base))
+
+
+def _one_hot(builder: Any, inputs: list[Any], attributes: dict[str, Any]) -> Any:
+    """where(index = place, on, off): no index is outside, and values keep their type."""
+    index, (off, on) = inputs[0], constant_of(inputs[2], "values")
+    depth, kind, rank = int(constant_of(inputs[1], "depth").reshape(())), dtype_of(index), len(shape_of(index)) + 1
+    axis = int(attributes.get("axis", -1)) % rank
+    if "int" not in kind:
+        index, kind = builder.emit(relax.op.astype(index, "int64")), "int64"
+    from_end = relax.op.add(index, relax.const(depth, kind))
+    index = builder.emit(relax.op.where(relax.op.less(index, relax.const(0, kind)), from_end, index))
+    places = np.arange(depth, dtype=kind).reshape([depth if i == axis else 1 for i in range(rank)])
+    hot = builder.emit(relax.op.equal(relax.op.expand_dims(index, axis), relax.const(places)))
+    return builder.emit(relax.op.where(hot, relax.const(on), relax.const(off)))
+
+
+def operators() -> dict[str, Any]:
+    """By op_type."""
+    return {"Pow": converter(_pow), "OneHot": converter(_one_hot)}

@@ -1,0 +1,132 @@
+"""ONNX's LSTM, GRU and RNN: the product with the inputs as a layer over all steps, the recurrence as one placeholder for each direction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sparsecc.codegen.importers.base import Placeholder, Placeholders, shape_of
+from sparsecc.codegen.importers.onnx_operators import constant_of, converter
+from sparsecc.codegen.kernels.recurrent import ACTIVATIONS, GATES, MULTIPLE, RecurrentSpec
+from sparsecc.codegen.tvm_api import GenericConst, relax
+from sparsecc.errors import ModelError
+
+_USUAL = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
+
+
+def recurrent_converters(placeholders: Placeholders) -> dict[str, Any]:
+    """By op_type, for TVM's table of converters."""
+
+    def made(cell: str) -> Any:
+        return converter(lambda builder, inputs, attributes: _recurrent(builder, cell, inputs, attributes, placeholders))
+
+    return {cell: made(cell) for cell in GATES}
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One direction, rows padded: each gate's to `spec.hidden`.  w: [rows, inputs].  bias: [rows].  extra: see `kernels.recurrent`."""
+
+    spec: RecurrentSpec
+    w: np.ndarray
+    r: np.ndarray
+    bias: np.ndarray
+    extra: np.ndarray
+
+
+def _recurrent(builder: Any, cell: str, inputs: list[Any], attributes: dict[str, Any], placeholders: Placeholders) -> Any:
+    """(Y, Y_h, Y_c): [steps, directions, batch, hidden], then of the last step; with layout 1 the batch comes first."""
+    x, w, r, b, lengths, h0, c0, peepholes = (*inputs, *[None] * 8)[:8]
+    first = bool(attributes.get("layout", 0))
+    x = builder.emit(relax.op.permute_dims(x, [1, 0, 2])) if first else x
+    steps, batch, _ = shape_of(x)
+    _check(cell, attributes, lengths, steps)
+    weights, recurrent = constant_of(w, "W"), constant_of(r, "R")
+    directions, _, hidden = recurrent.shape
+    bias = np.zeros((directions, 2 * len(weights[0])), np.float32) if b is None else constant_of(b, "B")
+    holes = np.zeros((directions, 3 * hidden), np.float32) if peepholes is None else constant_of(peepholes, "P")
+    names = [_text(name) for name in attributes.get("activations", [])] or list(_USUAL[cell]) * directions
+    made = []
+    for place, backwards in enumerate(_backwards(attributes)):
+        activations = tuple(names[place * len(_USUAL[cell]) :][: len(_USUAL[cell])])
+        after = bool(attributes.get("linear_before_reset", 0)) and cell == "GRU"
+        spec = RecurrentSpec(cell, steps, batch, -(-hidden // MULTIPLE) * MULTIPLE, hidden, activations, backwards, after)
+        layer = _layer(spec, weights[place], recurrent[place], bias[place], holes[place])
+        state = [_state(builder, value, place, spec, first) for value in (h0, c0)]
+        made.append(_directed(builder, x, layer, state, placeholders))
+    results = [builder.emit(relax.op.stack(list(part), axis=axis)) for part, axis in zip(zip(*made, strict=True), (1, 0, 0), strict=False)]
+    return relax.Tuple([_batch_first(builder, y) for y in results] if first else results)
+
+
+def _check(cell: str, attributes: dict[str, Any], lengths: Any, steps: int) -> None:
+    if lengths is not None and not (isinstance(lengths, GenericConst) and np.all(lengths.value.numpy() == steps)):
+        raise ModelError("sequence_lens: sequences of different lengths are not supported; pad them and leave the input out")
+    if attributes.get("clip") or attributes.get("input_forget"):
+        raise ModelError("clip and input_forget are not supported")
+    names = [_text(name) for name in attributes.get("activations", [])]
+    unknown = [name for name in names if name not in ACTIVATIONS]
+    if unknown:
+        raise ModelError(f"activation {unknown[0]} is not supported, only {', '.join(ACTIVATIONS)}")
+    if len(attributes.get("activation_alpha", ())) or len(attributes.get("activation_beta", ())):
+        raise ModelError("activation_alpha and activation_beta are not supported")
+
+
+def _backwards(attributes: dict[str, Any]) -> Sequence[bool]:
+    return {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[_text(attributes.get("direction", "forward"))]
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _layer(spec: RecurrentSpec, w: np.ndarray, r: np.ndarray, bias: np.ndarray, peepholes: np.ndarray) -> _Layer:
+    ours, theirs = np.split(bias, 2)  # of the inputs, of the recurrence
+    extra = np.zeros((3, spec.hidden), np.float32)
+    if spec.cell == "LSTM":
+        extra[:, : spec.depth] = peepholes.reshape(3, spec.depth)
+    if spec.reset_after:
+        extra[0, : spec.depth] = theirs[2 * spec.depth :]
+        theirs = np.concatenate([theirs[: 2 * spec.depth], np.zeros(spec.depth, np.float32)])
+    return _Layer(spec, _padded(spec, w), _padded(spec, r), _padded(spec, (ours + theirs)[:, None])[:, 0], extra)
+
+
+def _padded(spec: RecurrentSpec, rows: np.ndarray) -> np.ndarray:
+    """[gates · depth, n] with each gate's rows padded to `hidden`."""
+    gates = GATES[spec.cell]
+    wide = np.zeros((gates, spec.hidden, rows.shape[1]), np.float32)
+    wide[:, : spec.depth] = rows.reshape(gates, spec.depth, -1)
+    return wide.reshape(spec.rows, -1)
+
+
+def _state(builder: Any, given: Any, place: int, spec: RecurrentSpec, first: bool) -> Any:
+    """[batch, hidden] of one direction; zeros where the model gives none."""
+    if given is None:
+        return relax.const(np.zeros((spec.batch, spec.hidden), np.float32))
+    axis = 1 if first else 0
+    one = builder.emit(relax.op.strided_slice(given, [axis], [place], [place + 1]))
+    one = builder.emit(relax.op.reshape(one, [spec.batch, spec.depth]))
+    return one if spec.hidden == spec.depth else builder.emit(relax.op.nn.pad(one, [0, 0, 0, spec.hidden - spec.depth]))
+
+
+def _directed(builder: Any, x: Any, layer: _Layer, state: list[Any], placeholders: Placeholders) -> list[Any]:
+    """h of all steps, h of the last one, and of an LSTM c of the last one."""
+    spec = layer.spec
+    product = builder.emit(relax.op.matmul(x, relax.const(np.ascontiguousarray(layer.w.T))))
+    projected = builder.emit(relax.op.add(product, relax.const(layer.bias)))
+    placeholder = Placeholder("recurrent", spec.cell, {"spec": spec, "weight": layer.r, "extra": layer.extra})
+    result = builder.emit(placeholders.call(placeholder, [projected, *state], list(spec.out)))
+    end = 0 if spec.reverse else spec.steps - 1
+    found = [_cut(builder, result, 0, spec.steps, spec), _cut(builder, result, end, end + 1, spec, flat=True)]
+    return [*found, _cut(builder, result, spec.steps, spec.steps + 1, spec, flat=True)] if spec.cell == "LSTM" else found
+
+
+def _cut(builder: Any, result: Any, start: int, end: int, spec: RecurrentSpec, flat: bool = False) -> Any:
+    cut = builder.emit(relax.op.strided_slice(result, [0, 2], [start, 0], [end, spec.depth]))
+    return builder.emit(relax.op.reshape(cut, [spec.batch, spec.depth])) if flat else cut
+
+
+def _batch_first(builder: Any, y: Any) -> Any:
+    return builder.emit(relax.op.permute_dims(y, [2, 0, 1, 3] if len(shape_of(y)) == 4 else [1, 0, 2]))

@@ -1,0 +1,24 @@
+"""Emits recurrent layers as calls of their kernel."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sparsecc.codegen.kernels import recurrent
+from sparsecc.codegen.lower.forms import Forms
+from sparsecc.codegen.lower.layout import Value
+from sparsecc.codegen.lower.program import Node, shape
+from sparsecc.codegen.target import Target
+
+
+def emit_recurrent(forms: Forms, target: Target, node: Node) -> Value | None:
+    """None for any other node."""
+    found = forms.program.placeholders.get(node.op)
+    if found is None or found.kind != "recurrent":
+        return None
+    spec = found.attributes["spec"]
+    kernel = forms.kernel((spec, target.lanes), lambda: recurrent.build(spec, target))
+    x, h, c = (forms.natural(arg) for arg in node.args)
+    weight = forms.weight(recurrent.prepare(spec, found.attributes["weight"]))
+    extra = forms.weight(np.ascontiguousarray(found.attributes["extra"]))
+    return Value(shape(node.var), natural=forms.call(kernel, [x, weight, h, c, extra], spec.out))

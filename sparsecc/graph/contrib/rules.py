@@ -1,0 +1,145 @@
+"""The table of what can be taken apart, and the walk over a graph that does it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import onnx
+from onnx import TensorProto
+
+from sparsecc.graph import onnx_kept
+from sparsecc.graph.contrib import attention, elementwise, norms, products, quantized, rotary
+from sparsecc.graph.contrib.parts import CannotError, Known, Parts, Rule, Size
+
+DOMAIN = "com.microsoft"
+LAYERS: Mapping[str, Rule] = {  # with a weight that the standard operator shows to passes; onnxruntime fuses them again
+    "FusedConv": products.fused_conv,
+    "FusedGemm": products.fused_gemm,
+    "FusedMatMul": products.fused_matmul,
+    "FusedMatMulActivation": products.fused_matmul_activation,
+    "GemmFastGelu": products.gemm_fast_gelu,
+    "TransposeMatMul": products.fused_matmul,
+}
+_SMALL = 4096  # bytes of a constant that shapes may be computed from
+RULES: Mapping[str, Rule] = {
+    **LAYERS,
+    "Attention": attention.attention,
+    "BiasAdd": elementwise.bias_add,
+    "BiasGelu": elementwise.bias_gelu,
+    "BiasSoftmax": elementwise.bias_softmax,
+    "DequantizeLinear": quantized.renamed,
+    "DynamicQuantizeMatMul": quantized.dynamic_quantize_matmul,
+    "EmbedLayerNormalization": norms.embed_layer_norm,
+    "FastGelu": elementwise.fast_gelu,
+    "Gelu": elementwise.gelu,
+    "GroupQueryAttention": attention.group_query_attention,
+    "MatMulIntegerToFloat": quantized.matmul_integer_to_float,
+    "MatMulNBits": products.matmul_n_bits,
+    "MultiHeadAttention": attention.multi_head_attention,
+    "QAttention": quantized.q_attention,
+    "QGemm": quantized.q_gemm,
+    "QLinearAdd": quantized.q_linear_binary("Add"),
+    "QLinearAveragePool": quantized.q_linear_unary(
+        "AveragePool", "auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides"
+    ),
+    "QLinearConcat": quantized.q_linear_concat,
+    "QLinearGlobalAveragePool": quantized.q_linear_unary("GlobalAveragePool"),
+    "QLinearLeakyRelu": quantized.q_linear_unary("LeakyRelu", "alpha"),
+    "QLinearMul": quantized.q_linear_binary("Mul"),
+    "QLinearSigmoid": quantized.q_linear_unary("Sigmoid"),
+    "QLinearSoftmax": quantized.q_linear_unary("Softmax", "axis"),
+    "QuantizeLinear": quantized.renamed,
+    "QuickGelu": elementwise.quick_gelu,
+    "Range": quantized.renamed,
+    "RotaryEmbedding": rotary.rotary_embedding,
+    "SimplifiedLayerNormalization": norms.simplified_layer_norm,
+    "SkipLayerNormalization": norms.skip_layer_norm,
+    "SkipSimplifiedLayerNormalization": norms.skip_simplified_layer_norm,
+    "Trilu": quantized.renamed,
+}
+_BESIDE: Mapping[str, Rule] = {  # in the standard domain: the first only in onnxruntime, the others with no counterpart in TVM
+    "SimplifiedLayerNormalization": norms.simplified_layer_norm,
+    "ConvInteger": quantized.conv_integer,
+    "QLinearConv": quantized.q_linear_conv,
+    "QLinearMatMul": quantized.q_linear_matmul,
+}
+
+
+def take_apart(proto: onnx.ModelProto, *, everything: bool = True) -> bool:
+    """Put standard operators in the place of those of com.microsoft; whether there were any that can be.
+
+    everything: else only those of LAYERS. A node that stays carries the reason in its metadata.
+    """
+    found = False
+    while True:  # a shape behind one of them is known once it is taken apart
+        waiting = [node for node in proto.graph.node if _rule(node, everything) is not None]
+        made = {} if not waiting else _made(waiting, _known(proto), everything)
+        if not made:
+            return found
+        found = True
+        nodes = [part for node in proto.graph.node for part in (made[node.output[0]].nodes if node.output[0] in made else [node])]
+        kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del proto.graph.node[:]
+        proto.graph.node.extend(kept)
+        proto.graph.initializer.extend(tensor for parts in made.values() for tensor in parts.tensors)
+
+
+def _rule(node: onnx.NodeProto, everything: bool) -> Rule | None:
+    if node.domain == DOMAIN:
+        return (RULES if everything else LAYERS).get(node.op_type)
+    return _BESIDE.get(node.op_type) if everything and node.domain in ("", "ai.onnx") else None
+
+
+def _known(proto: onnx.ModelProto) -> Known:
+    inferred = onnx.shape_inference.infer_shapes(_without_weights(proto), data_prop=True).graph
+    values = [*inferred.input, *inferred.value_info, *inferred.output]
+    shapes: dict[str, list[Size]] = {}
+    for value in values:
+        if value.type.tensor_type.HasField("shape"):
+            shapes[value.name] = [d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim]
+    dtypes = {value.name: value.type.tensor_type.elem_type or TensorProto.FLOAT for value in values}
+    overridable = {value.name for value in proto.graph.input}
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer if tensor.name not in overridable}
+    for node in proto.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            tensors[node.output[0]] = node.attribute[0].t
+    return Known(shapes, dtypes, tensors, next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 18))
+
+
+def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Large initializers as inputs: shape inference copies everything it is given."""
+    light = onnx.ModelProto()
+    light.opset_import.extend(proto.opset_import)
+    light.ir_version = proto.ir_version
+    light.graph.name = proto.graph.name or "graph"
+    light.graph.node.extend(proto.graph.node)
+    for name in ("input", "output", "value_info"):
+        getattr(light.graph, name).extend(getattr(proto.graph, name))
+    given = {value.name for value in proto.graph.input}
+    for tensor in proto.graph.initializer:
+        if tensor.ByteSize() <= _SMALL:
+            light.graph.initializer.append(tensor)
+        elif tensor.name not in given:
+            light.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return light
+
+
+def _made(nodes: Collection[onnx.NodeProto], known: Known, everything: bool) -> dict[str, Parts]:
+    """By the node's first output, what stands for it."""
+    found = {}
+    for node in nodes:
+        rule = _rule(node, everything)
+        parts = None if rule is None else _parts(node, rule, known)
+        if parts is not None:
+            found[node.output[0]] = parts
+    return found
+
+
+def _parts(node: onnx.NodeProto, rule: Rule, known: Known) -> Parts | None:
+    parts = Parts(node, known)
+    try:
+        parts.finish(rule(parts))
+    except CannotError as error:
+        onnx_kept.note(node, str(error))
+        return None
+    return parts

@@ -1,0 +1,19 @@
+"""Why an operator was not put into other words: noted in its metadata, for the error of a compiler that cannot take it."""
+
+from __future__ import annotations
+
+import onnx
+
+_KEY = "ai.sparsecc.kept_whole"
+
+
+def note(node: onnx.NodeProto, why: str) -> None:
+    """The last reason stands."""
+    known = next((entry for entry in node.metadata_props if entry.key == _KEY), None)
+    if known is None:
+        known = node.metadata_props.add(key=_KEY)
+    known.value = why
+
+
+def reason(node: onnx.NodeProto) -> str | None:
+    return next((entry.value for entry in node.metadata_props if entry.key == _KEY), None)
