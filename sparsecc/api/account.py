@@ -50,9 +50,8 @@ def report(result: Rewritten, target: str) -> Report:
         if isinstance(site, WeightSite) or (isinstance(site, Attention) and (site.name in looked_at or site.block_map is not None))
     )
     sites = (*(replace(row, refused=tuple(refusals.get(row.name, ()))) for row in rows), *map(_unseen, result.graph.unseen()))
-    return Report(
-        sparsecc=sparsecc.__version__, model=result.name, target=target, sites=sites, totals=totals(sites), notes=tuple(result.notes)
-    )
+    notes = (*result.graph.notes, *result.notes)
+    return Report(sparsecc=sparsecc.__version__, model=result.name, target=target, sites=sites, totals=totals(sites), notes=notes)
 
 
 def _unseen(weight: Unseen) -> SiteReport:
