@@ -161,8 +161,10 @@ def _refusals(result: Rewritten) -> dict[str, list[str]]:
     """What each pass that refused a site said, in the order of the recipe."""
     refusals: dict[str, list[str]] = {}
     for step, outcome in result.steps:
-        for match, refused in ((match, match.refused) for match in outcome.matches):
-            for name in (match.site.name, *match.layers) if refused is not None else ():
+        for match in outcome.matches:
+            if (refused := match.refused) is None:
+                continue
+            for name in (match.site.name, *match.layers):
                 refusals.setdefault(name, []).append(f"{registered_name(step)}: {refused.reason}")
     return refusals
 

@@ -119,11 +119,11 @@ def _spell_out_padding(module: GraphModule) -> None:
     for node in module.graph.nodes:
         spelt = _SPELT.get(node.target) if node.op == "call_function" else None
         layer = match(node) if spelt is not None else None
-        if isinstance(layer, Layer) and layer.geometry and layer.geometry.padding[:2] == layer.geometry.padding[2:]:
+        if spelt is not None and isinstance(layer, Layer) and layer.geometry and layer.geometry.padding[:2] == layer.geometry.padding[2:]:
             sides = layer.geometry.padding[1:2] if spelt is aten.conv1d.default else layer.geometry.padding[:2]
             given = arguments(node) | {"padding": list(sides)}
             node.target = spelt
-            node.args, node.kwargs = tuple(given[argument.name] for argument in node.target._schema.arguments), {}
+            node.args, node.kwargs = tuple(given[argument.name] for argument in spelt._schema.arguments), {}
 
 
 def _separate_biases(module: GraphModule) -> None:

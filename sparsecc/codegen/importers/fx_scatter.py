@@ -84,7 +84,8 @@ def scatter(node: fx.Node, importer: Any) -> Any:
         src = emit(relax.op.full(sizes, relax.const(given["value"], dtype), dtype))
     else:
         src = _first(emit, importer.env[given["src"]], sizes)
-    way = {"sum": "add", "prod": "mul", "amax": "max", "amin": "min"}.get(given["reduce"], given["reduce"])
+    reduce = str(given["reduce"])
+    way = {"sum": "add", "prod": "mul", "amax": "max", "amin": "min"}.get(reduce, reduce)
 
     def write(table: Any, values: Any, reduction: str) -> Any:
         return emit(relax.op.scatter_elements(table, index, values, axis=axis, reduction=reduction))
