@@ -141,6 +141,10 @@ class Graph(ABC):
     def copy(self) -> Graph:
         """An independent graph; weights are shared until one of them is replaced."""
 
+    def forget_file(self) -> None:
+        """Let go of what is only kept to compare the model with what it was read from."""
+        return
+
     @abstractmethod
     def save(self, path: str | PathLike[str]) -> None:
         """Write the model in the host's own file format, atomically (.pt2 for fx, .onnx for onnx)."""
