@@ -100,6 +100,7 @@ def options(exact_for: Iterable[str] | None = None) -> onnxruntime.SessionOption
     found.log_severity_level = 4  # errors are raised
     if exact_for is not None:
         operators = set(exact_for)
+        found.add_session_config_entry("session.disable_prepacking", "1")  # a copy of every weight, for each session
         found.add_session_config_entry("session.disable_quant_qdq", "1")
         if _BREAKS_PRECISION not in operators and any(operator.startswith(_INTEGER_PRODUCTS) for operator in operators):
             found.add_session_config_entry("session.x64quantprecision", "1")
