@@ -273,7 +273,7 @@ STDERR = """Traceback (most recent call last):
 @pytest.mark.parametrize(
     ("code", "errors", "status", "words"),
     [
-        (None, "", "hang", "no end within 9 s, in phase 'compile'"),
+        (None, "", "hang", "no end within 9 s of CPU time, in phase 'compile'"),
         (-11, "", "signal 11", "SIGSEGV, in phase 'compile'"),
         (1, STDERR.format("KeyError: 3"), "traceback", "KeyError: 3 (sparsecc/graph/fx.py:12, fold), in phase 'compile'"),
         (1, STDERR.format("MemoryError"), "memory", "more than 2 GB (sparsecc/graph/fx.py:12, fold), in phase 'compile'"),
@@ -296,6 +296,8 @@ def test_a_process_that_does_not_end_is_ended(monkeypatch):
     sleeper = process.subprocess.Popen(["/bin/sleep", "60"], start_new_session=True)
     assert process._wait(sleeper, 0.05) is None
     assert sleeper.poll() == -9
+    busy = process.subprocess.Popen(["/bin/sh", "-c", "while :; do :; done"], start_new_session=True)
+    assert process._wait(busy, 0.3) is None
 
 
 def test_rows_come_back_as_they_were_written(tmp_path):
