@@ -208,12 +208,13 @@ class Compiled:
 def _subject(answer=None, error=None, reference=None):
     """Stands for a model with weights of 10 and 5 numbers, of which the report has a Linear of 10 and an attention without weights."""
     site = SiteReport(name="fc", kind="Linear", shape=(5, 2), bytes_dense=40)
-    unseen = SiteReport(name="conv", kind="Conv3d", shape=(5,), bytes_dense=20)
+    unseen = SiteReport(name="in a branch", kind="Linear", shape=(5, 1), bytes_dense=20, decision="skipped", reason="in a branch")
+    table = SiteReport(name="table", kind="Embedding", shape=(5, 3), bytes_dense=60, decision="skipped", reason="looked up")
 
     def compiles():
         if error:
             raise error
-        return Compiled(site, unseen, SiteReport(name="a", kind="Attention", shape=(2, 4)))
+        return Compiled(site, unseen, table, SiteReport(name="a", kind="Attention", shape=(2, 4)))
 
     right = [np.ones(3, np.float32)]
     return Subject(
@@ -313,7 +314,8 @@ def test_rows_come_back_as_they_were_written(tmp_path):
 def test_the_page():
     file = replace(ROW, name="onnx/p/f.onnx", source="p==1", status="refused", message="no LSTM | here", seen=None, named=None, sites=None)
     broken = replace(ROW, name="timm/b", status="no reference")
-    text = document.page({row.name: row for row in (ROW, file, broken)})
+    text = document.page({row.name: row for row in (ROW, file, broken)}, 7)
+    assert "3 of 7 models have been measured." in text
     assert "| architectures | 1 | 100.0 % | 100.0 % | 1 right | 90.0 % | 95.0 % | 0.50 |" in text
     assert "| ONNX files | 1 | 0.0 % | 0.0 % | 1 refused |  |  | 0.50 |" in text
     assert "| timm/a | right | 1.0e-06 | 3 of 4 | 90.0 % | 95.0 % | 2.5 | 1.25 | 0.50 |  |" in text
