@@ -46,7 +46,7 @@ def main() -> int:
         document.add(row)
         _say(f"{number} of {len(todo)}", row)
     rows = {name: row for name, row in document.read().items() if name in known}
-    document.PAGE.write_text(document.page(rows))
+    document.PAGE.write_text(document.page(rows, len(known)))
     return 0 if all(rows[name].status in ("right", "refused", "no reference") for name in asked if name in rows) else 1
 
 
@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--skip-speed", action="store_true")
     parser.add_argument("--seconds", type=float, default=1.0, help="of timing, for each model (default 1)")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--limit", type=float, default=Limits.seconds, help="seconds for each model (default 180)")
+    parser.add_argument("--limit", type=float, default=Limits.seconds, help="CPU seconds for each model (default 180)")
     parser.add_argument("--memory", type=float, default=Limits.gigabytes, help="gigabytes for each model (default 6)")
     parser.add_argument("--here", help=argparse.SUPPRESS)
     parser.add_argument("--note", type=Path, help=argparse.SUPPRESS)

@@ -51,14 +51,14 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(handle)  # which unlocks it
 
 
-def page(rows: Mapping[str, Row]) -> str:
-    """docs/coverage.md."""
+def page(rows: Mapping[str, Row], models: int) -> str:
+    """docs/coverage.md.  models: how many there are in the tables of this package."""
     files = [row for row in rows.values() if row.kind == "onnx"]
     modules = [row for row in rows.values() if row.kind != "onnx"]
     parts = [
         "# Coverage",
         "What became of models that nobody tuned sparsecc for. Do not edit: `python -m benchmarks.coverage` makes this page of "
-        "`benchmarks/results/coverage.json`.",
+        f"`benchmarks/results/coverage.json`. {len(rows)} of {models} models have been measured.",
         _summary({"architectures": modules, "ONNX files": files}),
         _meanings(),
         "## Architectures",

@@ -96,9 +96,11 @@ def measured(subject: Subject, note: Note, seconds: float) -> Row:
 
 def _sites(compiled: Compiled, weights: list[int]) -> dict[str, int]:
     """What the report knows of the model's weights."""
-    rows = [(site.kind, int(np.prod(site.shape))) for site in compiled.report.sites if site.bytes_dense is not None]
-    seen = [count for kind, count in rows if kind in _kinds()]
-    return {"sites": len(seen), "seen": covered(weights, seen), "named": covered(weights, [count for _, count in rows])}
+    rows = [site for site in compiled.report.sites if site.bytes_dense is not None and site.kind not in ("Embedding", "Gather")]
+    # without a recipe no pass refuses a layer: what is skipped is what passes do not look at
+    sites = [site for site in rows if site.kind in _kinds() and site.decision != "skipped"]
+    seen, named = ([int(np.prod(site.shape)) for site in found] for found in (sites, rows))
+    return {"sites": len(sites), "seen": covered(weights, seen), "named": covered(weights, named)}
 
 
 @cache

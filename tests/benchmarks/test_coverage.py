@@ -208,12 +208,13 @@ class Compiled:
 def _subject(answer=None, error=None, reference=None):
     """Stands for a model with weights of 10 and 5 numbers, of which the report has a Linear of 10 and an attention without weights."""
     site = SiteReport(name="fc", kind="Linear", shape=(5, 2), bytes_dense=40)
-    unseen = SiteReport(name="conv", kind="Conv3d", shape=(5,), bytes_dense=20)
+    unseen = SiteReport(name="in a branch", kind="Linear", shape=(5, 1), bytes_dense=20, decision="skipped", reason="in a branch")
+    table = SiteReport(name="table", kind="Embedding", shape=(5, 3), bytes_dense=60, decision="skipped", reason="looked up")
 
     def compiles():
         if error:
             raise error
-        return Compiled(site, unseen, SiteReport(name="a", kind="Attention", shape=(2, 4)))
+        return Compiled(site, unseen, table, SiteReport(name="a", kind="Attention", shape=(2, 4)))
 
     right = [np.ones(3, np.float32)]
     return Subject(
@@ -273,7 +274,7 @@ STDERR = """Traceback (most recent call last):
 @pytest.mark.parametrize(
     ("code", "errors", "status", "words"),
     [
-        (None, "", "hang", "no end within 9 s, in phase 'compile'"),
+        (None, "", "hang", "no end within 9 s of CPU time, in phase 'compile'"),
         (-11, "", "signal 11", "SIGSEGV, in phase 'compile'"),
         (1, STDERR.format("KeyError: 3"), "traceback", "KeyError: 3 (sparsecc/graph/fx.py:12, fold), in phase 'compile'"),
         (1, STDERR.format("MemoryError"), "memory", "more than 2 GB (sparsecc/graph/fx.py:12, fold), in phase 'compile'"),
@@ -296,6 +297,8 @@ def test_a_process_that_does_not_end_is_ended(monkeypatch):
     sleeper = process.subprocess.Popen(["/bin/sleep", "60"], start_new_session=True)
     assert process._wait(sleeper, 0.05) is None
     assert sleeper.poll() == -9
+    busy = process.subprocess.Popen(["/bin/sh", "-c", "while :; do :; done"], start_new_session=True)
+    assert process._wait(busy, 0.3) is None
 
 
 def test_rows_come_back_as_they_were_written(tmp_path):
@@ -311,7 +314,8 @@ def test_rows_come_back_as_they_were_written(tmp_path):
 def test_the_page():
     file = replace(ROW, name="onnx/p/f.onnx", source="p==1", status="refused", message="no LSTM | here", seen=None, named=None, sites=None)
     broken = replace(ROW, name="timm/b", status="no reference")
-    text = document.page({row.name: row for row in (ROW, file, broken)})
+    text = document.page({row.name: row for row in (ROW, file, broken)}, 7)
+    assert "3 of 7 models have been measured." in text
     assert "| architectures | 1 | 100.0 % | 100.0 % | 1 right | 90.0 % | 95.0 % | 0.50 |" in text
     assert "| ONNX files | 1 | 0.0 % | 0.0 % | 1 refused |  |  | 0.50 |" in text
     assert "| timm/a | right | 1.0e-06 | 3 of 4 | 90.0 % | 95.0 % | 2.5 | 1.25 | 0.50 |  |" in text
