@@ -69,6 +69,8 @@ def test_convolutions() -> None:
             return self.up(self.plain(x)).sum() + self.line(x[:, :, 0]).sum()
 
     nodes = torch.export.export(Convs(), (torch.randn(1, 1, 8, 8),)).module(check_guards=False).graph.nodes
-    (layer,) = [layer for layer in map(match, nodes) if isinstance(layer, Layer)]
+    layer, line = [layer for layer in map(match, nodes) if isinstance(layer, Layer)]
     assert layer.geometry is not None
+    assert line.geometry is not None
+    assert (line.weight.target, line.geometry.padding, line.geometry.stride) == ("line.weight", (0, 0, 0, 0), (1, 1))
     assert (layer.weight.target, layer.geometry.padding, layer.geometry.stride) == ("plain.weight", (1, 2, 1, 2), (2, 2))

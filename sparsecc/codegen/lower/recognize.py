@@ -51,11 +51,13 @@ def recognize(program: Program) -> None:
                 break
     program.refresh()
     for node in list(program.nodes):
-        if program.producer.get(node.var) is node:
-            along_lines(program, node)
+        if isinstance(node.what, Layer) and node in program.nodes:
+            _absorb(program, node, node.what)
     program.refresh()
     for node in list(program.nodes):
-        if isinstance(node.what, Layer) and node in program.nodes:
+        if program.producer.get(node.var) is node and along_lines(program, node):
+            program.refresh()
+            assert isinstance(node.what, Layer)
             _absorb(program, node, node.what)
     program.refresh()
     move_strides_up(program)

@@ -87,19 +87,21 @@ def overlapping(program: Program, node: Node) -> Layer | None:
     return Layer(node.args[0], matrix, geometry=spread)
 
 
-def along_lines(program: Program, node: Node) -> None:
-    """squeeze(layer(expand_dims(x)))  ->  layer(x), as a sparse convolution along lines is written."""
+def along_lines(program: Program, node: Node) -> bool:
+    """squeeze(layer(expand_dims(x)))  ->  layer(x), as a sparse convolution along lines is written; whether that was so."""
     before = program.node(node.args[0]) if node.op in _VIEWS and node.args else None
     layer = before.what if before is not None else None
     if not isinstance(layer, Layer) or layer.geometry is None or before is None or program.only_user(before.var) is not node:
-        return
+        return False
     lifted = program.node(layer.x)
-    if lifted is None or lifted.op not in _VIEWS or not isinstance(lifted.args[0], relax.Var):
-        return
-    if all(_is_line_of(line, image) for line, image in ((node.var, before.var), (lifted.args[0], lifted.var))):
-        layer.x = lifted.args[0]
-        node.op, node.what, node.args = "layer", layer, []
-        program.nodes.remove(before)
+    if layer.residual is not None or lifted is None or lifted.op not in _VIEWS or not isinstance(lifted.args[0], relax.Var):
+        return False
+    if not all(_is_line_of(line, image) for line, image in ((node.var, before.var), (lifted.args[0], lifted.var))):
+        return False
+    layer.x = lifted.args[0]
+    node.op, node.what, node.args = "layer", layer, []
+    program.nodes.remove(before)
+    return True
 
 
 _VIEWS = ("expand_dims", "squeeze", "reshape")

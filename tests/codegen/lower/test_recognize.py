@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparsecc.codegen.lower.program import Layer
+from sparsecc.codegen.lower.program import Geometry, Layer
 from tests.codegen.lower.recognizing import layers, operators, recognized, recognized_onnx
 from tests.codegen.whole import random
 from tests.graph.onnx_models import model, node
@@ -201,6 +201,26 @@ def test_residual_of_a_pointwise_convolution_alone() -> None:
 )
 def test_products_that_are_no_layer(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> None:
     assert layers(recognized(function, *inputs)) == []
+
+
+def test_a_line_is_an_image_of_height_1() -> None:
+    conv, x = nn.Conv1d(8, 4, 3, stride=2, padding=1), random(1, 8, 9)
+    line = folded(lambda x: conv(x).relu(), x)
+    lifted = folded(lambda x: functional.conv2d(x[:, :, None], conv.weight[:, :, None], conv.bias, (1, 2), (0, 1)).squeeze(2).relu(), x)
+    for layer in (line, lifted):
+        assert layer.geometry == Geometry((1, 3), (1, 2), (0, 1, 0, 1), (1, 1))
+        assert (layer.activation, layer.bias is not None) == ("relu", True)
+        assert np.array_equal(layer.matrix.reshape(4, 3, 8), conv.weight.detach().permute(0, 2, 1).numpy())
+
+
+def test_a_transposed_convolution_that_overlaps_is_one_of_its_phases() -> None:
+    conv = nn.ConvTranspose2d(8, 2, (1, 4), (1, 2), (0, 1))
+    layer = folded(conv, IMAGE)
+    assert layer.geometry == Geometry((1, 2), (1, 1), (0, 1, 0, 0), (1, 1), phases=(1, 2), crop=(0, 1))
+    phases = layer.matrix.reshape(2, 2, 2, 8)  # phase, output, tap, input
+    weight = conv.weight.detach().numpy()
+    assert np.array_equal(phases[1, :, 0], weight[:, :, 0, 3].T), "the tap farthest to the left is the last one"
+    assert np.array_equal(layer.bias, np.tile(conv.bias.detach().numpy(), 2))  # type: ignore[arg-type, union-attr]
 
 
 def test_a_transposed_and_reshaped_weight_is_seen_through() -> None:
