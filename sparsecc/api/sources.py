@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from sparsecc.errors import InputError, ModelError, UserError
+from sparsecc.files import require_regular
 from sparsecc.graph.base import Graph, TensorSpec
 from sparsecc.graph.binding import bind, is_torch
 
@@ -51,6 +52,7 @@ def _open_file(path: Path, shapes: dict[str, tuple[int, ...]] | None, standard: 
         is_file, is_folder = path.is_file(), path.is_dir()
     except OSError as error:  # a name that is too long
         raise ModelError(f"{path}: no such file: {error.strerror}") from None
+    require_regular(path, ModelError)
     if not is_file:
         raise ModelError(f"{path}: is a folder; name a file" if is_folder else f"{path}: no such file")
     if path.suffix == ".pt2":
