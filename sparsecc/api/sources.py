@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
@@ -17,6 +18,8 @@ from sparsecc.graph.binding import bind, is_torch
 
 if TYPE_CHECKING:
     Shapes = Mapping[str, Sequence[int]]
+
+_MOST_VALUES = 1 << 34  # of an input that is made up
 
 
 def open_graph(model: Any, example_inputs: Any = None, input_shapes: Shapes | None = None, *, standard: bool = False) -> Graph:
@@ -149,7 +152,10 @@ def _known_shape(spec: TensorSpec) -> tuple[int, ...]:
                 f"input {spec.name!r} has no fixed size at axis {axis} ({size!r}); "
                 f"give its shape, as input_shapes={{{spec.name!r}: ({shown})}} or --input-shape {spec.name}:{shown}"
             )
-    return tuple(int(size) for size in spec.shape)
+    shape = tuple(int(size) for size in spec.shape)
+    if math.prod(shape) > _MOST_VALUES:
+        raise InputError(f"input {spec.name!r} is {'x'.join(map(str, shape))}, which no memory holds; give another shape, or example inputs")
+    return shape
 
 
 def in_order(specs: Sequence[TensorSpec], sample: Any) -> list[Any]:

@@ -115,10 +115,8 @@ def _run(arguments: list[str], debug: bool, interrupts: list[int]) -> int:
     except Exception as error:  # noqa: BLE001  # the last place that can turn it into one line
         if interrupts:
             return INTERRUPTED
-        if isinstance(error, OSError) and (lost := streams.flush()):
-            return _fail(error, lost, 2, debug)
-        if isinstance(error, OSError):
-            return _fail(error, f"the system refuses: {error}", 1, debug)
+        if isinstance(error, OSError):  # as a full disk, which is no more ours where nobody foresaw it than where it is named
+            return _fail(error, f"the system refuses: {error}", 2, debug)
         return _fail(error, f"internal: {type(error).__name__}: {error} (--debug shows where)", 1, debug)
 
 

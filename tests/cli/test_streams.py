@@ -35,7 +35,7 @@ def test_terminals_of_ascii_are_written_to():
     ("redirections", "code", "said"),
     [
         ("", 0, ""),
-        ("> /dev/full", 2, "error: stdout: cannot be written: No space left on device\n"),
+        ("> /dev/full", 2, "error: the system refuses: [Errno 28] No space left on device\n"),
         ("2> /dev/full", 0, ""),
         (">&-", 0, ""),
         ("2>&-", 0, ""),
