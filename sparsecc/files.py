@@ -10,8 +10,9 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,20 @@ def naming(path: str | PathLike[str]) -> Iterator[Path]:
 def temporary_folder(target: Path) -> Iterator[Path]:
     """A folder beside `target`, to write in what will take places there. It is deleted, and so is what killed processes left."""
     with _temporary(target, folder=True) as folder:
+        yield folder
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder where the system has temporary files. Raises UserError, naming it, when nothing can be written there."""
+    place = Path(tempfile.gettempdir())
+    try:
+        made = _temporary(place / "sparsecc", folder=True)
+        folder = made.__enter__()
+    except OSError as error:
+        raise UserError(f"{place}: cannot be written: {error.strerror or error}; name another folder in TMPDIR") from None
+    with ExitStack() as stack:
+        stack.push(made)
         yield folder
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +12,7 @@ from sparsecc.api import account, sources, verify
 from sparsecc.api.calibration import samples_of
 from sparsecc.api.rewriting import Rewritten, rewrite
 from sparsecc.errors import UserError
+from sparsecc.files import scratch_folder
 from sparsecc.report.base import quantized
 
 if TYPE_CHECKING:
@@ -133,11 +132,11 @@ def tune(
         raise UserError(f"target {target!r} is not this machine, so that nothing can be measured for it; tune there")
     if any(limit is not None and not limit > 0 for limit in (trials, seconds)):
         raise UserError("trials and seconds: have to be above zero")
-    with Records(records, goal, "write") as opened, tempfile.TemporaryDirectory(prefix="sparsecc-") as folder:
+    with Records(records, goal, "write") as opened, scratch_folder() as folder:
         result = _rewrite(model, example_inputs, recipe, calibration, input_shapes, timed_on=(goal, {}), numbers=True)
         assert result.example is not None  # _rewrite has raised otherwise
         result.release()
-        collector = Collector(goal, measure=False, folder=pathlib.Path(folder))
+        collector = Collector(goal, measure=False, folder=folder)
         compiler.choose(result.graph, result.example, collector)
         if not collector.workload.layers:
             raise UserError("the model has no linear layer or convolution, so that there is nothing to tune")

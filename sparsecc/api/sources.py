@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
@@ -11,11 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from sparsecc.errors import InputError, ModelError, UserError
+from sparsecc.files import require_regular
 from sparsecc.graph.base import Graph, TensorSpec
 from sparsecc.graph.binding import bind, is_torch
 
 if TYPE_CHECKING:
     Shapes = Mapping[str, Sequence[int]]
+
+_MOST_VALUES = 1 << 34  # of an input that is made up
 
 
 def open_graph(
@@ -57,6 +61,7 @@ def _open_file(path: Path, shapes: dict[str, tuple[int, ...]] | None, standard: 
         is_file, is_folder = path.is_file(), path.is_dir()
     except OSError as error:  # a name that is too long
         raise ModelError(f"{path}: no such file: {error.strerror}") from None
+    require_regular(path, ModelError)
     if not is_file:
         raise ModelError(f"{path}: is a folder; name a file" if is_folder else f"{path}: no such file")
     if path.suffix == ".pt2":
@@ -160,7 +165,10 @@ def _known_shape(spec: TensorSpec) -> tuple[int, ...]:
                 f"input {spec.name!r} has no fixed size at axis {axis} ({size!r}); "
                 f"give its shape, as input_shapes={{{spec.name!r}: ({shown})}} or --input-shape {spec.name}:{shown}"
             )
-    return tuple(int(size) for size in spec.shape)
+    shape = tuple(int(size) for size in spec.shape)
+    if math.prod(shape) > _MOST_VALUES:
+        raise InputError(f"input {spec.name!r} is {'x'.join(map(str, shape))}, which no memory holds; give another shape, or example inputs")
+    return shape
 
 
 def in_order(specs: Sequence[TensorSpec], sample: Any) -> list[Any]:

@@ -16,12 +16,13 @@ import numpy as np
 
 from sparsecc.attention.base import BlockMap, Grid, pack_bits, unpack_bits
 from sparsecc.errors import RecipeError
-from sparsecc.files import json_text, replacing, write_text
+from sparsecc.files import json_text, replacing, require_regular, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 VERSION = 1
+_LARGEST_PLAN = 1 << 24  # bytes of text
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +45,13 @@ class Plan:
         old = _old_arrays(target)
         sites = [{"name": name, "grid": asdict(found.grid), "block": found.block} for name, found in self.maps.items()]
         write_text(target, json_text({"plan": VERSION, "model": self.model, "arrays": arrays.name, "sha256": checksum, "sites": sites}))
-        if old is not None and old != arrays:
+        if old is not None and old != arrays and not _is_named(old):
             old.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Plan:
         """Raises RecipeError, naming the file, for one that is missing, damaged or from another version."""
+        require_regular(path, RecipeError)
         try:
             head = json.loads(Path(path).read_text(encoding="utf-8"))
             if head["plan"] != VERSION:
@@ -92,9 +94,16 @@ def _npz(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def _old_arrays(path: Path) -> Path | None:
-    """The arrays of the plan that is at `path` now, if one is."""
+    """The arrays that `save` wrote for the plan that is at `path` now: under a name that says what is in them."""
     try:
-        name = json.loads(path.read_text(encoding="utf-8"))["arrays"]
-        return path.with_name(Path(name).name) if str(name).endswith(".npz") else None
-    except (OSError, ValueError, KeyError, TypeError):
+        arrays = path.with_name(str(json.loads(path.read_text(encoding="utf-8"))["arrays"]))
+        checksum = hashlib.sha256(arrays.read_bytes()).hexdigest()
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+    return arrays if arrays.name == f"{path.stem}.{checksum[:12]}.npz" else None
+
+
+def _is_named(arrays: Path) -> bool:
+    """Whether another file beside them, as a copy of the old plan, names these arrays."""
+    others = (file for file in arrays.parent.iterdir() if file.is_file() and file.suffix != arrays.suffix)
+    return any(arrays.name.encode() in file.read_bytes() for file in others if file.stat().st_size < _LARGEST_PLAN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -14,14 +15,15 @@ import typer
 from typer.exceptions import TyperException
 
 import sparsecc
-from sparsecc.cli import bench, compile, convert, doctor, explain, inspect, run, sensitivity, tune
-from sparsecc.cli.common import say
+from sparsecc.cli import bench, compile, convert, doctor, explain, inspect, run, sensitivity, streams, tune
 from sparsecc.cli.interrupts import noting_interrupts
+from sparsecc.cli.streams import say
 from sparsecc.codegen.chatter import no_chatter
 from sparsecc.errors import RecipeWarning, SparseccError
 
 INTERRUPTED = 130
 _DEBUG = "--debug"
+_LONGEST = 2000  # characters of an error, which may quote what it found
 
 app = typer.Typer(
     name="sparsecc",
@@ -62,6 +64,7 @@ for _command in (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    streams.prepare()
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = _DEBUG in arguments
     arguments = [argument for argument in arguments if argument != _DEBUG] or ["--help"]
@@ -70,8 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if code == INTERRUPTED:
         with no_chatter():
             gc.collect()  # what TVM had half built complains on stderr when it goes
-        say("interrupted")
-    return code
+        ended = interrupts and interrupts[-1] != signal.SIGINT
+        say(f"ended by {signal.Signals(interrupts[-1]).name}" if ended else "interrupted")
+        code = 128 + interrupts[-1] if ended else INTERRUPTED
+    lost = streams.flush()
+    return _fail(None, lost, 2, debug) if lost and not code else code
 
 
 @contextmanager
@@ -104,20 +110,21 @@ def _run(arguments: list[str], debug: bool, interrupts: list[int]) -> int:
     except MemoryError as error:
         return _fail(error, f"out of memory: {error}", 1, debug)
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has left; so nothing more is said
+        streams.silence(1)  # whoever read our output has left; so nothing more is said
         return 1
     except Exception as error:  # noqa: BLE001  # the last place that can turn it into one line
         if interrupts:
             return INTERRUPTED
-        if isinstance(error, OSError):
-            return _fail(error, f"the system refuses: {error}", 1, debug)
+        if isinstance(error, OSError):  # as a full disk, which is no more ours where nobody foresaw it than where it is named
+            return _fail(error, f"the system refuses: {error}", 2, debug)
         return _fail(error, f"internal: {type(error).__name__}: {error} (--debug shows where)", 1, debug)
 
 
-def _fail(error: Exception, message: str, code: int, debug: bool) -> int:
-    if debug:
+def _fail(error: Exception | None, message: str, code: int, debug: bool) -> int:
+    if debug and error is not None:
         import traceback
 
         traceback.print_exception(error)
-    say(f"error: {' '.join(message.split())}")
+    line = " ".join(message.split())
+    say(f"error: {line if len(line) <= _LONGEST else f'{line[:_LONGEST]}...'}")
     return code

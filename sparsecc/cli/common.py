@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sparsecc.cli.streams import say as say  # with what else commands share
 from sparsecc.errors import SparseccError, UserError
 
 if TYPE_CHECKING:
@@ -33,11 +34,6 @@ JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help=
 InputsOption = Annotated[
     Path | None, typer.Option("--inputs", metavar="FILE", help="Inputs: .npz, one array per input. Left out: made from the shapes.")
 ]
-
-
-def say(message: str) -> None:
-    """One line on stderr."""
-    print(message, file=sys.stderr, flush=True)
 
 
 def input_shapes(options: Sequence[str] | None) -> dict[str, tuple[int, ...]] | None:

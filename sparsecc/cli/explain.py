@@ -46,13 +46,15 @@ def _report(source: Path, recipe: Path | None, calib: Path | None, shapes: list[
 def _read_json(path: Path) -> Report:
     import json
 
+    from sparsecc.files import require_regular
     from sparsecc.report.base import Report
 
+    require_regular(path)
     try:
         return Report.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except KeyError as error:
         raise UserError(f"{path}: is no report of sparsecc: {error} is missing") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: is no report of sparsecc: {error}") from None

@@ -25,22 +25,38 @@ _put_aside: list[int] = []  # descriptors of the real stderr, while another one 
 @contextmanager
 def no_chatter() -> Iterator[None]:
     """Hold back what is written to stderr, and pass it on at the end without the lines that say nothing to a user."""
-    with _stderr, tempfile.TemporaryFile() as held:
-        sys.stderr.flush()
-        stderr = os.dup(2)
-        _put_aside.append(stderr)
-        os.dup2(held.fileno(), 2)
+    with _stderr:
         try:
+            stderr = os.dup(2)
+        except OSError:  # it is closed, so that nobody hears anything
             yield
-        finally:
+            return
+        with tempfile.TemporaryFile() as held:
+            _flush()
+            _put_aside.append(stderr)
+            os.dup2(held.fileno(), 2)
+            try:
+                yield
+            finally:
+                _flush()
+                os.dup2(stderr, 2)
+                _put_aside.remove(stderr)
+                os.close(stderr)
+                held.seek(0)
+                _pass_on(held.read().decode(errors="replace"))
+
+
+def _pass_on(said: str) -> None:
+    for line in said.splitlines(keepends=True):
+        if sys.stderr is not None and not any(note in line for note in _CHATTER):
+            with suppress(OSError, ValueError):  # nobody is there to read it
+                sys.stderr.write(line)
+
+
+def _flush() -> None:
+    if sys.stderr is not None:  # as it is where it was closed when Python began
+        with suppress(OSError, ValueError):
             sys.stderr.flush()
-            os.dup2(stderr, 2)
-            _put_aside.remove(stderr)
-            os.close(stderr)
-            held.seek(0)
-            for line in held.read().decode(errors="replace").splitlines(keepends=True):
-                if not any(note in line for note in _CHATTER):
-                    sys.stderr.write(line)
 
 
 @contextmanager

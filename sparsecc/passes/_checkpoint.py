@@ -14,7 +14,7 @@ from safetensors.torch import save as serialized
 from torch import Tensor
 
 from sparsecc.errors import UserError
-from sparsecc.files import replacing
+from sparsecc.files import replacing, require_regular
 
 
 def key(setting: Any, tensors: Sequence[Tensor]) -> str:
@@ -38,6 +38,7 @@ def load(path: str, belongs: str) -> tuple[dict[str, Tensor], dict[str, float]] 
     """The tensors and numbers; None where there is no file. Raises UserError where it holds something else."""
     if not Path(path).exists():
         return None
+    require_regular(path)
     try:
         with safetensors.safe_open(path, "pt") as file:
             note = file.metadata() or {}

@@ -22,10 +22,10 @@ def in_scratch(tensor: Tensor, folder: str | PathLike[str] | None) -> Tensor:
     turned = tensor.dim() == 2 and not tensor.is_contiguous()
     rows = (tensor.t() if turned else tensor).detach().cpu().contiguous()
     try:
-        with tempfile.NamedTemporaryFile(prefix=".sparsecc-", dir=folder) as file:
+        with tempfile.TemporaryFile(dir=folder) as file:  # which has no name at any time, so that a kill leaves nothing
             file.write(rows.reshape(-1).view(torch.uint8).numpy().data)
             file.flush()
-            mapped = torch.from_file(file.name, shared=False, size=rows.numel(), dtype=rows.dtype).reshape(rows.shape)
+            mapped = torch.from_file(f"/proc/self/fd/{file.fileno()}", shared=False, size=rows.numel(), dtype=rows.dtype).reshape(rows.shape)
     except OSError as error:
         raise UserError(f"{folder}: a pruned weight cannot be written there: {error.strerror or error}") from None
     return mapped.t() if turned else mapped

@@ -35,6 +35,7 @@ from sparsecc.runtime import weights as weight_files
 from sparsecc.runtime.code import Program, Specialization
 from sparsecc.runtime.compiled import Compiled
 from sparsecc.runtime.machine import cannot_run
+from sparsecc.runtime.structure import check as check_structure
 from sparsecc.runtime.weights import WeightStore
 
 FORMAT = 2  # raised when an older sparsecc could misread the file
@@ -102,6 +103,7 @@ def _load(archive: zipfile.ZipFile, stream: IO[bytes], threads: int | None) -> C
     target = _target(manifest)
     _check_cpu(target)
     members = {name: _verified(archive, stream, name, digest) for name, digest in manifest["sha256"].items()}
+    check_structure(manifest["structure"], len(manifest["outputs"]))
     compiled = Compiled(
         inputs=_specs(manifest["inputs"]),
         outputs=_specs(manifest["outputs"]),

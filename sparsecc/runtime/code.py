@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import shutil
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sparsecc.codegen import tvm_api
 from sparsecc.codegen.chatter import no_chatter
 from sparsecc.errors import ArtifactError, UserError
+from sparsecc.files import scratch_folder
 from sparsecc.graph.base import TensorSpec
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ class Program:
     @classmethod
     def from_bytes(cls, shared_object: bytes) -> Program:
         """Load a shared object. Raises ArtifactError when the system's loader or TVM refuses it."""
-        with tempfile.TemporaryDirectory(prefix="sparsecc-") as folder:
-            path = Path(folder) / "lib.so"
+        with scratch_folder() as folder:
+            path = folder / "lib.so"
             path.write_bytes(shared_object)
             try:
                 with no_chatter():
@@ -83,12 +83,12 @@ class Program:
         return self.shared_object
 
     def _link(self) -> bytes:
-        with tempfile.TemporaryDirectory(prefix="sparsecc-") as folder:
-            _require_room(Path(folder))  # LLVM ends the process when a write fails
-            path = Path(folder) / "lib.so"
+        with scratch_folder() as folder:
+            _require_room(folder)  # LLVM ends the process when a write fails
+            path = folder / "lib.so"
             try:
                 with no_chatter():
-                    self.executable.export_library(str(path), workspace_dir=folder)
+                    self.executable.export_library(str(path), workspace_dir=str(folder))
             except (RuntimeError, OSError, ValueError, TypeError) as error:
                 advice = "install gcc or clang, or name one in the environment variable CC (a cross compiler, for another architecture)"
                 raise UserError(f"saving links with a C compiler, which failed ({_first_line(error)}); {advice}") from error

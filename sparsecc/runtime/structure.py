@@ -66,6 +66,31 @@ def _cache(kind: Any, items: list[Any]) -> Any:
     return kind(items) if all(isinstance(item, tuple) for item in items) else kind(*items)
 
 
+def check(structure: Any, outputs: int) -> None:
+    """Raises ValueError, or what Python says of a wrong type or key, for one from a file that `rebuild` could not follow."""
+    if structure is None:
+        return
+    match structure["kind"]:
+        case "leaf":
+            if structure["index"] not in range(outputs):
+                raise ValueError(f"an output structure names output {structure['index']} of {outputs}")
+        case "list" | "tuple":
+            for item in structure["items"]:
+                check(item, outputs)
+        case "cache":
+            _ = structure["class"].rpartition(".")
+            for item in structure["items"]:
+                check(item, outputs)
+        case "dict" | "dataclass" | "namedtuple":
+            _ = structure["kind"] == "dict" or structure["class"].rpartition(".")
+            for item in structure["items"].values():
+                check(item, outputs)
+        case "constant":
+            _ = structure["value"]
+        case kind if kind != "none":
+            raise ValueError(f"no output structure of kind {kind!r}")
+
+
 def _loaded(name: str) -> Any:
     """The model's own class where its module is loaded already, otherwise None; nothing is imported on a file's say-so."""
     module, _, attribute = name.rpartition(".")

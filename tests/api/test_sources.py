@@ -99,3 +99,8 @@ def test_what_is_no_shape(shapes):
 def test_a_name_that_is_too_long_is_no_file():
     with pytest.raises(ModelError, match="a: no such file: File name too long"):
         sources.open_graph("a" * 300)
+
+
+def test_inputs_that_no_memory_holds_are_not_made_up():
+    with pytest.raises(InputError, match="input 'x' is 1099511627776x1099511627776, which no memory holds"):
+        sources.random_inputs([TensorSpec("x", (1 << 40, 1 << 40), "float32")])

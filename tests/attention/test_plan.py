@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,18 @@ def test_a_new_plan_takes_the_place_of_an_older_one_with_its_arrays(tmp_path: Pa
     assert len(files(tmp_path)) == len(first) == 2
     assert set(files(tmp_path)) & first == {"plan.json"}
     assert Plan.load(tmp_path / "plan.json").model == "other"
+
+
+def test_arrays_that_others_made_or_read_stay(tmp_path: Path) -> None:
+    path, theirs = tmp_path / "plan.json", tmp_path / "years.npz"
+    theirs.write_bytes(b"of work")
+    path.write_text(json.dumps({"plan": 1, "arrays": theirs.name}))
+    plan().save(path)
+    assert theirs.exists()
+    shutil.copy(path, tmp_path / "plan.json.bak")
+    [arrays] = tmp_path.glob("plan.*.npz")
+    Plan("other", {}).save(path)
+    assert arrays.exists()
 
 
 def test_a_save_that_fails_leaves_the_older_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

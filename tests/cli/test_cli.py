@@ -61,7 +61,7 @@ def test_mistakes_are_one_line_and_exit_2(capsys, monkeypatch, tmp_path, argv, m
         (errors.SparseccError("ours"), 1, "error: ours"),
         (ZeroDivisionError("by zero"), 1, "error: internal: ZeroDivisionError: by zero (--debug shows where)"),
         (MemoryError("46 TiB"), 1, "error: out of memory: 46 TiB"),
-        (OSError(28, "No space left on device"), 1, "error: the system refuses: [Errno 28] No space left on device"),
+        (OSError(28, "No space left on device"), 2, "error: the system refuses: [Errno 28] No space left on device"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )

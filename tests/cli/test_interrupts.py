@@ -3,6 +3,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -66,3 +68,19 @@ def test_logs_are_for_debugging(capfd, monkeypatch):
     monkeypatch.setattr(root, "handlers", [])
     assert cli.main(["--debug"]) == 0
     assert "left unsimplified" in capfd.readouterr().err
+
+
+def test_a_request_to_end_leaves_nothing_behind(tmp_path):
+    script = (
+        "import os, signal, sys\n"
+        "from sparsecc import cli, files\n"
+        "def command(*arguments, **options):\n"
+        f"    with files.replacing({str(tmp_path / 'f')!r}) as temporary:\n"
+        "        os.kill(os.getpid(), getattr(signal, sys.argv[1]))\n"
+        "cli.app = command\n"
+        "sys.exit(cli.main(['doctor']))\n"
+    )
+    for name, code in (("SIGTERM", 143), ("SIGHUP", 129)):
+        done = subprocess.run([sys.executable, "-c", script, name], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (code, f"ended by {name}\n")
+        assert not list(tmp_path.iterdir())

@@ -21,6 +21,7 @@ from sparsecc.codegen.kernels.base import Knobs
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.tuning.text import parse, text
 from sparsecc.errors import UserError
+from sparsecc.files import require_regular
 from sparsecc.timing import Spread
 
 _APPLICATION = 0x53504343  # "SPCC", in the header of each file of ours
@@ -116,6 +117,7 @@ class Records:
         found.setdefault(task, {})[knobs] = Outcome(Spread(*us) if failure is None else None, failure)
 
     def _opened(self, mode: str) -> sqlite3.Connection:
+        require_regular(self.path)
         if self.path.is_dir():
             raise UserError(f"{self.path}: is a folder; name a file")
         if mode == "read" and not self.path.exists():
