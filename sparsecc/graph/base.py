@@ -62,11 +62,12 @@ class Run:
 
 
 class Graph(ABC):
-    """A model that passes can read and rewrite."""
+    """A model that passes can read and rewrite. notes: what a report says of it as a whole."""
 
     host: str  # "fx" or "onnx"
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def sites(self, kind: type[S] = Site, targets: Targets = ALL) -> list[S]:
@@ -139,6 +140,10 @@ class Graph(ABC):
     @abstractmethod
     def copy(self) -> Graph:
         """An independent graph; weights are shared until one of them is replaced."""
+
+    def forget_file(self) -> None:
+        """Let go of what is only kept to compare the model with what it was read from."""
+        return
 
     @abstractmethod
     def save(self, path: str | PathLike[str]) -> None:

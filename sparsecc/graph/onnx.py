@@ -338,6 +338,9 @@ class OnnxGraph(Graph):
     def copy(self) -> OnnxGraph:
         return OnnxGraph(self.model.clone(), self.where, self.came, self.notes)
 
+    def forget_file(self) -> None:
+        self.came = None
+
     def save(self, path: str | PathLike[str], external: bool | None = None) -> None:
         """Write a .onnx file, atomically. external: weights in a file beside it, as `onnx_write` says; None: only when too large."""
         onnx_io.write(onnx_values.with_defaults(self.model), path, external)

@@ -197,6 +197,7 @@ def _put_together(result: ir.Model, skeleton: _Skeleton, model: ir.Model) -> Non
             graph.inputs.append(kept)
     for output, before in zip(graph.outputs, skeleton.model.graph.outputs, strict=True):
         output.shape = _named_as_before(output.shape, before.shape)
+        output.meta.update(before.meta)
     result.metadata_props.update(model.metadata_props)
     for attribute in ("producer_name", "producer_version", "domain", "model_version", "doc_string"):
         setattr(result, attribute, getattr(model, attribute))

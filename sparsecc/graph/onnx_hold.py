@@ -7,9 +7,11 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
+from sparsecc.graph import onnx_small
 from sparsecc.graph.onnx_valid import inner_graphs
 
 GROWTH = 2**16  # bytes that all folding together may add to a file
@@ -19,6 +21,7 @@ _GROWING = frozenset(
     {"ConstantOfShape", "Expand", "Tile", "Range", "Pad", "Resize", "OneHot", "EyeLike", "Loop", "Scan", "MatMul", "Gather"}
 )
 _NEVER_FOLDED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "SequenceEmpty"})  # onnxslim leaves these alone
+_LARGEST_ITEM = 8  # bytes of a number, where its type does not matter
 LARGEST = 2**28  # bytes of what may come up in between
 
 
@@ -79,7 +82,7 @@ class _Constants:
     def _is_constant(self, node: onnx.NodeProto) -> bool:
         if node.op_type in _NEVER_FOLDED:
             return False
-        if node.op_type in ("Shape", "Size") and _count(self.declared.get(node.input[0])) is not None:
+        if node.op_type in ("Shape", "Size") and _shape(self.declared.get(node.input[0])) is not None:
             return True
         return all(name in self.stored or name in self.makers for name in reads(node))
 
@@ -102,8 +105,8 @@ class _Constants:
         nodes = [self.all[place] for place in self.behind([root])]
         if any(node.op_type in RANDOM for node in nodes):
             return math.inf
-        sizes = {name: self._bytes(name) for node in nodes for name in node.output if name}
-        if any(node.op_type in _GROWING and None in [sizes[name] for name in node.output] for node in nodes):
+        sizes = self._sizes(nodes)
+        if any(node.op_type in _GROWING and None in [sizes[name] for name in node.output if name] for node in nodes):
             return math.inf
         if any(size is not None and size > LARGEST for size in sizes.values()):
             return math.inf
@@ -112,13 +115,35 @@ class _Constants:
         taken += sum(node.ByteSize() for node in nodes if node.op_type == "Constant")
         return (sizes[root] or 0) - taken
 
+    def _sizes(self, nodes: list[onnx.NodeProto]) -> dict[str, int | None]:
+        """Bytes of what the nodes give; where onnx does not infer them, from the values of what the size is computed from."""
+        sizes = {name: self._bytes(name) for node in nodes for name in node.output if name}
+        if all(size is not None for size in sizes.values()):
+            return sizes
+        values: dict[str, np.ndarray] = {}
+        for node in nodes:
+            known = onnx_small.size(node, values | self._small(node), self._shape)
+            if known is not None:
+                sizes[node.output[0]] = known * _LARGEST_ITEM
+            shape = self._shape(node.input[0]) if node.op_type == "Shape" else None
+            values.update(onnx_small.evaluated(node, values | self._small(node), shape, known))
+        return sizes | {name: value.nbytes for name, value in values.items() if name in sizes}
+
+    def _small(self, node: onnx.NodeProto) -> dict[str, np.ndarray]:
+        """What a node reads that is stored and small."""
+        read = [self.stored[name] for name in node.input if name in self.stored]
+        return {tensor.name: numpy_helper.to_array(tensor) for tensor in read if tensor.ByteSize() < onnx_small.SMALL}
+
+    def _shape(self, name: str) -> tuple[int, ...] | None:
+        return _shape(self.declared.get(name)) if name not in self.stored else tuple(self.stored[name].dims)
+
     def _bytes(self, name: str) -> int | None:
         """None where the size is not known."""
-        value = self.declared.get(name)
-        count = _count(value)
-        if value is None or count is None or value.type.tensor_type.elem_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
+        shape = _shape(self.declared.get(name))
+        element = self.declared[name].type.tensor_type.elem_type if shape is not None else onnx.TensorProto.UNDEFINED
+        if shape is None or element in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
             return None
-        return count * helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).itemsize
+        return math.prod(shape) * helper.tensor_dtype_to_np_dtype(element).itemsize
 
 
 def _cut(proto: onnx.ModelProto, constants: _Constants, roots: list[str]) -> Held:
@@ -160,12 +185,12 @@ def reads(node: onnx.NodeProto) -> Iterator[str]:
         yield from (value.name for value in graph.output if value.name not in own)
 
 
-def _count(value: onnx.ValueInfoProto | None) -> int | None:
-    """How many numbers a value has, None where that may change."""
+def _shape(value: onnx.ValueInfoProto | None) -> tuple[int, ...] | None:
+    """None where a size may change."""
     if value is None or not value.type.tensor_type.HasField("shape"):
         return None
-    sizes = [size.dim_value if size.HasField("dim_value") else -1 for size in value.type.tensor_type.shape.dim]
-    return None if any(size < 0 for size in sizes) else math.prod(sizes)
+    sizes = tuple(size.dim_value if size.HasField("dim_value") else -1 for size in value.type.tensor_type.shape.dim)
+    return None if any(size < 0 for size in sizes) else sizes
 
 
 def _copied(node: onnx.NodeProto) -> onnx.NodeProto:
