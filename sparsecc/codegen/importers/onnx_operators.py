@@ -56,11 +56,23 @@ def _one_hot(builder: Any, inputs: list[Any], attributes: dict[str, Any]) -> Any
         index, kind = builder.emit(relax.op.astype(index, "int64")), "int64"
     from_end = relax.op.add(index, relax.const(depth, kind))
     index = builder.emit(relax.op.where(relax.op.less(index, relax.const(0, kind)), from_end, index))
-    places = np.arange(depth, dtype=kind).reshape([depth if i == axis else 1 for i in range(rank)])
-    hot = builder.emit(relax.op.equal(relax.op.expand_dims(index, axis), relax.const(places)))
-    return builder.emit(relax.op.where(hot, relax.const(on), relax.const(off)))
+    places = np.arange(depth).reshape([depth if i == axis else 1 for i in range(rank)])
+    hot = builder.emit(relax.op.equal(relax.op.expand_dims(index, axis), relax.const(places, kind)))
+    return builder.emit(relax.op.where(hot, *(relax.const(value, str(value.dtype)) for value in (on, off))))
+
+
+def _reverse_sequence(builder: Any, inputs: list[Any], attributes: dict[str, Any]) -> Any:
+    """Of each sequence the first `length` entries backwards, the others as they are."""
+    x, lengths = inputs
+    shape, kind = shape_of(x), dtype_of(lengths)
+    time, batch = int(attributes.get("time_axis", 0)), int(attributes.get("batch_axis", 1))
+    order = relax.const(np.arange(shape[time]).reshape([-1 if axis == time else 1 for axis in range(len(shape))]), kind)
+    ends = builder.emit(relax.op.reshape(lengths, [shape[batch] if axis == batch else 1 for axis in range(len(shape))]))
+    mirrored = relax.op.subtract(relax.op.subtract(ends, relax.const(1, kind)), order)
+    index = builder.emit(relax.op.where(relax.op.less(order, ends), mirrored, order))
+    return builder.emit(relax.op.gather_elements(x, relax.op.broadcast_to(index, shape), axis=time))
 
 
 def operators() -> dict[str, Any]:
     """By op_type."""
-    return {"Pow": converter(_pow), "OneHot": converter(_one_hot)}
+    return {"Pow": converter(_pow), "OneHot": converter(_one_hot), "ReverseSequence": converter(_reverse_sequence)}

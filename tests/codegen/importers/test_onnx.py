@@ -7,10 +7,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sparsecc.codegen.importers.onnx import import_onnx
 from sparsecc.codegen.lower.program import Program
+from sparsecc.codegen.lower.recognize import recognize
 from sparsecc.errors import ModelError
 from sparsecc.graph.onnx import OnnxGraph
 from sparsecc.graph.sites import Conv2d
 from tests.codegen.whole import packed
+from tests.graph.contrib.apart import floats, single
 from tests.graph.onnx_models import cnn, mlp
 
 
@@ -98,3 +100,18 @@ def test_control_flow_is_refused() -> None:
     ]
     with pytest.raises(ModelError, match=r"the compiler"):
         Program.of(import_onnx(model(nodes)))
+
+
+@pytest.mark.parametrize("op_type", ["Attention", "MultiHeadAttention"])
+def test_attention_of_onnxruntime_is_one_call(op_type: str) -> None:
+    x = floats(2, 16, 32)
+    if op_type == "Attention":
+        mask = np.ones((2, 16), np.int32)
+        proto = single(op_type, "x w b m", {"x": x, "m": mask}, {"w": floats(32, 96), "b": floats(96)}, num_heads=4)
+    else:
+        proto = single(op_type, "x k v", {"x": x, "k": x, "v": x}, num_heads=4)
+    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 16, 32]))
+    program = Program.of(import_onnx(OnnxGraph.from_proto(proto, standard=True).proto()))
+    recognize(program)
+    assert [node.op for node in program.nodes].count("attention") == 1
+    assert "nn.softmax" not in [node.op for node in program.nodes]

@@ -8,6 +8,7 @@ from onnx import helper, numpy_helper
 from sparsecc.codegen.importers.onnx import import_onnx
 from sparsecc.errors import ModelError
 from tests.codegen.whole import check_onnx
+from tests.graph.onnx_models import random
 
 
 def build(nodes: list[onnx.NodeProto], feeds: dict[str, np.ndarray], weights: dict[str, np.ndarray]) -> onnx.ModelProto:
@@ -19,11 +20,15 @@ def build(nodes: list[onnx.NodeProto], feeds: dict[str, np.ndarray], weights: di
     return onnx.shape_inference.infer_shapes(proto)
 
 
-def test_powers_in_the_type_of_the_base_and_indices_from_the_end() -> None:
+def test_what_tvm_takes_for_some_types_only_or_not_at_all() -> None:
+    """Powers in the type of the base, indices from the end, sequences turned round in part."""
     node = helper.make_node
     nodes = [
         node("Pow", ["i", "f"], ["power_if"]),
         node("Pow", ["f", "n"], ["power_fi"]),
+        node("ReverseSequence", ["x", "lengths"], ["turned"]),
+        node("ReverseSequence", ["x", "batch_lengths"], ["turned_later"], time_axis=1, batch_axis=0),
+        node("OneHot", ["places", "depth", "counts"], ["hot_integers"]),
         node("OneHot", ["places", "depth", "values"], ["hot"], axis=0),
     ]
     feeds = {
@@ -31,8 +36,11 @@ def test_powers_in_the_type_of_the_base_and_indices_from_the_end() -> None:
         "places": np.array([-3, 2, 0, 5]),
         "f": np.array([2, 3, 1, 2], np.float32),
         "n": np.array([2, 3, 1, 0], np.int32),
+        "x": random(5, 3, 2),
+        "lengths": np.array([1, 5, 3]),
+        "batch_lengths": np.array([1, 2, 3, 3, 1]),
     }
-    weights = {"depth": np.array(4), "values": np.array([-1, 7], np.float32)}
+    weights = {"depth": np.array(4), "values": np.array([-1, 7], np.float32), "counts": np.array([0, 1])}
     check_onnx(build(nodes, feeds, weights), *feeds.values())
 
 
