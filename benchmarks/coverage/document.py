@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,10 +32,23 @@ def read(path: Path = RESULTS) -> dict[str, Row]:
     return {entry["name"]: Row(**entry) for entry in json.loads(path.read_text())["rows"]}
 
 
-def write(rows: Mapping[str, Row], path: Path = RESULTS) -> None:
-    document = {"machine": machine(), "tolerance": TOLERANCE, "rows": [rows[name].to_dict() for name in sorted(rows)]}
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(document, indent=1) + "\n")
+def add(row: Row, path: Path = RESULTS) -> None:
+    """Put a row into the file, in the place of an earlier one; two runs may do so at the same time."""
+    with _alone(path.parent):
+        rows = read(path) | {row.name: row}
+        document = {"machine": machine(), "tolerance": TOLERANCE, "rows": [rows[name].to_dict() for name in sorted(rows)]}
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(document, indent=1) + "\n")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)  # which unlocks it
 
 
 def page(rows: Mapping[str, Row]) -> str:

@@ -180,7 +180,7 @@ def convert_graph(
     report = verify.opened(report, result, input_shapes)
     sets = list(result.samples(count))
     report = verify.against_masked(verify.against_file(report, result, sets), result, sets)
-    return result.graph, verify.with_growth(report, result)
+    return result.graph, verify.with_saturation(verify.with_growth(report, result), result)
 
 
 def load(path: Path, threads: int | None = None) -> Compiled:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import sparsecc
+from sparsecc.errors import Refused
 from sparsecc.graph.sites import Attention, Conv2d, Unseen, WeightSite
 from sparsecc.passes.base import registered_name
 from sparsecc.report.base import Check, Report, SiteReport, totals
@@ -49,9 +50,8 @@ def report(result: Rewritten, target: str) -> Report:
         if isinstance(site, WeightSite) or (isinstance(site, Attention) and (site.name in looked_at or site.block_map is not None))
     )
     sites = (*(replace(row, refused=tuple(refusals.get(row.name, ()))) for row in rows), *map(_unseen, result.graph.unseen()))
-    return Report(
-        sparsecc=sparsecc.__version__, model=result.name, target=target, sites=sites, totals=totals(sites), notes=tuple(result.notes)
-    )
+    notes = (*result.graph.notes, *result.notes)
+    return Report(sparsecc=sparsecc.__version__, model=result.name, target=target, sites=sites, totals=totals(sites), notes=notes)
 
 
 def _unseen(weight: Unseen) -> SiteReport:
@@ -161,8 +161,10 @@ def _refusals(result: Rewritten) -> dict[str, list[str]]:
     """What each pass that refused a site said, in the order of the recipe."""
     refusals: dict[str, list[str]] = {}
     for step, outcome in result.steps:
-        for match, refused in ((match, match.refused) for match in outcome.matches):
-            for name in (match.site.name, *match.layers) if refused is not None else ():
+        for match in outcome.matches:
+            if (refused := match.refused) is None:
+                continue
+            for name in (match.site.name, *match.layers):
                 refusals.setdefault(name, []).append(f"{registered_name(step)}: {refused.reason}")
     return refusals
 
@@ -178,11 +180,27 @@ def _deeds(result: Rewritten) -> dict[str, str]:
 
 
 def _patterns(result: Rewritten) -> dict[str, str]:
-    """The pattern that the last pass with one gave each site."""
+    """The pattern that the last prune gave each site, where the weight still has it: filled or in another order it may have none."""
     from sparsecc.passes.prune import Prune  # here, because it imports torch, which loading an artifact does without
 
-    taken = [(step, match) for step, outcome in result.steps for match in outcome.matches if match.refused is None]
-    return {match.site.name: step.pattern for step, match in taken if isinstance(step, Prune)}
+    patterns: dict[str, tuple[str, WeightSite]] = {}
+    for step, outcome in result.steps:
+        if isinstance(step, Prune):
+            taken = {match.site.name for match in outcome.matches if match.refused is None}
+            patterns |= {site.name: (step.pattern, site) for site in outcome.graph.sites(WeightSite) if site.name in taken}
+    now = {site.name: site for site in result.masked.sites(WeightSite) if site.name in patterns}
+    return {name: pattern for name, (pattern, pruned) in patterns.items() if name in now and _has_pattern(pattern, pruned, now[name])}
+
+
+def _has_pattern(pattern: str, pruned: WeightSite, now: WeightSite) -> bool:
+    """Whether the pattern stores no larger a share of the weight than when it was pruned to it."""
+    from sparsecc import formats
+
+    if pruned.stored is now.stored:
+        return True
+    covers = [formats.from_pattern(pattern).cover(site.matrix != 0) for site in (pruned, now)]
+    shares = [1.0 if isinstance(cover, Refused) else float(cover.double().mean()) for cover in covers]
+    return shares[1] <= shares[0]
 
 
 def _looked_at(result: Rewritten) -> dict[str, str]:

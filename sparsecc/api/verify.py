@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sparsecc.graph.onnx import OnnxGraph
 
 GREW = 2**16  # bytes; below that it is names and functions
+_NAMED = 3  # nodes that a sentence names
 
 
 def against_file(report: Report, result: Rewritten, samples: Sequence[Sequence[Any]]) -> Report:
@@ -69,4 +70,18 @@ def with_growth(report: Report, result: Rewritten) -> Report:
     if now <= came + GREW:
         return report
     note = f"the file's weights grew from {came / 1e6:.2f} to {now / 1e6:.2f} MB: they were stored in fewer bytes than stand there now"
+    return replace(report, notes=(*report.notes, note))
+
+
+def with_saturation(report: Report, result: Rewritten) -> Report:
+    """The report, which names integer products that an x86 CPU without VNNI may get wrong; by their types, whatever CPU this is."""
+    from sparsecc.graph.onnx_saturation import saturating  # here, because it imports onnx, which loading an artifact does without
+
+    graph: Any = result.graph
+    names = [f"'{node.name or node.outputs[0].name}'" for node in saturating(graph.model)]
+    if not names:
+        return report
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    what = "weights of 8 bits times unsigned inputs saturate in onnxruntime on x86 CPUs without VNNI"
+    note = f"{what}, so that results may be off there: {', '.join(names[:_NAMED])}{more}; they came so"
     return replace(report, notes=(*report.notes, note))

@@ -62,11 +62,12 @@ class Run:
 
 
 class Graph(ABC):
-    """A model that passes can read and rewrite."""
+    """A model that passes can read and rewrite. notes: what a report says of it as a whole."""
 
     host: str  # "fx" or "onnx"
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def sites(self, kind: type[S] = Site, targets: Targets = ALL) -> list[S]:

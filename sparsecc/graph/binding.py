@@ -119,6 +119,17 @@ def reject_zero(specs: Sequence[TensorSpec], values: Sequence[Array], divisors: 
             raise InputError(f"input {spec.name!r} holds 0, and the model divides integers by it")
 
 
+def reject_images(specs: Sequence[TensorSpec], values: Sequence[Array], regions: Mapping[str, int]) -> None:
+    """Raises InputError naming the first input with a region of an image that is not there; regions: see `codegen.library`."""
+    for spec, value in zip(specs, values, strict=True):
+        if spec.name not in regions or 0 in value.shape:
+            continue
+        least, most, count = float(value[:, 0].min()), float(value[:, 0].max()), regions[spec.name]
+        if not 0 <= least <= most < count:
+            wrong = most if most >= count else least
+            raise InputError(f"input {spec.name!r} holds a region of image {wrong:g}; there are {count}, from 0 to {count - 1}")
+
+
 def _is_float(value: Array) -> bool:
     return value.is_floating_point() if is_torch(value) else value.dtype.kind == "f"  # type: ignore[union-attr]
 

@@ -32,14 +32,8 @@ def linear(equation: str, ranks: tuple[int, int], weight: int) -> LinearEinsum |
     if any(len(set(labels)) < len(labels) for labels in (*operands, out)) or any(label not in x for label in summed):
         return None
     stays, outputs = [label for label in out if label in x], [label for label in out if label in w]
-    if (
-        set(stays) & set(outputs)
-        or not stays
-        or not outputs
-        or not summed
-        or {*stays, *summed} != {*x}
-        or len(out) != len(stays) + len(outputs)
-    ):
+    apart = not set(stays) & set(outputs) and len(out) == len(stays) + len(outputs) and {*stays, *summed} == {*x}
+    if not apart or not (stays and outputs and summed):
         return None
     turned = (*stays, *outputs)
     return LinearEinsum(

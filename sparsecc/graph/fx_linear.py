@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch.fx import GraphModule, Node
 
@@ -41,7 +41,7 @@ def _einsum(node: Node) -> None:
     places = [place for place, operand in enumerate(operands) if stored(operand) is not None]  # type: ignore[arg-type, union-attr]
     if len(operands) != 2 or len(places) != 1:  # type: ignore[arg-type]
         return
-    x, weight = operands[1 - places[0]], operands[places[0]]  # type: ignore[index]
+    x, weight = (cast("Node", operands[place]) for place in (1 - places[0], places[0]))  # type: ignore[index]
     ranks = tuple(operand.meta["val"].dim() for operand in operands)  # type: ignore[union-attr]
     found = einsums.linear(str(equation), ranks, places[0])  # type: ignore[arg-type]
     if found is None:

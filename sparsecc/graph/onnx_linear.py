@@ -127,7 +127,7 @@ def _take_over(node: ir.Node, product: ir.Value, after: ir.Node) -> None:
     node.graph.insert_after(node, after)
     ir.convenience.replace_all_uses_with([product], [result], replace_graph_outputs=True)
     after.replace_input_with(0, product)
-    result.name, product.name = product.name, None
+    result.name, product.name = product.name, f"{product.name}_product"
 
 
 def _replace(node: ir.Node, y: ir.Value) -> None:

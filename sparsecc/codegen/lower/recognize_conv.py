@@ -22,7 +22,12 @@ from sparsecc.codegen.lower.program import (
 )
 from sparsecc.codegen.tvm_api import relax
 
-_LAYOUTS = {"nn.conv1d": ("NCW", "OIW"), "nn.conv2d": ("NCHW", "OIHW"), "nn.conv1d_transpose": ("NCW", "IOW"), "nn.conv2d_transpose": ("NCHW", "IOHW")}
+_LAYOUTS = {
+    "nn.conv1d": ("NCW", "OIW"),
+    "nn.conv2d": ("NCHW", "OIHW"),
+    "nn.conv1d_transpose": ("NCW", "IOW"),
+    "nn.conv2d_transpose": ("NCHW", "IOHW"),
+}
 
 
 def convolution(program: Program, node: Node) -> Layer | None:

@@ -204,13 +204,15 @@ def _positions(parts: Parts, past: str | None, tokens: int) -> str:
 
 
 def _appended(parts: Parts, past: str, new: str, filled: str, before: int, tokens: int) -> str:
-    """[batch, heads, before + tokens, dim]: the past's first `filled` entries, then the new ones."""
+    """[batch, heads, before + tokens, dim]: the past's first `filled` entries, then the new ones, then zeros."""
     both = parts.op("Concat", past, new, axis=2)
     order = parts.const(np.arange(before + tokens, dtype=np.int64)[None])
     later = parts.op("Min", parts.op("Sub", order, filled), parts.const(tokens - 1, np.int64))
     index = parts.op("Where", parts.op("Less", order, filled), order, parts.op("Add", later, parts.const(before, np.int64)))
-    index = parts.op("Unsqueeze", index, parts.ints(1, 3))
-    return parts.op("GatherElements", both, parts.op("Expand", index, parts.op("Shape", both)), axis=2)
+    index = parts.op("Expand", parts.op("Unsqueeze", index, parts.ints(1, 3)), parts.op("Shape", both))
+    there = parts.op("Less", order, parts.op("Add", filled, parts.const(tokens, np.int64)))
+    entries = parts.op("GatherElements", both, index, axis=2)
+    return parts.op("Where", parts.op("Unsqueeze", there, parts.ints(1, 3)), entries, parts.number(0))
 
 
 def _visible(parts: Parts, past: str | None, tokens: int, keys: int, window: int) -> str:

@@ -23,6 +23,7 @@ FEEDS = {
     "regions": np.array([[0, 0, 4, 4], [1, 1, 6, 6]], np.float32),
     "image": np.array([0, 1]),
     "boxes": np.array([[0, 0, 0, 4, 4], [1, 1, 1, 6, 6]], np.float32),
+    "shift": np.zeros((2, 5), np.float32),
     "grid": np.full((2, 2, 2, 2), 0.3, np.float32),
 }
 
@@ -39,12 +40,14 @@ def compiled() -> Compiled:
         node("Div", ["a", "fixed"], ["halves"]),
         node("RoiAlign", ["x", "regions", "image"], ["aligned"], output_height=2, output_width=2),
         node("MaxRoiPool", ["x", "boxes"], ["pooled"], pooled_shape=[2, 2]),
+        node("Add", ["boxes", "shift"], ["shifted"]),
+        node("MaxRoiPool", ["x", "shifted"], ["pooled_shifted"], pooled_shape=[2, 2]),
         node("GridSample", ["x", "grid"], ["sampled"], padding_mode="border"),
         node("Log", ["grid"], ["logs"]),
         node("GridSample", ["x", "logs"], ["sampled_logs"]),
     ]
     proto = build(nodes, FEEDS, {"fixed": np.array(2, np.int32)})
-    for value in [value for value in proto.graph.output if value.name in ("computed", "logs")]:
+    for value in [value for value in proto.graph.output if value.name in ("computed", "logs", "shifted")]:
         proto.graph.output.remove(value)
     return sparsecc.compile(proto, FEEDS, recipe={"passes": []}, threads=1)
 
@@ -81,12 +84,15 @@ def test_a_region_of_an_image_that_is_not_there(compiled: Compiled, image: int) 
         called(compiled, image=np.array([0, image]))
 
 
-def test_boxes_of_an_image_that_is_not_there_are_of_the_first(compiled: Compiled) -> None:
-    first = called(compiled, boxes=FEEDS["boxes"] * np.float32([0, 1, 1, 1, 1]))["pooled"]
+def test_computed_boxes_of_an_image_that_is_not_there_are_of_the_first(compiled: Compiled) -> None:
+    boxes = FEEDS["boxes"] * np.float32([0, 1, 1, 1, 1])
     for image in (2, -5, 1e9, -np.inf):
-        boxes = FEEDS["boxes"].copy()
-        boxes[1, 0] = image
-        assert np.array_equal(called(compiled, boxes=boxes)["pooled"], first)
+        shift = np.zeros_like(boxes)
+        shift[1, 0] = image
+        found = called(compiled, boxes=boxes, shift=shift)
+        assert np.array_equal(found["pooled_shifted"], found["pooled"])
+        with pytest.raises(InputError, match=r"^input 'boxes' holds a region of image .*; there are 2, from 0 to 1$"):
+            called(compiled, boxes=boxes + shift)
 
 
 def test_coordinates_far_off_are_outside(compiled: Compiled) -> None:

@@ -57,8 +57,9 @@ def test_group_query_attention_over_a_prompt() -> None:
     check("GroupQueryAttention", "q _ _ _ _ l t c s", together, total | TABLES, do_rotary=1, rotary_interleaved=1, **GROUPED)
 
 
-def test_group_query_attention_over_a_past() -> None:
-    step = {"q": floats(2, 1, 64), "k": floats(2, 1, 32), "v": floats(2, 1, 32), "l": np.array([6, 6], np.int32)}
+@pytest.mark.parametrize("filled", [[6, 6], [6, 3]])
+def test_group_query_attention_over_a_past(filled: list[int]) -> None:
+    step = {"q": floats(2, 1, 64), "k": floats(2, 1, 32), "v": floats(2, 1, 32), "l": np.array(filled, np.int32)}
     past = {"pk": floats(2, 2, 6, 16), "pv": floats(2, 2, 6, 16)}
     check("GroupQueryAttention", "q k v pk pv l t c s", step | past, {"t": np.array(7, np.int32)} | TABLES, do_rotary=1, **GROUPED)
 
