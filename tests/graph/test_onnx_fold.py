@@ -7,6 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from sparsecc.graph import onnx_fold
+from sparsecc.graph.onnx import OnnxGraph
 from tests.graph import onnx_models as models
 from tests.graph.onnx_models import node, random
 
@@ -65,3 +66,20 @@ def test_a_weight_that_others_read_is_not_scaled() -> None:
 def test_weights(nodes: list, left: list[str] | None) -> None:
     weights = {"w": random(16, 32), "v": random(32, 16), "b": random(16)}
     assert folded(nodes, ({"x": ["n", 32]}, {"y": ["n", 16]}), weights, random(3, 32)) == (left or [op.op_type for op in nodes])
+
+
+@pytest.mark.parametrize(("groups", "bias"), [(1, False), (2, True), (2, False)])
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+def test_batch_norms_and_what_follows_go_into_the_weight(op: str, groups: int, bias: bool) -> None:
+    weight = random(8, 4 // groups, 3, 3) if op == "Conv" else random(4, 8 // groups, 3, 3)
+    norm = {"scale": random(8), "shift": random(8, seed=1), "mean": random(8, seed=2), "var": abs(random(8, seed=3)) + np.float32(0.1)}
+    weights = {"w": weight, **norm, "times": random(8, 1, 1), **({"b": random(8, seed=4)} if bias else {})}
+    nodes = [
+        node(op, "x w b" if bias else "x w", "h", group=groups),
+        node("BatchNormalization", "h scale shift mean var", "n", epsilon=1e-3),
+        node("Mul", "n times", "y"),
+    ]
+    proto = models.model(nodes, {"x": [1, 4, 5, 5]}, {"y": None}, weights)
+    graph, x = OnnxGraph.from_proto(proto), random(1, 4, 5, 5)
+    assert [made.op_type for made in graph.model.graph] == [op]
+    assert np.allclose(graph.run([x]).outputs[0], models.run(proto, x=x)[0], atol=1e-4)
