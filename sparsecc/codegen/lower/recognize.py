@@ -10,7 +10,7 @@ import numpy as np
 from sparsecc.codegen.kernels.math import ACTIVATIONS
 from sparsecc.codegen.lower import recognize_activation as activation
 from sparsecc.codegen.lower import recognize_attention as attention
-from sparsecc.codegen.lower.program import Expr, Geometry, Layer, Node, Program, dtype, four_sides, pair, shape
+from sparsecc.codegen.lower.program import Expr, Geometry, Layer, Node, Program, dtype, shape
 from sparsecc.codegen.lower.recognize_conv import (
     along_lines,
     convolution,
