@@ -124,7 +124,7 @@ def _spell_out_padding(module: GraphModule) -> None:
             sides = layer.geometry.padding[1:2] if spelt is aten.conv1d.default else layer.geometry.padding[:2]
             given = arguments(node) | {"padding": list(sides)}
             node.target = spelt
-            node.args, node.kwargs = tuple(given[argument.name] for argument in node.target._schema.arguments), {}
+            node.args, node.kwargs = tuple(given[argument.name] for argument in node.target._schema.arguments), {}  # type: ignore[union-attr]
 
 
 def _separate_biases(module: GraphModule) -> None:
