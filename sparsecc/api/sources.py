@@ -167,7 +167,8 @@ def _known_shape(spec: TensorSpec) -> tuple[int, ...]:
             )
     shape = tuple(int(size) for size in spec.shape)
     if math.prod(shape) > _MOST_VALUES:
-        raise InputError(f"input {spec.name!r} is {'x'.join(map(str, shape))}, which no memory holds; give another shape, or example inputs")
+        sizes = "x".join(map(str, shape))
+        raise InputError(f"input {spec.name!r} is {sizes}, which no memory holds; give another shape, or example inputs")
     return shape
 
 

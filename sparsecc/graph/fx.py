@@ -36,7 +36,7 @@ from sparsecc.graph import (
 )
 from sparsecc.graph.base import ALL, Block, Differentiable, Given, Run, Targets, matches
 from sparsecc.graph.channels import Channels
-from sparsecc.graph.fx_complex import without_complex
+from sparsecc.graph.fx_complex import taken_apart, without_complex
 from sparsecc.graph.fx_layers import Layer, OperatorLayer, match, stored
 from sparsecc.graph.fx_signature import input_nodes, specs, structure
 from sparsecc.graph.fx_static import fold_shapes
@@ -299,6 +299,8 @@ class FxGraph(Differentiable):
         folded; linear, convolution, attention, norms and activations are single operators. Input as for `run`."""
         inputs = self._structured(self._bound(example_inputs))
         program = fx_trace.export_fixed(self.module, inputs)
+        with fx_trace.quiet():
+            program = taken_apart(program)
         static = fx_trace.unlift(program).module
         fold_shapes(static)
         result = fx_trace.export_fixed(without_complex(static), inputs)

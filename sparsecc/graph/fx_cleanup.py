@@ -24,8 +24,9 @@ _EVERYTHING = 2**63 - 1  # where torch.export ends a slice that has no end
 
 def clean(module: GraphModule) -> None:
     """Bring a graph from torch.export into normal form, in place."""
-    drops = (drop_assertions, _drop_input_writes, _drop_copies, _drop_empty_operands)
-    for step in (*drops, _reshape_views, _spell_out_padding, fx_linear.spell):
+    for step in (drop_assertions, _drop_input_writes, _drop_copies, _drop_empty_operands):
+        step(module)
+    for step in (_reshape_views, _spell_out_padding, fx_linear.spell):
         step(module)
     for step in (fx_fold.fold_constants, fx_fold.fold_batch_norms, fx_fold.fold_added_biases, _separate_biases):
         step(module)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
@@ -15,6 +16,8 @@ from sparsecc.errors import ModelError
 from sparsecc.graph.fx_cleanup import sweep
 from sparsecc.graph.fx_layers import aten, stored
 from sparsecc.graph.fx_tensors import assign, free_name
+
+_DEPTH = 4  # how often what an operator is spelled in may have to be taken apart, too
 
 
 class _Complex:
@@ -42,6 +45,18 @@ def without_complex(module: GraphModule) -> nn.Module:
         if _is_complex(node.meta.get("val")):
             raise ModelError(f"'{node.name}' of the model's inputs or outputs is complex; take and return torch.view_as_real of it")
     return _Real(module)
+
+
+def taken_apart(program: ExportedProgram) -> ExportedProgram:
+    """With the operators that give complex numbers spelled in the simplest ones, as stft in _fft_r2c."""
+    ways = dict(torch.export.default_decompositions().items())
+    for _ in range(_DEPTH):
+        calls = [node for node in program.graph.nodes if node.op == "call_function" and _is_complex(node.meta.get("val"))]
+        table = {node.target: ways[node.target] for node in calls if node.target in ways and node.target not in _WAYS}
+        if not table:
+            break
+        program = program.run_decompositions(table)
+    return program
 
 
 def _is_complex(value: Any) -> bool:
@@ -183,6 +198,7 @@ _WAYS: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((aten.clone.default, aten.contiguous.default, aten.resolve_conj.default, aten.detach.default), lambda x, **_: x),
     **dict.fromkeys((aten.alias.default, aten.lift_fresh_copy.default, aten._to_copy.default), lambda x, **_: x),
     aten.expand.default: lambda x, sizes, **_: _Complex(x.pairs.expand([*sizes, 2])),
+    aten.repeat.default: lambda x, times: _Complex(x.pairs.repeat([*times, 1])),
     aten.unsqueeze.default: _along(lambda pairs, dims, dim: pairs.unsqueeze(_front(dim, dims + 1))),
     aten.squeeze.dim: _along(lambda pairs, dims, dim: pairs.squeeze(_front(dim, dims))),
     aten.transpose.int: _along(lambda pairs, dims, a, b: pairs.transpose(_front(a, dims), _front(b, dims))),

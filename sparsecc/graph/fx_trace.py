@@ -19,6 +19,7 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from sparsecc.errors import ModelError
+from sparsecc.graph import fx_nested
 from sparsecc.graph.fx_layers import aten
 from sparsecc.graph.fx_limit import TookTooLong, time_limit
 
@@ -42,23 +43,29 @@ def export(module: nn.Module, inputs: Inputs) -> Traced:
             expected = _leaves(_call(module, inputs))
         except Exception as error:
             raise ModelError(f"the model fails on the example inputs: {one_line(error)}") from error
-        seconds = _SECONDS + _SECONDS_PER_MODULE * sum(1 for _ in module.modules())
-        notes: tuple[str, ...] = ()
-        for what, sizes, axes in _attempts(inputs):
-            if notes and what is not Freedom.FIRST:
-                continue  # one size less to be free does not make it fast
-            try:
-                with time_limit(seconds):
-                    return replace(_free(module, sizes, axes, inputs, expected), notes=notes)
-            except StateChange:
-                raise
-            except TookTooLong:
-                reason = f"tracing with {what.value} free took longer than {seconds:.0f} s, so that fewer are"
-                notes = (*notes, reason)
-            except Exception as error:  # noqa: BLE001  torch.export raises nearly every type; the next attempt decides, or the last
-                reason = one_line(error)
-            logger.debug("not with %s free: %s", what.value, reason)
-        return replace(unlift(functional(export_fixed(module, inputs))), notes=notes)
+        with fx_nested.traceable(module):
+            return _freest(module, inputs, expected)
+
+
+def _freest(module: nn.Module, inputs: Inputs, expected: list[Any]) -> Traced:
+    """The first attempt that succeeds."""
+    seconds = _SECONDS + _SECONDS_PER_MODULE * sum(1 for _ in module.modules())
+    notes: tuple[str, ...] = ()
+    for what, sizes, axes in _attempts(inputs):
+        if notes and what is not Freedom.FIRST:
+            continue  # one size less to be free does not make it fast
+        try:
+            with time_limit(seconds):
+                return replace(_free(module, sizes, axes, inputs, expected), notes=notes)
+        except StateChange:
+            raise
+        except TookTooLong:
+            reason = f"tracing with {what.value} free took longer than {seconds:.0f} s, so that fewer are"
+            notes = (*notes, reason)
+        except Exception as error:  # noqa: BLE001  torch.export raises nearly every type; the next attempt decides, or the last
+            reason = one_line(error)
+        logger.debug("not with %s free: %s", what.value, reason)
+    return replace(unlift(functional(export_fixed(module, inputs))), notes=notes)
 
 
 class Freedom(enum.Enum):

@@ -25,7 +25,8 @@ def in_scratch(tensor: Tensor, folder: str | PathLike[str] | None) -> Tensor:
         with tempfile.TemporaryFile(dir=folder) as file:  # which has no name at any time, so that a kill leaves nothing
             file.write(rows.reshape(-1).view(torch.uint8).numpy().data)
             file.flush()
-            mapped = torch.from_file(f"/proc/self/fd/{file.fileno()}", shared=False, size=rows.numel(), dtype=rows.dtype).reshape(rows.shape)
+            name = f"/proc/self/fd/{file.fileno()}"
+            mapped = torch.from_file(name, shared=False, size=rows.numel(), dtype=rows.dtype).reshape(rows.shape)
     except OSError as error:
         raise UserError(f"{folder}: a pruned weight cannot be written there: {error.strerror or error}") from None
     return mapped.t() if turned else mapped

@@ -394,3 +394,29 @@ def test_the_original_module_stays_as_it_was() -> None:
     assert module.training
     assert module.norm.training
     assert all(torch.equal(tensor, state[name]) for name, tensor in module.state_dict().items())
+
+
+def test_parameters_among_the_outputs() -> None:
+    class Tempered(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.scale = nn.Linear(4, 4), nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            return self.fc(x), self.scale.exp(), self.fc.weight
+
+    module, x = Tempered(), torch.randn(2, 4)
+    outputs = FxGraph.from_exported(torch.export.export(module, (x,))).run((x,)).outputs
+    assert not any(output.requires_grad for output in outputs)
+    for found, expected in zip(outputs, module(x), strict=True):
+        assert_close(found, expected.detach())
+
+
+def test_weights_and_inputs_without_values_are_refused() -> None:
+    with torch.device("meta"):
+        empty = nn.Sequential(nn.Linear(4, 4))
+    with pytest.raises(ModelError, match=r"^weight '0.weight' is on the meta device, .*; load the weights first$"):
+        FxGraph.from_module(empty, (torch.randn(2, 4),))
+    for x in (torch.empty(2, 4, device="meta"), torch.eye(4).to_sparse()):
+        with pytest.raises(InputError, match=r"^an example input is a (meta|sparse_coo) tensor; pass one that holds all its values$"):
+            FxGraph.from_module(nn.Linear(4, 4), (x,))

@@ -62,3 +62,16 @@ def test_regions_without_gradient_are_taken_in() -> None:
 
     graph = FxGraph.from_module(NoGrad(), (torch.randn(2, 3),))
     assert _targets(graph) == ["aten.cos.default", "aten.mul.Tensor"]
+
+
+def test_what_adds_nothing_to_a_row_goes() -> None:
+    class Grown(nn.Module):
+        def forward(self, past: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+            return torch.cat([torch.tensor([]), past, x], 1), torch.cat([past[:, :0], x], 1)
+
+    inputs = torch.randn(2, 3, 4), torch.randn(2, 1, 4)
+    graph = FxGraph.from_exported(torch.export.export(Grown(), inputs))
+    [joined] = graph.module.graph.find_nodes(op="call_function", target=torch.ops.aten.cat.default)
+    assert len(joined.args[0]) == 2
+    for found, expected in zip(graph.run(inputs).outputs, Grown()(*inputs), strict=True):
+        assert_close(found, expected)

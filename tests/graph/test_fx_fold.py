@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from sparsecc.graph.fx import FxGraph
 from sparsecc.graph.fx_fold import FOLDED_FLOAT_BYTES
@@ -119,3 +120,41 @@ def test_an_added_vector_is_a_bias() -> None:
     first, second = graph.sites(Linear)
     assert (first.bias is not None, second.bias is not None) == (True, False)
     assert_close(graph.run((x,)).outputs[0], module(x).detach())
+
+
+def test_a_computed_weight_keeps_its_modules_name() -> None:
+    class Masked(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(8, 8)
+            self.register_buffer("mask", torch.rand(8, 8) > 0.5)
+            self.down, self.up = nn.Parameter(torch.randn(2, 8)), nn.Parameter(torch.randn(8, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.linear(x, self.mask * (self.weight + self.up @ self.down), self.bias)
+
+    class Kernel(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kernel = nn.Parameter(torch.randn(4, 3, 2, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.conv2d(x, self.kernel - self.kernel.mean())
+
+    utils = nn.utils
+    layers = nn.Sequential(
+        prune.l1_unstructured(nn.Linear(8, 8), "weight", 0.75),
+        utils.weight_norm(nn.Linear(8, 8)),
+        utils.spectral_norm(nn.Linear(8, 8)),
+        utils.parametrizations.orthogonal(nn.Linear(8, 8)),
+        Masked(),
+    ).eval()
+    images = nn.Sequential(prune.l1_unstructured(nn.Conv2d(3, 3, 1), "weight", 0.5), nn.BatchNorm2d(3), Kernel(), nn.BatchNorm2d(4)).eval()
+    for module, x, names in (
+        (layers, torch.randn(2, 8), ["0", "1", "2", "3", "4"]),
+        (images, torch.randn(2, 3, 4, 4), ["0", "2.kernel"]),
+    ):
+        graph = FxGraph.from_exported(torch.export.export(module, (x,)))
+        assert [site.name for site in graph.sites()] == names
+        assert_close(graph.run((x,)).outputs[0], module(x).detach())
+    assert not any("batch_norm" in target for target in _targets(graph))
+    assert all(parameter.requires_grad for parameter in graph.module.parameters())

@@ -32,3 +32,10 @@ def test_free_names() -> None:
     assert free_name(module, "0.weight") == "0.weight_1"
     assert free_prefix(module, "0", ("weight", "index")) == "0_1"
     assert free_prefix(module, "0.weight", ("values",)) == "0.weight_1", "a tensor stands where a module would have to"
+
+
+def test_a_tensor_on_the_way_to_a_name_is_passed_by() -> None:
+    module = nn.Sequential(nn.Linear(2, 2))
+    assert free_name(module, "0.weight.bias") == "0.weight_1.bias"
+    assert free_name(module, "0.weight.deeper.bias") == "0.weight_1.deeper.bias"
+    assert free_prefix(module, "0.weight.op", ("values",)) == "0.weight_1.op"

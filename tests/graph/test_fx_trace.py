@@ -11,9 +11,10 @@ import warnings
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from sparsecc.errors import InputError, ModelError
-from sparsecc.graph import fx_trace
+from sparsecc.graph import fx_limit, fx_trace
 from sparsecc.graph.fx import FxGraph
 from tests.tolerance import assert_close
 
@@ -121,3 +122,33 @@ def test_threads_take_turns() -> None:
         thread.join()
     assert most == [1] * 60
     assert (sys.stderr, logging.getLogger("torch").level, list(warnings.filters)) == before
+
+
+class Square(nn.Module):
+    """The side of an image from the number of its pixels, which no trace with free sizes can hold."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        side = int(x.shape[1] ** 0.5)
+        return x.reshape(-1, side, side, 4)[:, ::2]
+
+
+def test_a_trace_that_refuses_the_example_is_not_taken() -> None:
+    x = torch.randn(1, 16, 4)
+    assert_close(FxGraph.from_module(Square(), (x,)).run((x,)).outputs[0], Square()(x))
+
+
+def test_a_slow_trace_falls_back_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick, waited = fx_trace.export_free, []
+
+    def slow_at_first(module: nn.Module, inputs: fx_trace.Inputs, free: list[list[int]]) -> ExportedProgram:
+        waited.append(free)
+        while len(waited) == 1:
+            sum(range(100))
+        return quick(module, inputs, free)
+
+    monkeypatch.setattr(fx_trace, "export_free", slow_at_first)
+    monkeypatch.setattr(fx_trace, "time_limit", lambda seconds: fx_limit.time_limit(seconds if waited else 0.1))
+    graph = FxGraph.from_module(nn.Linear(4, 2), (torch.randn(1, 3, 4),))
+    assert waited == [[[0, 1, 2]], [[0]]]
+    assert graph.inputs[0].shape == ("input_0", 3, 4)
+    assert graph.copy().notes == ("tracing with all sizes free took longer than 12 s, so that fewer are",)

@@ -74,6 +74,9 @@ def _spread(emit: Emit, values: Any, sizes: list[int], axes: list[int], spread: 
     return emit(relax.op.permute_dims(values, [*made, *range(before), *range(before + len(spread), len(left) + len(spread))]))
 
 
+_REDUCTIONS = {"update": "update", "add": "add", "sum": "add", "prod": "mul", "mean": "mean", "amax": "max", "amin": "min"}
+
+
 def scatter(node: fx.Node, importer: Any) -> Any:
     """scatter.src, scatter.value, scatter_add, scatter_reduce.two: out[i, index[i, j]] from src[i, j], for dim 1."""
     emit, reduce = importer.block_builder.emit, "add" if "add" in str(node.target) else "update"
@@ -84,8 +87,7 @@ def scatter(node: fx.Node, importer: Any) -> Any:
         src = emit(relax.op.full(sizes, relax.const(given["value"], dtype), dtype))
     else:
         src = _first(emit, importer.env[given["src"]], sizes)
-    reduce = str(given["reduce"])
-    way = {"sum": "add", "prod": "mul", "amax": "max", "amin": "min"}.get(reduce, reduce)
+    way = _REDUCTIONS[given["reduce"]]
 
     def write(table: Any, values: Any, reduction: str) -> Any:
         return emit(relax.op.scatter_elements(table, index, values, axis=axis, reduction=reduction))

@@ -1,0 +1,65 @@
+"""Operators taken apart against torch, all in one build."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tests.codegen.whole import Case, compare, random
+from tests.tolerance import assert_close
+
+TABLE = random(10, 4)
+BAGS = torch.tensor([[1, 2, 9], [0, 1, 1]])
+OFFSETS = torch.tensor([0, 2, 2])
+IMAGE = random(2, 3, 7, 8)
+
+CASES: dict[str, Case] = {
+    **{
+        f"embedding_bag, {mode}": (
+            lambda table, bags, offsets, mode=mode: (
+                functional.embedding_bag(bags, table, mode=mode),
+                functional.embedding_bag(bags.flatten(), table, offsets, mode=mode),
+                functional.embedding_bag(bags, table, mode=mode, padding_idx=1),
+            ),
+            (TABLE, BAGS, OFFSETS),
+        )
+        for mode in ("sum", "mean", "max")
+    },
+    "embedding_bag, weighted": (
+        lambda table, bags, shares: functional.embedding_bag(bags, table, mode="sum", per_sample_weights=shares),
+        (TABLE, BAGS, random(2, 3)),
+    ),
+    "embedding_bag, last offset": (
+        lambda table, bags, offsets: functional.embedding_bag(bags.flatten(), table, offsets, mode="sum", include_last_offset=True),
+        (TABLE, BAGS, torch.tensor([0, 4, 6])),
+    ),
+    "unfold": (lambda x: (x.unfold(2, 3, 2), x.unfold(-1, 2, 2).unfold(2, 2, 1)), (IMAGE,)),
+    "adaptive max pooling": (nn.AdaptiveMaxPool2d((2, 3), return_indices=True), (IMAGE,)),
+    "adaptive max pooling of one and three axes": (
+        lambda x: (functional.adaptive_max_pool1d(x[0], 3), functional.adaptive_max_pool3d(x, (2, 1, 2))),
+        (IMAGE,),
+    ),
+    "searchsorted": (
+        lambda x, at: (torch.searchsorted(at, x), torch.searchsorted(at, x, right=True)),
+        (random(3, 4), torch.tensor([-1.0, 0, 1])),
+    ),
+    "cdist": (lambda x, y: (torch.cdist(x, y), torch.cdist(x, y, p=1), torch.cdist(x, y, p=3)), (random(2, 5, 3), random(2, 4, 3, seed=1))),
+    "take": (lambda x, i: x.take(i), (TABLE, BAGS)),
+    "recurrent layers": (nn.GRU(4, 3, bidirectional=True), (random(5, 2, 4),)),
+}
+
+
+@cache
+def results() -> dict[str, list[tuple[Tensor, Tensor]]]:
+    return compare(CASES)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_against_torch(name: str) -> None:
+    for compiled, oracle in results()[name]:
+        assert compiled.dtype == oracle.dtype
+        assert_close(compiled, oracle)

@@ -1,0 +1,55 @@
+"""Result types by torch's rules against torch, all in one build."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.codegen.whole import Case, compare, random
+from tests.tolerance import assert_close
+
+NUMBERS = torch.tensor([[3, -2, 0, 7], [1, 1, -5, 2]])
+SMALL = NUMBERS.int()
+
+CASES: dict[str, Case] = {
+    "sums of integers": (lambda x: (x.cumsum(1), x.cumprod(0), x.sum(1), x.sum(), x.prod(1), x.prod()), (SMALL,)),
+    "sums of flags": (lambda x: ((x > 0).cumsum(-1), (x > 0).sum(0, keepdim=True), (x > 0).sum()), (SMALL,)),
+    "sums in another type": (
+        lambda x: (x.sum(1, dtype=torch.float32), x.cumsum(0, dtype=torch.float32), x.mean(1, dtype=torch.float32)),
+        (SMALL,),
+    ),
+    "means": (lambda x: (x.mean(), x.mean((0, -1)), x.mean(1, keepdim=True)), (random(3, 4),)),
+    "integers between numbers": (lambda x: (x.clamp(0, 2), x.clamp(min=1), x.clamp_max(1)), (NUMBERS,)),
+    "integers above 2**32": (lambda x: (x + 2**40).clamp(max=2**40 + 1), (NUMBERS,)),
+    "integers between fractions": (lambda x: x.clamp(-0.5, 2.5), (SMALL,)),
+    "between tensors": (lambda x, low: (x.clamp(low, low + 1), torch.clamp(x, max=low)), (random(3, 4), random(4))),
+    "floats between numbers": (lambda x: (x.clamp(-0.5, 0.5), x.clamp(min=0.1)), (random(3, 4),)),
+    "rounded division": (
+        lambda x: (x // 3, torch.div(x, -2, rounding_mode="trunc"), torch.div(x, x.abs() + 1, rounding_mode="floor")),
+        (NUMBERS,),
+    ),
+    "rounded division of floats": (lambda x: (torch.div(x, 0.3, rounding_mode="trunc"), x // 0.3), (random(3, 4),)),
+    "filled": (
+        lambda x: (
+            x + torch.ones_like(x),
+            torch.zeros_like(x, dtype=torch.bool) | (x > 0),
+            torch.full_like(x, 2, dtype=torch.int32) + x.int(),
+        ),
+        (random(3, 4),),
+    ),
+}
+
+
+@cache
+def results() -> dict[str, list[tuple[Tensor, Tensor]]]:
+    return compare(CASES)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_against_torch(name: str) -> None:
+    for compiled, oracle in results()[name]:
+        assert compiled.dtype == oracle.dtype
+        assert_close(compiled, oracle)
