@@ -27,8 +27,9 @@ def against_file(report: Report, result: Rewritten, samples: Sequence[Sequence[A
     if before.random:
         note = f"outputs were not compared: {before.random} gives other numbers each time"
         return replace(report, notes=(*report.notes, note))
-    for sample in samples:
-        report = account.checked(report, before.run(sample).outputs, before.as_it_came(sample))
+    ours = [before.run(sample).outputs for sample in samples]
+    for outputs, expected in zip(ours, before.as_it_came(samples) if samples else (), strict=True):
+        report = account.checked(report, outputs, expected)
     return report
 
 

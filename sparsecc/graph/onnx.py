@@ -266,12 +266,14 @@ class OnnxGraph(Graph):
         found = Runner(self.model, self.where, exact=False).run(self._feeds(inputs), names)
         return [found[name] for name in names]
 
-    def as_it_came(self, inputs: Sequence[Any]) -> list[Any]:
-        """The outputs of the file itself, before anything was made of it. Raises what `run` raises."""
+    def as_it_came(self, samples: Sequence[Sequence[Any]]) -> list[list[Any]]:
+        """Per set of inputs, the outputs of the file itself, before anything was made of it. Raises what `run` raises."""
         assert self.came is not None
+        self._runner = None  # two sessions at once would hold the weights twice
         names = [value.name or "" for value in self.model.graph.outputs]
-        found = Runner(self.came, self.where).run(self._feeds(inputs), names)
-        return [found[name] for name in names]
+        runner = Runner(self.came, self.where, packed=False)
+        found = [runner.run(self._feeds(inputs), names) for inputs in samples]
+        return [[values[name] for name in names] for values in found]
 
     @property
     def random(self) -> str:
@@ -281,12 +283,12 @@ class OnnxGraph(Graph):
 
     def require_opens(self) -> None:
         """Raises ModelError when no onnxruntime can take the model."""
-        Runner(self.model, self.where).open()
+        Runner(self.model, self.where, packed=False).open()
 
     def came_opens(self) -> bool:
         """Whether the onnxruntime of this machine takes the file itself."""
         try:
-            Runner(self.came if self.came is not None else self.model, self.where).open()
+            Runner(self.came if self.came is not None else self.model, self.where, packed=False).open()
         except ModelError:
             return False
         return True

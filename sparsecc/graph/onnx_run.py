@@ -36,12 +36,14 @@ class Runner:
     """Runs one model that does not change any more; the session is kept as long as the same values are wanted.
 
     exact: as the operators say, on any CPU: nothing is rounded that the model does not round.  False: as a session without options does.
+    packed: with weights in the order that kernels like, another copy of them, which pays when much is run.
     """
 
-    def __init__(self, model: ir.Model, where: str, exact: bool = True) -> None:
+    def __init__(self, model: ir.Model, where: str, exact: bool = True, packed: bool = True) -> None:
         self._model = model
         self._where = where
         self._exact = exact
+        self._packed = packed
         self._lent: dict[str, onnxruntime.OrtValue] = {}  # a session does not keep what it borrows alive
         self._session: tuple[tuple[str, ...], onnxruntime.InferenceSession] | None = None
 
@@ -70,6 +72,8 @@ class Runner:
         model = self._model.clone()
         session_options = options(node.op_type for node in model.graph.all_nodes()) if self._exact else options()
         guard_divisions(model.graph)
+        if not self._packed:
+            session_options.add_session_config_entry("session.disable_prepacking", "1")
         self._lend_weights(model.graph, session_options)
         _return(model.graph, wanted)
         try:

@@ -67,7 +67,7 @@ def test_an_exact_reference_for_int8() -> None:
     proto.graph.input[1].type.tensor_type.elem_type, proto.graph.output[1].type.tensor_type.elem_type = TensorProto.UINT8, TensorProto.INT32
     u = drawn.integers(200, 256, (4, 16)).astype(np.uint8)
     graph = OnnxGraph.from_proto(proto)
-    for a, b in (graph.run([x, u]).outputs, graph.as_it_came([x, u])):
+    for a, b in (graph.run([x, u]).outputs, graph.as_it_came([[x, u]])[0]):
         assert np.allclose(a, x.astype(np.float64) @ (q * 0.01), atol=1e-5)
         assert np.array_equal(b, u.astype(np.int64) @ q)
 
