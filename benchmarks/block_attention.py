@@ -23,10 +23,10 @@ from benchmarks.peers import Call, OnnxRuntime, Torch, Workload, call_of, max_re
 from benchmarks.results import markdown_table, promise
 from sparsecc.attention.base import AXIS_ORDERS, BLOCK, BlockMap, Grid, required
 from sparsecc.attention.paro import heaviest
+from sparsecc.codegen import threads as pool
 from sparsecc.codegen import tvm_api
 from sparsecc.codegen.kernels.block_attention import BlockAttentionSpec, build_gather, prepare
 from sparsecc.codegen.target import detect
-from sparsecc.codegen.threads import use_threads
 from sparsecc.graph.fx import FxGraph
 from sparsecc.graph.sites import Attention
 from sparsecc.ops.block_attention import BlockAttention
@@ -159,13 +159,12 @@ def _gather(arrays: Mapping[str, np.ndarray], grid: Grid, threads: int) -> Call:
     spec = BlockAttentionSpec(batch, heads, heads, tokens, HEAD_DIM, HEAD_DIM, BLOCK, int(found.keep.sum()), SCALE)
     orders = np.stack([grid.permutation(int(order)).numpy() for order in found.orders])
     places, *_ = prepare(orders, found.keep.numpy(), spec, target)
-    use_threads(threads)
     function = tvm_api.compile_function(build_gather(spec, target), target.llvm)
     blocks = [tvm_api.tensor(np.zeros(shape, np.float32)) for shape in spec.gathered(target)]
     arguments = [*(tvm_api.tensor(array) for array in arrays.values()), tvm_api.tensor(places), *blocks]
 
     def call() -> list[np.ndarray]:
-        function(*arguments)
+        pool.run(threads, lambda: function(*arguments))
         return []
 
     return call

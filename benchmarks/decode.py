@@ -32,7 +32,6 @@ from benchmarks.results import markdown_table, promise, write
 from sparsecc.codegen import roofline
 from sparsecc.codegen.alignment import aligned_copy
 from sparsecc.codegen.target import detect, shared_cache_bytes
-from sparsecc.codegen.threads import use_threads
 from sparsecc.runtime.compiled import Compiled
 from sparsecc.runtime.weights import WeightStore
 from sparsecc.timing import Spread, Timing, interleave, speedup
@@ -98,7 +97,6 @@ def main() -> int:
 def measured(threads: int, seconds: float, console: Console, tokens: int = 1) -> dict[str, Any]:
     """seconds: for each layer, warm and again cold."""
     target = detect(threads)
-    use_threads(threads)
     dram = roofline.bytes_per_s("dram", target)
     rows: list[dict[str, Any]] = []
     for shape in track(SHAPES, "timing", transient=True, console=console):

@@ -22,13 +22,13 @@ from benchmarks.machine import machine
 from benchmarks.promises import Promise, promise_table
 from benchmarks.results import markdown_table
 from models._recipes import prune_and_pack
+from sparsecc.codegen import threads as pool
 from sparsecc.codegen.candidates import Plan, bare
 from sparsecc.codegen.choose import Chooser
 from sparsecc.codegen.kernels.base import MatmulSpec
 from sparsecc.codegen.lower.program import Layer
 from sparsecc.codegen.roofline import bound_us
 from sparsecc.codegen.target import Target, detect
-from sparsecc.codegen.threads import use_threads
 from sparsecc.timing import Spread, interleave
 
 TOKENS = (1, 4, 16, 64, 128, 256, 512, 1024, 2048)
@@ -81,14 +81,12 @@ def measured(
 ) -> dict[str, Any]:
     """seconds: for the timing of all cells."""
     target = detect(threads)
-    use_threads(threads)
     shapes = [(count, size) for size in inputs for count in tokens]
     cells = [_cell(*shape, target) for shape in track(shapes, "preparing layers", transient=True, console=console)]
     with Progress(console=console) as bar:
         task = bar.add_task("timing layers", total=1.0)
-        timings = interleave(
-            {cell.name: cell.call for cell in cells}, seconds=seconds, progress=lambda done: bar.update(task, completed=done)
-        )
+        calls = {cell.name: cell.call for cell in cells}
+        timings = pool.run(threads, lambda: interleave(calls, seconds=seconds, progress=lambda done: bar.update(task, completed=done)))
     rows = [_row(cell, timings[cell.name].spread_ms, target) for cell in cells]
     return {"machine": machine(), "threads": threads, "outputs": OUTPUTS, "pattern": PATTERN, "sparsity": SPARSITY, "rows": rows}
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from benchmarks.results import markdown_table, promise
+from sparsecc.codegen import threads as pool
 from sparsecc.codegen import tvm_api
 from sparsecc.codegen.candidates import Task
 from sparsecc.codegen.chain import Chain, Step, chains
@@ -20,7 +21,6 @@ from sparsecc.codegen.kernels.base import MatmulSpec
 from sparsecc.codegen.lower.layout import layout_of
 from sparsecc.codegen.numbers import Numbers
 from sparsecc.codegen.target import Target, detect
-from sparsecc.codegen.threads import use_threads
 from sparsecc.structures.base import Structure
 from sparsecc.timing import Spread, Timing, interleave, speedup
 
@@ -38,7 +38,6 @@ class Shape:
 def measure(shape: Shape, candidates: Iterable[Structure], threads: int, seconds: float) -> list[dict[str, Any]]:
     """Rows for the dense layer and each structure, which runs on the faster of its chains, as `compile` has it."""
     target = detect(threads)
-    use_threads(threads)
     layout = layout_of((1, shape.tokens, shape.cols), target.lanes)
     spec = MatmulSpec.linear(shape.rows, shape.cols, layout.tiles, layout.tile)
     weight = torch.randn(shape.rows, shape.cols, generator=torch.Generator().manual_seed(0))
@@ -55,7 +54,7 @@ def measure(shape: Shape, candidates: Iterable[Structure], threads: int, seconds
         for way in chains(structure.project(weight), bias, spec, target):
             name = f"{structure.key} {way}"
             calls[name], ways[name] = way.call(function), (structure, way)
-    timings = interleave(calls, seconds=seconds)
+    timings = pool.run(threads, lambda: interleave(calls, seconds=seconds))
     return _promised([_row(shape, timings[name], timings[DENSE], ways.get(name), spec) for name in _faster(timings, ways)])
 
 

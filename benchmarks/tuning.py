@@ -23,11 +23,11 @@ from rich.progress import Progress
 
 from benchmarks.machine import machine
 from benchmarks.results import markdown_table, write
+from sparsecc.codegen import threads as pool
 from sparsecc.codegen.candidates import Structure, Task
 from sparsecc.codegen.kernels.base import Epilogue, Knobs, MatmulSpec
 from sparsecc.codegen.numbers import Numbers
 from sparsecc.codegen.target import Target, detect
-from sparsecc.codegen.threads import use_threads
 from sparsecc.codegen.tuning.records import Records, best
 from sparsecc.codegen.tuning.tuner import Budget, tune
 from sparsecc.codegen.tuning.workload import Workload
@@ -120,10 +120,9 @@ def entry(case: Case, records: Records, target: Target) -> dict[str, Any]:
     known = best(outcomes)
     first = case.task.space(target)[0]
     tuned = known.knobs if known else first
-    use_threads(target.threads)
     matrix = np.load(case.weight)
     calls = {name: _call(case.task, knobs, matrix, target) for name, knobs in (("untuned", first), ("tuned", tuned))}
-    timings = interleave(calls, seconds=1.0)
+    timings = pool.run(target.threads, lambda: interleave(calls, seconds=1.0))
     return {
         "layer": case.shape.name,
         "rows": case.shape.rows,

@@ -19,6 +19,7 @@ __all__ = [
     "convert",
     "explain",
     "load",
+    "prune_module",
     "sensitivity",
     "train",
     "tune",
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from sparsecc import train
     from sparsecc.api import compile, convert, explain, load, tune
     from sparsecc.api.analyses import sensitivity
+    from sparsecc.api.modules import prune_module
     from sparsecc.codegen.tuning.result import TuningResult
     from sparsecc.errors import SparseccError
     from sparsecc.recipe import Recipe
@@ -44,6 +46,7 @@ _HOMES = {
     "convert": "sparsecc.api",
     "explain": "sparsecc.api",
     "load": "sparsecc.api",
+    "prune_module": "sparsecc.api.modules",
     "sensitivity": "sparsecc.api.analyses",
     "tune": "sparsecc.api",
 }

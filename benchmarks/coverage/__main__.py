@@ -15,14 +15,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
 from rich.console import Console
 
 from benchmarks.coverage import document, measure
-from benchmarks.coverage.process import Limits, measured_apart
+from benchmarks.coverage.process import Limits, limit_memory, measured_apart
 from benchmarks.coverage.row import Row
 from sparsecc.errors import UserError
 from sparsecc.files import replacing
@@ -38,14 +38,14 @@ def main() -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    rows = {name: row for name, row in document.read().items() if name in known}
     options = ["--threads", str(arguments.threads), "--seconds", "0" if arguments.skip_speed else str(arguments.seconds)]
     limits = Limits(arguments.limit, arguments.memory)
-    todo = open_rows(asked, rows, arguments.again, arguments.failed)
+    todo = open_rows(asked, document.read(), arguments.again, arguments.failed)
     for number, name in enumerate(todo, 1):
-        rows[name] = measured_apart(name, known[name], options, limits)
-        document.write(rows)
-        _say(f"{number} of {len(todo)}", rows[name])
+        row = measured_apart(name, known[name], options, limits)
+        document.add(row)
+        _say(f"{number} of {len(todo)}", row)
+    rows = {name: row for name, row in document.read().items() if name in known}
     document.PAGE.write_text(document.page(rows))
     return 0 if all(rows[name].status in ("right", "refused", "no reference") for name in asked if name in rows) else 1
 
@@ -62,7 +62,7 @@ def chosen(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
     return [name for name in names if name in wanted]
 
 
-def open_rows(asked: Sequence[str], rows: dict[str, Row], again: bool, failed: bool) -> list[str]:
+def open_rows(asked: Sequence[str], rows: Mapping[str, Row], again: bool, failed: bool) -> list[str]:
     """Which are to be measured now."""
     if failed:
         return [name for name in asked if name not in rows or rows[name].status != "right"]
@@ -76,6 +76,7 @@ def _here(arguments: argparse.Namespace) -> int:
         with replacing(arguments.note) as temporary:
             temporary.write_text(json.dumps(row.to_dict()))
 
+    limit_memory(arguments.memory)
     note(measure.measured(measure.subject(arguments.here, arguments.threads), note, arguments.seconds))
     return 0
 

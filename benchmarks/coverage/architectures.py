@@ -13,7 +13,7 @@ import torch
 if TYPE_CHECKING:
     from torch import nn
 
-LIBRARIES = ("transformers", "timm", "torchvision", "diffusers")
+_LIBRARIES = ("transformers", "timm", "torchvision", "diffusers")
 Inputs = dict[str, Any] | tuple[Any, ...]
 
 
@@ -37,7 +37,7 @@ class Architecture:
 @cache
 def architectures() -> dict[str, Architecture]:
     """Nothing of the libraries is imported before `make`."""
-    tables = [import_module(f"benchmarks.coverage.from_{library}").TABLE for library in LIBRARIES]
+    tables = [import_module(f"benchmarks.coverage.from_{library}").TABLE for library in _LIBRARIES]
     return {architecture.name: architecture for table in tables for architecture in table}
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.coverage.packages import LIBRARIES, pin
 from benchmarks.coverage.row import TOLERANCE, TOLERANCE_ROUNDED, Row
 from benchmarks.machine import machine, one_line
 from benchmarks.results import FOLDER, markdown_table
@@ -28,14 +32,27 @@ def read(path: Path = RESULTS) -> dict[str, Row]:
     return {entry["name"]: Row(**entry) for entry in json.loads(path.read_text())["rows"]}
 
 
-def write(rows: Mapping[str, Row], path: Path = RESULTS) -> None:
-    document = {"machine": machine(), "tolerance": TOLERANCE, "rows": [rows[name].to_dict() for name in sorted(rows)]}
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(document, indent=1) + "\n")
+def add(row: Row, path: Path = RESULTS) -> None:
+    """Put a row into the file, in the place of an earlier one; two runs may do so at the same time."""
+    with _alone(path.parent):
+        rows = read(path) | {row.name: row}
+        document = {"machine": machine(), "tolerance": TOLERANCE, "rows": [rows[name].to_dict() for name in sorted(rows)]}
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def page(rows: Mapping[str, Row], named: Iterable[str] = ()) -> str:
-    """docs/coverage.md.  named: the packages of the ONNX files."""
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)  # which unlocks it
+
+
+def page(rows: Mapping[str, Row]) -> str:
+    """docs/coverage.md."""
     files = [row for row in rows.values() if row.kind == "onnx"]
     modules = [row for row in rows.values() if row.kind != "onnx"]
     parts = [
@@ -51,7 +68,7 @@ def page(rows: Mapping[str, Row], named: Iterable[str] = ()) -> str:
         f"Every ONNX file, each content once, of {len({row.source for row in files})} packages on PyPI; `times` is against onnxruntime.",
         _table(files, "onnxruntime"),
         "## Packages",
-        ", ".join(sorted({row.source for row in files} | set(named))),
+        f"{', '.join(sorted({row.source for row in files}))}; {', '.join(map(pin, LIBRARIES))}, transformers as below.",
         one_line(),
     ]
     return "\n\n".join(parts) + "\n"
@@ -66,8 +83,9 @@ def _meanings() -> str:
   reference**: the model does not run here by itself, and is not counted.
 - **sites of weights**: layers that passes work on, of the weights that the model has. A weight is a parameter or initializer with two
   axes or more that a product of matrices, a convolution or a recurrent layer reads, directly or computed from parameters alone;
-  embeddings, and positions that are added, are none. They are counted outside sparsecc: in torch by watching every operator of one run,
-  in ONNX by walking the graph.
+  embeddings, positions that are added, and what only products of constants read, which are computed ahead, are none. They are counted
+  outside sparsecc: in torch by watching every operator of one run, in ONNX by walking the graph. A weight can be several sites (q, k and
+  v), or several weights one.
 - **share seen**: of all numbers in weights, those in layers that passes work on, matched by size. **seen or named** includes weights that
   the report names without working on them."""
 

@@ -27,6 +27,7 @@ PINS = {
     "importlib-metadata": "10.2.0",
     "zipp": "4.1.2",
 }
+LIBRARIES = ("timm", "torchvision", "diffusers")
 
 
 def pin(package: str) -> str:

@@ -33,11 +33,9 @@ def measured_apart(name: str, source: str, options: Sequence[str], limits: Limit
     """The row of `python -m benchmarks.coverage --here NAME`."""
     with tempfile.TemporaryDirectory(prefix="coverage-") as folder:
         noted, errors = Path(folder) / "row.json", Path(folder) / "stderr"
-        command = [sys.executable, "-m", "benchmarks.coverage", "--here", name, "--note", str(noted), *options]
+        command = [sys.executable, "-m", "benchmarks.coverage", "--here", name, "--note", str(noted), "--memory", str(limits.gigabytes)]
         with errors.open("wb") as stream:
-            process = subprocess.Popen(
-                command, stdout=subprocess.DEVNULL, stderr=stream, cwd=ROOT, start_new_session=True, preexec_fn=lambda: _limit(limits)
-            )
+            process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, stderr=stream, cwd=ROOT, start_new_session=True)
             code = _wait(process, limits.seconds)
         row = Row(**json.loads(noted.read_text())) if noted.is_file() else Row(name, source, "no reference")
         return row if code == 0 else ended(row, code, errors.read_text(errors="replace"), limits)
@@ -55,8 +53,9 @@ def _wait(process: subprocess.Popen, seconds: float) -> int | None:
         process.wait()
 
 
-def _limit(limits: Limits) -> None:
-    most = int(limits.gigabytes * 2**30)
+def limit_memory(gigabytes: float) -> None:
+    """Of this process and its children. What is mapped from files is not counted."""
+    most = int(gigabytes * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

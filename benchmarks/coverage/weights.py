@@ -1,7 +1,8 @@
 """What weights a model has, counted from outside sparsecc, and how many of them a report speaks of.
 
 A weight is a parameter or initializer with two axes or more that a product (of matrices, a convolution, a recurrent layer) reads as its
-weight, directly or computed from parameters alone. Embeddings, biases, positions and tokens that are added or looked up are none.
+weight, directly or computed from parameters alone. Products of constants alone are computed ahead, and what only they read is none.
+Embeddings, biases, positions and tokens that are added or looked up are none.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _ONNX = {
 
 
 def of_module(module: torch.nn.Module, run: Any) -> dict[str, int]:
-    """Weights by name → how many numbers.  run: calls the module."""
+    """Weights by name → how many numbers.  run: calls the module on inputs made before; what is made in the call is a constant."""
     watch = _Watch(module)
     with torch.no_grad(), watch:
         run()
@@ -56,13 +57,19 @@ class _Watch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-        if name in _TORCH:
+        tensors = _tensors((args, kwargs))
+        if name == "index" and tensors[0].ndim > 2:
+            tensors = tensors[:1]  # experts are picked by data; what is picked is a weight still
+        sources = [self._names(tensor) for tensor in tensors]
+        product = name in _TORCH or any(word in name for word in _RECURRENT)
+        if None not in sources:
+            self._constant(_tensors(result), frozenset() if product else frozenset().union(*filter(None, sources)))
+        elif name in _TORCH:
             self._product([args[place] for place in _TORCH[name]])
-        elif any(word in name for word in _RECURRENT):
-            self.read.update(*(self._names(tensor) or () for tensor in tensors))
-        else:
-            self._follow(name, tensors, [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)])
+        elif product:
+            self.read.update(*filter(None, sources))
+        elif name.endswith("_"):  # what was constant has been written into
+            self._known.pop(_address(tensors[0]), None)
         return result
 
     def _names(self, tensor: torch.Tensor) -> frozenset[str] | None:
@@ -72,19 +79,14 @@ class _Watch(TorchDispatchMode):
         known = [names for operand in operands if operand.ndim >= 2 and (names := self._names(operand)) is not None]
         self.read.update(*known[-1:])
 
-    def _follow(self, name: str, tensors: Sequence[torch.Tensor], results: Sequence[torch.Tensor]) -> None:
-        # experts are picked by data: what is picked is a weight still
-        read = tensors[:1] if name == "index" else tensors
-        sources = [self._names(tensor) for tensor in read]
+    def _constant(self, results: Sequence[torch.Tensor], names: frozenset[str]) -> None:
         for tensor in results:
-            if None in sources:
-                if _address(tensor) not in {_address(t) for t in read}:
-                    continue
-                if name.endswith("_"):  # something else was written into it
-                    self._known.pop(_address(tensor), None)
-                continue
-            self._known[_address(tensor)] = frozenset().union(*(s for s in sources if s))
+            self._known[_address(tensor)] = names
             self._kept.append(tensor)
+
+
+def _tensors(values: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
 
 
 def _address(tensor: torch.Tensor) -> int:
@@ -106,23 +108,26 @@ def _walk(graph: onnx.GraphProto, outer: Mapping[str, Mapping[str, int]], read: 
     for tensor in graph.sparse_initializer:
         known[tensor.values.name] = _sized(place + tensor.values.name, tensor.dims)
     for number, node in enumerate(graph.node):
-        at = f"{place}{node.name or number}/"
         for branch, inner in enumerate(_graphs(node)):
-            _walk(inner, known | _carried(node, inner, known), read, f"{at}{branch}/")
-        if node.op_type == "Constant":
-            known[node.output[0]] = next((_sized(at, a.t.dims) for a in node.attribute if a.name == "value"), {})
-        elif node.op_type in _ONNX:
-            places = [place for place in _ONNX[node.op_type] if place < len(node.input)]
-            operands = [known[node.input[place]] for place in places if node.input[place] in known]
-            recurrent = node.op_type in ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM")
-            for operand in operands if recurrent else operands[-1:]:
-                read.update(operand)
-        elif node.op_type == "Einsum":
-            for name in node.input:
-                read.update(known.get(name, {}))
-        elif all(name in known for name in node.input if name) and not any(_graphs(node)):
-            merged = {source: count for name in node.input if name for source, count in known[name].items()}
-            known.update(dict.fromkeys(node.output, merged))
+            _walk(inner, known | _carried(node, inner, known), read, f"{place}{number}/{branch}/")
+        known |= _read(node, known, read, place)
+
+
+def _read(node: onnx.NodeProto, known: Mapping[str, Mapping[str, int]], read: dict[str, int], place: str) -> dict[str, Mapping[str, int]]:
+    """What a node gives that is constant; the weights that it reads are put into `read`."""
+    given = [known.get(name) for name in node.input if name]
+    constant = None not in given and not any(_graphs(node))
+    product = node.op_type in _ONNX or node.op_type == "Einsum"
+    if node.op_type == "Constant":
+        return {node.output[0]: next((_sized(place + node.output[0], a.t.dims) for a in node.attribute if a.name == "value"), {})}
+    if constant:
+        return dict.fromkeys(node.output, {} if product else {name: count for sizes in given if sizes for name, count in sizes.items()})
+    if product:
+        places = _ONNX.get(node.op_type, range(len(node.input)))
+        operands = [known[node.input[place]] for place in places if place < len(node.input) and node.input[place] in known]
+        for operand in operands if "LSTM" in node.op_type or node.op_type in ("GRU", "RNN", "Einsum") else operands[-1:]:
+            read.update(operand)
+    return {}
 
 
 def _carried(node: onnx.NodeProto, body: onnx.GraphProto, known: Mapping[str, Mapping[str, int]]) -> dict[str, Mapping[str, int]]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
-from sparsecc.api import account, sources
+from sparsecc.api import account, sources, verify
 from sparsecc.api.calibration import samples_of
 from sparsecc.api.rewriting import Rewritten, rewrite
 from sparsecc.errors import UserError
@@ -71,11 +71,13 @@ def compile(
 
     goal = _target(target, threads)
     known = _known(records, goal)
-    result = _rewrite(model, example_inputs, recipe, calibration, input_shapes, progress=progress, timed_on=(goal, known), scratch=scratch)
+    result = _rewrite(
+        model, example_inputs, recipe, calibration, input_shapes, progress=progress, timed_on=(goal, known), scratch=scratch, numbers=True
+    )
     measured = result.measured(1)
     assert result.example is not None  # _rewrite has raised otherwise
     assert measured is not None
-    report = replace(account.report(result, str(target)), measured=measured)
+    report = replace(verify.against_file(account.report(result, str(target)), result, [result.example]), measured=measured)
     expected = None if cannot_run(goal) else result.masked.run(result.example).outputs
     result.release()  # dense weights would only take memory while the packed ones are compiled
     library, choices = codegen.build(result.graph, result.example, goal, known=known)
@@ -131,7 +133,7 @@ def tune(
     if any(limit is not None and not limit > 0 for limit in (trials, seconds)):
         raise UserError("trials and seconds: have to be above zero")
     with Records(records, goal, "write") as opened, scratch_folder() as folder:
-        result = _rewrite(model, example_inputs, recipe, calibration, input_shapes, timed_on=(goal, {}))
+        result = _rewrite(model, example_inputs, recipe, calibration, input_shapes, timed_on=(goal, {}), numbers=True)
         assert result.example is not None  # _rewrite has raised otherwise
         result.release()
         collector = Collector(goal, measure=False, folder=folder)
@@ -162,8 +164,10 @@ def convert_graph(
 ) -> tuple[Graph, Report]:
     """`convert`, as a graph that can save itself, also above the 2 GB that a ModelProto holds.
 
-    check: samples to compare converted and masked model on, from the calibration as far as it reaches, then random ones; None: one,
-    if the input shapes are known.
+    check: samples to compare on, from the calibration as far as it reaches, then random ones; None: one, if the input shapes are known.
+    Compared are the converted and the masked model, and the masked model without what the passes did and the file as it came.
+
+    Raises ModelError when no onnxruntime could load the result.
     """
     example = "needed" if check else "if known"
     result = _rewrite(model, None, recipe, calibration, input_shapes, example, progress, destination="onnx")
@@ -172,9 +176,10 @@ def convert_graph(
     report = account.report(result, "onnx")
     count = check if check is not None else int(result.example is not None)
     report = replace(report, measured=result.measured(max(1, count)))
-    for sample in result.samples(count):
-        report = account.checked(report, result.graph.run(sample).outputs, result.masked.run(sample).outputs)
-    return result.graph, report
+    report = verify.opened(report, result, input_shapes)
+    sets = list(result.samples(count))
+    report = verify.against_masked(verify.against_file(report, result, sets), result, sets)
+    return result.graph, verify.with_saturation(verify.with_growth(report, result), result)
 
 
 def load(path: Path, threads: int | None = None) -> Compiled:
@@ -233,13 +238,15 @@ def _rewrite(
     timed_on: tuple[Target, Mapping[Task, Known]] | None = None,
     scratch: Path | None = None,
     destination: Literal["code", "onnx"] = "code",
+    numbers: bool = False,
 ) -> Rewritten:
-    """timed_on, which tells that code will be generated: where layers are timed for a recipe that asks what they take, and what the records know of it."""
+    """timed_on: for code that is generated: where layers are timed for a recipe that asks what they take, and what records know of it.
+    numbers: leave out what an ONNX model returns besides tensors of numbers."""
     from sparsecc.api.clock import clock_of
     from sparsecc.recipe import Recipe
 
     steps = Recipe.load(recipe)
-    graph = sources.open_graph(model, example_inputs, input_shapes, standard=timed_on is not None)
+    graph = sources.open_graph(model, example_inputs, input_shapes, standard=timed_on is not None, numbers=numbers)
     samples = samples_of(calibration, graph.inputs)
     known = example == "needed" or (example == "if known" and (bool(samples) or sources.shapes_known(graph.inputs)))
     inputs, source = sources.example(graph.inputs, example_inputs, samples, model) if known else (None, "random")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import sparsecc
+from sparsecc.errors import Refused
 from sparsecc.graph.sites import Attention, Conv2d, Unseen, WeightSite
 from sparsecc.passes.base import registered_name
 from sparsecc.report.base import Check, Report, SiteReport, totals
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from sparsecc.codegen.choose import Choice
     from sparsecc.graph.base import Graph
 
+_NUMBERS = "biufV"  # numpy's kinds; V is what ml_dtypes adds
+_UNLIKE = Check(max_abs=np.inf, max_rel=np.inf, cosine=-1.0)
 SITES_PER_RUN = 16  # how many layers' inputs are held at once
 
 
@@ -47,9 +50,8 @@ def report(result: Rewritten, target: str) -> Report:
         if isinstance(site, WeightSite) or (isinstance(site, Attention) and (site.name in looked_at or site.block_map is not None))
     )
     sites = (*(replace(row, refused=tuple(refusals.get(row.name, ()))) for row in rows), *map(_unseen, result.graph.unseen()))
-    return Report(
-        sparsecc=sparsecc.__version__, model=result.name, target=target, sites=sites, totals=totals(sites), notes=tuple(result.notes)
-    )
+    notes = (*result.graph.notes, *result.notes)
+    return Report(sparsecc=sparsecc.__version__, model=result.name, target=target, sites=sites, totals=totals(sites), notes=notes)
 
 
 def _unseen(weight: Unseen) -> SiteReport:
@@ -159,8 +161,10 @@ def _refusals(result: Rewritten) -> dict[str, list[str]]:
     """What each pass that refused a site said, in the order of the recipe."""
     refusals: dict[str, list[str]] = {}
     for step, outcome in result.steps:
-        for match, refused in ((match, match.refused) for match in outcome.matches):
-            for name in (match.site.name, *match.layers) if refused is not None else ():
+        for match in outcome.matches:
+            if (refused := match.refused) is None:
+                continue
+            for name in (match.site.name, *match.layers):
                 refusals.setdefault(name, []).append(f"{registered_name(step)}: {refused.reason}")
     return refusals
 
@@ -176,11 +180,27 @@ def _deeds(result: Rewritten) -> dict[str, str]:
 
 
 def _patterns(result: Rewritten) -> dict[str, str]:
-    """The pattern that the last pass with one gave each site."""
+    """The pattern that the last prune gave each site, where the weight still has it: filled or in another order it may have none."""
     from sparsecc.passes.prune import Prune  # here, because it imports torch, which loading an artifact does without
 
-    taken = [(step, match) for step, outcome in result.steps for match in outcome.matches if match.refused is None]
-    return {match.site.name: step.pattern for step, match in taken if isinstance(step, Prune)}
+    patterns: dict[str, tuple[str, WeightSite]] = {}
+    for step, outcome in result.steps:
+        if isinstance(step, Prune):
+            taken = {match.site.name for match in outcome.matches if match.refused is None}
+            patterns |= {site.name: (step.pattern, site) for site in outcome.graph.sites(WeightSite) if site.name in taken}
+    now = {site.name: site for site in result.masked.sites(WeightSite) if site.name in patterns}
+    return {name: pattern for name, (pattern, pruned) in patterns.items() if name in now and _has_pattern(pattern, pruned, now[name])}
+
+
+def _has_pattern(pattern: str, pruned: WeightSite, now: WeightSite) -> bool:
+    """Whether the pattern stores no larger a share of the weight than when it was pruned to it."""
+    from sparsecc import formats
+
+    if pruned.stored is now.stored:
+        return True
+    covers = [formats.from_pattern(pattern).cover(site.matrix != 0) for site in (pruned, now)]
+    shares = [1.0 if isinstance(cover, Refused) else float(cover.double().mean()) for cover in covers]
+    return shares[1] <= shares[0]
 
 
 def _looked_at(result: Rewritten) -> dict[str, str]:
@@ -248,20 +268,27 @@ def _apply(site: WeightSite, weight: Tensor, x: Tensor) -> Tensor:
 
 def checked(report: Report, outputs: Iterable[Any], expected: Iterable[Any]) -> Report:
     """The report with the worst of its check and this comparison of two sets of outputs."""
-    checks = [_compare(np.asarray(a), np.asarray(b)) for a, b in zip(outputs, expected, strict=True)]
+    from sparsecc.graph.onnx_values import flat  # here, because it imports torch, which loading an artifact does without
+
+    ours, theirs = list(flat(outputs)), list(flat(expected))
+    checks = [_compare(a, b) for a, b in zip(ours, theirs, strict=False)]
+    checks += [_UNLIKE] if len(ours) != len(theirs) else []
     checks = [*checks, report.check] if report.check else checks
     worst = Check(max_abs=max(c.max_abs for c in checks), max_rel=max(c.max_rel for c in checks), cosine=min(c.cosine for c in checks))
     return replace(report, check=worst)
 
 
 def _compare(output: np.ndarray, expected: np.ndarray) -> Check:
-    """Infinities and NaN in the same places count as equal, elsewhere as an infinite difference."""
-    if output.shape != expected.shape:
-        return Check(max_abs=np.inf, max_rel=np.inf, cosine=-1.0)
+    """Infinities and NaN in the same places count as equal, elsewhere as an infinite difference, as other shapes, types and strings do."""
+    if output.shape != expected.shape or output.dtype != expected.dtype:
+        return _UNLIKE
+    if output.dtype.kind not in _NUMBERS:
+        same = bool((output == expected).all())
+        return Check(max_abs=0.0, max_rel=0.0, cosine=1.0) if same else _UNLIKE
     a, b = output.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
     finite = np.isfinite(a) & np.isfinite(b)
     if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
-        return Check(max_abs=np.inf, max_rel=np.inf, cosine=-1.0)
+        return _UNLIKE
     a, b = a[finite], b[finite]
     if not a.size:
         return Check(max_abs=0.0, max_rel=0.0, cosine=1.0)

@@ -58,6 +58,7 @@ class Rewritten:
     def release(self) -> None:
         """Let go of the dense weights, once the account is done."""
         self.original, self.masked, self.steps = None, self.graph, ()
+        self.graph.forget_file()
         gc.collect()  # graphs are full of cycles
         memory.trim()
 

@@ -22,16 +22,22 @@ if TYPE_CHECKING:
 _MOST_VALUES = 1 << 34  # of an input that is made up
 
 
-def open_graph(model: Any, example_inputs: Any = None, input_shapes: Shapes | None = None, *, standard: bool = False) -> Graph:
-    """The host of a model. standard: an ONNX model in standard operators alone, for the compiler. Raises ModelError when it cannot be read, UserError when it is nothing that can be taken."""
+def open_graph(
+    model: Any, example_inputs: Any = None, input_shapes: Shapes | None = None, *, standard: bool = False, numbers: bool = False
+) -> Graph:
+    """The host of a model. standard: an ONNX model in standard operators alone, for the compiler.  numbers: leave out what an ONNX model
+    returns besides tensors of numbers.
+
+    Raises ModelError when it cannot be read, UserError when it is nothing that can be taken.
+    """
     shapes = _checked_shapes(input_shapes) if input_shapes else None
     if isinstance(model, str | PathLike):
-        return _open_file(Path(model), shapes, standard)
+        return _open_file(Path(model), shapes, standard, numbers)
     kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(model).__mro__}
     if any(kind.startswith("onnx") and kind.endswith(".ModelProto") for kind in kinds):
         from sparsecc.graph.onnx import OnnxGraph
 
-        return OnnxGraph.from_proto(model, shapes, standard=standard)
+        return OnnxGraph.from_proto(model, shapes, standard=standard, numbers=numbers)
     if shapes:
         raise UserError("input_shapes: only an ONNX model takes them; a torch model has them from its example inputs")
     if "torch.export.exported_program.ExportedProgram" in kinds:
@@ -50,7 +56,7 @@ def _checked_shapes(shapes: Any) -> dict[str, tuple[int, ...]]:
         raise InputError(f"input_shapes: expected sizes by name, as {{'image': (1, 3, 224, 224)}}, not {shapes!r}") from None
 
 
-def _open_file(path: Path, shapes: dict[str, tuple[int, ...]] | None, standard: bool) -> Graph:
+def _open_file(path: Path, shapes: dict[str, tuple[int, ...]] | None, standard: bool, numbers: bool) -> Graph:
     try:
         is_file, is_folder = path.is_file(), path.is_dir()
     except OSError as error:  # a name that is too long
@@ -66,7 +72,7 @@ def _open_file(path: Path, shapes: dict[str, tuple[int, ...]] | None, standard: 
         raise ModelError(f"{path}: is compiled already; sparsecc.load reads it")
     from sparsecc.graph.onnx import OnnxGraph
 
-    return OnnxGraph.from_file(path, shapes, standard=standard)
+    return OnnxGraph.from_file(path, shapes, standard=standard, numbers=numbers)
 
 
 def _export(module: Any, example_inputs: Any) -> Graph:
@@ -83,6 +89,8 @@ def name_of(model: Any) -> str:
         return Path(model).name
     return getattr(getattr(model, "graph", None), "name", "") or type(model).__name__
 
+
+_UNMADE = ("object", "sequence")  # see TensorSpec
 
 Source = Literal["example", "calibration", "random"]
 
@@ -117,7 +125,8 @@ def is_array(value: Any) -> bool:
 
 
 def shapes_known(specs: Sequence[TensorSpec]) -> bool:
-    return all(isinstance(size, int) for spec in specs for size in spec.shape)
+    """Whether inputs can be made: tensors of numbers, of known shapes."""
+    return all(isinstance(size, int) for spec in specs for size in spec.shape) and not any(spec.dtype in _UNMADE for spec in specs)
 
 
 def random_inputs(
@@ -133,7 +142,11 @@ def random_inputs(
 
 
 def _random(spec: TensorSpec, like: Any, limits: tuple[int, int] | None, generator: np.random.Generator) -> np.ndarray:
+    if like is None and spec.default is not None:
+        return np.array(spec.default)
     shape = tuple(like.shape) if like is not None else _known_shape(spec)
+    if spec.dtype in _UNMADE:
+        raise InputError(f"input {spec.name!r} is no tensor of numbers; give samples")
     if np.dtype(spec.dtype).kind == "f":
         return generator.standard_normal(shape).astype(spec.dtype)
     if like is not None:

@@ -16,7 +16,7 @@ from sparsecc.codegen.importers.base import Imported
 from sparsecc.codegen.kernels import math
 from sparsecc.codegen.library import Library
 from sparsecc.codegen.lower.emit import Emitted, emit
-from sparsecc.codegen.lower.limits import Range, divisors_of, limits_of
+from sparsecc.codegen.lower.limits import divisors_of, limits_of, regions_of
 from sparsecc.codegen.lower.program import Program
 from sparsecc.codegen.lower.recognize import recognize
 from sparsecc.codegen.schedules import generic
@@ -59,14 +59,25 @@ class _UnnamedError(ModelError):
 
 
 def _library(graph: Graph, arrays: list[np.ndarray], target: Target, chooser: Chooser) -> Library:
-    emitted, types, ranges, divides = _emitted(graph, arrays, target, chooser)
+    program = _program(_imported(graph, arrays))
+    emitted, types = emit(program, target, chooser), [out.ty for out in program.outputs]
+    limits, divides, regions = limits_of(program), divisors_of(program), regions_of(program)
+    del program  # weights lie there, too
     specs = tuple(TensorSpec(s.name, a.shape, str(a.dtype)) for s, a in zip(graph.inputs, arrays, strict=True))
     outputs = tuple(
         TensorSpec(s.name, tuple(int(d) for d in ty.shape), str(ty.dtype.dtype)) for s, ty in zip(graph.outputs, types, strict=True)
     )
-    limits = {s.name: limit for s, limit in zip(graph.inputs, ranges, strict=True) if limit is not None}
-    divisors = frozenset(s.name for s, is_one in zip(graph.inputs, divides, strict=True) if is_one)
-    return Library(compile_relax(emitted, target), emitted.weights, specs, outputs, target, limits, divisors)
+    names = [spec.name for spec in graph.inputs]
+    return Library(
+        compile_relax(emitted, target),
+        emitted.weights,
+        specs,
+        outputs,
+        target,
+        limits={name: limit for name, limit in zip(names, limits, strict=True) if limit is not None},
+        divisors=frozenset(name for name, is_one in zip(names, divides, strict=True) if is_one),
+        regions={name: images for name, images in zip(names, regions, strict=True) if images is not None},
+    )
 
 
 def _with_place(graph: Graph, arrays: list[np.ndarray], target: Target, said: str) -> str:
@@ -87,7 +98,7 @@ def _with_place(graph: Graph, arrays: list[np.ndarray], target: Target, said: st
 @quiet_failure()
 def choose(graph: Graph, inputs: Sequence[np.ndarray | Tensor], chooser: Chooser) -> None:
     """Let the chooser see every layer, as `build` would, and generate no code."""
-    _emitted(graph, _arrays(graph, inputs), chooser.target, chooser)
+    emit(_program(_imported(graph, _arrays(graph, inputs))), chooser.target, chooser)
 
 
 def _arrays(graph: Graph, inputs: Sequence[np.ndarray | Tensor]) -> list[np.ndarray]:
@@ -103,17 +114,6 @@ def _arrays(graph: Graph, inputs: Sequence[np.ndarray | Tensor]) -> list[np.ndar
 def _require(what: str, dtype: str) -> None:
     if "float" in dtype and dtype != "float32":
         raise ModelError(f"{what} is {dtype}; this version compiles float32: convert the model, in torch by model.float()")
-
-
-def _emitted(
-    graph: Graph, arrays: list[np.ndarray], target: Target, chooser: Chooser
-) -> tuple[Emitted, list[Any], list[Range | None], list[bool]]:
-    """The model with its kernels, the types of its outputs, the limits of its inputs, and which of them divide integers.
-
-    What it was imported to is gone on return: weights lie there, too.
-    """
-    program = _program(_imported(graph, arrays))
-    return emit(program, target, chooser), [out.ty for out in program.outputs], limits_of(program), divisors_of(program)
 
 
 def _program(imported: Imported) -> Program:

@@ -18,7 +18,8 @@ class Library:
     weights: name → array as the kernels read them, in the order of main's parameters after the inputs.
     inputs, outputs: with fixed shapes.
     limits: of inputs that index tables, by name, as (least, end): a value i needs least ≤ i < end, else code reads some other entry.
-    divisors: inputs that divide integers, by name: x / 0 is 0 in the code."""
+    divisors: inputs that divide integers, by name: x / 0 is 0 in the code.
+    regions: inputs whose rows begin with the number of an image, by name: how many images there are; others are the first in the code."""
 
     executable: Any
     weights: Mapping[str, np.ndarray]
@@ -27,3 +28,4 @@ class Library:
     target: Target
     limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     divisors: frozenset[str] = frozenset()
+    regions: Mapping[str, int] = field(default_factory=dict)

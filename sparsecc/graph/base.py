@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,11 +42,15 @@ def _matches(site: Site, target: str) -> bool:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A model input or output. A dimension is an int, or a name where it may change from call to call."""
+    """A model input or output. A dimension is an int, or a name where it may change from call to call.
+
+    default: what an input is when nobody gives it; None where it has to be given.
+    """
 
     name: str
     shape: tuple[int | str, ...]
-    dtype: str  # numpy's name: float32, int64, bool
+    dtype: str  # numpy's name: float32, int64, bool; "object" for strings, "sequence" for what is no tensor
+    default: Any = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,12 @@ class Run:
 
 
 class Graph(ABC):
-    """A model that passes can read and rewrite."""
+    """A model that passes can read and rewrite. notes: what a report says of it as a whole."""
 
     host: str  # "fx" or "onnx"
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def sites(self, kind: type[S] = Site, targets: Targets = ALL) -> list[S]:
@@ -135,6 +140,10 @@ class Graph(ABC):
     @abstractmethod
     def copy(self) -> Graph:
         """An independent graph; weights are shared until one of them is replaced."""
+
+    def forget_file(self) -> None:
+        """Let go of what is only kept to compare the model with what it was read from."""
+        return
 
     @abstractmethod
     def save(self, path: str | PathLike[str]) -> None:

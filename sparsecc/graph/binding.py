@@ -38,14 +38,15 @@ def bind(specs: Sequence[TensorSpec], args: Sequence[Any], kwargs: Mapping[str, 
     """
     if len(args) == 1 and isinstance(args[0], Mapping):
         args, kwargs = (), {**args[0], **kwargs}
-    values = _in_order([spec.name for spec in specs], args, kwargs)
+    values = _in_order(specs, args, kwargs)
     sizes: dict[str, tuple[int, str]] = {}
     for spec, value in zip(specs, values, strict=True):
         _check(spec, value, sizes)
     return values
 
 
-def _in_order(names: list[str], args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+def _in_order(specs: Sequence[TensorSpec], args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    names = [spec.name for spec in specs]
     expected = f"the model takes {len(names)}: {', '.join(names)}"
     if len(args) > len(names):
         raise InputError(f"{len(args)} inputs given, {expected}")
@@ -57,6 +58,7 @@ def _in_order(names: list[str], args: Sequence[Any], kwargs: Mapping[str, Any]) 
         if name in given:
             raise InputError(f"input {name!r} given twice, by position and by name")
         given[name] = value
+    given = {spec.name: spec.default for spec in specs if spec.default is not None} | given
     missing = [name for name in names if name not in given]
     if missing:
         raise InputError(f"input {missing[0]!r} is missing; {expected}")
@@ -115,6 +117,17 @@ def reject_zero(specs: Sequence[TensorSpec], values: Sequence[Array], divisors: 
     for spec, value in zip(specs, values, strict=True):
         if spec.name in divisors and not bool((value != 0).all()):
             raise InputError(f"input {spec.name!r} holds 0, and the model divides integers by it")
+
+
+def reject_images(specs: Sequence[TensorSpec], values: Sequence[Array], regions: Mapping[str, int]) -> None:
+    """Raises InputError naming the first input with a region of an image that is not there; regions: see `codegen.library`."""
+    for spec, value in zip(specs, values, strict=True):
+        if spec.name not in regions or 0 in value.shape:
+            continue
+        least, most, count = float(value[:, 0].min()), float(value[:, 0].max()), regions[spec.name]
+        if not 0 <= least <= most < count:
+            wrong = most if most >= count else least
+            raise InputError(f"input {spec.name!r} holds a region of image {wrong:g}; there are {count}, from 0 to {count - 1}")
 
 
 def _is_float(value: Array) -> bool:

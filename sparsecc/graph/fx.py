@@ -6,6 +6,7 @@ import copy
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import networkx as nx
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
@@ -20,9 +22,21 @@ from torch.utils import _pytree as pytree
 from sparsecc import registry
 from sparsecc.errors import InputError, ModelError, Refused, UserError
 from sparsecc.files import replacing
-from sparsecc.graph import fx_blocks, fx_channels, fx_cleanup, fx_device, fx_signature, fx_sites, fx_trace, fx_unseen, fx_walk
+from sparsecc.graph import (
+    fx_blocks,
+    fx_caches,
+    fx_channels,
+    fx_cleanup,
+    fx_device,
+    fx_signature,
+    fx_sites,
+    fx_trace,
+    fx_unseen,
+    fx_walk,
+)
 from sparsecc.graph.base import ALL, Block, Differentiable, Given, Run, Targets, matches
 from sparsecc.graph.channels import Channels
+from sparsecc.graph.fx_complex import without_complex
 from sparsecc.graph.fx_layers import Layer, OperatorLayer, match, stored
 from sparsecc.graph.fx_signature import input_nodes, specs, structure
 from sparsecc.graph.fx_static import fold_shapes
@@ -45,10 +59,12 @@ class FxGraph(Differentiable):
 
     host = "fx"
 
-    def __init__(self, module: GraphModule, guards: nn.Module | None, name: str) -> None:
-        """module: from torch.export, clean and with its sites named; `from_module` and `from_exported` make one."""
+    def __init__(self, module: GraphModule, guards: nn.Module | None, name: str, notes: tuple[str, ...] = ()) -> None:
+        """module: from torch.export, clean and with its sites named; `from_module` and `from_exported` make one.
+        notes: what a report says of the model."""
         self.module = module
         self.name = name
+        self.notes = notes
         self._guards = guards
         self.inputs, self.outputs = specs(module)
         self.structure = structure(module)
@@ -63,21 +79,29 @@ class FxGraph(Differentiable):
         """
         if not isinstance(module, nn.Module):
             raise ModelError(f"a {type(module).__name__} is no torch.nn.Module")
-        program = fx_trace.export(module, _example(example_inputs, fx_device.device_of(module)))
-        return cls.from_exported(program, name or type(module).__name__)
+        check_loaded(module)
+        fx_caches.register()
+        fx_caches.check_inputs(example_inputs)
+        traced = fx_trace.export(module, _example(example_inputs, fx_device.device_of(module)))
+        return cls._of(traced, name or type(module).__name__)
 
     @classmethod
     def from_exported(cls, program: ExportedProgram, name: str | None = None) -> FxGraph:
         """Take a program that torch.export made, with the freedom of shape that it has."""
-        unlifted = fx_trace.unlift(fx_trace.functional(program))
-        fx_cleanup.clean(unlifted.module)
-        fx_sites.name_sites(unlifted.module)
-        return cls(unlifted.module, unlifted.guards, name or "model")
+        return cls._of(fx_trace.unlift(fx_trace.functional(program)), name or "model")
+
+    @classmethod
+    def _of(cls, traced: fx_trace.Traced, name: str) -> FxGraph:
+        check_loaded(traced.module)
+        fx_cleanup.clean(traced.module)
+        fx_sites.name_sites(traced.module)
+        return cls(traced.module, traced.guards, name, traced.notes)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> FxGraph:
         """Read what `save` wrote, or any .pt2 file of torch.export. Raises ModelError naming the file."""
         _register_operators()
+        fx_caches.register()
         files = {_NAMES: ""}
         try:
             program = torch.export.load(path, extra_files=files)
@@ -202,7 +226,8 @@ class FxGraph(Differentiable):
     def run(self, inputs: Sequence[Any] | Mapping[str, Any], taps: Sequence[str] = ()) -> Run:
         """Also raises InputError for shapes that the trace does not cover, with the condition that fails."""
         with torch.no_grad():
-            return self.run_with(inputs, {}, taps)
+            run = self.run_with(inputs, {}, taps)
+        return replace(run, outputs=tuple(output.detach() for output in run.outputs))  # parameters may be among them
 
     def run_with(
         self,
@@ -260,14 +285,14 @@ class FxGraph(Differentiable):
     def copy(self) -> FxGraph:
         shared = {id(tensor): tensor for tensor in self.tensors()}
         with fx_trace.quiet():
-            return FxGraph(copy.deepcopy(self.module, shared), self._guards, self.name)
+            return FxGraph(copy.deepcopy(self.module, shared), self._guards, self.name, self.notes)
 
     def tensors(self) -> Iterable[Tensor]:
         return (*self.module.parameters(), *self.module.buffers())
 
     def to(self, device: str) -> FxGraph:
         with fx_trace.quiet():
-            return FxGraph(fx_device.moved(self.module, torch.device(device)), self._guards, self.name)
+            return FxGraph(fx_device.moved(self.module, torch.device(device)), self._guards, self.name, self.notes)
 
     def specialize(self, example_inputs: Sequence[Any] | Mapping[str, Any]) -> ExportedProgram:
         """The current model for the shapes of these inputs alone: no symbols, no assertions, shape arithmetic and constant masks
@@ -276,7 +301,7 @@ class FxGraph(Differentiable):
         program = fx_trace.export_fixed(self.module, inputs)
         static = fx_trace.unlift(program).module
         fold_shapes(static)
-        result = fx_trace.export_fixed(static, inputs)
+        result = fx_trace.export_fixed(without_complex(static), inputs)
         fx_cleanup.drop_assertions(result.graph_module)
         result.graph_module.recompile()
         return result
@@ -377,9 +402,23 @@ class FxGraph(Differentiable):
         return pytree.tree_unflatten(self._with_constants(tensors), self.module._in_spec)  # type: ignore[arg-type]
 
 
+def check_loaded(module: nn.Module) -> None:
+    """Raises ModelError for a weight that is a shape alone."""
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.is_meta or isinstance(tensor, FakeTensor):
+            raise ModelError(f"weight '{name}' is on the meta device, it has a shape and no values; load the weights first")
+
+
 def _example(inputs: Any, device: torch.device) -> fx_trace.Inputs:
     def tensor(leaf: Any) -> Any:
-        return as_tensor(leaf, "an example input").to(device) if hasattr(leaf, "__array__") or isinstance(leaf, Tensor) else leaf
+        if not hasattr(leaf, "__array__") and not isinstance(leaf, Tensor):
+            return leaf
+        given = as_tensor(leaf, "an example input")
+        if given.is_meta or isinstance(given, FakeTensor):
+            raise InputError("an example input is a meta tensor; pass one that holds all its values")
+        if given.layout is not torch.strided:
+            raise InputError(f"an example input is a {str(given.layout).removeprefix('torch.')} tensor; pass one that holds all its values")
+        return given.to(device)
 
     if isinstance(inputs, Mapping):
         return (), pytree.tree_map(tensor, dict(inputs))

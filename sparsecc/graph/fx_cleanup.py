@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import Counter
 
 import torch
+from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from sparsecc.graph import fx_fold
+from sparsecc.graph import fx_fold, fx_linear
 from sparsecc.graph.fx_layers import HEIGHT, Layer, arguments, aten, match, stored
 from sparsecc.graph.fx_tensors import assign, free_name, read_node
 
@@ -23,7 +24,8 @@ _EVERYTHING = 2**63 - 1  # where torch.export ends a slice that has no end
 
 def clean(module: GraphModule) -> None:
     """Bring a graph from torch.export into normal form, in place."""
-    for step in (drop_assertions, _drop_input_writes, _drop_copies, _spell_out_padding):
+    drops = (drop_assertions, _drop_input_writes, _drop_copies, _drop_empty_operands)
+    for step in (*drops, _reshape_views, _spell_out_padding, fx_linear.spell):
         step(module)
     for step in (fx_fold.fold_constants, fx_fold.fold_batch_norms, fx_fold.fold_added_biases, _separate_biases):
         step(module)
@@ -87,16 +89,41 @@ def _copies_nothing(node: Node) -> bool:
     return False
 
 
+def _drop_empty_operands(module: GraphModule) -> None:
+    """cat([[], x]) → x: torch joins a vector without elements with anything, and a past of no tokens adds nothing."""
+    for node in module.graph.find_nodes(op="call_function", target=aten.cat.default):
+        operands, dim = node.args[0], arguments(node)["dim"]
+        kept = [operand for operand in operands if not _adds_nothing(operand.meta["val"], dim)]
+        if not kept or len(kept) == len(operands):
+            continue
+        if len(kept) == 1 and kept[0].meta["val"].dtype == node.meta["val"].dtype:
+            node.replace_all_uses_with(kept[0])
+            module.graph.erase_node(node)
+        else:
+            node.args = (kept, dim)
+
+
+def _adds_nothing(value: Tensor, dim: int) -> bool:
+    sizes = tuple(value.shape)
+    return sizes == (0,) or (isinstance(sizes[dim], int) and sizes[dim] == 0)
+
+
+def _reshape_views(module: GraphModule) -> None:
+    """view → reshape: attention lays its output out as its device, its mask and its gradients like, in another way than it was traced."""
+    for node in module.graph.find_nodes(op="call_function", target=aten.view.default):
+        node.target = aten.reshape.default
+
+
 def _spell_out_padding(module: GraphModule) -> None:
     """padding='same' as numbers, where it is the same on both sides."""
     for node in module.graph.nodes:
         spelt = _SPELT.get(node.target) if node.op == "call_function" else None
         layer = match(node) if spelt is not None else None
-        if isinstance(layer, Layer) and layer.geometry and layer.geometry.padding[:2] == layer.geometry.padding[2:]:
+        if spelt is not None and isinstance(layer, Layer) and layer.geometry and layer.geometry.padding[:2] == layer.geometry.padding[2:]:
             sides = layer.geometry.padding[1:2] if spelt is aten.conv1d.default else layer.geometry.padding[:2]
             given = arguments(node) | {"padding": list(sides)}
             node.target = spelt
-            node.args, node.kwargs = tuple(given[argument.name] for argument in node.target._schema.arguments), {}
+            node.args, node.kwargs = tuple(given[argument.name] for argument in spelt._schema.arguments), {}
 
 
 def _separate_biases(module: GraphModule) -> None:

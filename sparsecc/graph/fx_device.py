@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.fx.node import map_aggregate
 
-from sparsecc.graph.fx_layers import aten, stored
+from sparsecc.graph.fx_layers import stored
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -19,7 +19,7 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def moved(module: GraphModule, device: torch.device) -> GraphModule:
-    """A copy there. What several nodes read stays one tensor. Views become reshapes: attention lays its output out as its device likes."""
+    """A copy there. What several nodes read stays one tensor."""
     tensors = [*module.parameters(), *module.buffers(), *(stored(node) for node in module.graph.find_nodes(op="get_attr"))]
     result = copy.deepcopy(module, {id(tensor): _on(tensor, device) for tensor in _distinct(tensors)})
 
@@ -28,8 +28,6 @@ def moved(module: GraphModule, device: torch.device) -> GraphModule:
 
     for node in result.graph.nodes:
         node.args, node.kwargs = map_aggregate(node.args, named), map_aggregate(node.kwargs, named)
-        if node.target is aten.view.default:
-            node.target = aten.reshape.default
     result.recompile()
     return result
 

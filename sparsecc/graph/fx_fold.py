@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -14,37 +14,65 @@ from torch.fx.node import map_arg
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from sparsecc.graph.fx_layers import Layer, arguments, aten, match, stored, transposed
-from sparsecc.graph.fx_tensors import assign, free_name, read_node
+from sparsecc.graph.fx_tensors import assign, free_name, holds, read_node
 
 FOLDED_FLOAT_BYTES = 1 << 16  # a folded float constant that is larger than what it was computed from may have so much
 FOLDED_INDEX_BYTES = 1 << 22  # masks and positions: attention masks of 2048 tokens still fold
 
 
 def fold_constants(module: GraphModule) -> None:
-    """Compute once what no input reaches: split projection weights, weight norms, positions, masks of fixed size."""
+    """Compute once what no input reaches: split projection weights, masked ones, weight norms, positions, masks of fixed size."""
+    folded = _worth_folding(module)
+    needed = _closure(folded)
     known: dict[Node, Any] = {}
+    for node in [node for node in module.graph.nodes if node in needed]:
+        if node.op == "get_attr":
+            known[node] = stored(node)
+            continue
+        args, kwargs = map_arg((node.args, node.kwargs), known.__getitem__)
+        with torch.no_grad():
+            known[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+    for node in folded:
+        _materialize(module, node, known[node])
+
+
+def _worth_folding(module: GraphModule) -> list[Node]:
+    """The last nodes that no input reaches, as far as what they give is no larger than what is stored for it; what is read by other
+    nodes of that kind alone may be larger, as B·A of W + B·A is."""
+    sources = _constants(module)
+    folded = []
+    for node in reversed(module.graph.nodes):
+        if node not in sources or node.op != "call_function" or all(user in sources for user in node.users):
+            continue
+        if transposed(node) is None and _affordable(node, sources[node]):
+            folded.append(node)
+        else:
+            del sources[node]  # so that its operands have a reader that is computed in every run
+    return folded[::-1]
+
+
+def _constants(module: GraphModule) -> dict[Node, frozenset[Node]]:
+    """The nodes that no input reaches, and the stored tensors that each one is computed from."""
+    found: dict[Node, frozenset[Node]] = {}
     for node in module.graph.nodes:
-        value = _constant(node, known)
-        if value is not None:
-            known[node] = value
-    for node in [node for node in known if node.op == "call_function"]:
-        if isinstance(known[node], Tensor) and any(user not in known for user in node.users):
-            _materialize(module, node, known[node])
+        operands = node.all_input_nodes
+        if node.op == "get_attr" and stored(node) is not None:
+            found[node] = frozenset({node})
+        elif node.op == "call_function" and _is_pure(node.target) and all(operand in found for operand in operands):
+            found[node] = frozenset().union(*(found[operand] for operand in operands))
+    return found
 
 
-def _constant(node: Node, known: dict[Node, Any]) -> Any:
-    if node.op == "get_attr":
-        return stored(node)
-    if node.op != "call_function" or not _is_pure(node.target) or any(source not in known for source in node.all_input_nodes):
-        return None
-    if transposed(node) is not None:
-        return None  # layers read a transposed weight where it is
-    args, kwargs = map_arg((node.args, node.kwargs), known.__getitem__)
-    with torch.no_grad():
-        value = node.target(*args, **kwargs)  # type: ignore[operator]
-    if isinstance(value, Tensor):
-        return value if _affordable(value, [known[source] for source in node.all_input_nodes]) else None
-    return value if isinstance(value, (tuple, list)) else None
+def _closure(nodes: Iterable[Node]) -> dict[Node, None]:
+    """The nodes and all that they are computed from, first operands first."""
+    found: dict[Node, None] = {}
+    remaining = [*nodes]
+    while remaining:
+        node = remaining.pop()
+        if node not in found:
+            found[node] = None
+            remaining += reversed(node.all_input_nodes)
+    return found
 
 
 def _is_pure(target: Any) -> bool:
@@ -55,42 +83,60 @@ def _is_pure(target: Any) -> bool:
     return not target._schema.is_mutable and torch.Tag.nondeterministic_seeded not in target.tags
 
 
-def _affordable(value: Tensor, sources: list[Any]) -> bool:
+def _affordable(node: Node, sources: frozenset[Node]) -> bool:
     """Folding must not undo compression: int8 · scale → float32 stays an expression."""
-    from_bytes = sum(source.nbytes for source in sources if isinstance(source, Tensor))
-    limit = max(from_bytes, FOLDED_FLOAT_BYTES) if value.is_floating_point() else FOLDED_INDEX_BYTES
-    split_off = any(isinstance(source, (tuple, list)) for source in sources)  # a part of tensors that were affordable
-    return split_off or value.nbytes <= limit
+    value = node.meta.get("val")
+    if not isinstance(value, Tensor) or not all(isinstance(size, int) for size in value.shape):
+        return False
+    from_bytes = sum(tensor.nbytes for tensor in {id(tensor): tensor for tensor in map(stored, sources) if tensor is not None}.values())
+    limit = FOLDED_FLOAT_BYTES if value.is_floating_point() else FOLDED_INDEX_BYTES
+    return value.numel() * value.element_size() <= max(from_bytes, limit)
 
 
 def _materialize(module: GraphModule, node: Node, value: Tensor) -> None:
     origin = _origin(node)
-    trainable = origin is not None and isinstance(stored(origin), nn.Parameter) and stored(origin).requires_grad  # type: ignore[union-attr]
-    name = free_name(module, _folded_name(str(origin.target)) if origin is not None else "constant")
-    assign(module, name, value.contiguous().clone(), trainable=trainable, learnt=_learnt(node))
+    parameter = stored(origin)
+    learnt = isinstance(parameter, nn.Parameter)
+    trainable = learnt and parameter.requires_grad  # type: ignore[union-attr]
+    name = free_name(module, _folded_name(module, str(origin.target)) if origin is not None else "constant")
+    assign(module, name, value.contiguous().clone(), trainable=trainable, learnt=learnt)
     read = read_node(module, node, name)
     read.meta.update(node.meta)
     node.replace_all_uses_with(read)
 
 
-def _learnt(node: Node) -> bool:
-    """Whether a parameter is among what a constant was computed from."""
-    return isinstance(stored(node), nn.Parameter) or any(_learnt(source) for source in node.all_input_nodes)
+_FOLDED = "_folded"
+_SPLIT = (("_orig", "_mask"), ("_orig", "_u"), ("_v", "_g"))  # what masks, spectral norms and weight norms keep in place of a weight
 
 
-def _folded_name(origin: str) -> str:
-    """fc.weight from fc.parametrizations.weight.original0, the way torch keeps a weight norm."""
-    parametrized = re.fullmatch(r"(.+\.)?parametrizations\.(\w+)\.original\d*", origin)
-    return f"{parametrized[1] or ''}{parametrized[2]}" if parametrized else f"{origin}_folded"
+def _folded_name(module: nn.Module, origin: str) -> str:
+    """A name for what was computed from a stored tensor: fc.weight where torch keeps that as fc.parametrizations.weight.0.base of an
+    orthogonal one, as fc.weight_orig beside a mask or as fc.weight_v of a weight norm; else fc.weight_folded from fc.weight."""
+    parametrized = re.fullmatch(r"(.+\.)?parametrizations\.(\w+)\..+", origin)
+    if parametrized:
+        return f"{parametrized[1] or ''}{parametrized[2]}"
+    for end, beside in _SPLIT:
+        name = origin.removesuffix(end)
+        if name != origin and holds(module, f"{name}{beside}"):
+            return name
+    return f"{origin}{_FOLDED}"
+
+
+def unfolded_name(name: str) -> str:
+    """The name of the tensor that a folded one was computed from, where it is not the name of its own."""
+    return re.sub(rf"{_FOLDED}(_\d+)?$", "", name)
 
 
 def _origin(node: Node) -> Node | None:
-    """The first stored tensor that a constant was computed from."""
-    while node.op != "get_attr":
-        if not node.all_input_nodes:
-            return None
-        node = node.all_input_nodes[0]
-    return node
+    """The stored tensor that a constant was computed from: the first parameter of its size, else the first parameter, else the first
+    tensor, so that a weight is told from its mask, its norms and its scales."""
+    value = node.meta["val"]
+
+    def rank(source: Node) -> tuple[bool, bool]:
+        tensor = stored(source)
+        return not isinstance(tensor, nn.Parameter), tensor is None or tensor.numel() != value.numel()
+
+    return min((source for source in _closure([node]) if source.op == "get_attr"), key=rank, default=None)
 
 
 def fold_batch_norms(module: GraphModule) -> None:
@@ -122,7 +168,8 @@ def _fold_batch_norm(module: GraphModule, layer: Layer, norm: Node, result: Node
     gamma, beta, mean, var = (stored(tensor) for tensor in norm.args[1:5])
     folded_weight, folded_bias = fuse_conv_bn_weights(weight, bias, mean, var, arguments(norm)["eps"], gamma, beta)  # type: ignore[arg-type]
     weight_name = str(layer.weight.target)
-    bias_name = free_name(module, weight_name.removesuffix("weight").rstrip(".") + ".bias")
+    holder = weight_name.rpartition(".")[0]
+    bias_name = free_name(module, f"{holder}.bias" if holder else "bias")
     assign(module, weight_name, folded_weight, trainable=weight.requires_grad)  # type: ignore[union-attr]
     assign(module, bias_name, folded_bias, trainable=weight.requires_grad)  # type: ignore[union-attr]
     node = layer.node

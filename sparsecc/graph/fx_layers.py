@@ -68,7 +68,7 @@ class OperatorLayer:
     def in_line(self) -> bool:
         """Whether its images are lines that were given a height."""
         lifted = self.x.target is aten.unsqueeze.default and self.x.args[1] == HEIGHT
-        return lifted and self.kernel is not None and self.kernel[0] == 1
+        return bool(lifted and self.kernel is not None and self.kernel[0] == 1)
 
     @property
     def cols(self) -> int:

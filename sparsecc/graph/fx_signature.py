@@ -13,6 +13,7 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from sparsecc.errors import ModelError
+from sparsecc.graph import fx_caches
 from sparsecc.graph.base import TensorSpec
 from sparsecc.graph.binding import dtype_name
 from sparsecc.graph.fx_layers import aten, stored
@@ -81,6 +82,9 @@ def _structure(spec: pytree.TreeSpec, leaves: Iterator[dict[str, Any]]) -> dict[
     if spec.is_leaf():
         return next(leaves)
     items = [_structure(child, leaves) for child in spec.children()]
+    cache = fx_caches.name_of(spec)
+    if cache is not None:
+        return _cache(cache, spec, items)
     kind, names = _fields(spec)
     if names is None:
         return {"kind": "tuple" if issubclass(kind, tuple) else "list", "items": items}
@@ -89,6 +93,17 @@ def _structure(spec: pytree.TreeSpec, leaves: Iterator[dict[str, Any]]) -> dict[
         return {"kind": "dict", "items": fields}
     family = "namedtuple" if issubclass(kind, tuple) else "dataclass"
     return {"kind": family, "class": f"{kind.__module__}.{kind.__qualname__}", "items": fields}
+
+
+def _cache(name: str, spec: pytree.TreeSpec, items: list[dict[str, Any]]) -> dict[str, Any]:
+    """A pair of caches, or a cache of keys and values: a (key, value) for each layer."""
+    if not items:
+        return {"kind": "none"}
+    if all(fx_caches.name_of(child) for child in spec.children()):
+        return {"kind": "cache", "class": name, "items": items}
+    keys, values = (item["items"] for item in items)
+    layers = [{"kind": "tuple", "items": [key, value]} for key, value in zip(keys, values, strict=True)]
+    return {"kind": "tuple", "items": layers} if fx_caches.windowed(spec) else {"kind": "cache", "class": name, "items": layers}
 
 
 def _fields(spec: pytree.TreeSpec) -> tuple[Any, list[str] | None]:

@@ -12,6 +12,7 @@ from torch.fx import GraphModule, Node
 from sparsecc import formats, structures
 from sparsecc.formats.base import Packed
 from sparsecc.graph.fx_activations import activation_after
+from sparsecc.graph.fx_fold import unfolded_name
 from sparsecc.graph.fx_layers import Layer, OperatorLayer, arguments, aten, match, stored
 from sparsecc.graph.sites import Attention, Conv1d, Conv2d, Linear, Mlp, Site, WeightSite, unique
 from sparsecc.ops import quantized_linear
@@ -90,7 +91,7 @@ def _path(node: Node) -> str:
         return module or "attention"
     if isinstance(layer, OperatorLayer):
         return str(node.args[-1])
-    weight = str(layer.weight.target)
+    weight = unfolded_name(str(layer.weight.target))
     in_module = not module or weight.startswith(f"{module}.")
     return weight.removesuffix(".weight") if in_module else module
 
@@ -125,7 +126,8 @@ def _weight_site(layer: Layer | OperatorLayer, readers: dict[int, int], activati
     dense = tuple(common["stored"].shape[2:]) if isinstance(layer, Layer) else ()
     kernel: Any = layer.kernel if isinstance(layer, OperatorLayer) else (*[1] * (2 - len(dense)), *dense)
     in_line = layer.in_line if isinstance(layer, OperatorLayer) else len(dense) == 1
-    return (Conv1d if in_line else Conv2d)(**common, kernel=kernel, stride=g.stride, padding=g.padding, dilation=g.dilation, groups=g.groups)
+    kind = Conv1d if in_line else Conv2d
+    return kind(**common, kernel=kernel, stride=g.stride, padding=g.padding, dilation=g.dilation, groups=g.groups)
 
 
 def _dense_weight(layer: Layer, readers: dict[int, int]) -> dict[str, Any]:

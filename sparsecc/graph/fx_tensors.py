@@ -33,17 +33,28 @@ def assign(module: nn.Module, name: str, tensor: Tensor, *, trainable: bool, lea
 
 def free_name(module: nn.Module, name: str) -> str:
     """`name`, or `name_1`, `name_2`, ... : the first at which the module holds nothing."""
-    tries = _numbered(name)
-    return next(candidate for candidate in tries if not _holds(module, candidate))
+    path, leaf = _free_path(module, name)
+    return next(candidate for candidate in _numbered(leaf, path) if not holds(module, candidate))
 
 
 def free_prefix(module: nn.Module, name: str, leaves: tuple[str, ...]) -> str:
     """`name`, or `name_1`, ... : the first below which all `leaves` are free."""
-    tries = _numbered(name)
-    return next(prefix for prefix in tries if not any(_holds(module, f"{prefix}.{leaf}") for leaf in leaves))
+    path, leaf = _free_path(module, name)
+    tries = _numbered(leaf, path)
+    return next(prefix for prefix in tries if not any(holds(module, f"{prefix}.{below}") for below in leaves))
 
 
-def _numbered(name: str) -> Iterator[str]:
+def _free_path(module: nn.Module, name: str) -> tuple[str, str]:
+    """What is before the last dot, with a number at each part where something stands that is no module, and the last part."""
+    *parts, leaf = name.split(".")
+    path = ""
+    for part in parts:
+        path = next(candidate for candidate in _numbered(part, path) if not _blocks(module, candidate))
+    return path, leaf
+
+
+def _numbered(leaf: str, path: str) -> Iterator[str]:
+    name = f"{path}.{leaf}" if path else leaf
     yield name
     yield from (f"{name}_{i}" for i in itertools.count(1))
 
@@ -79,11 +90,17 @@ def gathered(module: GraphModule, x: Node, order: Tensor, name: str) -> Node:
     return node
 
 
-def _holds(module: Any, name: str) -> bool:
+def holds(module: Any, name: str) -> bool:
+    """Whether something stands at a name, or something that is no module on the way there."""
     for part in name.split("."):
         if not isinstance(module, nn.Module):
-            return True  # a tensor stands where a module would have to
+            return True
         if not hasattr(module, part):
             return False
         module = getattr(module, part)
     return True
+
+
+def _blocks(module: nn.Module, name: str) -> bool:
+    """Whether nothing can be held below a name, because something stands there that is no module."""
+    return holds(module, f"{name}.")  # no module holds anything without a name

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import io
 import logging
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,35 +20,76 @@ from torch.utils import _pytree as pytree
 
 from sparsecc.errors import ModelError
 from sparsecc.graph.fx_layers import aten
+from sparsecc.graph.fx_limit import TookTooLong, time_limit
 
 logger = logging.getLogger(__name__)
 
 _tracing = threading.RLock()
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+_SECONDS, _SECONDS_PER_MODULE = 12.0, 0.15  # of computing, for a trace with free sizes; BERT-base, of 228 modules, takes 15
 
 
-def export(module: nn.Module, inputs: Inputs) -> ExportedProgram:
-    """Export with every input dimension free where torch.export can keep it so, otherwise with the shapes of `inputs`.
+def export(module: nn.Module, inputs: Inputs) -> Traced:
+    """Trace with every input dimension free where torch.export can keep it so, else with the first one, else with the shapes of `inputs`.
 
     A batch of one is traced as a batch of two: torch.export fixes a dimension of size one for good. A trace with free
-    dimensions is taken only when it computes what the module does. Raises ModelError with torch's reason.
+    dimensions is taken only when it accepts the module's inputs and computes what the module does, and when it is done in time.
+    Raises ModelError with torch's reason.
     """
     with quiet(), _evaluating(module):
         try:
             expected = _leaves(_call(module, inputs))
         except Exception as error:
             raise ModelError(f"the model fails on the example inputs: {one_line(error)}") from error
-        for traced in _distinct(_two_batches(inputs), inputs):
+        seconds = _SECONDS + _SECONDS_PER_MODULE * sum(1 for _ in module.modules())
+        notes: tuple[str, ...] = ()
+        for what, sizes, axes in _attempts(inputs):
+            if notes and what is not Freedom.FIRST:
+                continue  # one size less to be free does not make it fast
             try:
-                program = export_free(module, traced)
-                if _same(expected, _leaves(_call(program.module(), inputs))):
-                    return program
-                reason = "the trace computes something else"
+                with time_limit(seconds):
+                    return replace(_free(module, sizes, axes, inputs, expected), notes=notes)
+            except StateChange:
+                raise
+            except TookTooLong:
+                reason = f"tracing with {what.value} free took longer than {seconds:.0f} s, so that fewer are"
+                notes = (*notes, reason)
             except Exception as error:  # noqa: BLE001  torch.export raises nearly every type; the next attempt decides, or the last
                 reason = one_line(error)
-            logger.debug("no free dimensions: %s", reason)
-        return export_fixed(module, inputs)
+            logger.debug("not with %s free: %s", what.value, reason)
+        return replace(unlift(functional(export_fixed(module, inputs))), notes=notes)
+
+
+class Freedom(enum.Enum):
+    """What of the inputs' shapes a trace leaves free."""
+
+    ALL = "all sizes"
+    NOT_THE_BATCH = "all sizes but the batch"
+    FIRST = "the first size of each input"
+
+
+def _attempts(inputs: Inputs) -> Iterator[tuple[Freedom, Inputs, list[list[int]]]]:
+    """What is free, the inputs to trace with, and the free axes of each tensor."""
+    tensors = _tensors(inputs)
+    every = [list(range(tensor.dim())) for tensor in tensors]
+    first = [axes[:1] for axes in every]
+    if not any(every):
+        return
+    two = _two_batches(inputs)
+    yield Freedom.ALL, two, every
+    if two is not inputs:
+        yield Freedom.NOT_THE_BATCH, inputs, every
+    if first != every:
+        yield Freedom.FIRST, two, first
+
+
+def _free(module: nn.Module, sizes: Inputs, axes: list[list[int]], inputs: Inputs, expected: list[Any]) -> Traced:
+    """Raises what torch raises, and ValueError for a trace that is not of this module."""
+    program = functional(export_free(module, sizes, axes))
+    if not _same(expected, _leaves(_call(program.module(check_guards=True), inputs))):
+        raise ValueError("the trace computes something else")
+    return unlift(program)
 
 
 def export_fixed(module: nn.Module, inputs: Inputs) -> ExportedProgram:
@@ -65,7 +107,7 @@ def export_free(module: nn.Module, inputs: Inputs, free: Sequence[Sequence[int]]
     tensors = _tensors(inputs)
     shapes = torch.export.ShapesCollection()
     for tensor, axes in zip(tensors, free or [range(tensor.dim()) for tensor in tensors], strict=True):
-        shapes[tensor] = dict.fromkeys(axes, Dim.AUTO)
+        shapes[tensor] = {axis: Dim.AUTO if axis in axes else Dim.STATIC for axis in range(tensor.dim())}
     with quiet():
         return torch.export.export(module, args, kwargs, dynamic_shapes=shapes.dynamic_shapes(module, args, kwargs), strict=False)
 
@@ -80,18 +122,24 @@ def functional(program: ExportedProgram) -> ExportedProgram:
 
 
 @dataclass(frozen=True)
-class Unlifted:
-    """A program as a module whose graph reads its own tensors. guards: raises AssertionError for inputs that the trace is not valid for."""
+class Traced:
+    """A program as a module whose graph reads its own tensors. guards: raises AssertionError for inputs that the trace is not valid for.
+    notes: what a report says of it."""
 
     module: GraphModule
     guards: nn.Module | None
+    notes: tuple[str, ...] = ()
 
 
-def unlift(program: ExportedProgram) -> Unlifted:
-    """Raises ModelError for a model that changes its own state."""
+class StateChange(ModelError):
+    """A model that remembers."""
+
+
+def unlift(program: ExportedProgram) -> Traced:
+    """Raises StateChange for a model that changes its own state."""
     if program.graph_signature.buffers_to_mutate:
         name = next(iter(program.graph_signature.buffers_to_mutate.values()))
-        raise ModelError(f"the model changes its own buffer {name!r} when it runs; sparsecc takes models without such state")
+        raise StateChange(f"the model changes its own buffer {name!r} when it runs; sparsecc takes models without such state")
     with quiet():
         module = program.module(check_guards=True)
     assert isinstance(module, GraphModule)
@@ -103,7 +151,7 @@ def unlift(program: ExportedProgram) -> Unlifted:
         module.delete_submodule("_guards_fn")
     for hook in (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs):
         hook.clear()  # shape checks against the example's sizes; the guards know better
-    return Unlifted(module, guards)
+    return Traced(module, guards)
 
 
 def one_line(error: BaseException) -> str:
@@ -143,10 +191,6 @@ def _magnitude(tensor: Tensor) -> float:
 
 def _tensors(inputs: Inputs) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
-
-
-def _distinct(*candidates: Inputs) -> list[Inputs]:
-    return [inputs for i, inputs in enumerate(candidates) if all(inputs is not other for other in candidates[:i])]
 
 
 def _two_batches(inputs: Inputs) -> Inputs:

@@ -13,8 +13,8 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from sparsecc.errors import InputError, Refused, UserError
-from sparsecc.graph import onnx_attention, onnx_channels, onnx_io, onnx_sparse, onnx_unseen
+from sparsecc.errors import InputError, ModelError, Refused, UserError
+from sparsecc.graph import onnx_attention, onnx_channels, onnx_hold, onnx_io, onnx_sparse, onnx_unseen, onnx_values
 from sparsecc.graph.base import ALL, Graph, Run, Targets, TensorSpec, matches
 from sparsecc.graph.channels import Channels
 from sparsecc.graph.inputs import bind
@@ -39,51 +39,64 @@ Shapes = Mapping[str, Sequence[int]]
 class OnnxGraph(Graph):
     """An ONNX model, simplified when it was read (see `onnx_cleanup`).
 
-    model: the onnx_ir model; edit it through this class only.  where: how errors call it.
+    model: the onnx_ir model; edit it through this class only.  where: how errors call it.  came: the model as the file has it, to be
+    compared with.  notes: what callers have to know of how it was read.
     """
 
     host = "onnx"
 
-    def __init__(self, model: ir.Model, where: str = "the model") -> None:
+    def __init__(self, model: ir.Model, where: str = "the model", came: ir.Model | None = None, notes: Sequence[str] = ()) -> None:
         self.model = model
         self.where = where
+        self.came = came
+        self.notes = tuple(notes)
         self._changed()
 
     @classmethod
-    def from_file(cls, path: str | PathLike[str], input_shapes: Shapes | None = None, *, standard: bool = False) -> OnnxGraph:
-        """Read a file, its external data memory-mapped. input_shapes: fixes these inputs' shapes.  standard: see `clean`.
+    def from_file(
+        cls, path: str | PathLike[str], input_shapes: Shapes | None = None, *, standard: bool = False, numbers: bool = False
+    ) -> OnnxGraph:
+        """Read a file, its external data memory-mapped. input_shapes: fixes these inputs' shapes.  standard: see `clean`.  numbers: leave
+        out what the model returns besides tensors of numbers.
 
         Raises ModelError, naming the file, for one that is damaged, unknown to ONNX or incomplete; InputError for wrong shapes.
         """
-        return cls._cleaned(onnx_io.read(path), fspath(path), input_shapes, standard)
+        return cls._read(onnx_io.read(path), fspath(path), input_shapes, standard, numbers)
 
     @classmethod
-    def from_proto(cls, proto: onnx.ModelProto, input_shapes: Shapes | None = None, *, standard: bool = False) -> OnnxGraph:
+    def from_proto(
+        cls, proto: onnx.ModelProto, input_shapes: Shapes | None = None, *, standard: bool = False, numbers: bool = False
+    ) -> OnnxGraph:
         """As `from_file`, for a model in memory, which is left as it is. Its weights may not be in other files."""
         where = f"model '{proto.graph.name}'" if proto.graph.name else "the model"
         copied = onnx.ModelProto()
         copied.CopyFrom(proto)
-        return cls._cleaned(onnx_io.from_proto(copied, where), where, input_shapes, standard)
+        return cls._read(onnx_io.from_proto(copied, where), where, input_shapes, standard, numbers)
 
     @classmethod
-    def _cleaned(cls, model: ir.Model, where: str, input_shapes: Shapes | None, standard: bool) -> OnnxGraph:
-        shapes = _checked_shapes(model, input_shapes) if input_shapes else None
-        return cls(clean(model, where, shapes, standard=standard), where)
+    def _read(cls, came: ir.Model, where: str, input_shapes: Shapes | None, standard: bool, numbers: bool) -> OnnxGraph:
+        onnx_values.take_defaults(came)
+        notes = [*came.meta.get(onnx_io.NOTES, []), *(onnx_values.keep_numbers(came, where) if numbers else [])]
+        onnx_values.require_ranks(came, where, input_shapes or {})
+        shapes = _checked_shapes(came, input_shapes) if input_shapes else None
+        return cls(clean(came, where, shapes, standard=standard), where, came, notes)
 
     def fixed(self, input_shapes: Shapes) -> OnnxGraph:
-        """A copy for these input shapes only, in standard operators, with all arithmetic on shapes folded; sites keep their names.
+        """A copy for these input shapes only, in standard operators, with all arithmetic on shapes folded, however large that makes it;
+        sites keep their names.
 
         Raises InputError for a name, rank or size that the model does not take.
         """
-        return self._cleaned(self.model, self.where, input_shapes, standard=True)
+        shapes = _checked_shapes(self.model, input_shapes)
+        return OnnxGraph(clean(self.model, self.where, shapes, standard=True, growth=onnx_hold.LARGEST), self.where)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:  # type: ignore[override]
-        return tuple(_spec(value) for value in self.model.graph.inputs)
+        return tuple(onnx_values.spec(value) for value in self.model.graph.inputs)
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:  # type: ignore[override]
-        return tuple(_spec(value) for value in self.model.graph.outputs)
+        return tuple(onnx_values.spec(value) for value in self.model.graph.outputs)
 
     def sites(self, kind: type[S] = Site, targets: Targets = ALL) -> list[S]:  # type: ignore[assignment]
         return [site for site in self._all_sites() if isinstance(site, kind) and matches(site, targets)]
@@ -231,27 +244,57 @@ class OnnxGraph(Graph):
         self._changed()
 
     def run(self, inputs: Sequence[Any] | Mapping[str, Any], taps: Sequence[str] = ()) -> Run:
-        specs = self.inputs
-        tensors = bind(specs, inputs)
-        feeds = {spec.name: tensor.contiguous().cpu().numpy() for spec, tensor in zip(specs, tensors, strict=True)}
+        """Outputs that are no tensors of numbers are what onnxruntime gives."""
+        feeds = self._feeds(inputs)
         tapped = {name: _taps(self._named(name)) for name in taps}
         outputs = [value.name or "" for value in self.model.graph.outputs]
         wanted = outputs + [tap.value.name or "" for found in tapped.values() for tap in found]
         if self._runner is None:
             self._runner = Runner(self.model, self.where)
         arrays = self._runner.run(feeds, wanted)
-        results = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        results = {name: onnx_values.as_tensor(value) for name, value in arrays.items()}
         entered = {name: tuple(tap.shaped(results[tap.value.name or ""]) for tap in found) for name, found in tapped.items()}
         return Run(tuple(results[name] for name in outputs), entered)
+
+    def _feeds(self, inputs: Sequence[Any] | Mapping[str, Any]) -> dict[str, np.ndarray]:
+        specs = self.inputs
+        return {spec.name: tensor.contiguous().cpu().numpy() for spec, tensor in zip(specs, bind(specs, inputs), strict=True)}
+
+    def stock(self, inputs: Sequence[Any]) -> list[Any]:
+        """The outputs as an onnxruntime without any options gives them on this machine."""
+        names = [value.name or "" for value in self.model.graph.outputs]
+        found = Runner(self.model, self.where, exact=False).run(self._feeds(inputs), names)
+        return [found[name] for name in names]
+
+    def as_it_came(self, inputs: Sequence[Any]) -> list[Any]:
+        """The outputs of the file itself, before anything was made of it. Raises what `run` raises."""
+        assert self.came is not None
+        names = [value.name or "" for value in self.model.graph.outputs]
+        found = Runner(self.came, self.where).run(self._feeds(inputs), names)
+        return [found[name] for name in names]
+
+    @property
+    def random(self) -> str:
+        """An operator that gives other numbers each time, "" where there is none."""
+        drawn = [node for node in self.model.graph.all_nodes() if node.op_type in onnx_hold.RANDOM and "seed" not in node.attributes]
+        return f"{drawn[0].op_type} (at '{drawn[0].name or drawn[0].outputs[0].name}')" if drawn else ""
+
+    def require_opens(self) -> None:
+        """Raises ModelError when no onnxruntime can take the model."""
+        Runner(self.model, self.where).open()
+
+    def came_opens(self) -> bool:
+        """Whether the onnxruntime of this machine takes the file itself."""
+        try:
+            Runner(self.came if self.came is not None else self.model, self.where).open()
+        except ModelError:
+            return False
+        return True
 
     def walk(
         self, inputs: Sequence[Sequence[Any] | Mapping[str, Any]], taps: Sequence[str]
     ) -> Iterator[tuple[str, list[tuple[Tensor, ...]]]]:
-        specs = self.inputs
-        feeds = [
-            {spec.name: tensor.contiguous().cpu().numpy() for spec, tensor in zip(specs, bind(specs, given), strict=True)}
-            for given in inputs
-        ]
+        feeds = [self._feeds(given) for given in inputs]
         order = {site.name: number for number, site in enumerate(self._all_sites())}
         for name in taps:
             self._named(name)
@@ -293,15 +336,20 @@ class OnnxGraph(Graph):
         return graph
 
     def copy(self) -> OnnxGraph:
-        return OnnxGraph(self.model.clone(), self.where)
+        return OnnxGraph(self.model.clone(), self.where, self.came, self.notes)
+
+    def forget_file(self) -> None:
+        self.came = None
 
     def save(self, path: str | PathLike[str], external: bool | None = None) -> None:
         """Write a .onnx file, atomically. external: weights in a file beside it, as `onnx_write` says; None: only when too large."""
-        onnx_io.write(self.model, path, external)
+        onnx_io.write(onnx_values.with_defaults(self.model), path, external)
 
     def proto(self) -> onnx.ModelProto:
         """The model with the ai.sparsecc functions it calls. Above 2 GB a ModelProto can be used but not serialized; `save` can."""
-        return ir.serde.serialize_model(self.model)
+        proto = ir.serde.serialize_model(onnx_values.with_defaults(self.model))
+        onnx_io.declare_maps(proto, self.model)
+        return proto
 
     def _all_sites(self) -> list[Site]:
         if self._found is None:
@@ -360,20 +408,13 @@ def _taps(site: Site) -> tuple[Tap, ...]:
     return (Tap(site.handle.x),)
 
 
-def _spec(value: ir.Value) -> TensorSpec:
-    """Sizes without a name get one of their own, so that they are not taken for equal."""
-    name = value.name or ""
-    named = [onnx_io.size(dimension) for dimension in value.shape] if value.shape is not None else []
-    sizes = tuple(f"{name}_d{axis}" if size is None else size for axis, size in enumerate(named))
-    return TensorSpec(name, sizes, value.dtype.numpy().name if value.dtype is not None else "float32")
-
-
 def _checked_shapes(model: ir.Model, shapes: Shapes) -> dict[str, tuple[int, ...]]:
-    specs = {spec.name: spec for spec in map(_spec, model.graph.inputs)}
+    specs = {value.name or "": onnx_values.spec(value) for value in model.graph.inputs}
+    unknown = {value.name for value in model.graph.inputs if value.shape is None}
     for name, shape in shapes.items():
         if name not in specs:
             raise InputError(f"input_shapes: no input {name!r}{did_you_mean(name, list(specs))}")
-        wanted = specs[name].shape
+        wanted = tuple(f"{name}_d{axis}" for axis in range(len(shape))) if name in unknown else specs[name].shape
         fits = len(shape) == len(wanted) and all(
             b == a or (isinstance(a, str) and 0 < b < 2**31) for a, b in zip(wanted, shape, strict=True)
         )

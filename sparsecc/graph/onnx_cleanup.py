@@ -7,36 +7,24 @@ same shape with a stand-in for its weight, and both are put back afterwards.
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
 
 import onnx
-import onnx.inliner
-import onnx.version_converter
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 from sparsecc.errors import ModelError
-from sparsecc.graph import contrib, onnx_loops, onnx_names, onnx_sparse
-from sparsecc.graph.onnx_fold import fold_scales, lift_weights, unflatten_softmaxes
+from sparsecc.graph import contrib, onnx_contrib, onnx_hold, onnx_linear, onnx_loops, onnx_names, onnx_opset, onnx_sparse
+from sparsecc.graph.onnx_fold import fold_norms, fold_scales, lift_weights, unflatten_softmaxes
+from sparsecc.graph.onnx_functions import inlined
 from sparsecc.graph.onnx_io import first_cause
+from sparsecc.graph.onnx_slim import slimmed
 from sparsecc.ops.base import ONNX_DOMAIN
 from sparsecc.ops.onnx_block_attention import is_block_attention
 
-logger = logging.getLogger(__name__)
-
-OPSET = 18  # what older models are converted to
-FUNCTION_OPSET = 16  # what a model that cannot be converted needs at least: the bodies of the sparse operators
 WEIGHT_BYTES = 4096  # smaller constants are never worth keeping from the tools
-# Fusing MatMul and Add into Gemm costs two reshapes per layer and hides which layer it was; tying equal weights makes layers
-# shared that the model holds apart.
-SKIPPED_FUSIONS = ["FusionGemm", "FusionGemmMul", "FusionGemmAdd"]
-SKIPPED_OPTIMIZATIONS = ["weight_tying"]
 _STAND_IN = "ai.sparsecc.weight_of."
-_slim_lock = threading.Lock()  # onnxslim keeps its settings in a global
 
 
 @dataclass
@@ -49,39 +37,59 @@ class _Skeleton:
 
 
 def clean(
-    model: ir.Model, where: str, input_shapes: Mapping[str, tuple[int, ...]] | None = None, *, standard: bool = False
+    model: ir.Model,
+    where: str,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    *,
+    standard: bool = False,
+    growth: int = onnx_hold.GROWTH,
 ) -> ir.Model:
     """A simpler model that computes the same; with these input shapes fixed, if given, and everything that follows from them folded.
-    standard: without operators of com.microsoft, as far as `contrib` knows them, and without loops that run a known number of times; else
-    without those operators that hide a layer.
 
-    The given model is left alone and shares its weights with the result. Raises ModelError when the model does not check or is
-    too old to be converted.
+    standard: without operators of com.microsoft, as far as `contrib` knows them, and without loops that run a known number of times; else
+    without those operators that hide a layer.  growth: bytes that folding may add.
+
+    The given model is left alone and shares its weights with the result. Raises ModelError when the model does not check or is too old to
+    be converted.
     """
     named = onnx_names.hints(model)
     skeleton = _take_apart(model)
     if input_shapes:
         _fix_shapes(skeleton.model, input_shapes)
-    try:
-        proto = ir.serde.serialize_model(skeleton.model)
-    except ir.serde.SerdeError as error:
-        raise ModelError(f"{where}: damaged: {first_cause(error)}") from None
-    proto = _upgraded(_inlined(proto, where), where)
-    if contrib.take_apart(proto, everything=standard):
-        named |= onnx_names.hints(ir.serde.deserialize_model(proto))
-    proto = _checked(_with_output_shapes(proto), where)
-    proto = _slimmed(proto, where)
-    while standard and onnx_loops.unroll(proto):  # the loops inside, or behind, are seen once the others are written out
-        proto = _slimmed(proto, where)
-    result = ir.serde.deserialize_model(proto)
-    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(result)
+    result = _simplified(skeleton.model, where, standard, growth, named)
     _put_together(result, skeleton, model)
     lift_weights(result)
+    onnx_linear.spell(result)
     unflatten_softmaxes(result)
+    fold_norms(result)
     fold_scales(result)
     common.RemoveUnusedNodesPass()(result)
     onnx_names.store(result, named)
     onnx_sparse.complete(result)
+    return result
+
+
+def _simplified(skeleton: ir.Model, where: str, standard: bool, growth: int, named: dict[str, str]) -> ir.Model:
+    """named: what layers are called, to which is added what those are called that were hidden."""
+    try:
+        proto = ir.serde.serialize_model(skeleton)
+    except ir.serde.SerdeError as error:
+        raise ModelError(f"{where}: damaged: {first_cause(error)}") from None
+    onnx_contrib.hide(proto)
+    try:
+        proto = onnx_opset.upgraded(inlined(proto, where), where)
+        if contrib.take_apart(proto, everything=standard):
+            named |= onnx_names.hints(ir.serde.deserialize_model(proto))
+        onnx_contrib.stand_in(proto)
+        onnx_opset.check(proto)
+        proto = slimmed(proto, where, growth)
+        while standard and onnx_loops.unroll(proto):  # the loops inside, or behind, are seen once the others are written out
+            proto = slimmed(proto, where, growth)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ModelError(f"{where}: not a valid model: {first_cause(error)}") from None
+    onnx_contrib.restore(proto)
+    result = ir.serde.deserialize_model(proto)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(result)
     return result
 
 
@@ -157,9 +165,7 @@ def _multiplies(value: ir.Value, node: ir.Node, index: int) -> bool:
         return index < 2
     if node.op_type in ("Gather", "Transpose", "DequantizeLinear"):
         return index == 0
-    if node.op_type == "Conv" and index == 1:
-        return not any(use.node.op_type in ("BatchNormalization", "Mul", "Add") for use in node.outputs[0].uses())
-    return False
+    return node.op_type in ("Conv", "ConvTranspose") and index == 1
 
 
 def _fix_shapes(model: ir.Model, input_shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -169,86 +175,6 @@ def _fix_shapes(model: ir.Model, input_shapes: Mapping[str, tuple[int, ...]]) ->
     for node in model.graph:
         for value in node.outputs:  # what was inferred for the old shapes; a model's outputs must keep a rank
             value.shape = ir.Shape([None] * len(value.shape)) if value.is_graph_output() and value.shape is not None else None
-
-
-def _inlined(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
-    if not proto.functions:
-        return proto
-    try:
-        return onnx.inliner.inline_local_functions(proto)
-    except (RuntimeError, ValueError) as error:
-        raise ModelError(f"{where}: its local functions cannot be inlined: {first_cause(error)}") from None
-
-
-def _upgraded(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
-    opset = next(o for o in proto.opset_import if o.domain in ("", "ai.onnx"))
-    if opset.version >= OPSET:
-        return proto
-    try:
-        converted = onnx.version_converter.convert_version(proto, OPSET)
-        onnx.checker.check_model(converted)
-    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
-        if opset.version < FUNCTION_OPSET:
-            raise ModelError(f"{where}: opset {opset.version} cannot be converted to {OPSET}: {first_cause(error)}") from None
-        logger.info("%s: kept at opset %d: %s", where, opset.version, first_cause(error))
-        return proto
-    return converted
-
-
-def _with_output_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """With the ranks of the outputs, which some exporters leave out and the checker wants."""
-    if all(output.type.tensor_type.HasField("shape") for output in proto.graph.output):
-        return proto
-    return onnx.shape_inference.infer_shapes(proto)
-
-
-def _checked(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
-    try:
-        onnx.checker.check_model(proto)
-    except onnx.checker.ValidationError as error:
-        raise ModelError(f"{where}: not a valid model: {first_cause(error)}") from None
-    return proto
-
-
-def _slimmed(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
-    """onnxslim's result if it checks and keeps the outputs, else the model as it was: a slimmer model is never worth a wrong one."""
-    wanted = [output.name for output in proto.graph.output]
-    slim: onnx.ModelProto | None = None
-    try:
-        slim = _slim(proto)
-        onnx.checker.check_model(slim, full_check=True)
-        reason = "" if [output.name for output in slim.graph.output] == wanted else "it changed the outputs"
-    except Exception as error:  # noqa: BLE001 - whatever a third party's rewrite raises, the model itself is sound
-        reason = f"{type(error).__name__}: {first_cause(error)}"
-    if reason or slim is None:
-        logger.warning("%s: left unsimplified, onnxslim failed: %s", where, reason)
-        return onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    return slim
-
-
-def _slim(proto: onnx.ModelProto) -> onnx.ModelProto:
-    import onnxslim
-
-    copied = onnx.ModelProto()
-    copied.CopyFrom(proto)  # onnxslim edits what it is given
-    if not _declares_right_shapes(proto):  # and folds by the shapes that a file declares
-        del copied.graph.value_info[:]
-        for output in copied.graph.output:
-            output.type.tensor_type.ClearField("shape")
-    skipped: dict[str, Any] = {"skip_fusion_patterns": SKIPPED_FUSIONS, "skip_optimizations": SKIPPED_OPTIMIZATIONS}
-    with _slim_lock:
-        return cast("onnx.ModelProto", onnxslim.slim(copied, **skipped))
-
-
-def _declares_right_shapes(proto: onnx.ModelProto) -> bool:
-    """Whether all declared shapes agree with what the operators compute, as far as onnx knows the operators."""
-    if any(node.domain not in ("", "ai.onnx") for node in proto.graph.node):
-        return False
-    try:
-        onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
-    except onnx.shape_inference.InferenceError:
-        return False
-    return True
 
 
 def _put_together(result: ir.Model, skeleton: _Skeleton, model: ir.Model) -> None:
@@ -265,9 +191,13 @@ def _put_together(result: ir.Model, skeleton: _Skeleton, model: ir.Model) -> Non
             for use in list(inputs[name].uses()):
                 _restore_sparse(graph, use.node, skeleton.sparse[name])
         elif name not in skeleton.weights and name not in skeleton.sparse:
-            graph.inputs.append(inputs.get(name) or ir.Value(name=name, shape=value.shape, type=value.type))
+            kept = inputs.get(name) or ir.Value(name=name)
+            kept.shape, kept.type = value.shape, value.type  # as it was: the tools may think that they know more
+            kept.meta.update(value.meta)
+            graph.inputs.append(kept)
     for output, before in zip(graph.outputs, skeleton.model.graph.outputs, strict=True):
         output.shape = _named_as_before(output.shape, before.shape)
+        output.meta.update(before.meta)
     result.metadata_props.update(model.metadata_props)
     for attribute in ("producer_name", "producer_version", "domain", "model_version", "doc_string"):
         setattr(result, attribute, getattr(model, attribute))
@@ -276,7 +206,7 @@ def _put_together(result: ir.Model, skeleton: _Skeleton, model: ir.Model) -> Non
 def _named_as_before(shape: ir.Shape | None, before: ir.Shape | None) -> ir.Shape | None:
     """Sizes as found, with the names that the model gave to those that may change."""
     if shape is None or before is None or len(shape) != len(before):
-        return shape
+        return shape if shape is not None else before
     return ir.Shape([size if isinstance(size, int) or isinstance(old, int) else old for size, old in zip(shape, before, strict=True)])
 
 

@@ -33,10 +33,63 @@ def lift_weights(model: ir.Model) -> None:
             _fold_factor(node, "beta", 2)
 
 
-def fold_scales(model: ir.Model) -> None:
-    """Conv -> Mul | Add with one number per output channel (or one for all)  ->  Conv with changed weight and bias."""
+def fold_norms(model: ir.Model) -> None:
+    """Conv | ConvTranspose -> BatchNormalization with constants  ->  Conv | ConvTranspose with changed weight and bias."""
     for node in list(model.graph):
-        if node.op_type == "Conv" and node.domain == "":
+        if node.op_type in ("Conv", "ConvTranspose") and node.domain == "":
+            _fold_norm(node)
+
+
+def _fold_norm(conv: ir.Node) -> None:
+    norm = only_use(conv.outputs[0])
+    if norm is None or norm.op_type != "BatchNormalization" or norm.attributes.get_int("training_mode", 0):
+        return
+    if norm.inputs[0] is not conv.outputs[0] or any(value.uses() or value.is_graph_output() for value in norm.outputs[1:]):
+        return
+    scale, shift, mean, variance = (constant(value) for value in norm.inputs[1:5])
+    weight = _own(conv.inputs[1])
+    if weight is None or scale is None or shift is None or mean is None or variance is None:
+        return
+    if scale.dtype != weight.dtype or (len(conv.inputs) > 2 and conv.inputs[2] is not None and _own(conv.inputs[2]) is None):
+        return
+    factor = scale / np.sqrt(variance + variance.dtype.type(norm.attributes.get_float("epsilon", 1e-5)))
+    bias_value = _bias(conv, len(scale), weight.dtype)
+    bias = constant(bias_value)
+    assert bias is not None
+    put(conv.inputs[1], _scaled(conv, weight, factor))
+    put(bias_value, ((bias - mean) * factor + shift).astype(bias.dtype))
+    _drop(norm, conv)
+
+
+def _own(value: ir.Value | None) -> np.ndarray | None:
+    """The array of a constant that nothing else reads."""
+    return constant(value) if value is not None and only_use(value) is not None else None
+
+
+def _scaled(conv: ir.Node, weight: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """The weight with each output channel times its factor. Conv: [out, in, ...], ConvTranspose: [in, out of one group, ...]."""
+    ones = [1] * (weight.ndim - 2)
+    if conv.op_type == "Conv":
+        return (weight * factor.reshape(-1, 1, *ones)).astype(weight.dtype)
+    groups = conv.attributes.get_int("group", 1)
+    grouped = weight.reshape(groups, -1, *weight.shape[1:]) * factor.reshape(groups, 1, -1, *ones)
+    return grouped.reshape(weight.shape).astype(weight.dtype)
+
+
+def _bias(conv: ir.Node, channels: int, dtype: np.dtype) -> ir.Value:
+    """The bias of a convolution, zeros that it is given where it has none."""
+    found = conv.inputs[2] if len(conv.inputs) > 2 else None
+    if found is None:
+        found = new_constant(conv, f"{conv.outputs[0].name}_bias", np.zeros(channels, dtype))
+        conv.resize_inputs(3)
+        conv.replace_input_with(2, found)
+    return found
+
+
+def fold_scales(model: ir.Model) -> None:
+    """Conv | ConvTranspose -> Mul | Add with one number per output channel (or one for all)  ->  with changed weight and bias."""
+    for node in list(model.graph):
+        if node.op_type in ("Conv", "ConvTranspose") and node.domain == "":
             while _fold_next(node):
                 pass
 
@@ -77,14 +130,13 @@ def _lift_transpose(node: ir.Node) -> None:
         return
     source = producer.inputs[0]
     weight = constant(source)
-    if weight is None or weight.ndim != 2 or source is None or only_use(source) is None:
+    if weight is None or weight.ndim < 2 or source is None or only_use(source) is None:
         return
-    if tuple(producer.attributes.get_ints("perm", [1, 0])) != (1, 0):
-        return
+    axes = producer.attributes.get_ints("perm", [*range(weight.ndim)][::-1])
     node.replace_input_with(1, source)
     if producer.graph is not None:
         producer.graph.remove(producer, safe=True)
-    _set(source, np.ascontiguousarray(weight.T))
+    put(source, np.ascontiguousarray(weight.transpose(axes)))
 
 
 def _fold_factor(node: ir.Node, name: str, index: int) -> None:
@@ -94,32 +146,31 @@ def _fold_factor(node: ir.Node, name: str, index: int) -> None:
     if factor == 1.0 or (value is not None and (array is None or only_use(value) is None)):
         return
     if value is not None and array is not None:
-        _set(value, array * array.dtype.type(factor))
+        put(value, array * array.dtype.type(factor))
     node.attributes[name] = ir.AttrFloat32(name, 1.0)
 
 
 def _fold_next(conv: ir.Node) -> bool:
     after = only_use(conv.outputs[0])
     weight_value, bias_value = conv.inputs[1], conv.inputs[2] if len(conv.inputs) > 2 else None
-    weight, bias = constant(weight_value), constant(bias_value)
+    weight = constant(weight_value)
     if after is None or after.op_type not in ("Mul", "Add") or weight is None:
         return False
     if any(value is not None and (constant(value) is None or only_use(value) is None) for value in (weight_value, bias_value)):
         return False
     other = after.inputs[1] if after.inputs[0] is conv.outputs[0] else after.inputs[0]
-    number = _per_channel(constant(other), weight.ndim, len(weight))
+    channels = len(weight) if conv.op_type == "Conv" else weight.shape[1] * conv.attributes.get_int("group", 1)
+    number = _per_channel(constant(other), weight.ndim, channels)
     if number is None or number.dtype != weight.dtype:
         return False
-    if bias_value is None:
-        bias_value = _new_constant(conv, f"{conv.outputs[0].name}_bias", np.zeros(len(weight), weight.dtype))
-        conv.resize_inputs(3)
-        conv.replace_input_with(2, bias_value)
-        bias = constant(bias_value)
+    bias_value = _bias(conv, channels, weight.dtype)
+    bias = constant(bias_value)
+    assert bias is not None
     if after.op_type == "Mul":
-        _set(weight_value, weight * number.reshape(-1, *[1] * (weight.ndim - 1)))
-        _set(bias_value, bias * number)
+        put(weight_value, _scaled(conv, weight, number))
+        put(bias_value, bias * number)
     else:
-        _set(bias_value, bias + number)
+        put(bias_value, bias + number)
     _drop(after, conv)
     return True
 
@@ -143,13 +194,14 @@ def _drop(node: ir.Node, before: ir.Node) -> None:
     graph.remove(node, safe=True)
 
 
-def _set(value: ir.Value | None, array: np.ndarray) -> None:
+def put(value: ir.Value | None, array: np.ndarray) -> None:
+    """Another array for an initializer."""
     assert value is not None
     value.const_value = ir.Tensor(array, name=value.name)
     value.shape = ir.Shape(array.shape)
 
 
-def _new_constant(node: ir.Node, name: str, array: np.ndarray) -> ir.Value:
+def new_constant(node: ir.Node, name: str, array: np.ndarray) -> ir.Value:
     """A new initializer in the graph of `node`."""
     assert node.graph is not None
     tensor = ir.Tensor(array, name=name)

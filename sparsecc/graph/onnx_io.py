@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
-from onnx import TensorProto
-from onnx_ir.passes import common
 
 from sparsecc.errors import ModelError
 from sparsecc.files import require_regular
+from sparsecc.graph import onnx_external
+from sparsecc.graph.onnx_normal import normalize
+from sparsecc.graph.onnx_valid import check, check_tensors
 from sparsecc.graph.onnx_write import write as write  # to have both ways in one place
 from sparsecc.ops.base import ONNX_DOMAIN
 
-RUNTIME_DOMAINS = ("com.microsoft",)  # operators outside the standard that a stock onnxruntime has
-RUNTIME_OPERATORS = ("SimplifiedLayerNormalization",)  # and those that it adds to the standard's own domain
+NOTES = "sparsecc.notes"  # in the meta of a model: what callers have to know of how it was read
+MAP = "sparsecc.map"  # in the meta of an output: its type, serialized
 
 
 def read(path: str | os.PathLike[str]) -> ir.Model:
@@ -42,26 +42,59 @@ def read(path: str | os.PathLike[str]) -> ir.Model:
 
 
 def from_proto(proto: onnx.ModelProto, where: str, folder: Path | None = None) -> ir.Model:
-    """A checked model whose weights are plain arrays (views of the mapped files, where the data is external).
+    """A checked model whose weights are plain arrays (views of the mapped files, where the data is external), in the form of a new file.
 
     where: how errors call the model.  folder: what external data may lie in; None when the proto came from no file.
     """
     for function in [function for function in proto.functions if function.domain == ONNX_DOMAIN]:
         proto.functions.remove(function)  # the nodes say which ones they need, and those are made anew
+    check_tensors(proto, where)
+    weights = onnx_external.weights(proto, where, folder)
+    notes = normalize(proto, where)
     check(proto, where)
-    weights = _external_weights(proto, where, folder)
-    try:
-        model = ir.serde.deserialize_model(proto)
-        for name, value in model.graph.initializers.items():
-            array = weights[name] if name in weights else value.const_value.numpy()  # type: ignore[union-attr]
-            value.const_value = ir.Tensor(array, dtype=value.const_value.dtype, name=name)  # type: ignore[union-attr]
-        common.RemoveInitializersFromInputsPass()(model)  # files of before 2019 list every weight as an input
-        model.graph.sort()
-    except (ir.serde.SerdeError, ValueError, TypeError) as error:
-        raise ModelError(f"{where}: damaged: {first_cause(error)}") from None
+    maps = _without_maps(proto)
+    model = _deserialized(proto, weights, where)
+    model.meta[NOTES] = notes
+    for value in model.graph.outputs:
+        if value.name in maps:
+            value.meta[MAP] = maps[value.name]
     for value in (*model.graph.inputs, *model.graph.outputs):
         if value.shape is not None:
             value.shape = ir.Shape([size(dimension) for dimension in value.shape])
+    return model
+
+
+def _without_maps(proto: onnx.ModelProto) -> dict[str, bytes]:
+    """Types that hold maps, which onnx_ir cannot read, by the name of the output; they are taken off the proto."""
+    found = {}
+    for value in (*proto.graph.output, *proto.graph.value_info):
+        kind = value.type
+        while kind.WhichOneof("value") in ("sequence_type", "optional_type"):
+            kind = kind.sequence_type.elem_type if kind.HasField("sequence_type") else kind.optional_type.elem_type
+        if kind.HasField("map_type"):
+            found[value.name] = value.type.SerializeToString()
+            value.ClearField("type")
+    return found
+
+
+def declare_maps(proto: onnx.ModelProto, model: ir.Model) -> None:
+    """The types of outputs that are maps, in place."""
+    for declared, value in zip(proto.graph.output, model.graph.outputs, strict=True):
+        if MAP in value.meta:
+            declared.type.ParseFromString(value.meta[MAP])
+
+
+def _deserialized(proto: onnx.ModelProto, weights: dict[str, np.ndarray], where: str) -> ir.Model:
+    try:
+        model = ir.serde.deserialize_model(proto)
+        for name, value in model.graph.initializers.items():
+            tensor = value.const_value
+            if tensor is not None and tensor.dtype != ir.DataType.STRING:
+                array = weights[name] if name in weights else tensor.numpy()
+                value.const_value = ir.Tensor(array, dtype=tensor.dtype, name=name)
+        model.graph.sort()
+    except Exception as error:  # noqa: BLE001 - a dozen kinds come from the depths of libraries, and none of them but for the bytes
+        raise ModelError(f"{where}: damaged: {first_cause(error)}") from None
     return model
 
 
@@ -70,168 +103,6 @@ def size(dimension: int | ir.SymbolicDim) -> int | str | None:
     if isinstance(dimension, int):
         return dimension if dimension >= 0 else None
     return dimension.value if dimension.value and any(character.isalnum() for character in dimension.value) else None
-
-
-def check(proto: onnx.ModelProto, where: str) -> None:
-    """Raises ModelError for a model that says nothing, is from a newer ONNX, or has operators that nobody knows."""
-    if not proto.HasField("graph") or not proto.opset_import:
-        raise ModelError(f"{where}: not an ONNX model: it has no graph")
-    if not proto.graph.node or not proto.graph.output:
-        raise ModelError(f"{where}: the model has no {'outputs' if proto.graph.node else 'operators'}")
-    versions = {_standard(opset.domain): opset.version for opset in proto.opset_import}
-    newest = onnx.defs.onnx_opset_version()
-    if versions.get("", 0) > newest:
-        raise ModelError(f"{where}: opset {versions['']} is newer than {newest}, the newest that onnx {onnx.__version__} knows")
-    own = {(function.domain, function.name) for function in proto.functions}
-    unknown: dict[str, str] = {}
-    for node in _nodes(proto):
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.STRING and not _is_text(attribute.s):
-                raise ModelError(f"{where}: damaged: attribute '{attribute.name}' of {node.op_type} '{_called(node)}' is no text")
-        domain = _standard(node.domain)
-        added = domain == "" and node.op_type in RUNTIME_OPERATORS
-        if added or domain in (*RUNTIME_DOMAINS, ONNX_DOMAIN) or (node.domain, node.op_type) in own:
-            continue
-        if not _has_schema(node.op_type, domain, versions.get(domain, 0)):
-            unknown.setdefault(_printable(f"{domain}::{node.op_type}" if domain else node.op_type), _called(node))
-    if unknown:
-        listed = ", ".join(f"{op} (at '{node}')" for op, node in unknown.items())
-        raise ModelError(f"{where}: operators that opset {versions.get('', 0)} does not have: {listed}")
-    _check_values(proto.graph, frozenset(), where)
-    for function in proto.functions:
-        _check_nodes(function.node, frozenset(function.input), function.output, where)
-
-
-def _check_values(graph: onnx.GraphProto, outer: frozenset[str], where: str) -> None:
-    """Raises ModelError when an operator, or the model's result, is made from a value that nothing computes."""
-    inputs = [value.name for value in graph.input] + [tensor.name for tensor in graph.initializer]
-    inputs += [tensor.values.name for tensor in graph.sparse_initializer]
-    _check_nodes(graph.node, outer.union(inputs), [value.name for value in graph.output], where)
-
-
-def _check_nodes(nodes: Sequence[onnx.NodeProto], given: frozenset[str], results: Sequence[str], where: str) -> None:
-    values = given.union(name for node in nodes for name in node.output)
-    for node in nodes:
-        for name in node.input:
-            if name and name not in values:
-                reader = f"{_printable(node.op_type)} '{_called(node)}'"
-                raise ModelError(f"{where}: not a valid model: {reader} reads '{_printable(name)}', which nothing computes")
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                _check_values(inner, values, where)
-    for name in results:
-        if name not in values:
-            raise ModelError(f"{where}: not a valid model: nothing computes its output '{_printable(name)}'")
-
-
-def _called(node: onnx.NodeProto) -> str:
-    return _printable(node.name or next(iter(node.output), "without name and output"))
-
-
-def _printable(name: str | bytes) -> str:
-    """A name as it is, unless damage made it something that would break a line."""
-    return name if isinstance(name, str) and name.isprintable() else repr(name)
-
-
-def _external_weights(proto: onnx.ModelProto, where: str, folder: Path | None) -> dict[str, np.ndarray]:
-    """Arrays of the graph's external initializers, by name. External tensors elsewhere (in attributes) are read into the proto."""
-    external = [(tensor, True) for tensor in proto.graph.initializer] + [(tensor, False) for tensor in _inner_tensors(proto)]
-    external = [(tensor, outer) for tensor, outer in external if tensor.data_location == TensorProto.EXTERNAL]
-    if external and folder is None:
-        raise ModelError(f"{where}: tensor '{external[0][0].name}' has its data in another file; give the path of the .onnx file instead")
-    maps: dict[Path, np.ndarray] = {}
-    weights = {}
-    for tensor, outer in external:
-        location = {entry.key: entry.value for entry in tensor.external_data}
-        source = _inside(location.get("location", ""), Path(folder or "."), tensor.name, where)
-        if source not in maps:  # one mapping per file: each costs a file descriptor
-            maps[source] = np.memmap(source, np.uint8, "r") if source.stat().st_size else np.empty(0, np.uint8)
-        raw = _slice(maps[source], location, tensor, f"{where}: external data of tensor '{tensor.name}' in {source.name}")
-        dtype = ir.DataType(tensor.data_type)
-        if outer and dtype.bitwidth >= 8:
-            aligned = raw if raw.ctypes.data % dtype.numpy().itemsize == 0 else raw.copy()
-            weights[tensor.name] = aligned.view(dtype.numpy()).reshape(tuple(tensor.dims))
-        else:
-            tensor.raw_data = raw.tobytes()
-            tensor.data_location = TensorProto.DEFAULT
-            del tensor.external_data[:]
-    return weights
-
-
-def _inside(location: str, folder: Path, tensor: str, where: str) -> Path:
-    """The file that external data names, refused unless it lies in the model's folder, symbolic links resolved."""
-    outside = ModelError(f"{where}: external data of tensor '{tensor}' points outside the model's folder ('{location}'); it is not read")
-    if not location or not location.isprintable():
-        raise ModelError(f"{where}: external data of tensor '{tensor}' names no file{f': {location!r}' if location else ''}")
-    if Path(location).is_absolute() or PureWindowsPath(location).drive or ".." in location.replace("\\", "/").split("/"):
-        raise outside
-    source = folder / location
-    if not source.resolve().is_relative_to(folder.resolve()):
-        raise outside
-    if not source.is_file():
-        raise ModelError(f"{where}: external data of tensor '{tensor}' is missing: there is no file '{location}' beside the model")
-    return source
-
-
-def _slice(data: np.ndarray, location: dict[str, str], tensor: TensorProto, what: str) -> np.ndarray:
-    """The bytes of one tensor in its data file."""
-    bits = int(np.prod(tensor.dims, dtype=np.int64)) * ir.DataType(tensor.data_type).bitwidth
-    expected = int(-(-bits // 8))
-    try:
-        offset, length = int(location.get("offset", 0)), int(location.get("length", expected))
-    except ValueError:
-        raise ModelError(f"{what}: offset or length is no number") from None
-    if length != expected or offset < 0:
-        raise ModelError(f"{what}: {length} bytes at {offset}, but the shape {list(tensor.dims)} needs {expected}")
-    if offset + length > data.size:
-        raise ModelError(f"{what}: the file was cut off: it has {data.size} bytes, {offset + length} are needed")
-    return data[offset : offset + length]
-
-
-def _inner_tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
-    """Tensors that are no initializers of the main graph: attributes, and initializers of graphs inside nodes."""
-    for node in _nodes(proto):
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            for graph in (attribute.g, *attribute.graphs):
-                yield from graph.initializer
-
-
-def _nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    """Every node: of the graph, of graphs inside nodes, of functions."""
-    yield from _walk(proto.graph.node)
-    for function in proto.functions:
-        yield from _walk(function.node)
-
-
-def _walk(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            yield from _walk(attribute.g.node)
-            for graph in attribute.graphs:
-                yield from _walk(graph.node)
-
-
-def _is_text(value: bytes) -> bool:
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _has_schema(op_type: str, domain: str, version: int) -> bool:
-    try:
-        return not onnx.defs.get_schema(op_type, version, domain).deprecated
-    except (onnx.defs.SchemaError, TypeError):  # TypeError: a name that is no text
-        return False
-
-
-def _standard(domain: str) -> str:
-    return "" if domain == "ai.onnx" else domain
 
 
 def first_cause(error: BaseException) -> str:

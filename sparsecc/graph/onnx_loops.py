@@ -134,7 +134,7 @@ def _renamed(node: onnx.NodeProto, names: Mapping[str, str], prefix: str) -> onn
     for field in (copied.input, copied.output):
         field[:] = [names.get(name, name) for name in field]
     for attribute in copied.attribute:
-        for graph in ([attribute.g] if attribute.HasField("g") else []):
+        for graph in [attribute.g] if attribute.HasField("g") else []:
             _rename_captured(graph, names, prefix)
     return copied
 

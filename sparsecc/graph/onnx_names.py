@@ -43,6 +43,11 @@ def given(node: ir.Node) -> str:
     return _packed_as(node) or node.metadata_props.get(SITE_KEY) or node.name or node.outputs[0].name or node.op_type
 
 
+def of_layer(node: ir.Node) -> str | None:
+    """What its exporter says that a layer is called."""
+    return _name(node)
+
+
 def _is_constant(value: ir.Value) -> bool:
     producer = value.producer()
     return value.is_initializer() if producer is None else producer.op_type == "Constant"

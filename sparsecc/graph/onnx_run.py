@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -11,6 +11,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as errors  # type: ignore[attr-defined]
 
 from sparsecc.errors import InputError, ModelError
+from sparsecc.graph.onnx_divide import guard_divisions
 from sparsecc.graph.onnx_io import first_cause
 
 THREADS = 2
@@ -26,17 +27,29 @@ FAILURES = (
 )
 
 
-class Runner:
-    """Runs one model that does not change any more; the session is kept as long as the same values are wanted."""
+# These multiply integers, with saturation on CPUs that cannot do it otherwise, unless the session asks for precision.
+_INTEGER_PRODUCTS = ("MatMulInteger", "ConvInteger", "QLinear", "DynamicQuantize", "QAttention", "QGemm", "MatMulIntegerToFloat")
+_BREAKS_PRECISION = "MatMulNBits"  # onnxruntime 1.32 fails on it when precision is asked for
 
-    def __init__(self, model: ir.Model, where: str) -> None:
+
+class Runner:
+    """Runs one model that does not change any more; the session is kept as long as the same values are wanted.
+
+    exact: as the operators say, on any CPU: nothing is rounded that the model does not round.  False: as a session without options does.
+    """
+
+    def __init__(self, model: ir.Model, where: str, exact: bool = True) -> None:
         self._model = model
         self._where = where
+        self._exact = exact
         self._lent: dict[str, onnxruntime.OrtValue] = {}  # a session does not keep what it borrows alive
         self._session: tuple[tuple[str, ...], onnxruntime.InferenceSession] | None = None
 
-    def run(self, feeds: Mapping[str, np.ndarray], wanted: Sequence[str]) -> dict[str, np.ndarray]:
-        """The values called `wanted`. Raises ModelError when onnxruntime cannot take the model, InputError when it fails on the feeds."""
+    def run(self, feeds: Mapping[str, np.ndarray], wanted: Sequence[str]) -> dict[str, Any]:
+        """The values called `wanted`: arrays, but for sequences and maps.
+
+        Raises ModelError when onnxruntime cannot take the model, InputError when it fails on the feeds.
+        """
         given = {name: feeds[name] for name in wanted if name in feeds}
         computed = tuple(dict.fromkeys(name for name in wanted if name not in feeds))
         if self._session is None or self._session[0] != computed:
@@ -44,14 +57,19 @@ class Runner:
             self._session = (computed, self._open(computed))
         session = self._session[1]
         try:
-            results = cast("list[np.ndarray]", session.run(list(computed), dict(feeds)))
+            results = session.run(list(computed), dict(feeds))
         except FAILURES as error:
             raise InputError(f"{self._where}: onnxruntime fails on these inputs: {first_cause(error)}") from None
         return given | dict(zip(computed, results, strict=True))
 
+    def open(self) -> None:
+        """Raises ModelError when onnxruntime cannot take the model."""
+        self._open(tuple(value.name or "" for value in self._model.graph.outputs))
+
     def _open(self, wanted: tuple[str, ...]) -> onnxruntime.InferenceSession:
         model = self._model.clone()
-        session_options = options()
+        session_options = options(node.op_type for node in model.graph.all_nodes()) if self._exact else options()
+        guard_divisions(model.graph)
         self._lend_weights(model.graph, session_options)
         _return(model.graph, wanted)
         try:
@@ -73,10 +91,19 @@ class Runner:
             options.add_external_initializers(list(self._lent), list(self._lent.values()))
 
 
-def options() -> onnxruntime.SessionOptions:
+def options(exact_for: Iterable[str] | None = None) -> onnxruntime.SessionOptions:
+    """exact_for: the operators of a model that is to be run exactly as it says. Left alone, onnxruntime rounds activations to int8 before
+    a MatMul with an int8 weight behind DequantizeLinear, and multiplies unsigned by signed bytes with saturation where there is no VNNI.
+    """
     found = onnxruntime.SessionOptions()
     found.intra_op_num_threads, found.inter_op_num_threads = THREADS, 1
     found.log_severity_level = 4  # errors are raised
+    if exact_for is not None:
+        operators = set(exact_for)
+        found.add_session_config_entry("session.disable_prepacking", "1")  # a copy of every weight, for each session
+        found.add_session_config_entry("session.disable_quant_qdq", "1")
+        if _BREAKS_PRECISION not in operators and any(operator.startswith(_INTEGER_PRODUCTS) for operator in operators):
+            found.add_session_config_entry("session.x64quantprecision", "1")
     return found
 
 

@@ -212,8 +212,8 @@ def _weight_site(layer: WeightNodes, name: str, activation: Activation | None) -
 
 
 def _axes(conv: ir.Node) -> int:
-    """Along how many a dense convolution slides."""
-    return len(conv.inputs[1].const_value.shape) - 2  # type: ignore[union-attr]
+    """Along how many a convolution slides."""
+    return 2 if onnx_sparse.is_sparse(conv) else len(conv.inputs[1].const_value.shape) - 2  # type: ignore[union-attr]
 
 
 def _dense(layer: WeightNodes) -> Tensor:

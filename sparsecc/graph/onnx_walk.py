@@ -63,7 +63,7 @@ class Walk:
         graph = onnx.helper.make_graph(
             [ir.serde.serialize_node(node) for node in nodes],
             "piece",
-            [onnx.helper.make_tensor_value_info(name, _element(self._live[0][name]), None) for name in fed],
+            [_declared(name, self._live[0][name]) for name in fed],
             [onnx.helper.make_empty_tensor_value_info(name) for name in wanted],
             [_tensor(value) for value in constants],
         )
@@ -71,7 +71,8 @@ class Walk:
         functions = [ir.serde.serialize_function(function) for function in self._model.functions.values()]
         made = onnx.helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=self._model.ir_version)
         try:
-            return onnxruntime.InferenceSession(made.SerializeToString(), options(), providers=["CPUExecutionProvider"])
+            exact = options(node.op_type for node in self._model.graph.all_nodes())
+            return onnxruntime.InferenceSession(made.SerializeToString(), exact, providers=["CPUExecutionProvider"])
         except FAILURES as error:
             raise ModelError(f"{self._where}: onnxruntime cannot run this model: {first_cause(error)}") from None
 
@@ -89,8 +90,12 @@ def read_by(node: ir.Node) -> Iterator[ir.Value]:
             yield from (value for inner in graph for value in read_by(inner) if value not in own)
 
 
-def _element(array: np.ndarray) -> int:
-    return onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+def _declared(name: str, value: Any) -> onnx.ValueInfoProto:
+    """What a piece is fed: a tensor, or a sequence of some."""
+    if isinstance(value, list):
+        element = onnx.helper.np_dtype_to_tensor_dtype(value[0].dtype) if value else onnx.TensorProto.FLOAT
+        return onnx.helper.make_tensor_sequence_value_info(name, element, None)
+    return onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), None)
 
 
 def _tensor(value: ir.Value) -> onnx.TensorProto:

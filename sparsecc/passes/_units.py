@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsecc.least_squares import dampened
+from sparsecc.least_squares import dampened, inverse_of, solve
 
 # of the covariance's mean diagonal; from 0.01 to 0.1 MiniLM without 25 % of its neurons stays within 0.002 (64 samples: 0.004)
 DAMPING = 0.03
@@ -68,6 +68,16 @@ def by_least_squares(weight: Tensor, inputs: Inputs, dead: Tensor, drop: int) ->
         weight, inverse = weight[:, ~gone] - weight[:, gone] @ pull, inverse[~gone][:, ~gone] - inverse[~gone][:, gone] @ pull
         units = units[stay]
     return units, weight
+
+
+def within(weight: Tensor, left: Tensor, inputs: Inputs, columns: Tensor, keep: Tensor) -> Tensor:
+    """float64[rows, cols left]: what makes up best for the columns that went where some weights have to stay zero.
+
+    weight: [rows, cols], before any went.  left: what makes up for them without that, to begin from.  columns: int64, those left.
+    keep: bool, in the shape of `left`."""
+    products = dampened(inputs.products, DAMPING)
+    hessian = products[columns][:, columns]
+    return solve(hessian, inverse_of(hessian), weight @ products[:, columns], left, keep)
 
 
 def _inverse(products: Tensor) -> Tensor:

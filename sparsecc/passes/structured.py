@@ -15,7 +15,7 @@ from sparsecc.graph.channels import Channels
 from sparsecc.graph.sites import Attention, Mlp
 from sparsecc.passes._calibrate import calibrated, relative_error, singular, unusable
 from sparsecc.passes._select import around, never_trained, require_valid, untouchable
-from sparsecc.passes._units import Inputs, by_least_squares, contributions, least, magnitudes
+from sparsecc.passes._units import Inputs, by_least_squares, contributions, least, magnitudes, within
 from sparsecc.passes.base import Context, Match, Pass, Progress
 from sparsecc.registry import did_you_mean
 
@@ -66,7 +66,7 @@ class Structured(Pass):
     criterion: `magnitude`, ‖rows‖·‖columns‖.  `contribution`: what it adds to the variance of the layer's outputs on calibration inputs.
     `obs`: what its removal adds to their error once the columns that stay make up for it by least squares, which they then do.
     dead: what contributes at most this share of what the one with the most does is dead, and always goes.  round_to: neurons left are a
-    multiple of this, so that fewer go.
+    multiple of this, so that fewer go.  keep_zeros: weights of the reader that are zero stay so under `obs`.
     """
 
     targets: Targets = ALL
@@ -76,6 +76,7 @@ class Structured(Pass):
     criterion: str = "magnitude"
     dead: float = 1e-6
     round_to: int = 1
+    keep_zeros: bool = True
 
     def __post_init__(self) -> None:
         require_valid(targets=self.targets, ignore=self.ignore)
@@ -163,6 +164,7 @@ class Structured(Pass):
         dead = self._dead(root)
         if self.criterion == "obs":
             stay, left = by_least_squares(weight, inputs, dead, drop)
+            left = self._held(weight, left, inputs, channels.columns(stay))
         else:
             stay = least(scores, dead, drop)
             left = weight[:, channels.columns(stay)]
@@ -170,6 +172,11 @@ class Structured(Pass):
         error = relative_error(weight, kept, inputs.products)
         removal = self._removal(site, channels, stay, kept, inputs.means, int(dead.sum()), error)
         return replace(removal, note=singular(int(stats["tokens"]), reader.cols)) if self.criterion == "obs" else removal
+
+    def _held(self, weight: Tensor, left: Tensor, inputs: Inputs, columns: Tensor) -> Tensor:
+        """With the zeros that the reader came with."""
+        keep = weight[:, columns] != 0
+        return left if not self.keep_zeros or bool(keep.all()) else within(weight, left, inputs, columns, keep)
 
     def _dead(self, contributed: Tensor) -> Tensor:
         return contributed <= self.dead * contributed.max()

@@ -72,8 +72,8 @@ class Measured:
 class Report:
     """What was done to a model, what it cost and what was measured. `str()` is a table.
 
-    sites: every layer with a weight, and every weight that no pass works on.  notes: sentences on the recipe, as on a pass that changed
-    nothing.
+    sites: every layer with a weight, and every weight that no pass works on.  notes: sentences on how the model was read, on passes that
+    changed nothing, and on what became of the file.
     """
 
     sparsecc: str  # version

@@ -127,6 +127,7 @@ def _specialization(entry: Mapping[str, Any], members: Mapping[str, memoryview])
         weights=tuple(entry["weights"]),
         program=Program.from_bytes(bytes(members[entry["library"]])),
         divisors=frozenset(entry.get("divisors", ())),
+        regions=entry.get("regions", {}),
     )
 
 
@@ -152,6 +153,7 @@ def _describe(compiled: Compiled, specializations: list[Specialization]) -> dict
                 "outputs": [asdict(spec) for spec in entry.outputs],
                 "limits": dict(entry.limits),
                 "divisors": sorted(entry.divisors),
+                "regions": dict(entry.regions),
                 "library": f"lib_{number}.so",
                 "weights": list(entry.weights),
             }

@@ -26,7 +26,7 @@ LINKING_BYTES = 64 << 20  # of temporary space; the largest models make a few MB
 @dataclass(frozen=True)
 class Specialization:
     """inputs: with fixed shapes.  weights: keys into the WeightStore, in the order of main's parameters after the inputs.
-    limits, divisors: see `codegen.library`.  program: what `main` is taken from."""
+    limits, divisors, regions: see `codegen.library`.  program: what `main` is taken from."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -34,6 +34,7 @@ class Specialization:
     weights: tuple[str, ...]
     program: Program
     divisors: frozenset[str] = frozenset()
+    regions: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def shapes(self) -> Shapes:
@@ -96,7 +97,9 @@ class Program:
 
 def adopt(library: Library, keys: Sequence[str]) -> Specialization:
     """A specialization from codegen's product; keys: where its weights are held, in the library's order."""
-    return Specialization(library.inputs, library.outputs, library.limits, tuple(keys), Program(library.executable), library.divisors)
+    program = Program(library.executable)
+    checks = {"divisors": library.divisors, "regions": library.regions}
+    return Specialization(library.inputs, library.outputs, library.limits, tuple(keys), program, **checks)
 
 
 def _require_room(folder: Path) -> None:

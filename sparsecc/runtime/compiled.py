@@ -15,7 +15,7 @@ from sparsecc.codegen import threads
 from sparsecc.codegen.target import Target
 from sparsecc.errors import InputError, UserError
 from sparsecc.graph.base import TensorSpec
-from sparsecc.graph.binding import Shapes, bind, describe, is_torch, reject_nan, reject_outside, reject_zero, shapes_of
+from sparsecc.graph.binding import Shapes, bind, describe, is_torch, reject_images, reject_nan, reject_outside, reject_zero, shapes_of
 from sparsecc.runtime.code import Specialization, adopt
 from sparsecc.runtime.machine import cannot_run
 from sparsecc.runtime.structure import rebuild
@@ -98,6 +98,7 @@ class Compiled:
         ready = self._ready(values)
         reject_outside(self.inputs, values, ready.specialization.limits)
         reject_zero(self.inputs, values, ready.specialization.divisors)
+        reject_images(self.inputs, values, ready.specialization.regions)
         arguments = [self._staging.to_tvm(position, value) for position, value in enumerate(values)]
         results = threads.run(self.target.threads, lambda: ready.specialization.call(arguments, ready.weights))
         taken = {*ready.addresses, *(address(argument) for argument in arguments)}

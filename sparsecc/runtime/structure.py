@@ -1,9 +1,10 @@
 """The shape of a model's return value: how flat outputs become the tuple, dict or dataclass that the model returned.
 
 JSON-able, so that an artifact can hold it and a process without torch can read it. A node is `{"kind": "leaf", "index": 0}`,
-`{"kind": "none"}`, `{"kind": "constant", "value": 3}`, `{"kind": "list"|"tuple", "items": [...]}`, `{"kind": "dict", "items": {...}}` or
-`{"kind": "dataclass"|"namedtuple", "class": "package.module.Name", "items": {...}}`. None in place of it all: a single output, or a
-tuple of them.
+`{"kind": "none"}`, `{"kind": "constant", "value": 3}`, `{"kind": "list"|"tuple", "items": [...]}`, `{"kind": "dict", "items": {...}}`,
+`{"kind": "dataclass"|"namedtuple", "class": "package.module.Name", "items": {...}}` or, for a cache of transformers,
+`{"kind": "cache", "class": "package.module.Name", "items": [...]}`, whose items are (key, value) of each layer, or two caches. None in
+place of it all: a single output, or a tuple of them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import sys
 from collections import namedtuple
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 
 class Record(dict[str, Any]):
@@ -51,6 +54,8 @@ def rebuild(structure: Mapping[str, Any] | None, leaves: Sequence[Any]) -> Any:
             name, items = structure["class"], structure["items"]
             make = _loaded(name) or _stand_in(name.rpartition(".")[2], tuple(items))
             return make(*(rebuild(item, leaves) for item in items.values()))
+        case "cache":
+            return _cache(_loaded(structure["class"]), [rebuild(item, leaves) for item in structure["items"]])
     raise ValueError(f"no output structure of kind {structure['kind']!r}")
 
 
@@ -62,7 +67,8 @@ def check(structure: Any, outputs: int) -> None:
         case "leaf":
             if structure["index"] not in range(outputs):
                 raise ValueError(f"an output structure names output {structure['index']} of {outputs}")
-        case "list" | "tuple":
+        case "list" | "tuple" | "cache":
+            _ = structure["kind"] != "cache" or structure["class"].rpartition(".")
             for item in structure["items"]:
                 check(item, outputs)
         case "dict" | "dataclass" | "namedtuple":
@@ -73,6 +79,13 @@ def check(structure: Any, outputs: int) -> None:
             _ = structure["value"]
         case kind if kind != "none":
             raise ValueError(f"no output structure of kind {kind!r}")
+
+
+def _cache(kind: Any, items: list[Any]) -> Any:
+    """A cache as the model returned it; a tuple where transformers is not loaded, and of numpy arrays, which no cache takes."""
+    if kind is None or any(isinstance(array, np.ndarray) for item in items if isinstance(item, tuple) for array in item):
+        return tuple(items)
+    return kind(items) if all(isinstance(item, tuple) for item in items) else kind(*items)
 
 
 def _loaded(name: str) -> Any:

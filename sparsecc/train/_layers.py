@@ -13,7 +13,9 @@ from torch.optim import Optimizer
 from sparsecc import allocations
 from sparsecc.allocations.base import Layer
 from sparsecc.errors import Refused, UserError
-from sparsecc.graph.sites import Conv2d, Linear, WeightSite
+from sparsecc.graph.sites import WeightSite
+from sparsecc.graph.untraced import Layer as UntracedLayer
+from sparsecc.graph.untraced import layers_of, owners_of, site_of
 from sparsecc.passes._select import chosen
 from sparsecc.train.base import Method
 
@@ -26,10 +28,10 @@ def survey(model: nn.Module, method: Method, optimizer: Optimizer) -> list[tuple
     Raises RecipeError for a target that matches nothing, UserError for a layer without a shape or whose weight is divided over processes,
     for one that is masked already, and when every layer would stay dense.
     """
-    modules = _modules(model)
+    modules: dict[str, nn.Module] = {**layers_of(model)}
     for name, module in modules.items():
         _require_whole(name, module)
-    owners = Counter(id(parameter) for module in model.modules() for parameter in module.parameters(recurse=False))
+    owners = owners_of(model)
     sites = chosen([_site(name, module, owners) for name, module in modules.items()], WeightSite, method.targets, method.ignore)
     for site in sites:
         if modules[site.name] in MASKED:
@@ -58,11 +60,6 @@ def allocate(sites: Sequence[WeightSite], method: Method) -> list[float]:
     return allocations.create(prune.allocation).allocate(layers, prune.share, floor)
 
 
-def _modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Linear and Conv2d modules by their path; a model that is one itself goes by its kind."""
-    return {name or type(module).__name__: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
-
-
 def _require_whole(name: str, module: nn.Module) -> None:
     """Raises UserError where this process does not hold the whole weight, of which masks have to see all."""
     weight = getattr(module, "weight", None)
@@ -76,15 +73,10 @@ def _require_whole(name: str, module: nn.Module) -> None:
 
 
 def _site(name: str, module: nn.Module, owners: Counter[int]) -> WeightSite:
-    """owners: how many modules hold a parameter, by its id."""
-    assert isinstance(module, nn.Linear | nn.Conv2d)
+    assert isinstance(module, UntracedLayer)
     if is_lazy(module.weight):
         raise UserError(f"layer '{name}': its weight has no shape yet; run a batch through the model before masks are attached")
-    shared = owners[id(module.weight)] > 1
-    if isinstance(module, nn.Linear):
-        return Linear(name=name, stored=module.weight, shared=shared)
-    kh, kw = module.kernel_size
-    return Conv2d(name=name, stored=module.weight, shared=shared, kernel=(kh, kw), groups=module.groups)
+    return site_of(name, module, owners[id(module.weight)] > 1)
 
 
 def _refuse(site: WeightSite, module: nn.Module, method: Method, trained: set[int]) -> Refused | None:

@@ -139,7 +139,9 @@ class Parametrized(Masked):
 
     @torch.no_grad()
     def release(self) -> None:
-        self.weight.copy_(self.module.weight)
+        seen = self.module.weight
+        assert isinstance(seen, Tensor)
+        self.weight.copy_(seen)
         parametrize.remove_parametrizations(self.module, "weight", leave_parametrized=False)
 
 

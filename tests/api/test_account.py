@@ -108,3 +108,21 @@ def test_a_structured_site_says_what_it_became():
     before = Linear(name="a", stored=weight)
     left = (weight - structured.dense()).norm() / weight.norm()
     assert account._relative_error(before, after, torch.eye(6)) == pytest.approx(float(left))
+
+
+def test_a_pattern_is_claimed_as_long_as_its_zeros_are_there():
+    torch.manual_seed(0)
+    graph = FxGraph.from_module(nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 64)), (torch.randn(3, 64),))
+    samples = [[torch.randn(200, 64)]]
+
+    def patterns(*steps):
+        result = rewrite(graph, Recipe.load({"passes": [{"prune": {"pattern": "2:4"}}, *steps]}), samples, None, "m")
+        rows = account.report(result, "cpu").sites
+        for row, site in zip(rows, result.graph.sites(Linear), strict=True):
+            assert row.sparsity == pytest.approx(float((site.weight == 0).double().mean()))
+        return [row.pattern for row in rows]
+
+    assert patterns() == ["2:4", "2:4"]
+    assert patterns({"recover": {"held_out": 0.0, "variations": 0}}, {"quantize": {}}) == ["2:4", "2:4"]
+    assert patterns({"permute": {"pattern": "4x1"}}) == ["2:4", None]  # whose inputs stand in other groups now
+    assert patterns({"structured": {"neurons": 0.5}}) == ["2:4", None]

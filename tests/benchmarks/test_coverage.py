@@ -64,12 +64,13 @@ class Mixed(torch.nn.Module):
         self.fused = torch.nn.Parameter(torch.randn(24, 8))
         self.normed = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(8, 8))
         self.conv = torch.nn.Conv1d(5, 6, 3)
-        self.recurrent = torch.nn.GRU(6, 4)
+        self.recurrent = torch.nn.GRU(6, 4, batch_first=True)
         self.experts = torch.nn.Parameter(torch.randn(3, 4, 2))
         self.unused = torch.nn.Linear(8, 8)
+        self.ahead = torch.nn.Linear(8, 8)
 
     def forward(self, ids):
-        x = self.table(ids) + self.place
+        x = self.table(ids) + self.ahead(self.place)
         q, _, _ = torch.nn.functional.linear(x, self.fused).chunk(3, -1)
         y = self.conv(self.normed(q)).transpose(1, 2)
         z, _ = self.recurrent(y)
@@ -77,8 +78,8 @@ class Mixed(torch.nn.Module):
 
 
 def test_weights_are_what_products_read():
-    module = Mixed().eval()
-    found = of_module(module, lambda: module(torch.arange(5)[None]))
+    module, ids = Mixed().eval(), torch.arange(5)[None]
+    found = of_module(module, lambda: module(ids))
     normed, recurrent = "normed.parametrizations.weight.original1", {"recurrent.weight_ih_l0", "recurrent.weight_hh_l0"}
     assert {"fused", normed, "conv.weight", "experts"} | recurrent <= set(found)
     assert {name.split(".")[0] for name in found} == {"fused", "normed", "conv", "recurrent", "experts"}
@@ -103,6 +104,7 @@ def test_weights_of_a_file_are_found_behind_casts_in_branches_and_in_loops():
     nodes = [
         helper.make_node("Transpose", ["w"], ["wt"]),
         helper.make_node("Gemm", ["x", "wt", "bias"], ["a"]),
+        helper.make_node("MatMul", ["bias", "ahead"], ["computed"]),
         helper.make_node("Add", ["a", "table"], ["b"]),
         helper.make_node("If", ["cond"], ["c"], then_branch=branch, else_branch=branch),
         helper.make_node("LSTM", ["s", "lw", "lr"], ["d"]),
@@ -116,6 +118,7 @@ def test_weights_of_a_file_are_found_behind_casts_in_branches_and_in_loops():
     nodes.append(helper.make_node("Loop", ["", "cond", "h0", "looped"], ["e"], body=body))
     weights = [
         _initializer("looped", 7, 1),
+        _initializer("ahead", 4, 9),
         _initializer("w", 4, 3),
         _initializer("bias", 4),
         _initializer("table", 2, 4),
@@ -297,7 +300,9 @@ def test_a_process_that_does_not_end_is_ended(monkeypatch):
 
 def test_rows_come_back_as_they_were_written(tmp_path):
     rows = {ROW.name: ROW, "onnx/p/f.onnx": replace(ROW, name="onnx/p/f.onnx", source="p==1", status="hang", seen=None)}
-    document.write(rows, tmp_path / "c.json")
+    for row in rows.values():
+        document.add(replace(row, status="wrong"), tmp_path / "c.json")
+        document.add(row, tmp_path / "c.json")
     assert document.read(tmp_path / "c.json") == rows
     assert json.loads((tmp_path / "c.json").read_text())["rows"][0]["name"] == "onnx/p/f.onnx"
     assert document.read(tmp_path / "none.json") == {}

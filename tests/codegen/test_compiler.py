@@ -424,6 +424,21 @@ def test_what_tvm_cannot_lower_is_a_model_error(monkeypatch: pytest.MonkeyPatch)
         build(fixed(nn.ReLU(), random(3, 5)), [random(3, 5)], HERE, measure=False)
 
 
+def test_the_operator_is_named_when_the_model_has_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(module: Any, target: Any) -> Any:
+        if "tanh" in str(module):
+            raise TypeError("no such intrinsic")
+        return usual(module, target)
+
+    usual = compiler._passes
+    monkeypatch.setattr(compiler, "_passes", fail)
+    proto = model([node("Relu", "x", "h"), node("Tanh", "h", "y")], {"x": [3, 5]}, {"y": [3, 5]}, name="m")
+    proto.graph.node[1].name = "last"
+    graph = OnnxGraph.from_proto(proto)
+    with pytest.raises(ModelError, match=r"^model 'm': the compiler cannot generate code for Tanh \(at 'last'\): no such intrinsic$"):
+        build(graph, [random(3, 5)], HERE, measure=False)
+
+
 def test_outputs_that_are_constants_are_the_callers_own() -> None:
     small, large = torch.arange(4.0), torch.arange(100.0)
     compiled = sparsecc.compile(Lambda(lambda x: (x + 1, small, torch.zeros_like(x), large, torch.tensor(3))), (random(3, 5),), threads=1)

@@ -6,7 +6,7 @@ import torch
 
 from sparsecc.errors import InputError
 from sparsecc.graph.base import TensorSpec
-from sparsecc.graph.binding import bind, describe, dtype_name, reject_nan, reject_outside, shapes_of
+from sparsecc.graph.binding import bind, describe, dtype_name, reject_nan, reject_outside, reject_zero, shapes_of
 
 SPECS = (TensorSpec("ids", ("batch", "tokens"), "int64"), TensorSpec("mask", ("batch", "tokens"), "bool"))
 
@@ -56,6 +56,14 @@ def test_indices_stay_within_their_table():
     reject_outside(SPECS, [np.full((1, 3), 99), mask(1, 3)], {})
     with pytest.raises(InputError, match="input 'ids' holds -1, it indexes a table of 10 by 0 to 9"):
         reject_outside(SPECS, [np.array([[0, 9, -1]]), mask(1, 3)], {"ids": (0, 10)})
+
+
+@pytest.mark.parametrize("as_tensor", [np.asarray, torch.tensor])
+def test_divisors_are_not_zero(as_tensor):
+    reject_zero(SPECS, [as_tensor([[0, 1, 2]]), mask(1, 3)], set())
+    reject_zero(SPECS, [as_tensor([[-1, 1, 2]]), mask(1, 3)], {"ids"})
+    with pytest.raises(InputError, match="input 'ids' holds 0, and the model divides integers by it"):
+        reject_zero(SPECS, [as_tensor([[-1, 1, 0]]), mask(1, 3)], {"ids"})
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])

@@ -27,9 +27,9 @@ def test_a_split_projection_becomes_layers() -> None:
     module, inputs = Cross().eval(), (torch.randn(2, 5, 8), torch.randn(2, 6, 8))
     graph = FxGraph.from_module(module, inputs)
     assert [(site.name, site.shared) for site in graph.sites(Linear)] == [
-        ("mha.in_proj_weight_folded", False),
-        ("mha.in_proj_weight_folded_1", False),
-        ("mha.in_proj_weight_folded_2", False),
+        ("mha.in_proj_weight", False),
+        ("mha.in_proj_weight_1", False),
+        ("mha.in_proj_weight_2", False),
         ("mha.out_proj", False),
     ]
     assert "mha.in_proj_weight" not in dict(graph.module.named_parameters())

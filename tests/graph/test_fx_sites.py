@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,8 +12,10 @@ from sparsecc.attention.base import BlockMap, Grid, required
 from sparsecc.errors import InputError, UserError
 from sparsecc.graph.fx import FxGraph
 from sparsecc.graph.fx_sites import mlp_name
-from sparsecc.graph.sites import Attention, Linear
+from sparsecc.graph.sites import Attention, Conv1d, Linear
 from sparsecc.ops.block_attention import BlockAttention
+from sparsecc.passes.pack import Pack
+from sparsecc.passes.prune import Prune
 from tests.tolerance import assert_close
 
 
@@ -121,3 +125,25 @@ def test_why_attention_cannot_be_replaced(shapes: tuple[tuple[int, ...], ...], d
     op = BlockAttention(BlockMap(grid, 24, torch.zeros(6, dtype=torch.uint8), torch.ones(6, 1, 1, dtype=torch.bool)), 1.0)
     with pytest.raises(UserError, match=bound):
         graph.replace(site, op)
+
+
+def test_a_convolution_along_a_line_is_one_of_images_of_height_1(tmp_path: Path) -> None:
+    """Packed, its lines get a height and lose it again; the file that holds it reads back as it was."""
+    module = nn.Sequential(nn.Conv1d(4, 8, 3, 2, 1, 2, bias=False), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 6, 4, padding="same"))
+    x = torch.randn(3, 4, 21)
+    graph = FxGraph.from_module(module.eval(), (x,))
+    first, second = graph.sites(Conv1d)
+    assert (first.shape, first.kernel, first.stride, first.dilation, first.padding) == ((8, 4, 3), (1, 3), (1, 2), (1, 2), (0, 1, 0, 1))
+    assert (first.activation, first.bias is not None, second.padding) == ("relu", True, (0, 1, 0, 2))
+    assert_close(graph.run((x,)).outputs[0], module(x))
+    [(entered,)] = [graph.run((x,), ["0"]).taps["0"]]
+    assert first.images(entered).shape == (3, 4, 1, 21)
+    packed = Pack().apply(Prune(sparsity=0.7, min_weights=0).apply(graph).graph).graph
+    masked = Prune(sparsity=0.7, min_weights=0).apply(graph).graph
+    assert_close(packed.run((x,)).outputs[0], masked.run((x,)).outputs[0])
+    packed.save(tmp_path / "packed.pt2")
+    again = FxGraph.load(tmp_path / "packed.pt2")
+    assert [(site.kind, site.name, site.shape) for site in again.sites(Conv1d)] == [
+        (site.kind, site.name, site.shape) for site in (first, second)
+    ]
+    assert all(site.packed is not None for site in again.sites(Conv1d))

@@ -166,7 +166,7 @@ def test_when_onnxslim_fails_the_model_is_taken_as_it_is(monkeypatch: pytest.Mon
         raise KeyError("onnxslim's own mistake")
 
     monkeypatch.setattr(onnxslim, "slim", fail)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         graph = OnnxGraph.from_proto(models.cnn()[0])
     assert "left unsimplified, onnxslim failed: KeyError" in caplog.text
     assert [site.name for site in graph.sites(WeightSite)] == ["stem", "depthwise", "wide", "pointwise", "head"]
@@ -175,7 +175,7 @@ def test_when_onnxslim_fails_the_model_is_taken_as_it_is(monkeypatch: pytest.Mon
 def test_a_slimmed_model_that_is_wrong_is_not_taken(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     other = models.model([node("Relu", "x", "z")], {"x": ["n", 32]}, {"z": ["n", 32]})
     monkeypatch.setattr(onnxslim, "slim", lambda *arguments, **options: other)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         graph = OnnxGraph.from_proto(models.mlp())
     assert "it changed the outputs" in caplog.text
     assert len(graph.sites(Linear)) == 3

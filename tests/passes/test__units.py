@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparsecc.passes._units import DAMPING, Inputs, by_least_squares, contributions, least, magnitudes
+from sparsecc.passes._units import DAMPING, Inputs, by_least_squares, contributions, least, magnitudes, within
 
 UNITS, SIZE, ROWS = 6, 3, 5
 COLS = UNITS * SIZE
@@ -93,3 +93,15 @@ def test_inputs_that_are_always_zero() -> None:
     units, left = by_least_squares(torch.ones(2, COLS, dtype=torch.float64), given, torch.ones(UNITS, dtype=torch.bool), 2)
     assert left.isfinite().all()
     assert len(units) == 4
+
+
+def test_zeros_that_are_held_stay_and_the_others_are_the_least_squares_solution(weight: torch.Tensor, x: torch.Tensor) -> None:
+    given, columns = inputs(x), torch.arange(COLS - SIZE)
+    keep = torch.rand(ROWS, len(columns), generator=torch.Generator().manual_seed(2)) < 0.5
+    found = within(weight, weight[:, columns], given, columns, keep)
+    assert not found[~keep].any()
+    hessian = given.products + DAMPING * given.products.diagonal().mean() * torch.eye(COLS)
+    for row, kept in enumerate(keep):
+        among = columns[kept]
+        best = torch.linalg.solve(hessian[among][:, among], hessian[among] @ weight[row])
+        torch.testing.assert_close(found[row, kept], best, rtol=2e-2, atol=2e-2)

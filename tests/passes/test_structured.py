@@ -370,3 +370,17 @@ def test_reordering_passes_leave_an_original_of_another_size_alone() -> None:
     assert result.modified
     assert result.original is not None
     assert shapes(result.original) == shapes(before)
+
+
+def test_zeros_that_came_stay_where_the_others_make_up_for_what_goes() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 48))
+    with torch.no_grad():
+        module[2].weight[::2] = module[2].weight[::2].masked_fill(torch.rand(24, 64) < 0.5, 0)
+    graph, zeros = FxGraph.from_module(module, (torch.randn(3, 32),)), []
+    for keep_zeros in (True, False):
+        step = Structured(neurons=0.25, criterion="obs", dead=0.0, keep_zeros=keep_zeros)
+        result = step.apply(graph, Context([(torch.randn(200, 32),)]))
+        zeros.append(float((result.graph.sites(Linear)[1].weight == 0).double().mean()))
+    assert zeros[0] > 0.2
+    assert zeros[1] < 0.01

@@ -143,7 +143,7 @@ _PLACED: dict[str, Place] = {"scaled_dot_product_attention.default": _attention,
 
 
 def _constant(tensor: torch.Tensor) -> Any:
-    return relax.const(tensor.numpy(), str(tensor.dtype).removeprefix("torch."))
+    return relax.const(tensor.detach().numpy(), str(tensor.dtype).removeprefix("torch."))
 
 
 def _converters(placeholders: Placeholders, tensors: dict[str, torch.Tensor], constants: list[torch.Tensor]) -> dict[str, Converter]:

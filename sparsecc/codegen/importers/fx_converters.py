@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import fx
 
+from sparsecc.codegen.importers import fx_numbers, fx_scatter, fx_sort
 from sparsecc.codegen.importers.base import args_of, arguments, shape_of
 from sparsecc.codegen.importers.fx_upsample import upsample
 from sparsecc.codegen.tvm_api import Expr, relax
@@ -195,7 +196,22 @@ CONVERTERS: dict[str, Converter] = {
     **dict.fromkeys(("_unsafe_view.default", "view.default", "reshape.default", "flatten.using_ints"), _reshape),
     "amax.default": _reduce(relax.op.max),
     "amin.default": _reduce(relax.op.min),
-    "prod.dim_int": _reduce(relax.op.prod),
+    **dict.fromkeys(("sum.default", "sum.dim_IntList"), fx_numbers.total(relax.op.sum)),
+    **dict.fromkeys(("prod.default", "prod.dim_int"), fx_numbers.total(relax.op.prod)),
+    **dict.fromkeys(("mean.default", "mean.dim"), fx_numbers.total(relax.op.mean)),
+    "cumsum.default": fx_numbers.running(relax.op.cumsum),
+    "cumprod.default": fx_numbers.running(relax.op.cumprod),
+    **dict.fromkeys(("clamp.default", "clamp.Tensor", "clamp_min.default", "clamp_min.Tensor"), fx_numbers.clamp),
+    **dict.fromkeys(("clamp_max.default", "clamp_max.Tensor"), fx_numbers.clamp),
+    **dict.fromkeys(("index_put.default", "_unsafe_index_put.default"), fx_scatter.index_put),
+    **dict.fromkeys(("scatter.src", "scatter.value", "scatter_add.default", "scatter_reduce.two"), fx_scatter.scatter),
+    **dict.fromkeys(("sort.default", "sort.stable"), fx_sort.sort),
+    **dict.fromkeys(("argsort.default", "argsort.stable"), fx_sort.argsort),
+    "topk.default": fx_sort.topk,
+    **dict.fromkeys(("div.Tensor_mode", "div.Scalar_mode"), fx_numbers.divide),
+    **dict.fromkeys(("ones_like.default", "ones.default", "new_ones.default"), fx_numbers.filled(1)),
+    **dict.fromkeys(("zeros_like.default", "zeros.default", "new_zeros.default"), fx_numbers.filled(0)),
+    **dict.fromkeys(("full_like.default", "full.default", "new_full.default"), fx_numbers.filled()),
     "var.correction": _spread(root=False),
     "std.correction": _spread(root=True),
     "conv2d.padding": _conv2d_mode,

@@ -10,6 +10,7 @@ from torch import fx
 
 from sparsecc.codegen.importers.base import shape_of
 from sparsecc.codegen.importers.fx_converters import Converter
+from sparsecc.codegen.importers.fx_decompositions import DECOMPOSITIONS
 from sparsecc.codegen.tvm_api import ExportedProgramImporter, Expr, relax
 from sparsecc.errors import ModelError
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 # TVM's own converters forget the final state of recurrent layers and call a function that is not there, respectively.
-_TAKEN_APART = ("lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input", "pixel_shuffle.default")
+_TAKEN_APART = ("lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input", "pixel_shuffle.default", "take.default")
 # Random numbers, which TVM draws once and for all, and anti-aliasing, which it leaves out.
 _REFUSED = ("randn.default", "randn_like.default", "bernoulli.p", "exponential.default", "_upsample_bilinear2d_aa.default")
 
@@ -25,7 +26,7 @@ _REFUSED = ("randn.default", "randn_like.default", "bernoulli.p", "exponential.d
 def take_apart(program: ExportedProgram, ours: Iterable[str]) -> ExportedProgram:
     """Decompose operators that nobody here can convert into simpler ones, where torch knows how. ours: names of further converters."""
     known = _known(ours) - {*_TAKEN_APART}
-    ways = dict(torch.export.default_decompositions().items())
+    ways = {**dict(torch.export.default_decompositions().items()), **DECOMPOSITIONS}
     for _ in range(4):  # what comes out may have to be taken apart, too
         calls = [node for node in program.graph.nodes if node.op == "call_function"]
         table = {n.target: ways[n.target] for n in calls if n.target in ways and _name(n) not in known}

@@ -1,4 +1,4 @@
-"""Operators whose result has a size that data decide: code is generated for fixed sizes, and TVM's importer fails on them in its own words."""
+"""Operators whose result has a size that data decide: code is for fixed sizes, and TVM's importer fails on them in its own words."""
 
 from __future__ import annotations
 

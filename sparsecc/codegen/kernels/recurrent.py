@@ -212,8 +212,7 @@ def _gru(spec: RecurrentSpec, target: Target) -> Any:
                         for l in T.vectorized(lanes):
                             g[s * rows + 2 * hidden + block * width + v * lanes + l] = candidate(
                                 X[last - t if reverse else t, job * group + s, 2 * hidden + block * width + v * lanes + l]
-                                + acc[s * width + v * lanes + l]
-                                * (g[s * rows + hidden + block * width + v * lanes + l] if after else one)
+                                + acc[s * width + v * lanes + l] * (g[s * rows + hidden + block * width + v * lanes + l] if after else one)
                             )
                 for s, j in T.grid(group, hidden // lanes):
                     for l in T.vectorized(lanes):
@@ -261,7 +260,9 @@ def _rnn(spec: RecurrentSpec, target: Target) -> Any:
                                     )
                     for s, v in T.grid(group, vectors):
                         for l in T.vectorized(lanes):
-                            Y[last - t if reverse else t, job * group + s, block * width + v * lanes + l] = output(acc[s * width + v * lanes + l])
+                            Y[last - t if reverse else t, job * group + s, block * width + v * lanes + l] = output(
+                                acc[s * width + v * lanes + l]
+                            )
                 for s, j in T.grid(group, hidden // lanes):
                     for l in T.vectorized(lanes):
                         h[s * hidden + j * lanes + l] = Y[last - t if reverse else t, job * group + s, j * lanes + l]

@@ -14,7 +14,7 @@ from sparsecc.codegen.kernels.plane_copy import PlaneCopySpec
 from sparsecc.codegen.lower.convolve import Plane, compact_pitch, plane_of
 from sparsecc.codegen.lower.forms import Forms
 from sparsecc.codegen.lower.layout import Planes, Value, layout_of
-from sparsecc.codegen.lower.program import Expr, Layer, Node, Subsampled, Var, shape
+from sparsecc.codegen.lower.program import Expr, Layer, Node, Subsampled, Var, image_shape, shape
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.tvm_api import relax
 
@@ -23,15 +23,23 @@ Matmul = Callable[[MatmulSpec, Layer, Expr, Expr | None], Var]  # emits the kern
 
 def emit_conv2d(forms: Forms, target: Target, matmul: Matmul, node: Node, layer: Layer, epilogue: Epilogue) -> Value:
     assert layer.geometry is not None
-    batch, channels, height, width = shape(layer.x)
-    out_shape = shape(node.var)
-    if out_shape[2:] == (1, 1) and (height, width) == (1, 1):
+    _, _, *sizes = image_shape(layer.x)
+    _, _, *out = image_shape(node.var)
+    if sizes == out == [1, 1]:
         return _conv_of_one_pixel(forms, target, matmul, node, layer, epilogue)
-    plane = plane_of(layer.geometry, (height, width), out_shape[2:], target.lanes)
+    planes = convolved(forms, target, matmul, layer, (out[0], out[1]), epilogue)
+    return _image_in(forms, target, planes.held, planes.cols, shape(node.var))
+
+
+def convolved(forms: Forms, target: Target, matmul: Matmul, layer: Layer, out: tuple[int, int], epilogue: Epilogue) -> Planes:
+    """All rows of a layer at `out` positions (height, width), from the top left on."""
+    assert layer.geometry is not None
+    batch, channels, height, width = image_shape(layer.x)
+    plane = plane_of(layer.geometry, (height, width), out, target.lanes)
     x = _plane(forms, target, layer.x, plane)
     spec = MatmulSpec(layer.rows, channels, batch, plane.positions, plane.size, plane.pitch, plane.taps, epilogue)
     residual = None if layer.residual is None else compact(forms, target, layer.residual)  # only where plane.cols == plane.width
-    return _image_in(forms, target, matmul(spec, layer, x, residual), plane.cols, out_shape)
+    return Planes(matmul(spec, layer, x, residual), plane.cols)
 
 
 def _conv_of_one_pixel(forms: Forms, target: Target, matmul: Matmul, node: Node, layer: Layer, epilogue: Epilogue) -> Value:
@@ -53,7 +61,7 @@ def _conv_of_one_pixel(forms: Forms, target: Target, matmul: Matmul, node: Node,
 
 def _plane(forms: Forms, target: Target, x: Var, plane: Plane) -> Expr:
     """[batch, channels, height, width] → [batch, channels, plane.size], padded, with the phases of a stride one behind the other."""
-    batch, channels, height, width = shape(x)
+    batch, channels, height, width = image_shape(x)
     top, left = plane.padding[:2]
     if (plane.skip, plane.phases, top, left, len(plane.taps)) == ((1, 1), (1, 1), 0, 0, 1) and (plane.rows, plane.cols) == (height, width):
         return compact(forms, target, x)
@@ -64,7 +72,7 @@ def _plane(forms: Forms, target: Target, x: Var, plane: Plane) -> Expr:
 
 def compact(forms: Forms, target: Target, x: Expr) -> Expr:
     """[batch, channels, height, width] → [batch, channels, `compact_pitch`], rows one behind the other."""
-    batch, channels, height, width = shape(x)
+    batch, channels, height, width = image_shape(x)
     image, pitch = image_of(forms, x), compact_pitch(height * width)
     if image.strides == (channels * pitch, pitch, width, 1):
         return forms.op(relax.op.reshape(image.held, [batch, channels, pitch]))
@@ -73,7 +81,7 @@ def compact(forms: Forms, target: Target, x: Expr) -> Expr:
 
 
 def emit_subsampled(forms: Forms, target: Target, node: Node, what: Subsampled) -> Value:
-    batch, channels, height, width = shape(node.var)
+    batch, channels, height, width = image_shape(node.var)
     image = image_of(forms, what.x, what.stride)
     spec = PlaneCopySpec(batch, channels, *image.sizes, image.size, height, width, compact_pitch(height * width))
     return _image_in(forms, target, _copied(forms, target, image.held, spec), width, shape(node.var))
@@ -96,14 +104,14 @@ class Image:
 
 def image_of(forms: Forms, x: Expr, skip: tuple[int, int] = (1, 1)) -> Image:
     """Every skip'th pixel of x: in the planes that a convolution has written, or in what was only transposed."""
-    _, channels, *sizes = shape(x)
+    _, channels, *sizes = image_shape(x)
     value, node = forms.values.get(x) if isinstance(x, relax.Var) else None, forms.program.node(x)
     if value is not None and value.planes is not None:
         held, cols = value.planes.held, value.planes.cols
         pitch = shape(held)[2]
         of_batch, of_channel, of_row, of_col = channels * pitch, pitch, cols, 1
-    elif node is not None and node.op == "permute_dims" and [int(a) for a in node.attrs.axes or ()] == [0, 3, 1, 2]:
-        held, (_, height, width, channels) = forms.natural(node.args[0]), shape(node.args[0])
+    elif node is not None and node.op == "permute_dims" and [int(a) for a in node.attrs.axes or ()] in _CHANNELS_LAST:
+        held, (height, width) = forms.natural(node.args[0]), sizes
         of_batch, of_channel, of_row, of_col = height * width * channels, 1, width * channels, channels
     else:
         held, (height, width) = forms.natural(x), sizes
@@ -112,9 +120,13 @@ def image_of(forms: Forms, x: Expr, skip: tuple[int, int] = (1, 1)) -> Image:
     return Image(held, height, width, (of_batch, of_channel, of_row * skip[0], of_col * skip[1]), math.prod(shape(held)))
 
 
+_CHANNELS_LAST = ([0, 3, 1, 2], [0, 2, 1])  # turned to channels first
+
+
 def _image_in(forms: Forms, target: Target, held: Var, cols: int, out: tuple[int, ...]) -> Value:
     """The image of a shape that lies in planes; as the tensor that it is once somebody asks."""
-    batch, channels, height, width = out
+    batch, channels, *pixels = out
+    height, width = pixels if len(pixels) == 2 else (1, *pixels)
     pitch = shape(held)[2]
 
     def natural() -> Expr:

@@ -12,7 +12,7 @@ from sparsecc.codegen.kernels import turn_tokens
 from sparsecc.codegen.kernels.base import Epilogue, MatmulSpec
 from sparsecc.codegen.kernels.turn_tokens import TurnSpec
 from sparsecc.codegen.lower.emit_conv import emit_conv2d
-from sparsecc.codegen.lower.emit_upsample import emit_transposed
+from sparsecc.codegen.lower.emit_upsample import emit_overlapping, emit_transposed
 from sparsecc.codegen.lower.emit_windows import emit_depthwise
 from sparsecc.codegen.lower.forms import Forms
 from sparsecc.codegen.lower.layout import Value, layout_for
@@ -33,6 +33,8 @@ def emit_layer(forms: Forms, chooser: Chooser, node: Node, layer: Layer) -> Valu
         return emit_depthwise(forms, chooser.target, node, layer, _epilogue(layer))
     if layer.geometry.transposed:
         return emit_transposed(forms, chooser.target, matmul, node, layer, _epilogue(layer))
+    if layer.geometry.phases != (1, 1):
+        return emit_overlapping(forms, chooser.target, matmul, node, layer, _epilogue(layer))
     return emit_conv2d(forms, chooser.target, matmul, node, layer, _epilogue(layer))
 
 

@@ -9,10 +9,10 @@ from sparsecc.codegen.kernels import interleave, upsample
 from sparsecc.codegen.kernels.base import Epilogue, MatmulSpec
 from sparsecc.codegen.kernels.interleave import InterleaveSpec
 from sparsecc.codegen.kernels.upsample import UpsampleSpec
-from sparsecc.codegen.lower.emit_conv import Matmul, compact
+from sparsecc.codegen.lower.emit_conv import Matmul, compact, convolved
 from sparsecc.codegen.lower.forms import Forms
 from sparsecc.codegen.lower.layout import Phases, Value
-from sparsecc.codegen.lower.program import Expr, Layer, Node, Var, dtype, shape
+from sparsecc.codegen.lower.program import Expr, Layer, Node, Var, dtype, image_shape, shape
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.tvm_api import relax
 
@@ -30,8 +30,21 @@ def emit_transposed(forms: Forms, target: Target, matmul: Matmul, node: Node, la
     return Value(shape(node.var), phases=phases, later=partial(_interleaved, forms, target, phases))
 
 
+def emit_overlapping(forms: Forms, target: Target, matmul: Matmul, node: Node, layer: Layer, epilogue: Epilogue) -> Value:
+    """A convolution that computes the phases of the result; then each position is spread out."""
+    g = layer.geometry
+    assert g is not None
+    batch, channels, *out = image_shape(node.var)
+    height, width = ((size + crop - 1) // phases + 1 for size, crop, phases in zip(out, g.crop, g.phases, strict=True))
+    planes = convolved(forms, target, matmul, layer, (height, width), epilogue)
+    spec = InterleaveSpec(batch, channels, height, width, shape(planes.held)[2], (g.phases,), planes.cols, g.crop, (out[0], out[1]))
+    held = forms.op(relax.op.reshape(planes.held, [batch * spec.phases, channels, spec.pitch]))
+    y = forms.call(forms.kernel(spec, lambda: interleave.build(spec, target)), [held], spec.y_shape)
+    return Value(shape(node.var), natural=forms.op(relax.op.reshape(y, list(shape(node.var)))))
+
+
 def _one_phase(forms: Forms, target: Target, x: Var) -> Phases:
-    _, _, height, width = shape(x)
+    _, _, height, width = image_shape(x)
     return Phases(compact(forms, target, x), height, width, ())
 
 

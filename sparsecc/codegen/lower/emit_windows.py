@@ -13,15 +13,15 @@ from sparsecc.codegen.kernels.windows import Windows
 from sparsecc.codegen.lower.emit_conv import image_of
 from sparsecc.codegen.lower.forms import Forms
 from sparsecc.codegen.lower.layout import Value
-from sparsecc.codegen.lower.program import Expr, Layer, Node, dtype, four_sides, pair, shape
+from sparsecc.codegen.lower.program import Expr, Layer, Node, dtype, four_sides, image_shape, pair, shape
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.tvm_api import relax
 
 
 def emit_depthwise(forms: Forms, target: Target, node: Node, layer: Layer, epilogue: Epilogue) -> Value:
     assert layer.geometry is not None
-    batch, channels, height, width = shape(layer.x)
-    g, out = layer.geometry, shape(node.var)
+    batch, channels, height, width = image_shape(layer.x)
+    g, out = layer.geometry, image_shape(node.var)
     x, pitches = _rows(forms, layer.x)
     windows = Windows(batch * channels, height, width, out[2], out[3], g.kernel, g.stride, g.padding[:2], g.dilation, *pitches)
     spec = DepthwiseSpec(windows, channels, epilogue)
@@ -30,7 +30,7 @@ def emit_depthwise(forms: Forms, target: Target, node: Node, layer: Layer, epilo
     residual = bias if layer.residual is None else _flat(forms, forms.natural(layer.residual))
     kernel = forms.kernel(spec, lambda: depthwise_conv.build(spec, target))
     y = forms.call(kernel, [x, weight, bias, residual], (math.prod(out),))
-    return Value(out, natural=forms.op(relax.op.reshape(y, list(out))))
+    return Value(shape(node.var), natural=forms.op(relax.op.reshape(y, list(shape(node.var)))))
 
 
 def emit_max_pool(forms: Forms, target: Target, node: Node) -> Value | None:
@@ -51,7 +51,7 @@ def _rows(forms: Forms, x: Expr) -> tuple[Expr, tuple[int, int]]:
     """x flat, and the pitches of its rows and channels."""
     image = image_of(forms, x)
     if image.strides[0] != shape(x)[1] * image.strides[1] or image.strides[3] != 1:  # something transposed
-        return _flat(forms, forms.natural(x)), (shape(x)[3], math.prod(shape(x)[2:]))
+        return _flat(forms, forms.natural(x)), (shape(x)[-1], math.prod(shape(x)[2:]))
     return _flat(forms, image.held), (image.strides[2], image.strides[1])
 
 

@@ -39,6 +39,12 @@ def divisors_of(program: Program) -> list[bool]:
     return [param in found for param in program.params]
 
 
+def regions_of(program: Program) -> list[int | None]:
+    """Per input of the program how many images the regions in it, as they come, may be of; None where it has none."""
+    found = {_source(program, node.args[1], ())[0]: shape(node.args[0])[0] for node in program.nodes if node.op in REGIONS}
+    return [found.get(param) for param in program.params]
+
+
 def divides_integers(node: Node) -> bool:
     return node.what is None and node.op in _DIVIDES and "int" in dtype(node.var)
 

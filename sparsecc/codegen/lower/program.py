@@ -28,7 +28,8 @@ class Geometry:
     """Of a convolution: kernel and dilation (h, w), stride (h, w), padding (top, left, bottom, right).
 
     depthwise: every channel is a group of its own, and depth is taps alone.  transposed: each pixel becomes kernel = stride pixels, and the
-    rows are ordered (tap, output).
+    rows are ordered (tap, output).  phases: into how many rows and columns each position is spread out afterwards, of which `crop`
+    (rows, columns) are left out at the top left; the rows of the weight are ordered (phase, output).
     """
 
     kernel: tuple[int, int]
@@ -37,6 +38,8 @@ class Geometry:
     dilation: tuple[int, int]
     depthwise: bool = False
     transposed: bool = False
+    phases: tuple[int, int] = (1, 1)
+    crop: tuple[int, int] = (0, 0)
 
     @property
     def pointwise(self) -> bool:
@@ -45,7 +48,7 @@ class Geometry:
     @property
     def keeps_pitch(self) -> bool:
         """Whether a residual lies like what the kernel writes."""
-        return self.depthwise or self.pointwise
+        return self.depthwise or (self.pointwise and self.phases == (1, 1))
 
 
 @dataclass
@@ -239,6 +242,13 @@ def shape(expr: Expr) -> tuple[int, ...]:
     return tuple(int(d) for d in expr.ty.shape)
 
 
+def image_shape(expr: Expr) -> tuple[int, int, int, int]:
+    """(batch, channels, height, width), lines [batch, channels, width] as images of height 1."""
+    batch, channels, *pixels = shape(expr)
+    height, width = (*[1] * (2 - len(pixels)), *pixels)
+    return batch, channels, height, width
+
+
 def dtype(expr: Expr) -> str:
     return str(expr.ty.dtype.dtype) if hasattr(expr.ty.dtype, "dtype") else str(expr.ty.dtype)
 
@@ -246,6 +256,16 @@ def dtype(expr: Expr) -> str:
 def pair(values: Any) -> tuple[int, int]:
     """(h, w), of which Relax writes one where they are equal."""
     return int(values[0]), int(values[-1])
+
+
+def in_line(values: Any) -> tuple[int, int]:
+    """(h, w) of what Relax writes for a line."""
+    return 1, int(values[-1])
+
+
+def line_sides(values: Any) -> tuple[int, int, int, int]:
+    """(top, left, bottom, right) of what Relax writes for a line: one for both ends, or both."""
+    return 0, int(values[0]), 0, int(values[-1])
 
 
 def four_sides(values: Any) -> tuple[int, int, int, int]:

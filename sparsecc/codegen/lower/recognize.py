@@ -10,8 +10,16 @@ import numpy as np
 from sparsecc.codegen.kernels.math import ACTIVATIONS
 from sparsecc.codegen.lower import recognize_activation as activation
 from sparsecc.codegen.lower import recognize_attention as attention
-from sparsecc.codegen.lower.program import Expr, Geometry, Layer, Node, Program, dtype, four_sides, pair, shape
-from sparsecc.codegen.lower.recognize_conv import depthwise, outputs_and_taps, scale_and_shift, transposed
+from sparsecc.codegen.lower.program import Expr, Geometry, Layer, Node, Program, dtype, shape
+from sparsecc.codegen.lower.recognize_conv import (
+    along_lines,
+    convolution,
+    depthwise,
+    outputs_and_taps,
+    overlapping,
+    scale_and_shift,
+    transposed,
+)
 from sparsecc.codegen.lower.strides import move_strides_up
 from sparsecc.codegen.tvm_api import relax
 
@@ -36,11 +44,15 @@ def recognize(program: Program) -> None:
                 rule(program, node)
         program.refresh()
     for node in program.nodes:
-        for layer_rule in (_linear, _stored_linear, _conv2d, _sparse_conv2d, depthwise, transposed):
+        for layer_rule in (_linear, _stored_linear, convolution, _sparse_conv2d, depthwise, transposed, overlapping):
             layer = layer_rule(program, node)
             if layer is not None:
                 node.op, node.what = "layer", layer
                 break
+    program.refresh()
+    for node in list(program.nodes):
+        if program.producer.get(node.var) is node:
+            along_lines(program, node)
     program.refresh()
     for node in list(program.nodes):
         if isinstance(node.what, Layer) and node in program.nodes:
@@ -67,18 +79,6 @@ def _linear(program: Program, node: Node) -> Layer | None:
     if weight is None or weight.ndim != 2 or weight.size == 0 or not isinstance(node.args[0], relax.Var) or len(shape(node.args[0])) < 2:
         return None
     return Layer(node.args[0], weight.T)
-
-
-def _conv2d(program: Program, node: Node) -> Layer | None:
-    if node.op != "nn.conv2d" or dtype(node.var) != "float32":
-        return None
-    weight = program.constant(node.args[1])
-    attrs = node.attrs
-    if weight is None or weight.ndim != 4 or int(attrs.groups) != 1 or attrs.data_layout != "NCHW" or attrs.kernel_layout != "OIHW":
-        return None
-    out, channels, kh, kw = weight.shape
-    matrix = weight.transpose(0, 2, 3, 1).reshape(out, kh * kw * channels)
-    return Layer(node.args[0], matrix, geometry=Geometry((kh, kw), pair(attrs.strides), four_sides(attrs.padding), pair(attrs.dilation)))
 
 
 def _stored_linear(program: Program, node: Node) -> Layer | None:
@@ -124,8 +124,8 @@ def _add_bias(program: Program, layer: Layer, other: Expr) -> bool:
     rows, taps = outputs_and_taps(layer)
     if value is None or value.size not in (1, rows) or dtype(other) != "float32":
         return False
-    axis_last = layer.geometry is None
-    if value.size == rows and rows > 1 and (value.shape[-1] if axis_last else value.shape[-3] if value.ndim >= 3 else 0) != rows:
+    axis = 1 if layer.geometry is None else len(shape(layer.x)) - 1  # of the outputs, from the end
+    if value.size == rows and rows > 1 and (value.shape[-axis] if value.ndim >= axis else 0) != rows:
         return False
     bias = np.tile(np.broadcast_to(value.reshape(-1), rows), taps)
     layer.bias = bias.copy() if layer.bias is None else layer.bias + bias

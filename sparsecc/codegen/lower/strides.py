@@ -51,7 +51,7 @@ def _geometry(node: Node) -> Geometry | None:
 def _strides(layer: Layer) -> bool:
     """Whether the kernel of a convolution can leave pixels out."""
     assert layer.geometry is not None
-    return not layer.geometry.transposed and (layer.residual is None or layer.geometry.pointwise)
+    return not layer.geometry.transposed and layer.geometry.phases == (1, 1) and (layer.residual is None or layer.geometry.pointwise)
 
 
 def _every_pixel(program: Program, known: dict[tuple[Var, Stride], Node], x: Var, stride: Stride) -> Var:
@@ -66,7 +66,7 @@ def _every_pixel(program: Program, known: dict[tuple[Var, Stride], Node], x: Var
 
 def _every(x: Var, stride: Stride) -> relax.TensorType:
     batch, channels, *pixels = shape(x)
-    return relax.TensorType([batch, channels, *(-(-size // s) for size, s in zip(pixels, stride, strict=True))], "float32")
+    return relax.TensorType([batch, channels, *(-(-size // s) for size, s in zip(pixels, stride[-len(pixels) :], strict=True))], "float32")
 
 
 def _product(a: Stride, b: Stride) -> Stride:

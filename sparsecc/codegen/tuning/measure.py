@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from sparsecc.codegen import tvm_api
+from sparsecc.codegen import threads, tvm_api
 from sparsecc.codegen.candidates import Task
 from sparsecc.codegen.kernels import groups
 from sparsecc.codegen.numbers import Numbers
 from sparsecc.codegen.target import Target
-from sparsecc.codegen.threads import use_threads
 from sparsecc.codegen.tuning.text import parse, text
 from sparsecc.timing import interleave
 
@@ -74,7 +73,10 @@ def main() -> None:
 
 
 def answer(request: Request) -> Reply:
-    use_threads(request.target.threads)
+    return threads.run(request.target.threads, lambda: _answer(request))
+
+
+def _answer(request: Request) -> Reply:
     try:
         ways = [way for way in (request.candidate, request.reference) if way is not None]
         ready = [_ready(request.target, request.matrix, way) for way in ways]

@@ -78,10 +78,11 @@ def group_query_attention(parts: Parts) -> Sequence[str | None]:
         half = bool(parts.get("rotary_interleaved", 0))
         q, k = (rotated(parts, x, places, cos, sin, interleaved=half, rank=parts.size(cos, 1) * 2, dim=dim) for x in (q, k))
     if past is not None:
-        k, v = (_appended(parts, *pair, past, before, tokens) for pair in ((past_key, k), (past_value, v)))
+        k = _appended(parts, past_key, k, past, before, tokens)
+        v = _appended(parts, past_value, v, past, before, tokens)
     seen = _visible(parts, past, tokens, before + tokens, parts.get("local_window_size", -1))
-    repeated = (k, v) if heads == groups else tuple(_repeated(parts, x, heads, groups, dim) for x in (k, v))
-    return [merged(parts, attend(parts, q, *repeated, parts.sum(seen, added), dim)), k, v]
+    keys, values = (x if heads == groups else _repeated(parts, x, heads, groups) for x in (k, v))
+    return [merged(parts, attend(parts, q, keys, values, parts.sum(seen, added), dim)), k, v]
 
 
 def _check_group_query(parts: Parts, sink: str | None) -> None:
@@ -133,13 +134,13 @@ def padding(parts: Parts, mask: str | None, keys: str) -> str | None:
 def causal(parts: Parts, q: str, k: str) -> str:
     """The lowest number for keys behind a token; the last tokens of both stand beside each other."""
     rows, cols = (parts.op("Shape", x, start=2, end=3) for x in (q, k))
-    ones = parts.op("ConstantOfShape", parts.op("Concat", rows, cols, axis=0), value=_one_bool())
-    seen = parts.op("Cast", parts.op("Trilu", parts.op("Cast", ones, to=TensorProto.FLOAT), _scalar(parts, parts.op("Sub", cols, rows)), upper=0), to=TensorProto.BOOL)
-    return parts.op("Where", seen, parts.number(0), parts.number(_LOWEST))
+    ones = parts.op("ConstantOfShape", parts.op("Concat", rows, cols, axis=0), value=_one())
+    lower = parts.op("Trilu", ones, _scalar(parts, parts.op("Sub", cols, rows)), upper=0)
+    return parts.op("Where", parts.op("Cast", lower, to=TensorProto.BOOL), parts.number(0), parts.number(_LOWEST))
 
 
-def _one_bool() -> TensorProto:
-    return TensorProto(data_type=TensorProto.BOOL, dims=[1], int32_data=[1])
+def _one() -> TensorProto:
+    return TensorProto(data_type=TensorProto.FLOAT, dims=[1], float_data=[1])
 
 
 def _scalar(parts: Parts, x: str) -> str:
@@ -203,13 +204,15 @@ def _positions(parts: Parts, past: str | None, tokens: int) -> str:
 
 
 def _appended(parts: Parts, past: str, new: str, filled: str, before: int, tokens: int) -> str:
-    """[batch, heads, before + tokens, dim]: the past's first `filled` entries, then the new ones."""
+    """[batch, heads, before + tokens, dim]: the past's first `filled` entries, then the new ones, then zeros."""
     both = parts.op("Concat", past, new, axis=2)
     order = parts.const(np.arange(before + tokens, dtype=np.int64)[None])
     later = parts.op("Min", parts.op("Sub", order, filled), parts.const(tokens - 1, np.int64))
     index = parts.op("Where", parts.op("Less", order, filled), order, parts.op("Add", later, parts.const(before, np.int64)))
-    index = parts.op("Unsqueeze", index, parts.ints(1, 3))
-    return parts.op("GatherElements", both, parts.op("Expand", index, parts.op("Shape", both)), axis=2)
+    index = parts.op("Expand", parts.op("Unsqueeze", index, parts.ints(1, 3)), parts.op("Shape", both))
+    there = parts.op("Less", order, parts.op("Add", filled, parts.const(tokens, np.int64)))
+    entries = parts.op("GatherElements", both, index, axis=2)
+    return parts.op("Where", parts.op("Unsqueeze", there, parts.ints(1, 3)), entries, parts.number(0))
 
 
 def _visible(parts: Parts, past: str | None, tokens: int, keys: int, window: int) -> str:
@@ -226,7 +229,7 @@ def _visible(parts: Parts, past: str | None, tokens: int, keys: int, window: int
     return parts.op("Where", hidden_at, parts.number(_LOWEST), parts.number(0))
 
 
-def _repeated(parts: Parts, x: str, heads: int, groups: int, dim: int) -> str:
+def _repeated(parts: Parts, x: str, heads: int, groups: int) -> str:
     """Each head of keys for all the heads of queries that read it."""
     index = np.repeat(np.arange(groups, dtype=np.int64), heads // groups)
     return parts.op("Gather", x, parts.const(index), axis=1)

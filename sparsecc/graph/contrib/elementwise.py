@@ -66,10 +66,9 @@ def activated(parts: Parts, x: str, name: str, numbers: Sequence[float | None]) 
     if name == "Clip":
         return parts.op("Clip", x, parts.number(-math.inf if alpha is None else alpha), parts.number(math.inf if beta is None else beta))
     if name in ("LeakyRelu", "Elu"):
-        return parts.op(name, x, **({} if alpha is None else {"alpha": alpha}))
+        return parts.op(name, x) if alpha is None else parts.op(name, x, alpha=alpha)
     if name == "HardSigmoid":
-        given = {key: value for key, value in (("alpha", alpha), ("beta", beta)) if value is not None}
-        return parts.op(name, x, **given)
+        return parts.op(name, x, alpha=0.2 if alpha is None else alpha, beta=0.5 if beta is None else beta)
     if name in ("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign"):
         return parts.op(name, x)
     if name == "QuickGelu":

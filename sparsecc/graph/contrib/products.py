@@ -41,7 +41,7 @@ def fused_conv(parts: Parts) -> Sequence[str]:
 
 
 def matmul_n_bits(parts: Parts) -> Sequence[str]:
-    """x · Wᵀ + b, W [N, K] in blocks of a row with a scale and perhaps a zero point each, two numbers of 4 bits in a byte, low one first."""
+    """x · Wᵀ + b, W [N, K] in blocks of a row with a scale and perhaps a zero point each, the lowest bits of a byte first."""
     x, packed, scales, zeros, order, bias = parts.inputs(6)
     if order is not None:
         raise CannotError("its groups are in an order of their own (g_idx)")

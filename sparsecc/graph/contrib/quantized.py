@@ -8,7 +8,7 @@ from onnx import TensorProto
 
 from sparsecc.graph.contrib.attention import attend_to_projected
 from sparsecc.graph.contrib.elementwise import activated
-from sparsecc.graph.contrib.parts import CannotError, Parts
+from sparsecc.graph.contrib.parts import CannotError, Parts, Rule
 
 
 def q_attention(parts: Parts) -> Sequence[str | None]:
@@ -28,7 +28,7 @@ def matmul_integer_to_float(parts: Parts) -> Sequence[str]:
     return [parts.sum(_integer_product(parts, a, b, a_scale, b_scale, a_zero, b_zero), bias)]
 
 
-def q_linear_binary(op_type: str):  # noqa: ANN201 - a Rule
+def q_linear_binary(op_type: str) -> Rule:
     """A and B of two tensors with scales and zero points of their own."""
 
     def rule(parts: Parts) -> Sequence[str]:
@@ -39,7 +39,7 @@ def q_linear_binary(op_type: str):  # noqa: ANN201 - a Rule
     return rule
 
 
-def q_linear_unary(op_type: str, *kept: str):  # noqa: ANN201 - a Rule
+def q_linear_unary(op_type: str, *kept: str) -> Rule:
     """kept: attributes that the standard operator has, too."""
 
     def rule(parts: Parts) -> Sequence[str]:
@@ -54,7 +54,7 @@ def q_linear_unary(op_type: str, *kept: str):  # noqa: ANN201 - a Rule
 
 def q_linear_concat(parts: Parts) -> Sequence[str]:
     scale, zero, *rest = parts.node.input
-    values = [_real(parts, *rest[start : start + 3]) for start in range(0, len(rest), 3)]
+    values = [_real(parts, x, x_scale, x_zero) for x, x_scale, x_zero in zip(rest[::3], rest[1::3], rest[2::3], strict=True)]
     return [_quantized(parts, parts.op("Concat", *values, axis=parts.attributes["axis"]), scale, zero)]
 
 
@@ -113,9 +113,7 @@ def renamed(parts: Parts) -> Sequence[str]:
     return parts.several(parts.node.op_type, list(parts.node.input), len(parts.node.output), **parts.attributes)
 
 
-def _integer_product(
-    parts: Parts, a: str, b: str, a_scale: str, b_scale: str, a_zero: str | None, b_zero: str | None
-) -> str:
+def _integer_product(parts: Parts, a: str, b: str, a_scale: str, b_scale: str, a_zero: str | None, b_zero: str | None) -> str:
     """(a - a_zero) · (b - b_zero), with the scales of a whole and of b's columns."""
     product = parts.op("MatMulInteger", a, b, a_zero, b_zero, named=True)
     return parts.op("Mul", parts.op("Cast", product, to=TensorProto.FLOAT), parts.op("Mul", a_scale, b_scale))
@@ -126,7 +124,9 @@ def _real(parts: Parts, x: str, scale: str, zero: str | None, axis: int = 0) -> 
     several = len(parts.shape(scale)) > 0 and parts.shape(scale) != [1]
     if not several and len(parts.shape(scale)) == 1:  # one number in a vector
         scale, zero = (None if value is None else parts.op("Reshape", value, parts.const([], "int64")) for value in (scale, zero))  # type: ignore[assignment]
-    return parts.op("DequantizeLinear", x, scale, zero, **({"axis": axis} if several else {}))
+    if several:
+        return parts.op("DequantizeLinear", x, scale, zero, axis=axis)
+    return parts.op("DequantizeLinear", x, scale, zero)
 
 
 def _quantized(parts: Parts, x: str, scale: str, zero: str | None) -> str:

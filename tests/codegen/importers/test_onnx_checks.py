@@ -29,13 +29,6 @@ def test_a_resize_to_rounded_sizes_is_refused() -> None:
         import_onnx(resize(1.3, 6), "m.onnx")
 
 
-@pytest.mark.parametrize("op_type", ["NonZero", "Unique", "Compress"])
-def test_sizes_that_depend_on_the_data(op_type: str) -> None:
-    inputs, weights = ("x mask", {"mask": np.ones(2, bool)}) if op_type == "Compress" else ("x", {})
-    with pytest.raises(ModelError, match=rf"^m\.onnx: the compiler has no operator for: {op_type} \(at 'y'\)$"):
-        import_onnx(model([node(op_type, inputs, "y")], {"x": [2, 4]}, {"y": [None, None]}, weights), "m.onnx")
-
-
 def declared(shape: list[int], elem_type: int = TensorProto.FLOAT) -> onnx.ModelProto:
     proto = model([node("Relu", "x", "y")], {"x": [2, 4]}, {"y": shape})
     proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", elem_type, shape))

@@ -60,3 +60,29 @@ def test_an_image_that_was_transposed() -> None:
     }
     for [(got, expected)] in compare(cases).values():
         assert_close(got, expected)
+
+
+def test_lines_and_results_of_several_phases() -> None:
+    """Convolutions of [batch, channels, length], and transposed ones whose pixels overlap, are cropped, or leave gaps."""
+    line, wide, strided, alone = nn.Conv1d(4, 8, 1), nn.Conv1d(4, 8, 3, padding=1), nn.Conv1d(4, 8, 5, 2, dilation=2), nn.Conv1d(8, 4, 1)
+    per_channel, uneven = nn.Conv1d(8, 8, 3, padding=1, groups=8), nn.Conv1d(4, 8, 4, padding="same")
+    up_line, up, gaps = nn.ConvTranspose1d(4, 6, 8, 4, 2), nn.ConvTranspose2d(4, 6, 4, 2, 1), nn.ConvTranspose1d(4, 6, 2, 3, 1, 2)
+    odd, cropped, flipped = (nn.ConvTranspose2d(4, 6, *sizes) for sizes in ((3, 2, 1, 1), (5, 2, 4), ((3, 5), (1, 2), (2, 4))))
+    narrow = random(2, 4, 21)
+    cases: dict[str, Case] = {
+        "1, then strided": (lambda x: alone(strided(wide(x)[:, :4])).relu() + 1, (narrow,)),
+        "1 and what it reads": (lambda x: line(x).relu() + wide(x), (narrow,)),
+        "per channel": (lambda x: per_channel(line(x)), (narrow,)),
+        "uneven": (uneven, (narrow,)),
+        "one pixel": (line, (random(2, 4, 1),)),
+        "tokens": (lambda x: wide(x.transpose(1, 2)).transpose(1, 2).softmax(-1), (random(2, 21, 4),)),
+        "up a line": (lambda x: up_line(x).tanh(), (narrow,)),
+        "gaps": (gaps, (random(1, 4, 5),)),
+        "up": (lambda x: POINTWISE(up(x).relu()[:, :4]), (random(2, 4, 7, 5),)),
+        "odd": (odd, (random(1, 4, 7, 5),)),
+        "cropped": (cropped, (random(1, 4, 7, 5),)),
+        "not strided along one axis": (flipped, (random(1, 4, 7, 5),)),
+    }
+    for outputs in compare(cases).values():
+        for got, expected in outputs:
+            assert_close(got, expected)

@@ -195,10 +195,9 @@ def test_residual_of_a_pointwise_convolution_alone() -> None:
         "weight of three axes": (lambda x: x @ TWO, (random(2, 6, 8),)),
         "vector": (lambda x: x @ TWO[0], (random(8),)),
         "groups": (nn.Conv2d(8, 8, 3, groups=2), (IMAGE,)),
-        "one axis": (nn.Conv1d(8, 4, 3), (random(1, 8, 5),)),
         "filters from an input": (functional.conv2d, (IMAGE, random(4, 8, 3, 3))),
     }.values(),
-    ids=["two inputs", "weight on the left", "three axes", "vector", "groups", "one axis", "filters from an input"],
+    ids=["two inputs", "weight on the left", "three axes", "vector", "groups", "filters from an input"],
 )
 def test_products_that_are_no_layer(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> None:
     assert layers(recognized(function, *inputs)) == []

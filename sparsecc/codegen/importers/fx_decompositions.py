@@ -1,0 +1,122 @@
+"""torch operators spelled in simpler ones, where neither torch nor TVM knows how. Shapes are fixed when they are taken apart."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+aten = torch.ops.aten
+
+
+def _embedding_bag(
+    weight: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    scale_grad_by_freq: bool = False,
+    mode: int = 0,
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int = -1,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The sums (mode 0), means (1) or maxima (2) of the rows at `indices` from each offset to the next; only these are computed of the
+    four results, as the others are for training."""
+    bags, width = offsets.shape[0] - int(include_last_offset), weight.shape[1]
+    begins = torch.zeros(indices.shape[0] + 1, dtype=torch.int64).index_add(0, offsets.long(), torch.ones_like(offsets, dtype=torch.int64))
+    bag = begins.cumsum(0)[: indices.shape[0]] - 1
+    rows = weight.index_select(0, indices)
+    real = (indices != padding_idx if padding_idx >= 0 else torch.ones_like(indices, dtype=torch.bool)).unsqueeze(1)
+    if mode == 2:
+        least = torch.full_like(rows, -math.inf)
+        found = torch.full((bags, width), -math.inf, dtype=weight.dtype)
+        found = found.scatter_reduce(0, bag.unsqueeze(1).expand(-1, width), torch.where(real, rows, least), "amax")
+        result = torch.where(found == -math.inf, torch.zeros_like(found), found)
+    else:
+        rows = rows if per_sample_weights is None else rows * per_sample_weights.unsqueeze(1)
+        summed = torch.zeros(bags, width, dtype=weight.dtype).index_add(0, bag, torch.where(real, rows, torch.zeros_like(rows)))
+        count = torch.zeros(bags, 1, dtype=weight.dtype).index_add(0, bag, real.to(weight.dtype))
+        result = summed if mode == 0 else summed / count.clamp(min=1)
+    unused = torch.zeros(0, dtype=indices.dtype)
+    return result, unused, unused, unused
+
+
+def _unfold(x: Tensor, dimension: int, size: int, step: int) -> Tensor:
+    """Windows along an axis, in a new last one."""
+    if x.dim() == 0:
+        return x.reshape(1)
+    axis = dimension % x.dim()
+    starts = torch.arange(0, x.shape[axis] - size + 1, step)
+    places = (starts.unsqueeze(1) + torch.arange(size)).reshape(-1)
+    windows = x.index_select(axis, places).unflatten(axis, (starts.shape[0], size))
+    return windows.movedim(axis + 1, -1)
+
+
+def _adaptive_max_pool(x: Tensor, output_size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The maximum of each cell of a grid, and where it stands in the flattened image; cells may overlap where sizes do not divide."""
+    axes = len(output_size)
+    image, lead = x.shape[-axes:], x.shape[:-axes]
+    cells = [_cells(size, parts) for size, parts in zip(image, output_size, strict=True)]
+    numbers = torch.arange(math.prod(image)).reshape(image)
+    values, places = [], []
+    for bounds in itertools.product(*cells):
+        part, number = x, numbers
+        for axis, (start, end) in enumerate(bounds):
+            part = part.narrow(axis - axes, start, end - start)
+            number = number.narrow(axis, start, end - start)
+        flat = part.reshape(*lead, -1)
+        values.append(flat.amax(-1))
+        places.append(number.reshape(-1).index_select(0, flat.argmax(-1).reshape(-1)).reshape(lead))
+    shape = (*lead, *output_size)
+    return torch.stack(values, -1).reshape(shape), torch.stack(places, -1).reshape(shape)
+
+
+def _cells(size: int, parts: int) -> list[tuple[int, int]]:
+    return [(i * size // parts, -(-(i + 1) * size // parts)) for i in range(parts)]
+
+
+def _take(x: Tensor, index: Tensor) -> Tensor:
+    return x.reshape(-1).index_select(0, index.reshape(-1)).reshape(index.shape)
+
+
+def _searchsorted(
+    boundaries: Tensor,
+    values: Tensor,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: Tensor | None = None,
+) -> Tensor:
+    """How many boundaries are below each value, or not above it."""
+    if sorter is not None:
+        boundaries = boundaries.gather(-1, sorter)
+    bounds = boundaries.unsqueeze(-2) if boundaries.dim() > 1 else boundaries
+    below = bounds <= values.unsqueeze(-1) if right or side == "right" else bounds < values.unsqueeze(-1)
+    return below.sum(-1).to(torch.int32 if out_int32 else torch.int64)
+
+
+def _cdist(x: Tensor, y: Tensor, p: float, compute_mode: int | None) -> Tensor:
+    """The p-norm of the difference of each row of x and each row of y."""
+    apart = (x.unsqueeze(-2) - y.unsqueeze(-3)).abs()
+    if p == 2:
+        return apart.square().sum(-1).sqrt()
+    if p == math.inf:
+        return apart.amax(-1)
+    return (apart != 0).to(x.dtype).sum(-1) if p == 0 else apart.pow(p).sum(-1).pow(1 / p)
+
+
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    aten._embedding_bag.default: _embedding_bag,
+    aten._embedding_bag_forward_only.default: _embedding_bag,
+    aten.unfold.default: _unfold,
+    aten.adaptive_max_pool2d.default: _adaptive_max_pool,
+    aten.adaptive_max_pool3d.default: _adaptive_max_pool,
+    aten.take.default: _take,
+    aten.searchsorted.Tensor: _searchsorted,
+    aten._cdist_forward.default: _cdist,
+}

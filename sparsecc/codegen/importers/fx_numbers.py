@@ -1,0 +1,80 @@
+"""torch operators whose result type follows torch's own rules: sums of integers and flags are int64, a limit of an integer is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import fx
+
+from sparsecc.codegen.importers.base import args_of, arguments
+from sparsecc.codegen.tvm_api import relax
+
+Emit = Callable[[Any], Any]
+
+
+def result_dtype(node: fx.Node) -> str:
+    return str(node.meta["val"].dtype).removeprefix("torch.")
+
+
+def cast(emit: Emit, x: Any, dtype: str) -> Any:
+    return x if x.ty.dtype.dtype == dtype else emit(relax.op.astype(x, dtype))
+
+
+def running(op: Callable[..., Any]) -> Callable[[fx.Node, Any], Any]:
+    """cumsum and cumprod, computed in the type of the result."""
+
+    def convert(node: fx.Node, importer: Any) -> Any:
+        given, emit = arguments(node), importer.block_builder.emit
+        dtype = result_dtype(node)
+        return emit(op(cast(emit, importer.env[given["self"]], dtype), given["dim"], dtype))
+
+    return convert
+
+
+def total(op: Callable[..., Any]) -> Callable[[fx.Node, Any], Any]:
+    """sum, prod and mean (x, dim or dims or nothing, keepdim, dtype), computed in the type of the result; no dims are all of them."""
+
+    def convert(node: fx.Node, importer: Any) -> Any:
+        given, emit = {"dim": None, "keepdim": False, **arguments(node)}, importer.block_builder.emit
+        axes = [given["dim"]] if isinstance(given["dim"], int) else list(given["dim"] or []) or None
+        return emit(op(cast(emit, importer.env[given["self"]], result_dtype(node)), axis=axes, keepdims=given["keepdim"]))
+
+    return convert
+
+
+def clamp(node: fx.Node, importer: Any) -> Any:
+    """clamp, clamp_min and clamp_max by numbers or tensors. Floats between numbers are TVM's, whose clip is recognized as an activation."""
+    given, emit = {"min": None, "max": None, **arguments(node)}, importer.block_builder.emit
+    dtype = result_dtype(node)
+    numbers = not any(isinstance(given[name], fx.Node) for name in ("min", "max"))
+    if numbers and "float" in dtype and importer.env[given["self"]].ty.dtype.dtype == dtype:
+        return importer.create_convert_map()[node.target.__name__](node)  # type: ignore[union-attr]
+    y = cast(emit, importer.env[given["self"]], dtype)
+    for name, op in (("min", relax.op.maximum), ("max", relax.op.minimum)):
+        limit = given[name]
+        if limit is not None:
+            y = emit(op(y, cast(emit, importer.env[limit], dtype) if isinstance(limit, fx.Node) else relax.const(limit, dtype)))
+    return y
+
+
+def divide(node: fx.Node, importer: Any) -> Any:
+    """Division that may be rounded; a number beside integers is one of them, as in torch."""
+    given, emit, dtype = arguments(node), importer.block_builder.emit, result_dtype(node)
+    a, b = (cast(emit, importer.env[x], dtype) if isinstance(x, fx.Node) else relax.const(x, dtype) for x in args_of(node)[:2])
+    if given["rounding_mode"] == "floor":
+        return emit(relax.op.floor_divide(a, b))
+    quotient = emit(relax.op.divide(a, b))  # of integers, towards zero
+    return emit(relax.op.trunc(quotient)) if given["rounding_mode"] == "trunc" and "float" in dtype else quotient
+
+
+def filled(value: float | None = None) -> Callable[[fx.Node, Any], Any]:
+    """A tensor of one number, in the shape and type that torch says; without a value it is the node's argument."""
+
+    def convert(node: fx.Node, importer: Any) -> Any:
+        given, dtype = arguments(node), result_dtype(node)
+        number = value if value is not None else given["fill_value"]
+        number = importer.env[number] if isinstance(number, fx.Node) else relax.const(number, dtype)
+        return importer.block_builder.emit(relax.op.full(list(node.meta["val"].shape), number, dtype))
+
+    return convert

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import onnx
+import pytest
+
+from sparsecc.codegen.importers.onnx_blame import blamed
+from sparsecc.errors import ModelError
+from tests.graph.onnx_models import model, node, random
+
+
+def chain() -> onnx.ModelProto:
+    nodes = [node("Relu", "x", "a"), node("Relu", "a", "b"), node("MatMul", "b w", "c"), node("Tanh", "c", "y")]
+    nodes[3].name = "last"
+    return model(nodes, {"x": [2, 4]}, {"y": [2, 3]}, {"w": random(4, 3)})
+
+
+@pytest.mark.parametrize(("bad", "said"), [("Tanh", "Tanh (at 'last')"), ("MatMul", "MatMul (at 'c')"), ("Det", None)])
+def test_the_first_that_fails_alone(bad: str, said: str | None) -> None:
+    seen = []
+
+    def compile(alone: onnx.ModelProto) -> None:
+        onnx.checker.check_model(alone, full_check=True)
+        seen.append(alone.graph.node[0].op_type)
+        if seen[-1] == bad:
+            raise ModelError("in other words")
+
+    assert blamed(chain(), compile) == said
+    assert seen == ["Relu", "MatMul", "Tanh"][: len(seen)], "operators that look alike are tried once"
+
+
+def test_it_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparsecc.codegen.importers.onnx_blame.SECONDS", -1.0)
+    assert blamed(chain(), lambda alone: pytest.fail("nothing is tried")) is None
