@@ -59,13 +59,6 @@ def rebuild(structure: Mapping[str, Any] | None, leaves: Sequence[Any]) -> Any:
     raise ValueError(f"no output structure of kind {structure['kind']!r}")
 
 
-def _cache(kind: Any, items: list[Any]) -> Any:
-    """A cache as the model returned it; a tuple where transformers is not loaded, and of numpy arrays, which no cache takes."""
-    if kind is None or any(isinstance(array, np.ndarray) for item in items if isinstance(item, tuple) for array in item):
-        return tuple(items)
-    return kind(items) if all(isinstance(item, tuple) for item in items) else kind(*items)
-
-
 def check(structure: Any, outputs: int) -> None:
     """Raises ValueError, or what Python says of a wrong type or key, for one from a file that `rebuild` could not follow."""
     if structure is None:
@@ -74,11 +67,8 @@ def check(structure: Any, outputs: int) -> None:
         case "leaf":
             if structure["index"] not in range(outputs):
                 raise ValueError(f"an output structure names output {structure['index']} of {outputs}")
-        case "list" | "tuple":
-            for item in structure["items"]:
-                check(item, outputs)
-        case "cache":
-            _ = structure["class"].rpartition(".")
+        case "list" | "tuple" | "cache":
+            _ = structure["kind"] != "cache" or structure["class"].rpartition(".")
             for item in structure["items"]:
                 check(item, outputs)
         case "dict" | "dataclass" | "namedtuple":
@@ -89,6 +79,13 @@ def check(structure: Any, outputs: int) -> None:
             _ = structure["value"]
         case kind if kind != "none":
             raise ValueError(f"no output structure of kind {kind!r}")
+
+
+def _cache(kind: Any, items: list[Any]) -> Any:
+    """A cache as the model returned it; a tuple where transformers is not loaded, and of numpy arrays, which no cache takes."""
+    if kind is None or any(isinstance(array, np.ndarray) for item in items if isinstance(item, tuple) for array in item):
+        return tuple(items)
+    return kind(items) if all(isinstance(item, tuple) for item in items) else kind(*items)
 
 
 def _loaded(name: str) -> Any:
