@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
@@ -122,6 +123,7 @@ def test_an_added_vector_is_a_bias() -> None:
     assert_close(graph.run((x,)).outputs[0], module(x).detach())
 
 
+@pytest.mark.filterwarnings("ignore:The tensor attribute")
 def test_a_computed_weight_keeps_its_modules_name() -> None:
     class Masked(nn.Linear):
         def __init__(self) -> None:
