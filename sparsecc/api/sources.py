@@ -167,7 +167,7 @@ def _known_shape(spec: TensorSpec) -> tuple[int, ...]:
             )
     shape = tuple(int(size) for size in spec.shape)
     if math.prod(shape) > _MOST_VALUES:
-        raise InputError(f"input {spec.name!r} is {'x'.join(map(str, shape))}, which no memory holds; give another shape, or example inputs")
+        raise InputError(f"input {spec.name!r} is {'x'.join(map(str, shape))}, which no memory holds; give another shape")
     return shape
 
 
