@@ -9,7 +9,10 @@ import numpy as np
 
 
 def arrays(outputs: Any) -> list[np.ndarray]:
-    """The tensors of a model's answer in order: through tuples, dicts, ModelOutputs and caches (keys, then values); None is left out."""
+    """The tensors of a model's answer in order: through tuples, dicts, ModelOutputs and caches; None is left out.
+
+    A cache is keys and values of one layer after another, as in the tuples that stand for caches which nobody can make from tensors.
+    """
     if outputs is None or isinstance(outputs, bool | int | float | str):
         return []
     if isinstance(outputs, np.ndarray | np.generic):
@@ -19,8 +22,7 @@ def arrays(outputs: Any) -> list[np.ndarray]:
     if isinstance(outputs, tuple | list):
         return [array for value in outputs for array in arrays(value)]
     if hasattr(outputs, "layers"):  # transformers' Cache
-        held = [(getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in outputs.layers]
-        return [*arrays([keys for keys, _ in held]), *arrays([values for _, values in held])]
+        return arrays([(getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in outputs.layers])
     if hasattr(outputs, "detach"):
         return [_array(outputs.detach())]
     if hasattr(outputs, "__dict__"):  # distributions of diffusers' encoders, state of a recurrent model

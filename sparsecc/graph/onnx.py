@@ -79,7 +79,9 @@ class OnnxGraph(Graph):
         notes = [*came.meta.get(onnx_io.NOTES, []), *(onnx_values.keep_numbers(came, where) if numbers else [])]
         onnx_values.require_ranks(came, where, input_shapes or {})
         shapes = _checked_shapes(came, input_shapes) if input_shapes else None
-        return cls(clean(came, where, shapes, standard=standard), where, came, notes)
+        model = clean(came, where, shapes, standard=standard)
+        onnx_sparse.complete(came)  # whose functions were left out when it was read, so that it runs
+        return cls(model, where, came, notes)
 
     def fixed(self, input_shapes: Shapes) -> OnnxGraph:
         """A copy for these input shapes only, in standard operators, with all arithmetic on shapes folded, however large that makes it;

@@ -154,7 +154,7 @@ def test_outputs_are_taken_out_of_everything_that_models_answer_with():
         layers = (Layer(), Layer())
 
     found = arrays({"logits": torch.zeros(3), "cache": Cache(), "none": None, "pair": (torch.zeros(4), 7)})
-    assert [array.shape for array in found] == [(3,), (1,), (1,), (2,), (2,), (4,)]
+    assert [array.shape for array in found] == [(3,), (1,), (2,), (1,), (2,), (4,)]
 
 
 @pytest.mark.parametrize(
