@@ -15,7 +15,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from sparsecc.errors import Refused
-from sparsecc.graph.untraced import evaluating
+from sparsecc.graph.evaluating import evaluating
 
 _Hook = BasePruningMethod | WeightNorm | SpectralNorm  # before each forward pass they set the weight, a plain attribute
 _CLOSE = 1e-5  # of the largest magnitude: what a weight may be off that has gone through its own computation

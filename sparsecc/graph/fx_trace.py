@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 
 from sparsecc.errors import ModelError
 from sparsecc.graph import fx_nested
+from sparsecc.graph.evaluating import evaluating
 from sparsecc.graph.fx_layers import aten
 from sparsecc.graph.fx_limit import TookTooLong, time_limit
 
@@ -38,7 +39,7 @@ def export(module: nn.Module, inputs: Inputs) -> Traced:
     dimensions is taken only when it accepts the module's inputs and computes what the module does, and when it is done in time.
     Raises ModelError with torch's reason.
     """
-    with quiet(), _evaluating(module):
+    with quiet(), evaluating(module):
         try:
             expected = _leaves(_call(module, inputs))
         except Exception as error:
@@ -206,19 +207,6 @@ def _two_batches(inputs: Inputs) -> Inputs:
     if not all(tensor.dim() and tensor.shape[0] == 1 for tensor in tensors):
         return inputs
     return pytree.tree_map(lambda leaf: torch.cat([leaf, leaf]) if isinstance(leaf, Tensor) else leaf, inputs)
-
-
-@contextlib.contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """In eval mode, and as it was afterwards. By the flags: a module that torch.export made refuses to be asked."""
-    training = [part for part in module.modules() if part.training]
-    for part in training:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from os import PathLike
 from typing import Any, NoReturn, TypeVar
@@ -19,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from sparsecc.errors import Refused, UserError
 from sparsecc.graph.base import ALL, Graph, Run, Targets, TensorSpec, matches
+from sparsecc.graph.evaluating import evaluating
 from sparsecc.graph.inputs import as_tensor
 from sparsecc.graph.sites import Attention, Conv1d, Conv2d, Linear, Mlp, Site, Unseen, WeightSite
 
@@ -153,16 +153,3 @@ def outputs(model: nn.Module, example: Any) -> list[Tensor]:
 
 def _placed(leaf: Any, device: torch.device) -> Any:
     return as_tensor(leaf, "an example input").to(device) if isinstance(leaf, Tensor | np.ndarray) else leaf
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """In eval mode, and as it was afterwards."""
-    training = [part for part in module.modules() if part.training]
-    for part in training:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
