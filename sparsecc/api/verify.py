@@ -19,11 +19,10 @@ _NAMED = 3  # nodes that a sentence names
 
 
 def against_file(report: Report, result: Rewritten, samples: Sequence[Sequence[Any]]) -> Report:
-    """The report with the model before the passes compared to the file as it came, for an ONNX model, and what its reader had to say."""
+    """The report with the model before the passes compared to the file as it came, for an ONNX model."""
     if result.graph.host != "onnx":
         return report
     before: OnnxGraph = result.original or result.graph  # type: ignore[assignment]
-    report = replace(report, notes=(*report.notes, *before.notes))
     if before.random:
         note = f"outputs were not compared: {before.random} gives other numbers each time"
         return replace(report, notes=(*report.notes, note))

@@ -16,6 +16,7 @@ from sparsecc.report.base import Report
 from tests.graph import onnx_models as models
 from tests.graph.onnx_models import node, random
 from tests.graph.test_onnx_hold import narrow
+from tests.graph.test_onnx_normal import listed, scaled
 
 
 def two_sizes() -> onnx.ModelProto:
@@ -110,6 +111,11 @@ def multiplying(weight: np.ndarray) -> onnx.ModelProto:
         [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def test_what_the_reader_has_to_say_stands_once_in_a_report() -> None:
+    _, report = api.convert(listed(scaled(), "w"), {"passes": []})
+    assert len([note for note in report.notes if note.endswith("callers can no longer set 'scale', 'w'")]) == 1
 
 
 @pytest.mark.parametrize(("largest", "said"), [(127, True), (64, False)])
