@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from itertools import cycle, islice
 from typing import Any, TypeVar
 
 import numpy as np
 import onnx
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -115,6 +117,19 @@ def compare(cases: Mapping[str, Case]) -> dict[str, list[tuple[Tensor, Tensor]]]
     with torch.no_grad():
         oracles = [pytree.tree_leaves(module(*given)) for module, (_, given) in zip(modules, cases.values(), strict=True)]
     return {name: [(next(outputs), value) for value in oracle] for name, oracle in zip(cases, oracles, strict=True)}
+
+
+def against_torch(cases: Mapping[str, Case]) -> Callable[[str], None]:
+    """A test of each case, all of them compiled once: values and types are torch's."""
+    results = cache(lambda: compare(cases))
+
+    @pytest.mark.parametrize("name", cases)
+    def test(name: str) -> None:
+        for compiled, oracle in results()[name]:
+            assert compiled.dtype == oracle.dtype
+            assert_close(compiled, oracle)
+
+    return test
 
 
 def packed(graph: G, pattern: str, sparsity: float) -> G:

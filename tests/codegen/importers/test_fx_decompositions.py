@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
-
-import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
-from tests.codegen.whole import Case, compare, random
-from tests.tolerance import assert_close
+from tests.codegen.whole import Case, against_torch, random
 
 TABLE = random(10, 4)
 BAGS = torch.tensor([[1, 2, 9], [0, 1, 1]])
@@ -53,13 +49,4 @@ CASES: dict[str, Case] = {
 }
 
 
-@cache
-def results() -> dict[str, list[tuple[Tensor, Tensor]]]:
-    return compare(CASES)
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_against_torch(name: str) -> None:
-    for compiled, oracle in results()[name]:
-        assert compiled.dtype == oracle.dtype
-        assert_close(compiled, oracle)
+test_against_torch = against_torch(CASES)

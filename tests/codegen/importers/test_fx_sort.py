@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
-
-import pytest
 import torch
-from torch import Tensor
 
-from tests.codegen.whole import Case, compare, random
-from tests.tolerance import assert_close
+from tests.codegen.whole import Case, against_torch, random
 
 X = random(3, 8)
 TIES = torch.arange(40).remainder(3).reshape(2, 20)
@@ -25,13 +20,4 @@ CASES: dict[str, Case] = {
 }
 
 
-@cache
-def results() -> dict[str, list[tuple[Tensor, Tensor]]]:
-    return compare(CASES)
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_against_torch(name: str) -> None:
-    for compiled, oracle in results()[name]:
-        assert compiled.dtype == oracle.dtype
-        assert_close(compiled, oracle)
+test_against_torch = against_torch(CASES)
