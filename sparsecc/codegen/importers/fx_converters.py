@@ -117,10 +117,12 @@ def _extreme(value: Callable[..., Any], place: Callable[..., Any]) -> Converter:
 
 
 def _any(node: fx.Node, importer: Any) -> Any:
-    """Whether any element is not zero."""
-    emit, x = importer.block_builder.emit, importer.env[node.args[0]]
+    """Whether any element is not zero, of all or along axes."""
+    given, emit = {"dim": None, "keepdim": False, **arguments(node)}, importer.block_builder.emit
+    x, axes = importer.env[given["self"]], [given["dim"]] if isinstance(given["dim"], int) else list(given["dim"] or []) or None
     found = x if x.ty.dtype.dtype == "bool" else emit(relax.op.not_equal(x, relax.const(0, x.ty.dtype.dtype)))
-    return emit(relax.op.astype(emit(relax.op.max(emit(relax.op.astype(found, "int8")))), "bool"))
+    most = emit(relax.op.max(emit(relax.op.astype(found, "int8")), axis=axes, keepdims=given["keepdim"]))
+    return emit(relax.op.astype(most, "bool"))
 
 
 def _divide(node: fx.Node, importer: Any) -> Any:
@@ -189,6 +191,17 @@ def _layer_norm(node: fx.Node, importer: Any) -> Any:
     return importer.block_builder.emit(relax.op.nn.layer_norm(x, scale, shift, axes=axes, epsilon=given["eps"]))
 
 
+def _group_norm(node: fx.Node, importer: Any) -> Any:
+    """TVM's knows no missing weight or bias."""
+    given = arguments(node)
+    x = importer.env[given["input"]]
+    missing = {name: relax.const(np.full(shape_of(x)[1], value, x.ty.dtype.dtype)) for name, value in (("weight", 1), ("bias", 0))}
+    scale, shift = (missing[name] if given[name] is None else importer.env[given[name]] for name in missing)
+    axes = list(range(2, len(shape_of(x))))
+    normal = relax.op.nn.group_norm(x, scale, shift, num_groups=given["num_groups"], channel_axis=1, axes=axes, epsilon=given["eps"])
+    return importer.block_builder.emit(normal)
+
+
 CONVERTERS: dict[str, Converter] = {
     **dict.fromkeys(("to.device", "to.other", "clone.default", "alias.default", "detach.default", "lift_fresh_copy.default"), _same),
     **dict.fromkeys(("contiguous.default", "to.dtype", "to.dtype_layout", "_to_copy.default", "dropout.default"), _same),
@@ -205,6 +218,7 @@ CONVERTERS: dict[str, Converter] = {
     **dict.fromkeys(("clamp_max.default", "clamp_max.Tensor"), fx_numbers.clamp),
     **dict.fromkeys(("index_put.default", "_unsafe_index_put.default"), fx_scatter.index_put),
     **dict.fromkeys(("scatter.src", "scatter.value", "scatter_add.default", "scatter_reduce.two"), fx_scatter.scatter),
+    **dict.fromkeys(("scatter.reduce", "scatter.value_reduce"), fx_scatter.scatter),
     **dict.fromkeys(("sort.default", "sort.stable"), fx_sort.sort),
     **dict.fromkeys(("argsort.default", "argsort.stable"), fx_sort.argsort),
     "topk.default": fx_sort.topk,
@@ -219,12 +233,19 @@ CONVERTERS: dict[str, Converter] = {
     "index.Tensor": _index,
     "max.dim": _extreme(relax.op.max, relax.op.argmax),
     "min.dim": _extreme(relax.op.min, relax.op.argmin),
-    "any.default": _any,
+    **dict.fromkeys(("any.default", "any.dim", "any.dims"), _any),
+    **dict.fromkeys(("remainder.Scalar", "remainder.Tensor", "remainder.Scalar_Tensor"), fx_numbers.remainder),
+    **dict.fromkeys((f"__{way}shift__.{kind}" for way in "lr" for kind in ("Scalar", "Tensor")), fx_numbers.shift),
+    **dict.fromkeys(
+        (f"bitwise_{way}_shift.{kind}" for way in ("left", "right") for kind in ("Tensor", "Tensor_Scalar", "Scalar_Tensor")),
+        fx_numbers.shift,
+    ),
     **dict.fromkeys(("div.Tensor", "div.Scalar"), _divide),
     **dict.fromkeys(("elu.default", "celu.default"), _elu),
     "avg_pool2d.default": _avg_pool2d,
     "grid_sampler_2d.default": _grid_sample,
     "_native_batch_norm_legit_no_training.default": _batch_norm,
     "layer_norm.default": _layer_norm,
+    "group_norm.default": _group_norm,
     **dict.fromkeys(("upsample_nearest2d.vec", "upsample_bilinear2d.vec"), upsample),
 }

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsecc.codegen.importers import fx_elementwise
+
 aten = torch.ops.aten
 
 
@@ -110,13 +112,29 @@ def _cdist(x: Tensor, y: Tensor, p: float, compute_mode: int | None) -> Tensor:
     return (apart != 0).to(x.dtype).sum(-1) if p == 0 else apart.pow(p).sum(-1).pow(1 / p)
 
 
+def _index_reduce(x: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True) -> Tensor:
+    shape = [-1 if axis == dim % x.dim() else 1 for axis in range(x.dim())]
+    return torch.scatter_reduce(x, dim, index.long().reshape(shape).expand(source.shape), source, reduce, include_self=include_self)
+
+
+def _masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
+    """The next value of `source` wherever the mask is set: how image features take the places of their tokens."""
+    x, mask = torch.broadcast_tensors(x, mask)
+    flat = mask.reshape(-1)
+    places = (flat.long().cumsum(0) - 1).clamp(0, source.numel() - 1)
+    return torch.where(flat, source.reshape(-1).index_select(0, places), x.reshape(-1)).reshape(x.shape)
+
+
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    **fx_elementwise.DECOMPOSITIONS,
     aten._embedding_bag.default: _embedding_bag,
     aten._embedding_bag_forward_only.default: _embedding_bag,
     aten.unfold.default: _unfold,
     aten.adaptive_max_pool2d.default: _adaptive_max_pool,
     aten.adaptive_max_pool3d.default: _adaptive_max_pool,
     aten.take.default: _take,
+    aten.index_reduce.default: _index_reduce,
+    aten.masked_scatter.default: _masked_scatter,
     aten.searchsorted.Tensor: _searchsorted,
     aten._cdist_forward.default: _cdist,
 }

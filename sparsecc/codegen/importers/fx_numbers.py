@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from torch import fx
 
 from sparsecc.codegen.importers.base import args_of, arguments
@@ -66,6 +67,36 @@ def divide(node: fx.Node, importer: Any) -> Any:
         return emit(relax.op.floor_divide(a, b))
     quotient = emit(relax.op.divide(a, b))  # of integers, towards zero
     return emit(relax.op.trunc(quotient)) if given["rounding_mode"] == "trunc" and "float" in dtype else quotient
+
+
+def _operands(node: fx.Node, importer: Any) -> list[Any]:
+    """The first two, in the type of the result."""
+    emit, dtype = importer.block_builder.emit, result_dtype(node)
+    return [cast(emit, importer.env[x], dtype) if isinstance(x, fx.Node) else relax.const(x, dtype) for x in args_of(node)[:2]]
+
+
+def remainder(node: fx.Node, importer: Any) -> Any:
+    """With the divisor's sign. Of floats it is exact, as torch's: a - floor(a / b) * b is off by the rounding of a."""
+    (a, b), emit, dtype = _operands(node, importer), importer.block_builder.emit, result_dtype(node)
+    if "float" not in dtype:
+        return emit(relax.op.floor_mod(a, b))
+    left, zero = emit(relax.op.mod(a, b)), relax.const(0, dtype)
+    other = emit(relax.op.not_equal(emit(relax.op.less(left, zero)), emit(relax.op.less(b, zero))))
+    other = emit(relax.op.logical_and(emit(relax.op.not_equal(left, zero)), other))
+    return emit(relax.op.where(other, emit(relax.op.add(left, b)), left))
+
+
+def shift(node: fx.Node, importer: Any) -> Any:
+    """By more bits than there are, or a negative number: what is left of all bits, as torch has it."""
+    (a, by), emit, dtype = _operands(node, importer), importer.block_builder.emit, result_dtype(node)
+    bits, signed = np.iinfo(dtype).bits, not dtype.startswith("u")
+    least = emit(relax.op.greater_equal(by, relax.const(0, dtype)))
+    within = emit(relax.op.logical_and(least, emit(relax.op.less(by, relax.const(bits, dtype)))))
+    most = emit(relax.op.where(within, by, relax.const(bits - 1, dtype)))
+    if "left" in str(node.target) or "lshift" in str(node.target):
+        return emit(relax.op.where(within, emit(relax.op.left_shift(a, most)), relax.const(0, dtype)))
+    shifted = emit(relax.op.right_shift(a, most))
+    return shifted if signed else emit(relax.op.where(within, shifted, relax.const(0, dtype)))
 
 
 def filled(value: float | None = None) -> Callable[[fx.Node, Any], Any]:

@@ -17,8 +17,9 @@ from sparsecc.errors import ModelError
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-# TVM's own converters forget the final state of recurrent layers and call a function that is not there, respectively.
-_TAKEN_APART = ("lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input", "pixel_shuffle.default", "take.default")
+# TVM's own converters forget the final state of recurrent layers, call a function that is not there (twice), and sum booleans.
+_RECURRENT = ("lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input")
+_TAKEN_APART = (*_RECURRENT, "pixel_shuffle.default", "take.default", "isin.Tensor_Tensor")
 # Random numbers, which TVM draws once and for all, and anti-aliasing, which it leaves out.
 _REFUSED = ("randn.default", "randn_like.default", "bernoulli.p", "exponential.default", "_upsample_bilinear2d_aa.default")
 

@@ -74,12 +74,13 @@ def _spread(emit: Emit, values: Any, sizes: list[int], axes: list[int], spread: 
     return emit(relax.op.permute_dims(values, [*made, *range(before), *range(before + len(spread), len(left) + len(spread))]))
 
 
-_REDUCTIONS = {"update": "update", "add": "add", "sum": "add", "prod": "mul", "mean": "mean", "amax": "max", "amin": "min"}
+_REDUCTIONS = {"update": "update", "mean": "mean", "amax": "max", "amin": "min"}
+_REDUCTIONS |= {"add": "add", "sum": "add", "prod": "mul", "multiply": "mul"}
 
 
 def scatter(node: fx.Node, importer: Any) -> Any:
-    """scatter.src, scatter.value, scatter_add, scatter_reduce.two: out[i, index[i, j]] from src[i, j], for dim 1."""
-    emit, reduce = importer.block_builder.emit, "add" if "add" in str(node.target) else "update"
+    """All of scatter, scatter_add and scatter_reduce: out[i, index[i, j]] from src[i, j], for dim 1."""
+    emit, reduce = importer.block_builder.emit, "add" if "scatter_add" in str(node.target) else "update"
     given = {"include_self": True, "reduce": reduce, **arguments(node)}
     x, index, axis = importer.env[given["self"]], _as(emit, importer.env[given["index"]], "int64"), given["dim"]
     dtype, sizes = x.ty.dtype.dtype, shape_of(index)

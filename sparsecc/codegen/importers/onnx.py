@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from sparsecc.codegen.importers.base import Imported, Placeholders
 from sparsecc.codegen.importers.onnx_attention import attention_converter
-from sparsecc.codegen.importers.onnx_checks import check_outputs, check_resizes
+from sparsecc.codegen.importers.onnx_checks import check_outputs
 from sparsecc.codegen.importers.onnx_clip import clip_converter
 from sparsecc.codegen.importers.onnx_fourier import fourier_converters
 from sparsecc.codegen.importers.onnx_operators import operators
 from sparsecc.codegen.importers.onnx_recurrent import recurrent_converters
+from sparsecc.codegen.importers.onnx_resize import ResizeConverter
 from sparsecc.codegen.importers.onnx_sizes import ALWAYS, data_dependent
 from sparsecc.codegen.importers.onnx_vocabulary import vocabulary_converter
 from sparsecc.codegen.tvm_api import onnx_frontend, relax
@@ -39,11 +40,10 @@ def import_onnx(model: onnx.ModelProto, where: str = "the model") -> Imported:
     """
     placeholders = Placeholders()
     extra = {node.op_type: vocabulary_converter(node.op_type, placeholders) for node in model.graph.node if node.domain == ONNX_DOMAIN}
-    extra |= operators() | {"Clip": clip_converter()} | fourier_converters() | recurrent_converters(placeholders)
+    extra |= operators() | {"Clip": clip_converter(), "Resize": ResizeConverter} | fourier_converters() | recurrent_converters(placeholders)
     if any(node.op_type == "Attention" and node.domain == "" for node in model.graph.node):  # TVM's table means com.microsoft's
         extra["Attention"] = attention_converter(placeholders)
     _check_supported(model, extra, where)
-    check_resizes(model, where)
     with _operators(extra):
         try:
             module = onnx_frontend.from_onnx(model, keep_params_in_input=False)

@@ -6,27 +6,10 @@ import math
 from typing import Any
 
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from sparsecc.codegen.tvm_api import relax
 from sparsecc.errors import ModelError
-
-
-def check_resizes(model: onnx.ModelProto, where: str) -> None:
-    """TVM samples by the ratio of the sizes, ONNX by the scales that were given: the same only when nothing was rounded."""
-    shapes = _shapes(model)
-    scales = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-    for node in model.graph.node:
-        given = scales.get(node.input[2]) if node.op_type == "Resize" and len(node.input) > 2 else None
-        aligned = any(a.name == "coordinate_transformation_mode" and a.s == b"align_corners" for a in node.attribute)
-        if given is None or given.size == 0 or aligned:  # aligned corners fix the ratio
-            continue
-        rounded = [
-            size * factor for size, factor in zip(shapes.get(node.input[0], ()), given.tolist(), strict=False) if (size * factor) % 1
-        ]
-        if rounded:
-            place = node.name or node.output[0]
-            raise ModelError(f"{where}: the compiler takes Resize (at '{place}') only by scales that give whole sizes, not {rounded[0]:g}")
 
 
 def check_outputs(model: onnx.ModelProto, module: Any, where: str) -> None:
@@ -47,8 +30,3 @@ def check_outputs(model: onnx.ModelProto, module: Any, where: str) -> None:
             raise ModelError(
                 f"{where}: the compiler takes {made} wrongly: it would give {ours} {ty.dtype.dtype}, the file says {declared} {dtype}"
             )
-
-
-def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
-    values = [*model.graph.input, *model.graph.value_info, *model.graph.output]
-    return {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}

@@ -73,6 +73,41 @@ def _reverse_sequence(builder: Any, inputs: list[Any], attributes: dict[str, Any
     return builder.emit(relax.op.gather_elements(x, relax.op.broadcast_to(index, shape), axis=time))
 
 
+def _celu(builder: Any, inputs: list[Any], attributes: dict[str, Any]) -> Any:
+    """max(x, 0) + min(alpha·(e^(x/alpha) - 1), 0)."""
+    alpha, zero = (relax.const(value, dtype_of(inputs[0])) for value in (attributes.get("alpha", 1.0), 0))
+    below = builder.emit(relax.op.exp(builder.emit(relax.op.divide(builder.emit(relax.op.minimum(inputs[0], zero)), alpha))))
+    below = relax.op.multiply(alpha, relax.op.subtract(below, relax.const(1, dtype_of(inputs[0]))))
+    return builder.emit(relax.op.add(relax.op.nn.relu(inputs[0]), builder.emit(below)))
+
+
+def _swish(builder: Any, inputs: list[Any], attributes: dict[str, Any]) -> Any:
+    """x·sigmoid(alpha·x)."""
+    scaled = relax.op.multiply(inputs[0], relax.const(attributes.get("alpha", 1.0), dtype_of(inputs[0])))
+    return builder.emit(relax.op.multiply(inputs[0], builder.emit(relax.op.sigmoid(builder.emit(scaled)))))
+
+
+def _lp_normalization(builder: Any, inputs: list[Any], attributes: dict[str, Any]) -> Any:
+    """x divided by its norm along an axis; by nothing where that is 0, as onnxruntime does."""
+    x, axis = inputs[0], int(attributes.get("axis", -1))
+    if int(attributes.get("p", 2)) == 1:
+        norm = builder.emit(relax.op.sum(builder.emit(relax.op.abs(x)), axis, keepdims=True))
+    else:
+        norm = builder.emit(relax.op.sqrt(builder.emit(relax.op.sum(builder.emit(relax.op.multiply(x, x)), axis, keepdims=True))))
+    none, one = relax.op.equal(norm, relax.const(0, dtype_of(x))), relax.const(1, dtype_of(x))
+    return builder.emit(relax.op.divide(x, builder.emit(relax.op.where(builder.emit(none), one, norm))))
+
+
+_OPERATORS = {
+    "Celu": _celu,
+    "LpNormalization": _lp_normalization,
+    "OneHot": _one_hot,
+    "Pow": _pow,
+    "ReverseSequence": _reverse_sequence,
+    "Swish": _swish,
+}
+
+
 def operators() -> dict[str, Any]:
     """By op_type."""
-    return {"Pow": converter(_pow), "OneHot": converter(_one_hot), "ReverseSequence": converter(_reverse_sequence)}
+    return {name: converter(convert) for name, convert in _OPERATORS.items()}

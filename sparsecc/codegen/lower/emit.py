@@ -57,6 +57,8 @@ def emit(program: Program, target: Target, chooser: Chooser) -> Emitted:
 
 
 def _emit_node(forms: Forms, target: Target, chooser: Chooser, node: Node, functions: dict[Any, Any]) -> Value:
+    if isinstance(node.var.ty, relax.TensorType) and 0 in shape(node.var):  # a batch, or a past, of nothing
+        return Value(shape(node.var), natural=forms.op(relax.op.zeros(shape(node.var), dtype(node.var))))
     if isinstance(node.what, Layer):
         return emit_layer(forms, chooser, node, node.what)
     if isinstance(node.what, AttentionCall):

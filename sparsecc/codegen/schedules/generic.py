@@ -85,10 +85,18 @@ def _schedule_block(sch: Any, block: Any, target: Target) -> None:
     work = math.prod(_extent(sch, loop) for loop in loops)
     if not spatial:
         return
-    if reduced:
+    if work == 0:
+        _of_nothing(sch, block, bool(reduced))
+    elif reduced:
         _reduction(sch, block, spatial, reduced, target, work)
     else:
         _map(sch, spatial, target, work)
+
+
+def _of_nothing(sch: Any, block: Any, reduces: bool) -> None:
+    """Loops that never run. A reduction of nothing is what it begins with, which stands in the first step of a loop otherwise."""
+    if reduces:
+        sch.decompose_reduction(block, sch.get_loops(block)[0])
 
 
 def _map(sch: Any, spatial: list[Any], target: Target, work: int) -> None:

@@ -44,6 +44,19 @@ CASES: dict[str, Case] = {
         (random(3, 4), torch.tensor([-1.0, 0, 1])),
     ),
     "cdist": (lambda x, y: (torch.cdist(x, y), torch.cdist(x, y, p=1), torch.cdist(x, y, p=3)), (random(2, 5, 3), random(2, 4, 3, seed=1))),
+    "scatter from a mask": (
+        lambda x, mask, given: (x.masked_scatter(mask, given), x.masked_scatter(mask[:, :1], given)),
+        (random(3, 4), torch.tensor([[True, False, True, True], [False] * 4, [True] * 4]), random(2, 6)),
+    ),
+    "reduced at indices": (
+        lambda x, i, y: (
+            x.index_reduce(1, i, y, "amax"),
+            x.index_reduce(1, i, y, "prod", include_self=False),
+            x.scatter(1, i.expand(3, 2), y, reduce="add"),
+            x.scatter(1, i.expand(3, 2), 2.0, reduce="multiply"),
+        ),
+        (random(3, 4), torch.tensor([1, 3]), random(3, 2)),
+    ),
     "take": (lambda x, i: x.take(i), (TABLE, BAGS)),
     "recurrent layers": (nn.GRU(4, 3, bidirectional=True), (random(5, 2, 4),)),
 }

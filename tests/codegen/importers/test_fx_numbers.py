@@ -27,6 +27,13 @@ CASES: dict[str, Case] = {
         (NUMBERS,),
     ),
     "rounded division of floats": (lambda x: (torch.div(x, 0.3, rounding_mode="trunc"), x // 0.3), (random(3, 4),)),
+    "remainders": (lambda x: (x % 3, x % -3, (x * 1e5) % 6.2831853, (x * 1e5) % -6.2831853, 2 % x), (random(3, 4),)),
+    "remainders of integers": (lambda x: (x % 3, torch.remainder(x, -3), x % (x.abs() + 1)), (NUMBERS,)),
+    "shifts": (
+        lambda x, by: (x << 2, x >> 1, x << by, x >> by, torch.bitwise_right_shift(x.to(torch.uint8), by.to(torch.uint8)), x.int() >> 3),
+        (NUMBERS, torch.tensor([0, 3, 64, -1])),
+    ),
+    "any": (lambda x: (x.any(-1), (x > 1).any(0, keepdim=True), (x > 9).any((0, 1)), x.int().any(0), x.any()), (random(3, 4),)),
     "filled": (
         lambda x: (
             x + torch.ones_like(x),

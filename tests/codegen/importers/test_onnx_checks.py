@@ -1,32 +1,12 @@
 from __future__ import annotations
 
-import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from sparsecc.codegen.importers.onnx import import_onnx
 from sparsecc.errors import ModelError
-from tests.codegen.whole import check_onnx
-from tests.graph.onnx_models import model, node, random
-
-
-def resize(scale: float, out: int, **how: str) -> onnx.ModelProto:
-    nodes = [node("Resize", "x _ scales", "y", mode="linear", **how)]
-    proto = model(nodes, {"x": [1, 2, 5, 5]}, {"y": [1, 2, out, out]}, {"scales": np.array([1, 1, scale, scale], np.float32)})
-    proto.graph.node[0].name = "up"
-    return proto
-
-
-def test_a_resize_to_whole_sizes() -> None:
-    check_onnx(resize(2, 10), random(1, 2, 5, 5))
-    check_onnx(resize(1.5, 7, coordinate_transformation_mode="align_corners"), random(1, 2, 5, 5))
-
-
-def test_a_resize_to_rounded_sizes_is_refused() -> None:
-    message = r"^m\.onnx: the compiler takes Resize \(at 'up'\) only by scales that give whole sizes, not 6\.5$"
-    with pytest.raises(ModelError, match=message):
-        import_onnx(resize(1.3, 6), "m.onnx")
+from tests.graph.onnx_models import model, node
 
 
 def declared(shape: list[int], elem_type: int = TensorProto.FLOAT) -> onnx.ModelProto:

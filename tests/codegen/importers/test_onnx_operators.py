@@ -24,6 +24,9 @@ def test_what_tvm_takes_for_some_types_only_or_not_at_all() -> None:
     """Powers in the type of the base, indices from the end, sequences turned round in part."""
     node = helper.make_node
     nodes = [
+        node("Celu", ["x"], ["celu"], alpha=0.7),
+        node("LpNormalization", ["x"], ["normal"], axis=1),
+        node("LpNormalization", ["x"], ["normal_1"], axis=0, p=1),
         node("Pow", ["i", "f"], ["power_if"]),
         node("Pow", ["f", "n"], ["power_fi"]),
         node("ReverseSequence", ["x", "lengths"], ["turned"]),
