@@ -29,6 +29,7 @@ _HOMES = {  # name here → module, or module:name there
     "ScheduleError": "tvm.s_tir.schedule",
     "Op": "tvm.ir",
     "register_intrin_lowering": "tvm.tirx.op",
+    "te": "tvm:te",
     "tensor": "tvm.runtime",
     "tirx": "tvm:tirx",
     "topi": "tvm:topi",

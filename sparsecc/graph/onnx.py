@@ -420,7 +420,7 @@ def _checked_shapes(model: ir.Model, shapes: Shapes) -> dict[str, tuple[int, ...
             raise InputError(f"input_shapes: no input {name!r}{did_you_mean(name, list(specs))}")
         wanted = tuple(f"{name}_d{axis}" for axis in range(len(shape))) if name in unknown else specs[name].shape
         fits = len(shape) == len(wanted) and all(
-            b == a or (isinstance(a, str) and 0 < b < 2**31) for a, b in zip(wanted, shape, strict=True)
+            b == a or (isinstance(a, str) and 0 <= b < 2**31) for a, b in zip(wanted, shape, strict=True)
         )
         if not fits:
             raise InputError(f"input_shapes: {name!r} takes ({', '.join(map(str, wanted))}), not ({', '.join(map(str, shape))})")

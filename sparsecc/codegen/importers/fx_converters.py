@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import fx
 
-from sparsecc.codegen.importers import fx_numbers, fx_scatter, fx_sort
+from sparsecc.codegen.importers import bfloat16, fx_numbers, fx_scatter, fx_sort
 from sparsecc.codegen.importers.base import args_of, arguments, shape_of
 from sparsecc.codegen.importers.fx_upsample import upsample
 from sparsecc.codegen.tvm_api import Expr, relax
@@ -21,7 +21,7 @@ def _same(node: fx.Node, importer: Any) -> Any:
     """Moves between devices and copies change nothing here; a dtype argument is honored."""
     x = importer.env[node.args[0]]
     wanted = str(node.meta["val"].dtype).removeprefix("torch.")
-    return x if x.ty.dtype.dtype == wanted else importer.block_builder.emit(relax.op.astype(x, wanted))
+    return x if x.ty.dtype.dtype == wanted else bfloat16.cast(importer.block_builder, x, wanted)
 
 
 def _where_scalars(node: fx.Node, importer: Any) -> Any:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sparsecc.codegen.importers.base import Imported, Placeholders
+from sparsecc.codegen.importers.bfloat16 import CastConverter
 from sparsecc.codegen.importers.onnx_attention import attention_converter
 from sparsecc.codegen.importers.onnx_checks import check_outputs
 from sparsecc.codegen.importers.onnx_clip import clip_converter
@@ -17,6 +18,7 @@ from sparsecc.codegen.importers.onnx_operators import operators
 from sparsecc.codegen.importers.onnx_recurrent import recurrent_converters
 from sparsecc.codegen.importers.onnx_resize import ResizeConverter
 from sparsecc.codegen.importers.onnx_sizes import ALWAYS, data_dependent
+from sparsecc.codegen.importers.onnx_transposed import ConvTransposeConverter
 from sparsecc.codegen.importers.onnx_vocabulary import vocabulary_converter
 from sparsecc.codegen.tvm_api import onnx_frontend, relax
 from sparsecc.errors import ModelError
@@ -34,13 +36,15 @@ _table = threading.Lock()  # TVM keeps its table of operators in one module-leve
 
 
 def import_onnx(model: onnx.ModelProto, where: str = "the model") -> Imported:
-    """model: with fixed shapes and folded shape arithmetic.  where: how errors call it.
+    """model: with fixed shapes and folded shape arithmetic; what its inputs are by default is taken off it.  where: how errors call it.
 
     Raises ModelError that lists operators TVM cannot take, and where they are.
     """
+    _forget_defaults(model)
     placeholders = Placeholders()
     extra = {node.op_type: vocabulary_converter(node.op_type, placeholders) for node in model.graph.node if node.domain == ONNX_DOMAIN}
-    extra |= operators() | {"Clip": clip_converter(), "Resize": ResizeConverter} | fourier_converters() | recurrent_converters(placeholders)
+    extra |= operators() | fourier_converters() | recurrent_converters(placeholders)
+    extra |= {"Cast": CastConverter, "Clip": clip_converter(), "ConvTranspose": ConvTransposeConverter, "Resize": ResizeConverter}
     if any(node.op_type == "Attention" and node.domain == "" for node in model.graph.node):  # TVM's table means com.microsoft's
         extra["Attention"] = attention_converter(placeholders)
     _check_supported(model, extra, where)
@@ -51,6 +55,13 @@ def import_onnx(model: onnx.ModelProto, where: str = "the model") -> Imported:
             raise ModelError(f"{where}: the compiler cannot take {_problem(error)}") from error
     check_outputs(model, module, where)
     return Imported(_without_effects(module), placeholders.found)
+
+
+def _forget_defaults(model: onnx.ModelProto) -> None:
+    """An initializer with the name of an input is its default, and no constant: callers pass it, or another value."""
+    inputs = {value.name for value in model.graph.input}
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.name in inputs]:
+        model.graph.initializer.remove(tensor)
 
 
 def _check_supported(model: onnx.ModelProto, extra: dict[str, Any], where: str) -> None:

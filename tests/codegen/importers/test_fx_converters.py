@@ -88,6 +88,7 @@ CASES: dict[str, Case] = {
     "batch norm of rows": (trained(nn.BatchNorm1d(5)), (random(7, 5),)),
     "batch norm without weights": (trained(nn.BatchNorm1d(6, affine=False)), (X,)),
     "layer norm without bias": (NORM, (X,)),
+    "group norm without weights": (lambda x: functional.group_norm(x, 2), (IMAGE,)),
     "layer norm without weight": (nn.LayerNorm((6, 5), elementwise_affine=False, eps=1e-3), (X,)),
 }
 
