@@ -89,7 +89,8 @@ def _explain(error: Any, wanted: Any, value: Any) -> str:
     first = error.errors(include_url=False)[0]
     if first["type"] in ("missing", "too_long"):  # of a tuple with a fixed number of entries
         return f"expected a list of another length, not {shown(value)}"
-    message = first["msg"].removeprefix("Input should be ").replace("valid tuple", "list").replace("valid ", "")
+    message = first["msg"].removeprefix("Input should be ").replace("valid tuple", "list")
+    message = message.replace("a valid integer", "an integer").replace("valid ", "")
     return f"expected {message}, not {shown(first['input'])}"
 
 

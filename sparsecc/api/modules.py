@@ -50,6 +50,7 @@ def prune_module(
     from torch import nn
 
     from sparsecc.graph.computed import copied, plain
+    from sparsecc.graph.fx import check_kinds, check_loaded
     from sparsecc.passes import pipeline
     from sparsecc.passes.base import Context
     from sparsecc.passes.prune import Prune
@@ -57,6 +58,8 @@ def prune_module(
 
     if not isinstance(model, nn.Module):
         raise UserError(f"a {type(model).__name__} is no torch.nn.Module; sparsecc.convert takes ONNX models")
+    check_loaded(model)
+    check_kinds(model)
     steps = _taken(Recipe.load(recipe))
     example = _example(example_inputs, calibration)
     twin = plain(model)

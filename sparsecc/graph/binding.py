@@ -42,7 +42,7 @@ def bind(specs: Sequence[TensorSpec], args: Sequence[Any], kwargs: Mapping[str, 
     sizes: dict[str, tuple[int, str]] = {}
     for spec, value in zip(specs, values, strict=True):
         _check(spec, value, sizes)
-    return values
+    return [value.resolve_neg() if is_torch(value) and value.is_neg() else value for value in values]  # an imaginary part may be the
 
 
 def _in_order(specs: Sequence[TensorSpec], args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:

@@ -14,7 +14,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from sparsecc.errors import Refused
+from sparsecc.errors import ModelError, Refused
 from sparsecc.graph.evaluating import evaluating
 
 _Hook = BasePruningMethod | WeightNorm | SpectralNorm  # before each forward pass they set the weight, a plain attribute
@@ -23,14 +23,38 @@ _CLOSE = 1e-5  # of the largest magnitude: what a weight may be off that has gon
 
 def copied(model: nn.Module) -> nn.Module:
     """A copy with tensors of its own, also of modules that torch does not copy, since they hold what an operator made."""
-    return copy.deepcopy(model, {id(made): made.detach().clone() for made in _made(model)})
+    return deep_copy(model, {id(made): made.detach().clone() for made in _made(model)})
+
+
+def deep_copy(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """copy.deepcopy, but for what modules hold beside tensors and cannot be copied (a lock, an open file), which both then hold.
+
+    Raises ModelError when that is not all that is in the way.
+    """
+    try:
+        return copy.deepcopy(model, {**memo})
+    except Exception:  # noqa: BLE001  whatever the modules' own attributes raise
+        own = vars(nn.Module())
+        attributes = [value for module in model.modules() for name, value in vars(module).items() if name not in own]
+    try:
+        return copy.deepcopy(model, {**memo, **{id(value): value for value in attributes if not _copies(value, memo)}})
+    except Exception as error:
+        raise ModelError(f"the model cannot be copied: {error}") from error
+
+
+def _copies(value: Any, memo: dict[int, Any]) -> bool:
+    try:
+        copy.deepcopy(value, {**memo})
+    except Exception:  # noqa: BLE001
+        return False
+    return True
 
 
 @torch.no_grad()
 def plain(model: nn.Module) -> nn.Module:
     """A copy in eval mode that shares its tensors, in which every computed weight is a parameter by the name that it is read by."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    twin = copy.deepcopy(model, {**shared, **{id(made): made.detach() for made in _made(model)}})
+    twin = deep_copy(model, {**shared, **{id(made): made.detach() for made in _made(model)}})
     for module in twin.modules():
         module.training = False  # in training some weights change as they are read
     for module in list(twin.modules()):

@@ -28,6 +28,7 @@ from sparsecc.graph import (
     fx_channels,
     fx_cleanup,
     fx_device,
+    fx_records,
     fx_signature,
     fx_sites,
     fx_trace,
@@ -80,8 +81,10 @@ class FxGraph(Differentiable):
         if not isinstance(module, nn.Module):
             raise ModelError(f"a {type(module).__name__} is no torch.nn.Module")
         check_loaded(module)
+        check_kinds(module)
         fx_caches.register()
         fx_caches.check_inputs(example_inputs)
+        fx_records.register(example_inputs)
         traced = fx_trace.export(module, _example(example_inputs, fx_device.device_of(module)))
         return cls._of(traced, name or type(module).__name__)
 
@@ -409,6 +412,16 @@ def check_loaded(module: nn.Module) -> None:
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if tensor.is_meta or isinstance(tensor, FakeTensor):
             raise ModelError(f"weight '{name}' is on the meta device, it has a shape and no values; load the weights first")
+
+
+def check_kinds(module: nn.Module) -> None:
+    """Raises ModelError for modules whose code torch.export does not see."""
+    for name, part in module.named_modules():
+        place = f"module '{name}'" if name else "the model"
+        if isinstance(part, torch.jit.ScriptModule):
+            raise ModelError(f"{place} is TorchScript, which cannot be traced; give the nn.Module that it was made from")
+        if type(part).__module__.startswith("torch.ao.nn.quantized"):
+            raise ModelError(f"{place} is quantized by torch ({type(part).__name__}); give the float model, and quantize in the recipe")
 
 
 def _example(inputs: Any, device: torch.device) -> fx_trace.Inputs:

@@ -19,7 +19,7 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from sparsecc.errors import ModelError
-from sparsecc.graph import fx_nested
+from sparsecc.graph import fx_nested, fx_records
 from sparsecc.graph.evaluating import evaluating
 from sparsecc.graph.fx_layers import aten
 from sparsecc.graph.fx_limit import TookTooLong, time_limit
@@ -41,9 +41,11 @@ def export(module: nn.Module, inputs: Inputs) -> Traced:
     """
     with quiet(), evaluating(module):
         try:
-            expected = _leaves(_call(module, inputs))
+            returned = _call(module, inputs)
         except Exception as error:
             raise ModelError(f"the model fails on the example inputs: {one_line(error)}") from error
+        fx_records.register(returned)
+        expected = _leaves(returned)
         with fx_nested.traceable(module):
             return _freest(module, inputs, expected)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from sparsecc.errors import Refused, UserError
 from sparsecc.graph.base import ALL, Graph, Run, Targets, TensorSpec, matches
+from sparsecc.graph.computed import deep_copy
 from sparsecc.graph.evaluating import evaluating
 from sparsecc.graph.inputs import as_tensor
 from sparsecc.graph.sites import Attention, Conv1d, Conv2d, Linear, Mlp, Site, Unseen, WeightSite
@@ -95,7 +95,7 @@ class UntracedGraph(Graph):
         layer.weight = nn.Parameter(weight.to(layer.weight), layer.weight.requires_grad)
 
     def copy(self) -> UntracedGraph:
-        return UntracedGraph(copy.deepcopy(self.module, {id(tensor): tensor for tensor in self.tensors()}))
+        return UntracedGraph(deep_copy(self.module, {id(tensor): tensor for tensor in self.tensors()}))
 
     def tensors(self) -> Iterable[Tensor]:
         return (*self.module.parameters(), *self.module.buffers())

@@ -28,7 +28,7 @@ from sparsecc.codegen.alignment import ALIGNMENT, aligned_empty
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.threads import wanted
 from sparsecc.errors import ArtifactError, UserError
-from sparsecc.files import replacing, require_regular
+from sparsecc.files import replacing, require_regular, scratch_folder
 from sparsecc.graph.base import TensorSpec
 from sparsecc.report.base import Report
 from sparsecc.runtime import weights as weight_files
@@ -69,6 +69,14 @@ def load(path: str | PathLike[str], threads: int | None = None) -> Compiled:
     wanted(threads, 1)
     with _opened(path) as (archive, stream):
         return _load(archive, stream, threads)
+
+
+def from_bytes(data: bytes) -> Compiled:
+    """What the file that held these bytes holds."""
+    with scratch_folder() as folder:
+        path = Path(folder) / "model.sparsecc"
+        path.write_bytes(data)
+        return load(path)
 
 
 def read_report(path: str | PathLike[str]) -> Report:

@@ -9,11 +9,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsecc.codegen import threads
 from sparsecc.codegen.target import Target
 from sparsecc.errors import InputError, UserError
+from sparsecc.files import scratch_folder
 from sparsecc.graph.base import TensorSpec
 from sparsecc.graph.binding import Shapes, bind, describe, is_torch, reject_images, reject_nan, reject_outside, reject_zero, shapes_of
 from sparsecc.runtime.code import Specialization, adopt
@@ -163,6 +165,15 @@ class Compiled:
         from sparsecc.runtime import artifact
 
         artifact.save(self, path)
+
+    def __reduce__(self) -> Any:
+        """For pickle and copy: what `save` writes, so that the copy holds what is compiled, and compiles nothing else."""
+        from sparsecc.runtime import artifact
+
+        with scratch_folder() as folder:
+            path = Path(folder) / "model.sparsecc"
+            self.save(path)
+            return artifact.from_bytes, (path.read_bytes(),)
 
     def to_onnx(self) -> onnx.ModelProto:
         """The converted model in standard operators. Raises UserError for a model that did not come from ONNX."""

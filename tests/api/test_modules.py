@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, prune
 
 import sparsecc
-from sparsecc.errors import RecipeError, UserError
+from sparsecc.errors import ModelError, RecipeError, UserError
 
 HALF = {"passes": [{"prune": {"pattern": "2:4"}}, "pack"]}
 
@@ -111,3 +113,19 @@ def test_other_mistakes():
         sparsecc.prune_module(nn.Sequential(nn.Linear(64, 64)), HALF, calibration=iter([torch.ones(1, 64)]))
     with pytest.raises(UserError, match="no layer was pruned: layer '0': 64 weights are fewer than min_weights 1024"):
         sparsecc.prune_module(nn.Sequential(nn.Linear(8, 8)), HALF)
+
+
+def test_modules_that_hold_nothing_to_prune():
+    with pytest.raises(ModelError, match=r"weight '0\.weight' is on the meta device"):
+        sparsecc.prune_module(nn.Sequential(nn.Linear(64, 64, device="meta")), HALF)
+    with pytest.raises(ModelError, match="the model is TorchScript, which cannot be traced"):
+        sparsecc.prune_module(torch.jit.script(nn.Sequential(nn.Linear(64, 64))), HALF)
+
+
+def test_a_module_that_holds_what_cannot_be_copied():
+    model = nn.Sequential(nn.Linear(64, 64))
+    model.lock = threading.Lock()
+    pruned = sparsecc.prune_module(model, HALF)
+    assert pruned.lock is model.lock
+    assert pruned[0].weight.eq(0).float().mean() == 0.5
+    assert not model[0].weight.eq(0).any()

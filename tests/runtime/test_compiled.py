@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
 import subprocess
 import sys
 import threading
@@ -220,3 +222,15 @@ def test_a_forked_child_calls_what_another_thread_of_its_parent_is_busy_with():
         "assert buffer.all()\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_it_is_pickled_and_copied():
+    x = tiny.example()
+    for copied in (pickle.loads(pickle.dumps(tiny.compiled())), copy.deepcopy(tiny.compiled())):
+        assert_right(copied(x), x)
+
+
+def test_a_tensor_that_holds_the_opposite_of_what_it_means():
+    x = torch.from_numpy(tiny.example())
+    outputs = tiny.compiled()(torch._neg_view(x))
+    assert_right([output.numpy() for output in outputs], -x.numpy())

@@ -50,7 +50,7 @@ def import_onnx(model: onnx.ModelProto, where: str = "the model") -> Imported:
     _check_supported(model, extra, where)
     with _operators(extra):
         try:
-            module = onnx_frontend.from_onnx(model, keep_params_in_input=False)
+            module = onnx_frontend.from_onnx(model, _shapes(model), keep_params_in_input=False)
         except Exception as error:  # TVM raises a dozen kinds, and all of them mean that an operator is used in a way it does not know
             raise ModelError(f"{where}: the compiler cannot take {_problem(error)}") from error
     check_outputs(model, module, where)
@@ -62,6 +62,12 @@ def _forget_defaults(model: onnx.ModelProto) -> None:
     inputs = {value.name for value in model.graph.input}
     for tensor in [tensor for tensor in model.graph.initializer if tensor.name in inputs]:
         model.graph.initializer.remove(tensor)
+
+
+def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
+    """Of the inputs, which TVM takes for unknown where a size is 0."""
+    sizes = {value.name: [size.dim_value for size in value.type.tensor_type.shape.dim] for value in model.graph.input}
+    return {name: shape for name, shape in sizes.items() if 0 in shape}
 
 
 def _check_supported(model: onnx.ModelProto, extra: dict[str, Any], where: str) -> None:
