@@ -64,7 +64,7 @@ def writable(path: Path | None, *others: Path | None) -> None:
         if target.exists() and not target.is_file():
             raise UserError(f"{path}: is no regular file, so that it cannot be replaced")
         if not target.parent.is_dir():
-            raise UserError(f"{path}: there is no folder {path.parent}")
+            raise UserError(f"{path}: there is no folder {target.parent if path.is_symlink() else path.parent}")
         if any(other is not None and _same(target, other) for other in others):
             raise UserError(f"{path}: is named twice, and would be overwritten; write to another file")
         with tempfile.TemporaryFile(dir=target.parent):
