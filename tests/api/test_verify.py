@@ -14,7 +14,7 @@ from sparsecc.api import account, verify
 from sparsecc.errors import ModelError
 from sparsecc.graph import onnx_cleanup
 from sparsecc.graph.onnx import OnnxGraph
-from sparsecc.report.base import Report
+from sparsecc.report.base import Check, Report
 from tests.graph import onnx_models as models
 from tests.graph.onnx_models import node, random
 from tests.graph.test_onnx_hold import narrow
@@ -145,3 +145,18 @@ def test_a_program_is_compared_itself() -> None:
     check = api.compile(program).report.check
     assert check is not None
     assert check.max_rel < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("check", "differs"),
+    [
+        (None, False),
+        (Check(max_abs=1e-7, max_rel=0.8, cosine=0.5), False),
+        (Check(max_abs=1e-7, max_rel=np.inf, cosine=0.0), False),
+        (Check(max_abs=1e-4, max_rel=0.8, cosine=0.5), True),
+        (Check(max_abs=5.0, max_rel=1e-5, cosine=1.0), False),
+        (Check(max_abs=np.inf, max_rel=np.inf, cosine=-1.0), True),
+    ],
+)
+def test_tails_of_a_sigmoid_may_differ(check: Check | None, differs: bool) -> None:
+    assert api.differs(check, api.TOLERANCE) == differs
