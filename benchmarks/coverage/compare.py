@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-
 LEAST = 1e-3
 
 
