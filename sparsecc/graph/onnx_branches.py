@@ -97,7 +97,11 @@ class _Branches:
     graph: onnx.GraphProto
 
     def risk(self) -> str | None:
-        return next((name for branch in (True, False) for name in _risks(self._body(branch))), None)
+        """An operator that is safe to run only where its branch is taken, None where there is none."""
+        given = {value.name for value in self.graph.input}
+        known = {tensor.name for tensor in self.graph.initializer if tensor.name not in given}
+        known |= {name for node in self.graph.node if node.op_type == "Constant" for name in node.output}
+        return next((name for branch in (True, False) for name in _risks(self._body(branch), frozenset(known))), None)
 
     def replace(self, branches: Sequence[bool]) -> list[str]:
         """By the nodes of these branches, and a choice where they are two."""
@@ -137,9 +141,9 @@ class _Branches:
         yield onnx.NodeProto(output=[names.get(value.name, value.name) for value in body.output])
 
 
-def _risks(graph: onnx.GraphProto, outer: frozenset[str] = frozenset()) -> Iterator[str]:
-    """Operators of a branch that may fail, or give other numbers each time."""
-    known = outer | {tensor.name for tensor in graph.initializer}
+def _risks(graph: onnx.GraphProto, outer: frozenset[str]) -> Iterator[str]:
+    """Operators of a branch that may fail, or give other numbers each time.  outer: constants from outside."""
+    known = {*outer, *(tensor.name for tensor in graph.initializer)}
     for node in graph.node:
         if node.op_type in ("Constant", "Shape", "Size") or (node.input and known.issuperset(node.input)):
             known |= set(node.output)
