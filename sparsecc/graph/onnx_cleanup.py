@@ -88,6 +88,8 @@ def _simplified(skeleton: ir.Model, where: str, standard: bool, growth: int, nam
         raise ModelError(f"{where}: not a valid model: {first_cause(error)}") from None
     onnx_contrib.restore(proto)
     result = ir.serde.deserialize_model(proto)
+    if any(attribute.type is ir.AttributeType.GRAPH for node in result.graph for attribute in node.attributes.values()):
+        result.graph.sort()  # onnxslim does not see what a body in a body reads from outside
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(result)
     return result
 

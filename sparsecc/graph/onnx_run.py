@@ -87,7 +87,7 @@ class Runner:
         """Replace large initializers by references into memory that the sessions share with the graph."""
         for name, value in graph.initializers.items():
             constant = value.const_value
-            if constant is None or constant.nbytes < LENT_BYTES or constant.dtype not in _LENDABLE:
+            if constant is None or constant.nbytes < LENT_BYTES or constant.dtype not in _LENDABLE or not value.uses():
                 continue
             if name not in self._lent:
                 self._lent[name] = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(constant.numpy()))

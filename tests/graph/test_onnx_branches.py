@@ -80,3 +80,16 @@ def test_a_condition_that_is_known_leaves_one_branch() -> None:
     proto.graph.initializer.append(numpy_helper.from_array(np.array(False), "yes"))
     assert select(proto) == ["y"]
     assert [n.name for n in proto.graph.node if n.op_type == "MatMul"] == ["choice/else/MatMul_h"]
+
+
+def test_a_body_in_a_body_that_reads_a_value_from_outside() -> None:
+    """Tools put the If before what only the inner body reads."""
+    inner = node("If", "late", then_branch=body("a", [node("Relu", "h")]), else_branch=body("b", [node("Add", "h noise")]))
+    drawn = body("drawn", [node("RandomNormalLike", "x", "noise"), inner])
+    proto = model(body("zero", [node("Sub", "h h")]), drawn)
+    proto.graph.node.insert(0, node("Cast", "wanted", "late", to=TensorProto.BOOL))
+    proto.graph.node[0].input[0] = "rate"
+    proto.graph.node.insert(0, node("MatMul", "x w", "h"))
+    proto.graph.initializer.append(numpy_helper.from_array(WEIGHT, "w"))
+    found = [n.op_type for n in standard(proto).copy().model.graph]
+    assert found[-1] == "If"
