@@ -86,7 +86,8 @@ class _Sizes:
             if len(feeds) < len(values) or node.op_type.startswith("Random"):
                 return None
         try:
-            return ReferenceEvaluator(node, opsets=self._opsets).run(None, feeds)[list(node.output).index(name)]
+            results = list(ReferenceEvaluator(node, opsets=self._opsets).run(None, feeds))
+            return np.asarray(results[list(node.output).index(name)])
         except Exception:  # noqa: BLE001 - whatever onnx's evaluator raises, it only means that nothing is known
             return None
 
