@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
 from sparsecc import api
 from sparsecc.api import account, verify
@@ -124,3 +126,22 @@ def test_products_that_saturate_without_vnni_are_named_on_every_cpu(largest: int
     notes = [note for note in report.notes if "VNNI" in note]
     assert bool(notes) == said
     assert all("'integer'" in note for note in notes)
+
+
+class OtherwiseTraced(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 1 if torch.compiler.is_exporting() else x + 1.01
+
+
+def test_a_module_is_compared_itself() -> None:
+    with pytest.warns(UserWarning, match="differs from the model as it came by 0.0"):
+        compiled = api.compile(OtherwiseTraced(), (torch.ones(2, 3),))
+    assert compiled.report.check is not None
+    assert compiled.report.check.max_rel == pytest.approx(0.01 / 2.01, rel=1e-3)
+
+
+def test_a_program_is_compared_itself() -> None:
+    program = torch.export.export(nn.Linear(3, 2).eval(), (torch.ones(2, 3),))
+    check = api.compile(program).report.check
+    assert check is not None
+    assert check.max_rel < 1e-6

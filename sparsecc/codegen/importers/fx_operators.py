@@ -24,10 +24,19 @@ _TAKEN_APART = ("lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input", "
 _REFUSED = ("randn.default", "randn_like.default", "bernoulli.p", "exponential.default", "_upsample_bilinear2d_aa.default")
 
 
-def take_apart(program: ExportedProgram, ours: Iterable[str]) -> ExportedProgram:
-    """Decompose operators that nobody here can convert into simpler ones, where torch knows how. ours: names of further converters."""
-    known = _known(ours) - {*_TAKEN_APART}
-    ways = {**dict(torch.export.default_decompositions().items()), **DECOMPOSITIONS}
+class MisfitError(ModelError):
+    """An operator that has a converter, which does not take it as it is used. operator: its name, where it can be taken apart instead."""
+
+    def __init__(self, message: str, node: fx.Node) -> None:
+        super().__init__(message)
+        self.operator = _name(node) if node.target in _ways() else None
+
+
+def take_apart(program: ExportedProgram, ours: Iterable[str], misfits: Iterable[str] = ()) -> ExportedProgram:
+    """Decompose operators that nobody here can convert into simpler ones, where torch knows how. ours: names of further converters.
+    misfits: operators that have a converter, and are to be taken apart all the same."""
+    known = _known(ours) - {*_TAKEN_APART, *misfits}
+    ways = _ways()
     for _ in range(4):  # what comes out may have to be taken apart, too
         calls = [node for node in program.graph.nodes if node.op == "call_function"]
         table = {n.target: ways[n.target] for n in calls if n.target in ways and _name(n) not in known}
@@ -35,6 +44,11 @@ def take_apart(program: ExportedProgram, ours: Iterable[str]) -> ExportedProgram
             break
         program = program.run_decompositions(table)
     return program
+
+
+def _ways() -> dict[Any, Any]:
+    """How operators are spelled in simpler ones."""
+    return {**dict(torch.export.default_decompositions().items()), **DECOMPOSITIONS}
 
 
 def check_supported(graph: fx.Graph, ours: Iterable[str]) -> None:
@@ -71,7 +85,7 @@ def checked(ours: Mapping[str, Converter], graph: fx.Graph) -> dict[str, Convert
         except Exception as error:  # TVM raises a dozen kinds, and all of them mean that the operator is used in a way it does not know
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             said = lines[-1] if lines else type(error).__name__
-            raise ModelError(f"the compiler cannot take {_name(node)} (at {place_of(node)}): {said}") from error
+            raise MisfitError(f"the compiler cannot take {_name(node)} (at {place_of(node)}): {said}", node) from error
         _check_agreement(node, result)
         return result
 
@@ -83,9 +97,10 @@ def _check_agreement(node: fx.Node, result: Any) -> None:
     if not isinstance(result, Expr) or not isinstance(result.ty, relax.TensorType):
         return
     if not isinstance(value, torch.Tensor):
-        raise ModelError(f"the compiler takes only the first result of {_name(node)} (at {place_of(node)})")
+        raise MisfitError(f"the compiler takes only the first result of {_name(node)} (at {place_of(node)})", node)
     if not all(isinstance(size, int) for size in value.shape):
         raise ModelError(f"the compiler needs fixed sizes, and that of {_name(node)} (at {place_of(node)}) depends on the data")
     torchs, ours = (list(value.shape), str(value.dtype).removeprefix("torch.")), (shape_of(result), str(result.ty.dtype.dtype))
     if torchs != ours:
-        raise ModelError(f"the compiler takes {_name(node)} (at {place_of(node)}) wrongly: it would give {ours}, torch gives {torchs}")
+        said = f"it would give {ours}, torch gives {torchs}"
+        raise MisfitError(f"the compiler takes {_name(node)} (at {place_of(node)}) wrongly: {said}", node)

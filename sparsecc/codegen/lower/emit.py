@@ -104,7 +104,7 @@ def _layer_norm(forms: Forms, target: Target, node: Node) -> Value | None:
     if node.op != "nn.layer_norm" or last < 1 or [int(a) % (last + 1) for a in node.attrs.axes] != [last]:
         return None
     x, gamma, beta = node.args
-    value = forms.values[x]
+    value = forms.value(x)
     layout = layout_for(value, target.lanes)
     if layout.as_they_are or math.prod(value.shape[:-1]) < target.lanes:
         return None
