@@ -323,12 +323,13 @@ class FxGraph(Differentiable):
         """The current model for the shapes of these inputs alone: no symbols, no assertions, shape arithmetic and constant masks
         folded; linear, convolution, attention, norms and activations are single operators. Input as for `run`."""
         inputs = self._structured(self._bound(example_inputs))
-        program = fx_trace.export_fixed(self.module, inputs)
-        with fx_trace.quiet():
-            program = taken_apart(program)
-        static = fx_trace.unlift(program).module
-        fold_shapes(static)
-        result = fx_trace.export_fixed(without_complex(static), inputs)
+        with torch.no_grad():  # torch has no gradients of some operators of complex numbers, and traces none of them then
+            program = fx_trace.export_fixed(self.module, inputs)
+            with fx_trace.quiet():
+                program = taken_apart(program)
+            static = fx_trace.unlift(program).module
+            fold_shapes(static)
+            result = fx_trace.export_fixed(without_complex(static), inputs)
         fx_cleanup.drop_assertions(result.graph_module)
         result.graph_module.recompile()
         return result

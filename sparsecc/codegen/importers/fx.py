@@ -13,6 +13,7 @@ from torch.export.graph_signature import ConstantArgument
 
 from sparsecc.codegen.importers.base import Imported, Placeholder, Placeholders, args_of, shape_of
 from sparsecc.codegen.importers.fx_converters import CONVERTERS, Converter
+from sparsecc.codegen.importers.fx_grouped import GROUPED
 from sparsecc.codegen.importers.fx_operators import MisfitError, check_supported, checked, take_apart
 from sparsecc.codegen.importers.fx_vocabulary import VOCABULARY, Place, Tensors
 from sparsecc.codegen.tvm_api import GenericConst, from_exported_program, relax
@@ -157,7 +158,7 @@ def _four_axes(emit: Callable[[Any], Any], x: Any, wanted: list[int]) -> Any:
     return x if four == wanted else emit(relax.op.reshape(x, four))
 
 
-_PLACED: dict[str, Place] = {"scaled_dot_product_attention.default": _attention, **VOCABULARY}
+_PLACED: dict[str, Place] = {"scaled_dot_product_attention.default": _attention, **GROUPED, **VOCABULARY}
 
 
 def _constant(tensor: torch.Tensor) -> Any:

@@ -110,6 +110,18 @@ def _cdist(x: Tensor, y: Tensor, p: float, compute_mode: int | None) -> Tensor:
     return (apart != 0).to(x.dtype).sum(-1) if p == 0 else apart.pow(p).sum(-1).pow(1 / p)
 
 
+def _histc(x: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:
+    """How many elements fall into each of `bins` equal parts of [min, max], or of their own range where that is empty."""
+    x, least, most = x.reshape(-1), min, max
+    if min == max:
+        least, most = x.amin(), x.amax()
+        alike = (least == most).to(x.dtype)
+        least, most = least - alike, most + alike
+    part = ((x - least) * bins / (most - least)).long().clamp(max=bins - 1)
+    counted = (part.unsqueeze(1) == torch.arange(bins)) & ((x >= least) & (x <= most)).unsqueeze(1)
+    return counted.sum(0).to(x.dtype)
+
+
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten._embedding_bag.default: _embedding_bag,
     aten._embedding_bag_forward_only.default: _embedding_bag,
@@ -117,6 +129,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.adaptive_max_pool2d.default: _adaptive_max_pool,
     aten.adaptive_max_pool3d.default: _adaptive_max_pool,
     aten.take.default: _take,
+    aten.histc.default: _histc,
     aten.searchsorted.Tensor: _searchsorted,
     aten._cdist_forward.default: _cdist,
 }

@@ -13,6 +13,7 @@ from sparsecc.codegen.importers.fx_converters import Converter
 from sparsecc.codegen.importers.fx_decompositions import DECOMPOSITIONS
 from sparsecc.codegen.tvm_api import ExportedProgramImporter, Expr, relax
 from sparsecc.errors import ModelError
+from sparsecc.graph.fx_layers import place_of
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -56,7 +57,7 @@ def check_supported(graph: fx.Graph, ours: Iterable[str]) -> None:
     unknown: dict[str, str] = {}
     for node in graph.nodes:
         if node.op == "call_function" and _name(node) not in known:
-            unknown.setdefault(_name(node), _where(node))
+            unknown.setdefault(_name(node), place_of(node))
     if unknown:
         listed = ", ".join(f"{name} (at {where})" for name, where in unknown.items())
         raise ModelError(f"the compiler has no operator for: {listed}")
@@ -68,12 +69,6 @@ def _known(ours: Iterable[str]) -> set[str]:
 
 def _name(node: fx.Node) -> str:
     return getattr(node.target, "__name__", str(node.target))
-
-
-def _where(node: fx.Node) -> str:
-    """The path of the module that a node stems from."""
-    modules = node.meta.get("nn_module_stack") or {}
-    return (list(modules.values())[-1][0] if modules else "") or node.name
 
 
 def checked(ours: Mapping[str, Converter], graph: fx.Graph) -> dict[str, Converter]:
@@ -90,7 +85,7 @@ def checked(ours: Mapping[str, Converter], graph: fx.Graph) -> dict[str, Convert
         except Exception as error:  # TVM raises a dozen kinds, and all of them mean that the operator is used in a way it does not know
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             said = lines[-1] if lines else type(error).__name__
-            raise MisfitError(f"the compiler cannot take {_name(node)} (at {_where(node)}): {said}", node) from error
+            raise MisfitError(f"the compiler cannot take {_name(node)} (at {place_of(node)}): {said}", node) from error
         _check_agreement(node, result)
         return result
 
@@ -102,9 +97,10 @@ def _check_agreement(node: fx.Node, result: Any) -> None:
     if not isinstance(result, Expr) or not isinstance(result.ty, relax.TensorType):
         return
     if not isinstance(value, torch.Tensor):
-        raise MisfitError(f"the compiler takes only the first result of {_name(node)} (at {_where(node)})", node)
+        raise MisfitError(f"the compiler takes only the first result of {_name(node)} (at {place_of(node)})", node)
     if not all(isinstance(size, int) for size in value.shape):
-        raise ModelError(f"the compiler needs fixed sizes, and that of {_name(node)} (at {_where(node)}) depends on the data")
+        raise ModelError(f"the compiler needs fixed sizes, and that of {_name(node)} (at {place_of(node)}) depends on the data")
     torchs, ours = (list(value.shape), str(value.dtype).removeprefix("torch.")), (shape_of(result), str(result.ty.dtype.dtype))
     if torchs != ours:
-        raise MisfitError(f"the compiler takes {_name(node)} (at {_where(node)}) wrongly: it would give {ours}, torch gives {torchs}", node)
+        said = f"it would give {ours}, torch gives {torchs}"
+        raise MisfitError(f"the compiler takes {_name(node)} (at {place_of(node)}) wrongly: {said}", node)

@@ -17,6 +17,7 @@ from sparsecc.codegen.choose import Chooser
 from sparsecc.codegen.kernels import layer_norm
 from sparsecc.codegen.lower.emit_attention import emit_attention, emit_block_attention
 from sparsecc.codegen.lower.emit_conv import emit_subsampled
+from sparsecc.codegen.lower.emit_grouped import emit_grouped
 from sparsecc.codegen.lower.emit_layers import emit_layer
 from sparsecc.codegen.lower.emit_recurrent import emit_recurrent
 from sparsecc.codegen.lower.emit_types import in_another_type
@@ -66,7 +67,7 @@ def _emit_node(forms: Forms, target: Target, chooser: Chooser, node: Node, funct
     if isinstance(node.what, Subsampled):
         return emit_subsampled(forms, target, node, node.what)
     view = _view(forms, node) or emit_max_pool(forms, target, node) or emit_resize(forms, target, node)
-    own = view or emit_recurrent(forms, target, node) or _layer_norm(forms, target, node)
+    own = view or emit_recurrent(forms, target, node) or emit_grouped(forms, target, node) or _layer_norm(forms, target, node)
     own = own or guarded_division(forms, node) or in_another_type(forms, node)
     return own or _elementwise(forms, node) or _as_it_was(forms, node, functions)
 
