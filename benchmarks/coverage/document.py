@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.coverage.compare import LEAST
 from benchmarks.coverage.packages import LIBRARIES, pin
 from benchmarks.coverage.row import TOLERANCE, TOLERANCE_ROUNDED, Row
 from benchmarks.machine import machine, one_line
@@ -77,10 +78,10 @@ def page(rows: Mapping[str, Row], models: int) -> str:
 def _meanings() -> str:
     return f"""A model runs in a process of its own, on two draws of inputs: it was compiled for the first, and has never seen the second.
 
-- **right**: every output has the same type and shape, and is off by at most {TOLERANCE:g} of its largest magnitude ({TOLERANCE_ROUNDED:g}
-  where the file rounds activations to integers, against onnxruntime with its own rewriting off). **wrong** compiled and is not right.
-  **refused** is an error that is meant for the user. **hang**, **memory**, **signal** and **traceback** are ends that nobody meant. **no
-  reference**: the model does not run here by itself, and is not counted.
+- **right**: every output has the same type and shape, and is off by at most {TOLERANCE:g} of its largest magnitude, or of {LEAST:g} where
+  that is less ({TOLERANCE_ROUNDED:g} where the file rounds activations to integers, against onnxruntime with its own rewriting off).
+  **wrong** compiled and is not right. **refused** is an error that is meant for the user. **hang**, **memory**, **signal** and
+  **traceback** are ends that nobody meant. **no reference**: the model does not run here by itself, and is not counted.
 - **sites of weights**: layers that passes work on, of the weights that the model has. A weight is a parameter or initializer with two
   axes or more that a product of matrices, a convolution or a recurrent layer reads, directly or computed from parameters alone;
   embeddings, positions that are added, and what only products of constants read, which are computed ahead, are none. They are counted

@@ -107,7 +107,7 @@ _HIFIGAN = {
 }  # fmt: skip
 _ENCODERS = ("bert", "roberta", "xlm-roberta", "electra", "distilbert", "mpnet", "camembert", "roformer", "nystromformer")
 _CAUSAL = (
-    "gpt2", "gpt_neox", "opt", "bloom", "gptj", "codegen", "falcon", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2",
+    "gpt2", "gpt_neox", "opt", "bloom", "gptj", "codegen", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2",
     "gemma3_text", "phi", "phi3",
     "stablelm", "olmo2", "cohere", "granite", "smollm3", "starcoder2", "mixtral", "qwen2_moe", "gpt_oss", "nemotron", "glm4",
 )  # fmt: skip
@@ -130,6 +130,7 @@ TABLE = (
     _row("layoutlm", _TEXT, _placed_sentence),
     # decoders
     *(_row(kind, _DECODER, _masked_sentence, _CAUSAL_LM) for kind in _CAUSAL),
+    _row("falcon", _TEXT, _masked_sentence, _CAUSAL_LM),
     _row("mpt", {"vocab_size": 128, "d_model": 64, "n_heads": 4, "n_layers": 2, "max_seq_len": 64}, _masked_sentence, _CAUSAL_LM),
     _row(
         "deepseek_v3",

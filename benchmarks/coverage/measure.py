@@ -97,8 +97,8 @@ def measured(subject: Subject, note: Note, seconds: float) -> Row:
 def _sites(compiled: Compiled, weights: list[int]) -> dict[str, int]:
     """What the report knows of the model's weights."""
     rows = [site for site in compiled.report.sites if site.bytes_dense is not None and site.kind not in ("Embedding", "Gather")]
-    # without a recipe no pass refuses a layer: what is skipped is what passes do not look at
-    sites = [site for site in rows if site.kind in _kinds() and site.decision != "skipped"]
+    # what is skipped without a pass's refusal is what no pass looks at
+    sites = [site for site in rows if site.kind in _kinds() and (site.decision != "skipped" or site.refused)]
     seen, named = ([int(np.prod(site.shape)) for site in found] for found in (sites, rows))
     return {"sites": len(sites), "seen": covered(weights, seen), "named": covered(weights, named)}
 
@@ -132,7 +132,7 @@ def of_architecture(architecture: Architecture, threads: int) -> Subject:
 
     def run(draw: int) -> Any:
         example = examples[draw]
-        with torch.inference_mode():
+        with torch.no_grad():  # some modules keep tensors of a call, which may not come from inference mode when they are traced
             return module(**example) if isinstance(example, dict) else module(*example)
 
     def call(compiled: Compiled, draw: int) -> Any:

@@ -12,17 +12,14 @@ from sparsecc.report.base import Report, quantized
 
 if TYPE_CHECKING:
     from sparsecc.api.rewriting import Rewritten
-    from sparsecc.graph.onnx import OnnxGraph
 
 GREW = 2**16  # bytes; below that it is names and functions
 _NAMED = 3  # nodes that a sentence names
 
 
 def against_file(report: Report, result: Rewritten, samples: Sequence[Sequence[Any]]) -> Report:
-    """The report with the model before the passes compared to the file as it came, for an ONNX model."""
-    if result.graph.host != "onnx":
-        return report
-    before: OnnxGraph = result.original or result.graph  # type: ignore[assignment]
+    """The report with the model before the passes compared to the file, module or program as it came."""
+    before: Any = result.original or result.graph
     if before.random:
         note = f"outputs were not compared: {before.random} gives other numbers each time"
         return replace(report, notes=(*report.notes, note))

@@ -87,12 +87,12 @@ def write_json(path: Path | None, value: Mapping[str, Any]) -> None:
 
 def require_right(report: Report) -> None:
     """Raises SparseccError when the check of the outputs is off."""
-    from sparsecc.api import tolerance
+    from sparsecc.api import differs, tolerance
 
     check, allowed = report.check, tolerance(report)
-    if check is not None and check.max_rel == float("inf"):
+    if check is not None and check.max_abs == float("inf"):
         raise SparseccError("outputs and the masked model's hold NaN or infinity in different places; look for them in the weights")
-    if check is not None and not check.max_rel <= allowed:
+    if check is not None and differs(check, allowed):
         raise SparseccError(f"outputs differ from the masked model's by {check.max_rel:.2g} of the largest one, more than {allowed:g}")
 
 

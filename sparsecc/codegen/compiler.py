@@ -135,9 +135,9 @@ def _imported(graph: Graph, arrays: list[np.ndarray]) -> Imported:
     if graph.host == "fx":
         import torch
 
-        from sparsecc.codegen.importers.fx import import_fx
+        from sparsecc.codegen.importers.fx import import_whole
 
-        return import_fx(graph.specialize([torch.from_numpy(a) for a in arrays]))  # type: ignore[attr-defined]
+        return import_whole(lambda: graph.specialize([torch.from_numpy(a) for a in arrays]))  # type: ignore[attr-defined]
     from sparsecc.codegen.importers.onnx import import_onnx
 
     return import_onnx(_fixed(graph, arrays), graph.where)  # type: ignore[attr-defined]

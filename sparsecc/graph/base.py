@@ -118,6 +118,11 @@ class Graph(ABC):
         Raises InputError for wrong names, shapes, dtypes, and UserError for a tap that names no site."""
 
     @abstractmethod
+    def as_it_came(self, samples: Sequence[Sequence[Any]]) -> list[list[Any]]:
+        """Per set of inputs, the outputs of the file or module itself, before anything was made of it; not after `forget_file`.
+        Raises what `run` raises."""
+
+    @abstractmethod
     def walk(
         self, inputs: Sequence[Sequence[Any] | Mapping[str, Any]], taps: Sequence[str]
     ) -> Iterator[tuple[str, list[tuple[Tensor, ...]]]]:
@@ -140,6 +145,11 @@ class Graph(ABC):
     @abstractmethod
     def copy(self) -> Graph:
         """An independent graph; weights are shared until one of them is replaced."""
+
+    @property
+    def random(self) -> str:
+        """An operator that gives other numbers each time, "" where there is none."""
+        return ""
 
     def forget_file(self) -> None:
         """Let go of what is only kept to compare the model with what it was read from."""

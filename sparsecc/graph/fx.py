@@ -37,6 +37,7 @@ from sparsecc.graph import (
 )
 from sparsecc.graph.base import ALL, Block, Differentiable, Given, Run, Targets, matches
 from sparsecc.graph.channels import Channels
+from sparsecc.graph.evaluating import evaluating
 from sparsecc.graph.fx_complex import taken_apart, without_complex
 from sparsecc.graph.fx_layers import Layer, OperatorLayer, match, stored
 from sparsecc.graph.fx_signature import input_nodes, specs, structure
@@ -56,16 +57,24 @@ _NAMES = "sparsecc_sites.json"  # beside the program in a .pt2 file
 
 class FxGraph(Differentiable):
     """module: the model as it is now, called as the original was.  structure: how flat outputs make up what it returns
-    (`runtime.structure`).  name: the model's, for reports.  device: where it runs."""
+    (`runtime.structure`).  name: the model's, for reports.  device: where it runs.  came: what it was made of, until `forget_file`."""
 
     host = "fx"
 
-    def __init__(self, module: GraphModule, guards: nn.Module | None, name: str, notes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        module: GraphModule,
+        guards: nn.Module | None,
+        name: str,
+        notes: tuple[str, ...] = (),
+        came: nn.Module | ExportedProgram | None = None,
+    ) -> None:
         """module: from torch.export, clean and with its sites named; `from_module` and `from_exported` make one.
         notes: what a report says of the model."""
         self.module = module
         self.name = name
         self.notes = notes
+        self.came = came
         self._guards = guards
         self.inputs, self.outputs = specs(module)
         self.structure = structure(module)
@@ -86,19 +95,19 @@ class FxGraph(Differentiable):
         fx_caches.check_inputs(example_inputs)
         fx_records.register(example_inputs)
         traced = fx_trace.export(module, _example(example_inputs, fx_device.device_of(module)))
-        return cls._of(traced, name or type(module).__name__)
+        return cls._of(traced, name or type(module).__name__, module)
 
     @classmethod
     def from_exported(cls, program: ExportedProgram, name: str | None = None) -> FxGraph:
         """Take a program that torch.export made, with the freedom of shape that it has."""
-        return cls._of(fx_trace.unlift(fx_trace.functional(program)), name or "model")
+        return cls._of(fx_trace.unlift(fx_trace.functional(program)), name or "model", program)
 
     @classmethod
-    def _of(cls, traced: fx_trace.Traced, name: str) -> FxGraph:
+    def _of(cls, traced: fx_trace.Traced, name: str, came: nn.Module | ExportedProgram) -> FxGraph:
         check_loaded(traced.module)
         fx_cleanup.clean(traced.module)
         fx_sites.name_sites(traced.module)
-        return cls(traced.module, traced.guards, name, traced.notes)
+        return cls(traced.module, traced.guards, name, traced.notes, came)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> FxGraph:
@@ -248,6 +257,19 @@ class FxGraph(Differentiable):
         outputs = tuple(value for value in flat if isinstance(value, Tensor))
         return Run(outputs, {name: interpreter.taken[node] for name, node in wanted.items()})
 
+    def as_it_came(self, samples: Sequence[Sequence[Any]]) -> list[list[Any]]:
+        """Per set of inputs, the output tensors of the module or program itself, before anything was made of it."""
+        assert self.came is not None
+        module = self.came if isinstance(self.came, nn.Module) else self.came.module()
+        with evaluating(module):
+            return [self._called(module, inputs) for inputs in samples]
+
+    def _called(self, module: nn.Module, inputs: Sequence[Any]) -> list[Tensor]:
+        args, kwargs = self._structured([tensor.clone() for tensor in self._bound(inputs)])  # a cache among them is written into
+        with torch.no_grad():
+            returned = module(*args, **kwargs)
+        return [leaf.detach() for leaf in pytree.tree_leaves(returned) if isinstance(leaf, Tensor)]
+
     def walk(
         self, inputs: Sequence[Sequence[Any] | Mapping[str, Any]], taps: Sequence[str]
     ) -> Iterator[tuple[str, list[tuple[Tensor, ...]]]]:
@@ -288,7 +310,10 @@ class FxGraph(Differentiable):
     def copy(self) -> FxGraph:
         shared = {id(tensor): tensor for tensor in self.tensors()}
         with fx_trace.quiet():
-            return FxGraph(copy.deepcopy(self.module, shared), self._guards, self.name, self.notes)
+            return FxGraph(copy.deepcopy(self.module, shared), self._guards, self.name, self.notes, self.came)
+
+    def forget_file(self) -> None:
+        self.came = None
 
     def tensors(self) -> Iterable[Tensor]:
         return (*self.module.parameters(), *self.module.buffers())
@@ -301,12 +326,13 @@ class FxGraph(Differentiable):
         """The current model for the shapes of these inputs alone: no symbols, no assertions, shape arithmetic and constant masks
         folded; linear, convolution, attention, norms and activations are single operators. Input as for `run`."""
         inputs = self._structured(self._bound(example_inputs))
-        program = fx_trace.export_fixed(self.module, inputs)
-        with fx_trace.quiet():
-            program = taken_apart(program)
-        static = fx_trace.unlift(program).module
-        fold_shapes(static)
-        result = fx_trace.export_fixed(without_complex(static), inputs)
+        with torch.no_grad():  # torch has no gradients of some operators of complex numbers, and traces none of them then
+            program = fx_trace.export_fixed(self.module, inputs)
+            with fx_trace.quiet():
+                program = taken_apart(program)
+            static = fx_trace.unlift(program).module
+            fold_shapes(static)
+            result = fx_trace.export_fixed(without_complex(static), inputs)
         fx_cleanup.drop_assertions(result.graph_module)
         result.graph_module.recompile()
         return result

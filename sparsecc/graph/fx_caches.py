@@ -110,7 +110,8 @@ def check_inputs(inputs: Any) -> None:
     for leaf in pytree.tree_leaves(inputs, is_leaf=lambda part: isinstance(part, caches.Cache) and not _of_two(part)):
         if isinstance(leaf, caches.Cache) and _take_apart(leaf)[1] is None:
             kind = type(leaf).__name__
-            raise InputError(f"an example input is a {kind}, which cannot be traced; wrap the model in a module that takes its tensors")
+            instead = "pass a DynamicCache, or wrap the model in a module that takes its tensors"
+            raise InputError(f"an example input is a {kind}, which cannot be traced; {instead}")
 
 
 def _of_two(cache: Any) -> bool:

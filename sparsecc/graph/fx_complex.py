@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Container
+from collections.abc import Container
 from typing import Any
 
 import torch
@@ -14,25 +13,11 @@ from torch.utils import _pytree as pytree
 
 from sparsecc.errors import ModelError
 from sparsecc.graph.fx_cleanup import sweep
-from sparsecc.graph.fx_layers import aten, stored
+from sparsecc.graph.fx_complex_ways import MAKERS, WAYS, Complex
+from sparsecc.graph.fx_layers import place_of, stored
 from sparsecc.graph.fx_tensors import assign, free_name
 
 _DEPTH = 4  # how often what an operator is spelled in may have to be taken apart, too
-
-
-class _Complex:
-    """A complex value while a graph is run with real tensors in its place. pairs: [..., 2]."""
-
-    def __init__(self, pairs: Tensor) -> None:
-        self.pairs = pairs
-
-    @property
-    def real(self) -> Tensor:
-        return self.pairs.select(-1, 0)
-
-    @property
-    def imag(self) -> Tensor:
-        return self.pairs.select(-1, 1)
 
 
 def without_complex(module: GraphModule) -> nn.Module:
@@ -48,15 +33,19 @@ def without_complex(module: GraphModule) -> nn.Module:
 
 
 def taken_apart(program: ExportedProgram) -> ExportedProgram:
-    """With the operators that give complex numbers spelled in the simplest ones, as stft in _fft_r2c."""
+    """With the operators that give or take complex numbers spelled in the simplest ones, as stft in _fft_r2c."""
     ways = dict(torch.export.default_decompositions().items())
     for _ in range(_DEPTH):
-        calls = [node for node in program.graph.nodes if node.op == "call_function" and _is_complex(node.meta.get("val"))]
-        table = {node.target: ways[node.target] for node in calls if node.target in ways and node.target not in _WAYS}
+        calls = [node for node in program.graph.nodes if node.op == "call_function" and _touches_complex(node)]
+        table = {node.target: ways[node.target] for node in calls if node.target in ways and node.target not in WAYS}
         if not table:
             break
         program = program.run_decompositions(table)
     return program
+
+
+def _touches_complex(node: fx.Node) -> bool:
+    return any(_is_complex(part.meta.get("val")) for part in (node, *node.all_input_nodes))
 
 
 def _is_complex(value: Any) -> bool:
@@ -86,127 +75,28 @@ class _Real(nn.Module):
 
 
 class RealArithmetic(fx.Interpreter):
-    """Runs a graph with a `_Complex` wherever a value is complex. pairs: names of the tensors that hold such."""
+    """Runs a graph with a `Complex` wherever a value is complex. pairs: names of the tensors that hold such."""
 
     def __init__(self, module: GraphModule, pairs: Container[str]) -> None:
         super().__init__(module)
         self.pairs = pairs
+        self._node: fx.Node  # that is being run
+
+    def run_node(self, n: fx.Node) -> Any:
+        self._node = n
+        return super().run_node(n)
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         value = super().get_attr(target, args, kwargs)
-        return _Complex(value) if target in self.pairs else value
+        return Complex(value) if target in self.pairs else value
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         flat = [*args, *kwargs.values()]
         held = [x for value in flat for x in (value if isinstance(value, (list, tuple)) else [value])]
-        if target not in _MAKERS and not any(isinstance(x, _Complex) for x in held):
+        if not _is_complex(self._node.meta.get("val")) and target not in MAKERS and not any(isinstance(x, Complex) for x in held):
             return super().call_function(target, args, kwargs)
-        way = _WAYS.get(target)
+        way = WAYS.get(target)
         if way is None:
-            raise ModelError(f"the compiler has no operator for: {getattr(target, '__name__', target)} of complex numbers")
+            name = getattr(target, "__name__", target)
+            raise ModelError(f"the compiler has no operator for: {name} of complex numbers (at {place_of(self._node)})")
         return way(*args, **kwargs)
-
-
-def _pair(real: Tensor, imag: Tensor) -> _Complex:
-    return _Complex(torch.stack(torch.broadcast_tensors(real, imag), -1))
-
-
-def _multiply(a: Any, b: Any) -> _Complex:
-    if not isinstance(a, _Complex):
-        a, b = b, a
-    if isinstance(b, _Complex):
-        return _pair(a.real * b.real - a.imag * b.imag, a.real * b.imag + a.imag * b.real)
-    return _Complex(a.pairs * (b.unsqueeze(-1) if isinstance(b, Tensor) else b))
-
-
-def _add(sign: int) -> Callable[..., _Complex]:
-    def add(a: Any, b: Any, *, alpha: float = 1) -> _Complex:
-        parts = [(x.real, x.imag) if isinstance(x, _Complex) else (x, 0) for x in (a, b)]
-        (a_real, a_imag), (b_real, b_imag) = parts
-        factor = sign * alpha
-        real, imag = a_real + factor * b_real, a_imag + factor * b_imag
-        return _pair(real, imag if isinstance(imag, Tensor) else torch.full_like(real, imag))
-
-    return add
-
-
-def _divide(a: Any, b: Any) -> _Complex:
-    if not isinstance(b, _Complex):
-        return _Complex(a.pairs / (b.unsqueeze(-1) if isinstance(b, Tensor) else b))
-    size = (b.pairs * b.pairs).sum(-1)
-    return _multiply(_multiply(a, _conjugate(b)), 1 / size)
-
-
-def _conjugate(x: _Complex) -> _Complex:
-    return _pair(x.real, -x.imag)
-
-
-def _along(op: Callable[..., Tensor]) -> Callable[..., _Complex]:
-    """An operator that moves elements along axes counted from the front or the back, the pairs staying last."""
-
-    def moved(x: _Complex, *axes: Any, **options: Any) -> _Complex:
-        return _Complex(op(x.pairs, x.pairs.dim() - 1, *axes, **options))
-
-    return moved
-
-
-def _front(axis: int, dims: int) -> int:
-    return axis % dims if dims else 0
-
-
-def _reshaped(x: _Complex, shape: Any) -> _Complex:
-    return _Complex(x.pairs.reshape([*shape, 2]))
-
-
-def _joined(parts: Any, dim: int = 0) -> _Complex:
-    dims = parts[0].pairs.dim() - 1
-    return _Complex(torch.cat([part.pairs for part in parts], _front(dim, dims)))
-
-
-def _spectrum(x: Tensor, axes: Any, normalization: int, onesided: bool) -> _Complex:
-    """The discrete Fourier transform of real numbers along one axis, as two matrix products."""
-    if len(axes) != 1:
-        raise ModelError("the compiler has no operator for: _fft_r2c along several axes")
-    axis, size = axes[0] % x.dim(), x.shape[axes[0]]
-    bins = torch.arange(size // 2 + 1 if onesided else size, device=x.device)
-    turns = (torch.arange(size, device=x.device).unsqueeze(1) * bins).remainder(size).double() * (2 * math.pi / size)
-    scale = (1.0, size**-0.5, 1 / size)[normalization]
-    moved = x.movedim(axis, -1)
-    real, imag = (moved @ (part * scale).to(x.dtype) for part in (turns.cos(), -turns.sin()))
-    return _pair(real.movedim(-1, axis), imag.movedim(-1, axis))
-
-
-_MAKERS = {aten.view_as_complex.default, aten.polar.default, aten.complex.default, aten._fft_r2c.default}
-
-_WAYS: dict[Any, Callable[..., Any]] = {
-    aten.view_as_complex.default: lambda x: _Complex(x),
-    aten.polar.default: lambda size, angle: _pair(size * torch.cos(angle), size * torch.sin(angle)),
-    aten.complex.default: _pair,
-    aten._fft_r2c.default: _spectrum,
-    aten.view_as_real.default: lambda x: x.pairs,
-    aten.real.default: lambda x: x.real,
-    aten.imag.default: lambda x: x.imag,
-    aten.abs.default: lambda x: (x.pairs * x.pairs).sum(-1).sqrt(),
-    aten.angle.default: lambda x: torch.atan2(x.imag, x.real),
-    **dict.fromkeys((aten.mul.Tensor, aten.mul.Scalar), _multiply),
-    **dict.fromkeys((aten.div.Tensor, aten.div.Scalar), _divide),
-    aten.add.Tensor: _add(1),
-    aten.sub.Tensor: _add(-1),
-    aten.neg.default: lambda x: _Complex(-x.pairs),
-    **dict.fromkeys((aten._conj.default, aten.conj.default, aten._conj_physical.default, aten.conj_physical.default), _conjugate),
-    **dict.fromkeys((aten.view.default, aten.reshape.default, aten._unsafe_view.default), _reshaped),
-    **dict.fromkeys((aten.clone.default, aten.contiguous.default, aten.resolve_conj.default, aten.detach.default), lambda x, **_: x),
-    **dict.fromkeys((aten.alias.default, aten.lift_fresh_copy.default, aten._to_copy.default), lambda x, **_: x),
-    aten.expand.default: lambda x, sizes, **_: _Complex(x.pairs.expand([*sizes, 2])),
-    aten.repeat.default: lambda x, times: _Complex(x.pairs.repeat([*times, 1])),
-    aten.unsqueeze.default: _along(lambda pairs, dims, dim: pairs.unsqueeze(_front(dim, dims + 1))),
-    aten.squeeze.dim: _along(lambda pairs, dims, dim: pairs.squeeze(_front(dim, dims))),
-    aten.transpose.int: _along(lambda pairs, dims, a, b: pairs.transpose(_front(a, dims), _front(b, dims))),
-    aten.permute.default: _along(lambda pairs, dims, order: pairs.permute(*(_front(axis, dims) for axis in order), dims)),
-    aten.slice.Tensor: _along(lambda pairs, dims, dim=0, *bounds: aten.slice.Tensor(pairs, _front(dim, dims), *bounds)),
-    aten.select.int: _along(lambda pairs, dims, dim, index: pairs.select(_front(dim, dims), index)),
-    aten.index_select.default: _along(lambda pairs, dims, dim, index: pairs.index_select(_front(dim, dims), index)),
-    aten.index.Tensor: lambda x, indices: _Complex(aten.index.Tensor(x.pairs, indices)),
-    aten.sum.dim_IntList: _along(lambda pairs, dims, axes, keepdim=False: pairs.sum([_front(axis, dims) for axis in axes], keepdim)),
-    aten.cat.default: _joined,
-}

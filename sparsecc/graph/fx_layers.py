@@ -87,6 +87,12 @@ def stored(node: Any) -> Tensor | None:
     return value if isinstance(value, Tensor) else None
 
 
+def place_of(node: Node) -> str:
+    """The path of the module that a node stems from, for messages; the node's name where it is the model itself."""
+    modules = node.meta.get("nn_module_stack") or {}
+    return (list(modules.values())[-1][0] if modules else "") or node.name
+
+
 def transposed(node: Any) -> Node | None:
     """The get_attr node of the stored matrix that `node` is the transpose of; None for everything else."""
     if not isinstance(node, Node) or node.op != "call_function":

@@ -6,6 +6,7 @@ import contextlib
 import enum
 import io
 import logging
+import re
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from sparsecc.errors import ModelError
-from sparsecc.graph import fx_nested, fx_records
+from sparsecc.graph import fx_blame, fx_nested, fx_records
 from sparsecc.graph.evaluating import evaluating
 from sparsecc.graph.fx_layers import aten
 from sparsecc.graph.fx_limit import TookTooLong, time_limit
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 _tracing = threading.RLock()
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+_TORCHS_NOTES = r" \(unhinted: .*"  # of no use to who does not debug torch
 _SECONDS, _SECONDS_PER_MODULE = 12.0, 0.15  # of computing, for a trace with free sizes; BERT-base, of 228 modules, takes 15
 
 
@@ -107,8 +109,12 @@ def export_fixed(module: nn.Module, inputs: Inputs) -> ExportedProgram:
     with quiet():
         try:
             return torch.export.export(module, *inputs, strict=False)
+        except ModelError as error:
+            raise ModelError(one_line(error)) from error  # torch has added where in its own code it was
         except Exception as error:
-            raise ModelError(f"torch.export cannot trace the model: {one_line(error)}") from error
+            place = fx_blame.place_of(module, error)
+            reason = re.sub(_TORCHS_NOTES, "", one_line(error)) + (f" (at {place})" if place else "")
+            raise ModelError(f"torch.export cannot trace the model: {reason}") from error
 
 
 def export_free(module: nn.Module, inputs: Inputs, free: Sequence[Sequence[int]] | None = None) -> ExportedProgram:

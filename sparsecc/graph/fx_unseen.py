@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
+from sparsecc.graph.fx_fold import unfolded_name
 from sparsecc.graph.fx_layers import Layer, OperatorLayer, arguments, aten, match, stored
 from sparsecc.graph.fx_sites import SITE
 from sparsecc.graph.sites import Unseen, is_matrix, unique
@@ -38,12 +39,15 @@ _KINDS = {
     "mm": "Linear",
     "bmm": "BatchedMatMul",
     "baddbmm": "BatchedMatMul",
+    "_grouped_mm": "BatchedMatMul",
+    "grouped_mm_fallback": "BatchedMatMul",  # of transformers
     "einsum": "Einsum",
     "lstm": "LSTM",
     "gru": "GRU",
     "rnn_tanh": "RNN",
     "rnn_relu": "RNN",
 }
+_CHOOSE = ("index", "index_select", "embedding")  # one matrix of several for each row
 _BYTES = (torch.int8, torch.uint8)  # what weights of fewer bits lie in
 
 
@@ -61,7 +65,7 @@ def find(module: GraphModule) -> list[Unseen]:
         kind = None if reader is None else _kind(reader, tensor)
         if kind is not None and _is_weight(tensor, kind):
             seen.add(id(tensor))
-            found.append(_unseen(unique(str(read.target).removesuffix(".weight"), names), kind, tensor))
+            found.append(_unseen(unique(unfolded_name(str(read.target)).removesuffix(".weight"), names), kind, tensor))
     return found
 
 
@@ -93,9 +97,11 @@ def _readers(node: Node, independent: set[Node]) -> Iterator[Node]:
 
 
 def _kind(reader: Node, tensor: Tensor) -> str:
-    name = str(reader.target).removeprefix("aten.").partition(".")[0]
+    name = str(reader.target).removeprefix("aten.").removeprefix("transformers.").partition(".")[0]
     if name.startswith("conv") and not name.startswith("conv_tbc"):
         return _convolution(reader, name)
+    if name in _CHOOSE and tensor.dim() == 3:
+        return "BatchedMatMul"
     if name == "matmul":
         return "Linear" if tensor.dim() == 2 else "BatchedMatMul"
     return _KINDS.get(name, name)

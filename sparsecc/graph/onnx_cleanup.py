@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from sparsecc.errors import ModelError
-from sparsecc.graph import contrib, onnx_contrib, onnx_hold, onnx_linear, onnx_loops, onnx_names, onnx_opset, onnx_sparse
+from sparsecc.graph import contrib, onnx_contrib, onnx_control, onnx_hold, onnx_linear, onnx_names, onnx_opset, onnx_sparse
 from sparsecc.graph.onnx_fold import fold_norms, fold_scales, lift_weights, unflatten_softmaxes
 from sparsecc.graph.onnx_functions import inlined
 from sparsecc.graph.onnx_io import first_cause
@@ -46,8 +46,8 @@ def clean(
 ) -> ir.Model:
     """A simpler model that computes the same; with these input shapes fixed, if given, and everything that follows from them folded.
 
-    standard: without operators of com.microsoft, as far as `contrib` knows them, and without loops that run a known number of times; else
-    without those operators that hide a layer.  growth: bytes that folding may add.
+    standard: without operators of com.microsoft, as far as `contrib` knows them, without loops that run a known number of times and
+    without branches that data decide; else without those operators that hide a layer.  growth: bytes that folding may add.
 
     The given model is left alone and shares its weights with the result. Raises ModelError when the model does not check or is too old to
     be converted.
@@ -83,12 +83,13 @@ def _simplified(skeleton: ir.Model, where: str, standard: bool, growth: int, nam
         onnx_contrib.stand_in(proto)
         onnx_opset.check(proto)
         proto = slimmed(proto, where, growth)
-        while standard and onnx_loops.unroll(proto):  # the loops inside, or behind, are seen once the others are written out
-            proto = slimmed(proto, where, growth)
+        proto = onnx_control.without(proto, where, growth) if standard else proto
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ModelError(f"{where}: not a valid model: {first_cause(error)}") from None
     onnx_contrib.restore(proto)
     result = ir.serde.deserialize_model(proto)
+    if any(attribute.type is ir.AttributeType.GRAPH for node in result.graph for attribute in node.attributes.values()):
+        result.graph.sort()  # onnxslim does not see what a body in a body reads from outside
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(result)
     return result
 

@@ -14,8 +14,11 @@ from sparsecc.errors import ModelError
 from sparsecc.graph.onnx_valid import inner_tensors
 
 
-def weights(proto: onnx.ModelProto, where: str, folder: Path | None) -> dict[str, np.ndarray]:
-    """Arrays of the graph's external initializers, by name. External tensors elsewhere (in attributes) are read into the proto."""
+def weights(proto: onnx.ModelProto, where: str, folder: Path | None, real: Path | None = None) -> dict[str, np.ndarray]:
+    """Arrays of the graph's external initializers, by name. External tensors elsewhere (in attributes) are read into the proto.
+
+    real: where the file itself lies, when its name is a link, as in the cache of huggingface_hub; its data may be linked from there.
+    """
     external = [(tensor, True) for tensor in proto.graph.initializer] + [(tensor, False) for tensor in inner_tensors(proto)]
     external = [(tensor, outer) for tensor, outer in external if tensor.data_location == TensorProto.EXTERNAL]
     if external and folder is None:
@@ -25,7 +28,7 @@ def weights(proto: onnx.ModelProto, where: str, folder: Path | None) -> dict[str
     for tensor, outer in external:
         what = f"{where}: external data of tensor '{tensor.name}'"
         location = {entry.key: entry.value for entry in tensor.external_data}
-        source = _inside(location.get("location", ""), Path(folder or "."), what)
+        source = _inside(location.get("location", ""), Path(folder or "."), real, what)
         if source not in maps:  # one mapping per file: each costs a file descriptor
             maps[source] = _mapped(source, what)
         if tensor.data_type == TensorProto.STRING:
@@ -42,8 +45,8 @@ def weights(proto: onnx.ModelProto, where: str, folder: Path | None) -> dict[str
     return found
 
 
-def _inside(location: str, folder: Path, what: str) -> Path:
-    """The file that external data names, refused unless it lies in the model's folder, symbolic links resolved."""
+def _inside(location: str, folder: Path, real: Path | None, what: str) -> Path:
+    """The file that external data names, refused unless it lies in the model's folder, or in its real one, symbolic links resolved."""
     outside = ModelError(f"{what} points outside the model's folder ('{location}'); it is not read")
     if not location or not location.isprintable():
         raise ModelError(f"{what} names no file{f': {location!r}' if location else ''}")
@@ -51,7 +54,8 @@ def _inside(location: str, folder: Path, what: str) -> Path:
         raise outside
     source = folder / location
     try:
-        inside, exists = source.resolve().is_relative_to(folder.resolve()), source.is_file()
+        inside = any(source.resolve().is_relative_to(each.resolve()) for each in (folder, real or folder))
+        exists = source.is_file()
     except (OSError, RuntimeError) as error:  # a name that is too long, links that lead in a circle
         raise ModelError(f"{what} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not inside:

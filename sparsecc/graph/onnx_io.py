@@ -38,18 +38,19 @@ def read(path: str | os.PathLike[str]) -> ir.Model:
     except DecodeError:
         raise ModelError(f"{file}: not an ONNX model, or one that was cut off") from None
     del data
-    return from_proto(proto, str(file), file.parent)
+    return from_proto(proto, str(file), file.parent, file.resolve().parent)
 
 
-def from_proto(proto: onnx.ModelProto, where: str, folder: Path | None = None) -> ir.Model:
+def from_proto(proto: onnx.ModelProto, where: str, folder: Path | None = None, real: Path | None = None) -> ir.Model:
     """A checked model whose weights are plain arrays (views of the mapped files, where the data is external), in the form of a new file.
 
-    where: how errors call the model.  folder: what external data may lie in; None when the proto came from no file.
+    where: how errors call the model.  folder: what external data may lie in, or `real`, where a file lies whose name is a link; None when
+    the proto came from no file.
     """
     for function in [function for function in proto.functions if function.domain == ONNX_DOMAIN]:
         proto.functions.remove(function)  # the nodes say which ones they need, and those are made anew
     check_tensors(proto, where)
-    weights = onnx_external.weights(proto, where, folder)
+    weights = onnx_external.weights(proto, where, folder, real)
     notes = normalize(proto, where)
     check(proto, where)
     maps = _without_maps(proto)

@@ -94,7 +94,7 @@ class _Copies:
             prefix = f"{stem}/{step}/"
             names = shared | self._given(body, prefix, step, carried)
             names |= {name: f"{prefix}{name}" for node in body.node for name in node.output if name}
-            nodes.extend(_renamed(node, names, prefix) for node in body.node)
+            nodes.extend(renamed(node, names, prefix) for node in body.node)
             results = [names.get(value.name, value.name) for value in body.output]
             carried = results[1 : 1 + len(carried)]
             for places, value in zip(scanned, results[1 + len(carried) :], strict=True):
@@ -128,7 +128,8 @@ class _Copies:
         self.graph.initializer.append(copied)
 
 
-def _renamed(node: onnx.NodeProto, names: Mapping[str, str], prefix: str) -> onnx.NodeProto:
+def renamed(node: onnx.NodeProto, names: Mapping[str, str], prefix: str) -> onnx.NodeProto:
+    """A copy that reads and gives values by other names, in its bodies, too.  prefix: of its own name."""
     copied = onnx.NodeProto.FromString(node.SerializeToString())
     copied.name = f"{prefix}{node.name or node.output[0]}"
     for field in (copied.input, copied.output):
@@ -144,7 +145,7 @@ def _rename_captured(graph: onnx.GraphProto, names: Mapping[str, str], prefix: s
     own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
     own |= {name for node in graph.node for name in node.output}
     outer = {name: new for name, new in names.items() if name not in own}
-    kept = [_renamed(node, outer, prefix) for node in graph.node]
+    kept = [renamed(node, outer, prefix) for node in graph.node]
     del graph.node[:]
     graph.node.extend(kept)
     for value in graph.output:

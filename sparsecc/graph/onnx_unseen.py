@@ -20,6 +20,7 @@ _CONVOLUTIONS = ("Conv", "ConvTranspose", "FusedConv", "QLinearConv", "ConvInteg
 _NARROW = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.UINT4)
 # What a table of eight bits is multiplied by; elsewhere such numbers are data.
 _MULTIPLIES = ("MatMul", "Gemm", "MatMulInteger", "QLinearMatMul", "MatMulNBits", "DynamicQuantizeMatMul", "QGemm", *_CONVOLUTIONS)
+_RECURRENT = ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM")
 
 
 class _Reader(NamedTuple):
@@ -40,7 +41,7 @@ def find(model: ir.Model, sites: Sequence[Site]) -> list[Unseen]:
         if value in seen or not is_matrix(tensor.shape.numpy()) or tensor.dtype not in (*FLOATS, *_NARROW):
             continue
         reader = next(_readers(value, graphs), None)
-        if reader is not None and (tensor.dtype in FLOATS or reader.node.op_type in _MULTIPLIES):
+        if reader is not None and (tensor.dtype in FLOATS or reader.node.op_type in (*_MULTIPLIES, *_RECURRENT)):
             found.append(_unseen(unique(_name(value, reader), names), tensor, reader))
     return found
 
@@ -88,7 +89,7 @@ def _name(value: ir.Value, reader: _Reader) -> str:
     """The layer's, where it has one; the tensor's where that says more, as for tables and what is added."""
     if reader.inside is not None:
         return reader.node.name or value.name or reader.inside.name or ""
-    layer = reader.node.op_type in (*_MULTIPLIES, "Einsum", "LSTM", "GRU", "RNN")
+    layer = reader.node.op_type in (*_MULTIPLIES, *_RECURRENT, "Einsum")
     name = onnx_names.given(reader.node) if layer else value.name
     return (name or reader.node.op_type).removesuffix(".weight")
 

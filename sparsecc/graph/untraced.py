@@ -109,6 +109,9 @@ class UntracedGraph(Graph):
     def run(self, inputs: Sequence[Any] | Mapping[str, Any], taps: Sequence[str] = ()) -> Run:
         self._refuse()
 
+    def as_it_came(self, samples: Sequence[Sequence[Any]]) -> list[list[Any]]:
+        self._refuse()
+
     def walk(
         self, inputs: Sequence[Sequence[Any] | Mapping[str, Any]], taps: Sequence[str]
     ) -> Iterator[tuple[str, list[tuple[Tensor, ...]]]]:

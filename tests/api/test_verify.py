@@ -5,14 +5,16 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
 from sparsecc import api
 from sparsecc.api import account, verify
 from sparsecc.errors import ModelError
 from sparsecc.graph import onnx_cleanup
 from sparsecc.graph.onnx import OnnxGraph
-from sparsecc.report.base import Report
+from sparsecc.report.base import Check, Report
 from tests.graph import onnx_models as models
 from tests.graph.onnx_models import node, random
 from tests.graph.test_onnx_hold import narrow
@@ -124,3 +126,37 @@ def test_products_that_saturate_without_vnni_are_named_on_every_cpu(largest: int
     notes = [note for note in report.notes if "VNNI" in note]
     assert bool(notes) == said
     assert all("'integer'" in note for note in notes)
+
+
+class OtherwiseTraced(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 1 if torch.compiler.is_exporting() else x + 1.01
+
+
+def test_a_module_is_compared_itself() -> None:
+    with pytest.warns(UserWarning, match="differs from the model as it came by 0.0"):
+        compiled = api.compile(OtherwiseTraced(), (torch.ones(2, 3),))
+    assert compiled.report.check is not None
+    assert compiled.report.check.max_rel == pytest.approx(0.01 / 2.01, rel=1e-3)
+
+
+def test_a_program_is_compared_itself() -> None:
+    program = torch.export.export(nn.Linear(3, 2).eval(), (torch.ones(2, 3),))
+    check = api.compile(program).report.check
+    assert check is not None
+    assert check.max_rel < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("check", "differs"),
+    [
+        (None, False),
+        (Check(max_abs=1e-7, max_rel=0.8, cosine=0.5), False),
+        (Check(max_abs=1e-7, max_rel=np.inf, cosine=0.0), False),
+        (Check(max_abs=1e-4, max_rel=0.8, cosine=0.5), True),
+        (Check(max_abs=5.0, max_rel=1e-5, cosine=1.0), False),
+        (Check(max_abs=np.inf, max_rel=np.inf, cosine=-1.0), True),
+    ],
+)
+def test_tails_of_a_sigmoid_may_differ(check: Check | None, differs: bool) -> None:
+    assert api.differs(check, api.TOLERANCE) == differs

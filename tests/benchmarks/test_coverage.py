@@ -392,3 +392,8 @@ def test_a_package_without_a_model_has_no_place_in_the_table(tmp_path):
         archive.writestr("a.py", "")
     with pytest.raises(UserError, match="a==1: holds no ONNX file"):
         onnx_files(("a==1",), tmp_path)
+
+
+def test_tails_of_a_sigmoid_are_held_against_a_thousandth():
+    assert difference([np.array([1e-7, 0.0])], [np.array([2e-7, 0.0])])[0] == pytest.approx(1e-4)
+    assert difference([np.array([1e-5])], [np.array([0.0])])[0] == pytest.approx(1e-2)

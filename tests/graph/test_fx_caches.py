@@ -53,5 +53,5 @@ def test_a_cache_is_a_tuple_where_it_cannot_be_made() -> None:
 
 def test_a_cache_whose_states_are_not_seen_is_refused_as_an_input() -> None:
     cache = StaticCache(config=CONFIG, max_cache_len=8)
-    with pytest.raises(InputError, match=r"^an example input is a StaticCache, which cannot be traced; wrap the model"):
+    with pytest.raises(InputError, match=r"^an example input is a StaticCache, which cannot be traced; pass a DynamicCache, or wrap"):
         FxGraph.from_module(LlamaForCausalLM(CONFIG), {"input_ids": torch.zeros(1, 2, dtype=torch.int64), "past_key_values": cache})

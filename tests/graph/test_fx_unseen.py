@@ -18,6 +18,7 @@ class Mixed(nn.Module):
         self.table, self.place = nn.Embedding(10, 8), nn.Parameter(torch.randn(1, 6, 8))
         self.recurrent, self.fc = nn.LSTM(8, 8, batch_first=True), nn.Linear(8, 8)
         self.experts = nn.Parameter(torch.randn(6, 8, 4))
+        self.chosen, self.turned = nn.Parameter(torch.randn(10, 8, 4)), nn.Parameter(torch.randn(6, 4, 8))
         self.volume, self.up = nn.Conv3d(2, 4, 3), nn.ConvTranspose1d(8, 4, 4, 2, 1)
         self.register_buffer("mel", torch.rand(8, 5))
         self.register_buffer("scale", torch.tensor(0.1))
@@ -27,7 +28,12 @@ class Mixed(nn.Module):
         x, _ = self.recurrent(self.table(ids) + self.place)
         y = self.fc(x)
         rounded = functional.linear(y, self.rounded * self.scale)
-        return rounded, torch.einsum("bei,eio->beo", y, self.experts), self.up(x.transpose(1, 2)), self.volume(image), x @ self.mel
+        experts = (
+            torch.einsum("bei,eio->beo", y, self.experts),
+            (y.unsqueeze(2) @ self.chosen[ids]).squeeze(2),
+            torch.bmm(y.transpose(0, 1), self.turned.transpose(1, 2)),
+        )
+        return rounded, *experts, self.up(x.transpose(1, 2)), self.volume(image), x @ self.mel
 
 
 def test_what_no_pass_takes_is_named_with_its_reason() -> None:
@@ -40,6 +46,8 @@ def test_what_no_pass_takes_is_named_with_its_reason() -> None:
         "recurrent.weight_ih_l0": "LSTM",
         "recurrent.weight_hh_l0": "LSTM",
         "experts": "Einsum",
+        "chosen": "BatchedMatMul",
+        "turned": "BatchedMatMul",
         "volume": "Conv3d",
         "up": "ConvTranspose1d",
         "rounded": "Linear",

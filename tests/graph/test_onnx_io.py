@@ -144,6 +144,18 @@ def test_external_data_through_a_link_inside_the_folder(external: Path) -> None:
     assert np.array_equal(onnx_io.read(external).graph.initializers["fc1.weight"].const_value.numpy(), random(32, 64))
 
 
+def test_a_cache_of_links_to_the_model_and_its_data(external: Path, tmp_path: Path) -> None:
+    """As huggingface_hub lays files out: what a revision holds is linked from where all contents lie, under other names."""
+    contents, revision = tmp_path / "blobs", tmp_path / "snapshots"
+    contents.mkdir()
+    revision.mkdir()
+    for number, file in enumerate((external, external.parent / "model.onnx.data")):
+        file.rename(contents / f"{number}")
+        (revision / file.name).symlink_to(f"../blobs/{number}")
+    model = onnx_io.read(revision / "model.onnx")
+    assert np.array_equal(model.graph.initializers["fc1.weight"].const_value.numpy(), random(32, 64))
+
+
 @pytest.mark.parametrize(
     ("entries", "message"),
     [

@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from onnx import numpy_helper
 
 from sparsecc.errors import InputError
 from sparsecc.graph.onnx import OnnxGraph
@@ -57,3 +58,10 @@ def test_inputs_that_onnxruntime_fails_on() -> None:
     graph = OnnxGraph.from_proto(models.model(nodes, {"x": ["n"]}, {"y": ["n", 8]}, {"w": random(4, 8)}))
     with pytest.raises(InputError, match=r"onnxruntime fails on these inputs.*Gather"):
         graph.run([np.float32([9])])
+
+
+def test_a_large_weight_that_nothing_reads() -> None:
+    proto, x = models.mlp(), random(2, 32)
+    before = OnnxGraph.from_proto(proto).run([x]).outputs[0]
+    proto.graph.initializer.append(numpy_helper.from_array(random(64, 64), "spare"))
+    assert torch.equal(torch.from_numpy(OnnxGraph.from_proto(proto).as_it_came([[x]])[0][0]), before)

@@ -68,6 +68,9 @@ class FakeGraph(Graph):
         assert not isinstance(inputs, Mapping)
         return Run(tuple(_forward(site, inputs[0]) for site in self._sites.values()), dict.fromkeys(taps, (inputs[0],)))
 
+    def as_it_came(self, samples: Sequence[Sequence[Any]]) -> list[list[Any]]:
+        return [list(self.run(sample).outputs) for sample in samples]
+
     def walk(
         self, inputs: Sequence[Sequence[Any] | Mapping[str, Any]], taps: Sequence[str]
     ) -> Iterator[tuple[str, list[tuple[Tensor, ...]]]]:

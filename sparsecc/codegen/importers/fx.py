@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from torch.export.graph_signature import ConstantArgument
 
 from sparsecc.codegen.importers.base import Imported, Placeholder, Placeholders, args_of, shape_of
 from sparsecc.codegen.importers.fx_converters import CONVERTERS, Converter
-from sparsecc.codegen.importers.fx_operators import check_supported, checked, take_apart
+from sparsecc.codegen.importers.fx_grouped import GROUPED
+from sparsecc.codegen.importers.fx_operators import MisfitError, check_supported, checked, take_apart
 from sparsecc.codegen.importers.fx_vocabulary import VOCABULARY, Place, Tensors
 from sparsecc.codegen.tvm_api import GenericConst, from_exported_program, relax
 
@@ -28,9 +29,27 @@ def sparsecc_constant(index: int) -> None:
     """Marks a folded value in the graph; its converter puts the constant in."""
 
 
-def import_fx(program: ExportedProgram) -> Imported:
-    """program: exported with static shapes. Raises ModelError that lists operators TVM cannot take, and where they are."""
-    program = take_apart(program, (*CONVERTERS, *_PLACED))
+def import_whole(make: Callable[[], ExportedProgram]) -> Imported:
+    """`import_fx` of a program, where operators that do not fit their converters are taken apart instead.
+
+    make: the program, anew at each call, since importing changes it.
+    """
+    misfits: list[str] = []
+    while True:
+        try:
+            return import_fx(make(), misfits)
+        except MisfitError as error:
+            if error.operator is None or error.operator in misfits:
+                raise
+            misfits.append(error.operator)
+
+
+def import_fx(program: ExportedProgram, misfits: Sequence[str] = ()) -> Imported:
+    """program: exported with static shapes.  misfits: operators to take apart whatever converters there are.
+
+    Raises ModelError that lists operators TVM cannot take, and where they are.
+    """
+    program = take_apart(program, (*CONVERTERS, *_PLACED), misfits)
     _drop_flags(program)
     tensors, placeholders = _tensors(program), Placeholders()
     constants = _fold(program, tensors)
@@ -139,7 +158,7 @@ def _four_axes(emit: Callable[[Any], Any], x: Any, wanted: list[int]) -> Any:
     return x if four == wanted else emit(relax.op.reshape(x, four))
 
 
-_PLACED: dict[str, Place] = {"scaled_dot_product_attention.default": _attention, **VOCABULARY}
+_PLACED: dict[str, Place] = {"scaled_dot_product_attention.default": _attention, **GROUPED, **VOCABULARY}
 
 
 def _constant(tensor: torch.Tensor) -> Any:

@@ -164,9 +164,15 @@ def _grid_sample(node: fx.Node, importer: Any) -> Any:
 
 
 def _batch_norm(node: fx.Node, importer: Any) -> Any:
-    """For inference: (x - mean) / sqrt(var + eps) · weight + bias. The two other results, for training, are empty in torch."""
-    given, emit = arguments(node), importer.block_builder.emit
-    x = importer.env[given["input"]]
+    """For inference; the two other results, for training, are empty in torch."""
+    given = arguments(node)
+    empty = relax.const(np.empty(0, importer.env[given["input"]].ty.dtype.dtype))
+    return importer.block_builder.emit(relax.Tuple([_standardized(given, importer), empty, empty]))
+
+
+def _standardized(given: dict[str, Any], importer: Any) -> Any:
+    """(x - mean) / sqrt(var + eps) · weight + bias by channels, of statistics that are known."""
+    x, emit = importer.env[given["input"]], importer.block_builder.emit
     dtype, column = x.ty.dtype.dtype, [-1, *[1] * (len(shape_of(x)) - 2)]
 
     def channels(name: str) -> Any:
@@ -176,30 +182,40 @@ def _batch_norm(node: fx.Node, importer: Any) -> Any:
     scale = emit(relax.op.divide(relax.const(1.0, dtype), deviation))
     scale = scale if given["weight"] is None else emit(relax.op.multiply(scale, channels("weight")))
     y = emit(relax.op.multiply(emit(relax.op.subtract(x, channels("running_mean"))), scale))
-    y = y if given["bias"] is None else emit(relax.op.add(y, channels("bias")))
-    empty = relax.const(np.empty(0, dtype))
-    return emit(relax.Tuple([y, empty, empty]))
+    return y if given["bias"] is None else emit(relax.op.add(y, channels("bias")))
+
+
+def _instance_norm(node: fx.Node, importer: Any) -> Any:
+    """A group norm of as many groups as channels, unless its statistics are known."""
+    given = arguments(node)
+    if not given["use_input_stats"]:
+        return _standardized(given, importer)
+    return _grouped_norm(given, importer, shape_of(importer.env[given["input"]])[1])
 
 
 def _layer_norm(node: fx.Node, importer: Any) -> Any:
-    """TVM's knows no missing weight or bias."""
     given = arguments(node)
-    x, sizes = importer.env[given["input"]], list(given["normalized_shape"])
-    missing = {name: relax.const(np.full(sizes, value, x.ty.dtype.dtype)) for name, value in (("weight", 1), ("bias", 0))}
-    scale, shift = (missing[name] if given[name] is None else importer.env[given[name]] for name in missing)
+    sizes = list(given["normalized_shape"])
     axes = list(range(-len(sizes), 0))
-    return importer.block_builder.emit(relax.op.nn.layer_norm(x, scale, shift, axes=axes, epsilon=given["eps"]))
+    return importer.block_builder.emit(relax.op.nn.layer_norm(*_normed(given, importer, sizes), axes=axes, epsilon=given["eps"]))
 
 
 def _group_norm(node: fx.Node, importer: Any) -> Any:
-    """TVM's knows no missing weight or bias."""
     given = arguments(node)
+    return _grouped_norm(given, importer, given["num_groups"])
+
+
+def _grouped_norm(given: dict[str, Any], importer: Any, groups: int) -> Any:
+    sizes = shape_of(importer.env[given["input"]])
+    args, axes = _normed(given, importer, sizes[1:2]), list(range(2, len(sizes)))
+    return importer.block_builder.emit(relax.op.nn.group_norm(*args, num_groups=groups, channel_axis=1, axes=axes, epsilon=given["eps"]))
+
+
+def _normed(given: dict[str, Any], importer: Any, sizes: list[int]) -> list[Any]:
+    """Input, weight and bias of a norm; TVM's know no missing weight or bias."""
     x = importer.env[given["input"]]
-    missing = {name: relax.const(np.full(shape_of(x)[1], value, x.ty.dtype.dtype)) for name, value in (("weight", 1), ("bias", 0))}
-    scale, shift = (missing[name] if given[name] is None else importer.env[given[name]] for name in missing)
-    axes = list(range(2, len(shape_of(x))))
-    normal = relax.op.nn.group_norm(x, scale, shift, num_groups=given["num_groups"], channel_axis=1, axes=axes, epsilon=given["eps"])
-    return importer.block_builder.emit(normal)
+    missing = {name: relax.const(np.full(sizes, value, x.ty.dtype.dtype)) for name, value in (("weight", 1), ("bias", 0))}
+    return [x, *(missing[name] if given[name] is None else importer.env[given[name]] for name in missing)]
 
 
 CONVERTERS: dict[str, Converter] = {
@@ -247,5 +263,6 @@ CONVERTERS: dict[str, Converter] = {
     "_native_batch_norm_legit_no_training.default": _batch_norm,
     "layer_norm.default": _layer_norm,
     "group_norm.default": _group_norm,
+    "instance_norm.default": _instance_norm,
     **dict.fromkeys(("upsample_nearest2d.vec", "upsample_bilinear2d.vec"), upsample),
 }

@@ -125,6 +125,18 @@ def _masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     return torch.where(flat, source.reshape(-1).index_select(0, places), x.reshape(-1)).reshape(x.shape)
 
 
+def _histc(x: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:
+    """How many elements fall into each of `bins` equal parts of [min, max], or of their own range where that is empty."""
+    x, least, most = x.reshape(-1), min, max
+    if min == max:
+        least, most = x.amin(), x.amax()
+        alike = (least == most).to(x.dtype)
+        least, most = least - alike, most + alike
+    part = ((x - least) * bins / (most - least)).long().clamp(max=bins - 1)
+    counted = (part.unsqueeze(1) == torch.arange(bins)) & ((x >= least) & (x <= most)).unsqueeze(1)
+    return counted.sum(0).to(x.dtype)
+
+
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     **fx_elementwise.DECOMPOSITIONS,
     aten._embedding_bag.default: _embedding_bag,
@@ -135,6 +147,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.take.default: _take,
     aten.index_reduce.default: _index_reduce,
     aten.masked_scatter.default: _masked_scatter,
+    aten.histc.default: _histc,
     aten.searchsorted.Tensor: _searchsorted,
     aten._cdist_forward.default: _cdist,
 }

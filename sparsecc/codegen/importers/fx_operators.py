@@ -13,6 +13,7 @@ from sparsecc.codegen.importers.fx_converters import Converter
 from sparsecc.codegen.importers.fx_decompositions import DECOMPOSITIONS
 from sparsecc.codegen.tvm_api import ExportedProgramImporter, Expr, relax
 from sparsecc.errors import ModelError
+from sparsecc.graph.fx_layers import place_of
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -24,10 +25,19 @@ _TAKEN_APART = (*_RECURRENT, "pixel_shuffle.default", "take.default", "isin.Tens
 _REFUSED = ("randn.default", "randn_like.default", "bernoulli.p", "exponential.default", "_upsample_bilinear2d_aa.default")
 
 
-def take_apart(program: ExportedProgram, ours: Iterable[str]) -> ExportedProgram:
-    """Decompose operators that nobody here can convert into simpler ones, where torch knows how. ours: names of further converters."""
-    known = _known(ours) - {*_TAKEN_APART}
-    ways = {**dict(torch.export.default_decompositions().items()), **DECOMPOSITIONS}
+class MisfitError(ModelError):
+    """An operator that has a converter, which does not take it as it is used. operator: its name, where it can be taken apart instead."""
+
+    def __init__(self, message: str, node: fx.Node) -> None:
+        super().__init__(message)
+        self.operator = _name(node) if node.target in _ways() else None
+
+
+def take_apart(program: ExportedProgram, ours: Iterable[str], misfits: Iterable[str] = ()) -> ExportedProgram:
+    """Decompose operators that nobody here can convert into simpler ones, where torch knows how. ours: names of further converters.
+    misfits: operators that have a converter, and are to be taken apart all the same."""
+    known = _known(ours) - {*_TAKEN_APART, *misfits}
+    ways = _ways()
     for _ in range(4):  # what comes out may have to be taken apart, too
         calls = [node for node in program.graph.nodes if node.op == "call_function"]
         table = {n.target: ways[n.target] for n in calls if n.target in ways and _name(n) not in known}
@@ -37,13 +47,18 @@ def take_apart(program: ExportedProgram, ours: Iterable[str]) -> ExportedProgram
     return program
 
 
+def _ways() -> dict[Any, Any]:
+    """How operators are spelled in simpler ones."""
+    return {**dict(torch.export.default_decompositions().items()), **DECOMPOSITIONS}
+
+
 def check_supported(graph: fx.Graph, ours: Iterable[str]) -> None:
     """Raises ModelError that lists what is left without a converter, and where it is."""
     known = _known(ours) | {"getitem", "sparsecc_constant"}
     unknown: dict[str, str] = {}
     for node in graph.nodes:
         if node.op == "call_function" and _name(node) not in known:
-            unknown.setdefault(_name(node), _where(node))
+            unknown.setdefault(_name(node), place_of(node))
     if unknown:
         listed = ", ".join(f"{name} (at {where})" for name, where in unknown.items())
         raise ModelError(f"the compiler has no operator for: {listed}")
@@ -55,12 +70,6 @@ def _known(ours: Iterable[str]) -> set[str]:
 
 def _name(node: fx.Node) -> str:
     return getattr(node.target, "__name__", str(node.target))
-
-
-def _where(node: fx.Node) -> str:
-    """The path of the module that a node stems from."""
-    modules = node.meta.get("nn_module_stack") or {}
-    return (list(modules.values())[-1][0] if modules else "") or node.name
 
 
 def checked(ours: Mapping[str, Converter], graph: fx.Graph) -> dict[str, Converter]:
@@ -77,7 +86,7 @@ def checked(ours: Mapping[str, Converter], graph: fx.Graph) -> dict[str, Convert
         except Exception as error:  # TVM raises a dozen kinds, and all of them mean that the operator is used in a way it does not know
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             said = lines[-1] if lines else type(error).__name__
-            raise ModelError(f"the compiler cannot take {_name(node)} (at {_where(node)}): {said}") from error
+            raise MisfitError(f"the compiler cannot take {_name(node)} (at {place_of(node)}): {said}", node) from error
         _check_agreement(node, result)
         return result
 
@@ -89,9 +98,10 @@ def _check_agreement(node: fx.Node, result: Any) -> None:
     if not isinstance(result, Expr) or not isinstance(result.ty, relax.TensorType):
         return
     if not isinstance(value, torch.Tensor):
-        raise ModelError(f"the compiler takes only the first result of {_name(node)} (at {_where(node)})")
+        raise MisfitError(f"the compiler takes only the first result of {_name(node)} (at {place_of(node)})", node)
     if not all(isinstance(size, int) for size in value.shape):
-        raise ModelError(f"the compiler needs fixed sizes, and that of {_name(node)} (at {_where(node)}) depends on the data")
+        raise ModelError(f"the compiler needs fixed sizes, and that of {_name(node)} (at {place_of(node)}) depends on the data")
     torchs, ours = (list(value.shape), str(value.dtype).removeprefix("torch.")), (shape_of(result), str(result.ty.dtype.dtype))
     if torchs != ours:
-        raise ModelError(f"the compiler takes {_name(node)} (at {_where(node)}) wrongly: it would give {ours}, torch gives {torchs}")
+        said = f"it would give {ours}, torch gives {torchs}"
+        raise MisfitError(f"the compiler takes {_name(node)} (at {place_of(node)}) wrongly: {said}", node)

@@ -17,6 +17,7 @@ from sparsecc.codegen.importers.onnx_fourier import fourier_converters
 from sparsecc.codegen.importers.onnx_operators import operators
 from sparsecc.codegen.importers.onnx_recurrent import recurrent_converters
 from sparsecc.codegen.importers.onnx_resize import ResizeConverter
+from sparsecc.codegen.importers.onnx_rounded import MICROSOFT, rounding_converters
 from sparsecc.codegen.importers.onnx_sizes import ALWAYS, data_dependent
 from sparsecc.codegen.importers.onnx_transposed import ConvTransposeConverter
 from sparsecc.codegen.importers.onnx_vocabulary import vocabulary_converter
@@ -45,6 +46,7 @@ def import_onnx(model: onnx.ModelProto, where: str = "the model") -> Imported:
     extra = {node.op_type: vocabulary_converter(node.op_type, placeholders) for node in model.graph.node if node.domain == ONNX_DOMAIN}
     extra |= operators() | fourier_converters() | recurrent_converters(placeholders)
     extra |= {"Cast": CastConverter, "Clip": clip_converter(), "ConvTranspose": ConvTransposeConverter, "Resize": ResizeConverter}
+    extra |= rounding_converters(placeholders)
     if any(node.op_type == "Attention" and node.domain == "" for node in model.graph.node):  # TVM's table means com.microsoft's
         extra["Attention"] = attention_converter(placeholders)
     _check_supported(model, extra, where)
@@ -74,7 +76,8 @@ def _check_supported(model: onnx.ModelProto, extra: dict[str, Any], where: str) 
     known = {*onnx_frontend._get_convert_map(), *extra, "Constant", "If", *ALWAYS}
     unknown: dict[str, str] = {}
     for node in _nodes(model.graph):
-        if node.op_type not in known or node.domain not in _DOMAINS:
+        ours = node.domain == "com.microsoft" and node.op_type in MICROSOFT
+        if node.op_type not in known or (node.domain not in _DOMAINS and not ours):
             why = f": {reason(node)}" if reason(node) else ""
             unknown.setdefault(f"{node.domain}.{node.op_type}".removeprefix("."), f"(at '{node.name or node.output[0]}'{why})")
     if unknown:

@@ -27,7 +27,7 @@ def recurrent_converters(placeholders: Placeholders) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Layer:
+class Layer:
     """One direction, rows padded: each gate's to `spec.hidden`.  w: [rows, inputs].  bias: [rows].  extra: see `kernels.recurrent`."""
 
     spec: RecurrentSpec
@@ -43,25 +43,40 @@ def _recurrent(builder: Any, cell: str, inputs: list[Any], attributes: dict[str,
     first = bool(attributes.get("layout", 0))
     x = builder.emit(relax.op.permute_dims(x, [1, 0, 2])) if first else x
     steps, batch, _ = shape_of(x)
-    _check(cell, attributes, lengths, steps)
+    check(cell, attributes, lengths, steps)
     weights, recurrent = constant_of(w, "W"), constant_of(r, "R")
     directions, _, hidden = recurrent.shape
     bias = np.zeros((directions, 2 * len(weights[0])), np.float32) if b is None else constant_of(b, "B")
     holes = np.zeros((directions, 3 * hidden), np.float32) if peepholes is None else constant_of(peepholes, "P")
-    names = [_text(name) for name in attributes.get("activations", [])] or list(_USUAL[cell]) * directions
     made = []
-    for place, backwards in enumerate(_backwards(attributes)):
-        activations = tuple(names[place * len(_USUAL[cell]) :][: len(_USUAL[cell])])
-        after = bool(attributes.get("linear_before_reset", 0)) and cell == "GRU"
-        spec = RecurrentSpec(cell, steps, batch, -(-hidden // MULTIPLE) * MULTIPLE, hidden, activations, backwards, after)
-        layer = _layer(spec, weights[place], recurrent[place], bias[place], holes[place])
-        state = [_state(builder, value, place, spec, first) for value in (h0, c0)]
-        made.append(_directed(builder, x, layer, state, placeholders))
-    results = [builder.emit(relax.op.stack(list(part), axis=axis)) for part, axis in zip(zip(*made, strict=True), (1, 0, 0), strict=False)]
+    for place, spec in enumerate(specs(cell, attributes, steps, batch, hidden)):
+        layer = layer_of(spec, weights[place], recurrent[place], bias[place], holes[place])
+        state = [state_of(builder, value, place, spec, first) for value in (h0, c0)]
+        product = builder.emit(relax.op.matmul(x, relax.const(np.ascontiguousarray(layer.w.T))))
+        projected = builder.emit(relax.op.add(product, relax.const(layer.bias)))
+        made.append(directed(builder, projected, layer, state, placeholders))
+    results = stacked(builder, made)
     return relax.Tuple([_batch_first(builder, y) for y in results] if first else results)
 
 
-def _check(cell: str, attributes: dict[str, Any], lengths: Any, steps: int) -> None:
+def stacked(builder: Any, made: Sequence[Sequence[Any]]) -> list[Any]:
+    """Of each direction's results, those of all directions."""
+    return [builder.emit(relax.op.stack(list(part), axis=axis)) for part, axis in zip(zip(*made, strict=True), (1, 0, 0), strict=False)]
+
+
+def specs(cell: str, attributes: dict[str, Any], steps: int, batch: int, hidden: int) -> list[RecurrentSpec]:
+    """One for each direction."""
+    reverse = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[_text(attributes.get("direction", "forward"))]
+    names = [_text(name) for name in attributes.get("activations", [])] or list(_USUAL[cell]) * len(reverse)
+    after = bool(attributes.get("linear_before_reset", 0)) and cell == "GRU"
+    found = []
+    for place, backwards in enumerate(reverse):
+        activations = tuple(names[place * len(_USUAL[cell]) :][: len(_USUAL[cell])])
+        found.append(RecurrentSpec(cell, steps, batch, -(-hidden // MULTIPLE) * MULTIPLE, hidden, activations, backwards, after))
+    return found
+
+
+def check(cell: str, attributes: dict[str, Any], lengths: Any, steps: int) -> None:
     if lengths is not None and not (isinstance(lengths, GenericConst) and np.all(lengths.value.numpy() == steps)):
         raise ModelError("sequence_lens: sequences of different lengths are not supported; pad them and leave the input out")
     if attributes.get("clip") or attributes.get("input_forget"):
@@ -74,15 +89,11 @@ def _check(cell: str, attributes: dict[str, Any], lengths: Any, steps: int) -> N
         raise ModelError("activation_alpha and activation_beta are not supported")
 
 
-def _backwards(attributes: dict[str, Any]) -> Sequence[bool]:
-    return {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[_text(attributes.get("direction", "forward"))]
-
-
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _layer(spec: RecurrentSpec, w: np.ndarray, r: np.ndarray, bias: np.ndarray, peepholes: np.ndarray) -> _Layer:
+def layer_of(spec: RecurrentSpec, w: np.ndarray, r: np.ndarray, bias: np.ndarray, peepholes: np.ndarray) -> Layer:
     ours, theirs = np.split(bias, 2)  # of the inputs, of the recurrence
     extra = np.zeros((3, spec.hidden), np.float32)
     if spec.cell == "LSTM":
@@ -90,18 +101,18 @@ def _layer(spec: RecurrentSpec, w: np.ndarray, r: np.ndarray, bias: np.ndarray, 
     if spec.reset_after:
         extra[0, : spec.depth] = theirs[2 * spec.depth :]
         theirs = np.concatenate([theirs[: 2 * spec.depth], np.zeros(spec.depth, np.float32)])
-    return _Layer(spec, _padded(spec, w), _padded(spec, r), _padded(spec, (ours + theirs)[:, None])[:, 0], extra)
+    return Layer(spec, padded(spec, w), padded(spec, r), padded(spec, (ours + theirs)[:, None])[:, 0], extra)
 
 
-def _padded(spec: RecurrentSpec, rows: np.ndarray) -> np.ndarray:
+def padded(spec: RecurrentSpec, rows: np.ndarray) -> np.ndarray:
     """[gates · depth, n] with each gate's rows padded to `hidden`."""
     gates = GATES[spec.cell]
-    wide = np.zeros((gates, spec.hidden, rows.shape[1]), np.float32)
+    wide = np.zeros((gates, spec.hidden, rows.shape[1]), rows.dtype)
     wide[:, : spec.depth] = rows.reshape(gates, spec.depth, -1)
     return wide.reshape(spec.rows, -1)
 
 
-def _state(builder: Any, given: Any, place: int, spec: RecurrentSpec, first: bool) -> Any:
+def state_of(builder: Any, given: Any, place: int, spec: RecurrentSpec, first: bool) -> Any:
     """[batch, hidden] of one direction; zeros where the model gives none."""
     if given is None:
         return relax.const(np.zeros((spec.batch, spec.hidden), np.float32))
@@ -111,11 +122,9 @@ def _state(builder: Any, given: Any, place: int, spec: RecurrentSpec, first: boo
     return one if spec.hidden == spec.depth else builder.emit(relax.op.nn.pad(one, [0, 0, 0, spec.hidden - spec.depth]))
 
 
-def _directed(builder: Any, x: Any, layer: _Layer, state: list[Any], placeholders: Placeholders) -> list[Any]:
-    """h of all steps, h of the last one, and of an LSTM c of the last one."""
+def directed(builder: Any, projected: Any, layer: Layer, state: list[Any], placeholders: Placeholders) -> list[Any]:
+    """h of all steps, h of the last one, and of an LSTM c of the last one.  projected: the inputs multiplied."""
     spec = layer.spec
-    product = builder.emit(relax.op.matmul(x, relax.const(np.ascontiguousarray(layer.w.T))))
-    projected = builder.emit(relax.op.add(product, relax.const(layer.bias)))
     placeholder = Placeholder("recurrent", spec.cell, {"spec": spec, "weight": layer.r, "extra": layer.extra})
     result = builder.emit(placeholders.call(placeholder, [projected, *state], list(spec.out)))
     end = 0 if spec.reverse else spec.steps - 1

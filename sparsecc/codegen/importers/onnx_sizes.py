@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import onnx
 
+from sparsecc.graph import onnx_kept
+
 ALWAYS = {  # the size of whose result is known at run time only, whatever stands in the file
     "Compress": "how many values it keeps",
     "NonMaxSuppression": "how many boxes it keeps",
@@ -51,7 +53,8 @@ def data_dependent(graph: onnx.GraphProto) -> list[str]:
             known.update(node.output)
         reason = _reason(node, known)
         if reason:
-            found.append(f"{node.op_type} (at '{node.name or node.output[0]}'): {reason}")
+            why = f", and {onnx_kept.reason(node)}" if onnx_kept.reason(node) else ""
+            found.append(f"{node.op_type} (at '{node.name or node.output[0]}'): {reason}{why}")
     return found
 
 

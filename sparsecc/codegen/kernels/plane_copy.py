@@ -12,6 +12,7 @@ from sparsecc.codegen.target import Target
 from sparsecc.codegen.tvm_api import T
 
 _JOBS = 4  # per thread, where an image has rows to share
+_UNROLLED = 4  # phases; a patch of 16 × 16 has 256, with which LLVM is busy for minutes
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ def build(spec: PlaneCopySpec, target: Target):
     per_band = ceil_div(rows, bands)
     held = sh * sw * rows * cols
     row = Row(width, cols, left, sw, of_col)
+    loop = T.unroll if sh * sw <= _UNROLLED else T.serial
 
     @T.prim_func
     def plane_copy(x: T.Buffer((spec.x_size,), "float32"), y: T.Buffer(spec.y_shape, "float32")):
@@ -58,8 +60,8 @@ def build(spec: PlaneCopySpec, target: Target):
         for job in T.parallel(images * bands):
             image: T.let = job // bands
             source: T.let = image // channels * of_batch + image % channels * of_channel
-            for i in T.unroll(sh):
-                for j in T.unroll(sw):
+            for i in loop(sh):
+                for j in loop(sw):
                     for rr in range(T.max(T.min(per_band, rows - job % bands * per_band), 0)):
                         r: T.let = job % bands * per_band + rr
                         line: T.let = r * sh + i - top

@@ -28,7 +28,8 @@ _GROUP = 4  # sequences at a time, at most
 @dataclass(frozen=True)
 class RecurrentSpec:
     """hidden: padded.  depth: hidden as it is.  activations: of the gates, of the candidate, of the output (LSTM).
-    reset_after: of a GRU, whether r meets R·h, not h.  reverse: from the last step to the first."""
+    reset_after: of a GRU, whether r meets R·h, not h.  reverse: from the last step to the first.  dtype: of R; eight bits: see
+    `quantized_lstm`."""
 
     cell: str
     steps: int
@@ -38,6 +39,7 @@ class RecurrentSpec:
     activations: tuple[str, ...]
     reverse: bool = False
     reset_after: bool = False
+    dtype: str = "float32"
 
     @property
     def rows(self) -> int:
@@ -86,12 +88,13 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _sizes(spec: RecurrentSpec, target: Target) -> tuple[int, ...]:
+def sizes(spec: RecurrentSpec, target: Target) -> tuple[int, ...]:
+    """What kernels are written in: steps, batch, hidden, depth, rows, width, lanes, blocks, group."""
     return spec.steps, spec.batch, spec.hidden, spec.depth, spec.rows, spec.width, target.lanes, spec.rows // spec.width, spec.group
 
 
 def _lstm(spec: RecurrentSpec, target: Target) -> Any:
-    steps, batch, hidden, depth, rows, width, lanes, blocks, group = _sizes(spec, target)
+    steps, batch, hidden, depth, rows, width, lanes, blocks, group = sizes(spec, target)
     gate, candidate, output = (ACTIVATIONS[name] for name in spec.activations)
     last, vectors, reverse = steps - 1, width // lanes, spec.reverse
 
@@ -154,7 +157,7 @@ def _lstm(spec: RecurrentSpec, target: Target) -> Any:
 
 
 def _gru(spec: RecurrentSpec, target: Target) -> Any:
-    steps, batch, hidden, depth, rows, width, lanes, blocks, group = _sizes(spec, target)
+    steps, batch, hidden, depth, rows, width, lanes, blocks, group = sizes(spec, target)
     gate, candidate = (ACTIVATIONS[name] for name in spec.activations)
     last, vectors, reverse, after = steps - 1, width // lanes, spec.reverse, spec.reset_after
     gates, one = blocks // 3 * 2, T.float32(1)
@@ -226,7 +229,7 @@ def _gru(spec: RecurrentSpec, target: Target) -> Any:
 
 
 def _rnn(spec: RecurrentSpec, target: Target) -> Any:
-    steps, batch, hidden, depth, rows, width, lanes, blocks, group = _sizes(spec, target)
+    steps, batch, hidden, depth, rows, width, lanes, blocks, group = sizes(spec, target)
     (output,) = (ACTIVATIONS[name] for name in spec.activations)
     last, vectors, reverse = steps - 1, width // lanes, spec.reverse
 

@@ -17,6 +17,7 @@ from sparsecc.codegen.choose import Chooser
 from sparsecc.codegen.kernels import layer_norm
 from sparsecc.codegen.lower.emit_attention import emit_attention, emit_block_attention
 from sparsecc.codegen.lower.emit_conv import emit_subsampled
+from sparsecc.codegen.lower.emit_grouped import emit_grouped
 from sparsecc.codegen.lower.emit_layers import emit_layer
 from sparsecc.codegen.lower.emit_recurrent import emit_recurrent
 from sparsecc.codegen.lower.emit_types import in_another_type
@@ -68,7 +69,7 @@ def _emit_node(forms: Forms, target: Target, chooser: Chooser, node: Node, funct
     if isinstance(node.what, Subsampled):
         return emit_subsampled(forms, target, node, node.what)
     view = _view(forms, node) or emit_max_pool(forms, target, node) or emit_resize(forms, target, node)
-    own = view or emit_recurrent(forms, target, node) or _layer_norm(forms, target, node)
+    own = view or emit_recurrent(forms, target, node) or emit_grouped(forms, target, node) or _layer_norm(forms, target, node)
     own = own or guarded_division(forms, node) or in_another_type(forms, node)
     return own or _elementwise(forms, node) or _as_it_was(forms, node, functions)
 
@@ -105,7 +106,7 @@ def _layer_norm(forms: Forms, target: Target, node: Node) -> Value | None:
     if node.op != "nn.layer_norm" or last < 1 or [int(a) % (last + 1) for a in node.attrs.axes] != [last]:
         return None
     x, gamma, beta = node.args
-    value = forms.values[x]
+    value = forms.value(x)
     layout = layout_for(value, target.lanes)
     if layout.as_they_are or math.prod(value.shape[:-1]) < target.lanes:
         return None

@@ -39,7 +39,7 @@ def emit_layer(forms: Forms, chooser: Chooser, node: Node, layer: Layer) -> Valu
 
 
 def _linear(forms: Forms, chooser: Chooser, node: Node, layer: Layer) -> Value:
-    value = forms.values[layer.x]
+    value = forms.value(layer.x)
     layout = layout_for(value, chooser.target.lanes)
     spec = MatmulSpec.linear(layer.rows, layer.depth, layout.tiles, layout.tile, _epilogue(layer), layer.dtype)
     residual = None if layer.residual is None else forms.tiled(layer.residual, layout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparsecc.codegen.kernels import recurrent
+from sparsecc.codegen.kernels import quantized_lstm, recurrent
 from sparsecc.codegen.lower.forms import Forms
 from sparsecc.codegen.lower.layout import Value
 from sparsecc.codegen.lower.program import Node, shape
@@ -17,7 +17,8 @@ def emit_recurrent(forms: Forms, target: Target, node: Node) -> Value | None:
     if found is None or found.kind != "recurrent":
         return None
     spec = found.attributes["spec"]
-    kernel = forms.kernel((spec, target.lanes), lambda: recurrent.build(spec, target))
+    made = recurrent if spec.dtype == "float32" else quantized_lstm
+    kernel = forms.kernel((spec, target.lanes), lambda: made.build(spec, target))
     x, h, c = (forms.natural(arg) for arg in node.args)
     weight = forms.weight(recurrent.prepare(spec, found.attributes["weight"]))
     extra = forms.weight(np.ascontiguousarray(found.attributes["extra"]))

@@ -20,7 +20,7 @@ from sparsecc.codegen.tvm_api import relax
 def emit_transposed(forms: Forms, target: Target, matmul: Matmul, node: Node, layer: Layer, epilogue: Epilogue) -> Value:
     """A matrix product whose rows are phases of the result; they stay apart for a transposed convolution that follows."""
     assert layer.geometry is not None
-    found = forms.values[layer.x].phases or _one_phase(forms, target, layer.x)
+    found = forms.value(layer.x).phases or _one_phase(forms, target, layer.x)
     batch, channels, pitch = shape(found.held)
     spec = MatmulSpec(layer.rows, channels, batch, pitch, pitch, pitch, epilogue=epilogue)
     y = matmul(spec, layer, found.held, None)

@@ -24,7 +24,7 @@ class Forms:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.builder = BlockBuilder()
-        self.values: dict[Var, Value] = {}
+        self.values: dict[Expr, Value] = {}
         self.weights: dict[str, np.ndarray] = {}
         self.weight_vars: list[Var] = []
         self.copies: dict[tuple[Expr, Any], Var] = {}  # of images as planes, by image and what a copy looks like
@@ -45,9 +45,15 @@ class Forms:
             value.natural = self.untile(value) if value.later is None else value.later()
         return value.natural
 
-    def tiled(self, expr: Var, layout: TokenLayout) -> Expr:
+    def value(self, expr: Expr) -> Value:
+        """What there is of a tensor so far; a constant comes as the model gives it."""
+        if expr not in self.values:
+            self.values[expr] = Value(shape(expr), natural=self.natural(expr))
+        return self.values[expr]
+
+    def tiled(self, expr: Expr, layout: TokenLayout) -> Expr:
         """`expr` [.., tokens, features] as [tiles, features, tile]."""
-        value = self.values[expr]
+        value = self.value(expr)
         if value.tiled is not None and value.layout == layout and value.heads is None:
             return value.tiled
         tiled = self.tile(self.natural(expr), layout, value.shape[-1])
@@ -55,11 +61,11 @@ class Forms:
             value.tiled, value.layout = tiled, layout
         return tiled
 
-    def narrowed(self, expr: Var, layout: TokenLayout, dtype: str, scale: float | None, target: Target) -> tuple[Expr, ...]:
+    def narrowed(self, expr: Expr, layout: TokenLayout, dtype: str, scale: float | None, target: Target) -> tuple[Expr, ...]:
         """`expr` as groups of narrow numbers, and their scales where the format has some; made once for all layers that read it so.
 
         scale: of all tokens, where calibration has found one."""
-        value = self.values[expr]
+        value = self.value(expr)
         spec = group_tokens.GroupSpec(layout.tiles, value.shape[-1], layout.tile, dtype, scale is not None)
         if (spec, scale) not in value.narrow:
             grouping = group_features if layout.as_they_are else group_tokens
@@ -70,7 +76,7 @@ class Forms:
 
     def heads_tiled(self, expr: Var, layout: TokenLayout, order: str) -> Expr:
         """[batch, heads, tokens, dim] ("bhsd") or [batch, heads, dim, tokens] ("bhds") as [tiles, heads·dim, tile]."""
-        value = self.values[expr]
+        value = self.value(expr)
         if value.heads == order and value.layout == layout and value.tiled is not None:
             return value.tiled
         x = self.op(relax.op.permute_dims(self.natural(expr), [0, 2, 1, 3] if order == "bhsd" else [0, 3, 1, 2]))

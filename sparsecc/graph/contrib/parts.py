@@ -10,6 +10,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from sparsecc.graph import onnx_kept
+
 Size = int | None
 
 
@@ -19,12 +21,14 @@ class CannotError(Exception):
 
 @dataclass
 class Known:
-    """Of a whole graph. shapes: by value, None for a size that may change.  arrays: initializers by name.  dtypes: ONNX's, by value."""
+    """Of a whole graph. shapes: by value, None for a size that may change.  tensors: constants by name.  dtypes: ONNX's, by value.
+    taken: names that are there, to which `Parts` adds its own."""
 
     shapes: Mapping[str, list[Size]]
     dtypes: Mapping[str, int]
     tensors: Mapping[str, onnx.TensorProto]
     opset: int
+    taken: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -114,6 +118,14 @@ class Parts:
         self.nodes.append(helper.make_node(op_type, given, names, name=title, **attributes))
         return names
 
+    def kept(self) -> list[str]:
+        """The node as it is, which is not looked at again; its outputs, "" for those that nobody reads."""
+        copied = onnx.NodeProto.FromString(self.node.SerializeToString())
+        copied.output[:] = [name and self._name(self.node.op_type) for name in self.node.output]
+        onnx_kept.settle(copied)
+        self.nodes.append(copied)
+        return list(copied.output)
+
     def sum(self, *values: str | None) -> str:
         """Of those that are there."""
         first, *others = [value for value in values if value]
@@ -143,8 +155,12 @@ class Parts:
                 self.nodes.append(helper.make_node("Identity", [result], [name], name=self._name("Identity")))
 
     def _name(self, what: str) -> str:
-        self._count += 1
-        return f"{self._stem}/{what}_{self._count}"
+        while True:
+            self._count += 1
+            name = f"{self._stem}/{what}_{self._count}"
+            if name not in self.known.taken:
+                self.known.taken.add(name)
+                return name
 
 
 Rule = Callable[[Parts], Sequence[str | None]]  # gives a value for each output, None for one that it has not

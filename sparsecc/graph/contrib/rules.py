@@ -8,7 +8,7 @@ import onnx
 from onnx import TensorProto
 
 from sparsecc.graph import onnx_kept
-from sparsecc.graph.contrib import attention, elementwise, norms, products, quantized, rotary
+from sparsecc.graph.contrib import attention, elementwise, norms, products, quantized, recurrent, rotary
 from sparsecc.graph.contrib.parts import CannotError, Known, Parts, Rule, Size
 
 DOMAIN = "com.microsoft"
@@ -28,6 +28,7 @@ RULES: Mapping[str, Rule] = {
     "BiasGelu": elementwise.bias_gelu,
     "BiasSoftmax": elementwise.bias_softmax,
     "DequantizeLinear": quantized.renamed,
+    "DynamicQuantizeLSTM": recurrent.dynamic_quantize_lstm,
     "DynamicQuantizeMatMul": quantized.dynamic_quantize_matmul,
     "EmbedLayerNormalization": norms.embed_layer_norm,
     "FastGelu": elementwise.fast_gelu,
@@ -85,6 +86,8 @@ def take_apart(proto: onnx.ModelProto, *, everything: bool = True) -> bool:
 
 
 def _rule(node: onnx.NodeProto, everything: bool) -> Rule | None:
+    if onnx_kept.settled(node):
+        return None
     if node.domain == DOMAIN:
         return (RULES if everything else LAYERS).get(node.op_type)
     return _BESIDE.get(node.op_type) if everything and node.domain in ("", "ai.onnx") else None
@@ -103,7 +106,8 @@ def _known(proto: onnx.ModelProto) -> Known:
     for node in proto.graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
             tensors[node.output[0]] = node.attribute[0].t
-    return Known(shapes, dtypes, tensors, next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 18))
+    opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 18)
+    return Known(shapes, dtypes, tensors, opset, {*shapes, *tensors, *(name for node in proto.graph.node for name in node.output)})
 
 
 def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -88,7 +88,10 @@ CASES: dict[str, Case] = {
     "batch norm of rows": (trained(nn.BatchNorm1d(5)), (random(7, 5),)),
     "batch norm without weights": (trained(nn.BatchNorm1d(6, affine=False)), (X,)),
     "layer norm without bias": (NORM, (X,)),
-    "group norm without weights": (lambda x: functional.group_norm(x, 2), (IMAGE,)),
+    "group norm": (trained(nn.GroupNorm(2, 4)), (IMAGE,)),
+    "group norm without weights": (nn.GroupNorm(4, 4, affine=False), (IMAGE,)),
+    "instance norm by known statistics": (trained(nn.InstanceNorm2d(4, affine=True, track_running_stats=True)), (IMAGE,)),
+    "instance norm of series": (trained(nn.InstanceNorm1d(6, affine=True)), (X,)),
     "layer norm without weight": (nn.LayerNorm((6, 5), elementwise_affine=False, eps=1e-3), (X,)),
 }
 

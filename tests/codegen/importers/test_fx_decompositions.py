@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
+from sparsecc.codegen.importers.fx_decompositions import DECOMPOSITIONS
 from tests.codegen.whole import Case, against_torch, random
 
 TABLE = random(10, 4)
@@ -63,3 +65,11 @@ CASES: dict[str, Case] = {
 
 
 test_against_torch = against_torch(CASES)
+
+
+@pytest.mark.parametrize("bins", [1, 4])
+def test_histograms_are_torchs(bins: int) -> None:
+    histogram = DECOMPOSITIONS[torch.ops.aten.histc.default]
+    for x in (random(50), torch.arange(6.0), torch.full((3,), 2.0)):
+        for least, most in ((0, 0), (0, 3), (-1.5, 0.5), (2, 2)):
+            assert torch.equal(histogram(x, bins, least, most), torch.histc(x, bins, least, most)), (least, most)

@@ -30,6 +30,10 @@ TAKEN_APART: dict[str, Case] = {
     "glu": (nn.GLU(), (random(3, 8),)),
     "instance norm": (nn.InstanceNorm2d(3), (random(2, 3, 5, 4),)),
     "smooth": (nn.Sequential(nn.Softplus(), nn.Mish(), nn.Softsign()), (random(3, 5),)),
+    "outer of two types, which TVM multiplies as one": (
+        lambda x, y: torch.outer(x[:, 0], y[:, 0].double()).float() + torch.outer(x[:, 1], y[:, 1]),
+        (random(3, 5), random(4, 5, seed=1)),
+    ),
     "huber": (lambda x, y: nn.functional.huber_loss(x, y, reduction="none"), (random(3, 5), random(3, 5, seed=1))),
 }
 

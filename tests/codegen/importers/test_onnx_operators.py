@@ -16,7 +16,8 @@ def build(nodes: list[onnx.NodeProto], feeds: dict[str, np.ndarray], weights: di
     inputs = [helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape) for k, x in feeds.items()]
     outputs = [helper.make_empty_tensor_value_info(name) for node in nodes for name in node.output if name]
     graph = helper.make_graph(nodes, "g", inputs, outputs, [numpy_helper.from_array(x, k) for k, x in weights.items()])
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
+    proto = helper.make_model(graph, opset_imports=opsets[: 1 + any(node.domain for node in nodes)], ir_version=9)
     return onnx.shape_inference.infer_shapes(proto)
 
 

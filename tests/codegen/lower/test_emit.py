@@ -12,7 +12,8 @@ from torch.nn import functional
 from sparsecc.codegen.choose import Chooser
 from sparsecc.codegen.lower.emit import Emitted, emit
 from tests.codegen.lower.recognizing import recognized
-from tests.codegen.whole import HERE, random
+from tests.codegen.whole import HERE, compare, random
+from tests.tolerance import assert_close
 
 X = random(2, 32, 8)
 LAYERS = [nn.Linear(8, 8) for _ in range(3)]
@@ -58,6 +59,15 @@ def test_attention_reads_the_projections_where_they_lie() -> None:
         return LAYERS[0](y.transpose(1, 2).reshape(2, 32, 8))
 
     assert turns(emitted(attend, X)) == 2
+
+
+def test_attention_to_constants() -> None:
+    """As in the first layer of a decoder whose queries are weights: what depends on no input is folded, and has no layer that made it."""
+    values, heads = random(2, 2, 32, 4, seed=1), random(2, 2, 32, 4)
+    attend = functional.scaled_dot_product_attention
+    outputs = compare({"v": (lambda x: attend(x, x, values), (heads,)), "k and q": (lambda x: attend(values, values, x), (heads,))})
+    for [(got, expected)] in outputs.values():
+        assert_close(got, expected)
 
 
 def test_what_mixes_tokens_gets_its_natural_order() -> None:

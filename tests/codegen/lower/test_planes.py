@@ -7,6 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparsecc.codegen.kernels import plane_copy
+from sparsecc.codegen.kernels.plane_copy import PlaneCopySpec
+from tests.codegen.kernels.running import HERE, assembly
 from tests.codegen.whole import Case, compare, random
 from tests.tolerance import assert_close
 
@@ -45,6 +48,19 @@ def test_every_reader_of_every_writer(size: tuple[int, int]) -> None:
     for outputs in compare(cases).values():
         for got, expected in outputs:
             assert_close(got, expected)
+
+
+@pytest.mark.parametrize("patch", [4, 16])
+def test_code_does_not_grow_with_the_phases_of_a_stride(patch: int) -> None:
+    """A patch of 16 × 16 has 256, with which LLVM was busy for minutes."""
+    side = 3 * patch
+    spec = PlaneCopySpec(1, 3, side, side, (3 * side**2, side**2, side, 1), 3 * side**2, 3, 3, side**2, phases=(patch, patch))
+    assert len(assembly(plane_copy.build(spec, HERE), HERE).splitlines()) < 4000
+
+
+def test_patches() -> None:
+    [(got, expected)] = compare({"patches": (nn.Conv2d(3, 8, 16, 16, padding=1), (random(2, 3, 62, 47),))})["patches"]
+    assert_close(got, expected)
 
 
 def test_an_image_that_was_transposed() -> None:
