@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_JOINED = 8  # more parameters than this, and a Concat is not fused
+
+
 @quiet_failure()
 def build(
     graph: Graph,
@@ -169,6 +172,7 @@ def _passes(module: Any, target: Target) -> Any:
         relax.backend.DispatchSortScan(),
         t.LegalizeOps(),
         t.AnnotateTIROpPattern(),
+        _alone,
         t.FoldConstant(),
         t.FuseOps(),
         t.FuseTIR(),
@@ -180,6 +184,15 @@ def _passes(module: Any, target: Target) -> Any:
             module.update_func(
                 gvar, generic.schedule(func.with_attr("global_symbol", "main"), target).with_attr("global_symbol", gvar.name_hint)
             )
+    return module
+
+
+def _alone(module: Any) -> Any:
+    """Keep what joins many tensors from being fused with what makes them: the passes of TVM that simplify nested conditions take minutes
+    for a Concat of 22 reshapes."""
+    for gvar, func in module.functions.items():
+        if isinstance(func, tvm_api.PrimFunc) and gvar.name_hint.startswith("concatenate") and len(func.params) > _JOINED:
+            module.update_func(gvar, func.with_attr("op_pattern", tvm_api.OPAQUE))
     return module
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+OPAQUE = 8  # relax's OpPatternKind that fusion leaves alone
 _HOMES = {  # name here → module, or module:name there
     "ExportedProgramImporter": "tvm.relax.frontend.torch.exported_program_translator",
     "Expr": "tvm.ir",

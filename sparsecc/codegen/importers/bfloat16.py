@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparsecc.codegen.tvm_api import GenericConst, onnx_frontend, relax, te, tirx
-
-_ONNX_BFLOAT16 = 16  # TensorProto.BFLOAT16
+from sparsecc.codegen.tvm_api import relax, te, tirx
 
 
 def cast(builder: Any, x: Any, dtype: str) -> Any:
@@ -26,19 +24,3 @@ def _rounded(x: Any) -> Any:
         return tirx.Select(x[at] == x[at], tirx.reinterpret("float32", bits), x[at])
 
     return te.compute(x.shape, nearest, name="to_bfloat16")
-
-
-class CastConverter:
-    """ONNX's Cast, for TVM's table of converters."""
-
-    @classmethod
-    def get_converter(cls, opset: int) -> Any:
-        usual = onnx_frontend.Cast.get_converter(opset)
-
-        def convert(builder: Any, inputs: Any, attributes: dict[str, Any], params: Any) -> Any:
-            x = inputs[0]
-            if attributes["to"] == _ONNX_BFLOAT16 and not isinstance(x, GenericConst) and x.ty.dtype.dtype == "float32":
-                return cast(builder, x, "bfloat16")
-            return usual(builder, inputs, attributes, params)
-
-        return convert

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sparsecc.codegen.importers.base import Imported, Placeholders
-from sparsecc.codegen.importers.bfloat16 import CastConverter
 from sparsecc.codegen.importers.onnx_attention import attention_converter
+from sparsecc.codegen.importers.onnx_cast import CastConverter
 from sparsecc.codegen.importers.onnx_checks import check_outputs
 from sparsecc.codegen.importers.onnx_clip import clip_converter
 from sparsecc.codegen.importers.onnx_fourier import fourier_converters

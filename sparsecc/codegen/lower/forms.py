@@ -12,10 +12,9 @@ from sparsecc.codegen.kernels import group_features, group_tokens
 from sparsecc.codegen.lower.layout import TokenLayout, Value
 from sparsecc.codegen.lower.program import Expr, Program, Var, shape
 from sparsecc.codegen.target import Target
-from sparsecc.codegen.tvm_api import BlockBuilder, GenericConst, relax, s_tir
+from sparsecc.codegen.tvm_api import OPAQUE, BlockBuilder, GenericConst, relax, s_tir
 
 _WEIGHT_ELEMENTS = 64  # larger constants become parameters, stored once beside the code
-_OPAQUE = 8  # relax's OpPatternKind that fusion leaves alone
 
 
 class Forms:
@@ -128,7 +127,7 @@ class Forms:
         if key not in self._kernels:
             func = _in_block(build())
             name = f"{func.attrs['global_symbol']}_{len(self._kernels)}"
-            func = func.with_attr({"global_symbol": name, "tirx.is_scheduled": 1, "op_pattern": _OPAQUE})
+            func = func.with_attr({"global_symbol": name, "tirx.is_scheduled": 1, "op_pattern": OPAQUE})
             self._kernels[key] = self.builder.add_func(func, name)
         return self._kernels[key]
 
