@@ -138,7 +138,13 @@ def random_inputs(
     like: inputs to take the shapes from. Raises InputError when a shape is not known.
     """
     generator, known = np.random.default_rng(seed), limits or {}
-    return [_random(spec, like[i] if like is not None else None, known.get(spec.name), generator) for i, spec in enumerate(specs)]
+    values = []
+    for i, spec in enumerate(specs):
+        try:
+            values.append(_random(spec, like[i] if like is not None else None, known.get(spec.name), generator))
+        except MemoryError:
+            raise _too_large(spec) from None
+    return values
 
 
 def _random(spec: TensorSpec, like: Any, limits: tuple[int, int] | None, generator: np.random.Generator) -> np.ndarray:
@@ -167,9 +173,13 @@ def _known_shape(spec: TensorSpec) -> tuple[int, ...]:
             )
     shape = tuple(int(size) for size in spec.shape)
     if math.prod(shape) > _MOST_VALUES:
-        sizes = "x".join(map(str, shape))
-        raise InputError(f"input {spec.name!r} is {sizes}, which no memory holds; give another shape, or example inputs")
+        raise _too_large(spec)
     return shape
+
+
+def _too_large(spec: TensorSpec) -> InputError:
+    sizes = "x".join(map(str, spec.shape))
+    return InputError(f"input {spec.name!r} is {sizes}, which the memory does not hold; give another shape, or example inputs")
 
 
 def in_order(specs: Sequence[TensorSpec], sample: Any) -> list[Any]:

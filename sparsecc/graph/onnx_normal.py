@@ -53,7 +53,7 @@ def _import_domains(proto: onnx.ModelProto) -> None:
         return
     imported = {opset.domain for opset in proto.opset_import}
     for domain in dict.fromkeys(["", *(node.domain for node in nodes(proto))]):
-        if domain not in imported:
+        if domain not in imported and isinstance(domain, str):  # bytes, where it is no text, which is said elsewhere
             proto.opset_import.append(onnx.helper.make_opsetid(domain, _newest(domain)))
 
 

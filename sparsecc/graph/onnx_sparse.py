@@ -193,14 +193,17 @@ def free_name(graph: ir.Graph, name: str) -> str:
 
 
 def tensor_of(value: ir.Value) -> Tensor:
-    """The torch tensor of an initializer, sharing its memory; not to be modified in place."""
+    """The torch tensor of an initializer, sharing its memory; not to be modified in place. Raises ModelError for numbers of 4 bits."""
     constant = value.const_value
     if constant is None:
         raise ModelError(f"tensor '{value.name}' has no value")
     if isinstance(constant, tensor_adapters.TorchTensor):
         return constant.raw  # type: ignore[return-value]
+    try:
+        kind = tensor_adapters.to_torch_dtype(constant.dtype)
+    except TypeError:
+        raise ModelError(f"tensor '{value.name}' is {constant.dtype.name.lower()}, in which no layer computes") from None
     array = np.ascontiguousarray(constant.numpy())
-    kind = tensor_adapters.to_torch_dtype(constant.dtype)
     shape = constant.shape.numpy()
     if not array.size:
         return torch.empty(shape, dtype=kind)

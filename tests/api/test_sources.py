@@ -102,5 +102,14 @@ def test_a_name_that_is_too_long_is_no_file():
 
 
 def test_inputs_that_no_memory_holds_are_not_made_up():
-    with pytest.raises(InputError, match="input 'x' is 1099511627776x1099511627776, which no memory holds"):
+    with pytest.raises(InputError, match="input 'x' is 1099511627776x1099511627776, which the memory does not hold"):
         sources.random_inputs([TensorSpec("x", (1 << 40, 1 << 40), "float32")])
+
+
+def test_inputs_that_this_memory_does_not_hold(monkeypatch):
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(sources.np.random, "default_rng", lambda _: type("Full", (), {"standard_normal": full}))
+    with pytest.raises(InputError, match="input 'x' is 70000x70000, which the memory does not hold"):
+        sources.random_inputs([TensorSpec("x", (70000, 70000), "float32")])

@@ -78,6 +78,14 @@ def test_domains_that_nothing_imports() -> None:
     assert np.allclose(models.run(graph.proto(), x=x)[0], models.run(proto, x=x)[0], atol=1e-5)
 
 
+def test_a_domain_that_is_no_text(tmp_path: Path) -> None:
+    proto = models.model([helper.make_node("Relu", ["x"], ["y"], domain="strange")], {"x": [2]}, {"y": [2]})
+    path = tmp_path / "m.onnx"
+    path.write_bytes(proto.SerializeToString().replace(b"strange", b"strang\xa0"))
+    with pytest.raises(ModelError, match=r"operators that opset \d+ does not have: b'strang\\xa0'::Relu \(at 'y'\)"):
+        OnnxGraph.from_file(path)
+
+
 def test_a_file_of_another_domain_alone() -> None:
     scaler = helper.make_node("Scaler", ["x"], ["y"], domain="ai.onnx.ml", offset=[0.0], scale=[2.0])
     proto = models.model([scaler], {"x": ["n", 4]}, {"y": ["n", 4]})

@@ -47,6 +47,12 @@ def test_tensors_of_every_type_share_memory(dtype: type, shape: tuple[int, ...])
         assert tensor.data_ptr() == array.ctypes.data
 
 
+def test_numbers_of_four_bits_are_refused() -> None:
+    value = ir.Value(name="b", const_value=ir.Tensor(np.zeros(8, ml_dtypes.int4), dtype=ir.DataType.INT4))
+    with pytest.raises(ModelError, match="tensor 'b' is int4, in which no layer computes"):
+        onnx_sparse.tensor_of(value)
+
+
 def test_functions_are_those_that_are_called_and_the_models_own_opset() -> None:
     proto = packed_mlp()
     assert [function.name for function in proto.functions] == ["SparseLinear_block_4x1"]
