@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 import torch
@@ -122,6 +123,8 @@ def flat(values: Any) -> Iterator[np.ndarray]:
             yield np.asarray(list(value.values()))
         elif isinstance(value, list | tuple):
             yield from flat(value)
+        elif isinstance(value, torch.Tensor) and value.dtype == torch.bfloat16:  # which numpy knows by ml_dtypes only
+            yield value.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
         else:
             yield np.asarray(value)
 

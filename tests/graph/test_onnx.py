@@ -153,7 +153,7 @@ def test_fixed_keeps_names_packed_layers_and_results() -> None:
         ({"ids": (1, 2)}, "no input 'ids'; there are: input_ids"),
         ({"input_idz": (1, 2)}, "did you mean 'input_ids'"),
         ({"input_ids": (1, 2, 3)}, "takes .batch, tokens., not .1, 2, 3."),
-        ({"input_ids": (1, 0)}, "not .1, 0."),
+        ({"input_ids": (1, -1)}, "not .1, -1."),
     ],
 )
 def test_wrong_input_shapes(shapes: dict, message: str) -> None:
