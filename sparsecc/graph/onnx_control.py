@@ -8,19 +8,25 @@ from sparsecc.graph import onnx_branches, onnx_kept, onnx_loops
 from sparsecc.graph.onnx_slim import slimmed
 
 
-def without(proto: onnx.ModelProto, where: str, growth: int) -> onnx.ModelProto:
-    """Loops written out, branches selected; what is inside, or behind, is seen once they are gone."""
+def without(proto: onnx.ModelProto, where: str, growth: int, unequal: list[str] | None = None) -> onnx.ModelProto:
+    """Loops written out, branches selected; what is inside, or behind, is seen once they are gone.
+
+    unequal: the first results of each If whose branches were found to give other sizes; it grows. What is not known to be equal where
+    another If was selected is not known where it stays, so that none is tried after it failed.
+    """
+    unequal = [] if unequal is None else unequal
     while onnx_loops.unroll(proto):
         proto = slimmed(proto, where, growth)
-    stay: list[str] = []
     while True:
         trial = onnx.ModelProto.FromString(proto.SerializeToString())
-        results = onnx_branches.select(trial, stay)
+        results = onnx_branches.select(trial, unequal)
         if not results:
-            return trial
-        trial = without(slimmed(trial, where, growth), where, growth)
+            break
+        trial = without(slimmed(trial, where, growth), where, growth, unequal)
         if not onnx_branches.unequal(trial, results):
             return trial
-        stay.append(results[0])
-        node = next(node for node in proto.graph.node if results[0] in node.output)
-        onnx_kept.note(node, "its branches may give other sizes")
+        unequal.append(results[0])
+    for node in trial.graph.node:
+        if node.op_type == "If" and node.output[0] in unequal:
+            onnx_kept.note(node, "its branches may give other sizes")
+    return trial

@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from sparsecc.graph import onnx_control
 from sparsecc.graph.onnx import OnnxGraph
 from sparsecc.graph.onnx_branches import select
 from tests.graph.onnx_models import run
@@ -93,3 +94,19 @@ def test_a_body_in_a_body_that_reads_a_value_from_outside() -> None:
     proto.graph.initializer.append(numpy_helper.from_array(WEIGHT, "w"))
     found = [n.op_type for n in standard(proto).copy().model.graph]
     assert found[-1] == "If"
+
+
+def test_ifs_that_stay_are_tried_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once for each way to leave out the others."""
+    tries, usual = [], onnx_control.slimmed
+    monkeypatch.setattr(onnx_control, "slimmed", lambda *given: tries.append(1) or usual(*given))
+    proto = model(PRODUCT, body("flat", [node("Flatten", "x")]))
+    choice = proto.graph.node[1]
+    for number in range(5):
+        again = onnx.NodeProto.FromString(choice.SerializeToString())
+        again.name, again.output[0] = f"choice{number}", f"y{number}"
+        proto.graph.node.append(again)
+        proto.graph.output.append(helper.make_tensor_value_info(f"y{number}", FLOAT, None))
+    graph = standard(proto)
+    assert sum(n.op_type == "If" for n in graph.model.graph) == 6
+    assert len(tries) <= 6

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -198,6 +198,19 @@ class Program:
             if len(live) == len(self.nodes):
                 return
             self.nodes = live
+
+    def absorb(self, node: Node, user: Node, before: Sequence[Var]) -> None:
+        """`user` stands for `node`, too, from now on. Producers and users are right afterwards; nodes whose results nobody uses stay until
+        `refresh`, which looks at all nodes, and takes a minute where a model of thousands calls it for each layer.
+
+        before: what `user` read until now.
+        """
+        self.nodes.remove(node)
+        del self.producer[node.var]
+        for var in {*reads(node), *before}:
+            self.users[var] = [other for other in self.users.get(var, []) if other is not node and other is not user]
+        for var in reads(user):
+            self.users.setdefault(var, []).append(user)
 
     def outputs_vars(self) -> Iterator[Var]:
         return (out for out in self.outputs if isinstance(out, relax.Var))

@@ -10,7 +10,7 @@ import numpy as np
 from sparsecc.codegen.kernels.math import ACTIVATIONS
 from sparsecc.codegen.lower import recognize_activation as activation
 from sparsecc.codegen.lower import recognize_attention as attention
-from sparsecc.codegen.lower.program import Expr, Geometry, Layer, Node, Program, dtype, shape
+from sparsecc.codegen.lower.program import Expr, Geometry, Layer, Node, Program, dtype, reads, shape
 from sparsecc.codegen.lower.recognize_conv import (
     along_lines,
     convolution,
@@ -115,10 +115,10 @@ def _absorb(program: Program, node: Node, layer: Layer) -> None:
             layer.residual = other
         else:
             return
-        program.nodes.remove(node)  # the layer now stands where its last part stood: a residual may be made in between
+        before = list(reads(user))
         user.op, user.what, user.args = "layer", layer, []
+        program.absorb(node, user, before)  # the layer now stands where its last part stood: a residual may be made in between
         node = user
-        program.refresh()
 
 
 def _add_bias(program: Program, layer: Layer, other: Expr) -> bool:

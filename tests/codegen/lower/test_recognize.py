@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparsecc.codegen.lower.program import Geometry, Layer
+from sparsecc.codegen.lower.program import Geometry, Layer, Node, Program, reads
 from tests.codegen.lower.recognizing import layers, operators, recognized, recognized_onnx
 from tests.codegen.whole import random
 from tests.graph.onnx_models import model, node
@@ -248,3 +249,28 @@ def test_onnx_forms() -> None:
     [layer] = layers(recognized_onnx(conv))
     assert layer.geometry is not None
     assert layer.geometry.padding == (0, 1, 2, 3)
+
+
+def test_what_is_absorbed_leaves_producers_and_users_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As counted anew, after each step."""
+    steps = 0
+
+    def absorb(program: Program, node: Node, user: Node, before: list[Any]) -> None:
+        nonlocal steps
+        usual(program, node, user, before)
+        steps += 1
+        assert program.producer == {node.var: node for node in program.nodes}
+        users: dict[Any, list[int]] = {}
+        for reader in program.nodes:
+            for var in reads(reader):
+                users.setdefault(var, []).append(id(reader))
+        assert {var: sorted(map(id, found)) for var, found in program.users.items() if found} == {
+            v: sorted(ids) for v, ids in users.items()
+        }
+
+    usual = Program.absorb
+    monkeypatch.setattr(Program, "absorb", absorb)
+    first, second, conv = nn.Linear(8, 8), nn.Linear(8, 8, bias=False), nn.Conv2d(3, 8, 3)
+    recognized(lambda x: second(first(x).relu()) + x * 2 + first(x), random(2, 4, 8))
+    recognized(lambda x: (conv(x) * 2).relu() + conv(x).sigmoid(), random(1, 3, 6, 6))
+    assert steps >= 6
