@@ -84,7 +84,7 @@ def _meanings() -> str:
     return f"""A model runs in a process of its own, on two draws of inputs: it was compiled for the first, and has never seen the second.
 
 - **right**: every output has the same type and shape, and is off by at most {TOLERANCE:g} of its largest magnitude, or of {LEAST:g} where
-  that is less ({TOLERANCE_ROUNDED:g} where the file rounds activations to integers, against onnxruntime with its own rewriting off).
+  that is less ({TOLERANCE_ROUNDED:g} where the file rounds activations to integers, against an onnxruntime that multiplies bytes exactly).
   **wrong** compiled and is not right. **refused** is an error that is meant for the user. **hang**, **memory**, **signal** and
   **traceback** are ends that nobody meant. **no reference**: the model does not run here by itself, and is not counted.
 - **sites of weights**: layers that passes work on, of the weights that the model has. A weight is a parameter or initializer with two
