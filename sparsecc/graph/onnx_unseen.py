@@ -75,10 +75,15 @@ def _stored(graph: ir.Graph) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
 def _readers(value: ir.Value, graphs: Mapping[ir.Graph, ir.Node | None], through: tuple[str, ...] = ()) -> Iterator[_Reader]:
     for node, place in value.uses():
         looked_up = node.op_type in _TABLES and place == 0 and not _is_constant(node.inputs[1])
-        if node.op_type in _PASSED_ON and place == 0 and not looked_up:
+        if (node.op_type in _PASSED_ON and place == 0 and not looked_up) or _scales(node, place):
             yield from _readers(node.outputs[0], graphs, (*through, node.op_type))
         else:
             yield _Reader(node, through, graphs.get(node.graph))  # type: ignore[arg-type]
+
+
+def _scales(node: ir.Node, place: int) -> bool:
+    """Whether a node multiplies by a constant, or takes one off: integers made floats again, as some exporters spell it."""
+    return node.op_type in ("Mul", "Sub") and place < 2 and _is_constant(node.inputs[1 - place])
 
 
 def _is_constant(value: ir.Value | None) -> bool:

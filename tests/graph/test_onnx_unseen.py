@@ -95,3 +95,10 @@ def test_weights_in_and_for_the_bodies_of_an_if() -> None:
     found = OnnxGraph.from_proto(model).unseen()
     assert sorted(weight.name for weight in found) == ["outer", "own"]
     assert {weight.reason for weight in found} == {"inside the body of the If 'choice', which no pass enters"}
+
+
+def test_bytes_that_a_cast_and_a_product_make_floats() -> None:
+    nodes = [helper.make_node("Cast", ["w"], ["f"], to=TensorProto.FLOAT), node("Mul", "f s", "d"), node("MatMul", "x d", "y")]
+    nodes[-1].name = "c"
+    [(name, kind, _)] = unseen(nodes, (2, 256), (2, 256), w=np.ones((256, 256), np.int8), s=random(1, 256))
+    assert (name, kind) == ("c", "MatMul")
