@@ -273,9 +273,12 @@ def checked(report: Report, outputs: Iterable[Any], expected: Iterable[Any]) -> 
     ours, theirs = list(flat(outputs)), list(flat(expected))
     checks = [_compare(a, b) for a, b in zip(ours, theirs, strict=False)]
     checks += [_UNLIKE] if len(ours) != len(theirs) else []
-    checks = [*checks, report.check] if report.check else checks
-    worst = Check(max_abs=max(c.max_abs for c in checks), max_rel=max(c.max_rel for c in checks), cosine=min(c.cosine for c in checks))
-    return replace(report, check=worst)
+    return replace(report, check=worst([*checks, report.check] if report.check else checks))
+
+
+def worst(checks: Sequence[Check]) -> Check:
+    """Of one or more, each number at its worst."""
+    return Check(max_abs=max(c.max_abs for c in checks), max_rel=max(c.max_rel for c in checks), cosine=min(c.cosine for c in checks))
 
 
 def _compare(output: np.ndarray, expected: np.ndarray) -> Check:

@@ -19,11 +19,8 @@ from onnx.reference import ReferenceEvaluator
 from sparsecc.graph import onnx_kept
 from sparsecc.graph.onnx_loops import renamed
 
-# What may fail by the values that flow in, with the input that decides; a constant there cannot.
-_MAY_FAIL = {
-    **dict.fromkeys(("Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND", "Scatter"), 1),
-    **dict.fromkeys(("Div", "Mod"), 1),
-}
+# What may fail by the values of its second input, indices or divisors; a constant there cannot.
+_MAY_FAIL = ("Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND", "Scatter", "Div", "Mod")
 _SMALL = 4096  # numbers of a constant that conditions are made of
 _STANDARD = ("", "ai.onnx")
 
@@ -149,8 +146,7 @@ def _risks(graph: onnx.GraphProto, outer: frozenset[str]) -> Iterator[str]:
         if node.op_type in ("Constant", "Shape", "Size") or (node.input and known.issuperset(node.input)):
             known |= set(node.output)
             continue
-        place = _MAY_FAIL.get(node.op_type)
-        fails = place is not None and node.input[place] not in known
+        fails = node.op_type in _MAY_FAIL and node.input[1] not in known
         if fails or node.op_type.startswith("Random") or node.op_type in ("Loop", "Scan") or node.domain not in _STANDARD:
             yield f"{node.op_type} at '{node.name or node.output[0]}'"
         for attribute in node.attribute:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from onnx import TensorProto
+
 from sparsecc.codegen.importers.bfloat16 import cast
 from sparsecc.codegen.tvm_api import GenericConst, onnx_frontend, relax
 
-_BFLOAT16 = 16  # TensorProto.BFLOAT16
 # Through what a float becomes an integer in onnxruntime on x86: what does not fit is the lowest number of the first type, and narrower
 # types keep its lower bits. Each cast of TVM's reads its input four times, so that a chain of them, fused, takes minutes to simplify.
 _STEPS = {
-    3: ("int32", "int8"), 2: ("int32", "uint8"), 5: ("int32", "int16"), 4: ("int32", "uint16"), 6: ("int32",), 7: ("int64",),
-    12: ("int64", "uint32"),
-}  # fmt: skip
+    TensorProto.INT8: ("int32", "int8"),
+    TensorProto.UINT8: ("int32", "uint8"),
+    TensorProto.INT16: ("int32", "int16"),
+    TensorProto.UINT16: ("int32", "uint16"),
+    TensorProto.INT32: ("int32",),
+    TensorProto.INT64: ("int64",),
+    TensorProto.UINT32: ("int64", "uint32"),
+}
 
 
 class CastConverter:
@@ -26,7 +32,7 @@ class CastConverter:
         def convert(builder: Any, inputs: Any, attributes: dict[str, Any], params: Any) -> Any:
             x, wanted = inputs[0], attributes["to"]
             dtype = "" if isinstance(x, GenericConst) or not isinstance(getattr(x, "ty", None), relax.TensorType) else x.ty.dtype.dtype
-            if wanted == _BFLOAT16 and dtype == "float32":
+            if wanted == TensorProto.BFLOAT16 and dtype == "float32":
                 return cast(builder, x, "bfloat16")
             if dtype in ("float16", "float32", "float64") and wanted in _STEPS:
                 for step in _STEPS[wanted]:

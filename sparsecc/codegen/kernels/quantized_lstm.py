@@ -17,7 +17,7 @@ from sparsecc.codegen.kernels.recurrent import ACTIVATIONS, RecurrentSpec, sizes
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.tvm_api import T
 
-PEEPHOLES, SCALES, ZEROS, EXTRA = 0, 3, 7, 11  # rows of `extra`: of i, o, f; of each gate; of each gate; how many they are
+SCALES, ZEROS, EXTRA = 3, 7, 11  # rows of `extra`, behind the peepholes of i, o and f: of each gate; of each gate; how many they are
 
 
 def extra(spec: RecurrentSpec, peepholes: np.ndarray, scales: np.ndarray, zeros: np.ndarray) -> np.ndarray:
