@@ -46,6 +46,7 @@ class Runner:
         self._exact = exact
         self._packed = packed
         self._lent: dict[str, onnxruntime.OrtValue] = {}  # a session does not keep what it borrows alive
+        self._fed: dict[str, onnxruntime.OrtValue] = {}  # weights that are inputs of the session
         self._session: tuple[tuple[str, ...], onnxruntime.InferenceSession] | None = None
 
     def run(self, feeds: Mapping[str, np.ndarray], wanted: Sequence[str]) -> dict[str, Any]:
@@ -60,7 +61,7 @@ class Runner:
             self._session = (computed, self._open(computed))
         session = self._session[1]
         try:
-            results = session.run(list(computed), dict(feeds))
+            results = session.run(list(computed), self._fed | dict(feeds))
         except FAILURES as error:
             raise InputError(f"{self._where}: onnxruntime fails on these inputs: {first_cause(error)}") from None
         return given | dict(zip(computed, results, strict=True))
@@ -75,6 +76,8 @@ class Runner:
         guard_divisions(model.graph)
         if not self._packed:
             session_options.add_session_config_entry("session.disable_prepacking", "1")
+        if self._exact or not self._packed:
+            self._feed_weights(model.graph)
         self._lend_weights(model.graph, session_options)
         _return(model.graph, wanted)
         try:
@@ -82,6 +85,19 @@ class Runner:
             return onnxruntime.InferenceSession(serialized, session_options, providers=["CPUExecutionProvider"])
         except FAILURES as error:
             raise ModelError(f"{self._where}: onnxruntime cannot run this model: {first_cause(error)}") from None
+
+    def _feed_weights(self, graph: ir.Graph) -> None:
+        """Make inputs of the matrices that products read: onnxruntime copies every initializer, lent ones too."""
+        given = {value.name for value in graph.inputs}
+        for name, value in list(graph.initializers.items()):
+            constant = value.const_value
+            if constant is None or constant.nbytes < LENT_BYTES or name in given or not _is_matrix(value):
+                continue
+            if name not in self._fed:
+                self._fed[name] = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(constant.numpy()))
+            del graph.initializers[name]
+            value.const_value, value.type, value.shape = None, ir.TensorType(constant.dtype), ir.Shape(constant.numpy().shape)
+            graph.inputs.append(value)
 
     def _lend_weights(self, graph: ir.Graph, options: onnxruntime.SessionOptions) -> None:
         """Replace large initializers by references into memory that the sessions share with the graph."""
@@ -112,6 +128,12 @@ def options(exact_for: Iterable[str] | None = None) -> onnxruntime.SessionOption
         if _BREAKS_PRECISION not in operators and any(operator.startswith(_INTEGER_PRODUCTS) for operator in operators):
             found.add_session_config_entry("session.x64quantprecision", "1")
     return found
+
+
+def _is_matrix(value: ir.Value) -> bool:
+    """Whether products of floats alone read a value, which are computed alike whether it is constant or not."""
+    users = value.uses()
+    return value.dtype == ir.DataType.FLOAT and bool(users) and all(use.node.op_type in ("MatMul", "Gemm") and use.idx < 2 for use in users)
 
 
 def _return(graph: ir.Graph, wanted: tuple[str, ...]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
@@ -12,6 +14,7 @@ from onnx import numpy_helper
 
 from sparsecc.errors import InputError
 from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.onnx_run import Runner
 from sparsecc.graph.sites import Linear
 from tests.graph import onnx_models as models
 from tests.graph.onnx_models import node, random
@@ -40,6 +43,23 @@ def test_lent_weights_stay_alive() -> None:
     gc.collect()
     _ = [np.random.default_rng(k).random(1 << 16) for k in range(50)]
     assert torch.equal(graph.run([x]).outputs[0], before)
+
+
+def test_matrices_of_products_are_fed_and_not_copied_into_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that callers may override, or that something else reads, too, is not."""
+    sessions = []
+    real = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *a, **k: sessions.append(real(*a, **k)) or sessions[-1])
+    nodes = [node("MatMul", "x w", "a"), node("Gemm", "a v b", "c"), node("MatMul", "c d", "e"), node("MatMul", "e s", "f")]
+    nodes += [node("Add", "f s", "y")]
+    weights = {name: random(32, 32, seed=k) for k, name in enumerate("wvds")}
+    proto = models.model(nodes, {"x": [32, 32]}, {"y": [32, 32]}, weights | {"b": random(32)})
+    proto.graph.input.append(onnx.helper.make_tensor_value_info("d", onnx.TensorProto.FLOAT, [32, 32]))
+    x = random(32, 32, seed=9)
+    ran = Runner(ir.serde.deserialize_model(proto), "m").run({"x": x, "d": x}, ["y"])["y"]
+    assert sorted(value.name for value in sessions[-1].get_inputs()) == ["v", "w", "x"]
+    expected = ((x @ weights["w"] @ weights["v"] + random(32)) @ x) @ weights["s"] + weights["s"]
+    assert np.allclose(ran, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def test_taps_of_inputs_and_outputs() -> None:

@@ -18,7 +18,7 @@ def space(spec: MatmulSpec, target: Target) -> list[Knobs]:
 
 
 def _of_many(spec: MatmulSpec, target: Target) -> list[Knobs]:
-    """Best guess first: as many sums as registers hold beside a row of weights and one input; a block's weights stay in the L1 meanwhile."""
+    """Best guess first: as many sums as registers hold beside a row of weights and one input; its weights stay in the L1."""
     found = []
     for vectors in (2, 3, 1):
         height = vectors * target.lanes

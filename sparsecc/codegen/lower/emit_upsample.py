@@ -19,7 +19,6 @@ from sparsecc.codegen.lower.program import Expr, Layer, Node, Var, dtype, image_
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.tvm_api import relax
 
-
 _APART = 4  # phases that may each have a kernel call
 
 
@@ -47,10 +46,8 @@ def emit_overlapping(forms: Forms, target: Target, matmul: Matmul, node: Node, l
     batch, channels, *out = image_shape(node.var)
     height, width = ((size + crop - 1) // phases + 1 for size, crop, phases in zip(out, g.crop, g.phases, strict=True))
     phases = math.prod(g.phases)
-    has = layer.matrix.reshape(phases, channels, math.prod(g.kernel), -1).any(axis=(1, 3))  # phase, tap
-    taps = [list(np.flatnonzero(row)) or [0] for row in has] if phases <= _APART and not has.all() else [None] * phases
-    parts = [layer] if taps[0] is None else [_phase(layer, phase, channels, own) for phase, own in enumerate(taps)]
-    planes = [convolved(forms, target, matmul, part, (height, width), epilogue, own) for part, own in zip(parts, taps, strict=False)]
+    parts = _apart(layer, channels) if phases <= _APART else [(layer, None)]
+    planes = [convolved(forms, target, matmul, part, (height, width), epilogue, taps) for part, taps in parts]
     cols, pitch = planes[0].cols, shape(planes[0].held)[2]
     spec = InterleaveSpec(batch, channels, height, width, pitch, (g.phases,), cols, g.crop, (out[0], out[1]))
     held = planes[0].held if len(planes) == 1 else forms.op(relax.op.concat([plane.held for plane in planes], axis=1))
@@ -59,12 +56,20 @@ def emit_overlapping(forms: Forms, target: Target, matmul: Matmul, node: Node, l
     return Value(shape(node.var), natural=forms.op(relax.op.reshape(y, list(shape(node.var)))))
 
 
-def _phase(layer: Layer, phase: int, outputs: int, taps: list[int]) -> Layer:
-    """One phase of the result, with these taps alone."""
+def _apart(layer: Layer, outputs: int) -> list[tuple[Layer, list[int] | None]]:
+    """Each phase of the result with the taps that it has; the whole where each has all."""
     assert layer.geometry is not None
-    rows = slice(phase * outputs, (phase + 1) * outputs)
-    matrix = layer.matrix[rows].reshape(outputs, math.prod(layer.geometry.kernel), -1)[:, taps].reshape(outputs, -1)
-    return replace(layer, weight=np.ascontiguousarray(matrix), bias=None if layer.bias is None else layer.bias[rows])
+    blocks = layer.matrix.reshape(math.prod(layer.geometry.phases), outputs, math.prod(layer.geometry.kernel), -1)
+    has = blocks.any(axis=(1, 3))  # phase, tap
+    if has.all():
+        return [(layer, None)]
+    parts: list[tuple[Layer, list[int] | None]] = []
+    for phase, block in enumerate(blocks):
+        taps = [int(tap) for tap in np.flatnonzero(has[phase])] or [0]
+        bias = None if layer.bias is None else layer.bias[phase * outputs : (phase + 1) * outputs]
+        weight = np.ascontiguousarray(block[:, taps].reshape(outputs, -1))
+        parts.append((replace(layer, weight=weight, bias=bias), taps))
+    return parts
 
 
 def _one_phase(forms: Forms, target: Target, x: Var) -> Phases:
