@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsecc.codegen.importers import near_zero
 from sparsecc.codegen.importers.base import shape_of
 from sparsecc.codegen.tvm_api import GenericConst, onnx_frontend, relax
 from sparsecc.errors import ModelError
@@ -37,11 +38,11 @@ def dtype_of(expr: Any) -> str:
 
 
 def _pow(builder: Any, inputs: list[Any], attributes: dict[str, Any]) -> Any:
-    """Pow(x, y) has the type of x."""
+    """Pow(x, y) has the type of x; integers to the power of floats are computed in float64, as onnxruntime does it."""
     base, exponent = (dtype_of(x) for x in inputs)
     if base == exponent:
         return onnx_frontend.Pow.get_converter(13)(builder, inputs, attributes, [])
-    kind = base if "float" in base else exponent
+    kind = base if "float" in base else "float64" if "float" in exponent else exponent
     x, y = (relax.op.astype(x, kind) if given != kind else x for x, given in zip(inputs, (base, exponent), strict=True))
     power = builder.emit(relax.op.power(x, y))
     return power if kind == base else builder.emit(relax.op.astype(power, base))
@@ -107,6 +108,13 @@ _OPERATORS = {
     "ReverseSequence": reverse_sequence,
     "Swish": _swish,
 }
+
+
+def _one_by_one(function: near_zero.Function) -> Convert:
+    return lambda builder, inputs, attributes: function(builder.emit, inputs[0])
+
+
+_OPERATORS |= {name.capitalize(): _one_by_one(near_zero.FUNCTIONS[name]) for name in ("sinh", "asinh", "atanh")}
 
 
 def operators() -> dict[str, Any]:
