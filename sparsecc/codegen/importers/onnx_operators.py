@@ -1,40 +1,14 @@
-"""ONNX's operators that TVM's importer takes for some types only."""
+"""ONNX's operators that TVM's importer lacks, takes for some types only, or takes wrongly."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from sparsecc.codegen.importers import near_zero
-from sparsecc.codegen.importers.base import shape_of
-from sparsecc.codegen.tvm_api import GenericConst, onnx_frontend, relax
-from sparsecc.errors import ModelError
-
-Convert = Callable[[Any, list[Any], dict[str, Any]], Any]  # of a builder, the inputs and the attributes
-
-
-def converter(convert: Convert) -> Any:
-    """For TVM's table of converters."""
-
-    class Converter:
-        @classmethod
-        def get_converter(cls, opset: int) -> Any:
-            return lambda builder, inputs, attributes, params: convert(builder, list(inputs), attributes)
-
-    return Converter
-
-
-def constant_of(expr: Any, what: str) -> np.ndarray:
-    """Raises ModelError for what the model computes."""
-    if not isinstance(expr, GenericConst):
-        raise ModelError(f"its {what} must be a constant of the model")
-    return expr.value.numpy()
-
-
-def dtype_of(expr: Any) -> str:
-    return str(expr.ty.dtype.dtype)
+from sparsecc.codegen.importers.base import Convert, constant_of, converter, dtype_of, shape_of
+from sparsecc.codegen.tvm_api import onnx_frontend, relax
 
 
 def _pow(builder: Any, inputs: list[Any], attributes: dict[str, Any]) -> Any:
