@@ -20,7 +20,7 @@ from sparsecc.graph.channels import Channels
 from sparsecc.graph.inputs import bind
 from sparsecc.graph.onnx_attention import AttentionNodes, Tap
 from sparsecc.graph.onnx_cleanup import clean
-from sparsecc.graph.onnx_fold import constant
+from sparsecc.graph.onnx_fold import constant, free_name
 from sparsecc.graph.onnx_run import Runner
 from sparsecc.graph.onnx_sites import WeightNodes, find
 from sparsecc.graph.onnx_walk import Walk, read_by
@@ -381,7 +381,7 @@ class OnnxGraph(Graph):
         self._runner: Runner | None = None
 
     def _free_name(self, name: str) -> str:
-        return onnx_sparse.free_name(self.model.graph, name)
+        return free_name(self.model.graph, name)
 
     def _drop_unused(self, values: Sequence[ir.Value | None]) -> None:
         """Remove initializers that nothing reads any more, and a Transpose or Concat that led from some."""

@@ -14,6 +14,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from sparsecc.errors import ModelError
+from sparsecc.graph.onnx_nodes import constants, title
 
 SECONDS = 600
 _CHILD = "import sys; sys.path[:] = {path!r}; from sparsecc.graph import onnx_apart; onnx_apart.child({largest!r})"
@@ -22,17 +23,15 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorP
 
 def risks(proto: onnx.ModelProto) -> list[str]:
     """Divisions of integers that folding does, by what is no constant, or one of 0 and -1; with their places."""
-    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
-    known, found = {*constants, ""}, []
+    stated = constants(proto.graph)
+    known, found = {*(tensor.name for tensor in proto.graph.initializer), ""}, []
     for node in proto.graph.node:
-        if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
-            constants[node.output[0]] = node.attribute[0].t
         if node.op_type in ("Shape", "Size") or known.issuperset(node.input):
             known.update(node.output)
-            if node.op_type in ("Div", "Mod") and node.domain in ("", "ai.onnx") and _divides_badly(constants.get(node.input[1])):
+            if node.op_type in ("Div", "Mod") and node.domain in ("", "ai.onnx") and _divides_badly(stated.get(node.input[1])):
                 found.append(node)
     integers = _integers(proto) if found else set()
-    return [f"{node.op_type} '{node.name or node.output[0]}'" for node in found if not integers.isdisjoint((*node.input, *node.output))]
+    return [f"{node.op_type} '{title(node)}'" for node in found if not integers.isdisjoint((*node.input, *node.output))]
 
 
 def _divides_badly(divisor: TensorProto | None) -> bool:

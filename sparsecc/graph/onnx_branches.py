@@ -18,6 +18,7 @@ from onnx.reference import ReferenceEvaluator
 
 from sparsecc.graph import onnx_kept
 from sparsecc.graph.onnx_loops import renamed
+from sparsecc.graph.onnx_nodes import Names, constants, copied, first_result, replace_nodes, title
 
 # What may fail by the values of its second input, indices or divisors; a constant there cannot.
 _MAY_FAIL = ("Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND", "Scatter", "Div", "Mod")
@@ -31,10 +32,10 @@ def select(proto: onnx.ModelProto, leave: Collection[str] = ()) -> list[str]:
 
     leave: first results of those that are not tried. Whether sizes agree shows once the rest is simplified: see `unequal`.
     """
-    for node in proto.graph.node:
-        if node.op_type != "If" or node.domain not in _STANDARD or node.output[0] in leave:
+    for place, node in enumerate(proto.graph.node):
+        if node.op_type != "If" or node.domain not in _STANDARD or first_result(node) in {"", *leave}:
             continue
-        branches, known = _Branches(node, proto.graph), _Sizes(proto).value(node.input[0])
+        branches, known = _Branches(place, node, proto.graph), _Sizes(proto).value(node.input[0])
         if known is not None:
             return branches.replace([bool(known.reshape(())[()])])
         risk = branches.risk()
@@ -91,50 +92,46 @@ class _Sizes:
 
 @dataclass
 class _Branches:
+    place: int
     node: onnx.NodeProto
     graph: onnx.GraphProto
 
     def risk(self) -> str | None:
         """An operator that is safe to run only where its branch is taken, None where there is none."""
-        given = {value.name for value in self.graph.input}
-        known = {tensor.name for tensor in self.graph.initializer if tensor.name not in given}
-        known |= {name for node in self.graph.node if node.op_type == "Constant" for name in node.output}
-        return next((name for branch in (True, False) for name in _risks(self._body(branch), frozenset(known))), None)
+        known = frozenset(constants(self.graph))
+        return next((name for branch in (True, False) for name in _risks(self._body(branch), known)), None)
 
     def replace(self, branches: Sequence[bool]) -> list[str]:
         """By the nodes of these branches, and a choice where they are two."""
-        stem, results = self.node.name or self.node.output[0], [name for name in self.node.output if name]
-        written = [list(self._written(branch, f"{stem}/{'then' if branch else 'else'}/")) for branch in branches]
+        stem, results, fresh = title(self.node), [name for name in self.node.output if name], Names(self.graph)
+        written = [list(self._written(branch, f"{stem}/{'then' if branch else 'else'}/", fresh)) for branch in branches]
         given = list(zip(*(nodes.pop().output for nodes in written), strict=True))
         made = [node for nodes in written for node in nodes]
         if len(branches) == 1:
             made += [helper.make_node("Identity", values, [name]) for values, name in zip(given, self.node.output, strict=False) if name]
         else:
-            condition, no_axes = f"{stem}/condition", numpy_helper.from_array(np.array([], np.int64), f"{stem}/no_axes")
+            condition = fresh.free(f"{stem}/condition")
+            no_axes = numpy_helper.from_array(np.array([], np.int64), fresh.free(f"{stem}/no_axes"))
             self.graph.initializer.append(no_axes)
             made.append(helper.make_node("Reshape", [self.node.input[0], no_axes.name], [condition], name=condition))
             pairs = [(values, name) for values, name in zip(given, self.node.output, strict=False) if name]
             made += [helper.make_node("Where", [condition, *values], [name], name=f"{stem}/{name}") for values, name in pairs]
-        place = next(place for place, node in enumerate(self.graph.node) if node.output[:] == self.node.output[:])
-        nodes = [*self.graph.node[:place], *made, *self.graph.node[place + 1 :]]
-        kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-        del self.graph.node[:]
-        self.graph.node.extend(kept)
+        replace_nodes(self.graph, [*self.graph.node[: self.place], *made, *self.graph.node[self.place + 1 :]])
         return results
 
     def _body(self, branch: bool) -> onnx.GraphProto:
         name = "then_branch" if branch else "else_branch"
         return next(attribute.g for attribute in self.node.attribute if attribute.name == name)
 
-    def _written(self, branch: bool, prefix: str) -> Iterator[onnx.NodeProto]:
+    def _written(self, branch: bool, prefix: str, fresh: Names) -> Iterator[onnx.NodeProto]:
         """A branch's nodes under names of their own; last, one that has the results as outputs."""
         body = self._body(branch)
-        names = {tensor.name: f"{prefix}{tensor.name}" for tensor in body.initializer}
-        names |= {name: f"{prefix}{name}" for node in body.node for name in node.output if name}
+        own = [tensor.name for tensor in body.initializer] + [name for node in body.node for name in node.output if name]
+        names = {name: fresh.free(f"{prefix}{name}") for name in own}
         for tensor in body.initializer:
-            copied = onnx.TensorProto.FromString(tensor.SerializeToString())
-            copied.name = names[tensor.name]
-            self.graph.initializer.append(copied)
+            same = copied(tensor)
+            same.name = names[tensor.name]
+            self.graph.initializer.append(same)
         yield from (renamed(node, names, prefix) for node in body.node)
         yield onnx.NodeProto(output=[names.get(value.name, value.name) for value in body.output])
 
@@ -148,7 +145,7 @@ def _risks(graph: onnx.GraphProto, outer: frozenset[str]) -> Iterator[str]:
             continue
         fails = node.op_type in _MAY_FAIL and node.input[1] not in known
         if fails or node.op_type.startswith("Random") or node.op_type in ("Loop", "Scan") or node.domain not in _STANDARD:
-            yield f"{node.op_type} at '{node.name or node.output[0]}'"
+            yield f"{node.op_type} at '{title(node)}'"
         for attribute in node.attribute:
             if attribute.HasField("g"):
                 yield from _risks(attribute.g, frozenset(known))

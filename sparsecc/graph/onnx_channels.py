@@ -14,7 +14,7 @@ from sparsecc.graph import onnx_sparse
 from sparsecc.graph.channels import Axis, Channels, Size, extent, units_of
 from sparsecc.graph.onnx_activations import ELEMENTWISE
 from sparsecc.graph.onnx_attention import AttentionNodes
-from sparsecc.graph.onnx_fold import constant
+from sparsecc.graph.onnx_fold import constant, free_name
 from sparsecc.graph.onnx_shapes import MOVES, Entry, entries
 from sparsecc.graph.onnx_sites import layer_at
 from sparsecc.graph.onnx_walk import read_by
@@ -195,7 +195,7 @@ def _with_entry(graph: ir.Graph, node: ir.Node, place: int, size: int | None) ->
         index, place = index + 1, place - length
     array = pieces[index].const_value.numpy().copy()  # type: ignore[union-attr]
     array[place] = size
-    new = onnx_sparse.initializer(torch.from_numpy(array), onnx_sparse.free_name(graph, f"{node.outputs[0].name}.shape"))
+    new = onnx_sparse.initializer(torch.from_numpy(array), free_name(graph, f"{node.outputs[0].name}.shape"))
     graph.register_initializer(new)
     if producer is None:
         return new

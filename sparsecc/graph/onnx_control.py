@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 
 from sparsecc.graph import onnx_branches, onnx_kept, onnx_loops
+from sparsecc.graph.onnx_nodes import copied, first_result
 from sparsecc.graph.onnx_slim import slimmed
 
 
@@ -18,7 +19,7 @@ def without(proto: onnx.ModelProto, where: str, growth: int, unequal: list[str] 
     while onnx_loops.unroll(proto):
         proto = slimmed(proto, where, growth)
     while True:
-        trial = onnx.ModelProto.FromString(proto.SerializeToString())
+        trial = copied(proto)
         results = onnx_branches.select(trial, unequal)
         if not results:
             break
@@ -27,6 +28,6 @@ def without(proto: onnx.ModelProto, where: str, growth: int, unequal: list[str] 
             return trial
         unequal.append(results[0])
     for node in trial.graph.node:
-        if node.op_type == "If" and node.output[0] in unequal:
+        if node.op_type == "If" and first_result(node) in unequal:
             onnx_kept.note(node, "its branches may give other sizes")
     return trial

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import onnx_ir as ir
 
@@ -201,9 +203,17 @@ def put(value: ir.Value | None, array: np.ndarray) -> None:
     value.shape = ir.Shape(array.shape)
 
 
+def free_name(graph: ir.Graph, name: str) -> str:
+    """`name`, or `name_1`, `name_2`, ... : the first that no value has."""
+    taken = {*graph.initializers, *(value.name for value in graph.inputs)}
+    taken |= {value.name for node in graph.all_nodes() for value in node.outputs}
+    return next(free for free in itertools.chain([name], (f"{name}_{k}" for k in itertools.count(1))) if free not in taken)
+
+
 def new_constant(node: ir.Node, name: str, array: np.ndarray) -> ir.Value:
-    """A new initializer in the graph of `node`."""
-    assert node.graph is not None
+    """A new initializer in the graph of `node`, by this name if no value has it."""
+    assert isinstance(node.graph, ir.Graph)
+    name = free_name(node.graph, name)
     tensor = ir.Tensor(array, name=name)
     value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     node.graph.register_initializer(value)

@@ -12,6 +12,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from sparsecc.graph import onnx_small
+from sparsecc.graph.onnx_nodes import copied, replace_nodes
 from sparsecc.graph.onnx_valid import inner_graphs
 
 GROWTH = 2**16  # bytes that all folding together may add to a file
@@ -58,9 +59,7 @@ def put_back(proto: onnx.ModelProto, held: Held) -> None:
     computed = {tensor.name for tensor in graph.initializer} | {name for node in graph.node for name in node.output}
     nodes = [node for node in held.nodes if not computed.issuperset(node.output)]
     graph.initializer.extend(tensor for name, tensor in held.constants.items() if name not in computed)
-    rest = [_copied(node) for node in graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes + rest)
+    replace_nodes(graph, [*nodes, *graph.node])
 
 
 class _Constants:
@@ -149,7 +148,7 @@ class _Constants:
 def _cut(proto: onnx.ModelProto, constants: _Constants, roots: list[str]) -> Held:
     """Take out what computes the roots, and leave a copy of what computes other things as well."""
     places = constants.behind(roots)
-    held = Held([_copied(constants.all[place]) for place in places], {}, set(roots))
+    held = Held([copied(constants.all[place]) for place in places], {}, set(roots))
     needed = {value.name for value in proto.graph.output}
     kept: list[onnx.NodeProto] = []
     for place, node in reversed(list(enumerate(constants.all))):  # readers first
@@ -157,10 +156,10 @@ def _cut(proto: onnx.ModelProto, constants: _Constants, roots: list[str]) -> Hel
             kept.append(_without(node, held.values))
             needed.update(reads(node))
     used = {name for node in held.nodes for name in reads(node)}
-    held.constants.update({name: _copied_tensor(tensor) for name, tensor in constants.stored.items() if name in used})
-    stored = [_copied_tensor(tensor) for name, tensor in constants.stored.items() if name in needed or name not in used]
-    del proto.graph.node[:], proto.graph.initializer[:]
-    proto.graph.node.extend(reversed(kept))
+    held.constants.update({name: copied(tensor) for name, tensor in constants.stored.items() if name in used})
+    stored = [copied(tensor) for name, tensor in constants.stored.items() if name in needed or name not in used]
+    replace_nodes(proto.graph, reversed(kept))
+    del proto.graph.initializer[:]
     proto.graph.initializer.extend(stored)
     proto.graph.input.extend(constants.declared[root] for root in roots)
     return held
@@ -168,7 +167,7 @@ def _cut(proto: onnx.ModelProto, constants: _Constants, roots: list[str]) -> Hel
 
 def _without(node: onnx.NodeProto, names: set[str]) -> onnx.NodeProto:
     """A copy of a node that does not give these values, which are inputs of the model now."""
-    copy = _copied(node)
+    copy = copied(node)
     for place, name in enumerate(copy.output):
         if name in names:
             copy.output[place] = ""
@@ -191,15 +190,3 @@ def _shape(value: onnx.ValueInfoProto | None) -> tuple[int, ...] | None:
         return None
     sizes = tuple(size.dim_value if size.HasField("dim_value") else -1 for size in value.type.tensor_type.shape.dim)
     return None if any(size < 0 for size in sizes) else sizes
-
-
-def _copied(node: onnx.NodeProto) -> onnx.NodeProto:
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    return copy
-
-
-def _copied_tensor(tensor: onnx.TensorProto) -> onnx.TensorProto:
-    copy = onnx.TensorProto()
-    copy.CopyFrom(tensor)
-    return copy

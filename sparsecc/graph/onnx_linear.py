@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from sparsecc.graph import einsums, onnx_names, onnx_sparse
+from sparsecc.graph import einsums, onnx_names
 from sparsecc.graph.onnx_fold import constant, new_constant, only_use, put
 
 
@@ -50,7 +50,7 @@ def _gemm(node: ir.Node) -> None:
         return
     if added is not None and added.size == 1:
         vector = np.full(outputs, added.reshape(()), added.dtype)
-        node.replace_input_with(2, _stored(node, f"{node.outputs[0].name}_bias", vector))
+        node.replace_input_with(2, new_constant(node, f"{node.outputs[0].name}_bias", vector))
     elif node.attributes.get_float("beta", 1.0) == 1.0:
         _add_after(node, bias)
 
@@ -102,12 +102,7 @@ def _turned(node: ir.Node, x: ir.Value, axes: Sequence[int]) -> ir.Value:
 
 def _reshaped(node: ir.Node, x: ir.Value, shape: Sequence[int]) -> ir.Value:
     """A 0 keeps the size that is there."""
-    return _before(node, "Reshape", [x, _stored(node, f"{node.outputs[0].name}_shape", np.array(shape, np.int64))])
-
-
-def _stored(node: ir.Node, name: str, array: np.ndarray) -> ir.Value:
-    assert node.graph is not None
-    return new_constant(node, onnx_sparse.free_name(node.graph, name), array)  # type: ignore[arg-type]
+    return _before(node, "Reshape", [x, new_constant(node, f"{node.outputs[0].name}_shape", np.array(shape, np.int64))])
 
 
 def _before(node: ir.Node, op_type: str, inputs: Sequence[ir.Value], **attributes: list[int]) -> ir.Value:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -14,7 +13,8 @@ import onnx.version_converter
 from onnx import TensorProto, helper, numpy_helper
 
 from sparsecc.errors import ModelError
-from sparsecc.graph.onnx_valid import graphs, nodes
+from sparsecc.graph.onnx_nodes import Names, constants, copied, replace_nodes
+from sparsecc.graph.onnx_valid import graphs
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,6 @@ OPSET = 18  # what older models are converted to
 FUNCTION_OPSET = 16  # what a model that cannot be converted needs at least: the bodies of the sparse operators
 _CONSTANTS_OF_DATA = {"Clip": (1, 2), "Pad": (2,)}  # inputs that have the data's type since opset 11, and were float attributes
 _AT_LEAST = 11  # the opset from which on sizes and bounds are inputs: what is older is converted to that first
-M = TypeVar("M", onnx.ModelProto, onnx.NodeProto)
 Types = Mapping[str, int]
 
 
@@ -51,7 +50,7 @@ def check(proto: onnx.ModelProto, full: bool = False) -> None:
         return
     outputs = list(proto.graph.output)
     known = [output for output in outputs if _has_shape(output)]
-    checked = _copied(proto)
+    checked = copied(proto)
     del checked.graph.output[:]
     checked.graph.output.extend(known)
     onnx.checker.check_model(checked, full_check=full)
@@ -68,7 +67,7 @@ def _converted(proto: onnx.ModelProto, came: int) -> onnx.ModelProto:
     for newest, mend in _MENDED:
         at = max(newest, _AT_LEAST)
         if came <= newest:
-            proto = onnx.version_converter.convert_version(proto, at) if opset < at else _copied(proto)
+            proto = onnx.version_converter.convert_version(proto, at) if opset < at else copied(proto)
             mend(proto, types)
             opset = at
     return onnx.version_converter.convert_version(proto, OPSET)
@@ -87,7 +86,7 @@ def _types(proto: onnx.ModelProto) -> dict[str, int]:
 def _sample_as_before(proto: onnx.ModelProto, types: Types) -> None:
     """Resize until opset 10 sampled at x / scale: for the nearest sample at the one below where it made larger, above where smaller.
     Without attributes it would now sample between."""
-    scales = {name: tensor for graph in graphs(proto) for name, tensor in _constants(graph).items()}
+    scales = {name: tensor for graph in graphs(proto) for name, tensor in constants(graph).items()}
     _replace(proto, "Resize", lambda node, fresh: _resized(node, scales, fresh))
 
 
@@ -112,29 +111,21 @@ def _resized(node: onnx.NodeProto, constants: Mapping[str, TensorProto], fresh: 
 
 
 def _nearest(node: onnx.NodeProto, inputs: list[str], outputs: list[str], rounding: str, name: str | None = None) -> onnx.NodeProto:
-    copied = _copied(node)
-    copied.name = node.name if name is None else name
-    del copied.input[:], copied.output[:]
-    copied.input.extend(inputs)
-    copied.output.extend(outputs)
-    copied.attribute.append(helper.make_attribute("nearest_mode", rounding))
-    return copied
-
-
-def _constants(graph: onnx.GraphProto) -> dict[str, TensorProto]:
-    """What is known of the graph's own values: results of Constant nodes, and initializers."""
-    made = [node for node in graph.node if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t")]
-    return {tensor.name: tensor for tensor in graph.initializer} | {node.output[0]: node.attribute[0].t for node in made}
+    same = copied(node)
+    same.name = node.name if name is None else name
+    same.input[:], same.output[:] = inputs, outputs
+    same.attribute.append(helper.make_attribute("nearest_mode", rounding))
+    return same
 
 
 def _retype(proto: onnx.ModelProto, types: Types) -> None:
     """Bounds of Clip and fillings of Pad, which were float attributes until opset 10, in the type of the data."""
     for graph in graphs(proto):
-        constants = _constants(graph)
+        known = constants(graph)
         for node in graph.node:
             wanted = types.get(node.input[0], TensorProto.FLOAT) if node.input else TensorProto.FLOAT
             for place in _CONSTANTS_OF_DATA.get(node.op_type, ()):
-                constant = constants.get(node.input[place]) if place < len(node.input) else None
+                constant = known.get(node.input[place]) if place < len(node.input) else None
                 if constant is not None and wanted not in (constant.data_type, TensorProto.UNDEFINED):
                     array = numpy_helper.to_array(constant).astype(helper.tensor_dtype_to_np_dtype(wanted))
                     constant.CopyFrom(numpy_helper.from_array(array, constant.name))
@@ -174,24 +165,15 @@ def _flattened(node: onnx.NodeProto, fresh: Iterator[str]) -> list[onnx.NodeProt
 
 def _replace(proto: onnx.ModelProto, op_type: str, rewrite: Callable[[onnx.NodeProto, Iterator[str]], list[onnx.NodeProto]]) -> None:
     """Other nodes for each one of an operator, wherever it is. rewrite: is also given names that no value has."""
-    taken = {name for node in nodes(proto) for name in (*node.input, *node.output)}
-    fresh = (name for name in (f"{op_type}.old_{number}" for number in itertools.count()) if name not in taken)
+    names = Names(proto.graph)
+    fresh = (names.free(f"{op_type}.old_{number}") for number in itertools.count())
     for graph in graphs(proto):
         if any(_is(node, op_type) for node in graph.node):
-            changed = [new for node in graph.node for new in (rewrite(node, fresh) if _is(node, op_type) else [node])]
-            copies = [_copied(node) for node in changed]  # before the list that they are in is emptied
-            del graph.node[:]
-            graph.node.extend(copies)
+            replace_nodes(graph, [new for node in graph.node for new in (rewrite(node, fresh) if _is(node, op_type) else [node])])
 
 
 def _is(node: onnx.NodeProto, op_type: str) -> bool:
     return node.op_type == op_type and node.domain == ""
-
-
-def _copied(message: M) -> M:
-    copy = type(message)()
-    copy.CopyFrom(message)
-    return copy
 
 
 Mend = Callable[[onnx.ModelProto, Types], None]

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 _SAFE = 64  # the largest weight of which 2 · 255 · weight fits into 16 bits
 _DYNAMIC = "DynamicQuantizeMatMul"
-_INTEGER_PRODUCTS = {  # operator → where activations and weights are among its inputs
+_OPERANDS = {  # operator → where activations and weights are among its inputs
     "MatMulInteger": (0, 1),
     "ConvInteger": (0, 1),
     "QLinearMatMul": (0, 3),
@@ -29,7 +29,7 @@ _FLOAT_PRODUCTS = ("MatMul", "Gemm", "Conv")
 def saturating(model: ir.Model) -> Iterator[ir.Node]:
     """Nodes whose result may be wrong on an x86 CPU without VNNI."""
     for node in model.graph.all_nodes():
-        places = _INTEGER_PRODUCTS.get(node.op_type, (0, 1) if node.op_type in _FLOAT_PRODUCTS else None)
+        places = _OPERANDS.get(node.op_type, (0, 1) if node.op_type in _FLOAT_PRODUCTS else None)
         if places is None or len(node.inputs) <= max(places):
             continue
         x, weight = (node.inputs[place] for place in places)

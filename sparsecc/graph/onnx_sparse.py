@@ -186,12 +186,6 @@ def initializer(tensor: Tensor, name: str) -> ir.Value:
     return ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(constant.dtype), const_value=constant)
 
 
-def free_name(graph: ir.Graph, name: str) -> str:
-    """`name`, or `name_1`, `name_2`, ... : the first that no initializer has."""
-    taken = graph.initializers
-    return next(free for free in (name, *(f"{name}_{k}" for k in range(1, len(taken) + 2))) if free not in taken)
-
-
 def tensor_of(value: ir.Value) -> Tensor:
     """The torch tensor of an initializer, sharing its memory; not to be modified in place. Raises ModelError for numbers of 4 bits."""
     constant = value.const_value

@@ -38,6 +38,8 @@ def _check_operators(proto: onnx.ModelProto, versions: dict[str, int], where: st
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.STRING and not _is_text(attribute.s):
                 raise ModelError(f"{where}: damaged: attribute '{attribute.name}' of {node.op_type} '{_called(node)}' is no text")
+        if node.op_type == "Constant" and node.domain == "" and len(node.attribute) != 1:
+            raise ModelError(f"{where}: damaged: Constant '{_called(node)}' states {len(node.attribute)} values, not 1")
         runtime = node.domain in RUNTIME_DOMAINS or (node.domain == "" and node.op_type in RUNTIME_OPERATORS)
         if runtime or node.domain == ONNX_DOMAIN or (node.domain, node.op_type) in own:
             continue

@@ -11,6 +11,7 @@ import onnx_ir as ir
 import onnxruntime
 
 from sparsecc.errors import InputError, ModelError
+from sparsecc.graph.onnx_divide import bodies, divides, guard_divisions
 from sparsecc.graph.onnx_io import first_cause
 from sparsecc.graph.onnx_run import FAILURES, options
 
@@ -70,6 +71,8 @@ class Walk:
         opsets = [onnx.helper.make_opsetid(domain, number) for domain, number in self._model.opset_imports.items()]
         functions = [ir.serde.serialize_function(function) for function in self._model.functions.values()]
         made = onnx.helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=self._model.ir_version)
+        if any(divides(inner) for node in nodes for inner in _with_bodies(node)):
+            made = _guarded(made, nodes)
         try:
             exact = options(node.op_type for node in self._model.graph.all_nodes())
             return onnxruntime.InferenceSession(made.SerializeToString(), exact, providers=["CPUExecutionProvider"])
@@ -83,11 +86,24 @@ class Walk:
 def read_by(node: ir.Node) -> Iterator[ir.Value]:
     """What a node reads, also from inside the graphs of an If or Loop."""
     yield from (value for value in node.inputs if value is not None)
-    for attribute in node.attributes.values():
-        graphs: Any = {ir.AttributeType.GRAPH: [attribute.value], ir.AttributeType.GRAPHS: attribute.value}.get(attribute.type, [])
-        for graph in graphs:
-            own = {value for inner in graph for value in inner.outputs} | {*graph.inputs}
-            yield from (value for inner in graph for value in read_by(inner) if value not in own)
+    for graph in bodies(node):
+        own = {value for inner in graph for value in inner.outputs} | {*graph.inputs}
+        yield from (value for inner in graph for value in read_by(inner) if value not in own)
+
+
+def _with_bodies(node: ir.Node) -> Iterator[ir.Node]:
+    yield node
+    yield from (inner for graph in bodies(node) for own in graph for inner in _with_bodies(own))
+
+
+def _guarded(piece: onnx.ModelProto, nodes: Sequence[ir.Node]) -> onnx.ModelProto:
+    """nodes: of the whole model, which knows types that a piece of it does not."""
+    inner = {value.name for value in (*piece.graph.input, *piece.graph.output, *piece.graph.initializer)}
+    values = [value for node in nodes for value in node.outputs if value.dtype is not None and value.name not in inner]
+    piece.graph.value_info.extend(ir.serde.serialize_value(value) for value in values)
+    model = ir.serde.deserialize_model(piece)
+    guard_divisions(model.graph)
+    return ir.serde.serialize_model(model)
 
 
 def _declared(name: str, value: Any) -> onnx.ValueInfoProto:

@@ -110,3 +110,37 @@ def test_ifs_that_stay_are_tried_once_each(monkeypatch: pytest.MonkeyPatch) -> N
     graph = standard(proto)
     assert sum(n.op_type == "If" for n in graph.model.graph) == 6
     assert len(tries) <= 6
+
+
+def test_names_that_the_graph_has_already() -> None:
+    """Values outside are called as those of a branch would be when it is written out."""
+    other = body("other", [node("MatMul", "x w"), node("Neg", "r", "r2")], {"w": -WEIGHT})
+    other.output[0].name = "r2"
+    proto = model(PRODUCT, other)
+    taken = ["choice/then/w", "choice/then/r", "choice/else/r", "choice/condition", "choice/no_axes", "y_1"]
+    for name, read in zip(taken, ["x", *taken], strict=False):
+        proto.graph.node.insert(len(proto.graph.node) - 1, node("Neg", read, name))
+    proto.graph.output.append(helper.make_tensor_value_info(taken[-1], FLOAT, None))
+    feeds = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "rate": np.array([16])}
+    expected = run(proto, **feeds)
+    assert select(proto) == ["y"]
+    assert all(np.array_equal(ours, oracle) for ours, oracle in zip(run(proto, **feeds), expected, strict=True))
+
+
+def test_choices_of_which_only_a_later_result_is_read() -> None:
+    """The first is "" for both, which onnxruntime does not take itself."""
+    both = body("both", [node("Neg", "x", "r0"), node("MatMul", "x w", "r")], {"w": WEIGHT})
+    both.output.insert(0, helper.make_tensor_value_info("r0", FLOAT, None))
+    other = onnx.GraphProto.FromString(both.SerializeToString())
+    other.node[0].op_type = "Abs"
+    proto = model(both, other)
+    again = proto.graph.node.add()
+    again.CopyFrom(proto.graph.node[1])
+    again.name = "again"
+    proto.graph.node[1].output[:], again.output[:] = ["y0", "y"], ["z0", "z"]
+    proto.graph.output.append(helper.make_tensor_value_info("z", FLOAT, None))
+    feeds = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "rate": np.array([16])}
+    expected = run(proto, **feeds)
+    proto.graph.node[1].output[0] = proto.graph.node[2].output[0] = ""
+    assert [select(proto), select(proto), select(proto)] == [["y"], ["z"], []]
+    assert all(np.array_equal(ours, oracle) for ours, oracle in zip(run(proto, **feeds), expected, strict=True))

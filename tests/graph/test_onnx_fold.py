@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -83,3 +84,24 @@ def test_batch_norms_and_what_follows_go_into_the_weight(op: str, groups: int, b
     graph, x = OnnxGraph.from_proto(proto), random(1, 4, 5, 5)
     assert [made.op_type for made in graph.model.graph] == [op]
     assert np.allclose(graph.run([x]).outputs[0], models.run(proto, x=x)[0], atol=1e-4)
+
+
+def test_names_that_no_value_has() -> None:
+    """Neither inputs, nor results, nor what is inside of bodies."""
+    inner = onnx.helper.make_graph([node("Neg", "a", "inside")], "b", [], [onnx.helper.make_empty_tensor_value_info("inside")])
+    nodes = [node("Add", "x w", "a"), onnx.helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)]
+    proto = models.model(nodes, {"x": [2], "c": []}, {"y": [2]}, {"w": random(2)})
+    graph = ir.serde.deserialize_model(proto).graph
+    names = ("x", "w", "a", "y", "inside", "new")
+    assert [onnx_fold.free_name(graph, name) for name in names] == ["x_1", "w_1", "a_1", "y_1", "inside_1", "new"]
+
+
+def test_a_bias_takes_no_name_that_there_is() -> None:
+    nodes = [
+        node("Conv", "x w", "c", kernel_shape=[1, 1]),
+        node("Mul", "c number", "h"),
+        node("Neg", "x", "c_bias"),
+        node("Relu", "h", "y"),
+    ]
+    nodes.append(node("Relu", "c_bias", "z"))
+    assert folded(nodes, (SHAPES[0], SHAPES[1] | {"z": ["n", 4, 3, 3]}), WEIGHTS, random(2, 4, 3, 3))[0] == "Conv"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from sparsecc.graph.onnx import OnnxGraph
 from sparsecc.graph.onnx_kept import reason
@@ -70,3 +70,31 @@ def test_bodies_read_values_from_outside_at_any_depth() -> None:
 def test_only_the_compiler_wants_them_written_out(standard: bool) -> None:
     graph = OnnxGraph.from_proto(loop(GOES_ON), standard=standard)
     assert ("Loop" in [found.op_type for found in graph.model.graph]) is not standard
+
+
+def test_names_inside_that_are_like_those_that_are_made() -> None:
+    """A body's own `condition`, `iteration` and `axes`, and a value outside that is called as a copy would be."""
+    proto = loop(GOES_ON)
+    body = proto.graph.node[0].attribute[0].g
+    for found in body.node:
+        for field in (found.input, found.output):
+            field[:] = [{"m": "condition", "f": "iteration"}.get(name, name) for name in field]
+    body.initializer.append(numpy_helper.from_array(np.array(2, np.float32), "axes"))
+    body.node.append(node("Mul", "row axes", "twice"))
+    body.output[2].name = "twice"
+    proto.graph.node[0].input[2] = "rounds/0/next"
+    proto.graph.node.insert(0, node("Neg", "x", "rounds/0/next"))
+    x = random(2, 8)
+    expected = run(proto, x=x)
+    assert unroll(proto)
+    assert all(np.allclose(ours, oracle, atol=1e-6) for ours, oracle in zip(run(proto, x=x), expected, strict=True))
+
+
+def test_results_that_nobody_reads() -> None:
+    """onnxruntime ends by a signal on the loop itself."""
+    proto, x = loop(GOES_ON), random(2, 8)
+    _, expected = run(proto, x=x)
+    proto.graph.node[0].output[:] = ["", "rows"]
+    del proto.graph.output[0]
+    assert unroll(proto)
+    assert np.allclose(run(proto, x=x)[0], expected, atol=1e-6)

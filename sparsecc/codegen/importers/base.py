@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sparsecc.codegen.tvm_api import relax
+from sparsecc.codegen.tvm_api import GenericConst, relax
+from sparsecc.errors import ModelError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from sparsecc.structures.base import Structured
 
 PREFIX = "sparsecc."
+Convert = Callable[[Any, list[Any], dict[str, Any]], Any]  # of a builder, the inputs and the attributes of an ONNX operator
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,33 @@ def arguments(node: Any) -> dict[str, Any]:
 def shape_of(expr: Any) -> list[int]:
     """The static shape of a Relax expression."""
     return [int(d) for d in expr.ty.shape]
+
+
+def converter(convert: Convert) -> Any:
+    """For TVM's table of ONNX converters."""
+
+    class Converter:
+        @classmethod
+        def get_converter(cls, opset: int) -> Any:
+            return lambda builder, inputs, attributes, params: convert(builder, list(inputs), attributes)
+
+    return Converter
+
+
+def constant_of(expr: Any, what: str) -> np.ndarray:
+    """Raises ModelError for what the model computes."""
+    if not isinstance(expr, GenericConst):
+        raise ModelError(f"its {what} must be a constant of the model")
+    return expr.value.numpy()
+
+
+def dtype_of(expr: Any) -> str:
+    return str(expr.ty.dtype.dtype)
+
+
+def text_of(value: Any) -> str:
+    """An attribute of an ONNX operator."""
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def conv_output_shape(x: list[int], rows: int, attributes: Mapping[str, Any]) -> list[int]:

@@ -14,7 +14,7 @@ from torch.export.graph_signature import ConstantArgument
 from sparsecc.codegen.importers.base import Imported, Placeholder, Placeholders, args_of, shape_of
 from sparsecc.codegen.importers.fx_converters import CONVERTERS, Converter
 from sparsecc.codegen.importers.fx_grouped import GROUPED
-from sparsecc.codegen.importers.fx_operators import MisfitError, check_supported, checked, take_apart
+from sparsecc.codegen.importers.fx_operators import MisfitError, check_drops, check_supported, checked, take_apart
 from sparsecc.codegen.importers.fx_vocabulary import VOCABULARY, Place, Tensors
 from sparsecc.codegen.tvm_api import GenericConst, from_exported_program, relax
 
@@ -49,6 +49,7 @@ def import_fx(program: ExportedProgram, misfits: Sequence[str] = ()) -> Imported
 
     Raises ModelError that lists operators TVM cannot take, and where they are.
     """
+    check_drops(program.graph)
     program = take_apart(program, (*CONVERTERS, *_PLACED), misfits)
     _drop_flags(program)
     tensors, placeholders = _tensors(program), Placeholders()

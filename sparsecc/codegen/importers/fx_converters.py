@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from torch import fx
 
-from sparsecc.codegen.importers import bfloat16, fx_numbers, fx_scatter, fx_sort
+from sparsecc.codegen.importers import bfloat16, fx_numbers, fx_scatter, fx_sort, near_zero
 from sparsecc.codegen.importers.base import args_of, arguments, shape_of
+from sparsecc.codegen.importers.fx_numbers import cast, result_dtype
 from sparsecc.codegen.importers.fx_upsample import upsample
 from sparsecc.codegen.tvm_api import Expr, relax
 
@@ -20,13 +21,13 @@ Converter = Callable[[fx.Node, Any], Any]
 def _same(node: fx.Node, importer: Any) -> Any:
     """Moves between devices and copies change nothing here; a dtype argument is honored."""
     x = importer.env[node.args[0]]
-    wanted = str(node.meta["val"].dtype).removeprefix("torch.")
+    wanted = result_dtype(node)
     return x if x.ty.dtype.dtype == wanted else bfloat16.cast(importer.block_builder, x, wanted)
 
 
 def _where_scalars(node: fx.Node, importer: Any) -> Any:
     condition, *values = (importer.env[arg] if isinstance(arg, fx.Node) else arg for arg in args_of(node))
-    dtype = str(node.meta["val"].dtype).removeprefix("torch.")
+    dtype = result_dtype(node)
     values = [value if isinstance(value, Expr) else relax.const(value, dtype) for value in values]
     return importer.block_builder.emit(relax.op.where(condition, *values))
 
@@ -78,8 +79,8 @@ def _rsub(node: fx.Node, importer: Any) -> Any:
     """other - alpha·x."""
     given, emit = arguments(node), importer.block_builder.emit
     x = importer.env[given["self"]]
-    dtype = str(node.meta["val"].dtype).removeprefix("torch.")
-    x = x if x.ty.dtype.dtype == dtype else emit(relax.op.astype(x, dtype))
+    dtype = result_dtype(node)
+    x = cast(emit, x, dtype)
     scaled = x if given["alpha"] == 1 else emit(relax.op.multiply(x, relax.const(given["alpha"], dtype)))
     return emit(relax.op.subtract(relax.const(given["other"], dtype), scaled))
 
@@ -127,23 +128,23 @@ def _any(node: fx.Node, importer: Any) -> Any:
 
 def _divide(node: fx.Node, importer: Any) -> Any:
     """True division, also of integers."""
-    dtype = str(node.meta["val"].dtype).removeprefix("torch.")
+    dtype = result_dtype(node)
     operands = [importer.env[arg] if isinstance(arg, fx.Node) else relax.const(arg, dtype) for arg in args_of(node)]
     emit = importer.block_builder.emit
-    return emit(relax.op.divide(*(x if x.ty.dtype.dtype == dtype else emit(relax.op.astype(x, dtype)) for x in operands)))
+    return emit(relax.op.divide(*(cast(emit, x, dtype) for x in operands)))
 
 
 def _elu(node: fx.Node, importer: Any) -> Any:
-    """elu: scale·(max(x, 0) + alpha·min(e^(input_scale·x) - 1, 0)); celu: the same with an input_scale of 1/alpha."""
+    """elu: scale·(max(x, 0) + alpha·(e^(input_scale·min(x, 0)) - 1)); celu: with an input_scale of 1/alpha. Both may be negative."""
     given, emit = {"scale": 1, **arguments(node)}, importer.block_builder.emit
     x = importer.env[given["self"]]
-    inner = given.get("input_scale", 1 / given["alpha"])
+    inner = given["input_scale"] if "input_scale" in given else 1 / given["alpha"]
 
     def const(value: float) -> Any:
         return relax.const(value, x.ty.dtype.dtype)
 
-    below = emit(relax.op.exp(emit(relax.op.multiply(x, const(inner)))))
-    below = emit(relax.op.minimum(emit(relax.op.subtract(below, const(1))), const(0)))
+    below = emit(relax.op.multiply(emit(relax.op.minimum(x, const(0))), const(inner)))
+    below = emit(relax.op.subtract(emit(relax.op.exp(below)), const(1)))
     y = emit(relax.op.add(emit(relax.op.nn.relu(x)), emit(relax.op.multiply(below, const(given["alpha"])))))
     return y if given["scale"] == 1 else emit(relax.op.multiply(y, const(given["scale"])))
 
@@ -238,7 +239,7 @@ CONVERTERS: dict[str, Converter] = {
     **dict.fromkeys(("sort.default", "sort.stable"), fx_sort.sort),
     **dict.fromkeys(("argsort.default", "argsort.stable"), fx_sort.argsort),
     "topk.default": fx_sort.topk,
-    **dict.fromkeys(("div.Tensor_mode", "div.Scalar_mode"), fx_numbers.divide),
+    **dict.fromkeys(("div.Tensor_mode", "div.Scalar_mode", "floor_divide.default", "floor_divide.Scalar"), fx_numbers.divide),
     **dict.fromkeys(("ones_like.default", "ones.default", "new_ones.default"), fx_numbers.filled(1)),
     **dict.fromkeys(("zeros_like.default", "zeros.default", "new_zeros.default"), fx_numbers.filled(0)),
     **dict.fromkeys(("full_like.default", "full.default", "new_full.default"), fx_numbers.filled()),
@@ -258,6 +259,8 @@ CONVERTERS: dict[str, Converter] = {
     ),
     **dict.fromkeys(("div.Tensor", "div.Scalar"), _divide),
     **dict.fromkeys(("elu.default", "celu.default"), _elu),
+    **{f"{name}.default": fx_numbers.one_by_one(function) for name, function in near_zero.FUNCTIONS.items()},
+    **{f"special_{name}.default": fx_numbers.one_by_one(near_zero.FUNCTIONS[name]) for name in ("log1p", "expm1", "erfc")},
     "avg_pool2d.default": _avg_pool2d,
     "grid_sampler_2d.default": _grid_sample,
     "_native_batch_norm_legit_no_training.default": _batch_norm,

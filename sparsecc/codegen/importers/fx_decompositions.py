@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,8 +26,8 @@ def _embedding_bag(
     padding_idx: int = -1,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The sums (mode 0), means (1) or maxima (2) of the rows at `indices` from each offset to the next; only these are computed of the
-    four results, as the others are for training."""
-    bags, width = offsets.shape[0] - int(include_last_offset), weight.shape[1]
+    four results, as the others are for training. What is behind the last offset, where that is included, makes a bag that is dropped."""
+    bags, width = offsets.shape[0], weight.shape[1]
     begins = torch.zeros(indices.shape[0] + 1, dtype=torch.int64).index_add(0, offsets.long(), torch.ones_like(offsets, dtype=torch.int64))
     bag = begins.cumsum(0)[: indices.shape[0]] - 1
     rows = weight.index_select(0, indices)
@@ -44,6 +43,7 @@ def _embedding_bag(
         count = torch.zeros(bags, 1, dtype=weight.dtype).index_add(0, bag, real.to(weight.dtype))
         result = summed if mode == 0 else summed / count.clamp(min=1)
     unused = torch.zeros(0, dtype=indices.dtype)
+    result = result.narrow(0, 0, bags - 1) if include_last_offset else result
     return result, unused, unused, unused
 
 
@@ -53,36 +53,45 @@ def _unfold(x: Tensor, dimension: int, size: int, step: int) -> Tensor:
         return x.reshape(1)
     axis = dimension % x.dim()
     starts = torch.arange(0, x.shape[axis] - size + 1, step)
-    places = (starts.unsqueeze(1) + torch.arange(size)).reshape(-1)
-    windows = x.index_select(axis, places).unflatten(axis, (starts.shape[0], size))
-    return windows.movedim(axis + 1, -1)
+    return _windows(x, axis, starts.unsqueeze(1) + torch.arange(size)).movedim(axis + 1, -1)
+
+
+def _windows(x: Tensor, axis: int, places: Tensor) -> Tensor:
+    """An axis, counted from the front, as two: [windows, size], of what stands at these places."""
+    return x.index_select(axis, places.reshape(-1)).unflatten(axis, places.shape)
 
 
 def _adaptive_max_pool(x: Tensor, output_size: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """The maximum of each cell of a grid, and where it stands in the flattened image; cells may overlap where sizes do not divide."""
+    """The maximum of each cell of a grid, and where it stands in the flattened image; cells may overlap where sizes do not divide.
+
+    One axis after the other, the last one first, so that the first of equals in the image is found, as torch does it.
+    """
     axes = len(output_size)
-    image, lead = x.shape[-axes:], x.shape[:-axes]
-    cells = [_cells(size, parts) for size, parts in zip(image, output_size, strict=True)]
-    numbers = torch.arange(math.prod(image)).reshape(image)
-    values, places = [], []
-    for bounds in itertools.product(*cells):
-        part, number = x, numbers
-        for axis, (start, end) in enumerate(bounds):
-            part = part.narrow(axis - axes, start, end - start)
-            number = number.narrow(axis, start, end - start)
-        flat = part.reshape(*lead, -1)
-        values.append(flat.amax(-1))
-        places.append(number.reshape(-1).index_select(0, flat.argmax(-1).reshape(-1)).reshape(lead))
-    shape = (*lead, *output_size)
-    return torch.stack(values, -1).reshape(shape), torch.stack(places, -1).reshape(shape)
+    image = x.shape[-axes:]
+    places = torch.arange(math.prod(image)).reshape(image).expand(x.shape)
+    for axis, (size, parts) in reversed(list(enumerate(zip(image, output_size, strict=True), start=x.dim() - axes))):
+        if size % parts:
+            cells = _cells(size, parts)
+            x, places = _windows(x, axis, cells), _windows(places, axis, cells)
+        else:
+            x, places = (value.unflatten(axis, (parts, size // parts)) for value in (x, places))
+        found = x.argmax(axis + 1, keepdim=True)
+        x, places = x.amax(axis + 1), places.gather(axis + 1, found).squeeze(axis + 1)
+    return x, places
 
 
-def _cells(size: int, parts: int) -> list[tuple[int, int]]:
-    return [(i * size // parts, -(-(i + 1) * size // parts)) for i in range(parts)]
+def _cells(size: int, parts: int) -> Tensor:
+    """[parts, places]: what each cell holds of an axis; smaller ones have their last place several times."""
+    longest = max(-(-(i + 1) * size // parts) - i * size // parts for i in range(parts))
+    cell = torch.arange(parts).unsqueeze(1)
+    start, end = cell * size // parts, ((cell + 1) * size + parts - 1) // parts
+    return torch.minimum(start + torch.arange(longest), end - 1)
 
 
 def _take(x: Tensor, index: Tensor) -> Tensor:
-    return x.reshape(-1).index_select(0, index.reshape(-1)).reshape(index.shape)
+    flat = index.reshape(-1)
+    flat = torch.where(flat < 0, flat + x.numel(), flat)
+    return x.reshape(-1).index_select(0, flat).reshape(index.shape)
 
 
 def _searchsorted(

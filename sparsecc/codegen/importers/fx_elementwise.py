@@ -17,10 +17,6 @@ def _exp2(x: Tensor) -> Tensor:
     return torch.pow(2.0, _floating(x))
 
 
-def _erfc(x: Tensor) -> Tensor:
-    return 1 - torch.erf(_floating(x))
-
-
 def _hypot(x: Tensor, y: Tensor) -> Tensor:
     """The larger one taken out, so that no square overflows."""
     x, y = x.abs(), y.abs()
@@ -93,14 +89,24 @@ def _extreme(better: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, in
     return cumulative
 
 
+def _logaddexp(x: Tensor, y: Tensor) -> Tensor:
+    """ln(e^x + e^y), the larger one taken out."""
+    apart = (x - y).abs()
+    apart = torch.where(x == y, torch.zeros_like(apart), apart)  # of two infinities
+    return torch.maximum(x, y) + torch.log1p(torch.exp(-apart))
+
+
+def _logaddexp2(x: Tensor, y: Tensor) -> Tensor:
+    """log2(2^x + 2^y)"""
+    return _logaddexp(x * math.log(2), y * math.log(2)) / math.log(2)
+
+
 def _logcumsumexp(x: Tensor, dim: int) -> Tensor:
     if x.dim() == 0:
         return x.clone()
 
     def join(before: tuple[Tensor], here: tuple[Tensor]) -> tuple[Tensor]:
-        large, apart = torch.maximum(before[0], here[0]), (before[0] - here[0]).abs()
-        apart = torch.where(before[0] == here[0], torch.zeros_like(apart), apart)  # of two infinities
-        return (large + torch.log1p(torch.exp(-apart)),)
+        return (_logaddexp(before[0], here[0]),)
 
     return _scan((x,), dim, join)[0]
 
@@ -114,8 +120,6 @@ def _bilinear(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None = None) 
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.exp2.default: _exp2,
-    aten.erfc.default: _erfc,
-    aten.special_erfc.default: _erfc,
     aten.hypot.default: _hypot,
     aten.signbit.default: _signbit,
     aten.copysign.Tensor: _copysign,
@@ -123,6 +127,8 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.var_mean.correction: _var_mean,
     aten.isin.Tensor_Tensor: _isin,
     aten.kthvalue.default: _kthvalue,
+    aten.logaddexp.default: _logaddexp,
+    aten.logaddexp2.default: _logaddexp2,
     aten.cummax.default: _extreme(torch.ge),
     aten.cummin.default: _extreme(torch.le),
     aten.logcumsumexp.default: _logcumsumexp,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -45,12 +46,15 @@ def total(op: Callable[..., Any]) -> Callable[[fx.Node, Any], Any]:
 
 
 def clamp(node: fx.Node, importer: Any) -> Any:
-    """clamp, clamp_min and clamp_max by numbers or tensors. Floats between numbers are TVM's, whose clip is recognized as an activation."""
+    """clamp, clamp_min and clamp_max by numbers or tensors. Floats between numbers are one clip, which is recognized as an activation;
+    where the limits cross, all is the upper one."""
     given, emit = {"min": None, "max": None, **arguments(node)}, importer.block_builder.emit
     dtype = result_dtype(node)
     numbers = not any(isinstance(given[name], fx.Node) for name in ("min", "max"))
     if numbers and "float" in dtype and importer.env[given["self"]].ty.dtype.dtype == dtype:
-        return importer.create_convert_map()[node.target.__name__](node)  # type: ignore[union-attr]
+        high = math.inf if given["max"] is None else given["max"]
+        low = -math.inf if given["min"] is None else min(given["min"], high)
+        return emit(relax.op.clip(importer.env[given["self"]], low, high))
     y = cast(emit, importer.env[given["self"]], dtype)
     for name, op in (("min", relax.op.maximum), ("max", relax.op.minimum)):
         limit = given[name]
@@ -61,12 +65,27 @@ def clamp(node: fx.Node, importer: Any) -> Any:
 
 def divide(node: fx.Node, importer: Any) -> Any:
     """Division that may be rounded; a number beside integers is one of them, as in torch."""
-    given, emit, dtype = arguments(node), importer.block_builder.emit, result_dtype(node)
-    a, b = (cast(emit, importer.env[x], dtype) if isinstance(x, fx.Node) else relax.const(x, dtype) for x in args_of(node)[:2])
-    if given["rounding_mode"] == "floor":
-        return emit(relax.op.floor_divide(a, b))
+    (a, b), emit, dtype = _operands(node, importer), importer.block_builder.emit, result_dtype(node)
+    rounding = {"rounding_mode": "floor", **arguments(node)}["rounding_mode"]  # floor_divide has no choice
+    if rounding == "floor":
+        return _floor_of_floats(emit, a, b, dtype) if "float" in dtype else emit(relax.op.floor_divide(a, b))
     quotient = emit(relax.op.divide(a, b))  # of integers, towards zero
-    return emit(relax.op.trunc(quotient)) if given["rounding_mode"] == "trunc" and "float" in dtype else quotient
+    return emit(relax.op.trunc(quotient)) if rounding == "trunc" and "float" in dtype else quotient
+
+
+def _floor_of_floats(emit: Emit, a: Any, b: Any, dtype: str) -> Any:
+    """(a - remainder) / b, as torch has it: a / b may be rounded up to the next integer, as 1 / 0.1 is, of which the floor is 9."""
+    left, zero, quotient = emit(relax.op.mod(a, b)), relax.const(0, dtype), emit(relax.op.divide(a, b))
+    whole = emit(relax.op.round(emit(relax.op.divide(emit(relax.op.subtract(a, left)), b))))
+    below = emit(relax.op.subtract(whole, relax.const(1, dtype)))
+    whole = emit(relax.op.where(_signs_differ(emit, left, b, zero), below, whole))
+    return emit(relax.op.where(emit(relax.op.equal(b, zero)), quotient, whole))
+
+
+def _signs_differ(emit: Emit, left: Any, b: Any, zero: Any) -> Any:
+    """Whether there is a remainder that has not the divisor's sign."""
+    other = emit(relax.op.not_equal(emit(relax.op.less(left, zero)), emit(relax.op.less(b, zero))))
+    return emit(relax.op.logical_and(emit(relax.op.not_equal(left, zero)), other))
 
 
 def _operands(node: fx.Node, importer: Any) -> list[Any]:
@@ -81,9 +100,7 @@ def remainder(node: fx.Node, importer: Any) -> Any:
     if "float" not in dtype:
         return emit(relax.op.floor_mod(a, b))
     left, zero = emit(relax.op.mod(a, b)), relax.const(0, dtype)
-    other = emit(relax.op.not_equal(emit(relax.op.less(left, zero)), emit(relax.op.less(b, zero))))
-    other = emit(relax.op.logical_and(emit(relax.op.not_equal(left, zero)), other))
-    return emit(relax.op.where(other, emit(relax.op.add(left, b)), left))
+    return emit(relax.op.where(_signs_differ(emit, left, b, zero), emit(relax.op.add(left, b)), left))
 
 
 def shift(node: fx.Node, importer: Any) -> Any:
@@ -97,6 +114,16 @@ def shift(node: fx.Node, importer: Any) -> Any:
         return emit(relax.op.where(within, emit(relax.op.left_shift(a, most)), relax.const(0, dtype)))
     shifted = emit(relax.op.right_shift(a, most))
     return shifted if signed else emit(relax.op.where(within, shifted, relax.const(0, dtype)))
+
+
+def one_by_one(function: Callable[[Emit, Any], Any]) -> Callable[[fx.Node, Any], Any]:
+    """A function of single elements, computed in the type of the result."""
+
+    def convert(node: fx.Node, importer: Any) -> Any:
+        emit = importer.block_builder.emit
+        return function(emit, cast(emit, importer.env[args_of(node)[0]], result_dtype(node)))
+
+    return convert
 
 
 def filled(value: float | None = None) -> Callable[[fx.Node, Any], Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from sparsecc.codegen.importers.base import shape_of
+from sparsecc.codegen.importers.base import arguments, shape_of
 from sparsecc.codegen.importers.fx_converters import Converter
 from sparsecc.codegen.importers.fx_decompositions import DECOMPOSITIONS
 from sparsecc.codegen.tvm_api import ExportedProgramImporter, Expr, relax
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 # TVM's own converters forget the final state of recurrent layers, call a function that is not there (twice), and sum booleans.
 _RECURRENT = ("lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input")
-_TAKEN_APART = (*_RECURRENT, "pixel_shuffle.default", "take.default", "isin.Tensor_Tensor")
+# Its logarithm of a sum of exponentials overflows.
+_TAKEN_APART = (*_RECURRENT, "logaddexp.default", "pixel_shuffle.default", "take.default", "isin.Tensor_Tensor")
 # Random numbers, which TVM draws once and for all, and anti-aliasing, which it leaves out.
 _REFUSED = ("randn.default", "randn_like.default", "bernoulli.p", "exponential.default", "_upsample_bilinear2d_aa.default")
 
@@ -45,6 +46,23 @@ def take_apart(program: ExportedProgram, ours: Iterable[str], misfits: Iterable[
             break
         program = program.run_decompositions(table)
     return program
+
+
+def check_drops(graph: fx.Graph) -> None:
+    """Raises ModelError for what drops numbers at random. A flag may mean it in a model that is evaluated, too."""
+    for node in graph.nodes:
+        rate = _dropped(node) if isinstance(node.target, torch._ops.OpOverload) else 0
+        if rate:
+            what = f"{_name(node)} (at {place_of(node)}) drops {rate:g} of its numbers at random"
+            raise ModelError(f"the compiler has no random numbers, and {what}: give it a rate of 0, or training=False")
+
+
+def _dropped(node: fx.Node) -> float:
+    """The share that dropout drops; recurrent layers and attention have it inside."""
+    given = arguments(node)
+    if "dropout_p" in given:
+        return given["dropout_p"]
+    return 0 if given.get("train", False) is False else given.get("p", given.get("dropout", 0))
 
 
 def _ways() -> dict[Any, Any]:

@@ -4,16 +4,14 @@ its index_put adds in parallel, so that threads lose sums."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from torch import fx
 
 from sparsecc.codegen.importers.base import arguments, shape_of
+from sparsecc.codegen.importers.fx_numbers import Emit, cast
 from sparsecc.codegen.tvm_api import relax
-
-Emit = Callable[[Any], Any]
 
 
 def index_put(node: fx.Node, importer: Any) -> Any:
@@ -53,7 +51,7 @@ def _masked(emit: Emit, x: Any, indices: dict[int, Any], values: Any, add: bool)
 def _place(emit: Emit, indices: list[tuple[Any, int]]) -> Any:
     """Where in the indexed axes, flattened, each value goes. indices: with the size of their axis."""
     if len(indices) == 1:
-        return _as(emit, indices[0][0], "int64")  # scatter_elements counts it from the end itself
+        return cast(emit, indices[0][0], "int64")  # scatter_elements counts it from the end itself
     place = None
     for index, size in indices:
         dtype = index.ty.dtype.dtype
@@ -82,7 +80,7 @@ def scatter(node: fx.Node, importer: Any) -> Any:
     """All of scatter, scatter_add and scatter_reduce: out[i, index[i, j]] from src[i, j], for dim 1."""
     emit, reduce = importer.block_builder.emit, "add" if "scatter_add" in str(node.target) else "update"
     given = {"include_self": True, "reduce": reduce, **arguments(node)}
-    x, index, axis = importer.env[given["self"]], _as(emit, importer.env[given["index"]], "int64"), given["dim"]
+    x, index, axis = importer.env[given["self"]], cast(emit, importer.env[given["index"]], "int64"), given["dim"]
     dtype, sizes = x.ty.dtype.dtype, shape_of(index)
     if "value" in given:
         src = emit(relax.op.full(sizes, relax.const(given["value"], dtype), dtype))
@@ -110,10 +108,6 @@ def _first(emit: Emit, x: Any, sizes: list[int]) -> Any:
         return x
     axes = list(range(len(sizes)))
     return emit(relax.op.strided_slice(x, axes, [0] * len(sizes), sizes))
-
-
-def _as(emit: Emit, x: Any, dtype: str) -> Any:
-    return x if x.ty.dtype.dtype == dtype else emit(relax.op.astype(x, dtype))
 
 
 def _least(dtype: str) -> float | int:

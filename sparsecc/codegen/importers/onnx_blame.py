@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -9,24 +10,37 @@ import onnx
 from onnx import helper
 
 from sparsecc.errors import ModelError
+from sparsecc.graph.onnx_nodes import title
+from sparsecc.graph.onnx_valid import inner_graphs
 
+logger = logging.getLogger(__name__)
 SECONDS = 30.0  # that looking may take; it is done for a model that failed alone
+_SMALL = 4096  # bytes of a constant that shapes may be computed from
 _SHORT = 256  # characters of an attribute that tell two operators apart
 
 
 def blamed(model: onnx.ModelProto, compile: Callable[[onnx.ModelProto], object]) -> str | None:
-    """The first operator that does not compile by itself, as Type (at 'name'), or None.
+    """The first operator that does not compile by itself, as Type (at 'name'), or None: also where looking for it fails, since what
+    the whole model failed with is to be told then. Operators with bodies are not tried, for these read values from outside.
 
     model: with fixed shapes.  compile: raises ModelError as it does for the whole model.
     """
+    try:
+        return _blamed(model, compile)
+    except Exception as error:  # noqa: BLE001 - a second error must not take the place of the first
+        logger.info("looking for the operator that does not compile failed: %s", error)
+        return None
+
+
+def _blamed(model: onnx.ModelProto, compile: Callable[[onnx.ModelProto], object]) -> str | None:
     end, tried = time.monotonic() + SECONDS, set()
-    inferred = onnx.shape_inference.infer_shapes(model)
+    inferred = onnx.shape_inference.infer_shapes(_light(model))
     values = {v.name: v for v in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)}
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if time.monotonic() > end:
             return None
-        alone = _alone(node, model, values, weights)
+        alone = None if any(inner_graphs(node)) else _alone(node, model, values, weights)
         looks = None if alone is None else _looks(node, alone)
         if alone is None or looks in tried:
             continue
@@ -34,8 +48,24 @@ def blamed(model: onnx.ModelProto, compile: Callable[[onnx.ModelProto], object])
         try:
             compile(alone)
         except ModelError:
-            return f"{node.op_type} (at '{node.name or node.output[0]}')"
+            return f"{node.op_type} (at '{title(node)}')"
     return None
+
+
+def _light(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Large weights as inputs: shape inference copies everything that it is given, and takes no more than 2 GB."""
+    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    graph = model.graph
+    light.graph.name = graph.name
+    for name in ("node", "input", "output", "value_info"):
+        getattr(light.graph, name).extend(getattr(graph, name))
+    given = {value.name for value in graph.input}
+    for tensor in graph.initializer:
+        if tensor.ByteSize() <= _SMALL:
+            light.graph.initializer.append(tensor)
+        elif tensor.name not in given:
+            light.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return light
 
 
 def _alone(

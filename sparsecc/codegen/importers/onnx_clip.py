@@ -21,7 +21,7 @@ def clip_converter() -> Any:
                 low, high = (_number(attributes, inputs, name, place, opset) for name, place in (("min", 1), ("max", 2)))
                 if x.ty.dtype.dtype != "float32" or low is None or high is None:
                     return usual(builder, inputs, attributes, params)
-                return relax.op.clip(x, low, high)
+                return relax.op.clip(x, min(low, high), high)  # where they cross, all is the upper one
 
             return convert
 

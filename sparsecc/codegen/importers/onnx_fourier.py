@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsecc.codegen.importers.base import shape_of
-from sparsecc.codegen.importers.onnx_operators import constant_of, converter
+from sparsecc.codegen.importers.base import constant_of, converter, shape_of
 from sparsecc.codegen.tvm_api import relax
 from sparsecc.errors import ModelError
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from sparsecc.codegen.importers.base import shape_of
-from sparsecc.codegen.importers.onnx_operators import dtype_of, reverse_sequence
+from sparsecc.codegen.importers.base import dtype_of, shape_of
+from sparsecc.codegen.importers.onnx_operators import reverse_sequence
 from sparsecc.codegen.kernels.recurrent import RecurrentSpec
 from sparsecc.codegen.tvm_api import GenericConst, relax
 

@@ -1,47 +1,22 @@
-"""ONNX's operators that TVM's importer takes for some types only."""
+"""ONNX's operators that TVM's importer lacks, takes for some types only, or takes wrongly."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from sparsecc.codegen.importers.base import shape_of
-from sparsecc.codegen.tvm_api import GenericConst, onnx_frontend, relax
-from sparsecc.errors import ModelError
-
-Convert = Callable[[Any, list[Any], dict[str, Any]], Any]  # of a builder, the inputs and the attributes
-
-
-def converter(convert: Convert) -> Any:
-    """For TVM's table of converters."""
-
-    class Converter:
-        @classmethod
-        def get_converter(cls, opset: int) -> Any:
-            return lambda builder, inputs, attributes, params: convert(builder, list(inputs), attributes)
-
-    return Converter
-
-
-def constant_of(expr: Any, what: str) -> np.ndarray:
-    """Raises ModelError for what the model computes."""
-    if not isinstance(expr, GenericConst):
-        raise ModelError(f"its {what} must be a constant of the model")
-    return expr.value.numpy()
-
-
-def dtype_of(expr: Any) -> str:
-    return str(expr.ty.dtype.dtype)
+from sparsecc.codegen.importers import near_zero
+from sparsecc.codegen.importers.base import Convert, constant_of, converter, dtype_of, shape_of
+from sparsecc.codegen.tvm_api import onnx_frontend, relax
 
 
 def _pow(builder: Any, inputs: list[Any], attributes: dict[str, Any]) -> Any:
-    """Pow(x, y) has the type of x."""
+    """Pow(x, y) has the type of x; integers to the power of floats are computed in float64, as onnxruntime does it."""
     base, exponent = (dtype_of(x) for x in inputs)
     if base == exponent:
         return onnx_frontend.Pow.get_converter(13)(builder, inputs, attributes, [])
-    kind = base if "float" in base else exponent
+    kind = base if "float" in base else "float64" if "float" in exponent else exponent
     x, y = (relax.op.astype(x, kind) if given != kind else x for x, given in zip(inputs, (base, exponent), strict=True))
     power = builder.emit(relax.op.power(x, y))
     return power if kind == base else builder.emit(relax.op.astype(power, base))
@@ -107,6 +82,13 @@ _OPERATORS = {
     "ReverseSequence": reverse_sequence,
     "Swish": _swish,
 }
+
+
+def _one_by_one(function: near_zero.Function) -> Convert:
+    return lambda builder, inputs, attributes: function(builder.emit, inputs[0])
+
+
+_OPERATORS |= {name.capitalize(): _one_by_one(near_zero.FUNCTIONS[name]) for name in ("sinh", "asinh", "atanh")}
 
 
 def operators() -> dict[str, Any]:

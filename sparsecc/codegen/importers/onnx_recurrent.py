@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from sparsecc.codegen.importers.base import Placeholder, Placeholders, shape_of
+from sparsecc.codegen.importers.base import Placeholder, Placeholders, constant_of, converter, shape_of, text_of
 from sparsecc.codegen.importers.onnx_lengths import Lengths
-from sparsecc.codegen.importers.onnx_operators import constant_of, converter
 from sparsecc.codegen.kernels.recurrent import ACTIVATIONS, GATES, MULTIPLE, RecurrentSpec
 from sparsecc.codegen.tvm_api import relax
 from sparsecc.errors import ModelError
@@ -73,8 +72,8 @@ def stacked(builder: Any, made: Sequence[Sequence[Any]]) -> list[Any]:
 
 def specs(cell: str, attributes: dict[str, Any], steps: int, batch: int, hidden: int) -> list[RecurrentSpec]:
     """One for each direction."""
-    reverse = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[_text(attributes.get("direction", "forward"))]
-    names = [_text(name) for name in attributes.get("activations", [])] or list(_USUAL[cell]) * len(reverse)
+    reverse = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[text_of(attributes.get("direction", "forward"))]
+    names = [text_of(name) for name in attributes.get("activations", [])] or list(_USUAL[cell]) * len(reverse)
     after = bool(attributes.get("linear_before_reset", 0)) and cell == "GRU"
     found = []
     for place, backwards in enumerate(reverse):
@@ -87,7 +86,7 @@ def check(cell: str, attributes: dict[str, Any], uneven: bool) -> None:
     """uneven: whether sequences may end before the last step.  Raises ModelError."""
     if attributes.get("clip") or attributes.get("input_forget"):
         raise ModelError("clip and input_forget are not supported")
-    names = [_text(name) for name in attributes.get("activations", [])]
+    names = [text_of(name) for name in attributes.get("activations", [])]
     unknown = [name for name in names if name not in ACTIVATIONS]
     if unknown:
         raise ModelError(f"activation {unknown[0]} is not supported, only {', '.join(ACTIVATIONS)}")
@@ -96,10 +95,6 @@ def check(cell: str, attributes: dict[str, Any], uneven: bool) -> None:
         raise ModelError(f"sequence_lens with gates by {', '.join(gates)}: not supported, only by Sigmoid and HardSigmoid")
     if len(attributes.get("activation_alpha", ())) or len(attributes.get("activation_beta", ())):
         raise ModelError("activation_alpha and activation_beta are not supported")
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def layer_of(spec: RecurrentSpec, w: np.ndarray, r: np.ndarray, bias: np.ndarray, peepholes: np.ndarray) -> Layer:

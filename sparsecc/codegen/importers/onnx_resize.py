@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsecc.codegen.importers.base import shape_of
-from sparsecc.codegen.importers.onnx_operators import constant_of
+from sparsecc.codegen.importers.base import constant_of, shape_of
 from sparsecc.codegen.tvm_api import GenericConst, onnx_frontend, relax
 from sparsecc.errors import ModelError
 

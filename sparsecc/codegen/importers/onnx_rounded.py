@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from sparsecc.codegen.importers.base import Placeholders, shape_of
+from sparsecc.codegen.importers.base import Placeholders, constant_of, converter, shape_of
 from sparsecc.codegen.importers.onnx_lengths import Lengths
-from sparsecc.codegen.importers.onnx_operators import constant_of, converter
 from sparsecc.codegen.importers.onnx_recurrent import check, directed, layer_of, padded, specs, stacked, state_of
 from sparsecc.codegen.kernels import quantized_lstm
 from sparsecc.codegen.tvm_api import relax

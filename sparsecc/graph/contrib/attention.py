@@ -9,9 +9,7 @@ import numpy as np
 from onnx import TensorProto
 
 from sparsecc.graph.contrib.parts import CannotError, Parts
-from sparsecc.graph.contrib.rotary import rotated
-
-_LOWEST = float(np.finfo(np.float32).min)
+from sparsecc.graph.contrib.rotary import merged, rotated, split_heads
 
 
 def attention(parts: Parts) -> Sequence[str | None]:
@@ -97,15 +95,6 @@ def _together(parts: Parts, *terms: str | None) -> str | None:
     return parts.sum(*terms) if any(terms) else None
 
 
-def split_heads(parts: Parts, x: str, heads: int) -> str:
-    """[batch, tokens, heads·dim] as [batch, heads, tokens, dim]."""
-    return parts.op("Transpose", parts.op("Reshape", x, parts.ints(0, 0, heads, -1)), perm=[0, 2, 1, 3])
-
-
-def merged(parts: Parts, x: str) -> str:
-    return parts.op("Reshape", parts.op("Transpose", x, perm=[0, 2, 1, 3]), parts.ints(0, 0, -1))
-
-
 def attend(parts: Parts, q: str, k: str, v: str, seen: str | None, dim: int | None) -> str:
     """softmax(scale · q · kᵀ + seen) · v"""
     scale = parts.get("scale", 0.0) or 1 / math.sqrt(dim or 1)
@@ -136,7 +125,7 @@ def causal(parts: Parts, q: str, k: str) -> str:
     rows, cols = (parts.op("Shape", x, start=2, end=3) for x in (q, k))
     ones = parts.op("ConstantOfShape", parts.op("Concat", rows, cols, axis=0), value=_one())
     lower = parts.op("Trilu", ones, _scalar(parts, parts.op("Sub", cols, rows)), upper=0)
-    return parts.op("Where", parts.op("Cast", lower, to=TensorProto.BOOL), parts.number(0), parts.number(_LOWEST))
+    return parts.op("Where", parts.op("Cast", lower, to=TensorProto.BOOL), parts.number(0), parts.number(parts.lowest))
 
 
 def _one() -> TensorProto:
@@ -220,13 +209,13 @@ def _visible(parts: Parts, past: str | None, tokens: int, keys: int, window: int
     place, order = np.arange(tokens, dtype=np.int64)[None, None, :, None], np.arange(keys, dtype=np.int64)[None, None, None, :]
     if past is None:
         hidden = (order > place) | ((order <= place - window) if window > 0 else False)
-        return parts.const(np.where(hidden, _LOWEST, 0), np.float32)
+        return parts.const(np.where(hidden, parts.lowest, 0), parts.numpy_kind)
     at = parts.op("Add", parts.op("Reshape", past, parts.ints(-1, 1, 1, 1)), parts.const(place))
     hidden_at = parts.op("Greater", parts.const(order), at)
     if window > 0:
         old = parts.op("LessOrEqual", parts.const(order), parts.op("Sub", at, parts.const(window, np.int64)))
         hidden_at = parts.op("Or", hidden_at, old)
-    return parts.op("Where", hidden_at, parts.number(_LOWEST), parts.number(0))
+    return parts.op("Where", hidden_at, parts.number(parts.lowest), parts.number(0))
 
 
 def _repeated(parts: Parts, x: str, heads: int, groups: int) -> str:

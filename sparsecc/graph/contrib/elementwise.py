@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from sparsecc.graph.contrib.parts import CannotError, Parts
 
 
@@ -33,13 +35,21 @@ def bias_add(parts: Parts) -> Sequence[str]:
 
 def bias_softmax(parts: Parts) -> Sequence[str]:
     """Of x + bias, over all axes from `axis` on."""
-    x, bias = parts.node.input
+    x, bias = parts.inputs(2)
     axis, rank = parts.get("axis", 1), len(parts.shape(x))
     if axis not in (-1, rank - 1):
         raise CannotError("its softmax runs over several axes")
     if not parts.get("is_inner_broadcast", 1) and len(parts.shape(bias)) == rank:
         raise CannotError("its bias repeats by blocks")
     return [parts.op("Softmax", parts.op("Add", x, bias), axis=-1)]
+
+
+def range_of(parts: Parts) -> Sequence[str]:
+    """The standard's needs a step."""
+    start, limit, step = parts.inputs(3)
+    if step is None:
+        step = parts.op("CastLike", parts.const(1, np.int64), start)
+    return [parts.op("Range", start, limit, step)]
 
 
 def exact_gelu(parts: Parts, x: str) -> str:

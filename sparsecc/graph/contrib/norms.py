@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from onnx import TensorProto
+
 from sparsecc.graph.contrib.parts import CannotError, Parts
 
 
@@ -51,7 +54,12 @@ def _layer_norm(parts: Parts, x: str, gamma: str, beta: str | None, epsilon: flo
 
 
 def _rms_norm(parts: Parts, x: str, gamma: str, epsilon: float) -> str:
-    """x / √(mean(x²) + ε) · γ"""
+    """x / √(mean(x²) + ε) · γ, where squares of float16 do not fit into it in float32."""
+    narrow = parts.kind in (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+    if narrow:
+        x, gamma = (parts.op("Cast", value, to=TensorProto.FLOAT) for value in (x, gamma))
     mean = parts.mean_of_last(parts.op("Mul", x, x))
-    root = parts.op("Sqrt", parts.op("Add", mean, parts.number(epsilon)))
-    return parts.op("Mul", parts.op("Div", x, root), gamma)
+    wide = parts.const(epsilon, np.float32) if narrow else parts.number(epsilon)
+    root = parts.op("Sqrt", parts.op("Add", mean, wide))
+    result = parts.op("Mul", parts.op("Div", x, root), gamma)
+    return parts.op("Cast", result, to=parts.kind) if narrow else result

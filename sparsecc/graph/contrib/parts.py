@@ -6,29 +6,43 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from sparsecc.graph import onnx_kept
+from sparsecc.graph.onnx_nodes import Names, copied, title
 
 Size = int | None
+_OTHER_FLOATS = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+_FLOATS = (TensorProto.FLOAT, *_OTHER_FLOATS)
 
 
 class CannotError(Exception):
     """Why a node stays as it is."""
 
 
+class _Attributes(dict[str, Any]):
+    def __missing__(self, name: str) -> Any:
+        raise CannotError(f"it has no attribute '{name}'")
+
+
 @dataclass
 class Known:
-    """Of a whole graph. shapes: by value, None for a size that may change.  tensors: constants by name.  dtypes: ONNX's, by value.
-    taken: names that are there, to which `Parts` adds its own."""
+    """Of a whole graph. shapes: by value, None for a size that may change.  tensors: constants by name.  dtypes: ONNX's, by value,
+    where they are known."""
 
     shapes: Mapping[str, list[Size]]
     dtypes: Mapping[str, int]
     tensors: Mapping[str, onnx.TensorProto]
     opset: int
-    taken: set[str] = field(default_factory=set)
+    names: Names = field(default_factory=lambda: Names(onnx.GraphProto()))
+
+    @property
+    def only_float32(self) -> bool:
+        """Whether no value is known to be another kind of float."""
+        return {*self.dtypes.values(), *(tensor.data_type for tensor in self.tensors.values())}.isdisjoint(_OTHER_FLOATS)
 
 
 @dataclass
@@ -41,9 +55,9 @@ class Parts:
     tensors: list[onnx.TensorProto] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.attributes = {a.name: helper.get_attribute_value(a) for a in self.node.attribute}
+        self.attributes = _Attributes({a.name: helper.get_attribute_value(a) for a in self.node.attribute})
         self._count = 0
-        self._stem = self.node.name or next(name for name in self.node.output if name)
+        self._stem = title(self.node)
 
     def get(self, name: str, default: Any) -> Any:
         """An attribute; text as str."""
@@ -60,11 +74,6 @@ class Parts:
     def wants(self, place: int) -> bool:
         """Whether anybody may read this output."""
         return place < len(self.node.output) and bool(self.node.output[place])
-
-    def refuse_outputs(self, first: int) -> None:
-        """Those from this one on."""
-        if any(self.wants(place) for place in range(first, len(self.node.output))):
-            raise CannotError(f"its output {first} is read")
 
     def shape(self, value: str) -> list[Size]:
         """Sizes that may change are None. Raises CannotError when not even the rank is known."""
@@ -87,11 +96,29 @@ class Parts:
             raise CannotError(f"its {what} is no constant of the model")
         return numpy_helper.to_array(self.known.tensors[value])
 
-    def dtype(self, value: str) -> int:
-        """float32 where nothing is known."""
-        if value in self.known.tensors:
-            return self.known.tensors[value].data_type
-        return self.known.dtypes.get(value, onnx.TensorProto.FLOAT)
+    def dtype(self, value: str | None) -> int | None:
+        """ONNX's, None where it is not known."""
+        tensor = self.known.tensors.get(value or "")
+        return self.known.dtypes.get(value or "") if tensor is None else tensor.data_type
+
+    @property
+    def kind(self) -> int:
+        """In which type of floats the node computes: that of its inputs. Raises CannotError when it may be one or another."""
+        found = next((dtype for dtype in map(self.dtype, self.node.input) if dtype in _FLOATS), None)
+        if found is not None:
+            return found
+        if not self.known.only_float32:
+            raise CannotError("the type of its inputs is not known")
+        return TensorProto.FLOAT
+
+    @property
+    def numpy_kind(self) -> np.dtype:
+        return helper.tensor_dtype_to_np_dtype(self.kind)
+
+    @property
+    def lowest(self) -> float:
+        """The least number of `kind`."""
+        return float(ml_dtypes.finfo(self.numpy_kind).min)
 
     def const(self, values: Any, dtype: Any = None) -> str:
         array = np.asarray(values, dtype)
@@ -100,7 +127,8 @@ class Parts:
         return name
 
     def number(self, value: float) -> str:
-        return self.const(value, np.float32)
+        """In the type of floats that the node computes in."""
+        return self.const(value, self.numpy_kind)
 
     def ints(self, *values: int) -> str:
         return self.const(values, np.int64)
@@ -120,15 +148,18 @@ class Parts:
 
     def kept(self) -> list[str]:
         """The node as it is, which is not looked at again; its outputs, "" for those that nobody reads."""
-        copied = onnx.NodeProto.FromString(self.node.SerializeToString())
-        copied.output[:] = [name and self._name(self.node.op_type) for name in self.node.output]
-        onnx_kept.settle(copied)
-        self.nodes.append(copied)
-        return list(copied.output)
+        same = copied(self.node)
+        same.output[:] = [name and self._name(self.node.op_type) for name in self.node.output]
+        onnx_kept.settle(same)
+        self.nodes.append(same)
+        return list(same.output)
 
     def sum(self, *values: str | None) -> str:
         """Of those that are there."""
-        first, *others = [value for value in values if value]
+        given = [value for value in values if value]
+        if not given:
+            raise CannotError("it has no inputs")
+        first, *others = given
         for other in others:
             first = self.op("Add", first, other)
         return first
@@ -155,12 +186,8 @@ class Parts:
                 self.nodes.append(helper.make_node("Identity", [result], [name], name=self._name("Identity")))
 
     def _name(self, what: str) -> str:
-        while True:
-            self._count += 1
-            name = f"{self._stem}/{what}_{self._count}"
-            if name not in self.known.taken:
-                self.known.taken.add(name)
-                return name
+        self._count += 1
+        return self.known.names.free(f"{self._stem}/{what}_{self._count}")
 
 
 Rule = Callable[[Parts], Sequence[str | None]]  # gives a value for each output, None for one that it has not

@@ -52,7 +52,7 @@ def matmul_n_bits(parts: Parts) -> Sequence[str]:
     numbers = _unpacked(parts.array(packed, "weight"), bits, rows * blocks).reshape(rows, blocks, -1)[:, :, :block].astype(np.float32)
     factors = parts.array(scales, "scales").reshape(rows, blocks, 1).astype(np.float32)
     weight = (numbers - _zero_points(parts, zeros, bits, rows, blocks)) * factors
-    matrix = np.ascontiguousarray(weight.reshape(rows, blocks * block)[:, :cols].T)
+    matrix = np.ascontiguousarray(weight.reshape(rows, blocks * block)[:, :cols].T, dtype=parts.numpy_kind)
     return [parts.sum(parts.op("MatMul", x, parts.const(matrix), named=True), bias)]
 
 

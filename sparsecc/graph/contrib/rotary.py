@@ -22,9 +22,18 @@ def rotary_embedding(parts: Parts) -> Sequence[str]:
     if len(parts.shape(positions)) == 1:
         positions = parts.op("Add", parts.op("Reshape", positions, parts.ints(1, 1)), parts.const(np.arange(tokens, dtype=np.int64)[None]))
     if flat:
-        x = parts.op("Transpose", parts.op("Reshape", x, parts.ints(0, 0, heads, -1)), perm=[0, 2, 1, 3])
+        x = split_heads(parts, x, heads)
     y = rotated(parts, x, positions, cos, sin, interleaved=bool(parts.get("interleaved", 0)), rank=rank, dim=dim)
-    return [parts.op("Reshape", parts.op("Transpose", y, perm=[0, 2, 1, 3]), parts.ints(0, 0, -1)) if flat else y]
+    return [merged(parts, y) if flat else y]
+
+
+def split_heads(parts: Parts, x: str, heads: int) -> str:
+    """[batch, tokens, heads·dim] as [batch, heads, tokens, dim]."""
+    return parts.op("Transpose", parts.op("Reshape", x, parts.ints(0, 0, heads, -1)), perm=[0, 2, 1, 3])
+
+
+def merged(parts: Parts, x: str) -> str:
+    return parts.op("Reshape", parts.op("Transpose", x, perm=[0, 2, 1, 3]), parts.ints(0, 0, -1))
 
 
 def rotated(parts: Parts, x: str, positions: str, cos: str, sin: str, *, interleaved: bool, rank: int, dim: int) -> str:

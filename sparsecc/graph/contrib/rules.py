@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import onnx
-from onnx import TensorProto
 
 from sparsecc.graph import onnx_kept
 from sparsecc.graph.contrib import attention, elementwise, norms, products, quantized, recurrent, rotary
 from sparsecc.graph.contrib.parts import CannotError, Known, Parts, Rule, Size
+from sparsecc.graph.onnx_nodes import Names, constants, replace_nodes
 
 DOMAIN = "com.microsoft"
 LAYERS: Mapping[str, Rule] = {  # with a weight that the standard operator shows to passes; onnxruntime fuses them again
@@ -27,7 +27,7 @@ RULES: Mapping[str, Rule] = {
     "BiasAdd": elementwise.bias_add,
     "BiasGelu": elementwise.bias_gelu,
     "BiasSoftmax": elementwise.bias_softmax,
-    "DequantizeLinear": quantized.renamed,
+    "DequantizeLinear": quantized.dequantize,
     "DynamicQuantizeLSTM": recurrent.dynamic_quantize_lstm,
     "DynamicQuantizeMatMul": quantized.dynamic_quantize_matmul,
     "EmbedLayerNormalization": norms.embed_layer_norm,
@@ -48,10 +48,10 @@ RULES: Mapping[str, Rule] = {
     "QLinearLeakyRelu": quantized.q_linear_unary("LeakyRelu", "alpha"),
     "QLinearMul": quantized.q_linear_binary("Mul"),
     "QLinearSigmoid": quantized.q_linear_unary("Sigmoid"),
-    "QLinearSoftmax": quantized.q_linear_unary("Softmax", "axis"),
-    "QuantizeLinear": quantized.renamed,
+    "QLinearSoftmax": quantized.q_linear_softmax,
+    "QuantizeLinear": quantized.quantize,
     "QuickGelu": elementwise.quick_gelu,
-    "Range": quantized.renamed,
+    "Range": elementwise.range_of,
     "RotaryEmbedding": rotary.rotary_embedding,
     "SimplifiedLayerNormalization": norms.simplified_layer_norm,
     "SkipLayerNormalization": norms.skip_layer_norm,
@@ -73,15 +73,13 @@ def take_apart(proto: onnx.ModelProto, *, everything: bool = True) -> bool:
     """
     found = False
     while True:  # a shape behind one of them is known once it is taken apart
-        waiting = [node for node in proto.graph.node if _rule(node, everything) is not None]
-        made = {} if not waiting else _made(waiting, _known(proto), everything)
+        rules = {place: rule for place, node in enumerate(proto.graph.node) if (rule := _rule(node, everything)) is not None}
+        made = _made(proto, rules) if rules else {}
         if not made:
             return found
         found = True
-        nodes = [part for node in proto.graph.node for part in (made[node.output[0]].nodes if node.output[0] in made else [node])]
-        kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-        del proto.graph.node[:]
-        proto.graph.node.extend(kept)
+        nodes = enumerate(proto.graph.node)
+        replace_nodes(proto.graph, [part for place, node in nodes for part in (made[place].nodes if place in made else [node])])
         proto.graph.initializer.extend(tensor for parts in made.values() for tensor in parts.tensors)
 
 
@@ -100,14 +98,10 @@ def _known(proto: onnx.ModelProto) -> Known:
     for value in values:
         if value.type.tensor_type.HasField("shape"):
             shapes[value.name] = [d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim]
-    dtypes = {value.name: value.type.tensor_type.elem_type or TensorProto.FLOAT for value in values}
-    overridable = {value.name for value in proto.graph.input}
-    tensors = {tensor.name: tensor for tensor in proto.graph.initializer if tensor.name not in overridable}
-    for node in proto.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            tensors[node.output[0]] = node.attribute[0].t
+    dtypes = {value.name: value.type.tensor_type.elem_type for value in values if value.type.tensor_type.elem_type}
+    tensors = constants(proto.graph)
     opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 18)
-    return Known(shapes, dtypes, tensors, opset, {*shapes, *tensors, *(name for node in proto.graph.node for name in node.output)})
+    return Known(shapes, dtypes, tensors, opset, Names(proto.graph))
 
 
 def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -128,15 +122,11 @@ def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
     return light
 
 
-def _made(nodes: Collection[onnx.NodeProto], known: Known, everything: bool) -> dict[str, Parts]:
-    """By the node's first output, what stands for it."""
-    found = {}
-    for node in nodes:
-        rule = _rule(node, everything)
-        parts = None if rule is None else _parts(node, rule, known)
-        if parts is not None:
-            found[node.output[0]] = parts
-    return found
+def _made(proto: onnx.ModelProto, rules: Mapping[int, Rule]) -> dict[int, Parts]:
+    """By the node's place, what stands for it."""
+    known = _known(proto)
+    found = {place: _parts(proto.graph.node[place], rule, known) for place, rule in rules.items()}
+    return {place: parts for place, parts in found.items() if parts is not None}
 
 
 def _parts(node: onnx.NodeProto, rule: Rule, known: Known) -> Parts | None:

@@ -77,6 +77,10 @@ CASES: dict[str, Case] = {
     "division of floats": (lambda x, y: (x / y, x / 3), (X, random(5))),
     "elu": (nn.ELU(0.7), (X,)),
     "celu": (nn.CELU(2.0), (X,)),
+    "elu and celu by numbers that are not positive": (
+        lambda x: (nn.functional.celu(x, -1.5), nn.functional.elu(x, 0.0), nn.functional.elu(x, -0.5)),
+        (X,),
+    ),
     "selu": (nn.SELU(), (X,)),
     "average pooling": (nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False), (IMAGE,)),
     "grid sample": (lambda x, g: functional.grid_sample(x, g, align_corners=False), (IMAGE, random(2, 3, 5, 2).tanh())),

@@ -35,8 +35,13 @@ CASES: dict[str, Case] = {
         lambda table, bags, offsets: functional.embedding_bag(bags.flatten(), table, offsets, mode="sum", include_last_offset=True),
         (TABLE, BAGS, torch.tensor([0, 4, 6])),
     ),
+    "embedding_bag, more indices behind the last offset": (
+        lambda table, bags, offsets: functional.embedding_bag(bags.flatten(), table, offsets, mode="sum", include_last_offset=True),
+        (TABLE, BAGS, torch.tensor([0, 1, 3])),
+    ),
     "unfold": (lambda x: (x.unfold(2, 3, 2), x.unfold(-1, 2, 2).unfold(2, 2, 1)), (IMAGE,)),
     "adaptive max pooling": (nn.AdaptiveMaxPool2d((2, 3), return_indices=True), (IMAGE,)),
+    "adaptive max pooling of equals": (nn.AdaptiveMaxPool2d((3, 4), return_indices=True), (IMAGE.round(),)),
     "adaptive max pooling of one and three axes": (
         lambda x: (functional.adaptive_max_pool1d(x[0], 3), functional.adaptive_max_pool3d(x, (2, 1, 2))),
         (IMAGE,),
@@ -59,7 +64,7 @@ CASES: dict[str, Case] = {
         ),
         (random(3, 4), torch.tensor([1, 3]), random(3, 2)),
     ),
-    "take": (lambda x, i: x.take(i), (TABLE, BAGS)),
+    "take": (lambda x, i: (x.take(i), x.take(-1 - i)), (TABLE, BAGS)),
     "recurrent layers": (nn.GRU(4, 3, bidirectional=True), (random(5, 2, 4),)),
 }
 

@@ -38,6 +38,12 @@ CASES: dict[str, Case] = {
         lambda x, y: (x.logcumsumexp(1), x.logcumsumexp(0), y.logcumsumexp(0).exp()),
         (X, torch.tensor([-math.inf, -math.inf, 2])),
     ),
+    "sums of exponentials": (
+        lambda x: tuple(
+            y.clamp(-999, 999) for y in (torch.logaddexp(x, x * 0.9), torch.logaddexp2(x, x * 0.9), torch.logsumexp(torch.stack([x, x]), 0))
+        ),
+        (torch.tensor([100.0, 1, -200, 0, math.inf, -math.inf]),),
+    ),
     "bilinear": (nn.Bilinear(5, 4, 6), (X, random(3, 4))),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from tests.codegen.whole import Case, against_torch, random
@@ -26,7 +28,16 @@ CASES: dict[str, Case] = {
         lambda x: (x // 3, torch.div(x, -2, rounding_mode="trunc"), torch.div(x, x.abs() + 1, rounding_mode="floor")),
         (NUMBERS,),
     ),
+    "floats between limits that cross": (lambda x: (x.clamp(0.5, -0.5), x.clamp(x + 1, x - 1)), (random(3, 4),)),
     "rounded division of floats": (lambda x: (torch.div(x, 0.3, rounding_mode="trunc"), x // 0.3), (random(3, 4),)),
+    "floors of exact multiples": (
+        lambda x, y: (torch.div(x, 0.1, rounding_mode="floor"), torch.div(x, -y, rounding_mode="floor"), x // y, 2 // y),
+        (torch.tensor([1, 0.3, -0.3, 2.5, 0.6, -1.5, 0, 7e20]), torch.tensor([0.1, 0.1, 0.1, -0.1, 0.2, math.inf, 0.3, 0.7])),
+    ),
+    "floors by zero and infinity": (
+        lambda x, y: (x // y).clamp(-9, 9),
+        (torch.tensor([1.0, -1, -1, 1]), torch.tensor([0, 0, math.inf, -math.inf])),
+    ),
     "remainders": (lambda x: (x % 3, x % -3, (x * 1e5) % 6.2831853, (x * 1e5) % -6.2831853, 2 % x), (random(3, 4),)),
     "remainders of integers": (lambda x: (x % 3, torch.remainder(x, -3), x % (x.abs() + 1)), (NUMBERS,)),
     "shifts": (

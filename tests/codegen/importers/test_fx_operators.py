@@ -103,3 +103,24 @@ def test_a_wrong_dtype_is_an_error() -> None:
         ModelError, match=r"^the compiler takes scaled_dot_product_attention.default \(at .*\) wrongly: it would give .*float32"
     ):
         imported(nn.functional.scaled_dot_product_attention, q, q, q)
+
+
+@pytest.mark.parametrize(
+    ("function", "named"),
+    [
+        (lambda x: nn.functional.dropout(x, 0.5, training=True), r"(native_)?dropout\.default \(at 1\) drops 0\.5"),
+        (lambda x: nn.functional.scaled_dot_product_attention(x, x, x, dropout_p=0.1), r"scaled_\S+\.default \(at 1\) drops 0\.1"),
+        (lambda x: nn.functional.alpha_dropout(x, 0.5, training=True), r"alpha_dropout\.default \(at 1\) drops 0\.5"),
+    ],
+)
+def test_what_drops_at_random_is_refused(function: Callable[[Tensor], Tensor], named: str) -> None:
+    with pytest.raises(ModelError, match=f"^the compiler has no random numbers, and {named} of its numbers at random: give it a rate of 0"):
+        imported(nn.Sequential(nn.ReLU(), Inner(function)), random(1, 2, 3, 4))
+
+
+def test_dropout_that_drops_nothing_is_taken() -> None:
+    def function(x: Tensor) -> Tensor:
+        x = nn.functional.dropout(x, 0.0, training=True) + nn.functional.dropout(x, 0.5, training=False)
+        return nn.functional.scaled_dot_product_attention(x, x, x, dropout_p=0.0)
+
+    imported(function, random(1, 2, 3, 4))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import pytest
 
@@ -26,6 +27,25 @@ def test_the_first_that_fails_alone(bad: str, said: str | None) -> None:
 
     assert blamed(chain(), compile) == said
     assert seen == ["Relu", "MatMul", "Tanh"][: len(seen)], "operators that look alike are tried once"
+
+
+def test_looking_does_not_hide_what_was_found() -> None:
+    """Any other error, of compiling one operator or of inferring sizes, and operators that read values from outside."""
+
+    def compile(alone: onnx.ModelProto) -> None:
+        raise RuntimeError("something else")
+
+    assert blamed(chain(), compile) is None
+    damaged = chain()
+    damaged.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.STRING
+    assert blamed(damaged, lambda alone: None) is None
+    inner = onnx.helper.make_graph([node("Add", "a b", "z")], "inner", [], [onnx.helper.make_empty_tensor_value_info("z")])
+    choice = chain()
+    choice.graph.node[3].CopyFrom(onnx.helper.make_node("If", ["t"], ["y"], then_branch=inner, else_branch=inner))
+    choice.graph.initializer.append(onnx.numpy_helper.from_array(np.array(True), "t"))
+    seen: list[str] = []
+    assert blamed(choice, lambda alone: seen.append(alone.graph.node[0].op_type)) is None
+    assert seen == ["Relu", "MatMul"]
 
 
 def test_it_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

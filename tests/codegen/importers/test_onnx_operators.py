@@ -29,6 +29,8 @@ def test_what_tvm_takes_for_some_types_only_or_not_at_all() -> None:
         node("LpNormalization", ["x"], ["normal"], axis=1),
         node("LpNormalization", ["x"], ["normal_1"], axis=0, p=1),
         node("Pow", ["i", "f"], ["power_if"]),
+        node("Pow", ["large", "f"], ["power_above_float32"]),
+        node("Clip", ["f", "high", "low"], ["crossed"]),
         node("Pow", ["f", "n"], ["power_fi"]),
         node("ReverseSequence", ["x", "lengths"], ["turned"]),
         node("ReverseSequence", ["x", "batch_lengths"], ["turned_later"], time_axis=1, batch_axis=0),
@@ -37,6 +39,7 @@ def test_what_tvm_takes_for_some_types_only_or_not_at_all() -> None:
     ]
     feeds = {
         "i": np.array([-3, 2, 0, 5], np.int32),
+        "large": np.array([301, 1001, -16777217, 5]),
         "places": np.array([-3, 2, 0, 5]),
         "f": np.array([2, 3, 1, 2], np.float32),
         "n": np.array([2, 3, 1, 0], np.int32),
@@ -44,7 +47,8 @@ def test_what_tvm_takes_for_some_types_only_or_not_at_all() -> None:
         "lengths": np.array([1, 5, 3]),
         "batch_lengths": np.array([1, 2, 3, 3, 1]),
     }
-    weights = {"depth": np.array(4), "values": np.array([-1, 7], np.float32), "counts": np.array([0, 1])}
+    weights = {"low": np.array(1.5, np.float32), "high": np.array(2.5, np.float32)}
+    weights |= {"depth": np.array(4), "values": np.array([-1, 7], np.float32), "counts": np.array([0, 1])}
     check_onnx(build(nodes, feeds, weights), *feeds.values())
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from sparsecc.graph.contrib import take_apart
 from sparsecc.graph.onnx_kept import reason
-from tests.graph.contrib.apart import check, floats, single
+from tests.graph.contrib.apart import check, check_half, floats, single
 
 X = floats(2, 5, 16)
 PACKED = {"w": floats(16, 48, scale=0.3), "b": floats(48)}
@@ -72,3 +72,9 @@ def test_what_stays_says_why(attributes: dict[str, float], said: str) -> None:
     proto = single("GroupQueryAttention", "q k v _ _ l t", prompt(), {"t": np.array(5, np.int32)}, **how)
     assert not take_apart(proto)
     assert reason(proto.graph.node[0]) == said
+
+
+def test_float16() -> None:
+    for mask in (ROWS, np.array([3, 5], np.int32)):
+        check_half("Attention", "x w b m", {"x": X, "m": mask}, PACKED, num_heads=4, unidirectional=1)
+    check_half("GroupQueryAttention", "q k v _ _ l t c s", prompt(), {"t": np.array(5, np.int32)} | TABLES, do_rotary=1, **GROUPED)

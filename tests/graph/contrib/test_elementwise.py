@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from onnx import helper
 
 from sparsecc.graph.contrib.elementwise import activated
 from sparsecc.graph.contrib.parts import CannotError, Known, Parts
-from tests.graph.contrib.apart import check, floats, single
+from tests.graph.contrib.apart import check, check_half, floats, single
 
 X = floats(2, 5, 16)
 
@@ -39,3 +40,13 @@ def test_an_unknown_activation() -> None:
     parts = Parts(helper.make_node("FusedConv", ["x"], ["y"]), Known({}, {}, {}, 18))
     with pytest.raises(CannotError, match="its activation Swirl is not known"):
         activated(parts, "x", "Swirl", [])
+
+
+def test_float16() -> None:
+    for op_type, inputs in (("Gelu", "x"), ("BiasGelu", "x b"), ("FastGelu", "x b"), ("QuickGelu", "x")):
+        check_half(op_type, inputs, {"x": X}, {"b": floats(16)} if "b" in inputs else {})
+
+
+def test_a_range_without_a_step() -> None:
+    check("Range", "a b", {"a": np.array(2, np.int64), "b": np.array(7, np.int64)})
+    check("Range", "a b c", {"a": np.array(1, np.float32), "b": np.array(4, np.float32), "c": np.array(0.5, np.float32)})

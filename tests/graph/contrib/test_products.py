@@ -7,7 +7,7 @@ from sparsecc.graph.contrib import take_apart
 from sparsecc.graph.onnx import OnnxGraph
 from sparsecc.graph.onnx_kept import reason
 from sparsecc.graph.sites import Conv2d, Linear
-from tests.graph.contrib.apart import check, floats, integers, single
+from tests.graph.contrib.apart import check, check_half, floats, integers, single
 
 X = floats(2, 5, 16)
 
@@ -51,3 +51,17 @@ def test_what_stays_says_why() -> None:
     proto = single("MatMulNBits", "x w s", {"x": X, "w": np.zeros((8, 1, 8), np.uint8)}, {"s": floats(8)}, K=16, N=8, block_size=16)
     assert not take_apart(proto)
     assert reason(proto.graph.node[0]) == "its weight is no constant of the model"
+
+
+def test_float16() -> None:
+    check_half("FusedMatMul", "x w", {"x": X}, {"w": floats(8, 16)}, transB=1, alpha=0.5)
+    check_half("FusedMatMul", "x w", {"x": X}, {"w": floats(16, 8)}, alpha=0.5)
+    check_half("GemmFastGelu", "x w b", {"x": X}, {"w": floats(16, 8), "b": floats(8)})
+    few = {"w": integers(24, 2, 16, high=256), "s": floats(48) * 0.1}
+    check_half("MatMulNBits", "x w s", {"x": floats(3, 64)}, few, K=64, N=24, bits=4, block_size=32)
+
+
+def test_a_node_without_what_it_needs_says_so() -> None:
+    proto = single("MatMulNBits", "x w s", {"x": floats(3, 64)}, {"w": integers(24, 2, 16), "s": floats(48)}, N=24, bits=4)
+    assert not take_apart(proto)
+    assert reason(proto.graph.node[0]) == "it has no attribute 'block_size'"
