@@ -90,10 +90,13 @@ def require_right(report: Report) -> None:
     from sparsecc.api import differs, tolerance
 
     check, allowed = report.check, tolerance(report)
-    if check is not None and check.max_abs == float("inf"):
-        raise SparseccError("outputs and the masked model's hold NaN or infinity in different places; look for them in the weights")
-    if check is not None and differs(check, allowed):
-        raise SparseccError(f"outputs differ from the masked model's by {check.max_rel:.2g} of the largest one, more than {allowed:g}")
+    if check is None or not differs(check, allowed):
+        return
+    if check.reason:
+        raise SparseccError(f"outputs are not those of the {check.against}: {check.reason}")
+    raise SparseccError(
+        f"outputs differ from those of the {check.against} by {check.max_rel:.2g} of the largest one, more than {allowed:g}"
+    )
 
 
 @contextmanager
