@@ -47,7 +47,7 @@ def compared(output: np.ndarray, expected: np.ndarray, name: str) -> Check:
     if output.dtype != expected.dtype:
         return _unlike(f"{name} is of {output.dtype} and not {expected.dtype}")
     if output.dtype.kind == "c":
-        output, expected = (np.stack([values.real, values.imag]) for values in (output, expected))
+        output, expected = (np.stack([np.real(values), np.imag(values)]) for values in (output, expected))
     if output.dtype.kind not in _NUMBERS:
         return _ALIKE if bool((output == expected).all()) else _unlike(f"{name} holds other strings")
     a, b = output.astype(np.float64).ravel(), expected.astype(np.float64).ravel()

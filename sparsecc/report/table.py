@@ -130,7 +130,7 @@ def shape(site: SiteReport) -> str:
     return "×".join(map(str, site.shape))
 
 
-def size(nbytes: int) -> str:
+def size(nbytes: float) -> str:
     """1234567 -> '1.2 MB'."""
     return f"{nbytes / 1e6:.1f} MB" if nbytes >= 1e5 else f"{nbytes / 1e3:.1f} kB"
 
