@@ -115,6 +115,20 @@ def test_the_model_itself_is_not_overwritten(call, model):
     assert code == 2 and "is named twice" in error and model.read_bytes() == content
 
 
+def test_data_of_the_model_is_not_overwritten(call, model, recipe, tmp_path):
+    proto = onnx.load(model)
+    onnx.save(proto, tmp_path / "two.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "m.data").rename(tmp_path / "real" / "m.data")
+    (tmp_path / "m.data").symlink_to("real/m.data")
+    content = (tmp_path / "m.data").read_bytes()
+    for name in ("m.data", "real/m.data"):
+        for arguments in ((tmp_path / "out.onnx", "--json", tmp_path / name), (tmp_path / name,)):
+            code, _, [error] = call("convert", tmp_path / "two.onnx", *arguments, "-r", recipe)
+            assert code == 2 and f"{name}: holds weights of {tmp_path / 'two.onnx'}, and would be overwritten" in error
+    assert (tmp_path / "m.data").read_bytes() == content and not (tmp_path / "out.onnx").exists()
+
+
 @pytest.mark.parametrize("twice", ["r.yaml", "out.onnx"])
 def test_no_two_files_in_one_place(call, model, recipe, tmp_path, twice):
     content = recipe.read_text()
