@@ -1,4 +1,5 @@
-"""Dense matrix kernel for a few tokens, with outputs in the vector lanes: the twin that a sparse one has to beat (see `matvec`)."""
+"""Dense matrix kernel for tokens as they are, with outputs in the vector lanes: few, where a sparse one has to beat it (see `matvec`), or
+many that no neighbour has in tiles."""
 
 import math
 
@@ -13,7 +14,18 @@ from sparsecc.codegen.tvm_api import T
 
 
 def space(spec: MatmulSpec, target: Target) -> list[Knobs]:
-    return matvec.space(spec, target)
+    return matvec.space(spec, target) if spec.batch <= matvec.MOST_TOKENS else _of_many(spec, target)
+
+
+def _of_many(spec: MatmulSpec, target: Target) -> list[Knobs]:
+    """Best guess first: as many sums as registers hold beside a row of weights and one input; a block's weights stay in the L1 meanwhile."""
+    found = []
+    for vectors in (2, 3, 1):
+        height = vectors * target.lanes
+        tokens = min((target.registers - 2) // vectors - 1, spec.batch)
+        if height <= max(spec.rows, target.lanes):
+            found.append(Knobs(tokens, height, spec.depth, ceil_div(spec.rows, height)))
+    return found
 
 
 def prepare(matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs: Knobs) -> list[np.ndarray]:
@@ -46,9 +58,9 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
         Y = T.decl_buffer((y_size,), "float32", data=y.data)
         for job in T.parallel(passes * parts):
             acc = T.alloc_local((tokens * height,), "float32")
-            first: T.let = T.min(job // parts * tokens, last_pass)
-            for ii in range(T.min(per_part, blocks - job % parts * per_part)):
-                i: T.let = job % parts * per_part + ii
+            first: T.let = T.min(job % passes * tokens, last_pass)
+            for ii in range(T.max(T.min(per_part, blocks - job // passes * per_part), 0)):
+                i: T.let = job // passes * per_part + ii
                 row: T.let = T.min(i * height, last_block)
                 fill(acc, tokens, height, lanes, lambda t, r: B[i * height + r])
                 multiply_add(acc, depth, tokens, height, lanes, lambda c, t: X[(first + t) * depth + c], lambda c, r: W[i, c, r])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,13 +31,22 @@ def emit_conv2d(forms: Forms, target: Target, matmul: Matmul, node: Node, layer:
     return _image_in(forms, target, planes.held, planes.cols, shape(node.var))
 
 
-def convolved(forms: Forms, target: Target, matmul: Matmul, layer: Layer, out: tuple[int, int], epilogue: Epilogue) -> Planes:
-    """All rows of a layer at `out` positions (height, width), from the top left on."""
+def convolved(
+    forms: Forms,
+    target: Target,
+    matmul: Matmul,
+    layer: Layer,
+    out: tuple[int, int],
+    epilogue: Epilogue,
+    taps: Sequence[int] | None = None,
+) -> Planes:
+    """All rows of a layer at `out` positions (height, width), from the top left on.  taps: that the weight has, of all in the kernel."""
     assert layer.geometry is not None
     batch, channels, height, width = image_shape(layer.x)
     plane = plane_of(layer.geometry, (height, width), out, target.lanes)
     x = _plane(forms, target, layer.x, plane)
-    spec = MatmulSpec(layer.rows, channels, batch, plane.positions, plane.size, plane.pitch, plane.taps, epilogue)
+    places = plane.taps if taps is None else tuple(plane.taps[tap] for tap in taps)
+    spec = MatmulSpec(layer.rows, channels, batch, plane.positions, plane.size, plane.pitch, places, epilogue)
     residual = None if layer.residual is None else compact(forms, target, layer.residual)  # only where plane.cols == plane.width
     return Planes(matmul(spec, layer, x, residual), plane.cols)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
+
 from sparsecc import memory
 from sparsecc.codegen.candidates import Plan
 from sparsecc.codegen.chain import Chain
@@ -15,8 +17,9 @@ from sparsecc.codegen.lower.emit_conv import emit_conv2d
 from sparsecc.codegen.lower.emit_upsample import emit_overlapping, emit_transposed
 from sparsecc.codegen.lower.emit_windows import emit_depthwise
 from sparsecc.codegen.lower.forms import Forms
-from sparsecc.codegen.lower.layout import Value, layout_for
-from sparsecc.codegen.lower.program import Expr, Layer, Node, Var, dtype, shape
+from sparsecc.codegen.lower.layout import VIEWS, Value, as_they_are, layout_for
+from sparsecc.codegen.lower.program import Expr, Layer, Node, Program, Var, dtype, shape
+from sparsecc.codegen.target import Target
 from sparsecc.structures.base import Structured
 
 _LARGE = 1 << 20  # weights of a layer whose preparation leaves holes in the heap that are worth closing
@@ -40,7 +43,7 @@ def emit_layer(forms: Forms, chooser: Chooser, node: Node, layer: Layer) -> Valu
 
 def _linear(forms: Forms, chooser: Chooser, node: Node, layer: Layer) -> Value:
     value = forms.value(layer.x)
-    layout = layout_for(value, chooser.target.lanes)
+    layout = as_they_are(value.shape) if _alone(forms, chooser.target, node, layer) else layout_for(value, chooser.target.lanes)
     spec = MatmulSpec.linear(layer.rows, layer.depth, layout.tiles, layout.tile, _epilogue(layer), layer.dtype)
     residual = None if layer.residual is None else forms.tiled(layer.residual, layout)
     if layer.dtype == "float32":
@@ -48,6 +51,20 @@ def _linear(forms: Forms, chooser: Chooser, node: Node, layer: Layer) -> Value:
     else:
         x = forms.narrowed(layer.x, layout, layer.dtype, layer.input_scale, chooser.target)
     return Value(shape(node.var), tiled=_matmul(forms, chooser, spec, layer, x, residual), layout=layout)
+
+
+def _alone(forms: Forms, target: Target, node: Node, layer: Layer) -> bool:
+    """Whether tokens stay as they are because no neighbour has them in tiles: turning them there and back would take as long as a small
+    product does. Larger weights would be read from the L3 for every few tokens."""
+    if not isinstance(layer.weight, np.ndarray) or layer.residual is not None or 4 * layer.weight.size > target.l2_bytes // 2:
+        return False
+    return forms.value(layer.x).tiled is None and len(forms.program.users[layer.x]) == 1 and _goes_out(forms.program, node.var)
+
+
+def _goes_out(program: Program, var: Var) -> bool:
+    """Whether a value is an output of the model and nothing else, maybe seen in another shape."""
+    users = program.users.get(var, [])
+    return all(user.what is None and user.op in VIEWS and _goes_out(program, user.var) for user in users)
 
 
 def _epilogue(layer: Layer) -> Epilogue:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
+
+import numpy as np
 
 from sparsecc.codegen.kernels import interleave, upsample
 from sparsecc.codegen.kernels.base import Epilogue, MatmulSpec
@@ -15,6 +18,9 @@ from sparsecc.codegen.lower.layout import Phases, Value
 from sparsecc.codegen.lower.program import Expr, Layer, Node, Var, dtype, image_shape, shape
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.tvm_api import relax
+
+
+_APART = 4  # phases that may each have a kernel call
 
 
 def emit_transposed(forms: Forms, target: Target, matmul: Matmul, node: Node, layer: Layer, epilogue: Epilogue) -> Value:
@@ -31,16 +37,34 @@ def emit_transposed(forms: Forms, target: Target, matmul: Matmul, node: Node, la
 
 
 def emit_overlapping(forms: Forms, target: Target, matmul: Matmul, node: Node, layer: Layer, epilogue: Epilogue) -> Value:
-    """A convolution that computes the phases of the result; then each position is spread out."""
+    """Convolutions that compute the phases of the result; then each position is spread out.
+
+    Few phases are convolutions by themselves where they have different numbers of taps: all in one, a kernel of 3 and a stride of 2 would
+    multiply 16 taps instead of 9.
+    """
     g = layer.geometry
     assert g is not None
     batch, channels, *out = image_shape(node.var)
     height, width = ((size + crop - 1) // phases + 1 for size, crop, phases in zip(out, g.crop, g.phases, strict=True))
-    planes = convolved(forms, target, matmul, layer, (height, width), epilogue)
-    spec = InterleaveSpec(batch, channels, height, width, shape(planes.held)[2], (g.phases,), planes.cols, g.crop, (out[0], out[1]))
-    held = forms.op(relax.op.reshape(planes.held, [batch * spec.phases, channels, spec.pitch]))
+    phases = math.prod(g.phases)
+    has = layer.matrix.reshape(phases, channels, math.prod(g.kernel), -1).any(axis=(1, 3))  # phase, tap
+    taps = [list(np.flatnonzero(row)) or [0] for row in has] if phases <= _APART and not has.all() else [None] * phases
+    parts = [layer] if taps[0] is None else [_phase(layer, phase, channels, own) for phase, own in enumerate(taps)]
+    planes = [convolved(forms, target, matmul, part, (height, width), epilogue, own) for part, own in zip(parts, taps, strict=False)]
+    cols, pitch = planes[0].cols, shape(planes[0].held)[2]
+    spec = InterleaveSpec(batch, channels, height, width, pitch, (g.phases,), cols, g.crop, (out[0], out[1]))
+    held = planes[0].held if len(planes) == 1 else forms.op(relax.op.concat([plane.held for plane in planes], axis=1))
+    held = forms.op(relax.op.reshape(held, [batch * phases, channels, pitch]))
     y = forms.call(forms.kernel(spec, lambda: interleave.build(spec, target)), [held], spec.y_shape)
     return Value(shape(node.var), natural=forms.op(relax.op.reshape(y, list(shape(node.var)))))
+
+
+def _phase(layer: Layer, phase: int, outputs: int, taps: list[int]) -> Layer:
+    """One phase of the result, with these taps alone."""
+    assert layer.geometry is not None
+    rows = slice(phase * outputs, (phase + 1) * outputs)
+    matrix = layer.matrix[rows].reshape(outputs, math.prod(layer.geometry.kernel), -1)[:, taps].reshape(outputs, -1)
+    return replace(layer, weight=np.ascontiguousarray(matrix), bias=None if layer.bias is None else layer.bias[rows])
 
 
 def _one_phase(forms: Forms, target: Target, x: Var) -> Phases:

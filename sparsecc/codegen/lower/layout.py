@@ -50,8 +50,11 @@ class TokenLayout:
 
 def layout_of(shape: tuple[int, ...], lanes: int) -> TokenLayout:
     """For an activation [.., tokens, features] that linear layers read and write."""
-    tokens = math.prod(shape[:-1])
-    return TokenLayout(1, tokens, 1) if tokens <= MOST_TOKENS else tiles_of(shape, lanes)
+    return as_they_are(shape) if math.prod(shape[:-1]) <= MOST_TOKENS else tiles_of(shape, lanes)
+
+
+def as_they_are(shape: tuple[int, ...]) -> TokenLayout:
+    return TokenLayout(1, math.prod(shape[:-1]), 1)
 
 
 def tiles_of(shape: tuple[int, ...], lanes: int) -> TokenLayout:

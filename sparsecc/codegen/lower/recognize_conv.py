@@ -67,7 +67,8 @@ def _geometry(node: Node, kernel: tuple[int, int]) -> Geometry:
 def overlapping(program: Program, node: Node) -> Layer | None:
     """Any other transposed convolution: one of stride 1 that computes all phases of the result, which are spread out afterwards.
 
-    Result o = s·q + φ - padding is the sum over j of x[q - j] w[s·j + φ], so that each phase φ is a convolution with every s-th tap.
+    Result o = s·q + φ - padding is the sum over j of x[q - j] w[s·j + φ], so that each phase φ is a convolution with every s-th tap. Where
+    the kernel is no multiple of the stride, zeros stand for the taps that some phases have not.
     """
     weight = _weight(program, node, "nn.conv1d_transpose", "nn.conv2d_transpose")
     if weight is None or int(node.attrs.groups) != 1:

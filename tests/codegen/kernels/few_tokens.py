@@ -17,6 +17,7 @@ SPECS = {
     "one_input": MatmulSpec.linear(40, 1, 1, 1),
     "ragged_inputs": MatmulSpec.linear(33, 139, 2, 1),
     "several_passes": MatmulSpec.linear(20, 50, 19, 1),
+    "many_tokens": MatmulSpec.linear(70, 40, 45, 1),
     "residual": MatmulSpec.linear(50, 60, 2, 1, Epilogue(residual=True)),
     "activation_then_residual": MatmulSpec.linear(37, 60, 2, 1, Epilogue("gelu", residual=True)),
     "residual_then_activation": MatmulSpec.linear(7, 60, 3, 1, Epilogue("relu", residual=True, residual_first=True)),

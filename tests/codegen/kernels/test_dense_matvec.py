@@ -22,7 +22,7 @@ def test_first_choice(name: str) -> None:
     check_matmul(dense_matvec, SPECS[name], first(SPECS[name]), dense(SPECS[name]))
 
 
-@pytest.mark.parametrize("name", ["few_tokens", "ragged_rows"])
+@pytest.mark.parametrize("name", ["few_tokens", "ragged_rows", "many_tokens"])
 def test_everywhere_in_the_space(name: str) -> None:
     for knobs in dense_matvec.space(SPECS[name], HERE):
         check_matmul(dense_matvec, SPECS[name], knobs, dense(SPECS[name]))
@@ -59,7 +59,7 @@ def test_nan_stays_with_its_token() -> None:
     assert np.isnan(got).sum() == spec.rows
 
 
-@pytest.mark.parametrize("tokens", [1, 3, 8])
+@pytest.mark.parametrize("tokens", [1, 3, 8, 100])
 @pytest.mark.parametrize(("cpu", "register"), [("znver4", "zmm"), ("haswell", "ymm")])
 def test_inner_loop_is_multiply_adds_in_registers(cpu: str, register: str, tokens: int) -> None:
     target, spec = parse(f"cpu:{cpu}", 2), MatmulSpec.linear(512, 512, tokens, 1)

@@ -71,8 +71,9 @@ def test_attention_to_constants() -> None:
 
 
 def test_what_mixes_tokens_gets_its_natural_order() -> None:
+    norm = nn.LayerNorm(8)
     assert turns(emitted(lambda x: LAYERS[0](x).softmax(1), X)) == 2
-    assert turns(emitted(lambda x: LAYERS[1](LAYERS[0](x).softmax(1)), X)) == 4
+    assert turns(emitted(lambda x: norm(LAYERS[1](LAYERS[0](x).softmax(1))), X)) == 4
 
 
 def test_a_value_is_turned_once_for_all_that_read_it() -> None:
@@ -90,6 +91,31 @@ def test_few_tokens_stay_as_they_are() -> None:
     assert turns(found) == 0
     assert kernels(found, "turn_tokens") == 0
     assert kernels(found, "dense_matvec") == 2
+
+
+def test_a_layer_between_nothing_that_has_tiles_leaves_tokens_as_they_are() -> None:
+    alone = emitted(LAYERS[0], X)
+    assert (turns(alone), kernels(alone, "dense_matvec")) == (0, 1)
+
+    def to_heads(x: Tensor) -> Tensor:
+        return LAYERS[0](x).reshape(2, 32, 2, 4).transpose(1, 2)
+
+    heads = emitted(to_heads, X)
+    assert (turns(heads), kernels(heads, "dense_matvec")) == (1, 1)
+    large = emitted(nn.Linear(1024, 1024), random(64, 1024))  # weights that do not stay in the L2
+    assert kernels(large, "dense_matmul") == 1
+    [(got, expected)] = compare({"heads": (to_heads, (X,))})["heads"]
+    assert_close(got, expected)
+
+
+def test_phases_with_fewer_taps_multiply_no_zeros() -> None:
+    """A kernel of 3 and a stride of 2 are phases of 4, 2, 2 and 1 taps, one of 2 and 3 has a phase of none; a kernel of 4 fills all."""
+    x = random(1, 3, 6, 5)
+    calls = {((3, 3), (2, 2)): 4, ((4, 4), (2, 2)): 1, ((3, 2), (2, 3)): 1, ((1, 2), (1, 3)): 3}
+    layers = {sizes: nn.ConvTranspose2d(3, 2, *sizes) for sizes in calls}
+    assert {sizes: kernels_called(emitted(layer, x), "dense_matmul") for sizes, layer in layers.items()} == calls
+    for [(got, expected)] in compare({str(sizes): (layer, (x,)) for sizes, layer in layers.items()}).values():
+        assert_close(got, expected)
 
 
 def test_planes_are_copied_once_for_all_that_read_them() -> None:
