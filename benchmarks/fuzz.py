@@ -1,4 +1,4 @@
-"""python -m benchmarks.fuzz: damaged models, recipes, inputs, artifacts and records, each read in a process of its own.
+"""python -m benchmarks.fuzz: damaged models, recipes, inputs, artifacts, records and reports, each read in a process of its own.
 
 Seeds are made by code, mutators of our own change them: bytes flipped, cut out, repeated and exchanged with other seeds', numbers at their
 limits, and for models the fields of the parsed protobuf. Every try has limits of time and memory, and ends in an answer or in an error that
@@ -155,17 +155,25 @@ def fuzz(kinds: list[str], seconds: float, seed: int) -> tuple[dict[str, int], l
     return dict(counts), list(found.values())
 
 
+def _kinds(text: str) -> list[str]:
+    kinds = text.split(",")
+    unknown = [kind for kind in kinds if kind not in fuzz_seeds.READERS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(fuzz_seeds.READERS)}")
+    return kinds
+
+
 def main() -> int:
     """1 when something was found."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--kinds", default=",".join(fuzz_seeds.READERS), help="of " + ", ".join(fuzz_seeds.READERS))
+    parser.add_argument("--kinds", type=_kinds, default=[*fuzz_seeds.READERS], help="of " + ", ".join(fuzz_seeds.READERS))
     parser.add_argument("--out", type=Path, default=Path("fuzz-out"), help="folder for what is found")
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}, {arguments.seconds:g} s", flush=True)
     with contextlib.redirect_stderr(io.StringIO()):
-        counts, findings = fuzz(arguments.kinds.split(","), arguments.seconds, arguments.seed)
+        counts, findings = fuzz(arguments.kinds, arguments.seconds, arguments.seed)
     for number, finding in enumerate(findings):
         arguments.out.mkdir(exist_ok=True)
         path = arguments.out / f"{finding.kind}-{number}{fuzz_seeds.SUFFIXES[finding.kind]}"

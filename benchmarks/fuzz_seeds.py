@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
 import json
 import random
 import tempfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-SUFFIXES = {"onnx": ".onnx", "recipe": ".yaml", "npz": ".npz", "artifact": ".sparsecc", "records": ".db"}
+SUFFIXES = {"onnx": ".onnx", "recipe": ".yaml", "npz": ".npz", "artifact": ".sparsecc", "records": ".db", "report": ".json"}
 _SHAPE = (2, 8)
 _NUMBERS = ("-1", "1e308", ".nan", "9" * 30, "2001-1-1", "!!int", "!!float")
+_ODD_VALUES = (None, 0, -1, "", [], {}, 10**30, 1e308, "9" * 100, "\ud800\x1b", [[]], {"a": None}, [10**9] * 9)
 _ODD_WORDS = (*_NUMBERS, "&b", "*b", "[*a]", "<<:", "~", '"\\uD800"', "[" * 100)
 
 
@@ -119,12 +122,31 @@ def records() -> list[bytes]:
         return [path.read_bytes()]
 
 
+def reports() -> list[bytes]:
+    from sparsecc.report.base import Check, Measured, Report, SiteReport, totals
+
+    row = SiteReport(name="fc", kind="Linear", shape=(8, 8), bytes_dense=256)
+    packed = replace(row, name="conv", format="csr", bytes_packed=90, decision="sparse", reason="packed", refused=("prune: small",))
+    timed = replace(packed, predicted_us=1.0, measured_us=2.0, dense_us=3.0, bound_us=0.5, output_error=0.1)
+    rows = (row, packed, timed)
+    bare = Report(sparsecc="1", model="m", target="cpu", notes=("said",))
+    whole = replace(
+        bare,
+        sites=rows,
+        totals=totals(rows),
+        check=Check(max_abs=0.1, max_rel=0.2, cosine=0.9),
+        measured=Measured(samples={"random": 1}, shapes={"x": (2, 8)}, threads=1, cpu="any"),
+    )
+    return [report.to_json().encode() for report in (whole, replace(whole, check=None), bare)]
+
+
 SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "onnx": onnx_models,
     "recipe": recipes,
     "npz": archives,
     "artifact": artifacts,
     "records": records,
+    "report": reports,
 }
 
 
@@ -177,12 +199,23 @@ def _records(path: Path) -> None:
             opened.best()
 
 
+def _report(path: Path) -> None:
+    """In every form in which it is shown."""
+    from sparsecc.cli.explain import read_json
+    from sparsecc.files import json_text
+
+    report = read_json(path)
+    for text in (report.explain(), str(report), report.to_html(), json_text(report.to_dict())):
+        text.encode(errors="backslashreplace")
+
+
 READERS: dict[str, Callable[[Path], None]] = {
     "onnx": _convert,
     "recipe": _recipe,
     "npz": _samples,
     "artifact": _artifact,
     "records": _records,
+    "report": _report,
 }
 
 
@@ -221,18 +254,33 @@ def _change_model(content: bytes, generator: random.Random) -> bytes:
 
 
 def _change_artifact(content: bytes, generator: random.Random) -> bytes:
-    """A value of the manifest, which no checksum covers. (What it says of code and shapes is trusted as the code is.)"""
+    """A value of the manifest or of the report. (What the manifest says of code and shapes is trusted as the code is.)"""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     manifest = json.loads(members["manifest.json"])
-    keys = [key for key in manifest if key not in ("specializations", "inputs", "outputs")]
-    manifest[generator.choice(keys)] = generator.choice((None, 0, -1, "", [], {}, 10**30, "9" * 100, [[]], {"a": None}))
+    if generator.random() < 0.5:
+        members["report.json"] = _change_json(members["report.json"], generator)
+        manifest["sha256"]["report.json"] = hashlib.sha256(members["report.json"]).hexdigest()
+    else:
+        keys = [key for key in manifest if key not in ("specializations", "inputs", "outputs")]
+        manifest[generator.choice(keys)] = generator.choice(_ODD_VALUES)
     members["manifest.json"] = json.dumps(manifest).encode()
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for name, data in members.items():
             archive.writestr(name, data)
     return stream.getvalue()
+
+
+def _change_json(content: bytes, generator: random.Random) -> bytes:
+    """One value somewhere in it, or a field more."""
+    whole = {"": json.loads(content)}
+    at, key = whole, ""
+    while isinstance(at[key], dict | list) and at[key] and generator.random() < 0.8:
+        at = at[key]
+        key = generator.choice([*at] if isinstance(at, dict) else range(len(at)))  # type: ignore[arg-type]
+    at[key] = generator.choice(_ODD_VALUES)
+    return json.dumps(whole[""]).encode()
 
 
 def _change_recipe(content: bytes, generator: random.Random) -> bytes:
@@ -248,4 +296,5 @@ MUTATORS: dict[str, Callable[[bytes, random.Random], bytes]] = {
     "onnx": _change_model,
     "artifact": _change_artifact,
     "recipe": _change_recipe,
+    "report": _change_json,
 }

@@ -25,7 +25,7 @@ from benchmarks.coverage import document, measure
 from benchmarks.coverage.process import Limits, limit_memory, measured_apart
 from benchmarks.coverage.row import Row
 from sparsecc.errors import UserError
-from sparsecc.files import replacing
+from sparsecc.files import replacing, write_text
 
 
 def main() -> int:
@@ -46,7 +46,7 @@ def main() -> int:
         document.add(row)
         _say(f"{number} of {len(todo)}", row)
     rows = {name: row for name, row in document.read().items() if name in known}
-    document.PAGE.write_text(document.page(rows, len(known)))
+    write_text(document.PAGE, document.page(rows, len(known)))
     return 0 if all(rows[name].status in ("right", "refused", "no reference") for name in asked if name in rows) else 1
 
 

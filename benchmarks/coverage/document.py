@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks.coverage.compare import LEAST
-from benchmarks.coverage.packages import LIBRARIES, pin
+from benchmarks.coverage.packages import LIBRARIES, PINS
 from benchmarks.coverage.row import TOLERANCE, TOLERANCE_ROUNDED, Row
 from benchmarks.machine import one_line
 from benchmarks.results import FOLDER, markdown_table
-from sparsecc.files import replacing
+from sparsecc.files import only_one, write_text
 
 RESULTS = FOLDER / "coverage.json"
 PAGE = Path(__file__).parents[2] / "docs" / "coverage.md"
@@ -37,21 +35,15 @@ def read(path: Path = RESULTS) -> dict[str, Row]:
 
 def add(row: Row, path: Path = RESULTS) -> None:
     """Put a row into the file, in the place of an earlier one; two runs may do so at the same time."""
-    with _alone(path.parent):
-        rows = read(path) | {row.name: row if row.machine else replace(row, machine=one_line())}
+    with only_one(path.parent):
+        rows = read(path) | {row.name: row if row.machine else replace(row, machine=_here())}
         document = {"tolerance": TOLERANCE, "rows": [rows[name].to_dict() for name in sorted(rows)]}
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(document, indent=1) + "\n")
+        write_text(path, json.dumps(document, indent=1) + "\n")
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)  # which unlocks it
+def _here() -> str:
+    """The machine with its versions, and those of the packages that lie in a folder of their own."""
+    return ", ".join([one_line(), *(f"{library} {PINS[library]}" for library in LIBRARIES)])
 
 
 def page(rows: Mapping[str, Row], models: int) -> str:
@@ -72,12 +64,21 @@ def page(rows: Mapping[str, Row], models: int) -> str:
         f"Every ONNX file, each content once, of {len({row.source for row in files})} packages on PyPI; `times` is against onnxruntime.",
         _table(files, "onnxruntime", machines),
         "## Packages",
-        f"{', '.join(sorted({row.source for row in files}))}; {', '.join(map(pin, LIBRARIES))}, transformers as below.",
+        f"{', '.join(sorted({row.source for row in files}))}; {', '.join(_versions(kind, modules) for kind in LIBRARIES)}, transformers as "
+        "below.",
         "## Machines",
         "The column `on` has the number.",
         "\n".join(f"{number}. {machine}" for number, machine in enumerate(machines, 1)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _versions(library: str, rows: Sequence[Row]) -> str:
+    """Those that its rows were measured with, as far as they say it."""
+    said = re.compile(rf"\b{library} ([\w.+]+)")
+    found = [said.search(row.machine) for row in rows if row.kind == library]
+    versions = sorted({match[1] for match in found if match})
+    return f"{library} {' and '.join(versions) or 'in a version that was not noted'}"
 
 
 def _meanings() -> str:
@@ -112,10 +113,15 @@ def _summed(title: str, rows: Sequence[Row]) -> list[Any]:
         _share(ends["right"], len(rows)),
         _share(ends["right"] + ends["wrong"], len(rows)),
         ", ".join(f"{count} {status}" for status, count in ends.most_common()),
-        _share(sum(row.seen or 0 for row in compiled), weights),
-        _share(sum(row.named or 0 for row in compiled), weights),
+        _of(_share(sum(row.seen or 0 for row in compiled), weights), len(compiled)),
+        _of(_share(sum(row.named or 0 for row in compiled), weights), len(compiled)),
         f"{median(times):.2f}" if times else "",
     ]
+
+
+def _of(share: str, counted: int) -> str:
+    """counted: models whose weights are in it; those that did not compile have none counted."""
+    return f"{share} of {counted} counted" if share else ""
 
 
 def _share(part: float, whole: float) -> str:

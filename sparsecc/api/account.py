@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 import sparsecc
 from sparsecc.errors import Refused
 from sparsecc.graph.sites import Attention, Conv2d, Unseen, WeightSite
 from sparsecc.passes.base import registered_name
-from sparsecc.report.base import Check, Report, SiteReport, totals
+from sparsecc.report.base import Report, SiteReport, totals
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
     from sparsecc.codegen.choose import Choice
     from sparsecc.graph.base import Graph
 
-_NUMBERS = "biufV"  # numpy's kinds; V is what ml_dtypes adds
-_UNLIKE = Check(max_abs=np.inf, max_rel=np.inf, cosine=-1.0)
 SITES_PER_RUN = 16  # how many layers' inputs are held at once
 
 
@@ -264,38 +260,3 @@ def _apply(site: WeightSite, weight: Tensor, x: Tensor) -> Tensor:
     padded = functional.pad(site.images(x), (left, right, top, bottom))
     kernel = weight.to(x.dtype).reshape(*weight.shape[:2], *site.kernel)
     return functional.conv2d(padded, kernel, None, site.stride, 0, site.dilation, site.groups)
-
-
-def checked(report: Report, outputs: Iterable[Any], expected: Iterable[Any]) -> Report:
-    """The report with the worst of its check and this comparison of two sets of outputs."""
-    from sparsecc.graph.onnx_values import flat  # here, because it imports torch, which loading an artifact does without
-
-    ours, theirs = list(flat(outputs)), list(flat(expected))
-    checks = [_compare(a, b) for a, b in zip(ours, theirs, strict=False)]
-    checks += [_UNLIKE] if len(ours) != len(theirs) else []
-    return replace(report, check=worst([*checks, report.check] if report.check else checks))
-
-
-def worst(checks: Sequence[Check]) -> Check:
-    """Of one or more, each number at its worst."""
-    return Check(max_abs=max(c.max_abs for c in checks), max_rel=max(c.max_rel for c in checks), cosine=min(c.cosine for c in checks))
-
-
-def _compare(output: np.ndarray, expected: np.ndarray) -> Check:
-    """Infinities and NaN in the same places count as equal, elsewhere as an infinite difference, as other shapes, types and strings do."""
-    if output.shape != expected.shape or output.dtype != expected.dtype:
-        return _UNLIKE
-    if output.dtype.kind not in _NUMBERS:
-        same = bool((output == expected).all())
-        return Check(max_abs=0.0, max_rel=0.0, cosine=1.0) if same else _UNLIKE
-    a, b = output.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
-    finite = np.isfinite(a) & np.isfinite(b)
-    if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
-        return _UNLIKE
-    a, b = a[finite], b[finite]
-    if not a.size:
-        return Check(max_abs=0.0, max_rel=0.0, cosine=1.0)
-    max_abs, largest = float(np.abs(a - b).max()), float(np.abs(b).max())
-    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-    cosine = float(a @ b) / norms if norms else float(max_abs == 0)
-    return Check(max_abs=max_abs, max_rel=max_abs / largest if largest else (np.inf if max_abs else 0.0), cosine=cosine)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import lzma
 import math
-import os
 import struct
 import tokenize
 import zipfile
@@ -14,6 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from sparsecc import memory
 from sparsecc.errors import InputError
 from sparsecc.files import require_regular
 
@@ -45,7 +45,10 @@ def read_npz(path: str | PathLike[str]) -> dict[str, np.ndarray]:
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     name = info.filename
     with archive.open(info) as stream:
-        shape, fortran, dtype, header_bytes = _header(stream, name)
+        try:
+            shape, fortran, dtype, header_bytes = _header(stream, name)
+        except MemoryError:  # what Python's parser says of one that is nested too deep
+            raise InputError(f"{name}: its header cannot be read") from None
         count = math.prod(shape)
         if dtype.hasobject:
             raise InputError(f"{name}: Object arrays are pickles, which are not loaded")
@@ -85,9 +88,9 @@ def _fill(stream: IO[bytes], memory: memoryview, name: str) -> None:
 def _require_room(archive: zipfile.ZipFile) -> None:
     """A file of 1 MB may unpack to 1 GB, and one of a few more to more than there is."""
     wanted = sum(info.file_size for info in archive.infolist())
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if wanted > memory:
-        raise InputError(f"it unpacks to {wanted / 1e9:.1f} GB, this machine has {memory / 1e9:.1f}")
+    free = memory.available()
+    if wanted > free:
+        raise InputError(f"it unpacks to {wanted / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free")
 
 
 def _no_zip(path: str | PathLike[str]) -> str | None:

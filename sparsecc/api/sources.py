@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from sparsecc import memory
 from sparsecc.errors import InputError, ModelError, UserError
 from sparsecc.files import require_regular
 from sparsecc.graph.base import Graph, TensorSpec
@@ -19,7 +20,8 @@ from sparsecc.graph.binding import bind, is_torch
 if TYPE_CHECKING:
     Shapes = Mapping[str, Sequence[int]]
 
-_MOST_VALUES = 1 << 34  # of an input that is made up
+_PIECE = 1 << 20  # values that are drawn at once, in 8 bytes each whatever the input's type
+_UNMADE = ("object", "sequence")  # see TensorSpec
 
 
 def open_graph(
@@ -90,8 +92,6 @@ def name_of(model: Any) -> str:
     return getattr(getattr(model, "graph", None), "name", "") or type(model).__name__
 
 
-_UNMADE = ("object", "sequence")  # see TensorSpec
-
 Source = Literal["example", "calibration", "random"]
 
 
@@ -153,14 +153,19 @@ def _random(spec: TensorSpec, like: Any, limits: tuple[int, int] | None, generat
     shape = tuple(like.shape) if like is not None else _known_shape(spec)
     if spec.dtype in _UNMADE:
         raise InputError(f"input {spec.name!r} is no tensor of numbers; give samples")
-    if np.dtype(spec.dtype).kind == "f":
-        return generator.standard_normal(shape).astype(spec.dtype)
-    if like is not None:
+    floats = np.dtype(spec.dtype).kind == "f"
+    if like is not None and not floats:
         return np.asarray(like)
-    drawn = np.asarray(generator.integers(0, limits[1] if limits else 2, shape)).astype(spec.dtype)
-    if limits is None:
-        drawn.flat[:1] = 1
-    return drawn
+    if math.prod(shape) * np.dtype(spec.dtype).itemsize > memory.available():
+        raise MemoryError
+    drawn = np.empty(math.prod(shape), spec.dtype)
+    for start in range(0, drawn.size, _PIECE):
+        count = min(_PIECE, drawn.size - start)
+        piece = generator.standard_normal(count) if floats else generator.integers(0, limits[1] if limits else 2, count)
+        drawn[start : start + count] = piece.astype(spec.dtype)
+    if not floats and limits is None:
+        drawn[:1] = 1
+    return drawn.reshape(shape)
 
 
 def _known_shape(spec: TensorSpec) -> tuple[int, ...]:
@@ -171,10 +176,7 @@ def _known_shape(spec: TensorSpec) -> tuple[int, ...]:
                 f"input {spec.name!r} has no fixed size at axis {axis} ({size!r}); "
                 f"give its shape, as input_shapes={{{spec.name!r}: ({shown})}} or --input-shape {spec.name}:{shown}"
             )
-    shape = tuple(int(size) for size in spec.shape)
-    if math.prod(shape) > _MOST_VALUES:
-        raise _too_large(spec)
-    return shape
+    return tuple(int(size) for size in spec.shape)
 
 
 def _too_large(spec: TensorSpec) -> InputError:

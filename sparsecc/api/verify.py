@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sparsecc.api import account
+from sparsecc.api import compare
 from sparsecc.errors import ModelError
-from sparsecc.report.base import Report, quantized
+from sparsecc.report.base import ORIGINAL, Report, quantized
 
 if TYPE_CHECKING:
     from sparsecc.api.rewriting import Rewritten
@@ -25,7 +25,7 @@ def against_file(report: Report, result: Rewritten, samples: Sequence[Sequence[A
         return replace(report, notes=(*report.notes, note))
     ours = [before.run(sample).outputs for sample in samples]
     for outputs, expected in zip(ours, before.as_it_came(samples) if samples else (), strict=True):
-        report = account.checked(report, outputs, expected)
+        report = compare.checked(report, outputs, expected, ORIGINAL)
     return report
 
 
@@ -35,9 +35,9 @@ def against_masked(report: Report, result: Rewritten, samples: Sequence[Sequence
     graph: Any = result.graph
     masked: Any = result.masked
     for sample in samples if not graph.random else ():
-        report = account.checked(report, graph.run(sample).outputs, masked.run(sample).outputs)
+        report = compare.checked(report, graph.run(sample).outputs, masked.run(sample).outputs)
         if any(quantized(site) for site in report.sites):
-            report = account.checked(report, graph.stock(sample), masked.stock(sample))
+            report = compare.checked(report, graph.stock(sample), masked.stock(sample))
     return report
 
 

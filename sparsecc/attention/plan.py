@@ -65,7 +65,7 @@ class Plan:
             return cls(str(head["model"]), maps)
         except OSError as error:
             raise RecipeError(f"{error.filename or path}: {error.strerror or error}") from None
-        except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, zipfile.BadZipFile) as error:
             raise RecipeError(f"{path}: no plan that this sparsecc wrote ({type(error).__name__}: {error})") from None
 
 

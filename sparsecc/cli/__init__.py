@@ -103,21 +103,25 @@ def _run(arguments: list[str], debug: bool, interrupts: list[int]) -> int:
         return app(arguments, prog_name="sparsecc", standalone_mode=False) or 0
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
-    except TyperException as error:
-        return _fail(error, error.format_message(), error.exit_code, debug)
-    except SparseccError as error:
-        return _fail(error, str(error), error.exit_code, debug)
-    except MemoryError as error:
-        return _fail(error, f"out of memory: {error}", 1, debug)
     except BrokenPipeError:
         streams.silence(1)  # whoever read our output has left; so nothing more is said
-        return 1
+        return INTERRUPTED if interrupts else 1
     except Exception as error:  # noqa: BLE001  # the last place that can turn it into one line
-        if interrupts:
-            return INTERRUPTED
-        if isinstance(error, OSError):  # as a full disk, which is no more ours where nobody foresaw it than where it is named
-            return _fail(error, f"the system refuses: {error}", 2, debug)
-        return _fail(error, f"internal: {type(error).__name__}: {error} (--debug shows where)", 1, debug)
+        message, code = _words(error)
+        return INTERRUPTED if interrupts else _fail(error, message, code, debug)
+
+
+def _words(error: Exception) -> tuple[str, int]:
+    """What is said about an error, and the exit code."""
+    if isinstance(error, TyperException):
+        return error.format_message(), error.exit_code
+    if isinstance(error, SparseccError):
+        return str(error), error.exit_code
+    if isinstance(error, MemoryError):
+        return f"out of memory: {error}", 1
+    if isinstance(error, OSError):  # as a full disk, which is no more ours where nobody foresaw it than where it is named
+        return f"the system refuses: {error}", 2
+    return f"internal: {type(error).__name__}: {error} (--debug shows where)", 1
 
 
 def _fail(error: Exception | None, message: str, code: int, debug: bool) -> int:

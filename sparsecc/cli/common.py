@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -57,20 +57,24 @@ def writable(path: Path | None, *others: Path | None) -> None:
     """Fail before the long work and not after it. others: what the command reads or writes besides, which `path` must not replace."""
     if path is None:
         return
-    target = Path(os.path.realpath(path))
-    try:
-        if target.is_dir():
-            raise UserError(f"{path}: is a folder; name a file")
-        if target.exists() and not target.is_file():
-            raise UserError(f"{path}: is no regular file, so that it cannot be replaced")
+    from sparsecc.files import naming
+
+    with naming(path) as target:
         if not target.parent.is_dir():
             raise UserError(f"{path}: there is no folder {target.parent if path.is_symlink() else path.parent}")
         if any(other is not None and _same(target, other) for other in others):
             raise UserError(f"{path}: is named twice, and would be overwritten; write to another file")
+        for model in others if target.exists() else ():
+            if model is not None and model.suffix == ".onnx" and any(_same(target, held) for held in _data_of(model)):
+                raise UserError(f"{path}: holds weights of {model}, and would be overwritten; write to another file")
         with tempfile.TemporaryFile(dir=target.parent):
             pass
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def _data_of(model: Path) -> Iterable[Path]:
+    from sparsecc.graph.onnx_external import files_of
+
+    return files_of(model)
 
 
 def _same(target: Path, other: Path) -> bool:
@@ -90,10 +94,13 @@ def require_right(report: Report) -> None:
     from sparsecc.api import differs, tolerance
 
     check, allowed = report.check, tolerance(report)
-    if check is not None and check.max_abs == float("inf"):
-        raise SparseccError("outputs and the masked model's hold NaN or infinity in different places; look for them in the weights")
-    if check is not None and differs(check, allowed):
-        raise SparseccError(f"outputs differ from the masked model's by {check.max_rel:.2g} of the largest one, more than {allowed:g}")
+    if check is None or not differs(check, allowed):
+        return
+    if check.reason:
+        raise SparseccError(f"outputs are not those of the {check.against}: {check.reason}")
+    raise SparseccError(
+        f"outputs differ from those of the {check.against} by {check.max_rel:.2g} of the largest one, more than {allowed:g}"
+    )
 
 
 @contextmanager

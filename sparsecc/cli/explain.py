@@ -37,13 +37,14 @@ def _report(source: Path, recipe: Path | None, calib: Path | None, shapes: list[
 
         return read_report(source)
     if source.suffix == ".json":
-        return _read_json(source)
+        return read_json(source)
     from sparsecc.api import survey
 
     return survey(source, recipe=recipe, calibration=calib, input_shapes=input_shapes(shapes))
 
 
-def _read_json(path: Path) -> Report:
+def read_json(path: Path) -> Report:
+    """The report in a file. Raises UserError where something else is in it."""
     import json
 
     from sparsecc.files import require_regular
@@ -54,7 +55,5 @@ def _read_json(path: Path) -> Report:
         return Report.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except KeyError as error:
-        raise UserError(f"{path}: is no report of sparsecc: {error} is missing") from None
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is no report of sparsecc: {error}") from None

@@ -16,8 +16,8 @@ _DEFAULTS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.S
 def noting_interrupts() -> Iterator[list[int]]:
     """A list that holds the signal's number once the user has pressed Ctrl-C, or the system has asked to end.
 
-    The KeyboardInterrupt alone does not say so: where TVM calls back into Python it becomes a RuntimeError without words, and typer
-    turns it into an exit code.
+    The KeyboardInterrupt alone does not say so: where TVM calls back into Python it becomes a RuntimeError without words, which may end as
+    an error about the model, and typer turns it into an exit code.
     """
     noted: list[int] = []
 

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 
 _CHATTER = (
@@ -25,25 +25,25 @@ _put_aside: list[int] = []  # descriptors of the real stderr, while another one 
 @contextmanager
 def no_chatter() -> Iterator[None]:
     """Hold back what is written to stderr, and pass it on at the end without the lines that say nothing to a user."""
-    with _stderr:
+    with _stderr, ExitStack() as opened:
         try:
+            held = opened.enter_context(tempfile.TemporaryFile())
             stderr = os.dup(2)
-        except OSError:  # it is closed, so that nobody hears anything
+        except OSError:  # there is no place to hold it back, or it is closed, so that nobody hears anything
             yield
             return
-        with tempfile.TemporaryFile() as held:
+        _flush()
+        _put_aside.append(stderr)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
             _flush()
-            _put_aside.append(stderr)
-            os.dup2(held.fileno(), 2)
-            try:
-                yield
-            finally:
-                _flush()
-                os.dup2(stderr, 2)
-                _put_aside.remove(stderr)
-                os.close(stderr)
-                held.seek(0)
-                _pass_on(held.read().decode(errors="replace"))
+            os.dup2(stderr, 2)
+            _put_aside.remove(stderr)
+            os.close(stderr)
+            held.seek(0)
+            _pass_on(held.read().decode(errors="replace"))
 
 
 def _pass_on(said: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -162,6 +163,8 @@ def compile_relax(emitted: Emitted, target: Target) -> Any:
         raise
     except Exception as error:  # TVM raises a dozen kinds, and all of them mean that an operator is used in a way it does not know
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        if type(error) is RuntimeError and not lines:
+            raise  # a Ctrl-C while TVM called back into Python, which is no operator's fault
         raise _UnnamedError(lines[-1] if lines else type(error).__name__) from error
 
 
@@ -241,8 +244,16 @@ def _lowering() -> Any:
     return lower
 
 
-@functools.cache
 def _register_math() -> None:
+    with _registering:
+        _register_math_once()
+
+
+_registering = threading.Lock()  # TVM takes each rule once, and two threads may be the first to compile
+
+
+@functools.cache
+def _register_math_once() -> None:
     """fp32 exp and its kin become polynomials, so that loops with them vectorize; other types stay with LLVM and libm."""
     for function in (math.exp, math.erf, math.tanh, math.sigmoid, math.sinh, math.cosh):
         kinds = ("llvm.FLowerIntrinsic", "default.FLowerIntrinsic", "default.FLegalize")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import functools
 import os
 import threading
 from collections.abc import Callable
@@ -69,11 +68,11 @@ def run(count: int, work: Callable[[], T]) -> T:
     """
     if count == 1:
         return _run_here(1, work)
-    return _lent().run(lambda: _run_here(count, work))
+    return _lent.run(lambda: _run_here(count, work))
 
 
 def _run_here(count: int, work: Callable[[], T]) -> T:
-    with _cpus().taken(count):
+    with _cpus.taken(count):
         if count == 1 and not hasattr(_current, "count"):
             _stay_alone()
         else:
@@ -96,24 +95,15 @@ def _configure(count: int, cpus: list[int]) -> None:
     _current.count = count
 
 
-@functools.cache
-def _cpus() -> Cpus:
-    return Cpus(available())
-
-
-@functools.cache
-def _lent() -> LentThreads:
-    return LentThreads("sparsecc")
-
-
+_cpus = Cpus(available())
+_lent = LentThreads("sparsecc")
 _stopped: list[Cpus] = []
 
 
 def _before_fork() -> None:
     """Wait for the calls of other threads: what these hold at that moment, TVM's locks among it, would stay held in the child."""
-    cpus = _cpus()
-    if cpus.stop(_PATIENCE_S):
-        _stopped.append(cpus)
+    if _cpus.stop(_PATIENCE_S):
+        _stopped.append(_cpus)
 
 
 def _in_parent() -> None:
@@ -122,18 +112,15 @@ def _in_parent() -> None:
 
 
 def _in_child() -> None:
-    global _making
-    _making = threading.Lock()
+    global _making, _cpus, _lent
+    _making, _cpus, _lent = threading.Lock(), Cpus(available()), LentThreads("sparsecc")
     _stopped.clear()
-    _cpus.cache_clear()
-    _lent.cache_clear()
 
 
 @atexit.register
 def _at_exit() -> None:
     """Native code in the middle of a call must not outlive the interpreter."""
-    if _lent.cache_info().currsize:
-        _lent().finish(_PATIENCE_S)
+    _lent.finish(_PATIENCE_S)
 
 
 if hasattr(os, "register_at_fork"):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
 from sparsecc.errors import ModelError
@@ -45,8 +47,20 @@ def weights(proto: onnx.ModelProto, where: str, folder: Path | None, real: Path 
     return found
 
 
+def files_of(path: Path) -> set[Path]:
+    """The files that hold data of the model in a file, links followed; none where no model can be read, which is for others to say."""
+    try:
+        proto = onnx.load_model(path, format="protobuf", load_external_data=False)
+    except (OSError, DecodeError):
+        return set()
+    external = [tensor for tensor in (*proto.graph.initializer, *inner_tensors(proto)) if tensor.data_location == TensorProto.EXTERNAL]
+    locations = {entry.value for tensor in external for entry in tensor.external_data if entry.key == "location"}
+    return {Path(os.path.realpath(path.parent / location)) for location in locations if location.isprintable()}
+
+
 def _inside(location: str, folder: Path, real: Path | None, what: str) -> Path:
-    """The file that external data names, refused unless it lies in the model's folder, or in its real one, symbolic links resolved."""
+    """The file that external data names, links followed: refused unless it lies in the model's folder, or right beside the file to which
+    the model's name leads."""
     outside = ModelError(f"{what} points outside the model's folder ('{location}'); it is not read")
     if not location or not location.isprintable():
         raise ModelError(f"{what} names no file{f': {location!r}' if location else ''}")
@@ -54,14 +68,19 @@ def _inside(location: str, folder: Path, real: Path | None, what: str) -> Path:
         raise outside
     source = folder / location
     try:
-        inside = any(source.resolve().is_relative_to(each.resolve()) for each in (folder, real or folder))
+        led = source.resolve()
+        inside = led.is_relative_to(folder.resolve()) or led.parent == real
         exists = source.is_file()
+        elsewhere = real is not None and real != folder.resolve() and (real / location).is_file()
     except (OSError, RuntimeError) as error:  # a name that is too long, links that lead in a circle
         raise ModelError(f"{what} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if not inside and exists and source.is_symlink():
+        raise ModelError(f"{what} points outside the model's folder: '{location}' is a link to {led}; put a copy in the link's place")
     if not inside:
         raise outside
     if not exists:
-        raise ModelError(f"{what} is missing: there is no file '{location}' beside the model")
+        hint = f"; the model's name is a link to {real}, where it is: give the model's path there" if elsewhere else ""
+        raise ModelError(f"{what} is missing: there is no file '{location}' beside the model{hint}")
     return source
 
 

@@ -276,7 +276,8 @@ class Prune(Pass):
         if torch.equal(pruned, matrix):
             return Refused(f"already zero wherever {self.pattern} at sparsity {sparsity:.2f} would prune")
         if self._tied(site, stats, context.seed):
-            return Refused(f"{self.criterion} finds all its weights worth the same, so that their places alone would decide")
+            which = "weights" if matrix.all() else "weights but zeros"
+            return Refused(f"{self.criterion} finds all its {which} worth the same, so that their places alone would decide")
         weight = in_scratch(site.from_matrix(pruned), context.scratch)
         note = self._on_zeros(matrix, pruned) + (singular(int(stats["tokens"]), site.cols) if "tokens" in stats else "")
         return Cut(self.pattern, 1 - int(pruned.count_nonzero()) / pruned.numel(), self._by, weight, note)
@@ -289,11 +290,15 @@ class Prune(Pass):
         return zeros if zeros.any() else None
 
     def _tied(self, site: WeightSite, stats: Stats, seed: int) -> bool:
-        """Whether scores say nothing; they are made again only where all magnitudes are the same, without which they differ."""
+        """Whether scores say nothing of what is not zero yet, as of weights that are a, -a or 0.
+
+        They are made again only where all magnitudes but zero are the same, without which they differ.
+        """
         magnitude = site.matrix.abs()
-        if magnitude.min() != magnitude.max():
+        largest = magnitude.max()
+        if not ((magnitude == largest) | (magnitude == 0)).all():
             return False
-        scores = self.unit_scores(site, stats, seed)
+        scores = self.unit_scores(site, stats, seed)[self.format.unit_scores((magnitude != 0).to(magnitude)) != 0]
         return len(scores) > 1 and bool(scores.min() == scores.max())
 
     def _on_zeros(self, before: Tensor, after: Tensor) -> str:

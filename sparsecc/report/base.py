@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
+from sparsecc.report.reading import made
+
 Decision = Literal["sparse", "dense", "structured", "skipped"]
+MASKED, ORIGINAL = "masked model", "model as it came"  # with whose outputs others are compared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +50,17 @@ class SiteReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """The whole model's outputs against the masked dense model run by the host. max_rel is relative to the largest magnitude."""
+    """The whole model's outputs against those of the masked dense model, and of the model as it came, run by the host.
+
+    max_rel: of the worst output, relative to the largest magnitude in it, or to 0.001 where all are less and none has the other sign.
+    against: with which of the two the worst output was compared.  reason: why the two cannot be compared by numbers, "" where they can.
+    """
 
     max_abs: float
     max_rel: float
     cosine: float
+    against: str = MASKED
+    reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +89,7 @@ class Report:
     model: str
     target: str
     sites: tuple[SiteReport, ...] = ()
-    totals: dict[str, Any] = field(default_factory=dict)
+    totals: dict[str, float] = field(default_factory=dict)
     check: Check | None = None
     measured: Measured | None = None
     notes: tuple[str, ...] = ()
@@ -91,12 +100,11 @@ class Report:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Report:
         """Inverse of `to_dict`, also after JSON. Raises ValueError for anything else."""
-        _expect_fields(cls, data)
-        sites = tuple(_site(entry) for entry in data["sites"])
-        check, measured = data.get("check"), data.get("measured")
-        made = {"check": _check(check) if check else None, "measured": _measured(measured) if measured else None}
-        made["notes"] = tuple(data.get("notes", ()))
-        return cls(**{**data, "sites": sites, **made})
+        report = made(cls, data)
+        missing = sorted(set(totals(())) - set(report.totals)) if report.totals else []
+        if missing:
+            raise ValueError(f"totals: lack {missing[0]!r}")
+        return report
 
     def to_json(self, path: str | PathLike[str] | None = None) -> str:
         """The report as JSON; written to `path` when one is given."""
@@ -122,7 +130,7 @@ class Report:
         return text(self)
 
 
-def totals(sites: Sequence[SiteReport]) -> dict[str, Any]:
+def totals(sites: Sequence[SiteReport]) -> dict[str, float]:
     """Sums over the rows: bytes and the share of zeros are of all weights of the model.
 
     `dense_us` and `chosen_us` (what runs now) are over the sites at which both kernels were timed.
@@ -159,29 +167,6 @@ def quantized(site: SiteReport) -> bool:
 def chosen_us(site: SiteReport) -> float:
     """Of the kernel that stays, 0 where nothing was measured."""
     return (site.dense_us if site.decision == "dense" and not quantized(site) else site.measured_us) or 0.0
-
-
-def _site(entry: Mapping[str, Any]) -> SiteReport:
-    return SiteReport(**{**_expect_fields(SiteReport, entry), "shape": tuple(entry["shape"]), "refused": tuple(entry.get("refused", ()))})
-
-
-def _check(entry: Any) -> Check:
-    """JSON has null where a difference is infinite."""
-    return Check(**{name: math.inf if value is None else value for name, value in _expect_fields(Check, entry).items()})
-
-
-def _measured(entry: Any) -> Measured:
-    shapes = {name: tuple(shape) for name, shape in _expect_fields(Measured, entry)["shapes"].items()}
-    return Measured(**{**entry, "shapes": shapes})
-
-
-def _expect_fields(kind: type, data: Any) -> Mapping[str, Any]:
-    if not isinstance(data, Mapping):
-        raise ValueError(f"{kind.__name__} is no mapping")
-    unknown = sorted(set(data) - {f.name for f in fields(kind)})
-    if unknown:
-        raise ValueError(f"{kind.__name__} has no field {unknown[0]!r}")
-    return data
 
 
 def _written(path: str | PathLike[str] | None, text: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from sparsecc.report.base import Measured, Report, SiteReport, bytes_kept
+from sparsecc.report.base import Check, Measured, Report, SiteReport, bytes_kept
 
 WIDTH = 140
 _NAMED = 3  # sites per reason
@@ -80,13 +80,16 @@ def summary(report: Report) -> list[str]:
         gain = _gain(totals["dense_us"], totals["chosen_us"])
         lines.append(f"measured sites: dense {totals['dense_us']:.0f} µs -> chosen {totals['chosen_us']:.0f} µs ({gain})")
     if report.check:
-        check = report.check
-        lines.append(
-            f"check against the masked dense model: max abs {check.max_abs:.2g}, max rel {check.max_rel:.2g}, cosine {check.cosine:.6f}"
-        )
+        lines.append(_check(report.check))
     if report.measured:
         lines.append(_measured(report.measured))
     return [*lines, *_notes(report)]
+
+
+def _check(check: Check) -> str:
+    numbers = f"max abs {check.max_abs:.2g}, max rel {check.max_rel:.2g}, cosine {check.cosine:.6f}"
+    reason = f"; unlike the {check.against}'s: {printable(check.reason)}" if check.reason else ""
+    return f"check against the masked dense model: {numbers}{reason}"
 
 
 def _measured(measured: Measured) -> str:
@@ -127,7 +130,7 @@ def shape(site: SiteReport) -> str:
     return "×".join(map(str, site.shape))
 
 
-def size(nbytes: int) -> str:
+def size(nbytes: float) -> str:
     """1234567 -> '1.2 MB'."""
     return f"{nbytes / 1e6:.1f} MB" if nbytes >= 1e5 else f"{nbytes / 1e3:.1f} kB"
 

@@ -15,6 +15,7 @@ import json
 import os
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -44,7 +45,7 @@ _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _ZIP64_EXTRA_BYTES = 20
 _PADDING_ID = 0xD935  # the extra field that Android's zipalign pads with
 _DAMAGE = (LookupError, ArithmeticError, AttributeError, TypeError, ValueError, EOFError, RuntimeError, struct.error)  # zipfile's and ours
-_CHUNK_BYTES = 1 << 20  # what is hashed while it is still in the cache
+_CHUNK_BYTES = 1 << 20  # what is checked while it is still in the cache
 
 
 def save(compiled: Compiled, path: str | PathLike[str]) -> None:
@@ -82,7 +83,7 @@ def from_bytes(data: bytes) -> Compiled:
 def read_report(path: str | PathLike[str]) -> Report:
     """The report inside an artifact, of whatever version and for whatever CPU."""
     with _opened(path) as (archive, stream):
-        return Report.from_dict(json.loads(bytes(_read(archive, stream, _REPORT)[0])))
+        return Report.from_dict(_json(archive, stream, _REPORT))
 
 
 @contextmanager
@@ -106,7 +107,7 @@ def _opened(path: str | PathLike[str]) -> Iterator[tuple[zipfile.ZipFile, IO[byt
 
 
 def _load(archive: zipfile.ZipFile, stream: IO[bytes], threads: int | None) -> Compiled:
-    manifest = json.loads(bytes(_read(archive, stream, _MANIFEST)[0]))
+    manifest = _json(archive, stream, _MANIFEST)
     _check_versions(manifest)
     target = _target(manifest)
     _check_cpu(target)
@@ -224,14 +225,30 @@ class _Hashing:
 
 
 def _verified(archive: zipfile.ZipFile, stream: IO[bytes], name: str, digest: str) -> memoryview:
-    data, found = _read(archive, stream, name)
-    if found != digest:
+    """A member, held against what the manifest says of it."""
+    hashing = hashlib.sha256()
+    data = _read(archive, stream, name, hashing.update)
+    if hashing.hexdigest() != digest:
         raise ArtifactError(f"{name} in it is damaged: its SHA-256 differs from the manifest's")
     return data
 
 
-def _read(archive: zipfile.ZipFile, stream: IO[bytes], name: str) -> tuple[memoryview, str]:
-    """A member, in aligned memory of its own (of which not more is taken than the file is long), and its SHA-256."""
+def _json(archive: zipfile.ZipFile, stream: IO[bytes], name: str) -> Any:
+    """What a member says that is read before the manifest, or is the manifest: held against the archive's own checksum."""
+    checksum = 0
+
+    def see(chunk: memoryview) -> None:
+        nonlocal checksum
+        checksum = zlib.crc32(chunk, checksum)
+
+    data = _read(archive, stream, name, see)
+    if checksum != archive.getinfo(name).CRC:
+        raise ArtifactError(f"{name} in it is damaged: its checksum differs from the archive's")
+    return json.loads(bytes(data))
+
+
+def _read(archive: zipfile.ZipFile, stream: IO[bytes], name: str, see: Callable[[memoryview], Any]) -> memoryview:
+    """A member, in aligned memory of its own (of which not more is taken than the file is long).  see: is shown each piece."""
     info = archive.getinfo(name)
     stream.seek(info.header_offset)
     fields = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
@@ -241,10 +258,9 @@ def _read(archive: zipfile.ZipFile, stream: IO[bytes], name: str) -> tuple[memor
         raise ArtifactError(f"{name} in it is damaged")
     data = memoryview(aligned_empty((info.file_size,), np.dtype(np.uint8)).data)
     stream.seek(start)
-    hashing = hashlib.sha256()
     for begin in range(0, len(data), _CHUNK_BYTES):
         chunk = data[begin : begin + _CHUNK_BYTES]
         if stream.readinto(chunk) != len(chunk):  # type: ignore[attr-defined]
             raise ArtifactError(f"{name} in it was cut off while it was read")
-        hashing.update(chunk)
-    return data, hashing.hexdigest()
+        see(chunk)
+    return data

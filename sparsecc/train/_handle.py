@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +36,9 @@ class LayerState:
 
 
 class Handle:
-    """step: how many steps the optimizer has done since masks were attached.  str() is a line for each layer."""
+    """Lives as long as its optimizer, whoever lets go of it: the masks hang on the optimizer's steps. Both gone, the masks lie no more.
+
+    step: how many steps the optimizer has done since masks were attached.  str() is a line for each layer."""
 
     def __init__(self, model: nn.Module, method: Method, optimizer: Optimizer) -> None:
         if not isinstance(optimizer, Optimizer):
@@ -45,11 +48,19 @@ class Handle:
         self._survey = survey(model, method, optimizer)
         taken = [(site, module) for site, module, reason in self._survey if reason is None]
         shares = allocate([site for site, _ in taken], method)
-        self._masked = {site.name: self._mask(site, module, share) for (site, module), share in zip(taken, shares, strict=True)}
-        MASKED.update(layer.module for layer in self._masked.values())
+        self._masked: dict[str, Masked] = {}
+        try:
+            for (site, module), share in zip(taken, shares, strict=True):
+                self._masked[site.name] = self._mask(site, module, share)
+            first = [layer.site.from_matrix(method.first(layer.view(self._generator))) for layer in self._masked.values()]
+        except BaseException:
+            for layer in self._masked.values():
+                layer.take_off()
+            raise
+        for layer, keep in zip(self._masked.values(), first, strict=True):
+            layer.put(keep, optimizer)
         self._hooks = [optimizer.register_step_pre_hook(self._before), optimizer.register_step_post_hook(self._after)]
-        for layer in self._masked.values():
-            layer.put(layer.site.from_matrix(method.first(layer.view(self._generator))), optimizer)
+        MASKED.update({layer.module: weakref.ref(layer) for layer in self._masked.values()})
 
     @property
     def layers(self) -> tuple[LayerState, ...]:
@@ -113,7 +124,7 @@ class Handle:
         for layer in self._masked.values():
             layer.after_step(max(self.step, self._method.last))
             layer.release()
-            MASKED.discard(layer.module)
+            MASKED.pop(layer.module, None)
         for hook in self._hooks:
             hook.remove()
         self._hooks = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -58,6 +59,10 @@ class Masked(ABC):
     def release(self) -> None:
         """The zeros stay in the weight, and nothing else of this."""
 
+    @abstractmethod
+    def take_off(self) -> None:
+        """The weight stays as it is stored, and nothing else of this."""
+
 
 class Hard(Masked):
     """Zeros are in the weight. Gradients of masked weights are zero, and so is what the optimizer remembers of them."""
@@ -66,9 +71,9 @@ class Hard(Masked):
         """listening: whether the next step of the optimizer is one for which all gradients are wanted."""
         super().__init__(site, module, format, sparsity)
         self._listening = listening
-        self._hook = self.weight.register_hook(self._mask)
+        self._hook = self.weight.register_hook(_by(weakref.ref(self)))  # a weight must not keep its masks, which keep everything else
 
-    def _mask(self, gradient: Tensor) -> Tensor:
+    def mask(self, gradient: Tensor) -> Tensor:
         """Of one backward pass; several may add up to a step, the first of which finds no gradient, or zeros. One that is there from a
         step that was left out goes."""
         if self._listening():
@@ -97,7 +102,18 @@ class Hard(Masked):
         self.weight.masked_fill_(~self.keep, 0)
 
     def release(self) -> None:
+        self.take_off()
+
+    def take_off(self) -> None:
         self._hook.remove()
+
+
+def _by(masks: weakref.ref[Hard]) -> Callable[[Tensor], Tensor]:
+    def mask(gradient: Tensor) -> Tensor:
+        hard = masks()
+        return gradient if hard is None else hard.mask(gradient)
+
+    return mask
 
 
 class Seen(nn.Module):
@@ -142,7 +158,16 @@ class Parametrized(Masked):
         seen = self.module.weight
         assert isinstance(seen, Tensor)
         self.weight.copy_(seen)
-        parametrize.remove_parametrizations(self.module, "weight", leave_parametrized=False)
+        self.take_off()
+
+    def take_off(self) -> None:
+        uncover(self.module)
+
+
+def uncover(module: nn.Module) -> None:
+    """Take the parametrization of a soft method off a layer, if one is there: its weight is again what is stored."""
+    if parametrize.is_parametrized(module, "weight") and any(isinstance(part, Seen) for part in module.parametrizations["weight"]):  # type: ignore[index]
+        parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
 
 
 def _parametrize(module: nn.Module, weight: nn.Parameter, by: nn.Module) -> None:

@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, prune
 
 import sparsecc
-from sparsecc.errors import ModelError, RecipeError, UserError
+from sparsecc.errors import ModelError, RecipeError, SparseccError, UserError
 
 HALF = {"passes": [{"prune": {"pattern": "2:4"}}, "pack"]}
 
@@ -129,3 +129,29 @@ def test_a_module_that_holds_what_cannot_be_copied():
     assert pruned.lock is model.lock
     assert pruned[0].weight.eq(0).float().mean() == 0.5
     assert not model[0].weight.eq(0).any()
+
+
+class Otherwise(nn.Module):
+    """Gives something else than what is traced."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.layer, self.change = nn.Linear(64, 64), change
+
+    def forward(self, x):
+        y = self.layer(x).clone()
+        y[:, 0] = float("-inf")
+        return (y,) if torch.compiler.is_exporting() else self.change(y)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda y: (y * 3,), r"output 0 by \S+ of its largest number; nothing was changed"),  # infinite where the trace is, too
+        (lambda y: (y.nan_to_num(),), "output 0 holds NaN or infinity in other places"),
+        (lambda y: (), "the module gives 0 outputs and its pruned trace 1; nothing was changed"),
+    ],
+)
+def test_a_module_that_gives_something_else_than_its_trace(change, message):
+    with pytest.raises(SparseccError, match=message):
+        sparsecc.prune_module(Otherwise(change), HALF, (torch.ones(2, 64),))

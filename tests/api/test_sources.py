@@ -106,10 +106,20 @@ def test_inputs_that_no_memory_holds_are_not_made_up():
         sources.random_inputs([TensorSpec("x", (1 << 40, 1 << 40), "float32")])
 
 
-def test_inputs_that_this_memory_does_not_hold(monkeypatch):
-    def full(*_):
-        raise MemoryError
+@pytest.mark.parametrize("dtype", ["float32", "int64", "bool"])
+def test_inputs_that_this_memory_does_not_hold(monkeypatch, dtype):
+    spec = TensorSpec("x", (1000, 1000), dtype)
+    sources.random_inputs([spec])
+    monkeypatch.setattr(sources.memory, "available", lambda: 999_999)
+    with pytest.raises(InputError, match="input 'x' is 1000x1000, which the memory does not hold"):
+        sources.random_inputs([spec])
 
-    monkeypatch.setattr(sources.np.random, "default_rng", lambda _: type("Full", (), {"standard_normal": full}))
-    with pytest.raises(InputError, match="input 'x' is 70000x70000, which the memory does not hold"):
-        sources.random_inputs([TensorSpec("x", (70000, 70000), "float32")])
+
+def test_values_do_not_depend_on_how_many_are_drawn_at_once(monkeypatch):
+    specs = [TensorSpec("x", (5, 7), "float32"), TensorSpec("ids", (5, 7), "int32"), TensorSpec("one", (), "float64")]
+    whole = sources.random_inputs(specs, limits={"ids": (0, 30000)})
+    assert np.array_equal(whole[0], np.random.default_rng(0).standard_normal((5, 7)).astype(np.float32))
+    monkeypatch.setattr(sources, "_PIECE", 3)
+    for a, b in zip(whole, sources.random_inputs(specs, limits={"ids": (0, 30000)}), strict=True):
+        assert np.array_equal(a, b)
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)

@@ -10,11 +10,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from sparsecc import api
-from sparsecc.api import account, verify
+from sparsecc.api import verify
 from sparsecc.errors import ModelError
 from sparsecc.graph import onnx_cleanup
 from sparsecc.graph.onnx import OnnxGraph
-from sparsecc.report.base import Check, Report
 from tests.graph import onnx_models as models
 from tests.graph.onnx_models import node, random
 from tests.graph.test_onnx_hold import narrow
@@ -83,21 +82,6 @@ def test_a_file_that_grows_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [note for note in report.notes if note.startswith("the file's weights grew from 0.04 to 0.04 MB")]
 
 
-def test_types_strings_and_counts_are_compared() -> None:
-    bare = Report(sparsecc="0", model="m", target="onnx")
-
-    def off(ours: list, theirs: list) -> float:
-        check = account.checked(bare, ours, theirs).check
-        assert check is not None
-        return check.max_rel
-
-    assert off([np.float32([1])], [np.float64([1])]) == np.inf
-    assert off([np.array(["a", "b"], object)], [np.array(["a", "b"], object)]) == 0
-    assert off([np.array(["a", "b"], object)], [np.array(["a", "c"], object)]) == np.inf
-    assert off([[np.ones(2), np.ones(3)]], [[np.ones(2)]]) == np.inf
-    assert off([[{"a": 1.0, "b": 2.0}]], [[{"a": 1.0, "b": 2.5}]]) == pytest.approx(0.2)
-
-
 def multiplying(weight: np.ndarray) -> onnx.ModelProto:
     """x -> quantized -> MatMulInteger; and a layer in float32 beside it."""
     constants = {"w": weight, "s": np.float32(0.05), "z": np.uint8(128), "v": np.ones((8, 8), np.float32)}
@@ -145,18 +129,3 @@ def test_a_program_is_compared_itself() -> None:
     check = api.compile(program).report.check
     assert check is not None
     assert check.max_rel < 1e-6
-
-
-@pytest.mark.parametrize(
-    ("check", "differs"),
-    [
-        (None, False),
-        (Check(max_abs=1e-7, max_rel=0.8, cosine=0.5), False),
-        (Check(max_abs=1e-7, max_rel=np.inf, cosine=0.0), False),
-        (Check(max_abs=1e-4, max_rel=0.8, cosine=0.5), True),
-        (Check(max_abs=5.0, max_rel=1e-5, cosine=1.0), False),
-        (Check(max_abs=np.inf, max_rel=np.inf, cosine=-1.0), True),
-    ],
-)
-def test_tails_of_a_sigmoid_may_differ(check: Check | None, differs: bool) -> None:
-    assert api.differs(check, api.TOLERANCE) == differs

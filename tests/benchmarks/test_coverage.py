@@ -311,7 +311,7 @@ def test_rows_come_back_as_they_were_written(tmp_path):
     assert json.loads((tmp_path / "c.json").read_text())["rows"][0]["name"] == "onnx/p/f.onnx"
     assert document.read(tmp_path / "none.json") == {}
     document.add(replace(ROW, machine=""), tmp_path / "c.json")
-    assert document.read(tmp_path / "c.json")[ROW.name].machine == one_line()
+    assert document.read(tmp_path / "c.json")[ROW.name].machine.startswith(f"{one_line()}, timm {packages.PINS['timm']}, torchvision ")
 
 
 def test_the_page():
@@ -319,11 +319,14 @@ def test_the_page():
     broken = replace(ROW, name="timm/b", status="no reference", machine="A")
     text = document.page({row.name: row for row in (ROW, file, broken)}, 7)
     assert "3 of 7 models have been measured." in text
-    assert "| architectures | 1 | 100.0 % | 100.0 % | 1 right | 90.0 % | 95.0 % | 0.50 |" in text
+    assert "| architectures | 1 | 100.0 % | 100.0 % | 1 right | 90.0 % of 1 counted | 95.0 % of 1 counted | 0.50 |" in text
     assert "| ONNX files | 1 | 0.0 % | 0.0 % | 1 refused |  |  | 0.50 |" in text
     assert "| timm/a | right | 1.0e-06 | 3 of 4 | 90.0 % | 95.0 % | 2.5 | 1.25 | 0.50 | 2 |  |" in text
     assert "no LSTM \\| here" in text
     assert "1 packages" in text
+    assert "p==1; timm in a version that was not noted, torchvision" in text
+    rows = [replace(ROW, name=f"timm/{number}", machine=f"A CPU; timm 1.0.{number}, torch 2") for number in (7, 3)]
+    assert "timm 1.0.3 and 1.0.7, torchvision in a" in document.page({row.name: row for row in rows}, 7)
     assert text.endswith("1. A\n2. A CPU; torch 2\n")
 
 

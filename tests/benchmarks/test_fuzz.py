@@ -3,6 +3,7 @@ from __future__ import annotations
 import ctypes
 import os
 import random
+import sys
 import time
 
 import pytest
@@ -49,7 +50,7 @@ def test_what_is_a_finding(tmp_path, monkeypatch, read, how):
         assert finding.how.startswith(how) and finding.content == b"content"
 
 
-@pytest.mark.parametrize("kind", ["recipe", "npz", "onnx"])
+@pytest.mark.parametrize("kind", ["recipe", "npz", "onnx", "report"])
 def test_tries_are_many_and_the_same_for_the_same_seed(kind):
     def some():
         source = fuzz.tries(kind, random.Random(3))
@@ -60,7 +61,7 @@ def test_tries_are_many_and_the_same_for_the_same_seed(kind):
     assert not {*some()} <= {*fuzz_seeds.SEEDS[kind]()}
 
 
-@pytest.mark.parametrize("kind", ["recipe", "npz"])
+@pytest.mark.parametrize("kind", ["recipe", "npz", "report"])
 def test_seeds_are_whole(tmp_path, kind):
     for number, seed in enumerate(fuzz_seeds.SEEDS[kind]()):
         path = tmp_path / f"{number}{fuzz_seeds.SUFFIXES[kind]}"
@@ -74,3 +75,10 @@ def test_it_ends_when_it_should(monkeypatch):
     counts, findings = fuzz.fuzz(["recipe"], 0.2, 0)
     assert counts["recipe"] > 0 and not findings
     assert time.monotonic() - begun < 30
+
+
+def test_a_kind_that_there_is_not(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["fuzz", "--kinds", "recipe,typo"])
+    with pytest.raises(SystemExit, match="2"):
+        fuzz.main()
+    assert "argument --kinds: 'typo' is none of onnx, recipe" in capsys.readouterr().err

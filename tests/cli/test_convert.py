@@ -40,9 +40,8 @@ def test_calibration_is_used_for_the_check(call, model, recipe, inputs, tmp_path
 
 def test_a_failed_check_exits_1_and_writes_nothing(call, model, recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(api, "TOLERANCE", -1.0)
-    monkeypatch.setattr(api, "_ROUNDED_ONE", -1.0)
     code, _, [error] = call("convert", model, tmp_path / "out.onnx", "-r", recipe, "--input-shape", "x:2,64", "--json", tmp_path / "r.json")
-    assert code == 1 and "differ from the masked model's" in error
+    assert code == 1 and "outputs differ from those of the m" in error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.onnx", "r.yaml"]
 
 
@@ -114,6 +113,20 @@ def test_the_model_itself_is_not_overwritten(call, model):
     content = model.read_bytes()
     code, _, [error] = call("convert", model, model)
     assert code == 2 and "is named twice" in error and model.read_bytes() == content
+
+
+def test_data_of_the_model_is_not_overwritten(call, model, recipe, tmp_path):
+    proto = onnx.load(model)
+    onnx.save(proto, tmp_path / "two.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "m.data").rename(tmp_path / "real" / "m.data")
+    (tmp_path / "m.data").symlink_to("real/m.data")
+    content = (tmp_path / "m.data").read_bytes()
+    for name in ("m.data", "real/m.data"):
+        for arguments in ((tmp_path / "out.onnx", "--json", tmp_path / name), (tmp_path / name,)):
+            code, _, [error] = call("convert", tmp_path / "two.onnx", *arguments, "-r", recipe)
+            assert code == 2 and f"{name}: holds weights of {tmp_path / 'two.onnx'}, and would be overwritten" in error
+    assert (tmp_path / "m.data").read_bytes() == content and not (tmp_path / "out.onnx").exists()
 
 
 @pytest.mark.parametrize("twice", ["r.yaml", "out.onnx"])

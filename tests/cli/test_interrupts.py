@@ -11,6 +11,7 @@ import pytest
 
 from sparsecc import cli
 from sparsecc.cli.interrupts import noting_interrupts
+from sparsecc.errors import ModelError
 
 
 def test_an_interrupt_is_noted_and_raised():
@@ -51,7 +52,15 @@ def swallowed():
         raise RuntimeError from None
 
 
-@pytest.mark.parametrize("body", [swallowed, lambda: os.kill(os.getpid(), signal.SIGINT)])
+def misread():
+    """As where an error of TVM's is taken for one of the model."""
+    try:
+        swallowed()
+    except RuntimeError as error:
+        raise ModelError("the compiler cannot generate code for Relu (at 'a')") from error
+
+
+@pytest.mark.parametrize("body", [swallowed, misread, lambda: os.kill(os.getpid(), signal.SIGINT)])
 def test_every_interrupted_command_says_so(capsys, monkeypatch, body):
     monkeypatch.setattr("sparsecc.cli.doctor._measure", lambda threads: body())
     assert cli.main(["doctor"]) == 130

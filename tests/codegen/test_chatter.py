@@ -1,5 +1,7 @@
 import os
+import tempfile
 import threading
+from pathlib import Path
 from types import FunctionType
 
 import pytest
@@ -11,6 +13,18 @@ def test_known_notes_are_dropped_and_the_rest_is_kept(capfd):
     with no_chatter():
         os.write(2, b"[12:00:00] executable.cc:276: Warning: Scope Saving:\n[12:00:00] a.cc:1: Warning: something else\n")
     assert capfd.readouterr().err == "[12:00:00] a.cc:1: Warning: something else\n"
+
+
+def test_without_a_place_to_hold_it_back_it_is_heard(capfd, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    before = len([*Path("/proc/self/fd").iterdir()])
+    with no_chatter():
+        os.write(2, b"said\n")
+    assert capfd.readouterr().err == "said\n"
+    assert len([*Path("/proc/self/fd").iterdir()]) == before
 
 
 def test_an_error_loses_nothing(capfd):

@@ -424,6 +424,17 @@ def test_what_tvm_cannot_lower_is_a_model_error(monkeypatch: pytest.MonkeyPatch)
         build(fixed(nn.ReLU(), random(3, 5)), [random(3, 5)], HERE, measure=False)
 
 
+def test_an_error_without_words_is_no_operators_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TVM makes such a RuntimeError of Ctrl-C in what it calls back."""
+
+    def fail(module: Any, target: Any) -> Any:
+        raise RuntimeError
+
+    monkeypatch.setattr(compiler, "_passes", fail)
+    with pytest.raises(RuntimeError, match=r"^$"):
+        compiler.compile_relax(Emitted(None, {}), HERE)
+
+
 def test_the_operator_is_named_when_the_model_has_names(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(module: Any, target: Any) -> Any:
         if "tanh" in str(module):

@@ -156,6 +156,28 @@ def test_a_cache_of_links_to_the_model_and_its_data(external: Path, tmp_path: Pa
     assert np.array_equal(model.graph.initializers["fc1.weight"].const_value.numpy(), random(32, 64))
 
 
+def test_links_of_which_one_leads_elsewhere(external: Path, tmp_path: Path) -> None:
+    """A model that is no link with data that is one; and a link to a model without one to its data. The refusals say what to do."""
+    real, here, data = tmp_path / "real", tmp_path / "here", external.with_name("model.onnx.data")
+    real.mkdir()
+    here.mkdir()
+    data.rename(real / data.name)
+    external.rename(here / "model.onnx")
+    (here / data.name).symlink_to(real / data.name)
+    with pytest.raises(ModelError, match=rf"points outside .*: '{data.name}' is a link to {real / data.name}; put a copy"):
+        onnx_io.read(here / "model.onnx")
+    (here / data.name).unlink()
+    (here / "model.onnx").rename(real / "model.onnx")
+    (here / "model.onnx").symlink_to(real / "model.onnx")
+    with pytest.raises(ModelError, match=rf"no file 'model.onnx.data' beside .*; the model's name is a link to {real}, where it is: give"):
+        onnx_io.read(here / "model.onnx")
+    (real / "below").mkdir()
+    (real / data.name).rename(real / "below" / data.name)
+    (here / data.name).symlink_to(real / "below" / data.name)
+    with pytest.raises(ModelError, match="points outside"):
+        onnx_io.read(here / "model.onnx")
+
+
 @pytest.mark.parametrize(
     ("entries", "message"),
     [

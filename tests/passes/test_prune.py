@@ -144,6 +144,15 @@ def test_weights_that_are_all_worth_the_same_are_left_alone() -> None:
     for pattern in ("unstructured", "2:4", "4x1"):
         [match] = Prune(pattern=pattern).apply(FakeGraph([linear("a", stored=binary)])).matches
         assert str(match.refused) == "layer 'a': magnitude finds all its weights worth the same, so that their places alone would decide"
+    ternary = linear("a", stored=binary * (torch.rand(32, 64, generator=torch.Generator().manual_seed(4)) < 0.7))
+    for pattern, sparsity, words in (
+        ("unstructured", 0.5, "finds all its weights but zeros worth the same"),
+        ("2:4", 0.5, "finds all its weights but zeros worth the same"),
+        ("unstructured", 0.25, "already zero wherever"),
+        ("4x1", 0.5, "None"),  # blocks with fewer zeros are worth more
+    ):
+        [match] = Prune(pattern=pattern, sparsity=None if pattern == "2:4" else sparsity).apply(FakeGraph([ternary])).matches
+        assert words in str(match.refused)
     context = Context(calibration=[(torch.randn(9, 64),)])
     assert Prune(criterion="wanda").apply(FakeGraph([linear("a", stored=binary)]), context).modified  # inputs tell them apart
     assert Prune(criterion="random").apply(FakeGraph([linear("a", stored=binary)])).modified

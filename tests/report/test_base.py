@@ -17,7 +17,7 @@ def test_the_json_is_designs_contract():
         *("name", "kind", "shape", "pattern", "sparsity", "dtype", "format", "bytes_dense", "bytes_packed", "kernel"),
         *("predicted_us", "measured_us", "dense_us", "bound_us", "output_error", "decision", "reason", "refused"),
     }
-    assert set(data["check"]) == {"max_abs", "max_rel", "cosine"}
+    assert set(data["check"]) == {"max_abs", "max_rel", "cosine", "against", "reason"}
 
 
 def test_round_trip_through_json():

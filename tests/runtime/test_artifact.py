@@ -119,6 +119,20 @@ def test_every_changed_byte_is_noticed_or_harmless(saved):
     assert noticed > 100
 
 
+def test_a_changed_byte_of_any_member_is_noticed(saved):
+    """Also of the manifest, which holds everything else's SHA-256, and where the report alone is read."""
+    content = saved.read_bytes()
+    with zipfile.ZipFile(saved) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    for name, data in members.items():
+        for position in (0, len(data) // 2, len(data) - 1):
+            at = content.index(data) + position
+            saved.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+            for reading in (sparsecc.load, *([artifact.read_report] if name == "report.json" else [])):
+                with pytest.raises(ArtifactError, match=f"{name} in it is damaged"):
+                    reading(saved)
+
+
 @pytest.mark.parametrize("size", [0, 10, 5000, -1, -30])
 def test_a_truncated_file_is_refused(saved, size):
     saved.write_bytes(saved.read_bytes()[:size])

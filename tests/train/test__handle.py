@@ -9,6 +9,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from sparsecc.errors import UserError
+from sparsecc.train._recipe import read
 from tests.train.problem import adam, attached, batches, step, student
 
 
@@ -106,6 +107,58 @@ def test_a_second_attach_is_refused_until_the_first_is_finished(methods: tuple[s
     attached(second, model, targets=["2"])
     handle.finish(early=True)
     attached(second, model, targets=["0"])
+
+
+@pytest.mark.parametrize(("method", "dense"), [("rigl", False), ("sr_ste", True)])
+def test_masks_whose_handle_and_optimizer_are_gone_are_in_nobodys_way(method: str, dense: bool) -> None:
+    """Weights are those that are stored: with the zeros where the method makes them there."""
+    model = student()
+    attached(method, model, sparsity=0.75, targets=["0"])
+    weight = dict(model.named_parameters())["0.parametrizations.weight.original" if dense else "0.weight"]
+    _, handle = attached("set", model, sparsity=0.75, targets=["0"], begin=3)
+    assert [name for name, parameter in model.named_parameters() if parameter is weight] == ["0.weight"]
+    model(torch.ones(1, 48)).sum().backward()
+    assert weight.grad is not None
+    assert torch.equal(weight != 0, handle._masked["0"].keep)
+    handle.finish(early=True)
+
+
+def test_masks_stay_as_long_as_the_optimizer_that_keeps_them() -> None:
+    model = student()
+    optimizer = adam(model)
+    attached("set", model, optimizer, sparsity=0.75)
+    with pytest.raises(UserError, match=r"masks of another attach\(\) lie on it"):
+        attached("set", model)
+    for x, y in batches(2):
+        step(model, optimizer, x, y)
+    assert float((model[0].weight == 0).float().mean()) == 0.75
+
+
+@pytest.mark.parametrize("method", ["rigl", "sr_ste"])
+def test_an_attach_that_fails_leaves_nothing(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, calls = student(), []
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    def fail(self: object, view: object) -> torch.Tensor:
+        calls.append(view)
+        raise RuntimeError("no first mask")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(read({"method": method, "steps": 10})), "first", fail)
+        with pytest.raises(RuntimeError, match="no first mask"):
+            attached(method, model)
+    assert len(calls) == 1
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    attached(method, model)
+
+
+def test_layers_that_are_not_meant_may_have_no_shape() -> None:
+    model = nn.Sequential(nn.Linear(48, 32), nn.ReLU(), nn.LazyLinear(4))
+    with pytest.raises(UserError, match="layer '2': its weight has no shape yet"):
+        attached("set", model, adam(student()))
+    _, handle = attached("set", model, torch.optim.SGD(model[0].parameters(), 0.1), targets=["0"])
+    assert [layer.name for layer in handle.layers] == ["0"]
 
 
 def one_process(rank: int, folder: str) -> None:

@@ -13,7 +13,7 @@ from sparsecc.codegen.tvm_api import T
 class Row:
     """How rows of `width` pixels, `apart` elements from each other, become padded rows of `cols`, of which there is one per phase:
 
-    element c of phase j is pixel c·step + j - left.
+    element c of phase j is pixel c·step + j - left. A negative `left` leaves out pixels; it may leave out all of them.
     """
 
     width: int
@@ -27,9 +27,19 @@ class Row:
         return (self.step, self.apart) == (1, 1)
 
     @property
+    def before(self) -> int:
+        """Elements of a padded row before its first pixel."""
+        return max(self.left, 0)
+
+    @property
+    def skipped(self) -> int:
+        """Pixels before the first one in a padded row."""
+        return max(-self.left, 0)
+
+    @property
     def count(self) -> int:
         """Pixels of a padded row where it is contiguous."""
-        return min(self.width, self.cols - self.left)
+        return max(min(self.width - self.skipped, self.cols - self.before), 0)
 
     @property
     def padded(self) -> bool:
@@ -69,7 +79,8 @@ def pad_row(y, y_at, x, x_at, inside, j, row, filling, lanes):
         fill_row(y, y_at, filling, row.cols, lanes)
     if inside:
         if row.contiguous:
-            copy_row(y, y_at + row.left, x, x_at, row.count, lanes)
+            if row.count > 0:
+                copy_row(y, y_at + row.before, x, x_at + row.skipped, row.count, lanes)
         else:
             for c in range(
                 T.min((row.width + row.left - j + row.step - 1) // row.step, row.cols) - T.max((row.left - j + row.step - 1) // row.step, 0)

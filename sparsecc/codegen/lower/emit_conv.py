@@ -56,7 +56,7 @@ def _conv_of_one_pixel(forms: Forms, target: Target, matmul: Matmul, node: Node,
     assert layer.geometry is not None
     (kh, kw), (dh, dw), (top, left) = layer.geometry.kernel, layer.geometry.dilation, layer.geometry.padding[:2]
     batch, channels = shape(layer.x)[:2]
-    met = (top % dh, left % dw) == (0, 0) and top // dh < kh and left // dw < kw
+    met = (top % dh, left % dw) == (0, 0) and 0 <= top // dh < kh and 0 <= left // dw < kw
     taps = layer.matrix.reshape(layer.rows, kh, kw, channels)
     matrix = taps[:, top // dh, left // dw] if met else np.zeros((layer.rows, channels), np.float32)
     layout = layout_of((batch, channels), target.lanes)

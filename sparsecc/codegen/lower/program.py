@@ -25,7 +25,8 @@ Expr = Any
 
 @dataclass(frozen=True)
 class Geometry:
-    """Of a convolution: kernel and dilation (h, w), stride (h, w), padding (top, left, bottom, right).
+    """Of a convolution: kernel and dilation (h, w), stride (h, w), padding (top, left, bottom, right), negative where
+    pixels are left out.
 
     depthwise: every channel is a group of its own, and depth is taps alone.  transposed: each pixel becomes kernel = stride pixels, and the
     rows are ordered (tap, output).  phases: into how many rows and columns each position is spread out afterwards, of which `crop`

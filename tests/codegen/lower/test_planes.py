@@ -84,6 +84,7 @@ def test_lines_and_results_of_several_phases() -> None:
     per_channel, uneven = nn.Conv1d(8, 8, 3, padding=1, groups=8), nn.Conv1d(4, 8, 4, padding="same")
     up_line, up, gaps = nn.ConvTranspose1d(4, 6, 8, 4, 2), nn.ConvTranspose2d(4, 6, 4, 2, 1), nn.ConvTranspose1d(4, 6, 2, 3, 1, 2)
     odd, cropped, flipped = (nn.ConvTranspose2d(4, 6, *sizes) for sizes in ((3, 2, 1, 1), (5, 2, 4), ((3, 5), (1, 2), (2, 4))))
+    inner = nn.ConvTranspose1d(4, 6, 2, padding=2)
     narrow = random(2, 4, 21)
     cases: dict[str, Case] = {
         "1, then strided": (lambda x: alone(strided(wide(x)[:, :4])).relu() + 1, (narrow,)),
@@ -97,6 +98,7 @@ def test_lines_and_results_of_several_phases() -> None:
         "up": (lambda x: POINTWISE(up(x).relu()[:, :4]), (random(2, 4, 7, 5),)),
         "odd": (odd, (random(1, 4, 7, 5),)),
         "cropped": (cropped, (random(1, 4, 7, 5),)),
+        "padded by more than the kernel": (inner, (narrow,)),
         "not strided along one axis": (flipped, (random(1, 4, 7, 5),)),
     }
     for outputs in compare(cases).values():
