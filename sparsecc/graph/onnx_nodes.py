@@ -8,10 +8,11 @@ from typing import TypeVar
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from sparsecc.graph.onnx_valid import inner_graphs
 
+_SMALL = 4096  # bytes of a constant that shapes may be computed from
 M = TypeVar("M", onnx.ModelProto, onnx.NodeProto, onnx.TensorProto)
 
 
@@ -49,6 +50,21 @@ def _stated(node: onnx.NodeProto) -> TensorProto | None:
         if attribute.name in ("value_float", "value_floats"):
             return numpy_helper.from_array(np.array(attribute.f if attribute.name == "value_float" else attribute.floats, np.float32))
     return None
+
+
+def without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Large initializers as inputs: shape inference copies everything that it is given, and takes no more than 2 GB."""
+    light = onnx.ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import, functions=proto.functions)
+    light.graph.name = proto.graph.name or "graph"
+    for name in ("node", "input", "output", "value_info"):
+        getattr(light.graph, name).extend(getattr(proto.graph, name))
+    given = {value.name for value in proto.graph.input}
+    for tensor in proto.graph.initializer:
+        if tensor.ByteSize() <= _SMALL:
+            light.graph.initializer.append(tensor)
+        elif tensor.name not in given:
+            light.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return light
 
 
 class Names:

@@ -13,6 +13,7 @@ import onnxruntime
 
 from sparsecc.errors import ModelError
 from sparsecc.graph import onnx_apart, onnx_hold, onnx_run
+from sparsecc.graph.onnx_nodes import without_weights
 from sparsecc.graph.onnx_opset import check
 
 logger = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ def _declares_right_shapes(proto: onnx.ModelProto) -> bool:
     if any(node.domain != "" for node in proto.graph.node):
         return False
     try:
-        onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
+        onnx.shape_inference.infer_shapes(without_weights(proto), strict_mode=True, data_prop=True)
     except onnx.shape_inference.InferenceError:
         return False
     return True

@@ -10,12 +10,11 @@ import onnx
 from onnx import helper
 
 from sparsecc.errors import ModelError
-from sparsecc.graph.onnx_nodes import title
+from sparsecc.graph.onnx_nodes import title, without_weights
 from sparsecc.graph.onnx_valid import inner_graphs
 
 logger = logging.getLogger(__name__)
 SECONDS = 30.0  # that looking may take; it is done for a model that failed alone
-_SMALL = 4096  # bytes of a constant that shapes may be computed from
 _SHORT = 256  # characters of an attribute that tell two operators apart
 
 
@@ -34,7 +33,7 @@ def blamed(model: onnx.ModelProto, compile: Callable[[onnx.ModelProto], object])
 
 def _blamed(model: onnx.ModelProto, compile: Callable[[onnx.ModelProto], object]) -> str | None:
     end, tried = time.monotonic() + SECONDS, set()
-    inferred = onnx.shape_inference.infer_shapes(_light(model))
+    inferred = onnx.shape_inference.infer_shapes(without_weights(model))
     values = {v.name: v for v in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)}
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
@@ -50,22 +49,6 @@ def _blamed(model: onnx.ModelProto, compile: Callable[[onnx.ModelProto], object]
         except ModelError:
             return f"{node.op_type} (at '{title(node)}')"
     return None
-
-
-def _light(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Large weights as inputs: shape inference copies everything that it is given, and takes no more than 2 GB."""
-    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
-    graph = model.graph
-    light.graph.name = graph.name
-    for name in ("node", "input", "output", "value_info"):
-        getattr(light.graph, name).extend(getattr(graph, name))
-    given = {value.name for value in graph.input}
-    for tensor in graph.initializer:
-        if tensor.ByteSize() <= _SMALL:
-            light.graph.initializer.append(tensor)
-        elif tensor.name not in given:
-            light.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    return light
 
 
 def _alone(

@@ -60,7 +60,7 @@ def _apart(layer: Layer, outputs: int) -> list[tuple[Layer, list[int] | None]]:
     """Each phase of the result with the taps that it has; the whole where each has all."""
     assert layer.geometry is not None
     blocks = layer.matrix.reshape(math.prod(layer.geometry.phases), outputs, math.prod(layer.geometry.kernel), -1)
-    has = blocks.any(axis=(1, 3))  # phase, tap
+    has = np.asarray(blocks.any(axis=(1, 3)))  # phase, tap
     if has.all():
         return [(layer, None)]
     parts: list[tuple[Layer, list[int] | None]] = []

@@ -9,7 +9,7 @@ import onnx
 from sparsecc.graph import onnx_kept
 from sparsecc.graph.contrib import attention, elementwise, norms, products, quantized, recurrent, rotary
 from sparsecc.graph.contrib.parts import CannotError, Known, Parts, Rule, Size
-from sparsecc.graph.onnx_nodes import Names, constants, replace_nodes
+from sparsecc.graph.onnx_nodes import Names, constants, replace_nodes, without_weights
 
 DOMAIN = "com.microsoft"
 LAYERS: Mapping[str, Rule] = {  # with a weight that the standard operator shows to passes; onnxruntime fuses them again
@@ -20,7 +20,6 @@ LAYERS: Mapping[str, Rule] = {  # with a weight that the standard operator shows
     "GemmFastGelu": products.gemm_fast_gelu,
     "TransposeMatMul": products.fused_matmul,
 }
-_SMALL = 4096  # bytes of a constant that shapes may be computed from
 RULES: Mapping[str, Rule] = {
     **LAYERS,
     "Attention": attention.attention,
@@ -92,7 +91,7 @@ def _rule(node: onnx.NodeProto, everything: bool) -> Rule | None:
 
 
 def _known(proto: onnx.ModelProto) -> Known:
-    inferred = onnx.shape_inference.infer_shapes(_without_weights(proto), data_prop=True).graph
+    inferred = onnx.shape_inference.infer_shapes(without_weights(proto), data_prop=True).graph
     values = [*inferred.input, *inferred.value_info, *inferred.output]
     shapes: dict[str, list[Size]] = {}
     for value in values:
@@ -102,24 +101,6 @@ def _known(proto: onnx.ModelProto) -> Known:
     tensors = constants(proto.graph)
     opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 18)
     return Known(shapes, dtypes, tensors, opset, Names(proto.graph))
-
-
-def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Large initializers as inputs: shape inference copies everything it is given."""
-    light = onnx.ModelProto()
-    light.opset_import.extend(proto.opset_import)
-    light.ir_version = proto.ir_version
-    light.graph.name = proto.graph.name or "graph"
-    light.graph.node.extend(proto.graph.node)
-    for name in ("input", "output", "value_info"):
-        getattr(light.graph, name).extend(getattr(proto.graph, name))
-    given = {value.name for value in proto.graph.input}
-    for tensor in proto.graph.initializer:
-        if tensor.ByteSize() <= _SMALL:
-            light.graph.initializer.append(tensor)
-        elif tensor.name not in given:
-            light.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    return light
 
 
 def _made(proto: onnx.ModelProto, rules: Mapping[int, Rule]) -> dict[int, Parts]:
