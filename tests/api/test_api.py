@@ -90,7 +90,7 @@ def test_a_wrong_result_is_not_returned_silently(build):
     module = Tiny()
     with torch.no_grad():
         module.fc.weight.mul_(2)
-    with pytest.warns(UserWarning, match="differs from the masked one by 0.5"):
+    with pytest.warns(UserWarning, match="differs from the masked model by 0.5"):
         sparsecc.compile(module, tiny.example())
 
 

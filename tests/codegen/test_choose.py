@@ -125,7 +125,7 @@ def test_layers_that_came_dense_use_the_records(monkeypatch: pytest.MonkeyPatch)
     chosen = dense.space(HERE)[-1]
     built, build = [], dense_matmul.build
     monkeypatch.setattr(dense_matmul, "build", lambda spec, knobs, target: built.append(knobs) or build(spec, knobs, target))
-    check(fixed(nn.Linear(32, 16), X), [X], known={dense: Known(chosen, 1.0)})
+    check(fixed(nn.Sequential(nn.Linear(32, 16), nn.LayerNorm(16)), X), [X], known={dense: Known(chosen, 1.0)})
     assert built == [chosen]
 
 
