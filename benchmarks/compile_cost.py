@@ -7,24 +7,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.process_memory import memory, reset_peak
+from benchmarks.process_memory import in_a_process, memory, reset_peak
 
 
 def compile_cost(model: str, pattern: str | None, sparsity: float, threads: int) -> dict[str, Any]:
     """What `measure` returns, measured in a fresh process. Raises RuntimeError with its last words when that fails."""
-    command = [sys.executable, "-m", "benchmarks.compile_cost", "--model", model, "--threads", str(threads)]
-    if pattern:
-        command += ["--pattern", pattern, "--sparsity", str(sparsity)]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
-    if result.returncode:
-        raise RuntimeError(f"compile_cost {model} {pattern or 'dense'}: {(result.stderr.strip().splitlines() or ['died'])[-1]}")
-    return json.loads(result.stdout.splitlines()[-1])
+    sparse = ["--pattern", pattern, "--sparsity", str(sparsity)] if pattern else []
+    return in_a_process("compile_cost", "--model", model, "--threads", str(threads), *sparse)
 
 
 def measure(model: str, pattern: str | None, sparsity: float, threads: int) -> dict[str, Any]:

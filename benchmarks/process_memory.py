@@ -37,13 +37,19 @@ def reset_peak() -> None:
         path.write_text("5")
 
 
-def peak(file: Path, inputs: Path, threads: int) -> dict[str, int]:
-    """`peak_here`, in a fresh process. Raises RuntimeError with its last words when that fails."""
-    command = [sys.executable, "-m", "benchmarks.process_memory", "--file", file, "--inputs", inputs, "--threads", str(threads)]
+def in_a_process(module: str, *arguments: str) -> dict[str, Any]:
+    """The JSON object that `python -m benchmarks.MODULE` prints last. Raises RuntimeError with its last words when that fails."""
+    command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False)
     if result.returncode:
-        raise RuntimeError(f"memory of {file.name}: {(result.stderr.strip().splitlines() or ['died'])[-1]}")
+        last = (result.stderr.strip().splitlines() or ["died"])[-1]
+        raise RuntimeError(f"{' '.join([module, *arguments])}: {last}")
     return json.loads(result.stdout.splitlines()[-1])
+
+
+def peak(file: Path, inputs: Path, threads: int) -> dict[str, int]:
+    """`peak_here`, in a fresh process. Raises RuntimeError with its last words when that fails."""
+    return in_a_process("process_memory", "--file", str(file), "--inputs", str(inputs), "--threads", str(threads))
 
 
 def peak_here(file: Path, inputs: Mapping[str, np.ndarray], threads: int) -> dict[str, int]:

@@ -52,11 +52,18 @@ def import_onnx(model: onnx.ModelProto, where: str = "the model") -> Imported:
     _check_supported(model, extra, where)
     with _operators(extra):
         try:
-            module = onnx_frontend.from_onnx(model, _shapes(model), keep_params_in_input=False)
+            module = _relax(model)
         except Exception as error:  # TVM raises a dozen kinds, and all of them mean that an operator is used in a way it does not know
             raise ModelError(f"{where}: the compiler cannot take {_problem(error)}") from error
     check_outputs(model, module, where)
     return Imported(_without_effects(module), placeholders.found)
+
+
+def _relax(model: onnx.ModelProto) -> Any:
+    """As TVM's `from_onnx` makes it, which has the model checked first, and for that serialized with all its weights."""
+    opset = next((imported.version for imported in model.opset_import if imported.domain in ("", "ai.onnx")), 1)
+    importer = onnx_frontend.ONNXGraphImporter(_shapes(model), "float32", keep_params_in_input=False, sanitize=True)
+    return importer.from_onnx(model.graph, opset)
 
 
 def _forget_defaults(model: onnx.ModelProto) -> None:
