@@ -11,8 +11,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from sparsecc import memory
+from sparsecc.errors import ModelError
 from sparsecc.graph import onnx_small
-from sparsecc.graph.onnx_nodes import copied, replace_nodes
+from sparsecc.graph.onnx_nodes import copied, replace_nodes, title
 from sparsecc.graph.onnx_valid import inner_graphs
 
 GROWTH = 2**16  # bytes that all folding together may add to a file
@@ -35,9 +37,13 @@ class Held:
     values: set[str] = field(default_factory=set)
 
 
-def take_out(proto: onnx.ModelProto, growth: int = GROWTH) -> Held:
-    """Remove from the model, in place, what folding would make larger by more than `growth` bytes in all, and what is random."""
+def take_out(proto: onnx.ModelProto, growth: int = GROWTH, where: str = "the model") -> Held:
+    """Remove from the model, in place, what folding would make larger by more than `growth` bytes in all, and what is random.
+
+    Raises ModelError for a constant value that no run could hold: where memory is overcommitted, the process would be killed for it.
+    """
     constants = _Constants(proto)
+    constants.refuse_beyond(2 * memory.available(), where)
     roots = sorted(((constants.growth(root), root) for root in constants.roots), key=lambda entry: entry[0])
     allowed, held = growth, []
     for grown, root in roots:
@@ -113,6 +119,16 @@ class _Constants:
         taken = sum(self.stored[name].ByteSize() for name in stored)
         taken += sum(node.ByteSize() for node in nodes if node.op_type == "Constant")
         return (sizes[root] or 0) - taken
+
+    def refuse_beyond(self, most: int, where: str) -> None:
+        """most: bytes of one value."""
+        nodes = [self.all[place] for place in sorted(set(self.makers.values()))]
+        sizes = self._sizes(nodes)
+        for node in nodes:
+            size = max((sizes[name] or 0 for name in node.output if name), default=0)
+            if size > most:
+                value = f"{node.op_type} (at '{title(node)}') makes a value of {size / 1e9:.3g} GB"
+                raise ModelError(f"{where}: {value}, which this machine cannot hold")
 
     def _sizes(self, nodes: list[onnx.NodeProto]) -> dict[str, int | None]:
         """Bytes of what the nodes give; where onnx does not infer them, from the values of what the size is computed from."""

@@ -32,7 +32,7 @@ def slimmed(proto: onnx.ModelProto, where: str, growth: int) -> onnx.ModelProto:
     if len(proto.graph.node) > _MOST_NODES:
         logger.info("%s: left unsimplified, it has %d nodes", where, len(proto.graph.node))
         return onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    held = onnx_hold.take_out(proto, growth)
+    held = onnx_hold.take_out(proto, growth, where)
     found = _tried(proto, where, None)
     if found is not None and found.ByteSize() > proto.ByteSize() + growth:  # by what onnx could not foresee, as inside the graphs of an If
         found = _tried(proto, where, onnx_hold.GROWTH)
