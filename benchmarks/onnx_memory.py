@@ -12,9 +12,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -23,8 +21,10 @@ from rich.console import Console
 
 from benchmarks.machine import machine
 from benchmarks.process_memory import in_a_process, memory, reset_peak
-from benchmarks.results import markdown_table, write
+from benchmarks.promises import Promise, promise_table
+from benchmarks.results import write
 from models._recipes import prune_and_pack
+from sparsecc.timing import Spread
 
 AT_MOST = 3.5  # times the file's size
 _GROWS = 1.01  # from a tenth of the loads to the last
@@ -49,42 +49,35 @@ def main() -> int:
         file, what = arguments.here
         print(json.dumps(peak(Path(file), what) if what in RECIPES else held(Path(file), int(what))))
         return 0
-    rows = measured(arguments.loads)
-    cells = [
-        [row["name"], f"{row['measured']:.2f}", f"at most {row['at_most']:.2f} {'reached' if row['reached'] else 'missed'}"] for row in rows
-    ]
-    table = markdown_table(["302 MB of ONNX", "times", ""], cells)
+    promises = measured(arguments.loads)
+    table = promise_table(promises)
     console = Console()
     console.print(table, markup=False, highlight=False, soft_wrap=True)
-    for path in write("onnx_memory", {"machine": machine(), "rows": rows}, table):
+    for path in write("onnx_memory", {"machine": machine(), "promises": [promise.to_dict() for promise in promises]}, table):
         console.print(f"wrote {path}")
-    return 0 if all(row["reached"] for row in rows) else 1
+    return 0 if all(promise.reached for promise in promises) else 1
 
 
-def measured(loads: int) -> list[dict[str, Any]]:
+def measured(loads: int) -> list[Promise]:
     import sparsecc
 
-    rows = []
+    found = []
     with tempfile.TemporaryDirectory() as folder:
         file, artifact = Path(folder, "model.onnx"), Path(folder, "model.sparsecc")
         onnx.save(model(), file)
         for what in RECIPES:
-            found = in_a_process("onnx_memory", "--here", str(file), what)
-            rows.append(_row(f"peak of compile() over the file's size, {what}", found["peak"] / file.stat().st_size, AT_MOST))
+            times = in_a_process("onnx_memory", "--here", str(file), what)["peak"] / file.stat().st_size
+            found.append(_promise("peak of compile(), 302 MB of ONNX", what, "the file's size", times, AT_MOST))
         sparsecc.compile(model(256, 2), threads=1).save(artifact)
-        found = in_a_process("onnx_memory", "--here", str(artifact), str(loads))
-        rows.append(
-            _row(f"resident after {loads} loads of an artifact over that after {loads // 10}", found["last"] / found["first"], _GROWS)
-        )
-    return rows
+        bytes_held = in_a_process("onnx_memory", "--here", str(artifact), str(loads))
+        times = bytes_held["last"] / bytes_held["first"]
+        found.append(_promise("resident, an artifact", f"{loads} loads", f"{loads // 10} loads", times, _GROWS))
+    return found
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    return [row["name"], f"{row['measured']:.2f}", f"at most {row['at_most']:.2f} {'reached' if row['reached'] else 'missed'}"]
-
-
-def _row(name: str, times: float, most: float) -> dict[str, Any]:
-    return {"name": name, "measured": times, "at_most": most, "reached": times <= most}
+def _promise(part: str, what: str, baseline: str, times: float, most: float) -> Promise:
+    """One process each: no spread."""
+    return Promise(part, what, baseline, Spread(times, times, times), most, most=True)
 
 
 def peak(file: Path, what: str) -> dict[str, int]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import onnx_ir as ir
+
+from sparsecc.graph.onnx_nodes import unused
 
 
 def constant(value: ir.Value | None) -> np.ndarray | None:
@@ -207,7 +207,7 @@ def free_name(graph: ir.Graph, name: str) -> str:
     """`name`, or `name_1`, `name_2`, ... : the first that no value has."""
     taken = {*graph.initializers, *(value.name for value in graph.inputs)}
     taken |= {value.name for node in graph.all_nodes() for value in node.outputs}
-    return next(free for free in itertools.chain([name], (f"{name}_{k}" for k in itertools.count(1))) if free not in taken)
+    return unused(name, taken)
 
 
 def new_constant(node: ir.Node, name: str, array: np.ndarray) -> ir.Value:

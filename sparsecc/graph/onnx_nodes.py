@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -67,6 +67,11 @@ def without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
     return light
 
 
+def unused(name: str, taken: Container[str | None]) -> str:
+    """`name`, or `name_1`, `name_2`, ...: the first that is not taken."""
+    return next(free for free in itertools.chain([name], (f"{name}_{k}" for k in itertools.count(1))) if free not in taken)
+
+
 class Names:
     """Of the values of a graph, also inside bodies; gives out others."""
 
@@ -75,7 +80,7 @@ class Names:
 
     def free(self, name: str) -> str:
         """`name`, or `name_1`, `name_2`, ...: taken from now on."""
-        found = next(free for free in itertools.chain([name], (f"{name}_{k}" for k in itertools.count(1))) if free not in self._taken)
+        found = unused(name, self._taken)
         self._taken.add(found)
         return found
 

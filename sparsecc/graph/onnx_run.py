@@ -74,9 +74,8 @@ class Runner:
         model = self._model.clone()
         session_options = options(node.op_type for node in model.graph.all_nodes()) if self._exact else options()
         guard_divisions(model.graph)
-        if not self._packed:
-            session_options.add_session_config_entry("session.disable_prepacking", "1")
         if self._exact or not self._packed:
+            session_options.add_session_config_entry("session.disable_prepacking", "1")
             self._feed_weights(model.graph)
         self._lend_weights(model.graph, session_options)
         _return(model.graph, wanted)
