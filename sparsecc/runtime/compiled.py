@@ -12,7 +12,6 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsecc.codegen import threads
 from sparsecc.codegen.target import Target
 from sparsecc.errors import InputError, UserError
 from sparsecc.files import scratch_folder
@@ -22,6 +21,7 @@ from sparsecc.runtime.code import Specialization, adopt
 from sparsecc.runtime.machine import cannot_run
 from sparsecc.runtime.structure import rebuild
 from sparsecc.runtime.tensors import Staging, address, to_host
+from sparsecc.runtime.thread_count import ThreadCount
 from sparsecc.runtime.weights import WeightStore, content_key
 
 if TYPE_CHECKING:
@@ -39,8 +39,10 @@ class _Ready:
     """A specialization with its weights at hand. addresses: of the weights, to recognize an output that is one of them."""
 
     specialization: Specialization
+    shapes: Shapes
     weights: tuple[Any, ...]
     addresses: frozenset[int]
+    threads: ThreadCount
 
 
 class Compiled:
@@ -76,6 +78,7 @@ class Compiled:
         self._specialize = specialize
         self._to_onnx = to_onnx
         self._cache: OrderedDict[Shapes, _Ready] = OrderedDict()
+        self._latest: _Ready | None = None  # the last of the cache, seen without its lock
         self._staging = Staging()
         self.renew_locks()
         _alive.add(self)
@@ -89,23 +92,29 @@ class Compiled:
         """Raises InputError for a wrong name, type, dtype or shape, for NaN, for an index beyond its table, and for a zero that
         integers are divided by, naming the input;
         UserError when the target is not for this machine."""
-        values = bind(self.inputs, args, kwargs)
-        reject_nan(self.inputs, values)
-        return rebuild(self.structure, self.flat(values))
+        return rebuild(self.structure, self.flat(bind(self.inputs, args, kwargs)))
 
     def flat(self, values: Sequence[Any]) -> list[Any]:
-        """The outputs in a row, for inputs in the model's order that fit `inputs`."""
+        """The outputs in a row, for inputs in the model's order that `bind` has passed. Raises as a call does."""
         if self._elsewhere:
             raise UserError(f"{self._elsewhere}; save it, and load it on such a machine")
         ready = self._ready(values)
-        reject_outside(self.inputs, values, ready.specialization.limits)
-        reject_zero(self.inputs, values, ready.specialization.divisors)
-        reject_images(self.inputs, values, ready.specialization.regions)
-        arguments = [self._staging.to_tvm(position, value) for position, value in enumerate(values)]
-        results = threads.run(self.target.threads, lambda: ready.specialization.call(arguments, ready.weights))
-        taken = {*ready.addresses, *(address(argument) for argument in arguments)}
+        placed = [self._staging.place(position, value) for position, value in enumerate(values)]
+        self._reject([place.array for place in placed], ready.specialization)  # copies are in the cache now
+        arguments = [place.tensor for place in placed]
+        results = ready.threads.run(lambda: ready.specialization.call(arguments, ready.weights))
+        taken = {*ready.addresses, *(place.address for place in placed)}
         as_torch = any(is_torch(value) for value in values)
         return [to_host(result, as_torch, taken) for result in results]
+
+    def _reject(self, values: Sequence[Any], specialization: Specialization) -> None:
+        reject_nan(self.inputs, values)
+        if specialization.limits:
+            reject_outside(self.inputs, values, specialization.limits)
+        if specialization.divisors:
+            reject_zero(self.inputs, values, specialization.divisors)
+        if specialization.regions:
+            reject_images(self.inputs, values, specialization.regions)
 
     @property
     def specializations(self) -> list[Specialization]:
@@ -122,8 +131,9 @@ class Compiled:
         """Hold a specialization whose weights are in `weights`; the least recently used one may make room for it."""
         with self._lock:
             weights = tuple(self.weights.tensor(key) for key in specialization.weights)
-            ready = _Ready(specialization, weights, frozenset(address(weight) for weight in weights))
-            self._cache[specialization.shapes] = ready
+            addresses = frozenset(address(weight) for weight in weights)
+            ready = _Ready(specialization, specialization.shapes, weights, addresses, ThreadCount(self.target.threads))
+            self._cache[ready.shapes] = self._latest = ready
             if len(self._cache) > MAX_SPECIALIZATIONS:
                 self._cache.popitem(last=False)
                 self.weights.keep_only(key for other in self._cache.values() for key in other.specialization.weights)
@@ -138,10 +148,13 @@ class Compiled:
             return self.add(adopt(library, keys))
 
     def _ready(self, values: Sequence[Any]) -> _Ready:
-        shapes = shapes_of(values)
+        shapes, latest = shapes_of(values), self._latest
+        if latest is not None and latest.shapes == shapes:
+            return latest
         ready = self._cached(shapes)
         if ready is not None:
             return ready
+        reject_nan(self.inputs, values)  # before anything is made of them
         with self._compiling:  # two callers with one new shape compile it once; callers with known shapes go on
             return self._cached(shapes) or self._compile(values, shapes)
 
@@ -149,6 +162,7 @@ class Compiled:
         with self._lock:
             if shapes in self._cache:
                 self._cache.move_to_end(shapes)
+                self._latest = self._cache[shapes]
             return self._cache.get(shapes)
 
     def _compile(self, values: Sequence[Any], shapes: Shapes) -> _Ready:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -24,22 +24,32 @@ def to_tvm(array: np.ndarray | Tensor) -> Any:
     return tvm_api.from_dlpack(in_place(np.asarray(array)))
 
 
+class Placed(NamedTuple):
+    """An input where generated code reads it.  array: what was given, or the copy of it that is read.  address: of the first byte."""
+
+    tensor: Any
+    array: np.ndarray | Tensor
+    address: int
+
+
 class Staging(threading.local):
     """`to_tvm` for the inputs of call after call: what has to be copied goes to memory that the thread keeps, since new pages for each call
     cost more than the copy (1 ms for an image of 0.6 MB)."""
 
     def __init__(self) -> None:
-        self._buffers: dict[int, tuple[np.ndarray, Any]] = {}
+        self._buffers: dict[int, tuple[np.ndarray, Placed]] = {}
 
-    def to_tvm(self, position: int, array: np.ndarray | Tensor) -> Any:
+    def place(self, position: int, array: np.ndarray | Tensor) -> Placed:
         """position: of the input. What was returned for it before is overwritten."""
-        if is_torch(array) or array.size == 0 or readable(array := np.asarray(array)):
-            return to_tvm(array)
-        dtype = array.dtype.newbyteorder("=")
-        held = self._buffers.get(position)
-        if held is None or (held[0].shape, held[0].dtype) != (array.shape, dtype):
+        if not isinstance(array, np.ndarray) or array.size == 0:
+            tensor = to_tvm(array)
+            return Placed(tensor, array, address(tensor))
+        if readable(array):
+            return Placed(tvm_api.from_dlpack(array), array, array.ctypes.data)
+        dtype, held = array.dtype.newbyteorder("="), self._buffers.get(position)
+        if held is None or held[0].shape != array.shape or held[0].dtype != dtype:
             buffer = aligned_empty(array.shape, dtype)
-            held = self._buffers[position] = buffer, tvm_api.from_dlpack(buffer)
+            held = self._buffers[position] = buffer, Placed(tvm_api.from_dlpack(buffer), buffer, buffer.ctypes.data)
         held[0][...] = array
         return held[1]
 
@@ -57,9 +67,10 @@ def to_host(tensor: Any, as_torch: bool, taken: set[int] | None = None) -> np.nd
     """
     array = np.from_dlpack(tensor)
     if taken is not None:
-        if array.ctypes.data in taken:
+        place = array.ctypes.data
+        if place in taken:
             array = array.copy()
-        taken.add(array.ctypes.data)
+        taken.add(place)
     if not as_torch:
         return array
     import torch

@@ -32,13 +32,20 @@ def test_memory_that_is_taken_is_copied():
 
 def test_inputs_that_have_to_be_copied_go_to_the_same_memory_every_time():
     staging, misplaced = tensors.Staging(), unaligned(np.arange(6, dtype=np.float32).reshape(2, 3))
-    first = staging.to_tvm(0, misplaced)
-    assert np.array_equal(np.from_dlpack(first), misplaced)
-    again = staging.to_tvm(0, unaligned(misplaced + 1))
-    assert tensors.address(again) == tensors.address(first) and np.array_equal(np.from_dlpack(again), misplaced + 1)
-    assert tensors.address(staging.to_tvm(1, misplaced)) != tensors.address(first)
-    other = staging.to_tvm(0, unaligned(np.zeros((3, 2), np.float64)))
-    assert other.dtype == "float64" and tuple(other.shape) == (3, 2)
+    first = staging.place(0, misplaced)
+    assert np.array_equal(np.from_dlpack(first.tensor), misplaced) and np.array_equal(first.array, misplaced)
+    again = staging.place(0, unaligned(misplaced + 1))
+    assert again.address == first.address and np.array_equal(np.from_dlpack(again.tensor), misplaced + 1)
+    assert staging.place(1, misplaced).address != first.address
+    other = staging.place(0, unaligned(np.zeros((3, 2), np.float64)))
+    assert other.tensor.dtype == "float64" and tuple(other.tensor.shape) == (3, 2)
+
+
+@pytest.mark.parametrize("array", [aligned_empty((4,), np.dtype("float32")), torch.ones(5), np.zeros((0, 2), np.float32)])
+def test_where_an_input_lies(array):
+    placed = tensors.Staging().place(0, array)
+    assert placed.address == tensors.address(placed.tensor) and tuple(placed.tensor.shape) == tuple(array.shape)
+    assert placed.array is array
 
 
 def unaligned(array):
