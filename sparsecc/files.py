@@ -125,6 +125,8 @@ def _temporary(target: Path, folder: bool = False) -> Iterator[Path]:
     while True:
         temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
         descriptor = _made(temporary, folder, private=target.exists())
+        if descriptor is None:
+            continue
         _lock(descriptor, wait=True)
         if temporary.exists():  # else somebody took it for abandoned before it was locked
             break
@@ -137,12 +139,18 @@ def _temporary(target: Path, folder: bool = False) -> Iterator[Path]:
         _delete(temporary)
 
 
-def _made(path: Path, folder: bool, private: bool) -> int:
-    """private: what takes the place of a file that others must not read is not theirs to read while it is written."""
+def _made(path: Path, folder: bool, private: bool) -> int | None:
+    """A descriptor of it; None where somebody took the folder for abandoned before it was opened.
+
+    private: what takes the place of a file that others must not read is not theirs to read while it is written.
+    """
     if not folder:
         return os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDONLY, 0o600 if private else 0o666)
     path.mkdir(0o700)
-    return os.open(path, os.O_RDONLY)
+    try:
+        return os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
 
 
 def _delete_abandoned(target: Path) -> None:

@@ -131,3 +131,19 @@ def test_what_is_no_regular_file_is_not_read(tmp_path):
             require_regular(path, InputError)
     for path in (tmp_path, tmp_path / "missing", "a\0b"):
         require_regular(path)  # which are somebody else's to refuse
+
+
+def test_a_folder_that_is_taken_for_abandoned_before_it_is_locked(tmp_path, monkeypatch):
+    """Another process deletes what killed ones left, just between the making of a folder and its opening."""
+    opened, real = [], os.open
+
+    def open_after_another(path, *arguments):
+        if not opened:
+            os.rmdir(path)
+        opened.append(path)
+        return real(path, *arguments)
+
+    monkeypatch.setattr(os, "open", open_after_another)
+    with temporary_folder(tmp_path / "f") as folder:
+        assert folder.is_dir() and folder != opened[0]
+    assert not list(tmp_path.iterdir())
