@@ -137,13 +137,13 @@ def test_a_folder_that_is_taken_for_abandoned_before_it_is_locked(tmp_path, monk
     """Another process deletes what killed ones left, just between the making of a folder and its opening."""
     opened, real = [], os.open
 
-    def open_after_another(path, *arguments):
+    def open_after_another(path, *arguments, **options):
         if not opened:
-            os.rmdir(path)
+            path.rmdir()
         opened.append(path)
-        return real(path, *arguments)
+        return real(path, *arguments, **options)
 
     monkeypatch.setattr(os, "open", open_after_another)
     with temporary_folder(tmp_path / "f") as folder:
-        assert folder.is_dir() and folder != opened[0]
+        assert folder.is_dir() and opened[0] != folder
     assert not list(tmp_path.iterdir())
