@@ -11,8 +11,9 @@ The names are the files in `passes/`, the keys are the fields of the pass in tha
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from os import PathLike, fspath
 from typing import Any
 
@@ -20,6 +21,7 @@ from sparsecc import registry
 from sparsecc.errors import RecipeError
 from sparsecc.options import build, kind, shown
 from sparsecc.passes.base import Pass, registered_name
+from sparsecc.recipe_text import read_text, write_text
 from sparsecc.recipe_yaml import read_yaml
 
 _KEYS = ["passes", "strict"]
@@ -37,7 +39,8 @@ class Recipe:
 
     @classmethod
     def load(cls, source: Recipe | Mapping[str, Any] | str | PathLike[str] | None) -> Recipe:
-        """A recipe from a YAML file, from a mapping of the same structure, or as it is. None: pack the zeros that are there.
+        """A recipe from a YAML file, from a line as `prune{pattern=4x1,sparsity=0.5} pack` (see `recipe_text`), from a mapping of the
+        same structure, or as it is. None: pack the zeros that are there.
 
         Raises RecipeError for what cannot be read and for what no pass understands.
         """
@@ -48,13 +51,18 @@ class Recipe:
         if isinstance(source, Mapping):
             return cls._parse(source, "recipe")
         if isinstance(source, str | PathLike):
-            return cls._parse(read_yaml(source), fspath(source))
+            name = fspath(source)
+            return cls._parse(read_text(name), "recipe") if _is_line(name) else cls._parse(read_yaml(name), name)
         raise RecipeError(f"recipe: expected a path, a mapping or a Recipe, not {kind(source)}")
 
     def to_dict(self) -> dict[str, Any]:
         """What `load` reads back as this recipe: every field of every pass."""
         passes = [{registered_name(step): asdict(step)} for step in self.passes]
         return {"passes": passes, **({"strict": True} if self.strict else {})}
+
+    def to_text(self) -> str:
+        """The passes in one line that `load` reads, fields that have their defaults left out."""
+        return write_text([{registered_name(step): _given(step)} for step in self.passes])
 
     @classmethod
     def _parse(cls, content: Any, source: str) -> Recipe:
@@ -70,6 +78,18 @@ class Recipe:
         if not isinstance(strict, bool):
             raise RecipeError(f"{source}: 'strict' has to be true or false, not {kind(strict)}")
         return cls(tuple(_parse_pass(step, f"{source}: passes[{i}]") for i, step in enumerate(steps)), strict, source)
+
+
+def _is_line(source: str) -> bool:
+    """Whether this is a pipeline and no path: it has braces, or is made of names of passes."""
+    if os.path.exists(source):  # noqa: PTH110  # which takes whatever text there is
+        return False
+    return "{" in source or (bool(source.strip()) and set(source.split()) <= set(registry.members("passes")))
+
+
+def _given(step: Pass) -> dict[str, Any]:
+    values = {f.name: (getattr(step, f.name), f.default) for f in fields(step)}
+    return {name: value for name, (value, default) in values.items() if value != default}
 
 
 def _parse_pass(step: Any, where: str) -> Pass:

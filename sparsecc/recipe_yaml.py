@@ -27,20 +27,26 @@ def read_yaml(path: str | PathLike[str]) -> Any:
     try:
         with Path(path).open("rb") as file:
             text = file.read(_MAX_BYTES + 1)
-        if len(text) > _MAX_BYTES:
-            raise RecipeError(f"{name}: has more than {_MAX_BYTES >> 20} MB, which is no recipe")
-        content = yaml.load(text, Loader=_Loader)
     except FileNotFoundError:
         raise RecipeError(f"{name}: no such recipe file") from None
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise RecipeError(f"{name}: cannot be read: {getattr(error, 'strerror', error)}") from None
+    if len(text) > _MAX_BYTES:
+        raise RecipeError(f"{name}: has more than {_MAX_BYTES >> 20} MB, which is no recipe")
+    content = parse_yaml(text, name)
+    if content is None:
+        raise RecipeError(f"{name}: empty")
+    return content
+
+
+def parse_yaml(text: str | bytes, name: str) -> Any:
+    """The value that YAML text stands for. Raises RecipeError, which begins with `name` and the line, for what is no YAML."""
+    try:
+        return yaml.load(text, Loader=_Loader)
     except RecursionError:
         raise RecipeError(f"{name}: nested too deeply for a recipe") from None
     except yaml.YAMLError as error:
         raise RecipeError(f"{name}{_place(error)}: {_problem(error)}") from None
-    if content is None:
-        raise RecipeError(f"{name}: empty")
-    return content
 
 
 class _Loader(yaml.SafeLoader):

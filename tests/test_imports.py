@@ -15,7 +15,7 @@ import sparsecc
 
 ROOT = Path(sparsecc.__file__).parent
 # Modules below everything; they import each other at most.
-LEAVES = {"errors", "registry", "files", "least_squares", "memory", "timing", "top", "options"}
+LEAVES = {"errors", "registry", "files", "forms", "least_squares", "memory", "timing", "top", "options"}
 FAMILIES = {"formats", "criteria", "refinements", "allocations", "structures", "attention", "precisions"}
 ALLOWED = {
     **{family: set() for family in FAMILIES},
@@ -31,7 +31,7 @@ ALLOWED = {
     "runtime": {"codegen", "graph", "report"},  # graph: TensorSpec
     "report": set(),
 }
-STAGES_MEET_IN = {"api", "cli", "recipe", "recipe_yaml", "__init__", "__main__"}
+STAGES_MEET_IN = {"api", "cli", "recipe", "recipe_text", "recipe_yaml", "__init__", "__main__"}
 
 
 def modules() -> dict[str, Path]:

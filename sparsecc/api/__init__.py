@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
-from sparsecc.api import account, compare, sources, verify
+from sparsecc.api import account, checks, compare, sources
 from sparsecc.api.calibration import samples_of
 from sparsecc.api.rewriting import Rewritten, rewrite
+from sparsecc.api.watching import Dump, Verify
 from sparsecc.errors import UserError
 from sparsecc.files import scratch_folder
 from sparsecc.report.base import quantized
@@ -24,8 +25,19 @@ if TYPE_CHECKING:
     from sparsecc.codegen.tuning.tuner import Progress
     from sparsecc.graph.base import Graph
     from sparsecc.passes.base import Progress as Passing
+    from sparsecc.passes.pipeline import Hook
     from sparsecc.report.base import Check, Report
     from sparsecc.runtime.compiled import Compiled
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Who looks at the model between passes. See `compile`."""
+
+    hooks: Sequence[Hook] = ()
+    dump: Dump | None = None
+    verify: Callable[[str], None] | None = None
+
 
 Path = str | PathLike[str]
 Shapes = Mapping[str, Sequence[int]]
@@ -46,19 +58,25 @@ def compile(
     input_shapes: Shapes | None = None,
     progress: Callable[[Passing], None] | None = None,
     scratch: Path | None = None,
+    hooks: Sequence[Hook] = (),
+    dump: Path | None = None,
+    verify: Callable[[str], None] | None = None,
 ) -> Compiled:
     """Rewrite a model as its recipe says, and generate code for the result.
 
     model: nn.Module, ExportedProgram, or an ONNX file or ModelProto.  example_inputs: a tuple or a dict by name; an nn.Module needs
     them, for ONNX they are made from the shapes. Among them may be flags, None, and lists or dicts of tensors: what is compiled takes
     the tensors alone, one after another or by the names in `inputs`.
-    recipe: path, dict or Recipe; None packs the zeros that are there already.
+    recipe: path, dict, Recipe, or a line as "prune{pattern=4x1,sparsity=0.5} pack"; None packs the zeros that are there already.
     calibration: samples, see `calibration.samples_of`: an iterable, a DataLoader, the path of an .npz.
     target: "cpu", or "cpu:skylake-avx512" and the like.
     threads: None means one for each physical core.  input_shapes: of an ONNX model, by name.
     records: a file of `tune`; layers that it knows run on the fastest kernel in it, and are not measured again.
     progress: called by passes that take minutes.
     scratch: a folder in which the weights that `prune` makes are kept, not in memory, until code is generated for the packed ones.
+    hooks: called after each pass with a `passes.pipeline.Step`.  dump: a new folder for the graph after each pass, as text, and for each
+    kernel's TensorIR and assembly.  verify: called with a sentence on each pass, after which the graph is checked and run: a pass that
+    breaks the model or computes something else raises SparseccError.
 
     An nn.Module's weights are read again when the result meets a new input shape: leave them alone until then, or compile a copy.
 
@@ -71,16 +89,27 @@ def compile(
 
     goal = _target(target, threads)
     known = _known(records, goal)
+    watched = Watched(hooks, None if dump is None else Dump(dump), verify)
     result = _rewrite(
-        model, example_inputs, recipe, calibration, input_shapes, progress=progress, timed_on=(goal, known), scratch=scratch, numbers=True
+        model,
+        example_inputs,
+        recipe,
+        calibration,
+        input_shapes,
+        progress=progress,
+        timed_on=(goal, known),
+        scratch=scratch,
+        numbers=True,
+        watched=watched,
     )
     measured = result.measured(1)
     assert result.example is not None  # _rewrite has raised otherwise
     assert measured is not None
-    report = replace(verify.against_file(account.report(result, str(target)), result, [result.example]), measured=measured)
+    report = replace(checks.against_file(account.report(result, str(target)), result, [result.example]), measured=measured)
     expected = None if cannot_run(goal) else result.masked.run(result.example).outputs
     result.release()  # dense weights would only take memory while the packed ones are compiled
-    library, choices = codegen.build(result.graph, result.example, goal, known=known)
+    kernels = watched.dump and watched.dump.kernels
+    library, choices = codegen.build(result.graph, result.example, goal, known=known, dump=kernels)
     compiled = Compiled(
         inputs=result.graph.inputs,
         outputs=result.graph.outputs,
@@ -161,25 +190,32 @@ def convert_graph(
     input_shapes: Shapes | None = None,
     check: int | None = None,
     progress: Callable[[Passing], None] | None = None,
+    hooks: Sequence[Hook] = (),
+    dump: Path | None = None,
+    verify: Callable[[str], None] | None = None,
 ) -> tuple[Graph, Report]:
     """`convert`, as a graph that can save itself, also above the 2 GB that a ModelProto holds.
 
     check: samples to compare on, from the calibration as far as it reaches, then random ones; None: one, if the input shapes are known.
+    hooks, dump, verify: as for `compile`; there are no kernels.
     Compared are the converted and the masked model, and the masked model without what the passes did and the file as it came.
 
     Raises ModelError when no onnxruntime could load the result.
     """
     example = "needed" if check else "if known"
-    result = _rewrite(model, None, recipe, calibration, input_shapes, example, progress, destination="onnx")
+    watched = Watched(hooks, None if dump is None else Dump(dump), verify)
+    result = _rewrite(
+        model, None, recipe, calibration, input_shapes, "needed" if verify else example, progress, destination="onnx", watched=watched
+    )
     if result.graph.host != "onnx":
         raise UserError(f"convert takes an ONNX model, not a {type(model).__name__}; use sparsecc.compile")
     report = account.report(result, "onnx")
     count = check if check is not None else int(result.example is not None)
     report = replace(report, measured=result.measured(max(1, count)))
-    report = verify.opened(report, result, input_shapes)
+    report = checks.opened(report, result, input_shapes)
     sets = list(result.samples(count))
-    report = verify.against_masked(verify.against_file(report, result, sets), result, sets)
-    return result.graph, verify.with_saturation(verify.with_growth(report, result), result)
+    report = checks.against_masked(checks.against_file(report, result, sets), result, sets)
+    return result.graph, checks.with_saturation(checks.with_growth(report, result), result)
 
 
 def load(path: Path, threads: int | None = None) -> Compiled:
@@ -239,6 +275,7 @@ def _rewrite(
     scratch: Path | None = None,
     destination: Literal["code", "onnx"] = "code",
     numbers: bool = False,
+    watched: Watched = Watched(),
 ) -> Rewritten:
     """timed_on: for code that is generated: where layers are timed for a recipe that asks what they take, and what records know of it.
     numbers: leave out what an ONNX model returns besides tensors of numbers."""
@@ -251,7 +288,10 @@ def _rewrite(
     known = example == "needed" or (example == "if known" and (bool(samples) or sources.shapes_known(graph.inputs)))
     inputs, source = sources.example(graph.inputs, example_inputs, samples, model) if known else (None, "random")
     clock = None if timed_on is None or inputs is None else clock_of(inputs, *timed_on, progress)
-    return rewrite(graph, steps, samples, inputs, sources.name_of(model), source, progress, clock, scratch, destination)
+    hooks = [*watched.hooks, *([watched.dump] if watched.dump else [])]
+    if watched.verify is not None and inputs is not None:
+        hooks.append(Verify(inputs, tolerance_of, watched.verify))
+    return rewrite(graph, steps, samples, inputs, sources.name_of(model), source, progress, clock, scratch, destination, hooks)
 
 
 def _target(target: str, threads: int | None) -> Target:
@@ -279,7 +319,12 @@ def differs(check: Check | None, allowed: float) -> bool:
 
 def tolerance(report: Report) -> float:
     """How far outputs may be from the masked model's, for the coarsest numbers in it, relative to the largest."""
-    return max([TOLERANCE, *(_TOLERANCE_ROUNDED[site.dtype] for site in report.sites if quantized(site))])
+    return tolerance_of({site.dtype for site in report.sites if quantized(site)})
+
+
+def tolerance_of(dtypes: Iterable[str]) -> float:
+    """How far outputs of a model with weights of these types may be from those of one in which they are dense."""
+    return max([TOLERANCE, *(_TOLERANCE_ROUNDED.get(dtype, TOLERANCE) for dtype in dtypes)])
 
 
 def _checked(compiled: Compiled, example: list[Any], expected: Sequence[Any]) -> Report:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from sparsecc.api.rewriting import Rewritten
     from sparsecc.codegen.choose import Choice
+    from sparsecc.forms import Form
     from sparsecc.graph.base import Graph
 
 SITES_PER_RUN = 16  # how many layers' inputs are held at once
@@ -85,19 +86,18 @@ def _site(
     )
     if dense.shape != came.shape:
         row = replace(row, bytes_packed=nbytes, decision="structured")
-    if site.packed is not None:
-        packed = site.packed
-        row = replace(row, pattern=packed.format.pattern, format=packed.format.key, bytes_packed=packed.nbytes, decision="sparse")
-        row = replace(row, reason=f"packed in {packed.nbytes / max(1, row.bytes_dense or 1):.2f} of the dense bytes")
-    if site.structured is not None:
-        key, nbytes = site.structured.structure.key, site.structured.nbytes
-        row = replace(row, pattern=key, format=key, bytes_packed=nbytes, decision="structured")
-        row = replace(row, reason=deeds or f"factored into {nbytes / max(1, row.bytes_dense or 1):.2f} of the dense bytes")
-    if site.quantized is not None:
-        scheme, nbytes = site.quantized.scheme, site.quantized.nbytes
-        row = replace(row, dtype=scheme.precision.dtype, format=scheme.key, bytes_packed=nbytes, reason=deeds or "quantized as it came")
-        row = replace(row, decision="sparse", pattern=scheme.format.pattern) if scheme.format else replace(row, decision="dense")
-    return row
+    return row if site.form is None else _with_form(row, site.form, deeds)
+
+
+def _with_form(row: SiteReport, form: Form, deeds: str) -> SiteReport:
+    """The row of a layer whose weight is not dense."""
+    size = f"{form.deed} {form.nbytes / max(1, row.bytes_dense or 1):.2f} of the dense bytes"
+    reason = size if form.word == "packed" else deeds or size
+    decision = "sparse" if form.sparse_format is not None else "structured" if form.nonzeros is None else "dense"
+    pattern = form.pattern or row.pattern
+    return replace(
+        row, pattern=pattern, format=form.key, dtype=form.stored_dtype, bytes_packed=form.nbytes, decision=decision, reason=reason
+    )
 
 
 def _attention(site: Attention, done: str, reason: str, error: float | None) -> SiteReport:

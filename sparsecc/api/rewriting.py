@@ -17,6 +17,7 @@ from sparsecc.report.base import Measured
 
 if TYPE_CHECKING:
     from sparsecc.graph.base import Graph
+    from sparsecc.passes.pipeline import Hook
     from sparsecc.recipe import Recipe
 
 _PACK = "sparsecc.passes.pack"
@@ -74,12 +75,13 @@ def rewrite(
     clock: Clock | None = None,
     scratch: str | PathLike[str] | None = None,
     destination: Literal["code", "onnx"] = "code",
+    hooks: Sequence[Hook] = (),
 ) -> Rewritten:
-    """Run the recipe's passes on a copy. Warns of each that changed nothing."""
+    """Run the recipe's passes on a copy. Warns of each that changed nothing.  hooks: called after each."""
     from sparsecc.passes import pipeline
 
     context = Context(calibration=calibration, progress=progress, clock=clock, scratch=scratch, destination=destination)
-    result, steps = pipeline.run(graph, recipe, context)
+    result, steps = pipeline.run(graph, recipe, context, hooks)
     original = steps[-1][1].original if steps else None  # in the order that layers have by now
     notes = [] if recipe.assumed else pipeline.idle(graph, recipe, steps)
     for note in notes:

@@ -20,8 +20,22 @@ if TYPE_CHECKING:
     from sparsecc.report.base import Report
 
 RecipeOption = Annotated[
-    Path | None, typer.Option("--recipe", "-r", metavar="FILE", help="Recipe in YAML. Left out: pack the zeros that are there.")
+    Path | None,
+    typer.Option(
+        "--recipe",
+        "-r",
+        metavar="FILE|LINE",
+        help="Recipe in YAML, or a line as 'prune{pattern=4x1,sparsity=0.5} pack'. Left out: pack the zeros that are there.",
+    ),
 ]
+PrintAfterOption = Annotated[
+    list[str] | None,
+    typer.Option("--print-after", metavar="PASS", help="Print the graph after this pass. Repeat for more."),
+]
+DumpOption = Annotated[
+    Path | None, typer.Option("--dump", metavar="DIR", help="A new folder: the graph after each pass, each kernel's TensorIR and assembly.")
+]
+VerifyOption = Annotated[bool, typer.Option("--verify", help="Check the graph and its outputs after each pass.")]
 CalibrationOption = Annotated[
     Path | None, typer.Option("--calib", metavar="FILE", help="Calibration inputs: .npz, one array per input, samples on the first axis.")
 ]
@@ -34,6 +48,15 @@ JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help=
 InputsOption = Annotated[
     Path | None, typer.Option("--inputs", metavar="FILE", help="Inputs: .npz, one array per input. Left out: made from the shapes.")
 ]
+
+
+def watching(recipe: Path | None, print_after: Sequence[str] | None, dump: Path | None, verify: bool) -> dict[str, Any]:
+    """Of `api.compile` and `api.convert_graph`. Raises UserError for a pass that the recipe does not have."""
+    from sparsecc.api.watching import printer
+    from sparsecc.recipe import Recipe
+
+    hooks = [printer(print_after, Recipe.load(recipe), print)] if print_after else []
+    return {"hooks": hooks, "dump": dump, "verify": print if verify else None}
 
 
 def input_shapes(options: Sequence[str] | None) -> dict[str, tuple[int, ...]] | None:

@@ -9,13 +9,17 @@ import typer
 
 from sparsecc.cli.common import (
     CalibrationOption,
+    DumpOption,
     JsonOption,
+    PrintAfterOption,
     RecipeOption,
     ShapesOption,
     TargetOption,
     ThreadsOption,
+    VerifyOption,
     input_shapes,
     require_right,
+    watching,
     working,
     writable,
     write_json,
@@ -31,6 +35,9 @@ def compile(
     threads: ThreadsOption = None,
     records: Annotated[Path | None, typer.Option("--records", metavar="DB", help="What `sparsecc tune` has measured.")] = None,
     input_shape: ShapesOption = None,
+    print_after: PrintAfterOption = None,
+    dump: DumpOption = None,
+    verify: VerifyOption = False,
     json: JsonOption = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write the report here, as a page.")] = None,
 ) -> None:
@@ -50,6 +57,7 @@ def compile(
             records=records,
             input_shapes=input_shapes(input_shape),
             progress=progress,
+            **watching(recipe, print_after, dump, verify),
         )
     require_right(compiled.report)
     compiled.save(output)

@@ -9,11 +9,15 @@ import typer
 
 from sparsecc.cli.common import (
     CalibrationOption,
+    DumpOption,
     JsonOption,
+    PrintAfterOption,
     RecipeOption,
     ShapesOption,
+    VerifyOption,
     input_shapes,
     require_right,
+    watching,
     working,
     writable,
     write_json,
@@ -35,6 +39,9 @@ def convert(
             help="Compare outputs with the masked model's on N samples. Left out: one, if shapes are known.",
         ),
     ] = None,
+    print_after: PrintAfterOption = None,
+    dump: DumpOption = None,
+    verify: VerifyOption = False,
     json: JsonOption = None,
 ) -> None:
     """Prune and pack an ONNX model; the result runs in any onnxruntime."""
@@ -43,7 +50,8 @@ def convert(
     writable(output, source, recipe, calib)
     writable(json, source, recipe, calib, output)
     with working(f"converting {source.name}") as progress:
-        graph, report = convert_graph(source, recipe, calib, input_shapes(input_shape), check, progress)
+        watched = watching(recipe, print_after, dump, verify)
+        graph, report = convert_graph(source, recipe, calib, input_shapes(input_shape), check, progress, **watched)
     require_right(report)
     graph.save(output)
     write_json(json, report.to_dict())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from sparsecc.codegen import tvm_api
 from sparsecc.codegen.candidates import Known, Task
 from sparsecc.codegen.chatter import quiet_failure
 from sparsecc.codegen.choose import Choice, Chooser
+from sparsecc.codegen.dump import write_kernels
 from sparsecc.codegen.importers.base import Imported
 from sparsecc.codegen.kernels import math
 from sparsecc.codegen.library import Library
@@ -43,9 +45,10 @@ def build(
     *,
     measure: bool | None = None,
     known: Mapping[Task, Known] | None = None,
+    dump: Path | None = None,
 ) -> tuple[Library, list[Choice]]:
     """Compile for the shapes of `inputs`. measure: time sparse against dense; by default when the target is this machine.
-    known: fastest knobs from the records of a tuner.
+    known: fastest knobs from the records of a tuner.  dump: a folder for each kernel's TensorIR and assembly.
 
     Raises ModelError for what the compiler cannot take, naming the operators and where they are.
     """
@@ -53,7 +56,7 @@ def build(
     arrays = _arrays(graph, inputs)
     chooser = Chooser(target, measure, known or {})
     try:
-        return _library(graph, arrays, target, chooser), chooser.choices
+        return _library(graph, arrays, target, chooser, dump), chooser.choices
     except _UnnamedError as error:
         raise ModelError(_with_place(graph, arrays, target, str(error))) from error
 
@@ -62,7 +65,7 @@ class _UnnamedError(ModelError):
     """Says what the compiler cannot do, and not yet with which operator."""
 
 
-def _library(graph: Graph, arrays: list[np.ndarray], target: Target, chooser: Chooser) -> Library:
+def _library(graph: Graph, arrays: list[np.ndarray], target: Target, chooser: Chooser, dump: Path | None) -> Library:
     program = _program(_imported(graph, arrays))
     emitted, types = emit(program, target, chooser), [out.ty for out in program.outputs]
     limits, divides, regions = limits_of(program), divisors_of(program), regions_of(program)
@@ -73,7 +76,7 @@ def _library(graph: Graph, arrays: list[np.ndarray], target: Target, chooser: Ch
     )
     names = [spec.name for spec in graph.inputs]
     return Library(
-        compile_relax(emitted, target),
+        compile_relax(emitted, target, dump),
         emitted.weights,
         specs,
         outputs,
@@ -108,8 +111,7 @@ def choose(graph: Graph, inputs: Sequence[np.ndarray | Tensor], chooser: Chooser
 def _arrays(graph: Graph, inputs: Sequence[np.ndarray | Tensor]) -> list[np.ndarray]:
     """The inputs for numpy. Raises ModelError for a model in another float type than is compiled."""
     for site in graph.sites(WeightSite):
-        stored = site.packed.values if site.packed is not None else site.weight
-        _require(f"layer '{site.name}'", str(stored.dtype).removeprefix("torch."))
+        _require(f"layer '{site.name}'", site.dtype)
     for spec in graph.inputs:
         _require(f"input '{spec.name}'", spec.dtype)
     return [np.asarray(x) for x in inputs]
@@ -152,12 +154,14 @@ def _fixed(graph: Graph, arrays: list[np.ndarray]) -> onnx.ModelProto:
     return graph.fixed(shapes).proto()  # type: ignore[attr-defined]
 
 
-def compile_relax(emitted: Emitted, target: Target) -> Any:
-    """The VM executable of an emitted module. Raises ModelError, without a place, for what TVM or LLVM cannot lower."""
+def compile_relax(emitted: Emitted, target: Target, dump: Path | None = None) -> Any:
+    """The VM executable of an emitted module.  dump: see `build`. Raises ModelError, without a place, for what TVM or LLVM cannot lower."""
     _register_math()
     try:
         with tvm_api.TvmTarget(target.llvm):
             module = _passes(emitted.module, target)
+            if dump is not None:
+                write_kernels(module, target, dump)
             return relax.build(module, tvm_api.TvmTarget(target.llvm), relax_pipeline=_lowering())
     except MemoryError:
         raise

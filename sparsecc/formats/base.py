@@ -8,12 +8,13 @@ that torch.export, ONNX and safetensors can hold them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from sparsecc import registry
 from sparsecc.errors import ModelError, Refused
+from sparsecc.forms import Form, dtype_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,19 +99,41 @@ class Format(ABC):
     def unpack(self, packed: Packed) -> Tensor:
         """The dense matrix [rows, cols], the slow and obvious way; bit-exact inverse of `pack`."""
 
+    def hold(self, rows: int, cols: int, tensors: Sequence[Tensor]) -> Packed:
+        """What `pack` gave, from its tensors. Raises ValueError for another number of them."""
+        return Packed(self, rows, cols, dict(zip(self.tensor_names, tensors, strict=True)))
+
     @abstractmethod
     def bytes_packed(self, rows: int, cols: int, kept: int, itemsize: int = 4) -> int:
         """Size of all tensors of `pack` for `kept` stored weights, in bytes."""
 
 
 @dataclass(frozen=True)
-class Packed:
+class Packed(Form):
     """A weight matrix in a format: plain dense tensors by name, in the format's fixed order (values first)."""
 
+    word: ClassVar[str] = "packed"
+    deed: ClassVar[str] = "packed in"
     format: Format
     rows: int
     cols: int
     tensors: Mapping[str, Tensor]
+
+    @property
+    def storage(self) -> Format:
+        return self.format
+
+    @property
+    def sparse_format(self) -> Format:
+        return self.format
+
+    @property
+    def dtype(self) -> str:
+        return dtype_of(self.values)
+
+    @property
+    def nonzeros(self) -> int:
+        return int(self.values.count_nonzero())
 
     def dense(self, layer: str = "") -> Tensor:
         """[rows, cols]. Raises ModelError, which names `layer`, when indices point outside or tensors do not fit each other."""
@@ -123,7 +146,3 @@ class Packed:
     def values(self) -> Tensor:
         """The stored weights."""
         return self.tensors[self.format.tensor_names[0]]
-
-    @property
-    def nbytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in self.tensors.values())

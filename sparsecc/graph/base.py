@@ -146,6 +146,12 @@ class Graph(ABC):
     def copy(self) -> Graph:
         """An independent graph; weights are shared until one of them is replaced."""
 
+    def __str__(self) -> str:
+        """One line for each site, see `graph.text`."""
+        from sparsecc.graph.text import text
+
+        return text(self)
+
     @property
     def random(self) -> str:
         """An operator that gives other numbers each time, "" where there is none."""

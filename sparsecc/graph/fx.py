@@ -45,7 +45,6 @@ from sparsecc.graph.fx_static import fold_shapes
 from sparsecc.graph.fx_tensors import assign, free_name, free_prefix, gathered, order_of, read_node
 from sparsecc.graph.inputs import as_tensor, bind
 from sparsecc.graph.sites import Attention, Conv1d, Linear, Mlp, Site, Unseen, WeightSite
-from sparsecc.precisions.base import Quantized
 
 if TYPE_CHECKING:
     from sparsecc.ops.base import SiteOp
@@ -207,7 +206,7 @@ class FxGraph(Differentiable):
         assert weight is not None
         call = op.torch_call(site.name)
         prefix = free_prefix(self.module, site.name, tuple(op.stored.tensors))
-        trainable = weight.requires_grad and not isinstance(op.stored, Quantized)  # whose values only rounding makes
+        trainable = weight.requires_grad and op.stored.trainable
         reads = [self._store(node, f"{prefix}.{name}", tensor, trainable) for name, tensor in op.stored.tensors.items()]
         bias = self._bias_node(layer, prefix, op.bias)
         x = fx_cleanup.lift_lines(layer) if isinstance(site, Conv1d) and isinstance(layer, Layer) else layer.x
@@ -380,7 +379,7 @@ class FxGraph(Differentiable):
         layer = match(node)
         if not isinstance(layer, Layer):
             name = node.meta[fx_sites.SITE]
-            raise ModelError(f"layer '{name}' is {self.sites(WeightSite, (name,))[0].changed}; its weight is changed before that")
+            raise ModelError(f"layer '{name}' is {self.sites(WeightSite, (name,))[0].word}; its weight is changed before that")
         return layer
 
     def _store(self, before: Node, name: str, tensor: Tensor, trainable: bool) -> Node:

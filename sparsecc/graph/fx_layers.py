@@ -44,25 +44,18 @@ class Layer:
 class OperatorLayer:
     """A call of the vocabulary's sparse_linear, sparse_conv2d, structured_linear or quantized_linear.
 
-    tensors: the get_attr nodes of its weight.  key: of their format, structure or scheme.
+    tensors: the get_attr nodes of its weight.  parameter, key: how they store it, see `ops.stored`.
     """
 
     node: Node
     x: Node
     tensors: tuple[Node, ...]
     bias: Node | None
+    parameter: str
     key: str
     rows: int
     kernel: tuple[int, int] | None = None
     geometry: Geometry | None = None
-
-    @property
-    def structured(self) -> bool:
-        return str(self.node.target) == _STRUCTURED
-
-    @property
-    def quantized(self) -> bool:
-        return str(self.node.target) == _QUANTIZED
 
     @property
     def in_line(self) -> bool:
@@ -196,17 +189,19 @@ def _pair(value: Any) -> tuple[int, int]:
 
 def _linear_operator(node: Node) -> OperatorLayer:
     x, tensors, bias, key, rows = node.args[:5]
-    return OperatorLayer(node, x, tuple(tensors), bias, key, rows)  # type: ignore[arg-type]
+    return OperatorLayer(node, x, tuple(tensors), bias, _parameter(node), key, rows)  # type: ignore[arg-type]
 
 
 def _sparse_conv2d(node: Node) -> OperatorLayer:
     x, tensors, bias, key, rows, kernel, stride, padding, dilation, _ = node.args
     geometry = Geometry(_pair(stride), tuple(padding), _pair(dilation), 1)  # type: ignore[arg-type]
-    return OperatorLayer(node, x, tuple(tensors), bias, key, rows, _pair(kernel), geometry)  # type: ignore[arg-type]
+    return OperatorLayer(node, x, tuple(tensors), bias, _parameter(node), key, rows, _pair(kernel), geometry)  # type: ignore[arg-type]
 
 
-_STRUCTURED = "sparsecc.structured_linear.default"
-_QUANTIZED = "sparsecc.quantized_linear.default"
+def _parameter(node: Node) -> str:
+    """What the operator calls its key."""
+    return str(node.target._schema.arguments[3].name)  # type: ignore[union-attr]
+
 
 # By name: an operator of the vocabulary is known here before anything imports it.
 _MATCHERS: dict[str, Callable[[Node], Layer | OperatorLayer | None]] = {
@@ -220,7 +215,7 @@ _MATCHERS: dict[str, Callable[[Node], Layer | OperatorLayer | None]] = {
     "aten.conv2d.padding": _convolution,
     "aten.convolution.default": _convolution,
     "sparsecc.sparse_linear.default": _linear_operator,
-    _STRUCTURED: _linear_operator,
-    _QUANTIZED: _linear_operator,
+    "sparsecc.structured_linear.default": _linear_operator,
+    "sparsecc.quantized_linear.default": _linear_operator,
     "sparsecc.sparse_conv2d.default": _sparse_conv2d,
 }

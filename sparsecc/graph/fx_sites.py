@@ -9,16 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from sparsecc import formats, structures
-from sparsecc.formats.base import Packed
+from sparsecc.errors import ModelError, RecipeError
 from sparsecc.graph.fx_activations import activation_after
 from sparsecc.graph.fx_fold import unfolded_name
 from sparsecc.graph.fx_layers import Layer, OperatorLayer, arguments, aten, match, stored
 from sparsecc.graph.sites import Attention, Conv1d, Conv2d, Linear, Mlp, Site, WeightSite, unique
-from sparsecc.ops import quantized_linear
+from sparsecc.ops import stored as stored_weights
 from sparsecc.ops.block_attention import restore
-from sparsecc.precisions.base import Quantized
-from sparsecc.structures.base import Structured
 
 _BLOCK_ATTENTION = torch.ops.sparsecc.block_attention.default
 _ATTENTION = (aten.scaled_dot_product_attention.default, _BLOCK_ATTENTION)
@@ -144,15 +141,10 @@ def _dense_weight(layer: Layer, readers: dict[int, int]) -> dict[str, Any]:
 
 def _operator_weight(layer: OperatorLayer) -> dict[str, Any]:
     tensors = [stored(node).detach() for node in layer.tensors]  # type: ignore[union-attr]
-    weight: Structured | Quantized | Packed
-    if layer.structured:
-        structure = structures.from_key(layer.key)
-        weight = Structured(structure, layer.rows, layer.cols, dict(zip(structure.tensor_names, tensors, strict=True)))
-    elif layer.quantized:
-        weight = quantized_linear.restore(tensors, layer.key, layer.rows, layer.cols)
-    else:
-        format = formats.from_key(layer.key)
-        weight = Packed(format, layer.rows, layer.cols, dict(zip(format.tensor_names, tensors, strict=True)))
+    try:
+        weight = stored_weights.restore(tensors, layer.parameter, layer.key, layer.rows, layer.cols)
+    except (RecipeError, ValueError, TypeError) as error:
+        raise ModelError(f"layer '{layer.node.meta[SITE]}': no operator that this version of sparsecc writes ({error})") from None
     return {"stored": weight, "weight_name": str(layer.tensors[0].target)}
 
 

@@ -24,7 +24,7 @@ from sparsecc.graph.onnx_fold import constant, free_name
 from sparsecc.graph.onnx_run import Runner
 from sparsecc.graph.onnx_sites import WeightNodes, find
 from sparsecc.graph.onnx_walk import Walk, read_by
-from sparsecc.graph.sites import FORMS, Attention, Conv1d, Conv2d, Linear, Mlp, Site, Unseen, WeightSite
+from sparsecc.graph.sites import Attention, Conv1d, Conv2d, Linear, Mlp, Site, Unseen, WeightSite
 from sparsecc.registry import did_you_mean
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class OnnxGraph(Graph):
         """Raises UserError for a site whose weight is not dense any more, ValueError for another shape than the site's."""
         layer = self._layer(site)
         if onnx_sparse.is_sparse(layer.node):
-            raise UserError(f"layer '{site.name}' is {self.sites(WeightSite, (site.name,))[0].changed}; set weights before that")
+            raise UserError(f"layer '{site.name}' is {self.sites(WeightSite, (site.name,))[0].word}; set weights before that")
         if weight.shape != site.shape:
             raise ValueError(f"layer '{site.name}': the new weight is {tuple(weight.shape)}, the layer's {site.shape}")
         self._put_weight(site, layer, weight)
@@ -214,7 +214,7 @@ class OnnxGraph(Graph):
             raise ValueError(f"layer '{site.name}' is {site.rows}×{site.cols}, the operator {op.stored.rows}×{op.stored.cols}")
         layer, graph = self._layer(site), self.model.graph
         last, unused = layer.nodes[-1], [value for node in layer.nodes for value in node.inputs if value is not layer.x]
-        prefix = f"{site.name}.{FORMS[type(op.stored)]}"
+        prefix = f"{site.name}.{op.stored.word}"
         node = onnx_sparse.make_node(op, site.name, layer.x, prefix, graph.opset_imports[""])
         node.name = layer.node.name
         nodes = onnx_sparse.in_lines(node, layer.x, site.name) if isinstance(site, Conv1d) and not layer.in_line else [node]

@@ -25,6 +25,7 @@ from sparsecc.ops.onnx_block_attention import is_block_attention
 
 WEIGHT_BYTES = 4096  # smaller constants are never worth keeping from the tools
 _STAND_IN = "ai.sparsecc.weight_of."
+_DTYPES = {"float32": ir.DataType.FLOAT, "float64": ir.DataType.DOUBLE, "float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
 
 
 @dataclass
@@ -117,16 +118,13 @@ def _stand_in(skeleton: _Skeleton, node: ir.Node, original: ir.Node) -> None:
     graph = skeleton.model.graph
     stored = onnx_sparse.weight(original)
     name = f"{_STAND_IN}{original.outputs[0].name}"
-    values = original.inputs[1]
-    assert values is not None and values.const_value is not None
     if onnx_sparse.is_conv(node):
         kernel = node.attributes["kernel_shape"].as_ints()
         shape, op_type = (stored.rows, stored.cols // (kernel[0] * kernel[1]), *kernel), "Conv"
         attributes = [node.attributes[key] for key in ("kernel_shape", "strides", "pads", "dilations")]
     else:
         shape, op_type, attributes = (stored.cols, stored.rows), "MatMul", []
-    dtype = ir.DataType.FLOAT if onnx_sparse.is_quantized(node) else values.const_value.dtype  # of what flows, not of what is stored
-    weight = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
+    weight = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(_DTYPES[stored.dtype]))
     graph.inputs.append(weight)
     dense = ir.node(op_type, [node.inputs[0], weight], num_outputs=1, name=node.name)
     dense.attributes.update({attribute.name: attribute for attribute in attributes})

@@ -11,7 +11,7 @@ from typing import Any
 import onnx_ir as ir
 from torch import Tensor
 
-from sparsecc.formats.base import Packed
+from sparsecc.forms import Form
 from sparsecc.graph import onnx_names, onnx_sparse
 from sparsecc.graph.fx_sites import mlp_name
 from sparsecc.graph.onnx_activations import Activation, activation_of
@@ -204,8 +204,8 @@ def _weight_site(layer: WeightNodes, name: str, activation: Activation | None) -
     if not _is_conv(node):
         return Linear(**common)
     stored = common["stored"]
-    kernel: Any = tuple(node.attributes["kernel_shape"].as_ints()) if isinstance(stored, Packed) else tuple(stored.shape[2:])
-    in_line = layer.in_line if isinstance(stored, Packed) else len(kernel) == 1
+    kernel: Any = tuple(node.attributes["kernel_shape"].as_ints()) if isinstance(stored, Form) else tuple(stored.shape[2:])
+    in_line = layer.in_line if isinstance(stored, Form) else len(kernel) == 1
     kernel = (*[1] * (2 - len(kernel)), *kernel)
     geometry = {"stride": _pair(node, "strides"), "padding": padding_of(node) or (0, 0, 0, 0), "dilation": _pair(node, "dilations")}
     return (Conv1d if in_line else Conv2d)(**common, **geometry, kernel=kernel, groups=node.attributes.get_int("group", 1))

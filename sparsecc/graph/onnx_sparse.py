@@ -6,7 +6,7 @@ The meaning of the operators is `sparsecc.ops`' and the formats' own; this is th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -14,21 +14,34 @@ import torch
 from onnx_ir import tensor_adapters
 from torch import Tensor
 
-from sparsecc import formats, precisions, structures
 from sparsecc.errors import ModelError, RecipeError, UserError
-from sparsecc.formats.base import Format, Packed
 from sparsecc.graph.onnx_names import given
-from sparsecc.ops import onnx_block_attention, onnx_functions, onnx_quantized, onnx_structured
+from sparsecc.ops import onnx_block_attention, onnx_functions, onnx_quantized, onnx_structured, stored
 from sparsecc.ops.base import ONNX_DOMAIN, SiteOp
 from sparsecc.ops.onnx_block_attention import is_block_attention
-from sparsecc.precisions.base import Quantized, Scheme
-from sparsecc.structures.base import Structure, Structured
 
 if TYPE_CHECKING:
     from sparsecc.attention.base import BlockMap
+    from sparsecc.forms import Form, Storage
     from sparsecc.ops.block_attention import BlockAttention
 
 
+class Meaning(Protocol):
+    """What a module says of the kinds of layer whose ONNX meaning it is."""
+
+    def call(self, op: SiteOp, site: str) -> onnx_functions.Call: ...
+
+    def op_type(self, kind: str, storage: Any, rows: int, cols: int, bias: bool, /) -> str: ...
+
+    def function(self, kind: str, storage: Any, rows: int, cols: int, bias: bool, opset: int, /) -> ir.Function: ...
+
+
+_MEANINGS: dict[str, Meaning] = {
+    onnx_functions.LINEAR: onnx_functions,
+    onnx_functions.CONV2D: onnx_functions,
+    onnx_structured.LINEAR: onnx_structured,
+    onnx_quantized.LINEAR: onnx_quantized,
+}
 HEIGHT = 2  # the axis that lines are given when a convolution along them becomes one of images
 
 
@@ -38,33 +51,19 @@ def is_sparse(node: ir.Node) -> bool:
 
 
 def is_conv(node: ir.Node) -> bool:
-    return node.op_type.startswith(onnx_functions.CONV2D)
+    return _kind(node) == onnx_functions.CONV2D
 
 
-def is_structured(node: ir.Node) -> bool:
-    return node.op_type.startswith(onnx_structured.LINEAR)
-
-
-def is_quantized(node: ir.Node) -> bool:
-    return node.op_type.startswith(onnx_quantized.LINEAR)
-
-
-def weight(node: ir.Node) -> Packed | Structured | Quantized:
+def weight(node: ir.Node) -> Form:
     """The weight of a node, its tensors shared with the graph. Raises ModelError for a node that sparsecc did not write so."""
     site = given(node)
     try:
-        form, (rows, cols) = _form(node), _shape(node)
-        if _op_type(node) != node.op_type:
-            raise TypeError(f"its weight is said to be {form.key}, it has {len(node.inputs)} inputs")
-        tensors = {name: tensor_of(node.inputs[1 + i]) for i, name in enumerate(form.tensor_names)}  # type: ignore[arg-type]
-        if isinstance(form, Format):
-            return Packed(form, rows, cols, tensors)
-        if isinstance(form, Scheme):
-            return Quantized(form, rows, cols, tensors)
-        if form.check(rows, cols) or tuple(tuple(tensor.shape) for tensor in tensors.values()) != form.shapes(rows, cols):
-            raise TypeError(f"its factors are not those of a {rows}×{cols} matrix")
-        return Structured(form, rows, cols, tensors)
-    except (RecipeError, KeyError, IndexError, TypeError) as error:
+        storage = _storage(node)
+        if _meaning(node).op_type(*_signature(node)) != node.op_type:
+            raise TypeError(f"its weight is said to be {storage.key}, it has {len(node.inputs)} inputs")
+        tensors = [tensor_of(node.inputs[1 + i]) for i in range(len(storage.tensor_names))]  # type: ignore[arg-type]
+        return storage.hold(*_shape(node), tensors)
+    except (RecipeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise ModelError(f"layer '{site}': no {node.op_type} that this version of sparsecc writes ({error})") from None
 
 
@@ -78,7 +77,7 @@ def block_map(node: ir.Node) -> BlockMap:
 
 
 def bias(node: ir.Node) -> ir.Value | None:
-    before = 1 + len(_form(node).tensor_names)
+    before = 1 + len(_storage(node).tensor_names)
     return node.inputs[before] if len(node.inputs) > before else None
 
 
@@ -88,14 +87,8 @@ def make_node(op: SiteOp, site: str, x: ir.Value, prefix: str, opset: int) -> ir
     Raises UserError when the model's opset is older than the function bodies.
     """
     _require_functions(f"layer '{site}'", opset)
-    stored, has_bias = op.stored, op.bias is not None
-    if isinstance(stored, Structured):
-        call = onnx_structured.call(stored, site, has_bias)
-    elif isinstance(stored, Quantized):
-        call = onnx_quantized.call(stored, site, has_bias)
-    else:
-        call = onnx_functions.call(op, site)
-    parts = {**stored.tensors, **({"bias": op.bias} if op.bias is not None else {})}
+    call = _MEANINGS[type(op).__name__].call(op, site)
+    parts = {**op.stored.tensors, **({"bias": op.bias} if op.bias is not None else {})}
     inputs = [x, *(initializer(tensor, f"{prefix}.{name}") for name, tensor in parts.items())]
     return ir.node(call.op_type, inputs, call.attributes, domain=ONNX_DOMAIN, num_outputs=1)
 
@@ -142,13 +135,10 @@ def complete(model: ir.Model) -> None:
             model.functions[identifier] = _function(node, opset)
 
 
-def _form(node: ir.Node) -> Format | Structure | Scheme:
-    """What the node's attributes say its weight is stored as."""
-    if is_quantized(node):
-        return precisions.scheme_from_key(node.attributes.get_string("scheme", ""))
-    if is_structured(node):
-        return structures.from_key(node.attributes.get_string("structure", ""))
-    return formats.from_key(node.attributes.get_string("format", ""))
+def _storage(node: ir.Node) -> Storage:
+    """How the node's attributes say that its weight is stored."""
+    parameter = stored.parameter_among(node.attributes)
+    return stored.storage(parameter, node.attributes.get_string(parameter, ""))
 
 
 def _shape(node: ir.Node) -> tuple[int, int]:
@@ -156,28 +146,22 @@ def _shape(node: ir.Node) -> tuple[int, int]:
 
 
 def _kind(node: ir.Node) -> str:
-    return onnx_functions.CONV2D if is_conv(node) else onnx_functions.LINEAR
+    return node.op_type.partition("_")[0]
 
 
-def _op_type(node: ir.Node) -> str:
-    """What a node with these attributes and inputs is called."""
-    form, has_bias = _form(node), bias(node) is not None
-    if isinstance(form, Structure):
-        return onnx_structured.op_type(form, *_shape(node), has_bias)
-    if isinstance(form, Scheme):
-        return onnx_quantized.op_type(form, has_bias)
-    return onnx_functions.op_type(_kind(node), form, has_bias)
+def _meaning(node: ir.Node) -> Meaning:
+    return _MEANINGS[_kind(node)]
+
+
+def _signature(node: ir.Node) -> tuple[str, Any, int, int, bool]:
+    """What functions are told apart by."""
+    return _kind(node), _storage(node), *_shape(node), bias(node) is not None
 
 
 def _function(node: ir.Node, opset: int) -> ir.Function:
     if is_block_attention(node):
         return onnx_block_attention.function(opset)
-    form, has_bias = _form(node), bias(node) is not None
-    if isinstance(form, Structure):
-        return onnx_structured.function(form, *_shape(node), has_bias, opset)
-    if isinstance(form, Scheme):
-        return onnx_quantized.function(form, has_bias, opset)
-    return onnx_functions.function(_kind(node), form, has_bias, opset)
+    return _meaning(node).function(*_signature(node), opset)
 
 
 def initializer(tensor: Tensor, name: str) -> ir.Value:

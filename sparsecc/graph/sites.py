@@ -11,16 +11,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sparsecc.formats.base import Packed
+from sparsecc.forms import Form, dtype_of
 from sparsecc.precisions.base import Quantized
-from sparsecc.structures.base import Structured
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from sparsecc.attention.base import BlockMap, Grid
-
-Form = Packed | Structured | Quantized  # what a weight is stored as when it is not dense
-FORMS: dict[type, str] = {Packed: "packed", Structured: "structured", Quantized: "quantized"}  # in a word
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +36,7 @@ class Site:
 class WeightSite(Site):
     """A site with a weight matrix [rows, cols] = [out, in]: what criteria score and formats pack.
 
-    stored: the weight as the host holds it: dense in its own shape, packed, structured, or quantized; not to be modified in place.
+    stored: the weight as the host holds it: dense in its own shape, or in a form; not to be modified in place.
     weight_name: the tensor's name in the host (parameter or initializer).
     constant: it was never trained (a buffer in torch, as a mel bank or a blur): passes leave it alone unless `targets` names it.
     """
@@ -52,24 +49,29 @@ class WeightSite(Site):
     constant: bool = False
 
     @property
+    def form(self) -> Form | None:
+        """The weight when it is not dense."""
+        return self.stored if isinstance(self.stored, Form) else None
+
+    @property
+    def word(self) -> str:
+        """What was done to the weight, in a word."""
+        return self.stored.word if isinstance(self.stored, Form) else "dense"
+
+    @property
     def packed(self) -> Packed | None:
-        """The weight when it is stored in a sparse format already, else None."""
+        """The weight when it is in a sparse format, and as it was but for that."""
         return self.stored if isinstance(self.stored, Packed) else None
 
     @property
-    def structured(self) -> Structured | None:
-        """The weight when it is a product of structured factors already, else None."""
-        return self.stored if isinstance(self.stored, Structured) else None
-
-    @property
     def quantized(self) -> Quantized | None:
-        """The weight when it is in fewer bits already, dense or packed, else None."""
+        """The weight when it is in fewer bits, dense or in a sparse format."""
         return self.stored if isinstance(self.stored, Quantized) else None
 
     @property
-    def changed(self) -> str | None:
-        """What was done to the weight that stands in the way of changing it again, in a word; None for a dense one."""
-        return FORMS.get(type(self.stored))
+    def dtype(self) -> str:
+        """Of `weight`, by numpy's name."""
+        return self.stored.dtype if isinstance(self.stored, Form) else dtype_of(self.stored)
 
     @property
     def shape(self) -> tuple[int, ...]:

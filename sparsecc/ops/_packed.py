@@ -13,19 +13,12 @@ import torch
 from torch import Tensor
 
 from sparsecc.formats import from_key
-from sparsecc.formats.base import Packed
-
-
-def restore(tensors: Sequence[Tensor], key: str, rows: int, cols: int) -> Packed:
-    """The Packed that was flattened into `tensors`. Raises ValueError when the format stores another number of tensors."""
-    format = from_key(key)
-    return Packed(format, rows, cols, dict(zip(format.tensor_names, tensors, strict=True)))
 
 
 @torch.library.custom_op("sparsecc::unpack", mutates_args=(), schema="(Tensor[] packed, str format, SymInt rows, SymInt cols) -> Tensor")
 def unpack(packed: Sequence[Tensor], format: str, rows: int, cols: int) -> Tensor:
     """Packed tensors → the dense matrix [rows, cols]."""
-    return restore(packed, format, rows, cols).dense()
+    return from_key(format).hold(rows, cols, packed).dense()
 
 
 @unpack.register_fake
@@ -39,7 +32,7 @@ def collect(matrix: Tensor, packed: Sequence[Tensor], format: str) -> Tensor:
     values = packed[0]
     # Any format says where it puts its values when it unpacks their numbers, 1 to n, in place of them.
     numbers = torch.arange(1, values.numel() + 1, device=values.device).reshape(values.shape)
-    number_at = restore([numbers, *packed[1:]], format, *matrix.shape).dense()
+    number_at = from_key(format).hold(matrix.shape[0], matrix.shape[1], [numbers, *packed[1:]]).dense()
     stored = number_at > 0
     collected = matrix.new_zeros(values.numel())
     collected[number_at[stored] - 1] = matrix[stored]

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparsecc.formats.base import Packed
-    from sparsecc.precisions.base import Quantized
-    from sparsecc.structures.base import Structured
+    from sparsecc.forms import Form
 
 ONNX_DOMAIN = "ai.sparsecc"
 TORCH_NAMESPACE = "sparsecc"
@@ -27,7 +25,7 @@ class TorchCall(NamedTuple):
 class SiteOp:
     """An operator with its weights, ready to stand in the place of a site (`Graph.replace`). Each narrows the type of `stored`."""
 
-    stored: Packed | Structured | Quantized = field(repr=False)
+    stored: Form = field(repr=False)
     bias: Tensor | None = field(default=None, repr=False)
 
     def torch_call(self, name: str) -> TorchCall:

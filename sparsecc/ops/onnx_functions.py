@@ -107,8 +107,8 @@ class Body:
         return ir.Function(ONNX_DOMAIN, name, graph=graph, attributes=attributes)
 
 
-def op_type(kind: str, format: Format, bias: bool) -> str:
-    """The function's name: `SparseLinear_nm_2_4`, `SparseConv2d_block_4x1_nobias`."""
+def op_type(kind: str, format: Format, rows: int, cols: int, bias: bool) -> str:
+    """The function's name: `SparseLinear_nm_2_4`, `SparseConv2d_block_4x1_nobias`; the same for all shapes."""
     return f"{kind}_{format.key.replace(':', '_')}" + ("" if bias else "_nobias")
 
 
@@ -121,11 +121,11 @@ def call(op: SiteOp, site: str) -> Call:
     if kind == CONV2D:
         geometry = {"kernel_shape": op.kernel, "strides": op.stride, "pads": op.padding, "dilations": op.dilation}  # type: ignore[attr-defined]
         attributes |= {name: list(value) for name, value in geometry.items()}
-    return Call(op_type(kind, packed.format, op.bias is not None), attributes)
+    return Call(op_type(kind, packed.format, packed.rows, packed.cols, op.bias is not None), attributes)
 
 
-def function(kind: str, format: Format, bias: bool, opset: int) -> ir.Function:
-    """The function that a node of one kind (LINEAR, CONV2D), format and presence of a bias calls.
+def function(kind: str, format: Format, rows: int, cols: int, bias: bool, opset: int) -> ir.Function:
+    """The function that a node of one kind (LINEAR, CONV2D), format and presence of a bias calls, of whatever shape.
 
     opset: the model's, at least MIN_OPSET; the checker wants functions to agree with their model.  Raises KeyError for a
     format without a decoder.
@@ -135,7 +135,7 @@ def function(kind: str, format: Format, bias: bool, opset: int) -> ir.Function:
     weight = decoded(body, {name: body.inputs[name] for name in tensors}, format)
     finish = _linear if kind == LINEAR else _conv2d
     known = {**LAYER, "format": ir.AttributeType.STRING}
-    return body.function(op_type(kind, format, bias), finish(body, weight, body.inputs.get("bias")), opset, known)
+    return body.function(op_type(kind, format, rows, cols, bias), finish(body, weight, body.inputs.get("bias")), opset, known)
 
 
 def _linear(body: Body, weight: Value, bias: Value | None) -> Value:

@@ -26,29 +26,33 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsecc.ops.onnx_functions import LAYER, Body, Call, Value, decoded
+from sparsecc.precisions.base import Quantized
 from sparsecc.precisions.int8 import LEVELS, WEIGHT_LEVELS, Int8
 
 if TYPE_CHECKING:
-    from sparsecc.precisions.base import Quantized, Scheme
+    from sparsecc.ops.base import SiteOp
+    from sparsecc.precisions.base import Scheme
 
 LINEAR = "QuantizedLinear"
 _AXES_AS_INPUT = 18  # the opset in which ReduceMax takes its axes as an input
 _ZERO = 128  # the zero point of unsigned inputs
 
 
-def op_type(scheme: Scheme, bias: bool) -> str:
-    """The function's name: `QuantizedLinear_int8_block_1x4`."""
-    return f"{LINEAR}_{scheme.key.replace(':', '_').replace('/', '_')}" + ("" if bias else "_nobias")
+def op_type(kind: str, scheme: Scheme, rows: int, cols: int, bias: bool) -> str:
+    """The function's name: `QuantizedLinear_int8_block_1x4`; the same for all shapes."""
+    return f"{kind}_{scheme.key.replace(':', '_').replace('/', '_')}" + ("" if bias else "_nobias")
 
 
-def call(weight: Quantized, site: str, bias: bool) -> Call:
+def call(op: SiteOp, site: str) -> Call:
     """The node that stands in the place of a site."""
+    weight = op.stored
+    assert isinstance(weight, Quantized)
     attributes = {"scheme": weight.scheme.key, "rows": weight.rows, "cols": weight.cols, "site": site}
-    return Call(op_type(weight.scheme, bias), attributes)
+    return Call(op_type(LINEAR, weight.scheme, weight.rows, weight.cols, op.bias is not None), attributes)
 
 
-def function(scheme: Scheme, bias: bool, opset: int) -> ir.Function:
-    """The function that a node of one scheme and presence of a bias calls. opset: the model's, at least MIN_OPSET."""
+def function(kind: str, scheme: Scheme, rows: int, cols: int, bias: bool, opset: int) -> ir.Function:
+    """The function that a node of one scheme and presence of a bias calls, of whatever shape. opset: the model's, at least MIN_OPSET."""
     body = Body(["x", *scheme.tensor_names, *(["bias"] if bias else [])])
     stored = {name: body.inputs[name] for name in scheme.value_names}
     if not isinstance(scheme.precision, Int8):  # runtimes cast bfloat16, and do little else with it
@@ -65,7 +69,7 @@ def function(scheme: Scheme, bias: bool, opset: int) -> ir.Function:
     else:
         y = _scaled(body, _levels_of_one_scale(body), turned, scheme.precision, body.inputs["input_scale"])
     y = body.op("Add", y, body.inputs["bias"]) if bias else y
-    return body.function(op_type(scheme, bias), y, opset, {**LAYER, "scheme": ir.AttributeType.STRING})
+    return body.function(op_type(kind, scheme, rows, cols, bias), y, opset, {**LAYER, "scheme": ir.AttributeType.STRING})
 
 
 def _of_casts(body: Body, weight: Value) -> Value:

@@ -19,25 +19,29 @@ import onnx_ir as ir
 import torch
 
 from sparsecc.ops.onnx_functions import LAYER, Body, Call, Value, decoded
+from sparsecc.structures.base import Structured
 
 if TYPE_CHECKING:
-    from sparsecc.structures.base import Factor, Structure, Structured
+    from sparsecc.ops.base import SiteOp
+    from sparsecc.structures.base import Factor, Structure
 
 LINEAR = "StructuredLinear"
 
 
-def op_type(structure: Structure, rows: int, cols: int, bias: bool) -> str:
+def op_type(kind: str, structure: Structure, rows: int, cols: int, bias: bool) -> str:
     """The function's name: `StructuredLinear_monarch_4x8_2_3072x768`."""
-    return f"{LINEAR}_{structure.key.replace(':', '_')}_{rows}x{cols}" + ("" if bias else "_nobias")
+    return f"{kind}_{structure.key.replace(':', '_')}_{rows}x{cols}" + ("" if bias else "_nobias")
 
 
-def call(weight: Structured, site: str, bias: bool) -> Call:
+def call(op: SiteOp, site: str) -> Call:
     """The node that stands in the place of a site."""
+    weight = op.stored
+    assert isinstance(weight, Structured)
     attributes = {"structure": weight.structure.key, "rows": weight.rows, "cols": weight.cols, "site": site}
-    return Call(op_type(weight.structure, weight.rows, weight.cols, bias), attributes)
+    return Call(op_type(LINEAR, weight.structure, weight.rows, weight.cols, op.bias is not None), attributes)
 
 
-def function(structure: Structure, rows: int, cols: int, bias: bool, opset: int) -> ir.Function:
+def function(kind: str, structure: Structure, rows: int, cols: int, bias: bool, opset: int) -> ir.Function:
     """The function that a node of one structure, shape and presence of a bias calls. opset: the model's, at least MIN_OPSET."""
     body = Body(["x", *structure.tensor_names, *(["bias"] if bias else [])])
     named = zip(structure.tensor_names, structure.shapes(rows, cols), strict=True)
@@ -53,7 +57,7 @@ def function(structure: Structure, rows: int, cols: int, bias: bool, opset: int)
         view, order = factor.view or (blocks, features), factor.order or (0, 1)
     y = _moved(body, y, blocks, 1, view, order)
     y = body.op("Add", y, body.inputs["bias"]) if bias else y
-    return body.function(op_type(structure, rows, cols, bias), y, opset, {**LAYER, "structure": ir.AttributeType.STRING})
+    return body.function(op_type(kind, structure, rows, cols, bias), y, opset, {**LAYER, "structure": ir.AttributeType.STRING})
 
 
 def _weight(body: Body, factor: Factor, stored: Sequence[Value]) -> Value:

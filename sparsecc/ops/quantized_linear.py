@@ -35,12 +35,6 @@ def reference(x: Tensor, weight: Quantized, bias: Tensor | None = None) -> Tenso
     return functional.linear(rounded, weight.dense().to(x.dtype), bias)
 
 
-def restore(tensors: Sequence[Tensor], key: str, rows: int, cols: int) -> Quantized:
-    """The Quantized that was flattened into `tensors`. Raises ValueError when the scheme stores another number of tensors."""
-    scheme = scheme_from_key(key)
-    return Quantized(scheme, rows, cols, dict(zip(scheme.tensor_names, tensors, strict=True)))
-
-
 @torch.library.custom_op(
     "sparsecc::quantized_linear",
     mutates_args=(),
@@ -48,7 +42,7 @@ def restore(tensors: Sequence[Tensor], key: str, rows: int, cols: int) -> Quanti
 )
 def quantized_linear(x: Tensor, weight: Sequence[Tensor], bias: Tensor | None, scheme: str, rows: int, cols: int, name: str) -> Tensor:
     """weight: the tensors of Quantized.tensors in their order.  scheme: Scheme.key.  name: the site's, to find a kernel by."""
-    return reference(x, restore(weight, scheme, rows, cols), bias).contiguous()
+    return reference(x, scheme_from_key(scheme).hold(rows, cols, weight), bias).contiguous()
 
 
 @quantized_linear.register_fake
@@ -62,7 +56,7 @@ def _fake(x: Tensor, weight: Sequence[Tensor], bias: Tensor | None, scheme: str,
 )
 def dequantize(weight: Sequence[Tensor], scheme: str, rows: int, cols: int) -> Tensor:
     """The tensors of a Quantized → its dense matrix, float32 [rows, cols]; opaque to tracers, since unpacking depends on the data."""
-    return restore(weight, scheme, rows, cols).dense().clone()
+    return scheme_from_key(scheme).hold(rows, cols, weight).dense().clone()
 
 
 @dequantize.register_fake

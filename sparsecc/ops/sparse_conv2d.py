@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sparsecc.formats import from_key
 from sparsecc.formats.base import Packed
-from sparsecc.ops._packed import restore, values_only
+from sparsecc.ops._packed import values_only
 from sparsecc.ops.base import SiteOp, TorchCall
 
 Pair = tuple[int, int]
@@ -92,7 +93,7 @@ def sparse_conv2d(
 ) -> Tensor:
     """packed: the tensors of Packed.tensors in their order.  format: Format.key.  name: the site's, to find a kernel by."""
     cols = kernel[0] * kernel[1] * x.shape[-3]
-    return reference(x, restore(packed, format, rows, cols), bias, kernel, stride, padding, dilation).contiguous()
+    return reference(x, from_key(format).hold(rows, cols, packed), bias, kernel, stride, padding, dilation).contiguous()
 
 
 @sparse_conv2d.register_fake

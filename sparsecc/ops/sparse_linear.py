@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sparsecc.formats import from_key
 from sparsecc.formats.base import Packed
-from sparsecc.ops._packed import restore, values_only
+from sparsecc.ops._packed import values_only
 from sparsecc.ops.base import SiteOp, TorchCall
 
 
@@ -41,7 +42,7 @@ def reference(x: Tensor, packed: Packed, bias: Tensor | None = None) -> Tensor:
 )
 def sparse_linear(x: Tensor, packed: Sequence[Tensor], bias: Tensor | None, format: str, rows: int, cols: int, name: str) -> Tensor:
     """packed: the tensors of Packed.tensors in their order.  format: Format.key.  name: the site's, to find a kernel by."""
-    return reference(x, restore(packed, format, rows, cols), bias).contiguous()
+    return reference(x, from_key(format).hold(rows, cols, packed), bias).contiguous()
 
 
 @sparse_linear.register_fake

@@ -63,12 +63,8 @@ def around(sites: Sequence[S], targets: Targets, ignore: Targets) -> list[S]:
 
 def untouchable(site: WeightSite) -> Refused | None:
     """Why the weight of a site cannot be pruned, packed, substituted or quantized, None when it can."""
-    if site.packed is not None:
-        return Refused(f"already packed as {site.packed.format.key}")
-    if site.structured is not None:
-        return Refused(f"already structured as {site.structured.structure.key}")
-    if site.quantized is not None:
-        return Refused(f"already quantized as {site.quantized.scheme.key}")
+    if site.form is not None:
+        return Refused(f"already {site.form.word} as {site.form.key}")
     if site.shared:
         return Refused("its weight serves other layers too")
     if isinstance(site, Conv2d) and site.groups > 1:

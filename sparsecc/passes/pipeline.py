@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from sparsecc.errors import RecipeError
@@ -12,6 +12,19 @@ from sparsecc.passes._samples import numbered
 from sparsecc.passes.base import Context, Pass, PassResult, registered_name
 
 _REASONS = 3  # that a sentence names
+
+
+@dataclass(frozen=True)
+class Step:
+    """A pass that has run. number: its place in the recipe.  name: in the recipe.  before: the graph that it was given."""
+
+    number: int
+    name: str
+    before: Graph
+    result: PassResult
+
+
+Hook = Callable[[Step], None]
 
 
 class HasPasses(Protocol):
@@ -27,8 +40,10 @@ class HasPasses(Protocol):
     def source(self) -> str: ...
 
 
-def run(graph: Graph, recipe: HasPasses, context: Context) -> tuple[Graph, list[tuple[Pass, PassResult]]]:
+def run(graph: Graph, recipe: HasPasses, context: Context, hooks: Sequence[Hook] = ()) -> tuple[Graph, list[tuple[Pass, PassResult]]]:
     """The rewritten graph, and what each pass found and did, in order. The graph given stays as it was.
+
+    hooks: called after each pass.
 
     Raises RecipeError, with the pass's place in the recipe, for a field that does not fit the model, and under `strict` for a pass
     that changes nothing; InputError, with its number, for a sample that the model cannot take.
@@ -44,6 +59,8 @@ def run(graph: Graph, recipe: HasPasses, context: Context) -> tuple[Graph, list[
         if recipe.strict and not result.modified:
             raise RecipeError(f"{_place(recipe, number, step)} {_idle(graph, result)}")
         results.append((step, result))
+        for hook in hooks:
+            hook(Step(number, registered_name(step), graph, result))
         graph = result.graph
         context = replace(context, original=result.original)
     return graph, results

@@ -118,9 +118,8 @@ class Quantize(Pass):
             return Refused(f"{site.rows * site.cols} weights are fewer than min_weights {self.min_weights}")
         if reason := (untouchable(site) if site.packed is None else None) or never_trained(site, self.targets):
             return reason
-        dtype = _dtype(site)
-        if host == "onnx" and dtype != "float32":  # scales and sums are float32 there, and operators do not mix types
-            return Refused(f"its weight is {dtype}, quantize takes float32 in ONNX models; convert the model to float32 first")
+        if host == "onnx" and site.dtype != "float32":  # scales and sums are float32 there, and operators do not mix types
+            return Refused(f"its weight is {site.dtype}, quantize takes float32 in ONNX models; convert the model to float32 first")
         return None
 
 
@@ -134,8 +133,3 @@ def _round(site: WeightSite, precision: Precision, largest: float | None) -> Rou
     if site.packed is not None:
         weight = weight.packed(site.packed.format, matrix != 0)
     return Rounding(weight, error)
-
-
-def _dtype(site: WeightSite) -> str:
-    weight = site.weight if site.packed is None else site.packed.values
-    return str(weight.dtype).removeprefix("torch.")

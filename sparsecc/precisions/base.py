@@ -11,12 +11,13 @@ numbers and scales the sums. Values are plain tensors of the format's own type, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from sparsecc.errors import ModelError
 from sparsecc.formats.base import Packed
+from sparsecc.forms import Form
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,15 +90,42 @@ class Scheme:
         """What is stored, in its fixed order, values first."""
         return (*self.value_names, *self.precision.scale_names)
 
+    def hold(self, rows: int, cols: int, tensors: Sequence[Tensor]) -> Quantized:
+        """What `Precision.quantize` or `Quantized.packed` gave, from its tensors. Raises ValueError for another number of them."""
+        return Quantized(self, rows, cols, dict(zip(self.tensor_names, tensors, strict=True)))
+
 
 @dataclass(frozen=True)
-class Quantized:
+class Quantized(Form):
     """A weight matrix in fewer bits: the tensors that its scheme names, in their order."""
 
+    word: ClassVar[str] = "quantized"
+    deed: ClassVar[str] = "quantized to"
+    trainable: ClassVar[bool] = False  # only rounding makes its values
     scheme: Scheme
     rows: int
     cols: int
     tensors: Mapping[str, Tensor]
+
+    @property
+    def storage(self) -> Scheme:
+        return self.scheme
+
+    @property
+    def dtype(self) -> str:
+        return "float32"
+
+    @property
+    def stored_dtype(self) -> str:
+        return self.scheme.precision.dtype
+
+    @property
+    def sparse_format(self) -> Format | None:
+        return self.scheme.format
+
+    @property
+    def nonzeros(self) -> int:
+        return int(self.tensors[self.scheme.value_names[0]].count_nonzero())
 
     def values(self, layer: str = "") -> Tensor:
         """[rows, cols] in the type of the format. Raises ModelError, which names `layer`, when tensors do not fit each other."""
@@ -123,7 +151,3 @@ class Quantized:
         """The same weight with its values in a sparse format. keep: bool [rows, cols], as for `Format.pack`."""
         tensors = format.pack(self.values(), keep).tensors
         return replace(self, scheme=replace(self.scheme, format=format), tensors={**tensors, **self.scales})
-
-    @property
-    def nbytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in self.tensors.values())

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from sparsecc.errors import ModelError, Refused
 from sparsecc.formats.base import Packed
+from sparsecc.forms import Form, dtype_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,13 +69,35 @@ def apply(factors: Sequence[Factor], x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Structured:
+class Structured(Form):
     """A weight matrix as the factors of a structure: their weights by name, in the order in which they are applied to x."""
 
+    word: ClassVar[str] = "structured"
+    deed: ClassVar[str] = "factored into"
     structure: Structure
     rows: int
     cols: int
     tensors: Mapping[str, Tensor]
+
+    @property
+    def storage(self) -> Structure:
+        return self.structure
+
+    @property
+    def dtype(self) -> str:
+        return dtype_of(next(tensor for name, tensor in self.tensors.items() if name not in self.structure.index_names))
+
+    @property
+    def sparse_format(self) -> None:
+        return None
+
+    @property
+    def pattern(self) -> str:
+        return self.structure.key
+
+    @property
+    def nonzeros(self) -> None:
+        return None
 
     def factors(self) -> tuple[Factor, ...]:
         """In the order in which they are applied to x."""
@@ -90,10 +113,6 @@ class Structured:
             return apply(factors, eye).T.reshape(self.rows, self.cols)
         except (RuntimeError, IndexError, ValueError) as error:
             raise ModelError(f"layer '{layer}': its factors are damaged: {str(error).splitlines()[0]}") from None
-
-    @property
-    def nbytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in self.tensors.values())
 
 
 @dataclass(frozen=True)
@@ -150,6 +169,13 @@ class Structure(ABC):
     def factors(self, rows: int, cols: int, weights: Sequence[Tensor]) -> tuple[Factor, ...]:
         """The factors of a matrix with these weights. A view begins with the factor's blocks or axes that make them up, its
         transposed order with the next factor's."""
+
+    def hold(self, rows: int, cols: int, tensors: Sequence[Tensor]) -> Structured:
+        """What `project` gave, from its tensors. Raises ValueError for another number of them, TypeError for other shapes."""
+        named = dict(zip(self.tensor_names, tensors, strict=True))
+        if self.check(rows, cols) or tuple(tuple(tensor.shape) for tensor in tensors) != self.shapes(rows, cols):
+            raise TypeError(f"its factors are not those of a {rows}×{cols} matrix")
+        return Structured(self, rows, cols, named)
 
     def params(self, rows: int, cols: int) -> int:
         """Numbers in all factors, positions left out."""

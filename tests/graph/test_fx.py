@@ -215,8 +215,8 @@ def test_a_structured_layer_trains_its_factors_and_keeps_its_structure() -> None
     copy.module(x).square().sum().backward()
     optimizer.step()
     after = copy.sites(Linear)[0]
-    assert after.structured is not None
-    assert after.structured.structure == Monarch(2, 2, 2)
+    assert after.form is not None
+    assert after.form.storage == Monarch(2, 2, 2)
     assert not torch.equal(after.weight, before)
     with pytest.raises(ModelError, match="'fc1' is structured"):
         copy.set_weight(after, before)

@@ -192,8 +192,8 @@ def test_a_structured_layer_is_a_site_that_keeps_its_name_and_is_not_set() -> No
     graph.replace(site, StructuredLinear(Monarch(2, 4, 2).project(site.weight), site.bias))
     after = graph.sites(Linear)[0]
     assert (after.name, after.activation, after.shape, after.weight_name) == ("fc1", "relu", (64, 32), "fc1.structured.right")
-    assert after.structured is not None
-    assert after.structured.structure == Monarch(2, 4, 2)
+    assert after.form is not None
+    assert after.form.storage == Monarch(2, 4, 2)
     assert "fc1.weight" not in graph.model.graph.initializers
     with pytest.raises(UserError, match="'fc1' is structured"):
         graph.set_weight(after, after.weight)
@@ -204,7 +204,7 @@ def test_fixed_keeps_structured_layers() -> None:
     for site in graph.sites(Linear):
         graph.replace(site, StructuredLinear(LowRank(4).project(site.weight), site.bias))
     fixed = graph.fixed({"x": (3, 32)})
-    assert [site.structured and site.structured.structure for site in fixed.sites(Linear)] == [LowRank(4)] * 3
+    assert [site.form and site.form.storage for site in fixed.sites(Linear)] == [LowRank(4)] * 3
     assert_close(fixed.run([random(3, 32)]).outputs[0], graph.run([random(3, 32)]).outputs[0])
 
 

@@ -135,9 +135,5 @@ def _block_map(site: Attention) -> tuple[str, dict[str, Tensor]] | None:
 
 
 def _stored(site: WeightSite) -> tuple[str, dict[str, Tensor]] | None:
-    """Key of the format or structure, and tensors; None for a dense weight."""
-    if site.packed is not None:
-        return site.packed.format.key, dict(site.packed.tensors)
-    if site.quantized is not None:
-        return site.quantized.scheme.key, dict(site.quantized.tensors)
-    return None if site.structured is None else (site.structured.structure.key, dict(site.structured.tensors))
+    """Key and tensors; None for a dense weight."""
+    return None if site.form is None else (site.form.key, dict(site.form.tensors))

@@ -139,12 +139,12 @@ def replaced(host: str, key: str) -> Graph:
 @every_structure
 def test_outputs_are_those_of_the_dense_product(host: str, structure: Structure) -> None:
     after = replaced(host, structure.key)
-    assert sum(site.structured is not None for site in after.sites(Linear)) >= 6
+    assert sum(site.form is not None for site in after.sites(Linear)) >= 6
     oracle = graph(host, "transformer").copy()
     for before, site in zip(oracle.sites(Linear), after.sites(Linear), strict=True):
         assert (site.name, site.kind, site.activation, site.shape) == (before.name, before.kind, before.activation, before.shape)
-        if site.structured is not None:
-            assert site.structured.structure == structure
+        if site.form is not None:
+            assert site.form.storage == structure
             assert site.packed is None
             oracle.set_weight(before, site.weight)
     assert_close(outputs(after, "transformer")[0], outputs(oracle, "transformer")[0])
@@ -171,6 +171,6 @@ def test_saved_and_loaded_it_is_the_same(host: str, structure: Structure, tmp_pa
     after = load(tmp_path / file)
     assert [(site.name, site.kind) for site in after.sites()] == [(site.name, site.kind) for site in before.sites()]
     for site, twin in zip(before.sites(Linear), after.sites(Linear), strict=True):
-        assert (site.structured and site.structured.structure) == (twin.structured and twin.structured.structure)
+        assert (site.form and site.form.storage) == (twin.form and twin.form.storage)
         assert torch.equal(site.weight, twin.weight)
     assert torch.equal(outputs(after, "transformer")[0], outputs(before, "transformer")[0])

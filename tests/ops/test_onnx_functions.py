@@ -26,7 +26,7 @@ PATTERNS = ["unstructured", "4x1", "16x1", "1x4", "2x8", "2:4", "1:2", "1:4", "3
 def model_of(op: SiteOp, x_shape: list, opset: int = 18, ir_version: int = 8) -> onnx.ModelProto:
     """One node that calls the operator's function."""
     call = onnx_functions.call(op, "here")
-    function = onnx_functions.function(type(op).__name__, op.stored.format, op.bias is not None, opset)
+    function = onnx_functions.function(type(op).__name__, op.stored.format, op.stored.rows, op.stored.cols, op.bias is not None, opset)
     tensors = dict(op.stored.tensors) | ({"bias": op.bias} if op.bias is not None else {})
     node = helper.make_node(call.op_type, ["x", *tensors], ["y"], domain="ai.sparsecc", **call.attributes)
     x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, x_shape)
@@ -118,8 +118,8 @@ def test_convolution(pattern: str, bias: bool, kernel: tuple[int, int], geometry
 
 
 def test_names_say_format_and_bias() -> None:
-    assert onnx_functions.op_type("SparseLinear", from_pattern("2:4"), True) == "SparseLinear_nm_2_4"
-    assert onnx_functions.op_type("SparseConv2d", from_pattern("4x1"), False) == "SparseConv2d_block_4x1_nobias"
+    assert onnx_functions.op_type("SparseLinear", from_pattern("2:4"), 8, 16, True) == "SparseLinear_nm_2_4"
+    assert onnx_functions.op_type("SparseConv2d", from_pattern("4x1"), 8, 16, False) == "SparseConv2d_block_4x1_nobias"
 
 
 def _sparsity(pattern: str) -> float:

@@ -20,9 +20,9 @@ from tests.tolerance import assert_close
 
 def model_of(op: StructuredLinear, x_shape: list, opset: int = 18, ir_version: int = 8) -> onnx.ModelProto:
     """One node that calls the operator's function."""
-    weight, has_bias = op.stored, op.bias is not None
-    call = onnx_structured.call(weight, "here", has_bias)
-    function = onnx_structured.function(weight.structure, weight.rows, weight.cols, has_bias, opset)
+    weight = op.stored
+    call = onnx_structured.call(op, "here")
+    function = onnx_structured.function("StructuredLinear", weight.structure, weight.rows, weight.cols, op.bias is not None, opset)
     tensors = dict(weight.tensors) | ({"bias": op.bias} if op.bias is not None else {})
     node = helper.make_node(call.op_type, ["x", *tensors], ["y"], domain="ai.sparsecc", **call.attributes)
     x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, x_shape)
@@ -75,7 +75,7 @@ def test_any_blocks(b: int, p: int, down: int, across: int, seed: int) -> None:
 )
 def test_activations_move_as_seldom_as_possible(key: str, moves: int) -> None:
     """Once on the way into blocks, between blocks, and out of them; the weights' own transposes are folded ahead."""
-    function = onnx_structured.function(structures.from_key(key), 8, 16, True, 18)
+    function = onnx_structured.function("StructuredLinear", structures.from_key(key), 8, 16, True, 18)
     transposes, products = ([node for node in function if node.op_type == kind] for kind in ("Transpose", "MatMul"))
     assert len(products) == (3 if key.startswith("armor") else 2)
     assert len(transposes) - len(products) == moves
@@ -83,5 +83,5 @@ def test_activations_move_as_seldom_as_possible(key: str, moves: int) -> None:
 
 def test_names_say_structure_shape_and_bias() -> None:
     monarch, low_rank = structures.from_key("monarch:4x8:2"), structures.from_key("low_rank:64")
-    assert onnx_structured.op_type(monarch, 3072, 768, True) == "StructuredLinear_monarch_4x8_2_3072x768"
-    assert onnx_structured.op_type(low_rank, 768, 768, False) == "StructuredLinear_low_rank_64_768x768_nobias"
+    assert onnx_structured.op_type("StructuredLinear", monarch, 3072, 768, True) == "StructuredLinear_monarch_4x8_2_3072x768"
+    assert onnx_structured.op_type("StructuredLinear", low_rank, 768, 768, False) == "StructuredLinear_low_rank_64_768x768_nobias"

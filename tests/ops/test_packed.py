@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sparsecc.formats import from_pattern
-from sparsecc.ops import _packed
+from sparsecc.ops.stored import restore
 
 PATTERNS = ("unstructured", "4x1", "2:4")
 
@@ -41,4 +41,4 @@ def test_both_are_operators_that_torch_accepts(pattern: str) -> None:
 def test_a_missing_tensor_is_refused() -> None:
     key, _, tensors = _case("2:4")
     with pytest.raises(ValueError, match="shorter"):
-        _packed.restore(tensors[:1], key, 8, 16)
+        restore(tensors[:1], "format", key, 8, 16)

@@ -69,14 +69,14 @@ def test_torch_accepts_the_operator(key: str, format: str | None) -> None:
 def test_a_stock_onnxruntime_computes_it(key: str, format: str | None, opset: int, bias: Tensor | None) -> None:
     weight, x = stored(key, format), torch.randn(5, COLS)
     x[1] = 0
-    node = onnx_quantized.call(weight, "fc", bias is not None)
+    node = onnx_quantized.call(QuantizedLinear(weight, bias), "fc")
     parts = {**weight.tensors, **({"bias": bias} if bias is not None else {})}
     inputs = [ir.Value(name="x", shape=ir.Shape((5, COLS)), type=ir.TensorType(ir.DataType.FLOAT))]
     constants = [ir.Value(name=name, const_value=ir.tensor(tensor, name=name)) for name, tensor in parts.items()]
     made = ir.node(node.op_type, [*inputs, *constants], node.attributes, domain=ONNX_DOMAIN, num_outputs=1)
     made.outputs[0].name, made.outputs[0].shape, made.outputs[0].dtype = "y", ir.Shape((5, ROWS)), ir.DataType.FLOAT
     graph = ir.Graph(inputs, made.outputs, nodes=[made], initializers=constants, opset_imports={"": opset, ONNX_DOMAIN: 1}, name="g")
-    function = onnx_quantized.function(weight.scheme, bias is not None, opset)
+    function = onnx_quantized.function("QuantizedLinear", weight.scheme, ROWS, COLS, bias is not None, opset)
     proto = ir.serde.serialize_model(ir.Model(graph, ir_version=9, functions=[function]))
     onnx.checker.check_model(proto)
     [found] = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"x": x.numpy()})

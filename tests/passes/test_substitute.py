@@ -41,16 +41,16 @@ def test_every_linear_layer_gets_factors_within_the_budget(structure: str) -> No
     result = Substitute(structure=structure, params=0.4).apply(before)
     assert result.modified
     for old, new, match in zip(before.sites(Linear), result.graph.sites(Linear), result.matches, strict=True):
-        assert new.structured is not None
-        assert new.structured.nbytes <= 0.4 * old.weight.numel() * 4
+        assert new.form is not None
+        assert new.form.nbytes <= 0.4 * old.weight.numel() * 4
         assert new.bias is old.bias
-        assert structure == "auto" or new.structured.structure.key.startswith(structure)
-        assert str(match.action).startswith(new.structured.structure.key)
+        assert structure == "auto" or new.form.key.startswith(structure)
+        assert str(match.action).startswith(new.form.key)
 
 
 def test_twice_is_once() -> None:
     once = Substitute().apply(FakeGraph([linear("a")])).graph
-    key = once.sites(Linear)[0].structured.structure.key
+    key = once.sites(Linear)[0].form.key
     assert refusals(Substitute(), *once.sites(Linear)) == [f"already structured as {key}"]
     assert [match.refused.reason for match in Prune().apply(once).matches if match.refused] == [f"already structured as {key}"]
     assert [match.refused.reason for match in Pack().apply(once).matches if match.refused] == [f"already structured as {key}"]

@@ -12,9 +12,7 @@ from sparsecc.errors import ModelError
 if TYPE_CHECKING:
     import numpy as np
 
-    from sparsecc.formats.base import Packed
-    from sparsecc.precisions.base import Quantized
-    from sparsecc.structures.base import Structured
+    from sparsecc.forms import Form
 
 PREFIX = "sparsecc."
 Convert = Callable[[Any, list[Any], dict[str, Any]], Any]  # of a builder, the inputs and the attributes of an ONNX operator
@@ -22,15 +20,15 @@ Convert = Callable[[Any, list[Any], dict[str, Any]], Any]  # of a builder, the i
 
 @dataclass(frozen=True)
 class Placeholder:
-    """An operator that Relax has no word for. kind: an operator of `sparsecc.ops`, or attention.
+    """An operator that Relax has no word for. kind: linear, conv2d and block_attention for those of `sparsecc.ops`, and more of importers.
 
-    stored: the weight of a layer.  attributes: geometry, scale, block map and so on.
+    stored: the weight of a layer that is not dense.  attributes: geometry, scale, block map and so on.
     """
 
     kind: str
     name: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    stored: Packed | Structured | Quantized | None = None
+    stored: Form | None = None
     bias: np.ndarray | None = None
 
 

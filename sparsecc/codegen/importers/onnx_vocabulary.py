@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from sparsecc import formats, precisions, structures
 from sparsecc.attention.base import BlockMap, Grid, unpack_bits
 from sparsecc.codegen.importers.base import Placeholder, Placeholders, conv_output_shape, shape_of, text_of
 from sparsecc.codegen.tvm_api import GenericConst
 from sparsecc.errors import ModelError
-from sparsecc.formats.base import Packed
-from sparsecc.ops import onnx_block_attention, onnx_functions, onnx_quantized, onnx_structured
-from sparsecc.precisions.base import Quantized
-from sparsecc.structures.base import Structured
+from sparsecc.ops import onnx_block_attention, onnx_functions, onnx_quantized, onnx_structured, stored
+
+if TYPE_CHECKING:
+    from sparsecc.forms import Form
 
 
 def vocabulary_converter(op_type: str, placeholders: Placeholders) -> Any:
@@ -30,34 +29,18 @@ def vocabulary_converter(op_type: str, placeholders: Placeholders) -> Any:
     return Converter
 
 
-def _sparse_linear(inputs: list[Any], attributes: dict[str, Any], placeholders: Placeholders) -> Any:
-    packed, bias = _packed(inputs, attributes)
-    placeholder = Placeholder("sparse_linear", text_of(attributes["site"]), {}, packed, bias)
-    return placeholders.call(placeholder, inputs[:1], [*shape_of(inputs[0])[:-1], packed.rows])
+def _linear(inputs: list[Any], attributes: dict[str, Any], placeholders: Placeholders) -> Any:
+    form, bias = _weight_and_bias(inputs, attributes)
+    placeholder = Placeholder("linear", text_of(attributes["site"]), {}, form, bias)
+    return placeholders.call(placeholder, inputs[:1], [*shape_of(inputs[0])[:-1], form.rows])
 
 
-def _sparse_conv2d(inputs: list[Any], attributes: dict[str, Any], placeholders: Placeholders) -> Any:
-    packed, bias = _packed(inputs, attributes)
+def _conv2d(inputs: list[Any], attributes: dict[str, Any], placeholders: Placeholders) -> Any:
+    form, bias = _weight_and_bias(inputs, attributes)
     names = (("kernel", "kernel_shape"), ("stride", "strides"), ("padding", "pads"), ("dilation", "dilations"))
     geometry: dict[str, Any] = {name: tuple(int(v) for v in attributes[attribute]) for name, attribute in names}
-    placeholder = Placeholder("sparse_conv2d", text_of(attributes["site"]), geometry, packed, bias)
-    return placeholders.call(placeholder, inputs[:1], conv_output_shape(shape_of(inputs[0]), packed.rows, geometry))
-
-
-def _structured_linear(inputs: list[Any], attributes: dict[str, Any], placeholders: Placeholders) -> Any:
-    structure = structures.from_key(text_of(attributes["structure"]))
-    tensors, bias = _constants(inputs[1:], structure.tensor_names)
-    stored = Structured(structure, int(attributes["rows"]), int(attributes["cols"]), tensors)
-    placeholder = Placeholder("structured_linear", text_of(attributes["site"]), {}, stored, bias)
-    return placeholders.call(placeholder, inputs[:1], [*shape_of(inputs[0])[:-1], stored.rows])
-
-
-def _quantized_linear(inputs: list[Any], attributes: dict[str, Any], placeholders: Placeholders) -> Any:
-    scheme = precisions.scheme_from_key(text_of(attributes["scheme"]))
-    tensors, bias = _constants(inputs[1:], scheme.tensor_names)
-    stored = Quantized(scheme, int(attributes["rows"]), int(attributes["cols"]), tensors)
-    placeholder = Placeholder("quantized_linear", text_of(attributes["site"]), {}, stored, bias)
-    return placeholders.call(placeholder, inputs[:1], [*shape_of(inputs[0])[:-1], stored.rows])
+    placeholder = Placeholder("conv2d", text_of(attributes["site"]), geometry, form, bias)
+    return placeholders.call(placeholder, inputs[:1], conv_output_shape(shape_of(inputs[0]), form.rows, geometry))
 
 
 def _block_attention(inputs: list[Any], attributes: dict[str, Any], placeholders: Placeholders) -> Any:
@@ -70,17 +53,12 @@ def _block_attention(inputs: list[Any], attributes: dict[str, Any], placeholders
     return placeholders.call(placeholder, [q, k, v], [*shape_of(q)[:-1], shape_of(v)[-1]])
 
 
-def _packed(inputs: list[Any], attributes: dict[str, Any]) -> tuple[Packed, np.ndarray | None]:
-    format = formats.from_key(text_of(attributes["format"]))
-    tensors, bias = _constants(inputs[1:], format.tensor_names)
-    return Packed(format, int(attributes["rows"]), int(attributes["cols"]), tensors), bias
-
-
-def _constants(stored: list[Any], names: tuple[str, ...]) -> tuple[dict[str, torch.Tensor], np.ndarray | None]:
-    """The tensors of a layer's weight by name, and its bias."""
-    arrays = [_array(value) for value in stored]
-    tensors = {name: _tensor(array) for name, array in zip(names, arrays, strict=False)}
-    return tensors, arrays[len(names)] if len(arrays) > len(names) else None
+def _weight_and_bias(inputs: list[Any], attributes: dict[str, Any]) -> tuple[Form, np.ndarray | None]:
+    parameter = stored.parameter_among(attributes)
+    storage = stored.storage(parameter, text_of(attributes[parameter]))
+    count, arrays = len(storage.tensor_names), [_array(value) for value in inputs[1:]]
+    form = storage.hold(int(attributes["rows"]), int(attributes["cols"]), [_tensor(array) for array in arrays[:count]])
+    return form, arrays[count] if len(arrays) > count else None
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
@@ -95,9 +73,9 @@ def _array(value: Any) -> np.ndarray:
 
 
 _KINDS = {
-    onnx_functions.LINEAR: _sparse_linear,
-    onnx_functions.CONV2D: _sparse_conv2d,
-    onnx_structured.LINEAR: _structured_linear,
-    onnx_quantized.LINEAR: _quantized_linear,
+    onnx_functions.LINEAR: _linear,
+    onnx_functions.CONV2D: _conv2d,
+    onnx_structured.LINEAR: _linear,
+    onnx_quantized.LINEAR: _linear,
     onnx_block_attention.OP_TYPE: _block_attention,
 }

@@ -12,9 +12,8 @@ from sparsecc.codegen.importers.base import PREFIX, Imported, Placeholder
 from sparsecc.codegen.numbers import Numbers
 from sparsecc.codegen.tvm_api import GenericConst, relax
 from sparsecc.errors import ModelError
-from sparsecc.formats.base import Packed
+from sparsecc.forms import Form
 from sparsecc.precisions.base import Quantized
-from sparsecc.structures.base import Structured
 
 if TYPE_CHECKING:
     from sparsecc.attention.base import BlockMap
@@ -56,12 +55,12 @@ class Geometry:
 class Layer:
     """A linear layer or convolution with what follows it folded in.
 
-    weight: [rows, depth], ordered (tap, channel) for a convolution; packed, structured or quantized when it came so.
+    weight: [rows, depth], ordered (tap, channel) for a convolution; in a form when it came so.
     site: the site's name when its weight came so, else None.
     """
 
     x: Var
-    weight: np.ndarray | Packed | Structured | Quantized
+    weight: np.ndarray | Form
     bias: np.ndarray | None = None
     geometry: Geometry | None = None
     site: str | None = None
@@ -87,12 +86,12 @@ class Layer:
     @property
     def packed(self) -> bool:
         """Whether the weight came in a sparse format."""
-        return isinstance(self.weight, Packed) or (isinstance(self.weight, Quantized) and self.weight.scheme.format is not None)
+        return isinstance(self.weight, Form) and self.weight.sparse_format is not None
 
     @property
     def dtype(self) -> str:
         """Of what is multiplied."""
-        return self.weight.scheme.precision.dtype if isinstance(self.weight, Quantized) else "float32"
+        return self.weight.stored_dtype if isinstance(self.weight, Form) else "float32"
 
     @property
     def numbers(self) -> Numbers:

@@ -44,7 +44,7 @@ def recognize(program: Program) -> None:
                 rule(program, node)
         program.refresh()
     for node in program.nodes:
-        for layer_rule in (_linear, _stored_linear, convolution, _sparse_conv2d, depthwise, transposed, overlapping):
+        for layer_rule in (_linear, _stored_linear, convolution, _stored_conv2d, depthwise, transposed, overlapping):
             layer = layer_rule(program, node)
             if layer is not None:
                 node.op, node.what = "layer", layer
@@ -85,14 +85,14 @@ def _linear(program: Program, node: Node) -> Layer | None:
 
 def _stored_linear(program: Program, node: Node) -> Layer | None:
     found = program.placeholders.get(node.op)
-    if found is None or found.kind not in ("sparse_linear", "structured_linear", "quantized_linear") or found.stored is None:
+    if found is None or found.kind != "linear" or found.stored is None:
         return None
     return Layer(node.args[0], found.stored, found.bias, site=found.name)
 
 
-def _sparse_conv2d(program: Program, node: Node) -> Layer | None:
+def _stored_conv2d(program: Program, node: Node) -> Layer | None:
     found = program.placeholders.get(node.op)
-    if found is None or found.kind != "sparse_conv2d" or found.stored is None:
+    if found is None or found.kind != "conv2d" or found.stored is None:
         return None
     a = found.attributes
     geometry = Geometry(a["kernel"], a["stride"], a["padding"], a["dilation"])

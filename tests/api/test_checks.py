@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from sparsecc import api
-from sparsecc.api import verify
+from sparsecc.api import checks
 from sparsecc.errors import ModelError
 from sparsecc.graph import onnx_cleanup
 from sparsecc.graph.onnx import OnnxGraph
@@ -77,7 +77,7 @@ def test_an_exact_reference_for_int8() -> None:
 def test_a_file_that_grows_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     _, report = api.convert(narrow(), {"passes": []})
     assert not [note for note in report.notes if "grew" in note]
-    monkeypatch.setattr(verify, "GREW", -1)
+    monkeypatch.setattr(checks, "GREW", -1)
     _, report = api.convert(narrow(), {"passes": []})
     assert [note for note in report.notes if note.startswith("the file's weights grew from 0.04 to 0.04 MB")]
 
