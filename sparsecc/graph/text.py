@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from sparsecc.graph.base import Graph, TensorSpec
 
 _INPUTS = "inputs"
+_GAPS = re.compile(r" {2,}")
 
 
 def text(graph: Graph) -> str:
@@ -22,9 +24,12 @@ def text(graph: Graph) -> str:
 
 
 def changes(before: str, after: str, name: str) -> str:
-    """What a pass called `name` changed in the text of a graph, as a unified diff without context; "" for nothing."""
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), f"before {name}", f"after {name}", n=0, lineterm="")
-    return "".join(f"{line}\n" for line in lines)
+    """What a pass called `name` changed in the text of a graph, as a unified diff without context; "" for nothing.
+
+    Columns are not aligned in it: a longer cell in one line would change all of them.
+    """
+    old, new = ([_GAPS.sub("  ", line) for line in text.splitlines()] for text in (before, after))
+    return "".join(f"{line}\n" for line in difflib.unified_diff(old, new, f"before {name}", f"after {name}", n=0, lineterm=""))
 
 
 def _signature(graph: Graph) -> str:

@@ -157,3 +157,32 @@ def test_a_budget_by_sensitivity_is_kept_and_needs_inputs(call, model, inputs, t
     path.write_text("passes: [prune: {budget: {bytes: 100}}]")
     code, _, [error] = call("convert", model, tmp_path / "o.onnx", "--recipe", path)
     assert code == 2 and "passes[0].prune.budget: 100 bytes cannot be met, the nearest that can is" in error
+
+
+def test_looking_between_passes(call, model, recipe, tmp_path):
+    arguments = (model, tmp_path / "out.onnx", "-r", recipe, "--input-shape", "x:2,64", "--check", "0")
+    code, text, errors = call("convert", *arguments, "--print-after", "pack", "--verify", "--dump", tmp_path / "seen")
+    assert (code, errors) == (0, [])
+    assert "after passes[1].pack\nonnx: x float32[2, 64]" in text
+    assert "passes[0].prune: holds together; outputs differ by" in text
+    assert sorted(path.name for path in (tmp_path / "seen").iterdir()) == ["0-start.txt", "1-prune.txt", "2-pack.txt"]
+
+
+def test_a_pipeline_in_one_line(call, model, tmp_path):
+    code, text, errors = call("convert", model, tmp_path / "out.onnx", "-r", "prune{pattern=2:4} pack", "--input-shape", "x:2,64")
+    assert (code, errors) == (0, []) and "nm:2:4" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--print-after", "quantize"), "--print-after: no 'quantize' in the recipe; there are: prune, pack"),
+        (("--dump", "in.onnx"), "in.onnx: cannot be a folder to dump into"),
+        (("--dump", "."), ".: holds something already; name a new folder to dump into"),
+    ],
+)
+def test_nothing_to_look_at(call, model, recipe, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, _, [error] = call("convert", model, tmp_path / "out.onnx", "-r", recipe, *arguments)
+    assert code == 2 and message in error
+    assert not (tmp_path / "out.onnx").exists() and model.stat().st_size
