@@ -83,6 +83,10 @@ class Form(ABC):
     def dense(self, layer: str = "") -> Tensor:
         """[rows, cols], made anew at each call. Raises ModelError, which names `layer`, when the tensors do not fit each other."""
 
+    def multiply(self, x: Tensor) -> Tensor:
+        """x[..., cols] Wᵀ, as the stored numbers have it: what inputs are rounded to is the operator's."""
+        return x @ self.dense().mT
+
     @property
     def nbytes(self) -> int:
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())

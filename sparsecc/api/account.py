@@ -8,9 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import sparsecc
-from sparsecc.errors import Refused
+from sparsecc.api.rewriting import stored_share
 from sparsecc.graph.sites import Attention, Conv2d, Unseen, WeightSite
-from sparsecc.passes.base import registered_name
 from sparsecc.report.base import Report, SiteReport, totals
 
 if TYPE_CHECKING:
@@ -20,33 +19,24 @@ if TYPE_CHECKING:
     from sparsecc.codegen.choose import Choice
     from sparsecc.forms import Form
     from sparsecc.graph.base import Graph
+    from sparsecc.report.ledger import Ledger
 
 SITES_PER_RUN = 16  # how many layers' inputs are held at once
 
 
 def report(result: Rewritten, target: str) -> Report:
     """What the passes did. Output errors are measured when there are inputs to run; `chosen` adds what codegen decided."""
-    reasons, deeds, patterns = _reasons(result), _deeds(result), _patterns(result)
-    errors = output_errors(result)
-    dense = {site.name: site for site in result.masked.sites(WeightSite)}
+    ledger, errors = result.ledger, output_errors(result)
+    masked = {site.name: site for site in result.masked.sites(WeightSite)}
     came = {site.name: site for site in (result.original or result.masked).sites(WeightSite)}
-    looked_at, refusals = _looked_at(result), _refusals(result)
-    rows = tuple(
-        _attention(site, looked_at.get(site.name, ""), reasons.get(site.name, ""), errors.get(site.name))
-        if isinstance(site, Attention)
-        else _site(
-            site,
-            dense.get(site.name, site),
-            came.get(site.name, site),
-            reasons.get(site.name, ""),
-            deeds.get(site.name, ""),
-            patterns.get(site.name),
-            errors.get(site.name),
-        )
-        for site in result.graph.sites()
-        if isinstance(site, WeightSite) or (isinstance(site, Attention) and (site.name in looked_at or site.block_map is not None))
-    )
-    sites = (*(replace(row, refused=tuple(refusals.get(row.name, ()))) for row in rows), *map(_unseen, result.graph.unseen()))
+    looked_at = ledger.sites()
+    rows = []
+    for site in result.graph.sites():
+        if isinstance(site, Attention) and (site.name in looked_at or site.block_map is not None):
+            rows.append(_attention(site, ledger, errors.get(site.name)))
+        if isinstance(site, WeightSite):
+            rows.append(_site(site, masked.get(site.name, site), came.get(site.name, site), ledger, errors.get(site.name)))
+    sites = (*rows, *map(_unseen, result.graph.unseen()))
     notes = (*result.graph.notes, *result.notes)
     return Report(sparsecc=sparsecc.__version__, model=result.name, target=target, sites=sites, totals=totals(sites), notes=notes)
 
@@ -65,27 +55,24 @@ def _unseen(weight: Unseen) -> SiteReport:
     )
 
 
-def _site(
-    site: WeightSite, dense: WeightSite, came: WeightSite, reason: str, deeds: str, pattern: str | None, error: float | None
-) -> SiteReport:
-    """A row for a layer. came: as in the original model.  reason: why a pass refused it.  deeds: what others did.  pattern: to which one
-    pruned it."""
-    weight = dense.weight  # of the masked model: not packed, unless it came so
-    nbytes = weight.numel() * weight.element_size()
+def _site(site: WeightSite, masked: WeightSite, came: WeightSite, ledger: Ledger, error: float | None) -> SiteReport:
+    """A row for a layer. masked: before it was packed.  came: as in the original model."""
+    reason, deeds, size = ledger.reason(site.name), ledger.deeds(site.name), math.prod(masked.shape)
     row = SiteReport(
         name=site.name,
         kind=site.kind,
-        shape=tuple(weight.shape),
-        sparsity=1 - int(weight.count_nonzero()) / max(1, weight.numel()),
-        dtype=str(weight.dtype).removeprefix("torch."),
-        bytes_dense=math.prod(came.shape) * weight.element_size(),
+        shape=tuple(masked.shape),
+        sparsity=masked.zeros / max(1, size),
+        dtype=masked.dtype,
+        bytes_dense=math.prod(came.shape) * _itemsize(masked.dtype),
         output_error=error,
-        pattern=pattern,
+        pattern=_pattern(masked, ledger),
         decision="skipped" if reason and not deeds else "dense",
         reason="; refused: ".join(filter(None, (deeds, reason))) or "no pass changed it",
+        refused=ledger.refusals(site.name),
     )
-    if dense.shape != came.shape:
-        row = replace(row, bytes_packed=nbytes, decision="structured")
+    if masked.shape != came.shape:
+        row = replace(row, bytes_packed=size * _itemsize(masked.dtype), decision="structured")
     return row if site.form is None else _with_form(row, site.form, deeds)
 
 
@@ -94,14 +81,27 @@ def _with_form(row: SiteReport, form: Form, deeds: str) -> SiteReport:
     size = f"{form.deed} {form.nbytes / max(1, row.bytes_dense or 1):.2f} of the dense bytes"
     reason = size if form.word == "packed" else deeds or size
     decision = "sparse" if form.sparse_format is not None else "structured" if form.nonzeros is None else "dense"
-    pattern = form.pattern or row.pattern
-    return replace(
-        row, pattern=pattern, format=form.key, dtype=form.stored_dtype, bytes_packed=form.nbytes, decision=decision, reason=reason
-    )
+    row = replace(row, pattern=row.pattern or form.pattern, format=form.key, bytes_packed=form.nbytes)
+    return replace(row, dtype=form.stored_dtype, decision=decision, reason=reason)
 
 
-def _attention(site: Attention, done: str, reason: str, error: float | None) -> SiteReport:
-    """A row for an attention. done: what the last pass says it did, "" where the model came so.  sparsity: the share of blocks left out."""
+def _pattern(masked: WeightSite, ledger: Ledger) -> str | None:
+    """What the weight was pruned to, where it still has it: filled or in another order it may have none."""
+    asked = ledger.asked(masked.name)
+    if asked is None or asked.pattern is None or asked.stored is None:
+        return None
+    return asked.pattern if stored_share(asked.pattern, masked) <= asked.stored else None
+
+
+def _itemsize(dtype: str) -> int:
+    import torch
+
+    return getattr(torch, dtype).itemsize
+
+
+def _attention(site: Attention, ledger: Ledger, error: float | None) -> SiteReport:
+    """A row for an attention. sparsity: the share of blocks left out."""
+    reason, done = ledger.reason(site.name), ledger.last(site.name)
     row = SiteReport(
         name=site.name,
         kind=site.kind,
@@ -109,9 +109,10 @@ def _attention(site: Attention, done: str, reason: str, error: float | None) -> 
         output_error=error,
         decision="skipped" if reason else "dense",
         reason=reason,
+        refused=ledger.refusals(site.name),
     )
     if site.block_map is None:
-        return replace(row, decision="structured", reason=done) if done else row
+        return replace(row, decision="structured", reason=done) if done and not reason else row
     block_map = site.block_map
     return replace(
         row,
@@ -138,71 +139,6 @@ def _with_choice(row: SiteReport, choice: Choice) -> SiteReport:
         return row
     reason = f"{row.reason}; {choice.reason}" if row.kind == "Attention" else choice.reason or row.reason
     return replace(row, decision=choice.decision, reason=reason)
-
-
-def _reasons(result: Rewritten) -> dict[str, str]:
-    """The first refusal at each site, unless a later pass took the site after all: what later passes miss follows from it."""
-    reasons: dict[str, str] = {}
-    for _, outcome in result.steps:
-        for match in outcome.matches:
-            for name in (match.site.name, *match.layers):
-                if match.refused is not None:
-                    reasons.setdefault(name, match.refused.reason)
-                else:
-                    reasons.pop(name, None)
-    return reasons
-
-
-def _refusals(result: Rewritten) -> dict[str, list[str]]:
-    """What each pass that refused a site said, in the order of the recipe."""
-    refusals: dict[str, list[str]] = {}
-    for step, outcome in result.steps:
-        for match in outcome.matches:
-            if (refused := match.refused) is None:
-                continue
-            for name in (match.site.name, *match.layers):
-                refusals.setdefault(name, []).append(f"{registered_name(step)}: {refused.reason}")
-    return refusals
-
-
-def _deeds(result: Rewritten) -> dict[str, str]:
-    """What was done at each site, pass by pass."""
-    deeds: dict[str, list[str]] = {}
-    for step, outcome in result.steps:
-        for match in outcome.matches:
-            for name in (match.site.name, *match.layers) if match.refused is None else ():
-                deeds.setdefault(name, []).append(f"{registered_name(step)}: {match.action}")
-    return {name: "; ".join(words) for name, words in deeds.items()}
-
-
-def _patterns(result: Rewritten) -> dict[str, str]:
-    """The pattern that the last prune gave each site, where the weight still has it: filled or in another order it may have none."""
-    from sparsecc.passes.prune import Prune  # here, because it imports torch, which loading an artifact does without
-
-    patterns: dict[str, tuple[str, WeightSite]] = {}
-    for step, outcome in result.steps:
-        if isinstance(step, Prune):
-            taken = {match.site.name for match in outcome.matches if match.refused is None}
-            patterns |= {site.name: (step.pattern, site) for site in outcome.graph.sites(WeightSite) if site.name in taken}
-    now = {site.name: site for site in result.masked.sites(WeightSite) if site.name in patterns}
-    return {name: pattern for name, (pattern, pruned) in patterns.items() if name in now and _has_pattern(pattern, pruned, now[name])}
-
-
-def _has_pattern(pattern: str, pruned: WeightSite, now: WeightSite) -> bool:
-    """Whether the pattern stores no larger a share of the weight than when it was pruned to it."""
-    from sparsecc import formats
-
-    if pruned.stored is now.stored:
-        return True
-    covers = [formats.from_pattern(pattern).cover(site.matrix != 0) for site in (pruned, now)]
-    shares = [1.0 if isinstance(cover, Refused) else float(cover.double().mean()) for cover in covers]
-    return shares[1] <= shares[0]
-
-
-def _looked_at(result: Rewritten) -> dict[str, str]:
-    """Per attention site that a pass looked at: what the last one did there, "" where it refused."""
-    matches = [match for _, outcome in result.steps for match in outcome.matches if isinstance(match.site, Attention)]
-    return {match.site.name: "" for match in matches} | {match.site.name: str(match.action) for match in matches if not match.refused}
 
 
 def output_errors(result: Rewritten) -> dict[str, float | None]:
@@ -232,7 +168,7 @@ def _attention_errors(result: Rewritten, original: Graph, example: list[Any]) ->
 def _layer_errors(result: Rewritten, original: Graph, example: list[Any]) -> dict[str, float | None]:
     changed = {site.name: site for site in result.masked.sites(WeightSite)}
     pairs = [(site, changed[site.name]) for site in original.sites(WeightSite) if site.name in changed]
-    pairs = [(before, after) for before, after in pairs if before.shape == after.shape and not _same_weight(before.weight, after.weight)]
+    pairs = [(before, after) for before, after in pairs if before.shape == after.shape and not _same_weight(before, after)]
     errors: dict[str, float | None] = {}
     for start in range(0, len(pairs), SITES_PER_RUN):
         group = pairs[start : start + SITES_PER_RUN]
@@ -241,13 +177,22 @@ def _layer_errors(result: Rewritten, original: Graph, example: list[Any]) -> dic
     return errors
 
 
-def _same_weight(before: Tensor, after: Tensor) -> bool:
-    return before.data_ptr() == after.data_ptr() or bool(before.equal(after))
+def _same_weight(before: WeightSite, after: WeightSite) -> bool:
+    if before.form is None and after.form is None:
+        return before.weight.data_ptr() == after.weight.data_ptr() or bool(before.weight.equal(after.weight))
+    if before.form is None or after.form is None or before.form.key != after.form.key:
+        return False
+    return all(tensor.equal(after.form.tensors[name]) for name, tensor in before.form.tensors.items())
 
 
 def _relative_error(before: WeightSite, after: WeightSite, x: Tensor) -> float | None:
-    whole = _apply(before, before.weight, x).norm()
-    error = float(_apply(before, before.weight - after.weight, x).norm() / whole) if whole else 0.0
+    y = _apply(before, before.weight, x)
+    whole = y.norm()
+    if after.form is not None and after.form.nonzeros is None and not isinstance(after, Conv2d):
+        lost = y - after.form.multiply(x.to(y.dtype))  # whose product nobody makes
+    else:
+        lost = _apply(before, before.weight - after.weight, x)
+    error = float(lost.norm() / whole) if whole else 0.0
     return error if math.isfinite(error) else None
 
 

@@ -11,29 +11,29 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sparsecc import memory
 from sparsecc.api import sources
-from sparsecc.errors import RecipeWarning
-from sparsecc.passes.base import Clock, Context, Pass, PassResult, Progress
+from sparsecc.errors import RecipeWarning, Refused
+from sparsecc.graph.sites import WeightSite
+from sparsecc.passes import pipeline
+from sparsecc.passes.base import Clock, Context, Progress
 from sparsecc.report.base import Measured
+from sparsecc.report.ledger import Entry, Ledger
 
 if TYPE_CHECKING:
     from sparsecc.graph.base import Graph
-    from sparsecc.passes.pipeline import Hook
     from sparsecc.recipe import Recipe
-
-_PACK = "sparsecc.passes.pack"
 
 
 @dataclass
 class Rewritten:
     """name: of the model.  original: as it came, in the order that layers have by now.  masked: with all changes but packing, which
-    changes no output.  graph: the result.  example: one set of inputs in the model's order, None when nothing is to be run.
-    source: where that came from.  calibration: the caller's samples.  notes: a sentence on each pass that changed nothing."""
+    changes no output.  graph: the result.  ledger: what each pass did.  example: one set of inputs in the model's order, None when nothing
+    is to be run.  source: of it.  calibration: the caller's samples.  notes: a sentence on each pass that changed nothing."""
 
     name: str
     original: Graph | None
     masked: Graph
     graph: Graph
-    steps: Sequence[tuple[Pass, PassResult]]
+    ledger: Ledger
     example: list[Any] | None
     calibration: Sequence[Any] = field(default_factory=tuple)
     source: sources.Source = "random"
@@ -58,7 +58,7 @@ class Rewritten:
 
     def release(self) -> None:
         """Let go of the dense weights, once the account is done."""
-        self.original, self.masked, self.steps = None, self.graph, ()
+        self.original, self.masked = None, self.graph
         self.graph.forget_file()
         gc.collect()  # graphs are full of cycles
         memory.trim()
@@ -75,23 +75,42 @@ def rewrite(
     clock: Clock | None = None,
     scratch: str | PathLike[str] | None = None,
     destination: Literal["code", "onnx"] = "code",
-    hooks: Sequence[Hook] = (),
+    hooks: Sequence[pipeline.Hook] = (),
 ) -> Rewritten:
     """Run the recipe's passes on a copy. Warns of each that changed nothing.  hooks: called after each."""
-    from sparsecc.passes import pipeline
-
     context = Context(calibration=calibration, progress=progress, clock=clock, scratch=scratch, destination=destination)
-    result, steps = pipeline.run(graph, recipe, context, hooks)
+    ledger, masked = Ledger(), graph
+
+    def note(step: pipeline.Step) -> None:
+        nonlocal masked
+        ledger.add(_entries(step))
+        if step.by.changes_outputs and step.result.modified:
+            masked = step.result.graph
+
+    result, steps = pipeline.run(graph, recipe, context, [note, *hooks])
     original = steps[-1][1].original if steps else None  # in the order that layers have by now
     notes = [] if recipe.assumed else pipeline.idle(graph, recipe, steps)
     for note in notes:
         warnings.warn(note, RecipeWarning, stacklevel=4)  # at the line that called compile, convert or explain
-    return Rewritten(name, original or graph, _before_packing(graph, steps), result, steps, example, calibration or (), source, notes)
+    return Rewritten(name, original or graph, masked, result, ledger, example, calibration or (), source, notes)
 
 
-def _before_packing(graph: Graph, steps: Sequence[tuple[Pass, PassResult]]) -> Graph:
-    """The graph that the last pass other than `pack` changed."""
-    for step, result in steps:
-        if type(step).__module__ != _PACK and result.modified:
-            graph = result.graph
-    return graph
+def _entries(step: pipeline.Step) -> Iterator[Entry]:
+    """What a pass did at each site, and at the layers that it is about."""
+    pattern = step.by.asked_pattern
+    after = {site.name: site for site in step.result.graph.sites(WeightSite)} if pattern else {}
+    for match in step.result.matches:
+        for name in (match.site.name, *match.layers):
+            if match.refused is not None:
+                yield Entry(step=step.name, site=name, refused=match.refused.reason)
+            else:
+                stored = stored_share(pattern, after[name]) if pattern and name in after else None
+                yield Entry(step=step.name, site=name, done=str(match.action), pattern=pattern, stored=stored)
+
+
+def stored_share(pattern: str, site: WeightSite) -> float:
+    """The share of a weight that a format of this pattern stores: zeros that do not fill a unit are stored, too."""
+    from sparsecc import formats
+
+    cover = formats.from_pattern(pattern).cover(site.matrix != 0)
+    return 1.0 if isinstance(cover, Refused) else float(cover.double().mean())

@@ -74,6 +74,12 @@ class WeightSite(Site):
         return self.stored.dtype if isinstance(self.stored, Form) else dtype_of(self.stored)
 
     @property
+    def zeros(self) -> int:
+        """How many of the weights are zero; 0 for a product of factors."""
+        nonzeros = self.stored.nonzeros if isinstance(self.stored, Form) else int(self.stored.count_nonzero())
+        return 0 if nonzeros is None else self.rows * self.cols - nonzeros
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Of the dense weight."""
         return self._held

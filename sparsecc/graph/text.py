@@ -58,9 +58,8 @@ def _stored(site: WeightSite) -> str:
 
 
 def _zeros(site: WeightSite) -> str:
-    stored, size = site.stored, max(1, site.rows * site.cols)
-    nonzeros = site.form.nonzeros if site.form is not None else int(stored.count_nonzero())  # type: ignore[union-attr]
-    return "" if nonzeros is None else f"{1 - nonzeros / size:.1%}"
+    factored = site.form is not None and site.form.nonzeros is None
+    return "" if factored else f"{site.zeros / max(1, site.rows * site.cols):.1%}"
 
 
 def _map(site: Attention) -> tuple[str, str]:

@@ -78,6 +78,7 @@ class Pass(ABC):
     """Graph → Graph, without memory. Subclasses add fields; the recipe, defaults and help all come from the fields."""
 
     reorders: ClassVar[bool] = False  # `rewrite` changes nothing but the order of things, and finds its layers by their names
+    changes_outputs: ClassVar[bool] = True  # of the model; False: it only stores what is there in another way
 
     @abstractmethod
     def find(self, graph: Graph, context: Context) -> Iterator[Match]:
@@ -86,6 +87,11 @@ class Pass(ABC):
     @abstractmethod
     def rewrite(self, graph: Graph, match: Match) -> None:
         """Edit the graph at one match that is not refused."""
+
+    @property
+    def asked_pattern(self) -> str | None:
+        """The zeros that weights have afterwards, as recipes write them; None for a pass that is not asked for any."""
+        return None
 
     def apply(self, graph: Graph, context: Context = Context()) -> PassResult:
         """Find on the graph as given, rewrite a copy."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from sparsecc import formats, registry
 from sparsecc.errors import RecipeError, Refused
@@ -41,6 +41,8 @@ class Pack(Pass):
 
     formats: members of the family that may be used.
     """
+
+    changes_outputs: ClassVar[bool] = False
 
     targets: Targets = ALL
     ignore: Targets = ()

@@ -16,10 +16,11 @@ _REASONS = 3  # that a sentence names
 
 @dataclass(frozen=True)
 class Step:
-    """A pass that has run. number: its place in the recipe.  name: in the recipe.  before: the graph that it was given."""
+    """A pass that has run. number: its place in the recipe.  name: what recipes call it.  before: the graph that it was given."""
 
     number: int
     name: str
+    by: Pass
     before: Graph
     result: PassResult
 
@@ -60,7 +61,7 @@ def run(graph: Graph, recipe: HasPasses, context: Context, hooks: Sequence[Hook]
             raise RecipeError(f"{_place(recipe, number, step)} {_idle(graph, result)}")
         results.append((step, result))
         for hook in hooks:
-            hook(Step(number, registered_name(step), graph, result))
+            hook(Step(number, registered_name(step), step, graph, result))
         graph = result.graph
         context = replace(context, original=result.original)
     return graph, results

@@ -151,6 +151,10 @@ class Prune(Pass):
             return fixed
         return 0.5 if self.sparsity is None else self.sparsity
 
+    @property
+    def asked_pattern(self) -> str:
+        return self.pattern
+
     def find(self, graph: Graph, context: Context) -> Iterator[Match]:
         """A criterion that calibrates sees the inputs that the layers pruned before give a layer."""
         sites = select(graph, WeightSite, self.targets, self.ignore)

@@ -114,6 +114,9 @@ class Structured(Form):
         except (RuntimeError, IndexError, ValueError) as error:
             raise ModelError(f"layer '{layer}': its factors are damaged: {str(error).splitlines()[0]}") from None
 
+    def multiply(self, x: Tensor) -> Tensor:
+        return apply(self.factors(), x)
+
 
 @dataclass(frozen=True)
 class Structure(ABC):

@@ -8,11 +8,15 @@ from models._locality import planted
 from sparsecc.api import account
 from sparsecc.api.rewriting import rewrite
 from sparsecc.attention.base import Grid
+from sparsecc.formats.base import Packed
 from sparsecc.graph.fx import FxGraph
 from sparsecc.graph.sites import Attention, Conv2d, Linear
 from sparsecc.ops.block_attention import relative_error
+from sparsecc.precisions.base import Quantized
 from sparsecc.recipe import Recipe
 from sparsecc.report.base import totals
+from sparsecc.report.ledger import Entry, Ledger
+from sparsecc.structures.base import Structured
 from sparsecc.structures.low_rank import LowRank
 
 
@@ -69,11 +73,12 @@ def test_a_structured_site_says_what_it_became():
     weight = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
     structured = LowRank(2).project(weight)
     after = Linear(name="a", stored=structured)
-    row = account._site(after, after, after, "", "", None, 0.25)
+    row = account._site(after, after, after, Ledger(), 0.25)
     assert (row.decision, row.pattern, row.format) == ("structured", "low_rank:2", "low_rank:2")
     assert (row.shape, row.bytes_dense, row.bytes_packed) == ((8, 6), 8 * 6 * 4, 2 * (8 + 6) * 4)
     assert (row.output_error, row.reason) == (0.25, "factored into 0.58 of the dense bytes")
-    assert account._site(after, after, after, "no zeros", "substitute: low_rank:2", None, 0.25).reason == "substitute: low_rank:2"
+    ledger = Ledger([Entry(step="substitute", site="a", done="low_rank:2"), Entry(step="pack", site="a", refused="no zeros")])
+    assert account._site(after, after, after, ledger, 0.25).reason == "substitute: low_rank:2"
     assert totals([row])["bytes_kept"] == row.bytes_packed
     before = Linear(name="a", stored=weight)
     left = (weight - structured.dense()).norm() / weight.norm()
@@ -96,3 +101,24 @@ def test_a_pattern_is_claimed_as_long_as_its_zeros_are_there():
     assert patterns({"recover": {"held_out": 0.0, "variations": 0}}, {"quantize": {}}) == ["2:4", "2:4"]
     assert patterns({"permute": {"pattern": "4x1"}}) == ["2:4", None]  # whose inputs stand in other groups now
     assert patterns({"structured": {"neurons": 0.5}}) == ["2:4", None]
+
+
+def test_nothing_is_made_dense_to_fill_a_report(monkeypatch):
+    """A weight that is not dense says its type, zeros and bytes itself."""
+    model = nn.Sequential(*(nn.Linear(64, 64) for _ in range(3))).eval()
+    line = "substitute{targets=['0'],params=0.25} quantize{targets=['1'],min_weights=1} prune{targets=['2'],pattern=2:4} pack"
+    x = torch.randn(4, 64)
+    result = rewrite(FxGraph.from_module(model, (x,)), Recipe.load(line), None, None, "m")
+    made = []
+    for form in (Packed, Structured, Quantized):
+        monkeypatch.setattr(form, "dense", lambda self, layer="": made.append(self.key))
+    report = account.report(result, "cpu")
+    assert [site.format for site in report.sites] == [*report.sites[0].format.split(), "int8", "nm:2:4"] and made == []
+    assert [site.dtype for site in result.graph.sites(Linear)] == ["float32"] * 3 and made == []
+
+
+def test_the_pattern_asked_for_and_the_format_stored():
+    model, x = nn.Linear(64, 64).eval(), torch.randn(4, 64)
+    line = "prune{pattern=unstructured,sparsity=0.9} pack{formats=[block]}"
+    [row] = account.report(rewrite(FxGraph.from_module(model, (x,)), Recipe.load(line), None, [x], "m"), "cpu").sites
+    assert row.pattern == "unstructured" and row.format.startswith("block:")
