@@ -81,13 +81,13 @@ def rewrite(
     context = Context(calibration=calibration, progress=progress, clock=clock, scratch=scratch, destination=destination)
     ledger, masked = Ledger(), graph
 
-    def note(step: pipeline.Step) -> None:
+    def enter(step: pipeline.Step) -> None:
         nonlocal masked
         ledger.add(_entries(step))
         if step.by.changes_outputs and step.result.modified:
             masked = step.result.graph
 
-    result, steps = pipeline.run(graph, recipe, context, [note, *hooks])
+    result, steps = pipeline.run(graph, recipe, context, [enter, *hooks])
     original = steps[-1][1].original if steps else None  # in the order that layers have by now
     notes = [] if recipe.assumed else pipeline.idle(graph, recipe, steps)
     for note in notes:
