@@ -134,8 +134,8 @@ def test_packed_weights_are_placeholders_with_their_sites() -> None:
     graph = packed(fixed(model, random(1, 8, 7, 7)), "4x1", 0.75)
     conv, linear = import_fx(graph.specialize([random(1, 8, 7, 7)])).placeholders.values()
     assert [(p.kind, p.name, p.stored and p.stored.format.key) for p in (conv, linear)] == [
-        ("sparse_conv2d", "0", "block:4x1"),
-        ("sparse_linear", "2", "block:4x1"),
+        ("conv2d", "0", "block:4x1"),
+        ("linear", "2", "block:4x1"),
     ]
     geometry = {name: conv.attributes[name] for name in ("kernel", "stride", "padding", "dilation")}
     assert geometry == {"kernel": (3, 2), "stride": (2, 1), "padding": (1, 0, 1, 0), "dilation": (1, 2)}

@@ -25,7 +25,7 @@ def test_structured_weights(key: str) -> None:
     model, x = nn.Sequential(nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, 16, bias=False)), random(2, 5, 12)
     graph = structured(fixed(model, x), key)
     found = placeholders(graph, x)
-    assert [(p.kind, p.name) for p in found] == [("structured_linear", "0"), ("structured_linear", "2")]
+    assert [(p.kind, p.name) for p in found] == [("linear", "0"), ("linear", "2")]
     for placeholder, site in zip(found, graph.sites(Linear), strict=True):
         assert isinstance(placeholder.stored, Structured) and site.structured is not None
         assert placeholder.stored.structure.key == key

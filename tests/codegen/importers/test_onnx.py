@@ -58,9 +58,9 @@ def test_packed_weights_are_placeholders_with_their_sites() -> None:
     graph = packed(OnnxGraph.from_proto(mlp(), {"x": [5, 32]}), "2:4", 0.5)
     found = import_onnx(graph.proto()).placeholders.values()
     assert [(p.kind, p.name, p.stored and p.stored.format.key) for p in found] == [
-        ("sparse_linear", "fc1", "nm:2:4"),
-        ("sparse_linear", "fc2", "nm:2:4"),
-        ("sparse_linear", "head", "nm:2:4"),
+        ("linear", "fc1", "nm:2:4"),
+        ("linear", "fc2", "nm:2:4"),
+        ("linear", "head", "nm:2:4"),
     ]
     assert all(p.bias is not None for p in found)
 
@@ -68,7 +68,7 @@ def test_packed_weights_are_placeholders_with_their_sites() -> None:
 def test_packed_convolutions_keep_their_geometry() -> None:
     graph = OnnxGraph.from_proto(cnn()[0])
     graph = packed(graph.fixed({spec.name: [2 if isinstance(d, str) else d for d in spec.shape] for spec in graph.inputs}), "4x1", 0.75)
-    found = [p for p in import_onnx(graph.proto()).placeholders.values() if p.kind == "sparse_conv2d"]
+    found = [p for p in import_onnx(graph.proto()).placeholders.values() if p.kind == "conv2d"]
     assert found
     sites = {site.name: site for site in graph.sites(Conv2d)}
     for placeholder in found:

@@ -30,7 +30,7 @@ def structured_mlp(key: str) -> OnnxGraph:
 def test_structured_weights(key: str) -> None:
     graph = structured_mlp(key)
     found = placeholders(graph.proto())
-    assert [(p.kind, p.name) for p in found] == [("structured_linear", name) for name in ("fc1", "fc2", "head")]
+    assert [(p.kind, p.name) for p in found] == [("linear", name) for name in ("fc1", "fc2", "head")]
     for placeholder, site in zip(found, graph.sites(Linear), strict=True):
         assert isinstance(placeholder.stored, Structured) and site.structured is not None and site.bias is not None
         assert placeholder.stored.structure.key == key
