@@ -57,10 +57,11 @@ class Gather:
 class Permute(Pass):
     """Reorder the neurons of an Mlp (Linear, activation, Linear), so that blocks or groups of their weights are pruned with less loss.
 
-    second(act(first(x)))  ->  second[:, p](act(first[p](x))), the same sums in another order
-    layer(x)  ->  layer[:, p](x[p]), under `inputs`
+    second(act(first(x)))  ->  second[:, p](act(first[p](x)))
+    layer(x)  ->  layer[:, p](x[p])
 
-    The pass stands before `prune`. It scores weights by |w| times the norm of the input where there is calibration, otherwise by |w|.
+    The model computes the same sums in another order. The second line is what `inputs` does. The pass stands before `prune`. It scores
+    weights by |w| times the norm of the input where there is calibration, otherwise by |w|.
 
     Left as they are, with the reason in the report: layers that share a weight, Mlps whose number of neurons the pattern does not divide,
     and Mlps for which no better order is found.

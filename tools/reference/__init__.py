@@ -12,7 +12,7 @@ from tools.reference import commands, families, passes, python, results
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-HEAD = "<!-- Do not edit: `make reference` makes this page from the code. -->\n\n"
+NOTE = "<!-- Do not edit: `make reference` makes this page from the code. -->"
 
 PAGES: dict[str, Callable[[], str]] = {
     "reference/recipe.md": passes.page,
@@ -25,7 +25,8 @@ PAGES: dict[str, Callable[[], str]] = {
 def generated() -> Iterator[tuple[Path, str]]:
     """Every file that is made as a whole or in part, with the text that it should have."""
     for name, page in PAGES.items():
-        yield DOCS / name, HEAD + page()
+        title, _, body = page().partition("\n")  # mkdocs takes the title from the first line
+        yield DOCS / name, f"{title}\n{NOTE}\n{body}"
     for path in (ROOT / "README.md", *sorted(DOCS.rglob("*.md"))):
         if results.has_tables(path):
             yield path, results.filled(path)

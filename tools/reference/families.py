@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
-from dataclasses import is_dataclass
 from typing import Any
 
 import sparsecc
@@ -77,7 +76,7 @@ def _section(family: str) -> str:
 
 def _member(family: str, name: str, base: type) -> str:
     cls = registry.load_class(family, name, base)
-    fields = names_of(cls) if is_dataclass(cls) else []
+    fields = names_of(cls) if hasattr(cls, "__dataclass_fields__") else []
     own = described_class(cls, fields) if fields else described(cls.__doc__)
     about = described(registry.load(family, name).__doc__)
     facts = [fact for attribute, say in _FACTS.items() if hasattr(cls, attribute) and (fact := say(getattr(cls, attribute)))]

@@ -43,7 +43,10 @@ def _listed(text: str | None) -> list[str]:
 def _part(text: str, rows: list[str], columns: list[str], name: str) -> str:
     """Rows by their first cell and columns by their heads, both in the order asked for. Raises ValueError for one that is not there."""
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
-    head, body = cells[0], {row[0]: row for row in reversed(cells[2:])}
+    head = cells[0]
+    body: dict[str, list[str]] = {}
+    for row in cells[2:]:
+        body.setdefault(row[0], row)
     for wanted, known in ((rows, list(body)), (columns, head)):
         if missing := [entry for entry in wanted if entry not in known]:
             raise ValueError(f"benchmarks/results/{name}.md has no {missing[0]!r}; it has {', '.join(known)}")
