@@ -46,12 +46,12 @@ class Method(ABC):
     targets: the layers that get masks, as names of modules, kinds (`Linear`, `Conv1d`, `Conv2d`) or `re:` expressions. An empty list means
     every layer.
     ignore: layers that stay dense, in the same form.
-    pattern, sparsity, allocation, floor, min_weights: as in the pass `prune`. The allocation `sensitivity` needs a trained model and is
-    refused.
+    pattern, sparsity, floor, min_weights: as in the pass `prune`.
+    allocation: as in the pass `prune`, but for `sensitivity`, which needs a trained model and is refused.
     steps: optimizer steps of the whole training.
     every: steps between changes of the masks.
     begin: no mask changes before this step.
-    end: no mask changes after this step. `share_changed` of `steps` when not given.
+    end: no mask changes after this step. Three quarters of `steps` when not given (`sr_ste`: all of them).
     seed: of everything that is random.
     """
 

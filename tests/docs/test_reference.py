@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import pytest
 
 from sparsecc import registry
-from tools.reference import DOCS, PAGES, ROOT, generated, results
-from tools.reference.docstrings import described
+from tools.reference import DOCS, ROOT, generated, results
+from tools.reference.docstrings import described, described_class
 from tools.reference.families import names
+from tools.reference.fields import field_table, names_of, type_words
 from tools.reference.passes import GUIDES
 
 MEND = "run 'make reference' and commit what it changes"
+
+
+@dataclass(frozen=True)
+class Lacking:
+    """a: described."""
+
+    a: int = 0
+    b: int = 0
 
 
 @cache
@@ -44,12 +55,6 @@ def test_every_pass_has_a_guide() -> None:
         assert (DOCS / "how-to" / f"{guide}.md").exists()
 
 
-def test_pages_are_in_the_navigation() -> None:
-    navigation = (ROOT / "mkdocs.yml").read_text()
-    missing = [page for page in PAGES if page not in navigation]
-    assert not missing, f"mkdocs.yml does not name {', '.join(missing)}"
-
-
 def test_a_docstring_is_taken_apart() -> None:
     told = described(
         """What it does.
@@ -63,6 +68,18 @@ def test_a_docstring_is_taken_apart() -> None:
     )
     assert told.text == ("What it does.", "```text\nbefore(x)  ->  after(x)\n```")
     assert told.fields == {"one": "of a kind.", **dict.fromkeys(("two", "three"), "these go on here. Also: not a name.")}
+
+
+def test_types_are_written_as_a_recipe_sees_them() -> None:
+    assert type_words(tuple[str, ...] | None) == "list of text"
+    assert type_words(tuple[int, int, int]) == "list of 3 integers"
+    assert type_words(Literal["a", "b"]) == "`a` or `b`"
+    assert type_words(bool) == "true or false"
+
+
+def test_a_field_without_a_meaning_is_an_error() -> None:
+    with pytest.raises(LookupError, match=r"Lacking: its docstring does not describe the field 'b'; add 'b: \.\.\.'"):
+        field_table(Lacking, described_class(Lacking, names_of(Lacking)))
 
 
 def test_a_part_of_a_table_is_taken_by_the_names_of_rows_and_columns() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import sparsecc
 from sparsecc import registry
-from tools.reference.docstrings import Described, described, described_class
+from tools.reference.docstrings import Described, cell, described, described_class, sentence, table
 from tools.reference.fields import field_table, names_of
 
 _MARK = "One member of the family"  # how the docstring of a family's base class begins
@@ -24,6 +24,7 @@ NAMED_BY = {
     "structures": "`substitute: {structure: NAME}`",
     "train": "`sparsecc.train.attach(model, {method: NAME, ...}, optimizer=...)`",
 }
+_STORED = ("tensor_names", "index_names", "scale_names")  # attributes that name what a member stores
 OPTIONS = ("train",)  # families whose fields a user sets
 # What a class says about itself by its attributes → the sentence, None where there is nothing to say.
 _FACTS: dict[str, Callable[[Any], str | None]] = {
@@ -64,7 +65,7 @@ def _section(family: str) -> str:
     about = described(package.__doc__).first.split(" Members:")[0]
     parts = [f"## {family}", about]
     if family in NAMED_BY:
-        parts.append(f"A recipe names a member by {NAMED_BY[family]}.")
+        parts.append(f"A member is named by {NAMED_BY[family]}.")
     base = base_of(family)
     assert base is not None
     if family in OPTIONS:
@@ -77,15 +78,22 @@ def _section(family: str) -> str:
 def _member(family: str, name: str, base: type) -> str:
     cls = registry.load_class(family, name, base)
     fields = names_of(cls) if hasattr(cls, "__dataclass_fields__") else []
-    own = described_class(cls, fields) if fields else described(cls.__doc__)
+    own = described_class(cls, [*fields, *_tensors(cls)])
     about = described(registry.load(family, name).__doc__)
     facts = [fact for attribute, say in _FACTS.items() if hasattr(cls, attribute) and (fact := say(getattr(cls, attribute)))]
-    parts = [f"### {family}: {name}", f"`{name}`: {about.first}", *own.text]
+    parts = [f"### {family}: {name}", sentence(about.first), *own.text]
+    if tensors := {key: meaning for key, meaning in own.fields.items() if key not in fields}:
+        parts.append(table(["tensor", "is"], ([f"`{key}`", cell(sentence(meaning))] for key, meaning in tensors.items())))
     if facts:
         parts.append(" ".join(facts))
     if family in OPTIONS:
         parts += _own_options(cls, base, own)
     return "\n\n".join(parts)
+
+
+def _tensors(cls: type) -> list[str]:
+    """What a member stores, by its own word."""
+    return [name for names in _STORED if isinstance(getattr(cls, names, None), tuple) for name in getattr(cls, names)]
 
 
 def _own_options(cls: type, base: type, told: Described) -> list[str]:
