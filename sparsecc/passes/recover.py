@@ -60,7 +60,7 @@ class Recover(Pass):
     model; torch models. Only one block's activations are held. `distillation`: all layers at once, by gradient descent against the dense
     model's outputs and the inputs of its layers; torch models.
     held_out: the share of the calibration samples, at least one of several, on which the result is judged. A layer (with `blocks` a block,
-    with `distillation` the model) keeps its old weights where the new ones are no better.
+    with `distillation` the model, in its best state on the way) keeps its old weights where the new ones are no better.
     variations: how many further inputs to make of each sample. Runs of tokens come from other rows, single tokens are replaced, and samples
     of floats are mixed; the dense model says what is right for any input.
     steps: steps of gradient descent, for each block or for the model, one sample a step. A sample may be a batch.
