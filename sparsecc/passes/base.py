@@ -75,7 +75,11 @@ class PassResult:
 
 @dataclass(frozen=True)
 class Pass(ABC):
-    """Graph → Graph, without memory. Subclasses add fields; the recipe, defaults and help all come from the fields."""
+    """Graph → Graph, without memory. Subclasses add fields; the recipe, defaults and help all come from the fields.
+
+    targets: the layers to work on, as names, kinds or `re:` expressions. An empty list means every layer that the pass can take.
+    ignore: layers to leave out, in the same form.
+    """
 
     reorders: ClassVar[bool] = False  # `rewrite` changes nothing but the order of things, and finds its layers by their names
     changes_outputs: ClassVar[bool] = True  # of the model; False: it only stores what is there in another way

@@ -33,13 +33,15 @@ class Storing:
 
 @dataclass(frozen=True)
 class Pack(Pass):
-    """Store each weight that has zeros in the format that takes the fewest bytes; refuse where none takes less than dense.
+    """Store each weight that has zeros in the format that takes the fewest bytes; refuse where none saves 5 % of the dense bytes.
 
     linear(x, W, b)  ->  sparse_linear(x, packed, b)
     conv2d(x, W, b)  ->  sparse_conv2d(x, packed, b)
     quantized_linear(x, W, b)  ->  quantized_linear(x, packed, b)
 
-    formats: members of the family that may be used.
+    The pattern is recognized from the zeros, whoever made them. A few zeros too many in a block or group do not hide it.
+
+    formats: the formats that may be used; members of `formats`.
     """
 
     changes_outputs: ClassVar[bool] = False

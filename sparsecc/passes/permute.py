@@ -55,15 +55,21 @@ class Gather:
 
 @dataclass(frozen=True)
 class Permute(Pass):
-    """Neurons change their places, so that blocks or groups of their weights are pruned with less loss.
+    """Reorder the neurons of an Mlp (Linear, activation, Linear), so that blocks or groups of their weights are pruned with less loss.
 
-    second(act(first(x)))  ->  second[:, p](act(first[p](x))), the same sums in another order
-
-    pattern: what `prune` is to find. R×1: neurons that listen to the same inputs become neighbours in `first`.  N:M: neurons that matter
-    are spread over the groups of inputs of `second`.  Scores are those of wanda where there is calibration, else of magnitude.
-    inputs: under N:M also the inputs of every other linear layer, which are gathered before it; layers that read one value share its order.
-
+    second(act(first(x)))  ->  second[:, p](act(first[p](x)))
     layer(x)  ->  layer[:, p](x[p])
+
+    The model computes the same sums in another order. The second line is what `inputs` does. The pass stands before `prune`. It scores
+    weights by |w| times the norm of the input where there is calibration, otherwise by |w|.
+
+    Left as they are, with the reason in the report: layers that share a weight, Mlps whose number of neurons the pattern does not divide,
+    and Mlps for which no better order is found.
+
+    pattern: the pattern that `prune` will use. `Rx1`: neurons that listen to the same inputs become neighbours in the first layer. `N:M`:
+    neurons that matter are spread over the groups of inputs of the second layer.
+    inputs: under `N:M`, also reorder the inputs of every other linear layer. They are gathered before the layer, which costs a pass over
+    them; layers that read one value share its order.
     """
 
     reorders: ClassVar[bool] = True

@@ -54,22 +54,41 @@ class Cut:
 
 @dataclass(frozen=True)
 class Prune(Pass):
-    """Score the weights, choose a mask of the pattern, write zeros; the weight stays dense until Pack stores it.
+    """Score the weights, choose a mask of the pattern, write zeros. The weight stays dense until `pack` stores it.
 
     linear(x, W, b)  ->  linear(x, W·keep, b)
 
-    refinement: swaps that follow a criterion which leaves the weights as they are.
-    rows: what the error of each output of a layer counts, `equal`, or `fisher`: by how much the model's outputs move with it (torch only).
-    compare: the weights among which those go that are worth least, those of a `layer` or of each `output` of it, which then all get the
-    same share of zeros; as the criterion's paper has it when not given (wanda: output, all others: layer). N:M has its groups.
-    variations: how many other inputs are made of each sample, as in Recover, for a criterion that calibrates; not for allocations.
-    sparsity: the share of zeros, over all layers pruned; 0.5 when not given, for N:M always 1 - N/M.
-    budget: instead, what all layers pruned take at most once they are packed: bytes, as {"bytes": 20e6} or {"bytes": "20MB"}, or the
-    milliseconds of all of them together in generated code, as {"milliseconds": 4.5}, where there is a machine to time them on.
-    floor: the least share of its weights that each layer keeps under all allocations but `uniform`; a quarter of the mean when not given.
-    keep_zeros: weights that are zero already stay so under a criterion that gives weights new values.
-    seed: of what is drawn; that of the run when not given.  min_weights: smaller layers stay dense.
-    device: of torch, as cuda, on which a torch model is run and its layers are pruned; where its weights lie when not given.
+    Counts are exact: `round(sparsity · units)` weights or blocks are removed, and among equal scores the lower index stays. Inputs of a
+    convolution are ordered by kernel tap, channels innermost, so that `2:4` and `1x4` run along the channels of one tap.
+
+    Left dense, with the reason in the report: layers whose sizes the pattern does not divide, small layers, grouped convolutions, weights
+    that hold NaN or infinity, that several layers share or that are packed already, and layers that calibration does not reach or gives
+    only zeros or NaN.
+
+    criterion: what a weight is worth; a member of `criteria`.
+    refinement: swaps kept weights for others after the criterion; a member of `refinements`. The criterion has to leave the weights as they
+    are.
+    rows: how much the error of each output of a layer counts. `equal`: all alike. `fisher`: by how much the model's outputs move with it
+    (torch models).
+    compare: `layer` ranks all weights of a layer together. `output` ranks each output by itself, so that every output gets the same
+    sparsity. The criterion's own when not given (`output` for `wanda`, `layer` for all others). An error with N:M, which ranks within its
+    groups.
+    variations: how many further inputs to make of each calibration sample for the criterion, as `recover` makes them. Allocations see only
+    the samples.
+    pattern: which masks are allowed. `unstructured`: any. `RxC`: blocks of R outputs × C inputs, kept or removed whole. `N:M`: N kept of
+    every M consecutive inputs.
+    sparsity: the share of zeros over all layers pruned, in [0, 1). 0.5 when not given; always 1 - N/M for N:M.
+    allocation: how the sparsity is divided over the layers; a member of `allocations`. N:M takes only `uniform`.
+    floor: the least share of its weights that a layer keeps under every allocation but `uniform`. A quarter of 1 - sparsity when not given;
+    0.05 under `sensitivity` with a budget.
+    budget: instead of a sparsity: what all layers pruned may take once they are packed, as `{bytes: 20MB}` or, where code is generated,
+    `{milliseconds: 4.5}`.
+    keep_zeros: zeros that the weights came with stay under criteria that give weights new values, so that there may be more zeros than
+    asked for.
+    seed: for everything that is drawn; the run's own seed when not given.
+    min_weights: layers with fewer weights stay dense.
+    device: a device of torch, as `cuda`, on which the model runs and its layers are pruned (torch models). Where the weights lie when not
+    given.
     """
 
     targets: Targets = ALL

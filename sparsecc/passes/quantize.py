@@ -33,19 +33,23 @@ class Rounding:
 
 @dataclass(frozen=True)
 class Quantize(Pass):
-    """Store weights in a narrow number format and multiply in it.
+    """Store the weights of linear layers in a narrow number format and multiply in it.
 
     linear(x, W, b)  ->  quantized_linear(x, values, scales, b)
     sparse_linear(x, packed, b)  ->  quantized_linear(x, packed values, scales, b)
 
-    dtype: a member of `precisions`. int8 has a scale for each output channel.
-    activations: of int8: `per_token`, a scale for each token found while the model runs; `calibrated`, one scale for a layer from the
-    largest magnitude among the calibration inputs.
-    weight_bits: of int8: 8; 7, whose values are within ±64, so that a stock onnxruntime multiplies them exactly, and at full speed, also on
-    x86 CPUs without VNNI; None: 7 in an ONNX file (`Context.destination`), 8 where code is generated, which is exact with either.
-    min_weights: smaller layers stay as they are.
+    The pass may stand before or after `pack` and keeps the zeros that are there. Attention whose q, k and v all come from quantized layers
+    is compiled to bfloat16 where the CPU has it.
 
-    Attention whose q, k and v come from quantized layers is compiled to bfloat16, where the CPU has it.
+    Left as they are, with the reason in the report: convolutions, structured layers, small layers, and weights or calibration inputs with
+    NaN or infinity.
+
+    dtype: the number format; a member of `precisions`.
+    activations: of `int8`. `per_token`: one scale for each token, found while the model runs. `calibrated`: one scale for each layer, from
+    the largest magnitude among the calibration inputs.
+    weight_bits: of `int8`. 8, or 7 for values within ±64, which a stock onnxruntime multiplies exactly and at full speed also on x86 CPUs
+    without VNNI. When not given, 7 in `convert` and 8 in `compile`, whose code is exact with either.
+    min_weights: layers with fewer weights stay as they are.
     """
 
     targets: Targets = ALL

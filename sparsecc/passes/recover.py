@@ -50,22 +50,25 @@ class Rebuilt:
 
 @dataclass(frozen=True)
 class Recover(Pass):
-    """Masks stay, kept weights and biases change; no labels are needed.
+    """Give the kept weights and biases new values, so that the model comes near to the dense one again. Masks stay; no labels are needed.
 
-    reconstruction: layer by layer, least squares against what the layer gave in the dense model, on the inputs that the layers rebuilt
-    before it give it. Runs on both hosts.
-    blocks: one block after the other, half a transformer layer say, learns by gradient descent to give what it gave in the dense model
-    from what the blocks before it give now; torch only. What lies in memory are all inputs as they enter one block.
-    distillation: all layers at once learn the outputs of the dense model and what enters its layers, by gradient descent; torch only.
+    The pass compares with the model as it came, before the first pass of the recipe, and therefore belongs into the recipe that prunes.
 
-    held_out: the share of the calibration samples that the choice is made on: a layer (with `blocks` a block, with `distillation` the
-    model) keeps its weights where new ones are no better.  variations: how many other inputs are made of each sample (token ids exchanged
-    between and within samples, floats mixed), since the dense model says what is right for any input.
-    steps, learning_rate: of gradient descent, of each block or of the model, by one sample a step.  dtype: of its matrix products,
-    float32 or bfloat16, which is twice as fast where the CPU has it.
-    checkpoint: a file with its state, after an interruption the same call goes on from there; `blocks` and `reconstruction` add .0, .1,
-    ..., one for each block or layer that is done.
-    device: of torch, as cuda, on which both models run; where their weights lie when not given. Torch models only.
+    targets: the layers to work on. Layers that no pass has changed stay as they are.
+    method: `reconstruction`: layer by layer, least squares against what the layer gave in the dense model, on torch and ONNX models.
+    `blocks`: block by block (half a transformer layer, or a few convolutions) by gradient descent against what the block gave in the dense
+    model; torch models. Only one block's activations are held. `distillation`: all layers at once, by gradient descent against the dense
+    model's outputs and the inputs of its layers; torch models.
+    held_out: the share of the calibration samples, at least one of several, on which the result is judged. A layer (with `blocks` a block,
+    with `distillation` the model, in its best state on the way) keeps its old weights where the new ones are no better.
+    variations: how many further inputs to make of each sample. Runs of tokens come from other rows, single tokens are replaced, and samples
+    of floats are mixed; the dense model says what is right for any input.
+    steps: steps of gradient descent, for each block or for the model, one sample a step. A sample may be a batch.
+    learning_rate: the learning rate of gradient descent.
+    dtype: `float32`, or `bfloat16`, in which matrix products are faster where the CPU has it.
+    checkpoint: a file for the state of the pass. After Ctrl-C the same call goes on from there, to the bit. `blocks` and `reconstruction`
+    write one file for each block or layer, which end in `.0`, `.1`, ...
+    device: a device of torch, as `cuda`, on which both models run (torch models). Where the weights lie when not given.
     """
 
     targets: Targets = ALL

@@ -44,13 +44,26 @@ class Reordering:
 
 @dataclass(frozen=True)
 class ReorderTokens(Pass):
-    """Let each head of an attention see its tokens in the order in which its map is most blocky, and compute the heaviest blocks alone.
+    """Order the tokens of each attention head such that its map is blocky, and compute only the heaviest blocks.
 
     softmax(scale · q kᵀ) v  ->  block_attention(q, k, v, orders, keep)
 
-    grid: frames, height and width of the tokens; beside them lie `text_tokens`, before (`text_first`) or after.
-    density: share of the blocks that each head keeps.  max_error: a head whose relative output error on the calibration inputs is
-    above stays dense.  plan: a file of `Plan.save`, to be used instead of calibration; its grid, block and density hold.
+    For image and video transformers: the tokens lie on a grid of frames × height × width. Inputs and outputs of the layer stay in the
+    model's own order. The pass needs calibration inputs or a plan; one or two samples suffice.
+
+    Left dense, with the reason in the report: causal, masked and cross attention, keys and values with fewer heads than the queries,
+    another number of tokens than the grid has, a density below what text and the diagonal take, and layers in which every head is above
+    `max_error`.
+
+    grid: `[frames, height, width]` in tokens, `[1, height, width]` for images. Needed unless `plan` is given.
+    text_tokens: how many tokens of text stand in the same sequence. They are not reordered, and blocks that hold text are all kept.
+    text_first: whether the text stands before the grid or after it.
+    density: the share of the blocks that each head keeps, text and diagonal included, in (0, 1].
+    max_error: a head whose output is off by more on the calibration inputs (relative) keeps every block. Any error is allowed when not
+    given.
+    pattern: how orders and blocks are chosen; a member of `attention`.
+    block: how many tokens make a block.
+    plan: a file of block maps that were chosen before, used instead of calibration. Its grid, block and density hold.
     """
 
     targets: Targets = ALL

@@ -57,16 +57,28 @@ class Removal:
 
 @dataclass(frozen=True)
 class Structured(Pass):
-    """Neurons of an Mlp and heads of an attention go, with their rows and columns; what is left is dense.
+    """Remove neurons of an Mlp (Linear, activation, Linear) and heads of an attention: a smaller dense model is left.
 
     second(act(first(x)))  ->  second[:, keep](act(first[keep](x)))
-    out(attention(q, k, v)) likewise, with the rows of q, k and v and the columns of out; heads that share keys and values go together
+    out(attention(q, k, v))  ->  out[:, keep](attention(q[keep], k[keep], v[keep]))
 
-    neurons, heads: the share to remove, of those that the model came with; at 0 only dead neurons, and no heads.
-    criterion: `magnitude`, ‖rows‖·‖columns‖.  `contribution`: what it adds to the variance of the layer's outputs on calibration inputs.
-    `obs`: what its removal adds to their error once the columns that stay make up for it by least squares, which they then do.
-    dead: what contributes at most this share of what the one with the most does is dead, and always goes.  round_to: neurons left are a
-    multiple of this, so that fewer go.  keep_zeros: weights of the reader that are zero stay so under `obs`.
+    Shares are of what the model came with: the same pass twice in a recipe removes once. What a removed neuron gives on average moves into
+    the bias of the layer that reads it. Heads that share keys and values are removed together.
+
+    Left as they are, with the reason in the report: layers that share a weight or bias, packed, quantized and structured layers, q, k and v
+    from one layer, channels that anything else reads, and graphs that compute with the number of heads in a way that is not understood.
+    Gated Mlps (SwiGLU) are not looked at.
+
+    targets: names of Mlps, of their first layers, or of attentions; the kinds are `Mlp` and `Attention`. An empty list means all of them.
+    neurons: the share of each Mlp's neurons to remove, in [0, 1). At 0 only dead neurons go.
+    heads: the share of each attention's heads to remove, in [0, 1). At 0 attention is left alone.
+    criterion: what a neuron or head is worth. `magnitude`: norm of its rows times norm of its columns. `contribution`: what it adds to the
+    variance of the layer that reads it, on calibration inputs. `obs`: what its removal adds to that layer's error once the other columns
+    are fitted again by least squares.
+    dead: a neuron or head that contributes at most this share of what the largest one does is dead, and goes even beyond the share asked
+    for.
+    round_to: the number of neurons left is a multiple of this, so that fewer go.
+    keep_zeros: weights of the layer that reads them which are zero stay zero under `obs`.
     """
 
     targets: Targets = ALL

@@ -40,15 +40,19 @@ class Substitution:
 
 @dataclass(frozen=True)
 class Substitute(Pass):
-    """Replace each weight by the nearest matrix of a structure with fewer parameters; refuse where that is too far away.
-
-    With calibration, nearest for the inputs that the layers replaced before give.
+    """Replace the weight of a linear layer by the nearest product of small factors; refuse where that is too far away.
 
     linear(x, W, b)  ->  structured_linear(x, factors, b)
 
-    structure: a member of the family, or "auto" for the one with the least error, over all members and block counts.
-    params: the share of the parameters that each layer keeps at most.
-    max_error: the largest relative error of a layer, on the calibration inputs in its output, without them in its weights; None: any.
+    With calibration inputs X the error is that of the layer's output, ‖(W − W')X‖ / ‖WX‖, for the inputs that the layers replaced before
+    give. Without them it is that of the weights, ‖W − W'‖ / ‖W‖.
+
+    Left as they are, with the reason in the report: layers whose sizes allow no such structure, errors above `max_error`, and weights that
+    are all zero, not finite, shared, packed or substituted already.
+
+    structure: a member of `structures`, or `auto` for the one with the least error over all members and block counts.
+    params: the share of its parameters that each layer keeps at most, in (0, 1).
+    max_error: the largest relative error of a layer; beyond it the layer stays as it is. Any error is allowed when not given.
     """
 
     targets: Targets = ALL

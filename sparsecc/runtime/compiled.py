@@ -52,6 +52,10 @@ class Compiled:
     tensors. A torch model's output structure is kept; an ONNX model gives its single output, or a tuple of them.
     Input shapes may change from call to call within `inputs`: each new combination is compiled once and kept (a loaded artifact
     holds the combinations it was saved with). Safe to call from several threads.
+
+    inputs, outputs: names, types and shapes of what it takes and gives, in the model's order.
+    target: the CPU and the number of threads that the code is for.
+    report: what was done to the model, and what was measured.
     """
 
     def __init__(

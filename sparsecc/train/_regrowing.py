@@ -20,9 +20,9 @@ STARTS = ("magnitude", "random")
 class Regrowing(Method):
     """Sparse from the first step on.
 
-    share: of the kept weights, exchanged at the first change.
-    start: the first mask. `magnitude` suits trained weights; for untrained ones, on a planted problem with five seeds, it was as good as
-    `random`, the one of the papers.
+    share: the share of the kept weights that is exchanged at the first change.
+    start: how the first mask is chosen, by `magnitude` or at `random`. `magnitude` suits trained weights; for untrained ones, on a planted
+    problem with five seeds, it was as good as `random`, which the papers take.
     """
 
     share: float = 0.3

@@ -43,9 +43,16 @@ class View:
 class Method(ABC):
     """One member of the family; fields are its options. Steps are those of the optimizer; the first is 1.
 
-    targets, ignore, pattern, sparsity, allocation, floor, min_weights: as of the pass `prune`.
-    steps: of the whole training.  every: steps between changes of the masks.  begin: no change before.  end: none after;
-    `share_changed` of `steps` when not given.  seed: of whatever is random.
+    targets: the layers that get masks, as names of modules, kinds (`Linear`, `Conv1d`, `Conv2d`) or `re:` expressions. An empty list means
+    every layer.
+    ignore: layers that stay dense, in the same form.
+    pattern, sparsity, floor, min_weights: as in the pass `prune`.
+    allocation: as in the pass `prune`, but for `sensitivity`, which needs a trained model and is refused.
+    steps: optimizer steps of the whole training.
+    every: steps between changes of the masks.
+    begin: no mask changes before this step.
+    end: no mask changes after this step. Three quarters of `steps` when not given (`sr_ste`: all of them).
+    seed: of everything that is random.
     """
 
     targets: Targets = ALL

@@ -24,6 +24,8 @@ class Cast(Soft):
 
     Of CAST it leaves out weight scaling (weights that are kept do not decay), the separation of the decay from Adam's second moment, which
     is the optimizer's own, and distillation, which is a matter of the loss.
+
+    decay: the largest λ_t, which is added to the gradient of masked weights times their sign.
     """
 
     every: int = 10

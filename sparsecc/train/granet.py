@@ -21,8 +21,8 @@ class Granet(Regrowing):
     than it says: share · ½ (1 + cos(π p)) of those that it keeps (p as of rigl), by magnitude, and as many grow where the gradient is
     largest. After `pruned` the exchange goes on at constant sparsity until `end`.
 
-    initial: sparsity of each layer before the first change, at most the final one; 0 starts dense, 0.5 is the paper's sparse start.
-    pruned: halfway between `begin` and `end` when not given.
+    initial: the sparsity of each layer before the first change, at most the final one. 0 starts dense, 0.5 is the paper's sparse start.
+    pruned: the step at which the full sparsity is reached. Halfway between `begin` and `end` when not given.
     """
 
     needs_gradient = True

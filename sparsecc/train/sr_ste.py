@@ -16,7 +16,7 @@ class SrSte(Soft):
     weights, and those that are masked are pulled to zero, so that masks settle (Zhou et al., Learning N:M Fine-grained Structured Sparse
     Neural Networks From Scratch, 2021). Masks keep the largest weights, in N:M or any other format. Before `begin` training is dense.
 
-    decay: the paper's λ_w; it enters the gradient, once for each step of the optimizer.
+    decay: how strongly masked weights are pulled to zero, the paper's λ_w. decay · w is added to their gradient in each step.
     """
 
     every: int = 1

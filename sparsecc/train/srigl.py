@@ -22,7 +22,8 @@ class Srigl(Regrowing):
     good. Those that are left share the layer's budget of weights evenly, and each grows by its own largest gradients up to the new fan-in.
     Fan-ins are whole, and at least 1: a layer keeps up to one weight less for each output than asked for.
 
-    salient: 0 ablates no neuron. The paper takes 0.3 for convolutional networks and 0.95 for transformers.
+    salient: an output loses all its weights when fewer of them than this share of the fan-in are salient; at 0 none does. The paper takes
+    0.3 for convolutional networks and 0.95 for transformers.
     """
 
     needs_gradient = True

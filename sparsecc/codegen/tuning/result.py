@@ -44,8 +44,14 @@ class TaskResult:
 
 @dataclass(frozen=True)
 class TuningResult:
-    """measured: in this run.  untuned_us, tuned_us: all layers' sum, each on the fastest kernel that it may run on; None while any
-    has no time."""
+    """What a search for faster kernels found.
+
+    records: the file that holds every measurement.
+    tasks: one for each kernel and kind of layer.
+    measured: candidates measured in this run.
+    seconds: the time of this run.
+    untuned_us, tuned_us: the sum over all layers, each on the fastest kernel that it may run on; None while any has no time.
+    """
 
     records: str
     tasks: tuple[TaskResult, ...]

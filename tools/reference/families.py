@@ -1,0 +1,108 @@
+"""docs/reference/families.md: every member of every family that a recipe can name, from the files of its folder."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import Any
+
+import sparsecc
+from sparsecc import registry
+from tools.reference.docstrings import Described, cell, described, described_class, sentence, table
+from tools.reference.fields import field_table, names_of
+
+_MARK = "One member of the family"  # how the docstring of a family's base class begins
+NAMED_BY = {
+    "allocations": "`prune: {allocation: NAME}`",
+    "attention": "`reorder_tokens: {pattern: NAME}`",
+    "criteria": "`prune: {criterion: NAME}`",
+    "formats": "`pack: {formats: [NAME]}`",
+    "patterns": "`prune: {pattern: NAME}`",
+    "precisions": "`quantize: {dtype: NAME}`",
+    "refinements": "`prune: {refinement: NAME}`",
+    "structures": "`substitute: {structure: NAME}`",
+    "train": "`sparsecc.train.attach(model, {method: NAME, ...}, optimizer=...)`",
+}
+_STORED = ("tensor_names", "index_names", "scale_names")  # attributes that name what a member stores
+OPTIONS = ("train",)  # families whose fields a user sets
+# What a class says about itself by its attributes → the sentence, None where there is nothing to say.
+_FACTS: dict[str, Callable[[Any], str | None]] = {
+    "needs": lambda needs: _calibration(needs) if needs else "Needs no calibration.",
+    "updates": lambda updates: "Gives the kept weights new values." if updates else "Leaves the kept weights as they are.",
+    "compares": lambda compares: f"Ranks the weights of each {compares} together, unless `compare` says otherwise.",
+    "needs_loss": lambda needed: "Needs calibration: it measures how each layer's error grows." if needed else None,
+}
+
+
+def names() -> list[str]:
+    """Packages of sparsecc that are families: their `base` has a class whose docstring says so."""
+    packages = [module.name for module in pkgutil.iter_modules(sparsecc.__path__) if module.ispkg]
+    return [name for name in packages if base_of(name) is not None]
+
+
+def base_of(family: str) -> type | None:
+    """The class that members of a family derive from."""
+    try:
+        module = importlib.import_module(f"sparsecc.{family}.base")
+    except ModuleNotFoundError:
+        return None
+    classes = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
+    return next((cls for cls in classes if (cls.__doc__ or "").startswith(_MARK)), None)
+
+
+def page() -> str:
+    head = """# Families
+
+A family is a folder of `sparsecc/`, each of its files is a member, and the file's name is the member's name in a recipe. This page
+lists all members.
+"""
+    return "\n".join([head, *map(_section, names())])
+
+
+def _section(family: str) -> str:
+    package = importlib.import_module(f"sparsecc.{family}")
+    about = described(package.__doc__).first.split(" Members:")[0]
+    parts = [f"## {family}", about]
+    if family in NAMED_BY:
+        parts.append(f"A member is named by {NAMED_BY[family]}.")
+    base = base_of(family)
+    assert base is not None
+    if family in OPTIONS:
+        told = described_class(base, names_of(base))
+        parts += ["Fields of all members:", field_table(base, told)]
+    parts += [_member(family, name, base) for name in registry.members(family)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _member(family: str, name: str, base: type) -> str:
+    cls = registry.load_class(family, name, base)
+    fields = names_of(cls) if hasattr(cls, "__dataclass_fields__") else []
+    own = described_class(cls, [*fields, *_tensors(cls)])
+    about = described(registry.load(family, name).__doc__)
+    facts = [fact for attribute, say in _FACTS.items() if hasattr(cls, attribute) and (fact := say(getattr(cls, attribute)))]
+    parts = [f"### {family}: {name}", sentence(about.first), *own.text]
+    if tensors := {key: meaning for key, meaning in own.fields.items() if key not in fields}:
+        parts.append(table(["tensor", "is"], ([f"`{key}`", cell(sentence(meaning))] for key, meaning in tensors.items())))
+    if facts:
+        parts.append(" ".join(facts))
+    if family in OPTIONS:
+        parts += _own_options(cls, base, own)
+    return "\n\n".join(parts)
+
+
+def _tensors(cls: type) -> list[str]:
+    """What a member stores, by its own word."""
+    return [name for names in _STORED if isinstance(getattr(cls, names, None), tuple) for name in getattr(cls, names)]
+
+
+def _own_options(cls: type, base: type, told: Described) -> list[str]:
+    """The fields that a member adds to those of its family, or gives another default."""
+    common = {name: getattr(base, name, None) for name in names_of(base)}
+    only = [name for name in names_of(cls) if name not in common or getattr(cls, name, None) != common[name]]
+    return [field_table(cls, told, only)] if only else []
+
+
+def _calibration(needs: tuple[str, ...]) -> str:
+    torch_only = ", and works on torch models only" if "gradients" in needs else ""
+    return f"Needs calibration ({', '.join(f'`{need}`' for need in needs)}){torch_only}."
