@@ -123,7 +123,7 @@ def substituted(graph: FxGraph, way: Way, calibration: Sequence[Any], held_out: 
     for sentence in held_out:
         dense, ours = (minilm.embed(of.run(sentence).outputs[0], sentence[1]) for of in (graph, result))
         cosines.append(float((dense * ours).sum()))
-    keys = {site.name: site.structured.structure.key for site in after if site.structured is not None}
+    keys = {site.name: site.form.key for site in after if site.form is not None}
     seen = {match.site.name: match.action.error for match in matches}
     return Outcome(way, keys, errors, seen, float(np.mean(cosines)))
 

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from sparsecc import registry
-from sparsecc.errors import RecipeError
+from sparsecc import formats, registry
+from sparsecc.criteria.base import Criterion
+from sparsecc.errors import RecipeError, RecipeWarning
+from sparsecc.formats.base import Format
 from sparsecc.passes.base import Pass
+from sparsecc.recipe import Recipe
 
 
 def test_members_are_the_files_of_a_folder() -> None:
@@ -32,3 +35,62 @@ def test_a_member_defines_one_class() -> None:
 def test_a_long_list_is_cut() -> None:
     assert registry.did_you_mean("zzz", [f"layer{number}" for number in range(200)]).startswith("; there are 200: layer0, layer1, ")
     assert len(registry.did_you_mean("zzz", [f"layer{number}" for number in range(200)])) < 120
+
+
+TAYLOR = """
+from sparsecc.criteria.base import Criterion
+
+class Taylor(Criterion):
+    def score(self, weight, stats, seed):
+        return weight.square()
+"""
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Installs packages with members of families: name, entry points, modules."""
+    monkeypatch.syspath_prepend(tmp_path)
+    registry._plugins.cache_clear()
+
+    def install(name: str, points: str, **modules: str) -> None:
+        (tmp_path / f"{name}-1.0.dist-info").mkdir()
+        (tmp_path / f"{name}-1.0.dist-info" / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (tmp_path / f"{name}-1.0.dist-info" / "entry_points.txt").write_text(points)
+        for module, source in modules.items():
+            (tmp_path / f"{module}.py").write_text(source)
+
+    yield install
+    registry._plugins.cache_clear()
+
+
+@pytest.mark.parametrize("value", ["thing_a:Taylor", "thing_a"])
+def test_other_packages_add_members(package, value: str) -> None:
+    package("thing", f"[sparsecc.criteria]\ntaylor = {value}\n", thing_a=TAYLOR)
+    assert "taylor" in registry.members("criteria")
+    cls = registry.load_class("criteria", "taylor", Criterion)  # type: ignore[type-abstract]
+    assert cls.__name__ == "Taylor" and registry.name_of(cls()) == "taylor"
+    assert Recipe.load("prune{criterion=taylor,sparsity=0.5}").passes
+
+
+def test_a_package_that_cannot_be_imported_is_named_and_the_rest_goes_on(package) -> None:
+    package("broken", "[sparsecc.formats]\nodd = no_such_module\n")
+    with pytest.raises(RecipeError, match=r"^formats: 'odd' of package broken cannot be imported: ModuleNotFoundError: No module"):
+        registry.load("formats", "odd")
+    with pytest.warns(RecipeWarning, match="'odd' of package broken cannot be imported"):
+        assert len(list(registry.classes("formats", Format))) == 3  # type: ignore[type-abstract]
+    assert formats.from_pattern("2:4").key == "nm:2:4"
+
+
+def test_a_name_that_two_claim(package) -> None:
+    package("thing", "[sparsecc.criteria]\nmagnitude = thing_b\n[sparsecc.formats]\nodd = thing_b\n")
+    package("other", "[sparsecc.formats]\nodd = thing_b\n")
+    with pytest.raises(RecipeError, match=r"^criteria: 'magnitude' is claimed by two packages, sparsecc and thing; remove one of them"):
+        registry.members("criteria")
+    with pytest.raises(RecipeError, match=r"^formats: 'odd' is claimed by two packages, (thing and other|other and thing)"):
+        registry.members("formats")
+
+
+def test_what_is_no_member_of_the_family(package) -> None:
+    package("thing", "[sparsecc.formats]\nodd = thing_c:Taylor\n", thing_c=TAYLOR)
+    with pytest.raises(RecipeError, match=r"^formats: 'odd' of package thing is no Format"):
+        registry.load_class("formats", "odd", Format)  # type: ignore[type-abstract]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +16,14 @@ from sparsecc.options import shown
 if TYPE_CHECKING:
     from torch import Tensor
 
-DEFAULT_FORMATS = tuple(registry.members("formats"))
+DEFAULT_FORMATS = ("block", "csr", "nm")  # what recipes that name none mean; on a tie the first
 
 
 def from_pattern(pattern: str) -> Format:
     """The format that a recipe means by `unstructured`, `4x1` or `2:4`. Raises RecipeError, with what is wrong, for anything else."""
-    for name in registry.members("formats"):
-        format = registry.load_class("formats", name, Format).parse(pattern)  # type: ignore[type-abstract]
-        if format is not None:
+    own = (registry.load_class("formats", name, Format) for name in DEFAULT_FORMATS)  # type: ignore[type-abstract]
+    for cls in itertools.chain(own, registry.classes("formats", Format)):  # type: ignore[type-abstract]  # these first: they say what patterns mean
+        if (format := cls.parse(pattern)) is not None:
             return format
     raise RecipeError(f"pattern: {shown(pattern)} is none of 'unstructured', RxC (as '4x1') and N:M (as '2:4'){_hint(pattern)}")
 

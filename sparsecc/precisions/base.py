@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from sparsecc import registry
 from sparsecc.errors import ModelError
 from sparsecc.formats.base import Packed
 from sparsecc.forms import Form
@@ -39,7 +40,7 @@ class Precision(ABC):
     @property
     def key(self) -> str:
         """Unique and parseable: `int8`, `int8:calibrated`, `bfloat16`. `precisions.from_key` reads it back."""
-        return type(self).__module__.rsplit(".", 1)[-1]
+        return registry.name_of(self)
 
     @property
     def dtype(self) -> str:

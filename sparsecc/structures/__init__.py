@@ -18,6 +18,6 @@ def from_key(key: str) -> Structure:
 
 def sized(name: str, rows: int, cols: int, params: float) -> list[Structure]:
     """`Structure.sized` of one member, or of all of them for "auto"."""
-    names = registry.members("structures") if name == "auto" else [name]
-    classes = [registry.load_class("structures", member, Structure) for member in names]  # type: ignore[type-abstract]
+    everything = registry.classes("structures", Structure)  # type: ignore[type-abstract]
+    classes = everything if name == "auto" else [registry.load_class("structures", name, Structure)]  # type: ignore[type-abstract]
     return [structure for cls in classes for structure in cls.sized(rows, cols, params)]

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from sparsecc import registry
 from sparsecc.errors import ModelError, Refused
 from sparsecc.formats.base import Packed
 from sparsecc.forms import Form, dtype_of
@@ -139,7 +140,7 @@ class Structure(ABC):
     @property
     def key(self) -> str:
         """Unique and parseable: `low_rank:64`, `monarch:4x8:2`. `structures.from_key` reads it back."""
-        return f"{type(self).__module__.rsplit('.', 1)[-1]}:{self.parameters}"
+        return f"{registry.name_of(self)}:{self.parameters}"
 
     @classmethod
     @abstractmethod

@@ -27,9 +27,9 @@ def test_structured_weights(key: str) -> None:
     found = placeholders(graph, x)
     assert [(p.kind, p.name) for p in found] == [("linear", "0"), ("linear", "2")]
     for placeholder, site in zip(found, graph.sites(Linear), strict=True):
-        assert isinstance(placeholder.stored, Structured) and site.structured is not None
+        assert isinstance(placeholder.stored, Structured) and site.form is not None
         assert placeholder.stored.structure.key == key
-        assert torch.equal(placeholder.stored.dense(), site.structured.dense())
+        assert torch.equal(placeholder.stored.dense(), site.form.dense())
     bias, none = (placeholder.bias for placeholder in found)
     assert bias is not None and torch.equal(torch.from_numpy(bias), model[0].bias)
     assert none is None

@@ -32,9 +32,9 @@ def test_structured_weights(key: str) -> None:
     found = placeholders(graph.proto())
     assert [(p.kind, p.name) for p in found] == [("linear", name) for name in ("fc1", "fc2", "head")]
     for placeholder, site in zip(found, graph.sites(Linear), strict=True):
-        assert isinstance(placeholder.stored, Structured) and site.structured is not None and site.bias is not None
+        assert isinstance(placeholder.stored, Structured) and site.form is not None and site.bias is not None
         assert placeholder.stored.structure.key == key
-        assert torch.equal(placeholder.stored.dense(), site.structured.dense())
+        assert torch.equal(placeholder.stored.dense(), site.form.dense())
         assert placeholder.bias is not None and torch.equal(torch.from_numpy(placeholder.bias), site.bias)
 
 
