@@ -27,7 +27,7 @@ from sparsecc.codegen import threads as pool
 from sparsecc.codegen import tvm_api
 from sparsecc.codegen.kernels.block_attention import BlockAttentionSpec, build_gather, prepare
 from sparsecc.codegen.target import detect
-from sparsecc.graph.fx import FxGraph
+from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import Attention
 from sparsecc.ops.block_attention import BlockAttention
 from sparsecc.passes.reorder_tokens import plan_of

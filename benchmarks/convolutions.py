@@ -24,7 +24,7 @@ from benchmarks.promises import Promise, promise_of
 from benchmarks.results import markdown_table, write
 from benchmarks.rows import agree, cells, compile_row, entry, head
 from models._recipes import prune_and_pack
-from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import Conv2d
 from sparsecc.timing import interleave
 

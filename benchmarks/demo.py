@@ -232,8 +232,8 @@ def _through_fx(module: Any, inputs: Any, proto: Any) -> tuple[Any, tuple[Any, A
     what is kept."""
     from sparsecc.attention.base import Sample
     from sparsecc.attention.paro import average_mass
-    from sparsecc.graph.fx import FxGraph
-    from sparsecc.graph.onnx import OnnxGraph
+    from sparsecc.graph.fx.graph import FxGraph
+    from sparsecc.graph.onnx.graph import OnnxGraph
     from sparsecc.graph.sites import Attention
     from sparsecc.ops.block_attention import BlockAttention
 

@@ -32,8 +32,8 @@ from benchmarks.results import markdown_table, write
 from benchmarks.structured_kernels import Shape
 from models import minilm
 from sparsecc import structures
-from sparsecc.graph.fx import FxGraph
-from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.fx.graph import FxGraph
+from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import Linear
 from sparsecc.ops.structured_linear import StructuredLinear
 from sparsecc.passes._calibrate import second_moments

@@ -50,7 +50,7 @@ def load(family: str, name: str) -> ModuleType:
 def load_class(family: str, name: str, base: type[T]) -> type[T]:
     """The one subclass of `base` that the member's module defines, or that its entry point names. Raises what `load` raises."""
     loaded = _loaded(family, name) if name in _plugins(family) else load(family, name)
-    cls = loaded if isinstance(loaded, type) else _one_class(loaded, base)
+    cls: Any = loaded if isinstance(loaded, type) else _one_class(loaded, base)
     if name in _plugins(family):
         if not issubclass(cls, base):
             raise RecipeError(f"{_place(family, name)} is no {base.__name__}")

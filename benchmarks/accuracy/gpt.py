@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.accuracy.common import Evaluation, Sizes, Subject, main, one_shot_and_distilled
 from models import gpt_small
 from sparsecc.graph.base import Graph
-from sparsecc.graph.fx import FxGraph
+from sparsecc.graph.fx.graph import FxGraph
 
 BLOCKS = {"targets": [r"re:blocks\..*"]}
 BATCH = 4  # windows of a calibration sample

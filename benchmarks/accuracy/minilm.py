@@ -24,7 +24,7 @@ from benchmarks.results import FOLDER, markdown_table, write
 from models import minilm
 from sparsecc import criteria, registry
 from sparsecc.graph.base import Graph
-from sparsecc.graph.fx import FxGraph
+from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.passes.base import Context, registered_name
 from sparsecc.recipe import Recipe
 

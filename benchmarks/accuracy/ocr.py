@@ -18,7 +18,7 @@ from benchmarks.accuracy.common import Evaluation, Row, Sizes, Subject, main
 from models import pp_ocr_rec
 from models._lines import Line, lines
 from sparsecc.graph.base import Graph
-from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.onnx.graph import OnnxGraph
 
 BATCH = 4  # lines that run together
 WITHIN = {"unstructured": 0.01, "2:4": 0.02}  # of the characters, after recovery

@@ -28,7 +28,7 @@ from benchmarks.machine import machine
 from benchmarks.results import markdown_table, write
 from models import minilm as model
 from sparsecc.graph.base import Graph
-from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes.base import Context
 from sparsecc.passes.prune import Prune

@@ -27,7 +27,7 @@ from benchmarks.machine import machine
 from benchmarks.results import markdown_table, write
 from sparsecc import formats, registry
 from sparsecc.errors import UserError
-from sparsecc.graph.fx import FxGraph
+from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import Linear
 from sparsecc.passes.base import Context
 from sparsecc.passes.prune import Prune

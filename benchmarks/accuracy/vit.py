@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.accuracy.common import Evaluation, Sizes, Subject, main, one_shot_and_distilled
 from models import vit_small
 from sparsecc.graph.base import Graph
-from sparsecc.graph.fx import FxGraph
+from sparsecc.graph.fx.graph import FxGraph
 
 BLOCKS = {"targets": [r"re:blocks\..*"]}
 BATCH = 32  # images of a calibration sample

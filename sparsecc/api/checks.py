@@ -60,7 +60,7 @@ def opened(report: Report, result: Rewritten, input_shapes: Any) -> Report:
 
 def with_growth(report: Report, result: Rewritten) -> Report:
     """The report, which says so when the file became larger than it was."""
-    from sparsecc.graph.onnx_values import stored  # here, because it imports torch, which loading an artifact does without
+    from sparsecc.graph.onnx.values import stored  # here, because it imports torch, which loading an artifact does without
 
     graph: Any = result.graph
     came, now = stored(graph.came), stored(graph.model)
@@ -72,7 +72,7 @@ def with_growth(report: Report, result: Rewritten) -> Report:
 
 def with_saturation(report: Report, result: Rewritten) -> Report:
     """The report, which names integer products that an x86 CPU without VNNI may get wrong; by their types, whatever CPU this is."""
-    from sparsecc.graph.onnx_saturation import saturating  # here, because it imports onnx, which loading an artifact does without
+    from sparsecc.graph.onnx.saturation import saturating  # here, because it imports onnx, which loading an artifact does without
 
     graph: Any = result.graph
     names = [f"'{node.name or node.outputs[0].name}'" for node in saturating(graph.model)]

@@ -22,7 +22,7 @@ def checked(report: Report, outputs: Iterable[Any], expected: Iterable[Any], aga
 
 
 def compare(outputs: Iterable[Any], expected: Iterable[Any], against: str = MASKED) -> Check:
-    from sparsecc.graph.onnx_values import flat  # here, because it imports torch, which loading an artifact does without
+    from sparsecc.graph.onnx.values import flat  # here, because it imports torch, which loading an artifact does without
 
     ours, theirs = list(flat(outputs)), list(flat(expected))
     if len(ours) != len(theirs):

@@ -50,8 +50,8 @@ def prune_module(
     """
     from torch import nn
 
-    from sparsecc.graph.computed import copied, plain
-    from sparsecc.graph.fx import check_kinds, check_loaded
+    from sparsecc.graph.fx.computed import copied, plain
+    from sparsecc.graph.fx.graph import check_kinds, check_loaded
     from sparsecc.passes import pipeline
     from sparsecc.passes.base import Context
     from sparsecc.passes.prune import Prune
@@ -108,7 +108,7 @@ def _example(example_inputs: Any, calibration: Any) -> Any:
 
 
 def _graph(twin: nn.Module, example: Any) -> Graph:
-    from sparsecc.graph.untraced import UntracedGraph
+    from sparsecc.graph.fx.untraced import UntracedGraph
 
     return UntracedGraph(twin) if example is None else open_graph(twin, example)
 
@@ -143,7 +143,7 @@ def _folded(graph: Graph, twin: nn.Module) -> dict[str, Refused]:
 
 
 def _reason(site: WeightSite, graph: Graph, model: nn.Module, twin: nn.Module) -> Refused | None:
-    from sparsecc.graph.computed import writable
+    from sparsecc.graph.fx.computed import writable
 
     stands, held = _tensors(twin).get(site.weight_name), _tensors(graph.module)[site.weight_name]  # type: ignore[attr-defined]
     if stands is None or _factors(stands, held) is None:
@@ -176,7 +176,7 @@ def _write(graph: Graph, result: Graph, twin: nn.Module, target: nn.Module) -> N
     """Put every tensor that a pass has changed into the module."""
     import torch
 
-    from sparsecc.graph.computed import write
+    from sparsecc.graph.fx.computed import write
 
     stands, before, after = _tensors(twin), _tensors(graph.module), _tensors(result.module)  # type: ignore[attr-defined]
     for full, old in before.items():
@@ -227,7 +227,7 @@ def _undone(module: nn.Module) -> Iterator[None]:
 
 def _require_same(target: nn.Module, example: Any, result: Graph) -> None:
     """Raises SparseccError where the module gives something else than the graph that was pruned: its trace is not all that it does."""
-    from sparsecc.graph.untraced import outputs
+    from sparsecc.graph.fx.untraced import outputs
 
     expected, found = result.run(in_order(result.inputs, example)).outputs, outputs(target, example)
     if len(found) != len(expected):

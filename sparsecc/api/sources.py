@@ -37,13 +37,13 @@ def open_graph(
         return _open_file(Path(model), shapes, standard, numbers)
     kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(model).__mro__}
     if any(kind.startswith("onnx") and kind.endswith(".ModelProto") for kind in kinds):
-        from sparsecc.graph.onnx import OnnxGraph
+        from sparsecc.graph.onnx.graph import OnnxGraph
 
         return OnnxGraph.from_proto(model, shapes, standard=standard, numbers=numbers)
     if shapes:
         raise UserError("input_shapes: only an ONNX model takes them; a torch model has them from its example inputs")
     if "torch.export.exported_program.ExportedProgram" in kinds:
-        from sparsecc.graph.fx import FxGraph
+        from sparsecc.graph.fx.graph import FxGraph
 
         return FxGraph.from_exported(model)
     if "torch.nn.modules.module.Module" in kinds:
@@ -67,12 +67,12 @@ def _open_file(path: Path, shapes: dict[str, tuple[int, ...]] | None, standard: 
     if not is_file:
         raise ModelError(f"{path}: is a folder; name a file" if is_folder else f"{path}: no such file")
     if path.suffix == ".pt2":
-        from sparsecc.graph.fx import FxGraph
+        from sparsecc.graph.fx.graph import FxGraph
 
         return FxGraph.load(path)
     if path.suffix == ".sparsecc":
         raise ModelError(f"{path}: is compiled already; sparsecc.load reads it")
-    from sparsecc.graph.onnx import OnnxGraph
+    from sparsecc.graph.onnx.graph import OnnxGraph
 
     return OnnxGraph.from_file(path, shapes, standard=standard, numbers=numbers)
 
@@ -80,7 +80,7 @@ def _open_file(path: Path, shapes: dict[str, tuple[int, ...]] | None, standard: 
 def _export(module: Any, example_inputs: Any) -> Graph:
     if example_inputs is None:
         raise UserError(f"example_inputs: needed to trace {type(module).__name__}; pass a tuple of tensors, or a dict by name")
-    from sparsecc.graph.fx import FxGraph
+    from sparsecc.graph.fx.graph import FxGraph
 
     return FxGraph.from_module(module, example_inputs if isinstance(example_inputs, Mapping) else as_tuple(example_inputs))
 

@@ -95,7 +95,7 @@ def writable(path: Path | None, *others: Path | None) -> None:
 
 
 def _data_of(model: Path) -> Iterable[Path]:
-    from sparsecc.graph.onnx_external import files_of
+    from sparsecc.graph.onnx.external import files_of
 
     return files_of(model)
 

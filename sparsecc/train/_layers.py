@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 from sparsecc import allocations
 from sparsecc.allocations.base import Layer
 from sparsecc.errors import Refused, UserError
+from sparsecc.graph.fx.untraced import layers_of, owners_of, site_of
 from sparsecc.graph.sites import WeightSite
-from sparsecc.graph.untraced import layers_of, owners_of, site_of
 from sparsecc.passes._select import chosen
 from sparsecc.train._masked import Masked, uncover
 from sparsecc.train.base import Method

@@ -9,7 +9,7 @@ from sparsecc.api import account
 from sparsecc.api.rewriting import rewrite
 from sparsecc.attention.base import Grid
 from sparsecc.formats.base import Packed
-from sparsecc.graph.fx import FxGraph
+from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import Attention, Conv2d, Linear
 from sparsecc.ops.block_attention import relative_error
 from sparsecc.precisions.base import Quantized

@@ -12,12 +12,12 @@ from torch import nn
 from sparsecc import api
 from sparsecc.api import checks
 from sparsecc.errors import ModelError
-from sparsecc.graph import onnx_cleanup
-from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.onnx import cleanup
+from sparsecc.graph.onnx.graph import OnnxGraph
 from tests.graph import onnx_models as models
+from tests.graph.onnx.test_hold import narrow
+from tests.graph.onnx.test_normal import listed, scaled
 from tests.graph.onnx_models import node, random
-from tests.graph.test_onnx_hold import narrow
-from tests.graph.test_onnx_normal import listed, scaled
 
 
 def two_sizes() -> onnx.ModelProto:
@@ -46,9 +46,9 @@ def test_a_mistake_of_the_cleaning_shows_in_the_check(monkeypatch: pytest.Monkey
 
     def wrong(model: object) -> None:
         value = model.graph.initializers["w"]  # type: ignore[attr-defined]
-        value.const_value = onnx_cleanup.ir.tensor(value.const_value.numpy() * 2)
+        value.const_value = cleanup.ir.tensor(value.const_value.numpy() * 2)
 
-    monkeypatch.setattr(onnx_cleanup, "fold_scales", wrong)
+    monkeypatch.setattr(cleanup, "fold_scales", wrong)
     _, report = api.convert(proto, {"passes": []})
     assert report.check is not None and report.check.max_rel == pytest.approx(1)
 

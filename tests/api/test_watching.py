@@ -10,7 +10,7 @@ import sparsecc
 from sparsecc.api import tolerance_of
 from sparsecc.api.watching import Dump, Verify, printer, require_sound
 from sparsecc.errors import SparseccError, UserError
-from sparsecc.graph.fx import FxGraph
+from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import Linear
 from sparsecc.passes import pipeline
 from sparsecc.passes.base import Context, Match, Pass

@@ -12,7 +12,7 @@ from torch import nn
 from benchmarks.accuracy import common
 from benchmarks.accuracy.common import Evaluation, Row, Sizes, Subject
 from sparsecc.graph.base import Graph
-from sparsecc.graph.fx import FxGraph
+from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.passes.prune import Prune
 from sparsecc.recipe import Recipe
 

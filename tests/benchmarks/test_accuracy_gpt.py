@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.accuracy import gpt
 from benchmarks.accuracy.common import Sizes
-from sparsecc.graph.fx import FxGraph
+from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import WeightSite
 
 

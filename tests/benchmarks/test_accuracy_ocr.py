@@ -7,7 +7,7 @@ import pytest
 from benchmarks.accuracy import ocr
 from models import pp_ocr_rec
 from models._lines import drawn
-from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.recipe import Recipe
 
 

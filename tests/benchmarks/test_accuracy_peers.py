@@ -13,7 +13,7 @@ from benchmarks.accuracy import peers
 from benchmarks.accuracy.common import zeros
 from benchmarks.accuracy.peers import Case
 from benchmarks.export import exported
-from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes.prune import Prune
 

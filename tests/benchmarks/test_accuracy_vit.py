@@ -7,7 +7,7 @@ from torch import nn
 
 from benchmarks.accuracy import vit
 from benchmarks.accuracy.common import Sizes
-from sparsecc.graph.fx import FxGraph
+from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import WeightSite
 
 

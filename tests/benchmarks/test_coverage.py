@@ -277,8 +277,8 @@ STDERR = """Traceback (most recent call last):
     [
         (None, "", "hang", "no end within 9 s of CPU time, in phase 'compile'"),
         (-11, "", "signal 11", "SIGSEGV, in phase 'compile'"),
-        (1, STDERR.format("KeyError: 3"), "traceback", "KeyError: 3 (sparsecc/graph/fx.py:12, fold), in phase 'compile'"),
-        (1, STDERR.format("MemoryError"), "memory", "more than 2 GB (sparsecc/graph/fx.py:12, fold), in phase 'compile'"),
+        (1, STDERR.format("KeyError: 3"), "traceback", "KeyError: 3 (sparsecc/graph/fx/graph.py:12, fold), in phase 'compile'"),
+        (1, STDERR.format("MemoryError"), "memory", "more than 2 GB (sparsecc/graph/fx/graph.py:12, fold), in phase 'compile'"),
         (1, "", "traceback", "exit status 1, in phase 'compile'"),
     ],
 )

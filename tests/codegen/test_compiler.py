@@ -24,8 +24,8 @@ from sparsecc.codegen.lower.emit import Emitted
 from sparsecc.codegen.target import parse
 from sparsecc.codegen.tvm_api import relax
 from sparsecc.errors import ModelError
-from sparsecc.graph.fx import FxGraph
-from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.fx.graph import FxGraph
+from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import WeightSite
 from tests.codegen.whole import (
     HERE,

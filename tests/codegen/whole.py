@@ -22,10 +22,10 @@ from sparsecc.codegen.choose import Choice
 from sparsecc.codegen.compiler import build
 from sparsecc.codegen.library import Library
 from sparsecc.codegen.target import Target, detect
-from sparsecc.graph import fx_trace
 from sparsecc.graph.base import Graph
-from sparsecc.graph.fx import FxGraph
-from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.fx import trace
+from sparsecc.graph.fx.graph import FxGraph
+from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import Attention, Linear
 from sparsecc.ops.block_attention import BlockAttention
 from sparsecc.ops.structured_linear import StructuredLinear
@@ -72,7 +72,7 @@ def fx(module: nn.Module | Callable[..., Any], *inputs: Tensor) -> FxGraph:
 
 def fixed(module: nn.Module | Callable[..., Any], *inputs: Tensor) -> FxGraph:
     """For the shapes of `inputs` alone: looking for free ones takes torch longer than compiling."""
-    return FxGraph.from_exported(fx_trace.export_fixed(as_module(module), (inputs, {})))
+    return FxGraph.from_exported(trace.export_fixed(as_module(module), (inputs, {})))
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

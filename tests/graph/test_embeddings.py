@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from sparsecc.graph.base import Graph
-from sparsecc.graph.fx import FxGraph
-from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.fx.graph import FxGraph
+from sparsecc.graph.onnx.graph import OnnxGraph
 
 
 class Text(nn.Module):

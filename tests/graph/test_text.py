@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from sparsecc.graph.fx import FxGraph
-from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.fx.graph import FxGraph
+from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.text import changes
 from sparsecc.passes import pipeline
 from sparsecc.passes.base import Context

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparsecc.graph.base import Graph
-from sparsecc.graph.fx import FxGraph
-from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.fx.graph import FxGraph
+from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import Attention, WeightSite
 
 

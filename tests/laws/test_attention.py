@@ -14,8 +14,8 @@ from torch.nn import functional
 from models._locality import SCALE, planted
 from sparsecc.attention.base import AXIS_ORDERS, BlockMap, Grid, Pattern, least_density, required
 from sparsecc.graph.base import Graph
-from sparsecc.graph.fx import FxGraph
-from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.fx.graph import FxGraph
+from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import Attention
 from sparsecc.ops.block_attention import BlockAttention, reference
 from tests.laws.hosts import HOSTS

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from sparsecc.graph.base import Differentiable
-from sparsecc.graph.fx import FxGraph
+from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import WeightSite
 from tests.laws.hosts import MODELS, graph, samples
 from tests.tolerance import assert_close

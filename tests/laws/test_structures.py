@@ -13,8 +13,8 @@ from torch import Tensor
 
 from sparsecc import structures
 from sparsecc.graph.base import Graph
-from sparsecc.graph.fx import FxGraph
-from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.fx.graph import FxGraph
+from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import Linear
 from sparsecc.ops.structured_linear import StructuredLinear
 from sparsecc.structures.base import Structure, Structured, apply

@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from sparsecc import formats, registry
-from sparsecc.graph.fx import FxGraph
+from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes.pack import Pack
 from sparsecc.train._handle import Handle

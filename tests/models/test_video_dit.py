@@ -3,7 +3,7 @@ from __future__ import annotations
 from models import video_dit
 from sparsecc.attention.base import AXIS_ORDERS, BLOCK, Grid, Sample, required
 from sparsecc.attention.paro import Paro, average_mass, heaviest, lost_mass
-from sparsecc.graph.fx import FxGraph
+from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import Attention
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsecc.errors import RecipeError
-from sparsecc.graph.fx import FxGraph
+from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes import _gradients
 from sparsecc.passes._calibrate import calibrated

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sparsecc.errors import UserError
-from sparsecc.graph.fx import FxGraph
+from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes._scratch import in_scratch
 from sparsecc.passes.base import Context
@@ -69,7 +69,7 @@ import sys, threading, time
 from pathlib import Path
 import torch
 from safetensors.torch import load_file
-from sparsecc.graph.fx import FxGraph
+from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.passes.base import Context
 from sparsecc.passes.prune import Prune
 

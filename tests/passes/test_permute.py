@@ -11,8 +11,8 @@ from torch import nn
 import sparsecc
 from sparsecc.errors import RecipeError
 from sparsecc.graph.base import Graph
-from sparsecc.graph.fx import FxGraph
-from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.fx.graph import FxGraph
+from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import Linear, WeightSite
 from sparsecc.passes import pipeline
 from sparsecc.passes._orders import held, held_in_groups

@@ -11,7 +11,7 @@ from sparsecc import criteria, formats
 from sparsecc.criteria.base import Chosen, Criterion, Project, Stats
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.formats.csr import Csr
-from sparsecc.graph.fx import FxGraph
+from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes.base import Context
 from sparsecc.passes.prune import Cut, Prune, site_seed

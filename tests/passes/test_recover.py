@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparsecc.errors import RecipeError, UserError
 from sparsecc.graph.base import Graph
-from sparsecc.graph.fx import FxGraph
+from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes import pipeline
 from sparsecc.passes._learning import error_of, relative

@@ -12,7 +12,7 @@ from torch.nn import functional
 import sparsecc
 from sparsecc.errors import RecipeError
 from sparsecc.graph.base import Graph
-from sparsecc.graph.fx import FxGraph
+from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import Attention, Linear, WeightSite
 from sparsecc.passes import pipeline
 from sparsecc.passes.base import Context, Progress

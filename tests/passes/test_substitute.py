@@ -163,7 +163,7 @@ def test_relative_error() -> None:
 def test_whitening_beats_plain_svd_on_the_outputs_of_a_real_model() -> None:
     """MiniLM's own weights and sentences; benchmarks/structures.py does it for every layer."""
     from models import minilm
-    from sparsecc.graph.fx import FxGraph
+    from sparsecc.graph.fx.graph import FxGraph
 
     samples = list(minilm.calibration(8, tokens=32))
     graph = FxGraph.from_module(minilm.build(), samples[0])

@@ -13,7 +13,7 @@ from sparsecc.codegen.importers.fx_converters import Converter
 from sparsecc.codegen.importers.fx_decompositions import DECOMPOSITIONS
 from sparsecc.codegen.tvm_api import ExportedProgramImporter, Expr, relax
 from sparsecc.errors import ModelError
-from sparsecc.graph.fx_layers import place_of
+from sparsecc.graph.fx.layers import place_of
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

@@ -23,7 +23,7 @@ from sparsecc.codegen.importers.onnx_transposed import ConvTransposeConverter
 from sparsecc.codegen.importers.onnx_vocabulary import vocabulary_converter
 from sparsecc.codegen.tvm_api import onnx_frontend, relax
 from sparsecc.errors import ModelError
-from sparsecc.graph.onnx_kept import reason
+from sparsecc.graph.onnx.kept import reason
 from sparsecc.ops.base import ONNX_DOMAIN
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import onnx
 from onnx import helper
 
 from sparsecc.errors import ModelError
-from sparsecc.graph.onnx_nodes import title, without_weights
-from sparsecc.graph.onnx_valid import inner_graphs
+from sparsecc.graph.onnx.nodes import title, without_weights
+from sparsecc.graph.onnx.valid import inner_graphs
 
 logger = logging.getLogger(__name__)
 SECONDS = 30.0  # that looking may take; it is done for a model that failed alone

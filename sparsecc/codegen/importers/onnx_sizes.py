@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from sparsecc.graph import onnx_kept
+from sparsecc.graph.onnx import kept
 
 ALWAYS = {  # the size of whose result is known at run time only, whatever stands in the file
     "Compress": "how many values it keeps",
@@ -53,7 +53,7 @@ def data_dependent(graph: onnx.GraphProto) -> list[str]:
             known.update(node.output)
         reason = _reason(node, known)
         if reason:
-            why = f", and {onnx_kept.reason(node)}" if onnx_kept.reason(node) else ""
+            why = f", and {kept.reason(node)}" if kept.reason(node) else ""
             found.append(f"{node.op_type} (at '{node.name or node.output[0]}'): {reason}{why}")
     return found
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 from sparsecc.attention.base import Grid
 from sparsecc.codegen.importers.base import Placeholder
 from sparsecc.codegen.importers.fx import import_fx
-from sparsecc.graph.fx import FxGraph
+from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import Linear
 from sparsecc.structures.base import Structured
 from tests.codegen.whole import block_map, fixed, random, reordered, structured

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sparsecc.codegen.compiler import build
 from sparsecc.codegen.importers.near_zero import FUNCTIONS
-from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.onnx.graph import OnnxGraph
 from tests.codegen.importers.test_onnx_operators import build as onnx_model
 from tests.codegen.whole import HERE, Case, compare, run
 

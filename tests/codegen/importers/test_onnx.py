@@ -9,10 +9,10 @@ from sparsecc.codegen.importers.onnx import import_onnx
 from sparsecc.codegen.lower.program import Program
 from sparsecc.codegen.lower.recognize import recognize
 from sparsecc.errors import ModelError
-from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import Conv2d
 from tests.codegen.whole import packed
-from tests.graph.contrib.apart import floats, single
+from tests.graph.onnx.contrib.apart import floats, single
 from tests.graph.onnx_models import cnn, mlp
 
 

@@ -11,7 +11,7 @@ from sparsecc.attention.base import Grid
 from sparsecc.codegen.importers.base import Placeholder
 from sparsecc.codegen.importers.onnx import import_onnx
 from sparsecc.errors import ModelError
-from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import Attention, Linear
 from sparsecc.structures.base import Structured
 from tests.codegen.whole import block_map, reordered, structured

@@ -13,7 +13,7 @@ from sparsecc.codegen.importers.fx import import_fx
 from sparsecc.codegen.importers.onnx import import_onnx
 from sparsecc.codegen.lower.program import AttentionCall, Layer, Program
 from sparsecc.codegen.lower.recognize import recognize
-from sparsecc.graph.onnx import OnnxGraph
+from sparsecc.graph.onnx.graph import OnnxGraph
 from tests.codegen.whole import as_module
 
 

@@ -15,7 +15,7 @@ from sparsecc.codegen.importers.fx import import_fx
 from sparsecc.codegen.importers.onnx import import_onnx
 from sparsecc.codegen.lower.limits import limits_of
 from sparsecc.codegen.lower.program import Program
-from sparsecc.graph.fx import FxGraph
+from sparsecc.graph.fx.graph import FxGraph
 from tests.codegen.whole import HERE, Lambda, Parallel, fixed, run
 
 

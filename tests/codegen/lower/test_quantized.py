@@ -8,7 +8,7 @@ from torch import nn
 
 from sparsecc.codegen.target import parse
 from sparsecc.graph.base import Graph
-from sparsecc.graph.fx import FxGraph
+from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.passes.base import Context
 from sparsecc.passes.pack import Pack
 from sparsecc.passes.prune import Prune

@@ -13,8 +13,8 @@ from torch import Tensor
 from sparsecc.codegen.lower.program import AttentionCall, shape
 from tests.codegen.lower.recognizing import calls, operators, recognized, recognized_onnx
 from tests.codegen.whole import random
+from tests.graph.onnx.test_attention import FEEDS, FORMS, NUMBERS, OUT
 from tests.graph.onnx_models import model
-from tests.graph.test_onnx_attention import FEEDS, FORMS, NUMBERS, OUT
 
 Q, K, V = random(2, 3, 16, 4), random(2, 3, 16, 4, seed=1), random(2, 3, 16, 4, seed=2)
 MASK = random(2, 1, 16, 16)
