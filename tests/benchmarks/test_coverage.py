@@ -267,7 +267,7 @@ def test_a_module_is_called_by_name_and_with_flags():
 
 
 STDERR = """Traceback (most recent call last):
-  File "/somewhere/sparsecc/graph/fx.py", line 12, in fold
+  File "/somewhere/sparsecc/graph/fx/graph.py", line 12, in fold
   File "/lib/torch/x.py", line 3, in y
 {}"""
 

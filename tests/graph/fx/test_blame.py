@@ -35,11 +35,11 @@ def _place(module: nn.Module) -> str:
 
 
 def test_the_innermost_module_and_its_line() -> None:
-    assert re.fullmatch(r"0\.1, test_fx_blame\.py:\d+: return x\.reshape\(7\)", _place(nn.Sequential(nn.Sequential(nn.ReLU(), Failing()))))
+    assert re.fullmatch(r"0\.1, test_blame\.py:\d+: return x\.reshape\(7\)", _place(nn.Sequential(nn.Sequential(nn.ReLU(), Failing()))))
 
 
 def test_the_model_itself_has_no_path_and_torchs_own_layers_no_line() -> None:
-    assert re.fullmatch(r"test_fx_blame\.py:\d+: return x\.reshape\(7\)", _place(Failing()))
+    assert re.fullmatch(r"test_blame\.py:\d+: return x\.reshape\(7\)", _place(Failing()))
     assert _place(nn.Sequential(nn.Linear(2, 2))) == "0"
 
 
@@ -48,6 +48,6 @@ def test_errors_of_no_module_have_no_place() -> None:
 
 
 def test_a_model_that_data_decide_is_refused_with_the_place() -> None:
-    said = r"^torch\.export cannot trace the model: [^\n]* \(at 1, test_fx_blame\.py:\d+: return bool\(x\.sum\(\) > 0\)\)$"
+    said = r"^torch\.export cannot trace the model: [^\n]* \(at 1, test_blame\.py:\d+: return bool\(x\.sum\(\) > 0\)\)$"
     with pytest.raises(ModelError, match=said):
         trace.export_fixed(nn.Sequential(nn.ReLU(), Choosing()), ((torch.ones(3),), {}))

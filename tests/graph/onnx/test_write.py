@@ -111,7 +111,7 @@ import os, signal, sys
 from sparsecc import files
 from sparsecc.graph.onnx import write
 from sparsecc.graph.onnx.graph import OnnxGraph
-from tests.graph import test_onnx_write as tests
+from tests.graph.onnx import test_write as tests
 from tests.graph import onnx_models as models
 
 graphs = [OnnxGraph.from_proto(proto) for proto in (models.mlp(), tests.other())]
