@@ -80,6 +80,10 @@ class Form(ABC):
         """Weights that are not zero; None where they are made of several factors."""
 
     @abstractmethod
+    def keep(self, layer: str = "") -> Tensor | None:
+        """bool [rows, cols]: which weights are not zero; None where they are made of several factors. Raises what `dense` raises."""
+
+    @abstractmethod
     def dense(self, layer: str = "") -> Tensor:
         """[rows, cols], made anew at each call. Raises ModelError, which names `layer`, when the tensors do not fit each other."""
 

@@ -12,6 +12,7 @@ The names are the files in `passes/`, the keys are the fields of the pass in tha
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from os import PathLike, fspath
@@ -25,6 +26,7 @@ from sparsecc.recipe_text import read_text, write_text
 from sparsecc.recipe_yaml import read_yaml
 
 _KEYS = ["passes", "strict"]
+_BEGINNING = re.compile(r"\s*([A-Za-z_]\w*\s+)*[A-Za-z_]\w*\{")
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ class Recipe:
         if isinstance(source, Mapping):
             return cls._parse(source, "recipe")
         if isinstance(source, str | PathLike):
-            name = fspath(source)
-            return cls._parse(read_text(name), "recipe") if _is_line(name) else cls._parse(read_yaml(name), name)
+            line = isinstance(source, str) and _is_line(source)
+            return cls._parse(read_text(source), "recipe") if line else cls._parse(read_yaml(source), fspath(source))  # type: ignore[arg-type]
         raise RecipeError(f"recipe: expected a path, a mapping or a Recipe, not {kind(source)}")
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,10 +88,13 @@ class Recipe:
 
 
 def _is_line(source: str) -> bool:
-    """Whether this is a pipeline and no path: it has braces, or is made of names of passes."""
+    """Whether this is a pipeline and no path: it begins with a name and a brace, or with the names of passes."""
     if os.path.exists(source):  # noqa: PTH110  # which takes whatever text there is
         return False
-    return "{" in source or (bool(source.strip()) and set(source.split()) <= set(registry.members("passes")))
+    words, passes = source.partition("{")[0].split(), registry.members("passes")
+    if "{" not in source:
+        return bool(words) and set(words) <= set(passes)
+    return bool(_BEGINNING.match(source)) and set(words[:-1]) <= set(passes)
 
 
 def _given(step: Pass) -> dict[str, Any]:

@@ -7,6 +7,7 @@ with a comma, a space or a brace in it is in quotes: `prune{targets=["re:.*fc.*"
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from typing import Any
 
@@ -17,6 +18,7 @@ from sparsecc.recipe_yaml import parse_yaml
 _NAME = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)")
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/*+-]+")
 _OPENING, _CLOSING, _QUOTES = "[{", "]}", "'\""
+_BEFORE_VALUES = "=,[{:"
 MAX_LENGTH = 10_000
 
 
@@ -58,8 +60,15 @@ def _value(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):
-        return value if _PLAIN.fullmatch(value) and parse_yaml(value, "") == value else "'" + value.replace("'", "''") + "'"
+        return value if _is_plain(value) else "'" + value.replace("'", "''") + "'" if value.isprintable() else json.dumps(value)
     return repr(value)
+
+
+def _is_plain(value: str) -> bool:
+    try:
+        return bool(_PLAIN.fullmatch(value)) and parse_yaml(value, "") == value
+    except RecipeError:  # *name is YAML's for something else
+        return False
 
 
 def _options(inside: str, where: str) -> dict[str, Any]:
@@ -69,6 +78,8 @@ def _options(inside: str, where: str) -> dict[str, Any]:
         key, equals, value = part.partition("=")
         if not equals or not key.strip():
             raise RecipeError(f"{where}: expected field=value, not {shown(part.strip())}")
+        if not value.strip():
+            raise RecipeError(f"{where}.{key.strip()}: has no value")
         if key.strip() in options:
             raise RecipeError(f"{where}.{key.strip()}: given twice")
         options[key.strip()] = parse_yaml(value.strip(), f"{where}.{key.strip()}")
@@ -93,14 +104,20 @@ def _split(inside: str) -> list[str]:
 
 def _walk(text: str, start: int) -> list[tuple[int, int, bool]]:
     """Place, depth of brackets after it, and whether it is inside quotes, of each character."""
-    depth, quote, found = 0, "", []
+    depth, quote, before, found = 0, "", "=", []
     for at in range(start, len(text)):
         char = text[at]
         if quote:
-            quote = "" if char == quote else quote
+            quote = "" if char == quote and not (quote == '"' and _escaped(text, at)) else quote
             found.append((at, depth, True))
             continue
-        quote = char if char in _QUOTES else ""
+        quote = char if char in _QUOTES and before in _BEFORE_VALUES else ""  # an apostrophe within a word opens nothing
         depth += (char in _OPENING) - (char in _CLOSING)
+        before = before if char.isspace() else char
         found.append((at, depth, bool(quote)))
     return found
+
+
+def _escaped(text: str, at: int) -> bool:
+    """Whether an odd number of backslashes stands before."""
+    return (at - len(text[:at].rstrip("\\"))) % 2 == 1

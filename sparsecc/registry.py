@@ -40,7 +40,7 @@ def load(family: str, name: str) -> ModuleType:
     imported."""
     if name in _plugins(family):
         loaded = _loaded(family, name)
-        return sys.modules[loaded.__module__] if isinstance(loaded, type) else loaded
+        return loaded if isinstance(loaded, ModuleType) else sys.modules[loaded.__module__]
     files = _own(family)
     if name not in files:
         raise RecipeError(f"{family}: no {name!r}{did_you_mean(name, members(family))}")
@@ -49,12 +49,16 @@ def load(family: str, name: str) -> ModuleType:
 
 def load_class(family: str, name: str, base: type[T]) -> type[T]:
     """The one subclass of `base` that the member's module defines, or that its entry point names. Raises what `load` raises."""
-    loaded = _loaded(family, name) if name in _plugins(family) else load(family, name)
-    cls: Any = loaded if isinstance(loaded, type) else _one_class(loaded, base)
-    if name in _plugins(family):
-        if not issubclass(cls, base):
-            raise RecipeError(f"{_place(family, name)} is no {base.__name__}")
-        _names[cls] = name
+    if name not in _plugins(family):
+        return _one_class(load(family, name), base)
+    loaded: Any = _loaded(family, name)
+    try:
+        cls = _one_class(loaded, base) if isinstance(loaded, ModuleType) else loaded
+    except TypeError as error:
+        raise RecipeError(f"{_place(family, name)}: {error}") from None
+    if not (isinstance(cls, type) and issubclass(cls, base)):
+        raise RecipeError(f"{_place(family, name)} is no {base.__name__}")
+    _names[cls] = name
     return cls
 
 

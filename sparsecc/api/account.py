@@ -79,7 +79,7 @@ def _site(site: WeightSite, masked: WeightSite, came: WeightSite, ledger: Ledger
 def _with_form(row: SiteReport, form: Form, deeds: str) -> SiteReport:
     """The row of a layer whose weight is not dense."""
     size = f"{form.deed} {form.nbytes / max(1, row.bytes_dense or 1):.2f} of the dense bytes"
-    reason = size if form.word == "packed" else deeds or size
+    reason = size if form.word == "packed" else deeds or (size if form.nonzeros is None else f"{form.word} as it came")
     decision = "sparse" if form.sparse_format is not None else "structured" if form.nonzeros is None else "dense"
     row = replace(row, pattern=row.pattern or form.pattern, format=form.key, bytes_packed=form.nbytes)
     return replace(row, dtype=form.stored_dtype, decision=decision, reason=reason)
@@ -112,7 +112,7 @@ def _attention(site: Attention, ledger: Ledger, error: float | None) -> SiteRepo
         refused=ledger.refusals(site.name),
     )
     if site.block_map is None:
-        return replace(row, decision="structured", reason=done) if done and not reason else row
+        return replace(row, decision="structured", reason=done) if done else row
     block_map = site.block_map
     return replace(
         row,

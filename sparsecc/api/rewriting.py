@@ -112,5 +112,6 @@ def stored_share(pattern: str, site: WeightSite) -> float:
     """The share of a weight that a format of this pattern stores: zeros that do not fill a unit are stored, too."""
     from sparsecc import formats
 
-    cover = formats.from_pattern(pattern).cover(site.matrix != 0)
-    return 1.0 if isinstance(cover, Refused) else float(cover.double().mean())
+    keep = site.keep
+    cover = None if keep is None else formats.from_pattern(pattern).cover(keep)
+    return 1.0 if cover is None or isinstance(cover, Refused) else int(cover.count_nonzero()) / max(1, cover.numel())

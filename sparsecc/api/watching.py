@@ -15,6 +15,7 @@ from sparsecc.graph.text import changes
 from sparsecc.registry import did_you_mean
 
 if TYPE_CHECKING:
+    from sparsecc.attention.base import BlockMap
     from sparsecc.graph.base import Graph
     from sparsecc.passes.pipeline import Hook, Step
     from sparsecc.recipe import Recipe
@@ -51,8 +52,9 @@ class Dump:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             empty = not any(self.folder.iterdir())
-        except OSError as error:
-            raise UserError(f"{fspath(folder)}: cannot be a folder to dump into: {error.strerror or error}") from None
+        except (OSError, ValueError) as error:  # ValueError: a name that no folder can have
+            raise UserError(f"{fspath(folder)}: cannot be a folder to dump into: {getattr(error, 'strerror', None) or error}") from None
+        self._last = ""
         if not empty:
             raise UserError(f"{fspath(folder)}: holds something already; name a new folder to dump into")
 
@@ -62,17 +64,21 @@ class Dump:
 
     def __call__(self, step: Step) -> None:
         if step.number == 0:
-            write_text(self.folder / "0-start.txt", str(step.before))
-        before, after = str(step.before), str(step.result.graph)
+            self._last = str(step.before)
+            write_text(self.folder / "0-start.txt", self._last)
+        before, after = self._last, str(step.result.graph)
+        self._last = after
         changed = changes(before, after, step.name) or f"{step.name} changed nothing\n"
         write_text(self.folder / f"{step.number + 1}-{step.name}.txt", f"{changed}\n{after}")
 
 
 class Verify:
-    """After each pass: the graph holds together, and computes what the graph before it computes with the same weights, dense.
+    """After each pass: the graph holds together, and computes what the graph before it computes with the same weights, dense. One whose
+    pass only puts things in another order computes what the graph before it does.
 
     What a pass is meant to change besides weights cannot be compared so: another number of neurons or heads, attention that leaves blocks
-    out. It is said, and the graph only run.  allowed: how far outputs may be apart, see `api.tolerance`, for each dtype that weights have.
+    out. Nor can a model that draws random numbers. It is said, and the graph only run.
+    allowed: how far outputs may be apart, see `api.tolerance`, for the dtypes that weights are stored in.
     """
 
     def __init__(self, example: Sequence[Any], allowed: Callable[[set[str]], float], say: Callable[[str], None]) -> None:
@@ -82,14 +88,22 @@ class Verify:
         place, graph = f"passes[{step.number}].{step.name}", step.result.graph
         require_sound(graph, place)
         outputs = graph.run(self._example).outputs
-        if reason := _incomparable(step.before, graph):
+        if reason := _incomparable(step.before, graph) or self._random(graph, outputs):
             self._say(f"{place}: holds together; not compared: {reason}")
             return
-        check = compare.compare(outputs, _masked(step.before, graph).run(self._example).outputs)
+        before = step.before if step.by.reorders else _masked(step.before, graph)
+        check = compare.compare(outputs, before.run(self._example).outputs)
         allowed = self._allowed({site.form.stored_dtype for site in graph.sites(WeightSite) if site.form is not None})
         if not check.max_rel <= allowed:
             raise SparseccError(f"{place}: outputs differ from those of the {check.against}: {_how(check)}, {allowed:g} allowed")
         self._say(f"{place}: holds together; outputs differ by {check.max_rel:.2g} of the largest from the masked model's")
+
+    def _random(self, graph: Graph, outputs: Sequence[Any]) -> str | None:
+        """Why the outputs of two runs need not agree, None where they do."""
+        if graph.random:
+            return f"{graph.random} gives other numbers each time"
+        again = compare.compare(outputs, graph.run(self._example).outputs)
+        return None if again.max_abs == 0 else "the model gives other outputs each time"
 
 
 def require_sound(graph: Graph, place: str) -> None:
@@ -126,8 +140,14 @@ def _incomparable(before: Graph, after: Graph) -> str | None:
     if narrowed is not None:
         return f"layer '{narrowed}' was {'x'.join(map(str, old[narrowed].shape))}, it is {'x'.join(map(str, new[narrowed].shape))}"
     maps = [{site.name: site.block_map for site in graph.sites(Attention)} for graph in (before, after)]
-    sparse = next((name for name in maps[1] if maps[1][name] is not maps[0].get(name)), None)
+    sparse = next((name for name in maps[1] if not _same_map(maps[1][name], maps[0].get(name))), None)
     return None if sparse is None else f"attention '{sparse}' leaves blocks out"
+
+
+def _same_map(new: BlockMap | None, old: BlockMap | None) -> bool:
+    if new is None or old is None:
+        return new is old
+    return (new.grid, new.block) == (old.grid, old.block) and new.orders.equal(old.orders) and new.keep.equal(old.keep)
 
 
 def _how(check: Check) -> str:

@@ -71,7 +71,7 @@ def bench(
         print(_line(timing, timings["sparsecc"]))
 
 
-def _compiled(source: Path, recipe: Path | None, calib: Path | None, threads: int, shapes: Any) -> Compiled:
+def _compiled(source: Path, recipe: str | None, calib: Path | None, threads: int, shapes: Any) -> Compiled:
     import sparsecc
 
     if source.suffix != ".sparsecc":

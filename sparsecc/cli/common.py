@@ -17,10 +17,11 @@ from sparsecc.errors import SparseccError, UserError
 
 if TYPE_CHECKING:
     from sparsecc.passes.base import Progress
+    from sparsecc.recipe import Recipe
     from sparsecc.report.base import Report
 
 RecipeOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--recipe",
         "-r",
@@ -50,12 +51,11 @@ InputsOption = Annotated[
 ]
 
 
-def watching(recipe: Path | None, print_after: Sequence[str] | None, dump: Path | None, verify: bool) -> dict[str, Any]:
+def watching(recipe: Recipe, print_after: Sequence[str] | None, dump: Path | None, verify: bool) -> dict[str, Any]:
     """Of `api.compile` and `api.convert_graph`. Raises UserError for a pass that the recipe does not have."""
     from sparsecc.api.watching import printer
-    from sparsecc.recipe import Recipe
 
-    hooks = [printer(print_after, Recipe.load(recipe), print)] if print_after else []
+    hooks = [printer(print_after, recipe, print)] if print_after else []
     return {"hooks": hooks, "dump": dump, "verify": print if verify else None}
 
 
@@ -76,19 +76,21 @@ def input_shapes(options: Sequence[str] | None) -> dict[str, tuple[int, ...]] | 
     return shapes or None
 
 
-def writable(path: Path | None, *others: Path | None) -> None:
-    """Fail before the long work and not after it. others: what the command reads or writes besides, which `path` must not replace."""
+def writable(path: Path | None, *named: Path | str | None) -> None:
+    """Fail before the long work and not after it. named: what the command reads or writes besides, which `path` must not replace."""
     if path is None:
         return
     from sparsecc.files import naming
 
+    others = [Path(other) for other in named if other is not None]
+
     with naming(path) as target:
         if not target.parent.is_dir():
             raise UserError(f"{path}: there is no folder {target.parent if path.is_symlink() else path.parent}")
-        if any(other is not None and _same(target, other) for other in others):
+        if any(_same(target, other) for other in others):
             raise UserError(f"{path}: is named twice, and would be overwritten; write to another file")
         for model in others if target.exists() else ():
-            if model is not None and model.suffix == ".onnx" and any(_same(target, held) for held in _data_of(model)):
+            if model.suffix == ".onnx" and any(_same(target, held) for held in _data_of(model)):
                 raise UserError(f"{path}: holds weights of {model}, and would be overwritten; write to another file")
         with tempfile.TemporaryFile(dir=target.parent):
             pass

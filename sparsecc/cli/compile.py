@@ -43,21 +43,23 @@ def compile(
 ) -> None:
     """Prune, pack and generate code: one file for `sparsecc.load`."""
     import sparsecc
+    from sparsecc.recipe import Recipe
 
     writable(output, source, recipe, calib, records)
     writable(json, source, recipe, calib, records, output)
     writable(html, source, recipe, calib, records, output, json)
     with working(f"compiling {source.name}") as progress:
+        steps = Recipe.load(recipe)
         compiled = sparsecc.compile(
             source,
-            recipe=recipe,
+            recipe=steps,
             calibration=calib,
             target=target,
             threads=threads,
             records=records,
             input_shapes=input_shapes(input_shape),
             progress=progress,
-            **watching(recipe, print_after, dump, verify),
+            **watching(steps, print_after, dump, verify),
         )
     require_right(compiled.report)
     compiled.save(output)

@@ -46,12 +46,14 @@ def convert(
 ) -> None:
     """Prune and pack an ONNX model; the result runs in any onnxruntime."""
     from sparsecc.api import convert_graph
+    from sparsecc.recipe import Recipe
 
     writable(output, source, recipe, calib)
     writable(json, source, recipe, calib, output)
     with working(f"converting {source.name}") as progress:
-        watched = watching(recipe, print_after, dump, verify)
-        graph, report = convert_graph(source, recipe, calib, input_shapes(input_shape), check, progress, **watched)
+        steps = Recipe.load(recipe)
+        watched = watching(steps, print_after, dump, verify)
+        graph, report = convert_graph(source, steps, calib, input_shapes(input_shape), check, progress, **watched)
     require_right(report)
     graph.save(output)
     write_json(json, report.to_dict())

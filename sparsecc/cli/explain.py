@@ -29,7 +29,7 @@ def explain(
     print(report.explain() or "no layer with weights that a pass could work on")
 
 
-def _report(source: Path, recipe: Path | None, calib: Path | None, shapes: list[str] | None) -> Report:
+def _report(source: Path, recipe: str | None, calib: Path | None, shapes: list[str] | None) -> Report:
     if source.suffix in (".sparsecc", ".json") and (recipe or calib or shapes):
         raise UserError(f"{source}: says what was done already, so that --recipe, --calib and --input-shape come too late")
     if source.suffix == ".sparsecc":

@@ -25,7 +25,7 @@ from sparsecc.codegen.lower.recognize import recognize
 from sparsecc.codegen.schedules import generic
 from sparsecc.codegen.target import Target, detect
 from sparsecc.codegen.tvm_api import relax
-from sparsecc.errors import ModelError
+from sparsecc.errors import ModelError, UserError
 from sparsecc.graph.base import Graph, TensorSpec
 from sparsecc.graph.sites import WeightSite
 
@@ -163,7 +163,7 @@ def compile_relax(emitted: Emitted, target: Target, dump: Path | None = None) ->
             if dump is not None:
                 write_kernels(module, target, dump)
             return relax.build(module, tvm_api.TvmTarget(target.llvm), relax_pipeline=_lowering())
-    except MemoryError:
+    except (MemoryError, UserError):
         raise
     except Exception as error:  # TVM raises a dozen kinds, and all of them mean that an operator is used in a way it does not know
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsecc.codegen import tvm_api
-from sparsecc.files import write_text
+from sparsecc.files import naming, write_text
 
 if TYPE_CHECKING:
     from sparsecc.codegen.target import Target
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def write_kernels(module: Any, target: Target, folder: Path) -> None:
     """NAME.py and NAME.s for each function of a scheduled module."""
-    folder.mkdir(parents=True, exist_ok=True)
+    with naming(folder / "kernel"):
+        folder.mkdir(parents=True, exist_ok=True)
     for gvar, func in module.functions.items():
         if isinstance(func, tvm_api.PrimFunc):
             write_text(folder / f"{gvar.name_hint}.py", func.script())

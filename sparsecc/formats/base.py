@@ -135,6 +135,9 @@ class Packed(Form):
     def nonzeros(self) -> int:
         return int(self.values.count_nonzero())
 
+    def keep(self, layer: str = "") -> Tensor:
+        return self.dense(layer) != 0
+
     def dense(self, layer: str = "") -> Tensor:
         """[rows, cols]. Raises ModelError, which names `layer`, when indices point outside or tensors do not fit each other."""
         try:

@@ -80,6 +80,11 @@ class WeightSite(Site):
         return 0 if nonzeros is None else self.rows * self.cols - nonzeros
 
     @property
+    def keep(self) -> Tensor | None:
+        """bool [rows, cols]: which weights are not zero; None for a product of factors."""
+        return self.stored.keep(self.name) if isinstance(self.stored, Form) else self.matrix != 0
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Of the dense weight."""
         return self._held

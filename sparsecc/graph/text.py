@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from sparsecc.errors import UserError
 from sparsecc.graph.sites import Attention, Mlp, Site, WeightSite
 
 if TYPE_CHECKING:
@@ -18,8 +19,12 @@ _GAPS = re.compile(r" {2,}")
 
 def text(graph: Graph) -> str:
     """The inputs and outputs, then for each site in execution order: name, kind, shape, stored form, zeros, and the sites it reads."""
-    reads = graph.site_graph()
-    rows = [_row(site, list(reads.predecessors(site.name)) if site.name in reads else []) for site in graph.sites()]
+    try:
+        reads = graph.site_graph()
+    except UserError:  # of a module that was not traced
+        rows = [(*_row(site, ())[:-1], "") for site in graph.sites()]
+    else:
+        rows = [_row(site, list(reads.predecessors(site.name)) if site.name in reads else []) for site in graph.sites()]
     return "\n".join([_signature(graph), *_aligned(rows)]) + "\n"
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MIN_OPSET = 16  # ScatterElements adds since 16
 DOMAIN_VERSION = 1
 LINEAR, CONV2D = "SparseLinear", "SparseConv2d"
+PARAMETER: str = "format"  # the attribute that says how the weight is stored
 
 # Attributes that every layer's node has, whether the body reads them or only who imports the file.
 LAYER = {"site": ir.AttributeType.STRING, "rows": ir.AttributeType.INT, "cols": ir.AttributeType.INT}

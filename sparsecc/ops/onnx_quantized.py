@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sparsecc.precisions.base import Scheme
 
 LINEAR = "QuantizedLinear"
+PARAMETER: str = "scheme"  # the attribute that says how the weight is stored
 _AXES_AS_INPUT = 18  # the opset in which ReduceMax takes its axes as an input
 _ZERO = 128  # the zero point of unsigned inputs
 

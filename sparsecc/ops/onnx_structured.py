@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sparsecc.structures.base import Factor, Structure
 
 LINEAR = "StructuredLinear"
+PARAMETER: str = "structure"  # the attribute that says how the weight is stored
 
 
 def op_type(kind: str, structure: Structure, rows: int, cols: int, bias: bool) -> str:

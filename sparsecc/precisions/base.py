@@ -141,6 +141,9 @@ class Quantized(Form):
     def scales(self) -> Mapping[str, Tensor]:
         return {name: self.tensors[name] for name in self.scheme.precision.scale_names}
 
+    def keep(self, layer: str = "") -> Tensor:
+        return self.values(layer) != 0
+
     def dense(self, layer: str = "") -> Tensor:
         """float32 [rows, cols]. Raises ModelError, which names `layer`, when tensors do not fit each other."""
         try:

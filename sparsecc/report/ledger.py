@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 
@@ -23,17 +23,18 @@ class Entry:
 class Ledger:
     """Entries in the order in which they were made: passes in the order of the recipe, sites in that of the model."""
 
-    entries: list[Entry] = field(default_factory=list)
+    _by_site: dict[str, list[Entry]] = field(default_factory=dict)
 
     def add(self, entries: Iterable[Entry]) -> None:
-        self.entries.extend(entries)
+        for entry in entries:
+            self._by_site.setdefault(entry.site, []).append(entry)
 
-    def of(self, site: str) -> Iterator[Entry]:
-        return (entry for entry in self.entries if entry.site == site)
+    def of(self, site: str) -> Sequence[Entry]:
+        return self._by_site.get(site, ())
 
     def sites(self) -> set[str]:
         """Those that some pass looked at."""
-        return {entry.site for entry in self.entries}
+        return set(self._by_site)
 
     def reason(self, site: str) -> str:
         """The first refusal, unless a later pass took the site after all: what later passes miss follows from it. "" for none."""
@@ -52,8 +53,8 @@ class Ledger:
 
     def last(self, site: str) -> str:
         """What the last pass that did something did; "" for nothing."""
-        return next((entry.done for entry in reversed(list(self.of(site))) if entry.done is not None), "")
+        return next((entry.done for entry in reversed(self.of(site)) if entry.done is not None), "")
 
     def asked(self, site: str) -> Entry | None:
         """The last entry of a pass that gave it a pattern."""
-        return next((entry for entry in reversed(list(self.of(site))) if entry.pattern is not None and entry.done is not None), None)
+        return next((entry for entry in reversed(self.of(site)) if entry.pattern is not None and entry.done is not None), None)

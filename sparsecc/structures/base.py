@@ -100,6 +100,9 @@ class Structured(Form):
     def nonzeros(self) -> None:
         return None
 
+    def keep(self, layer: str = "") -> None:
+        return None
+
     def factors(self) -> tuple[Factor, ...]:
         """In the order in which they are applied to x."""
         return self.structure.factors(self.rows, self.cols, [self.tensors[name] for name in self.structure.tensor_names])

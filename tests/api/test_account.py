@@ -77,7 +77,8 @@ def test_a_structured_site_says_what_it_became():
     assert (row.decision, row.pattern, row.format) == ("structured", "low_rank:2", "low_rank:2")
     assert (row.shape, row.bytes_dense, row.bytes_packed) == ((8, 6), 8 * 6 * 4, 2 * (8 + 6) * 4)
     assert (row.output_error, row.reason) == (0.25, "factored into 0.58 of the dense bytes")
-    ledger = Ledger([Entry(step="substitute", site="a", done="low_rank:2"), Entry(step="pack", site="a", refused="no zeros")])
+    ledger = Ledger()
+    ledger.add([Entry(step="substitute", site="a", done="low_rank:2"), Entry(step="pack", site="a", refused="no zeros")])
     assert account._site(after, after, after, ledger, 0.25).reason == "substitute: low_rank:2"
     assert totals([row])["bytes_kept"] == row.bytes_packed
     before = Linear(name="a", stored=weight)

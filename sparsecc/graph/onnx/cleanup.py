@@ -126,6 +126,8 @@ def _stand_in(skeleton: _Skeleton, node: ir.Node, original: ir.Node) -> None:
         attributes = [node.attributes[key] for key in ("kernel_shape", "strides", "pads", "dilations")]
     else:
         shape, op_type, attributes = (stored.cols, stored.rows), "MatMul", []
+    if stored.dtype not in _DTYPES:
+        raise ModelError(f"layer '{names.given(original)}': its weight is {stored.dtype}, in which no layer computes")
     weight = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(_DTYPES[stored.dtype]))
     graph.inputs.append(weight)
     dense = ir.node(op_type, [node.inputs[0], weight], num_outputs=1, name=node.name)

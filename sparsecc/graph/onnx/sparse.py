@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 class Meaning(Protocol):
     """What a module says of the kinds of layer whose ONNX meaning it is."""
 
+    PARAMETER: str
+
     def call(self, op: SiteOp, site: str) -> onnx_functions.Call: ...
 
     def op_type(self, kind: str, storage: Any, rows: int, cols: int, bias: bool, /) -> str: ...
@@ -137,7 +139,7 @@ def complete(model: ir.Model) -> None:
 
 def _storage(node: ir.Node) -> Storage:
     """How the node's attributes say that its weight is stored."""
-    parameter = stored.parameter_among(node.attributes)
+    parameter = _meaning(node).PARAMETER
     return stored.storage(parameter, node.attributes.get_string(parameter, ""))
 
 
