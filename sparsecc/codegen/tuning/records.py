@@ -154,6 +154,13 @@ class Records:
             self._connection.execute("BEGIN IMMEDIATE").execute("ROLLBACK")  # a file that may not be written says so now
 
     def _header(self) -> tuple[int, int, int]:
+        """Application, schema and tables, of one moment: another process may be making the file."""
+        if not self._connection.in_transaction:
+            self._connection.execute("BEGIN")
+            try:
+                return self._header()
+            finally:
+                self._connection.execute("COMMIT")
         pragmas = (self._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
         return (*pragmas, self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])  # type: ignore[return-value]
 
