@@ -24,7 +24,10 @@ _FROM_KEY: dict[str, Callable[[str], Any]] = {  # → Storage
 
 def parameter_among(names: Iterable[str]) -> str:
     """The parameter of an operator that holds a storage's key. Raises KeyError for an operator that has none."""
-    return next((name for name in names if name in _FROM_KEY), None) or _missing()
+    for name in names:
+        if name in _FROM_KEY:
+            return name
+    raise KeyError("no parameter says how the weight is stored")
 
 
 def storage(parameter: str, key: str) -> Storage:
@@ -35,7 +38,3 @@ def storage(parameter: str, key: str) -> Storage:
 def restore(tensors: Sequence[Tensor], parameter: str, key: str, rows: int, cols: int) -> Form:
     """The weight that was flattened into `tensors`. Raises what `storage` and `Storage.hold` raise."""
     return storage(parameter, key).hold(rows, cols, tensors)
-
-
-def _missing() -> str:
-    raise KeyError("no parameter says how the weight is stored")

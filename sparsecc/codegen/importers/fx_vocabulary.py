@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from sparsecc.codegen.importers.base import Placeholder, Placeholders, args_of, conv_output_shape, shape_of
+from sparsecc.graph.fx.layers import parameter_of
 from sparsecc.ops import stored
 from sparsecc.ops.block_attention import restore
 
@@ -47,8 +48,7 @@ def _block_attention(node: fx.Node, importer: Any, placeholders: Placeholders, t
 
 def _weight_and_bias(node: fx.Node, tensors: Tensors, rows: int, cols: int) -> tuple[Form, np.ndarray | None]:
     _, weight, bias, key = args_of(node)[:4]
-    parameter = node.target._schema.arguments[3].name  # type: ignore[union-attr]
-    form = stored.restore([tensors[part.name] for part in weight], parameter, key, rows, cols)
+    form = stored.restore([tensors[part.name] for part in weight], parameter_of(node), key, rows, cols)
     return form, None if bias is None else tensors[bias.name].numpy()
 
 

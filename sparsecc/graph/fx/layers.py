@@ -189,17 +189,17 @@ def _pair(value: Any) -> tuple[int, int]:
 
 def _linear_operator(node: Node) -> OperatorLayer:
     x, tensors, bias, key, rows = node.args[:5]
-    return OperatorLayer(node, x, tuple(tensors), bias, _parameter(node), key, rows)  # type: ignore[arg-type]
+    return OperatorLayer(node, x, tuple(tensors), bias, parameter_of(node), key, rows)  # type: ignore[arg-type]
 
 
 def _sparse_conv2d(node: Node) -> OperatorLayer:
     x, tensors, bias, key, rows, kernel, stride, padding, dilation, _ = node.args
     geometry = Geometry(_pair(stride), tuple(padding), _pair(dilation), 1)  # type: ignore[arg-type]
-    return OperatorLayer(node, x, tuple(tensors), bias, _parameter(node), key, rows, _pair(kernel), geometry)  # type: ignore[arg-type]
+    return OperatorLayer(node, x, tuple(tensors), bias, parameter_of(node), key, rows, _pair(kernel), geometry)  # type: ignore[arg-type]
 
 
-def _parameter(node: Node) -> str:
-    """What the operator calls its key."""
+def parameter_of(node: Node) -> str:
+    """What an operator of the vocabulary calls the key that says how its weight is stored, see `ops.stored`."""
     return str(node.target._schema.arguments[3].name)  # type: ignore[union-attr]
 
 
