@@ -19,6 +19,7 @@ from sparsecc.errors import ArtifactError, UserError
 from sparsecc.runtime import artifact, weights
 from sparsecc.runtime import compiled as compiled_module
 from sparsecc.runtime.code import Program
+from tests import ROOT
 from tests.runtime import tiny
 
 
@@ -100,7 +101,7 @@ def test_loading_imports_neither_torch_nor_onnx(saved):
         "loaded = [name for name in ('torch', 'onnx', 'onnx_ir', 'onnxruntime') if name in sys.modules]\n"
         "assert not loaded, loaded\n"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
 
 
 def test_every_changed_byte_is_noticed_or_harmless(saved):
@@ -255,7 +256,7 @@ def test_a_kill_in_the_middle_of_a_save_leaves_the_old_file(saved):
         "weights.write = die\n"
         f"tiny.compiled().save({str(saved)!r})\n"
     )
-    assert subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], check=False).returncode == -signal.SIGKILL
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == -signal.SIGKILL
     assert saved.read_bytes() == old
 
 

@@ -6,7 +6,6 @@ import pickle
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ import torch
 from sparsecc.errors import InputError, UserError
 from sparsecc.runtime import compiled as module
 from sparsecc.runtime.weights import content_key
+from tests import ROOT
 from tests.runtime import tiny
 
 
@@ -221,7 +221,7 @@ def test_a_forked_child_calls_what_another_thread_of_its_parent_is_busy_with():
         "[(buffer, _)] = compiled._staging._buffers.values()\n"
         "assert buffer.all()\n"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
 
 
 def test_it_is_pickled_and_copied():

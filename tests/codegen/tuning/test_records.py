@@ -20,10 +20,10 @@ from sparsecc.codegen.kernels.base import Knobs
 from sparsecc.codegen.tuning import records as module
 from sparsecc.codegen.tuning.records import Outcome, Records, best
 from sparsecc.errors import UserError
+from tests import ROOT
 from tests.codegen.tuning.tasks import DENSE, HERE, SPARSE, knobs, outcomes, tasks, us
 
 K1, K2, K3 = (Knobs(16 * i, i, 8, 1) for i in (1, 2, 3))
-ROOT = Path(__file__).parents[3]
 
 
 @settings(max_examples=25, deadline=None)

@@ -19,9 +19,9 @@ from sparsecc.codegen.tuning.records import Outcome, Records
 from sparsecc.codegen.tuning.result import TuningResult
 from sparsecc.codegen.tuning.tuner import Budget, Progress, Tuner, tune
 from sparsecc.codegen.tuning.workload import Workload
+from tests import ROOT
 from tests.codegen.tuning.tasks import DENSE, HERE, SMALL, SPARSE, cost, us
 
-ROOT = Path(__file__).parents[3]
 WORKLOAD = Workload(Counter({(SPARSE, DENSE): 12}), {SPARSE: Path("w.npy")})
 
 

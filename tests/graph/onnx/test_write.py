@@ -14,6 +14,7 @@ import pytest
 from sparsecc.errors import UserError
 from sparsecc.graph.onnx import write
 from sparsecc.graph.onnx.graph import OnnxGraph
+from tests import ROOT
 from tests.graph import onnx_models as models
 from tests.graph.onnx.test_io import external as external  # a fixture
 from tests.graph.onnx.test_io import random
@@ -137,7 +138,7 @@ def test_kills_leave_a_whole_model_and_nothing_that_the_next_write_does_not_clea
     function: str, call: int, new: bool, tmp_path: Path
 ) -> None:
     path = tmp_path / "m.onnx"
-    subprocess.run([sys.executable, "-c", WRITER, function, str(path), str(call)], check=True, cwd=Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", WRITER, function, str(path), str(call)], check=True, cwd=ROOT)
     assert same(path, other() if new else models.mlp())
     OnnxGraph.from_proto(other()).save(path, external=True)
     assert same(path, other())
