@@ -10,7 +10,7 @@ import pytest
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The CPU, since which kernels were run depends on it."""
-    from sparsecc.codegen.target import detect, host_name
+    from sparsecc.codegen.cpu.target import detect, host_name
 
     target = detect(1)
     products = ", ".join(f"{dtype} by {name}" for dtype, name in sorted(target.dot.items())) or "no narrow products"
