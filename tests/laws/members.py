@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparsecc import allocations, attention, criteria, formats, refinements, registry, structures
+from sparsecc import allocations, attention, criteria, formats, patterns, refinements, registry, structures
 from sparsecc.formats.base import Format
+from sparsecc.patterns.base import Pattern as MaskPattern
 from sparsecc.structures.base import Structure
 
-PATTERNS = {
-    "csr": ("unstructured",),
-    "block": ("4x1", "16x1", "1x4", "2x3"),
-    "nm": ("2:4", "1:4", "1:2", "3:5", "5:16"),
-}
-FORMATS: list[Format] = [formats.from_pattern(pattern) for patterns in PATTERNS.values() for pattern in patterns]
+PATTERNS = [patterns.parse(text) for cls in registry.classes("patterns", MaskPattern) for text in cls.examples]
+FORMATS = [
+    formats.from_key(f"{name}:{parameters}".rstrip(":"))
+    for name in registry.members("formats")
+    for parameters in registry.load_class("formats", name, Format).examples
+]
 KEYS = {
     "armor": ("armor:4", "armor:8"),
     "low_rank": ("low_rank:1", "low_rank:5"),
