@@ -18,7 +18,7 @@ NAMED_BY = {
     "attention": "`reorder_tokens: {pattern: NAME}`",
     "criteria": "`prune: {criterion: NAME}`",
     "formats": "`pack: {formats: [NAME]}`",
-    "patterns": "`prune: {pattern: NAME}`",
+    "patterns": "what it reads, `prune: {pattern: 4x1}`",
     "precisions": "`quantize: {dtype: NAME}`",
     "refinements": "`prune: {refinement: NAME}`",
     "structures": "`substitute: {structure: NAME}`",
