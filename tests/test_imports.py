@@ -113,7 +113,7 @@ LIGHT = [
     "sparsecc.train",
     "sparsecc.passes.reorder_tokens",
     "sparsecc.report.base",
-    "sparsecc.codegen.target",
+    "sparsecc.codegen.cpu.target",
 ]
 
 

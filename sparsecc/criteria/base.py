@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,6 +125,7 @@ class Criterion(ABC):
     updates: ClassVar[bool] = False  # whether `choose` gives the weights that stay new values
     compares: ClassVar[str] = "layer"  # the weights among which those go that score least, "layer" or "output", where `prune` is not told
     measured_as: ClassVar[str | None] = None  # the criterion that stands in where a division of sparsity prunes each layer many times
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)  # options that the laws try
 
     @abstractmethod
     def score(self, weight: Tensor, stats: Stats, seed: int) -> Tensor:

@@ -15,7 +15,7 @@ from sparsecc.graph.sites import Linear, Mlp
 from sparsecc.passes._calibrate import calibrated
 from sparsecc.passes._orders import held, held_in_groups, neighbours, spread
 from sparsecc.passes._select import around, require_valid, select, untouchable
-from sparsecc.passes.base import Context, Match, Pass
+from sparsecc.passes.base import Context, Example, Match, Pass
 from sparsecc.patterns.nm import NM
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class Permute(Pass):
     them; layers that read one value share its order.
     """
 
+    examples = (Example({"pattern": "4x1"}, on=("transformer",)),)
     reorders: ClassVar[bool] = True
 
     targets: Targets = ALL

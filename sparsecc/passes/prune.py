@@ -23,7 +23,7 @@ from sparsecc.passes._scratch import in_scratch
 from sparsecc.passes._select import never_trained, require_valid, select, untouchable
 from sparsecc.passes._sensitivity import Losses
 from sparsecc.passes._vary import Varied
-from sparsecc.passes.base import Context, Match, Pass, Progress
+from sparsecc.passes.base import Context, Example, Match, Pass, Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,6 +90,8 @@ class Prune(Pass):
     device: a device of torch, as `cuda`, on which the model runs and its layers are pruned (torch models). Where the weights lie when not
     given.
     """
+
+    examples = (Example({"pattern": "4x1", "sparsity": 0.7}),)
 
     targets: Targets = ALL
     ignore: Targets = ()

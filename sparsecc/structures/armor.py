@@ -38,6 +38,7 @@ class Armor(Structure):
     index_names = ("index",)
     whitens = True
     nearest = False
+    examples = ("4", "8")
 
     block: int
 

@@ -6,8 +6,9 @@ A method sees a weight as its matrix [rows, cols] = [out, in] (of a convolution:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparsecc import allocations
 from sparsecc.errors import RecipeError
@@ -70,6 +71,7 @@ class Method(ABC):
 
     needs_gradient: ClassVar[bool] = False  # at the steps at which masks change
     share_changed: ClassVar[float] = 0.75
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ()  # options, without steps, that the laws try
 
     def __post_init__(self) -> None:
         _ = self.prune  # which refuses what no pass can do

@@ -28,6 +28,8 @@ class Cast(Soft):
     decay: the largest λ_t, which is added to the gradient of masked weights times their sign.
     """
 
+    examples = ({"pattern": "1:4"}, {"sparsity": 0.7, "decay": 0.01})
+
     every: int = 10
     decay: float = 2e-4
 

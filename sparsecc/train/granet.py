@@ -25,6 +25,8 @@ class Granet(Regrowing):
     pruned: the step at which the full sparsity is reached. Halfway between `begin` and `end` when not given.
     """
 
+    examples = ({"sparsity": 0.7}, {"pattern": "4x1", "sparsity": 0.6, "initial": 0.5}, {"pattern": "1:4"})
+
     needs_gradient = True
     share: float = 0.5
     initial: float = 0.0

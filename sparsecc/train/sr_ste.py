@@ -19,6 +19,8 @@ class SrSte(Soft):
     decay: how strongly masked weights are pulled to zero, the paper's λ_w. decay · w is added to their gradient in each step.
     """
 
+    examples = ({"pattern": "2:4"}, {"sparsity": 0.7, "every": 3}, {"pattern": "4x1", "sparsity": 0.5, "begin": 10})
+
     every: int = 1
     decay: float = 2e-4
 

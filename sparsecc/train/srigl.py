@@ -26,6 +26,8 @@ class Srigl(Regrowing):
     0.3 for convolutional networks and 0.95 for transformers.
     """
 
+    examples = ({"sparsity": 0.7}, {"sparsity": 0.9, "salient": 0.9})
+
     needs_gradient = True
     salient: float = 0.3
 

@@ -18,14 +18,11 @@ from sparsecc.graph.sites import WeightSite
 from sparsecc.passes.pack import Pack
 from sparsecc.train._handle import Handle
 from sparsecc.train.base import Method
-from tests.laws.members import TRAINING
+from tests.laws.members import examples
 from tests.train.problem import INPUTS, adam, attached, batches, loss_after, step, student
 
-RECIPES = [
-    pytest.param(name, {"every": 4, **fields}, id=f"{name}{i}") for name, recipes in TRAINING.items() for i, fields in enumerate(recipes)
-]
-every_recipe = pytest.mark.parametrize(("name", "fields"), RECIPES)
-every_method = pytest.mark.parametrize("name", TRAINING)
+every_recipe = pytest.mark.parametrize(("name", "fields"), [(name, {"every": 4, **fields}) for name, fields in examples("train")])
+every_method = pytest.mark.parametrize("name", registry.members("train"))
 OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {
     "adam": lambda p: Adam(p, lr=1e-2, weight_decay=0.1, amsgrad=True),
     "adamw": lambda p: AdamW(p, lr=1e-2, weight_decay=0.1),
@@ -157,7 +154,7 @@ def test_masks_change_on_their_days_only(name: str, fields: dict[str, Any]) -> N
     model = student()
     optimizer = adam(model)
     _, handle = attached(name, model, optimizer, **{**fields, "every": 6, "end": 24})
-    method = registry.load_class("train", name, Method)(**{**fields, "every": 6, "end": 24, "steps": 40})  # type: ignore[type-abstract]
+    method = registry.load_class("train", name, Method)(**{**fields, "every": 6, "end": 24, "steps": 40})
     changed = []
     for x, y in batches(40):
         before = handle.state_dict()["masks"]
