@@ -1,5 +1,8 @@
 """What a criterion is: it scores weights; a format turns the scores into a mask. It knows no graph and no pattern."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+# torch gives `split` no types.
+
 from __future__ import annotations
 
 from abc import ABC, abstractmethod

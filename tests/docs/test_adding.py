@@ -44,7 +44,7 @@ def _points() -> dict[str, dict[str, str]]:
     """Family → member → value, as the pages tell a package to write them."""
     found: dict[str, dict[str, str]] = {}
     for page in PAGES:
-        [block] = re.findall(r"^```toml\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+        [block] = re.findall(r"^```toml[^\n]*\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
         for group, points in tomllib.loads(block)["project"]["entry-points"].items():
             found.setdefault(group.removeprefix("sparsecc."), {}).update(points)
     return found
