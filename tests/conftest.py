@@ -1,7 +1,8 @@
-"""What every run of the tests says of itself, and which tests are fast."""
+"""What every run of the tests says of itself, which tests are fast, and what torch need not do for each of a thousand exports."""
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ FAST = (  # folders and files whose tests neither export with torch nor load TVM
     "laws/test_criteria.py",
     "laws/test_formats.py",
     "laws/test_members.py",
+    "laws/test_patterns.py",
     "laws/test_refinements.py",
     "passes/test__orders.py",
     "passes/test__samples.py",
@@ -34,6 +36,7 @@ FAST = (  # folders and files whose tests neither export with torch nor load TVM
     "passes/test__vary.py",
     "passes/test_pack.py",
     "passes/test_pipeline.py",
+    "patterns",
     "precisions",
     "refinements",
     "report/test_base.py",
@@ -97,8 +100,15 @@ def _exported(*_: Any, **__: Any) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The CPU, since which kernels were run depends on it."""
-    from sparsecc.codegen.target import detect, host_name
+    from sparsecc.codegen.cpu.target import detect, host_name
 
     target = detect(1)
     products = ", ".join(f"{dtype} by {name}" for dtype, name in sorted(target.dot.items())) or "no narrow products"
     terminalreporter.write_line(f"CPU: {host_name()} ({target.cpu}), {target.vector_bits}-bit vectors, {products}")
+
+
+def pytest_runtest_setup() -> None:
+    """torch asks the dispatcher for all its operators 15 times per export, since programs may add some: 7 % of a run."""
+    utils = sys.modules.get("torch._export.utils")
+    if utils is not None and not hasattr(utils._materialize_cpp_cia_ops, "cache_info"):
+        utils._materialize_cpp_cia_ops = functools.cache(utils._materialize_cpp_cia_ops)

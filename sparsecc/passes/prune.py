@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sparsecc import allocations, criteria, formats, memory, refinements, registry
+from sparsecc import allocations, criteria, memory, patterns, refinements, registry
 from sparsecc.allocations.base import Layer
 from sparsecc.criteria.base import Chosen, project_of, within_outputs
 from sparsecc.errors import RecipeError, Refused
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparsecc.criteria.base import Stats
-    from sparsecc.formats.base import Format
+    from sparsecc.patterns.base import Pattern
 
 
 ROWS = ("equal", "fisher")
@@ -161,8 +161,8 @@ class Prune(Pass):
             )
 
     @property
-    def format(self) -> Format:
-        return formats.from_pattern(self.pattern)
+    def format(self) -> Pattern:
+        return patterns.parse(self.pattern)
 
     @property
     def share(self) -> float:

@@ -1,6 +1,6 @@
 """What a method of training with masks is: options, a calendar of changes, and how one layer's mask changes. It knows no model.
 
-A method sees a weight as its matrix [rows, cols] = [out, in] (of a convolution: input channels innermost), as formats do.
+A method sees a weight as its matrix [rows, cols] = [out, in] (of a convolution: input channels innermost), as patterns do.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from sparsecc.formats.base import Format
+    from sparsecc.patterns.base import Pattern
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class View:
     weight: Tensor
     keep: Tensor
     gradient: Tensor | None
-    format: Format
+    pattern: Pattern
     sparsity: float
     generator: torch.Generator
 

@@ -46,7 +46,7 @@ class Cast(Soft):
         return self.change(view, 0)
 
     def change(self, view: View, step: int) -> Tensor:
-        return view.format.project(view.magnitude, view.sparsity)
+        return view.pattern.project(view.magnitude, view.sparsity)
 
     def seen(self, weight: Tensor, keep: Tensor, step: int) -> Tensor:
         return torch.where(keep, weight, weight * self.flow(step))

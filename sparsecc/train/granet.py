@@ -55,8 +55,8 @@ class Granet(Regrowing):
 
     def first(self, view: View) -> Tensor:
         sparsity = self.sparsity_at(self.begin, view.sparsity)
-        format = on_the_way(view.format, sparsity)
-        return view.keep if format is None else format.project(self.worth(view), sparsity)
+        pattern = on_the_way(view.pattern, sparsity)
+        return view.keep if pattern is None else pattern.project(self.worth(view), sparsity)
 
     def growth(self, view: View) -> Tensor | None:
         return steepness(view)

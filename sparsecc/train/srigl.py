@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsecc.errors import RecipeError
-from sparsecc.formats.csr import Csr
+from sparsecc.patterns.unstructured import Unstructured
 from sparsecc.train._regrowing import Regrowing, steepness
 from sparsecc.train.base import View
 
@@ -76,7 +76,7 @@ def _fan_in(view: View, outputs: int) -> int:
 
 def _largest(score: Tensor, count: int) -> Tensor:
     """True at the `count` largest."""
-    return Csr().project(score, 1 - count / score.numel())
+    return Unstructured().project(score, 1 - count / score.numel())
 
 
 def _highest(score: Tensor, rows: Tensor, count: int) -> Tensor:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparsecc import formats, precisions, registry, structures
+from sparsecc import formats, patterns, precisions, registry, structures
 from sparsecc.allocations.base import Allocation
 from sparsecc.attention.base import Pattern
 from sparsecc.criteria.base import Criterion
 from sparsecc.formats.base import Format
 from sparsecc.passes.base import Pass
+from sparsecc.patterns.base import Pattern as MaskPattern
 from sparsecc.precisions.base import Precision
 from sparsecc.refinements.base import Refinement
 from sparsecc.structures.base import Structure
@@ -19,7 +20,9 @@ BASES: dict[str, type] = {
     "allocations": Allocation,
     "attention": Pattern,
     "criteria": Criterion,
+    "formats": Format,
     "passes": Pass,
+    "patterns": MaskPattern,
     "precisions": Precision,
     "refinements": Refinement,
     "structures": Structure,
@@ -47,12 +50,8 @@ def _keys(family: str) -> list[str]:
     return [f"{name}:{parameters}".rstrip(":") for name, parameters in examples(family)]
 
 
-PATTERNS = {
-    "csr": ("unstructured",),
-    "block": ("4x1", "16x1", "1x4", "2x3"),
-    "nm": ("2:4", "1:4", "1:2", "3:5", "5:16"),
-}
-FORMATS: list[Format] = [formats.from_pattern(pattern) for patterns in PATTERNS.values() for pattern in patterns]
+PATTERNS: list[MaskPattern] = [patterns.parse(text) for _, text in examples("patterns")]
+FORMATS: list[Format] = [formats.from_key(key) for key in _keys("formats")]
 ALLOCATIONS: dict[str, Allocation] = _made("allocations")
 ATTENTION: dict[str, Pattern] = _made("attention")
 CRITERIA: dict[str, Criterion] = _made("criteria")
