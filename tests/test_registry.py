@@ -74,7 +74,7 @@ def test_a_package_that_cannot_be_imported_is_named_and_the_rest_goes_on(package
         registry.load("formats", "odd")
     with pytest.warns(RecipeWarning, match="'odd' of package broken cannot be imported"):
         assert len(list(registry.classes("formats", Format))) == 3
-    assert formats.from_pattern("2:4").key == "nm:2:4"
+    assert formats.from_key("nm:2:4").key == "nm:2:4"
 
 
 def test_a_name_that_two_claim(package) -> None:

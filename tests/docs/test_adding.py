@@ -25,7 +25,7 @@ LAWS = {  # the files of tests/laws that try a family; those of passes try each 
     "criteria": ["test_criteria.py"],
     "formats": ["test_formats.py"],
     "passes": ["test_passes_fx.py"],
-    "patterns": ["test_formats.py"],
+    "patterns": ["test_patterns.py"],
     "refinements": ["test_refinements.py"],
     "structures": ["test_structures.py"],
     "train": ["test_train.py"],
