@@ -288,7 +288,7 @@ ONNX_RESIDUALS = model(
 
 
 def test_structured_onnx() -> None:
-    graph = structured(OnnxGraph.from_proto(ONNX_RESIDUALS), "low_rank:5", "monarch:4x2:3", "monarch:2x4:2")
+    graph = structured(OnnxGraph.from_proto(ONNX_RESIDUALS), "low_rank:5", "monarch:4x2:3", "kronecker:4x6:2")
     choices = check(graph, [random(19, 24)])
     assert [choice.decision for choice in choices] == ["structured"] * 3
 

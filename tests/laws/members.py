@@ -16,6 +16,7 @@ PATTERNS = {
 FORMATS: list[Format] = [formats.from_pattern(pattern) for patterns in PATTERNS.values() for pattern in patterns]
 KEYS = {
     "armor": ("armor:4", "armor:8"),
+    "kronecker": ("kronecker:4x2:3", "kronecker:2x8:1", "kronecker:8x1:2"),
     "low_rank": ("low_rank:1", "low_rank:5"),
     "monarch": ("monarch:2x4:1", "monarch:4x2:3", "monarch:1x8:2", "monarch:8x1:2"),
 }

@@ -12,7 +12,7 @@ from sparsecc.ops.structured_linear import StructuredLinear, reference
 from sparsecc.structures.base import Structured
 from tests.tolerance import assert_close
 
-KEYS = ("armor:4", "low_rank:3", "monarch:2x4:2", "monarch:4x1:2", "monarch:1x2:3")
+KEYS = ("armor:4", "kronecker:2x4:3", "low_rank:3", "monarch:2x4:2", "monarch:4x1:2", "monarch:1x2:3")
 ROWS, COLS = 8, 16
 
 
