@@ -83,7 +83,7 @@ class Chain:
 def chains(weight: Structured, bias: np.ndarray | None, spec: MatmulSpec, target: Target) -> list[Chain]:
     """The ways to compute a structured layer in the place of a dense one with this spec; two factors in one kernel first."""
     factors = weight.factors()
-    blocks = tuple(Blocks(factor.on_diagonal, *factor.weight.shape[1:], factor.tied) for factor in factors)
+    blocks = tuple(Blocks(factor.on_diagonal, factor.weight.shape[1], factor.weight.shape[2], factor.tied) for factor in factors)
     tiles, tile = spec.batch, spec.positions
     last = len(factors) - 1
 
