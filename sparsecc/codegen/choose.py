@@ -139,12 +139,12 @@ class Chooser:
         if not self.measure:
             self.choices.append(Choice(site, kernel, "sparse", None, None, None, _NOT_MEASURED))
             return
-        density = keep.mean()
+        full = np.tril(np.ones_like(keep[:1])) if spec.causal else np.ones_like(keep[:1])
+        density = keep.mean() / full.mean()
         key = (replace(spec, kept=0), round(float(density), 2))
         if key not in self._attention_us:
             head = int(np.argsort(keep.sum(axis=(1, 2)))[len(keep) // 2])
-            own, all_blocks = keep[head : head + 1], np.ones_like(keep[:1])
-            calls = [self._attention_call(spec, places[head : head + 1], blocks) for blocks in (own, all_blocks)]
+            calls = [self._attention_call(spec, places[head : head + 1], blocks) for blocks in (keep[head : head + 1], full)]
             self._attention_us[key] = [us * spec.batch * spec.heads for us in self._timed(*calls)]
         us, dense_us = self._attention_us[key]
         whole = replace(spec, kept=int(keep.sum()))
@@ -153,7 +153,7 @@ class Chooser:
 
     def _attention_call(self, spec: BlockAttentionSpec, places: np.ndarray, keep: np.ndarray) -> Callable[[], None]:
         """Of one head, on random inputs."""
-        head = replace(spec, batch=1, heads=1, kv_heads=1, kept=int(keep.sum()))
+        head = replace(spec, batch=1, heads=1, kv_heads=1, kept=int(keep.sum()), mask=None)
         gather, attend = (
             tvm_api.compile_function(build(head, self.target), self.target.llvm)
             for build in (block_attention.build_gather, block_attention.build)

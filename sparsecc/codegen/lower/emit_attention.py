@@ -68,17 +68,21 @@ def emit_block_attention(forms: Forms, chooser: Chooser, node: Node, call: Block
     target = chooser.target
     batch, heads, tokens, dim = shape(call.q)
     kv_heads, _, value_dim = shape(call.v)[1:]
-    places = np.stack([call.map.grid.permutation(int(order)).numpy() for order in call.map.orders])
+    places = call.map.places().numpy()
     keep, block = call.map.keep.numpy(), call.map.block
     kept = int(keep.sum())
-    spec = block_attention.BlockAttentionSpec(batch, heads, kv_heads, tokens, dim, value_dim, block, kept, float(call.scale))
+    masks = [] if call.mask is None else [_mask(forms, call.mask, tokens)]
+    spec = block_attention.BlockAttentionSpec(
+        *(batch, heads, kv_heads, tokens, dim, value_dim, block, kept),
+        *(float(call.scale), call.map.causal, shape(masks[0]) if masks else None),
+    )
     chooser.note_block_attention(spec, places, keep, call.site)
     where, *tables = (forms.weight(array) for array in block_attention.prepare(places, keep, spec, target))
     gather = forms.kernel(("gather", spec), lambda: block_attention.build_gather(spec, target))
     kernel = forms.kernel(spec, lambda: block_attention.build(spec, target))
     inputs = [forms.natural(x) for x in (call.q, call.k, call.v)]
     gathered = forms.call_for_several(gather, [*inputs, where], [(out, "float32") for out in spec.gathered(target)])
-    return Value(shape(node.var), natural=forms.call(kernel, [*gathered, where, *tables], (batch, heads, tokens, value_dim)))
+    return Value(shape(node.var), natural=forms.call(kernel, [*gathered, where, *tables, *masks], (batch, heads, tokens, value_dim)))
 
 
 def _mask(forms: Forms, expr: Expr, keys: int) -> Expr:
