@@ -24,7 +24,7 @@ STRUCTURES: list[Structure] = [structures.from_key(key) for keys in KEYS.values(
 PRECISIONS = {"int8": ("int8", "int8:calibrated", "int8:7", "int8:calibrated:7"), "bfloat16": ("bfloat16",)}
 CRITERIA = {name: criteria.create(name) for name in registry.members("criteria")}
 REFINEMENTS = {name: refinements.create(name) for name in registry.members("refinements")}
-ATTENTION = {name: attention.create(name) for name in registry.members("attention")}
+ATTENTION = {key: attention.create(key) for key in (*registry.members("attention"), "sliding_window:5")}
 ALLOCATIONS = {name: allocations.create(name) for name in registry.members("allocations")}
 TRAINING: dict[str, tuple[dict[str, Any], ...]] = {  # at least one recipe for every file in `train/`, without steps
     "gmp": ({"sparsity": 0.7}, {"pattern": "4x1", "sparsity": 0.5}, {"pattern": "1:4"}),

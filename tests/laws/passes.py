@@ -35,7 +35,11 @@ PASSES: dict[str, tuple[Pass, ...]] = {
     "permute": (Permute(), Permute(pattern="16x1", ignore=("re:.*head.*",)), Permute(pattern="2:4", inputs=True)),
     "pack": (Pack(), Pack(formats=("csr",), ignore=("re:.*head.*",))),
     "quantize": (Quantize(), Quantize(activations="calibrated", ignore=("re:.*head.*",)), Quantize(dtype="bfloat16", min_weights=0)),
-    "reorder_tokens": (ReorderTokens(grid=(1, 3, 3), text_tokens=1, density=0.8, block=3), ReorderTokens(grid=(3, 3, 5))),
+    "reorder_tokens": (
+        ReorderTokens(grid=(1, 3, 3), text_tokens=1, density=0.8, block=3),
+        ReorderTokens(pattern="sliding_window:2", block=3),
+        ReorderTokens(grid=(3, 3, 5)),
+    ),
     "structured": (
         Structured(),
         Structured(neurons=0.3, heads=0.5),
