@@ -22,8 +22,10 @@ class Kronecker(Structure):
 
     W[o1·(out/p) + o2, i1·(in/b) + i2] = Σₖ A[k, o1, i1] · B[k, o2, i2]
 
-    right: B as [1, out/p · terms, in/b], row o2·terms + k, which stands b times.  left: A as [1, p, terms·b], column k·b + i1, which
-    stands out/p times. B comes first: that takes terms · (1/p + b/in) of the dense product, and A first terms · (1/b + p/out).
+    B is multiplied by first, b times, then A, out/p times. That takes terms · (1/p + b/in) of the dense layer's multiplications; A first
+    would take terms · (1/b + p/out).
+
+    right: B as [1, out/p · terms, in/b], with row o2·terms + k.  left: A as [1, p, terms·b], with column k·b + i1.
     """
 
     tensor_names = ("right", "left")
