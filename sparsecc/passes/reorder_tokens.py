@@ -154,7 +154,7 @@ class ReorderTokens(Pass):
 
     def _from_plan(self, site: Attention, plan: Plan, path: str) -> Reordering | Refused:
         found = plan.maps.get(site.name)
-        reason = untouchable(site, found is None or not found.causal)
+        reason = untouchable(site, found is None or found.orders is not None)
         if reason is not None:
             return reason
         if found is None:
@@ -163,8 +163,9 @@ class ReorderTokens(Pass):
             raise RecipeError(f"{path}: attention '{site.name}' has {site.heads} heads, the plan {found.heads}")
         if site.tokens not in (None, found.grid.tokens):
             raise RecipeError(f"{path}: attention '{site.name}' has {site.tokens} tokens, the plan is for {found.grid.tokens}")
-        if found.causal and not site.causal:
-            raise RecipeError(f"{path}: attention '{site.name}' is not causal, the plan's is")
+        if found.causal != site.causal:
+            one, other = ("is", "is not") if site.causal else ("is not", "is")
+            raise RecipeError(f"{path}: attention '{site.name}' {one} causal, the plan's {other}")
         if self.grid is not None and found.grid != (grid := self._grid(found.grid.tokens)):
             raise RecipeError(f"{path}: the plan is for a grid of {found.grid}, the recipe says {grid}")
         return Reordering(found)
@@ -203,9 +204,11 @@ class ReorderTokens(Pass):
         grid, samples = self._grid(tokens), [] if site.has_mask else samples
         asked = Asked(grid, site.heads, site.scale, self.density, self.block, self.max_error, site.causal, samples)
         choice = self._pattern.choose(asked)
-        if len(choice.map.dense_heads) == site.heads and self.max_error is not None:
-            assert choice.error is not None
+        everything = len(choice.map.dense_heads) == site.heads
+        if everything and self.max_error is not None and choice.error is not None:
             return Refused(f"every head's output error is above max_error {self.max_error:g}, the least is {float(choice.error.min()):.2g}")
+        if everything and not self._pattern.exact_density:
+            return Refused(f"{self.pattern} keeps every block of {tokens} tokens")
         return Reordering(choice.map, choice)
 
 

@@ -219,7 +219,8 @@ def test_where_a_window_cannot_be() -> None:
     reasons = [
         match.refused.reason
         for match in windowed(
-            attention("a", tokens=None), attention("b", tokens=3), attention("c", kv_tokens=9), step=replace(WINDOW, text_tokens=3)
+            *(attention("a", tokens=None), attention("b", tokens=3), attention("c", kv_tokens=9), attention("d", tokens=40, causal=True)),
+            step=replace(WINDOW, text_tokens=3),
         )
         if match.refused
     ]
@@ -227,6 +228,7 @@ def test_where_a_window_cannot_be() -> None:
         "the model leaves its number of tokens open",
         "3 tokens, of which 3 should be text",
         "cross attention: 245 queries, 9 keys",
+        "sliding_window:40 keeps every block of 40 tokens",
     ]
     with pytest.raises(RecipeError, match=r"^max_error: needs calibration inputs"):
         windowed(attention(), step=replace(WINDOW, max_error=0.1))
@@ -239,6 +241,10 @@ def test_a_causal_plan_comes_back_and_is_not_for_attention_that_is_not(tmp_path:
     assert isinstance(match.action, Reordering) and match.action.map.causal
     with pytest.raises(RecipeError, match="attention 'a' is not causal, the plan's is"):
         with_plan(path, attention("a"))
+    plan_of(WINDOW.apply(AttentionGraph([attention("a", has_mask=True)])).graph).save(path)
+    assert with_plan(path, attention("a", has_mask=True))[0].refused is None
+    with pytest.raises(RecipeError, match="attention 'a' is causal, the plan's is not"):
+        with_plan(path, attention("a", causal=True))
 
 
 @pytest.fixture
