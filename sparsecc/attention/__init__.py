@@ -14,7 +14,7 @@ def create(key: str) -> Pattern:
     """The pattern of that name, with its default options or those behind a colon. Raises RecipeError with the nearest valid name when
     there is none, and for options that it does not read."""
     name, _, parameters = key.partition(":")
-    pattern = registry.load_class("attention", name, Pattern).parse(parameters)  # type: ignore[type-abstract]
+    pattern = registry.load_class("attention", name, Pattern).parse(parameters)
     if pattern is None:
         raise RecipeError(f"pattern {key!r}: {name} reads no options {parameters!r}")
     return pattern

@@ -11,10 +11,10 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -239,6 +239,7 @@ class Pattern(ABC):
     needs_grid: ClassVar[bool] = True
     needs_samples: ClassVar[bool] = True
     exact_density: ClassVar[bool] = True
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)  # options that the laws try
 
     @classmethod
     def parse(cls, parameters: str) -> Self | None:

@@ -13,7 +13,7 @@ AUTO = ("armor", "low_rank", "monarch")  # named, so that a new file in this fol
 def from_key(key: str) -> Structure:
     """Inverse of `Structure.key`. Raises RecipeError for a key that no member writes."""
     name, _, parameters = key.partition(":")
-    structure = registry.load_class("structures", name, Structure).parse(parameters)  # type: ignore[type-abstract]
+    structure = registry.load_class("structures", name, Structure).parse(parameters)
     if structure is None or structure.key != key:
         raise RecipeError(f"structure {key!r} is not one that sparsecc writes")
     return structure
@@ -25,5 +25,5 @@ def sized(name: str, rows: int, cols: int, params: float) -> list[Structure]:
         structure = from_key(name)
         fits = structure.check(rows, cols) is None and structure.params(rows, cols) <= params * rows * cols
         return [structure] if fits else []
-    classes = [registry.load_class("structures", one, Structure) for one in (AUTO if name == "auto" else [name])]  # type: ignore[type-abstract]
+    classes = [registry.load_class("structures", one, Structure) for one in (AUTO if name == "auto" else [name])]
     return [structure for cls in classes for structure in cls.sized(rows, cols, params)]
