@@ -82,7 +82,7 @@ class Chain:
 def chains(weight: Structured, bias: np.ndarray | None, spec: MatmulSpec, target: Target) -> list[Chain]:
     """The ways to compute a structured layer in the place of a dense one with this spec; two factors in one kernel first."""
     factors = weight.factors()
-    blocks = tuple(Blocks(*factor.weight.shape) for factor in factors)
+    blocks = tuple(Blocks(factor.on_diagonal, factor.weight.shape[1], factor.weight.shape[2], factor.tied) for factor in factors)
     tiles, tile = spec.batch, spec.positions
     last = len(factors) - 1
 
@@ -101,8 +101,8 @@ def chains(weight: Structured, bias: np.ndarray | None, spec: MatmulSpec, target
 
 
 def places(factor: Factor) -> np.ndarray:
-    """int[blocks·rows]: where each output goes, by the permutation after the factor."""
-    count = factor.weight.shape[0] * factor.weight.shape[1]
+    """int[outputs]: where each output goes, by the permutation after the factor."""
+    count = factor.outputs
     if factor.view is None or factor.order is None:
         return np.arange(count)
     found = np.empty(count, np.int64)

@@ -16,7 +16,7 @@ from tests.laws.members import STRUCTURES
 from tests.tolerance import assert_close
 
 ROWS, COLS, V = 40, 24, HERE.lanes
-KEYS = ["low_rank:5", "monarch:4x5:2", "monarch:2x1:3", "monarch:1x8:2"]
+KEYS = ["low_rank:5", "monarch:4x5:2", "monarch:2x1:3", "monarch:1x8:2", "kronecker:4x3:5"]
 
 
 def stored(key: str) -> Structured:

@@ -30,6 +30,8 @@ SPECS = {
     "low_rank": StructuredSpec((Blocks(1, 5, 40), Blocks(1, 33, 5)), 2, 2 * V, NONE),
     "rank_one": StructuredSpec((Blocks(1, 1, 12), Blocks(1, 9, 1)), 2, V, Epilogue("gelu")),
     "monarch": StructuredSpec((Blocks(4, 9, 8), Blocks(3, 11, 12)), 3, 4 * V, Epilogue("silu", residual=True)),
+    "tied": StructuredSpec((Blocks(6, 9, 4, tied=3), Blocks(3, 7, 18, tied=3)), 2, V, Epilogue("relu", residual=True)),
+    "one_tied": StructuredSpec((Blocks(4, 9, 8, tied=4),), 3, 2 * V, NONE),
     "monarch_residual_first": StructuredSpec(
         (Blocks(2, 8, 5), Blocks(4, 4, 4)), 2, V, Epilogue("tanh", residual=True, residual_first=True)
     ),
@@ -44,7 +46,7 @@ def check(spec: StructuredSpec, knobs: tuple[Tiles, ...], target: Target = HERE)
     """The kernel computes its factors, with their outputs in an order of their own, and writes everything."""
     rng = np.random.default_rng(0)
     x, residual = random(rng, *spec.x_shape), random(rng, *spec.y_shape)
-    weights = [random(rng, f.count, f.rows, f.cols) / np.float32(np.sqrt(f.cols)) for f in spec.factors]
+    weights = [random(rng, f.stored, f.rows, f.cols) / np.float32(np.sqrt(f.cols)) for f in spec.factors]
     places = [rng.permutation(f.outputs) for f in spec.factors]
     bias = random(rng, spec.factors[-1].outputs)
     biases = [None] * (len(weights) - 1) + [bias]
@@ -60,8 +62,9 @@ def expected(
 ) -> Tensor:
     """In float64, with each factor as a matrix."""
     total = torch.from_numpy(x).double()
-    for weight, where in zip(weights, places, strict=True):
-        matrix = torch.block_diag(*torch.from_numpy(weight).double())[np.argsort(where)]
+    for factor, weight, where in zip(spec.factors, weights, places, strict=True):
+        blocks = torch.from_numpy(weight).double().repeat_interleave(factor.tied, 0)
+        matrix = torch.block_diag(*blocks)[np.argsort(where)]
         total = matrix @ total
     epilogue, other = spec.epilogue, torch.from_numpy(residual).double()
     total = total + torch.from_numpy(bias).double()[:, None]
