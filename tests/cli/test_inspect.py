@@ -10,7 +10,7 @@ import sparsecc
 from tests.cli.conftest import RECIPE, two_layers
 
 
-def with_zeros(path, batch=4):
+def with_zeros(path, batch: int | str = 4):
     from onnx import numpy_helper
 
     proto = two_layers(batch)

@@ -20,7 +20,7 @@ def artifact(tmp_path):
 def test_an_onnx_file_runs_in_onnxruntime(call, model, inputs, tmp_path):
     code, text, errors = call("run", model, "--inputs", inputs, "--output", tmp_path / "y.npz", "--json", tmp_path / "y.json")
     assert (code, errors) == (0, [])
-    want = onnxruntime.InferenceSession(model).run(None, dict(np.load(inputs)))[0]
+    want = np.asarray(onnxruntime.InferenceSession(model).run(None, dict(np.load(inputs)))[0])
     np.testing.assert_allclose(np.load(tmp_path / "y.npz")["y"], want, rtol=1e-5, atol=1e-5)
     assert text.startswith("y  float32 (3, 64)")
     assert json.loads((tmp_path / "y.json").read_text())["outputs"]["y"]["shape"] == [3, 64]

@@ -29,7 +29,7 @@ def stored(key: str, format: str | None = None) -> Quantized:
     if format is None:
         return precisions.from_key(key).quantize(weight, 3.0)
     found = formats.from_key(format)
-    keep = found.project(weight.abs(), 0.5)
+    keep = found.pattern.project(weight.abs(), 0.5)
     return precisions.from_key(key).quantize(weight * keep, 3.0).packed(found, keep)
 
 
