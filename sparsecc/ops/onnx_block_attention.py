@@ -44,7 +44,7 @@ class Kind:
     @classmethod
     def of(cls, op_type: str) -> Kind:
         """Inverse of `op_type`. Raises TypeError for a name that none has."""
-        kinds = (cls(*parts) for parts in itertools.product(("", "permuted", "in_order"), *[(False, True)] * 3))
+        kinds = (cls(orders, *marks) for orders in _WAYS for marks in itertools.product((False, True), repeat=3))
         found = next((kind for kind in kinds if kind.op_type == op_type), None)
         if found is None:
             raise TypeError(f"there is no {op_type}")
@@ -104,7 +104,7 @@ def function(op_type: str, opset: int) -> ir.Function:
     q, k, v = (body.inputs[name] for name in ("q", "k", "v"))
     if kind.grouped:
         k, v = (_repeated(body, x) for x in (k, v))
-    tokens, places = _ways[kind.orders](body)
+    tokens, places = _WAYS[kind.orders](body)
     scale = body.op("Constant", value_float=body.forward("value_float", "scale", ir.AttributeType.FLOAT))
     q, k, reordered = (x if places is None else _taken(body, x, places) for x in (q, k, v))
     scores = body.op("Mul", body.op("MatMul", q, body.op("Transpose", k, perm=[0, 1, 3, 2])), body.op("CastLike", scale, q))
@@ -153,7 +153,7 @@ def _no_places(body: Body) -> tuple[Value, None]:
     return body.op("Shape", body.inputs["q"], start=2, end=3), None
 
 
-_ways: Mapping[str, Callable[[Body], tuple[Value, Value | None]]] = {"": _places, "permuted": _permuted_places, "in_order": _no_places}
+_WAYS: Mapping[str, Callable[[Body], tuple[Value, Value | None]]] = {"": _places, "permuted": _permuted_places, "in_order": _no_places}
 
 
 def _repeated(body: Body, x: Value) -> Value:

@@ -35,7 +35,7 @@ def test_it_comes_back(tmp_path: Path) -> None:
     assert (after.model, list(after.maps)) == (before.model, list(before.maps))
     for name, found in after.maps.items():
         assert (found.grid, found.block) == (before.maps[name].grid, before.maps[name].block)
-        assert torch.equal(found.orders, before.maps[name].orders)
+        assert torch.equal(found.places(), before.maps[name].places())
         assert torch.equal(found.keep, before.maps[name].keep)
 
 

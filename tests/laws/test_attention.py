@@ -91,7 +91,7 @@ def test_it_is_found_again_with_its_map_also_after_a_file(host: str, tmp_path: P
         assert site.scale == pytest.approx(before.scale)
         assert site.block_map is not None
         assert (site.grid, site.block_map.block) == (grid, 4)
-        assert torch.equal(site.block_map.orders, block_map.orders)
+        assert torch.equal(site.block_map.places(), block_map.places())
         assert torch.equal(site.block_map.keep, block_map.keep)
         assert torch.equal(found.run((x,)).outputs[0], after.run((x,)).outputs[0])
         assert list(found.site_graph().edges) == list(graph.site_graph().edges)

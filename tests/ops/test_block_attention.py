@@ -34,7 +34,7 @@ def mask(block_map: BlockMap) -> Tensor:
     grid, block = block_map.grid, block_map.block
     seen = torch.zeros(block_map.heads, grid.tokens, grid.tokens, dtype=torch.bool)
     for head in range(block_map.heads):
-        token = grid.permutation(int(block_map.orders[head])).tolist()
+        token = block_map.places()[head].tolist()
         for i in range(grid.tokens):
             for j in range(grid.tokens):
                 seen[head, token[i], token[j]] = block_map.keep[head, i // block, j // block]

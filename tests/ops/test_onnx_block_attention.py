@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx
 import onnx_ir as ir
 import pytest
@@ -45,10 +47,11 @@ def model_of(
 
 def kv(op: BlockAttention) -> tuple[int, int, int]:
     """Heads of q, k and v."""
-    return (op.map.heads, *([op.map.heads // 2 if op.grouped else op.map.heads] * 2))
+    shared = op.map.heads // 2 if op.grouped else op.map.heads
+    return op.map.heads, shared, shared
 
 
-def check(op: BlockAttention, precision: torch.dtype = torch.float32, **versions: int) -> None:
+def check(op: BlockAttention, precision: torch.dtype = torch.float32, **versions: Any) -> None:
     q, k, v = (torch.randn(2, heads, op.map.grid.tokens, 8).to(precision) for heads in kv(op))
     ours = models.run(model_of(op, **versions), q=q.numpy(), k=k.numpy(), v=v.numpy())[0]
     assert_close(torch.from_numpy(ours), op.reference(q, k, v).contiguous())

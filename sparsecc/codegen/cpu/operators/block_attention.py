@@ -36,7 +36,7 @@ class BlockAttentionSpec:
     kept: int
     scale: float
     causal: bool = False
-    mask: tuple[int, int, int, int] | None = None
+    mask: tuple[int, ...] | None = None
 
     @property
     def blocks(self) -> int:
