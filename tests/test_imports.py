@@ -15,7 +15,7 @@ import sparsecc
 
 ROOT = Path(sparsecc.__file__).parent
 # Modules below everything; they import each other at most.
-LEAVES = {"errors", "registry", "files", "forms", "least_squares", "memory", "timing", "top", "options"}
+LEAVES = {"_version", "errors", "registry", "files", "forms", "least_squares", "memory", "timing", "top", "options"}
 FAMILIES = {"formats", "criteria", "refinements", "allocations", "structures", "attention", "precisions"}
 ALLOWED = {
     **{family: set() for family in FAMILIES},
@@ -25,8 +25,9 @@ ALLOWED = {
     "ops": {"formats", "structures", "attention", "precisions", "graph"},
     # graph, beyond the table: the hosts put operators in, and read their weights back out of a file
     "graph": {"formats", "structures", "attention", "precisions", "ops"},
-    "passes": {"graph", "ops", *FAMILIES},
-    "train": {"graph", "passes", "recipe_yaml", *FAMILIES},  # passes: what `prune` would do, by the same names and refusals
+    "pruning": {"graph", *FAMILIES},
+    "passes": {"graph", "ops", "pruning", *FAMILIES},
+    "train": {"graph", "pruning", "recipe_yaml", *FAMILIES},
     "codegen": {"graph", "ops", "formats", "structures", "attention", "precisions"},
     "runtime": {"codegen", "graph", "report"},  # graph: TensorSpec
     "report": set(),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import sparsecc
+from sparsecc._version import __version__
 from sparsecc.api.rewriting import stored_share
 from sparsecc.graph.sites import Attention, Conv2d, Unseen, WeightSite
 from sparsecc.report.base import Report, SiteReport, totals
@@ -38,7 +38,7 @@ def report(result: Rewritten, target: str) -> Report:
             rows.append(_site(site, masked.get(site.name, site), came.get(site.name, site), ledger, errors.get(site.name)))
     sites = (*rows, *map(_unseen, result.graph.unseen()))
     notes = (*result.graph.notes, *result.notes)
-    return Report(sparsecc=sparsecc.__version__, model=result.name, target=target, sites=sites, totals=totals(sites), notes=notes)
+    return Report(sparsecc=__version__, model=result.name, target=target, sites=sites, totals=totals(sites), notes=notes)
 
 
 def _unseen(weight: Unseen) -> SiteReport:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-import sparsecc
+from sparsecc._version import __version__
 from sparsecc.api import sources
 from sparsecc.api.calibration import samples_of
 from sparsecc.errors import RecipeError, Refused, UserError
@@ -45,37 +45,38 @@ def sensitivity(
 
     Raises UserError and its children (ModelError, RecipeError, InputError) for what the caller can mend.
     """
+    from sparsecc.graph.select import require_valid, select
     from sparsecc.graph.sites import WeightSite
     from sparsecc.passes._samples import numbered
-    from sparsecc.passes._select import select
     from sparsecc.passes._sensitivity import measured
     from sparsecc.passes.base import Context
-    from sparsecc.passes.prune import Prune
+    from sparsecc.pruning import Pruning
 
     if not levels or not all(0 < level < 1 for level in levels):
         raise UserError(f"levels: {list(levels)} are not sparsities between 0 and 1")
     if samples < 1:
         raise UserError(f"samples: {samples} is less than 1")
-    step = Prune(tuple(targets), tuple(ignore), criterion=criterion, pattern=pattern)
-    if step.format.fixed_sparsity is not None:
+    require_valid(targets=tuple(targets), ignore=tuple(ignore))
+    pruning = Pruning(criterion=criterion, pattern=pattern)
+    if pruning.format.fixed_sparsity is not None:
         raise RecipeError(f"pattern: {pattern} has one sparsity and so no curve; take 'unstructured' or blocks, as '4x1'")
     graph = sources.open_graph(model, example_inputs, input_shapes)
     context = Context(calibration=samples_of(calibration, graph.inputs), seed=seed)
     if context.calibration is None:
         raise UserError("calibration: needed, errors are measured on it; pass calibration= (--calib)")
     grid = tuple(sorted(set(levels)))
-    sites = select(graph, WeightSite, step.targets, step.ignore)
-    skipped = {site.name: reason.reason for site in sites if (reason := step.refuse(site))}
+    sites = select(graph, WeightSite, tuple(targets), tuple(ignore))
+    skipped = {site.name: reason.reason for site in sites if (reason := pruning.refuse(site, tuple(targets)))}
     curves: list[LayerCurve] = []
     taken = [site for site in sites if site.name not in skipped]
     with numbered(graph, context.calibration):
-        for site, found in measured(step, graph, taken, context, grid, samples, whole=True) if taken else ():
+        for site, found in measured(pruning, graph, taken, context, grid, samples, whole=True) if taken else ():
             if isinstance(found, Refused):
                 skipped[site.name] = found.reason
             else:
                 curves.append(_curve(site, found, grid))
     return SensitivityReport(
-        sparsecc=sparsecc.__version__,
+        sparsecc=__version__,
         model=sources.name_of(model),
         criterion=criterion,
         pattern=pattern,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 from sparsecc import formats, registry
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
+from sparsecc.graph.select import require_valid, select, untouchable
 from sparsecc.graph.sites import Conv2d, WeightSite
-from sparsecc.passes._select import require_valid, select, untouchable
 from sparsecc.passes.base import Context, Match, Pass
 
 if TYPE_CHECKING:

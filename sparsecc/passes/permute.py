@@ -12,10 +12,10 @@ from sparsecc import formats
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.formats.nm import NM
 from sparsecc.graph.base import ALL, Graph, Targets
+from sparsecc.graph.select import around, require_valid, select, untouchable
 from sparsecc.graph.sites import Linear, Mlp
 from sparsecc.passes._calibrate import calibrated
 from sparsecc.passes._orders import held, held_in_groups, neighbours, spread
-from sparsecc.passes._select import around, require_valid, select, untouchable
 from sparsecc.passes.base import Context, Match, Pass
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args
 from sparsecc import precisions, registry
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
+from sparsecc.graph.select import never_trained, require_valid, select, untouchable
 from sparsecc.graph.sites import Linear, WeightSite
-from sparsecc.passes._select import never_trained, require_valid, select, untouchable
 from sparsecc.passes.base import Context, Match, Pass
 from sparsecc.precisions.base import Precision, Quantized
 from sparsecc.precisions.int8 import WEIGHT_LEVELS

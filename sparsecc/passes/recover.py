@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from sparsecc.criteria.base import singular
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Differentiable, Graph, Targets
+from sparsecc.graph.select import require_valid, select, untouchable
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes import _checkpoint
-from sparsecc.passes._calibrate import as_columns, singular
+from sparsecc.passes._calibrate import as_columns
 from sparsecc.passes._device import on_device, require_device
 from sparsecc.passes._distill import Plan, distill
 from sparsecc.passes._distill_blocks import distill_blocks
 from sparsecc.passes._learning import Learnt, Schedule, key_of
 from sparsecc.passes._reconstruct import Moments, fit, split
-from sparsecc.passes._select import require_valid, select, untouchable
 from sparsecc.passes._vary import Varied
 from sparsecc.passes.base import Context, Match, Pass, Progress
 from sparsecc.registry import did_you_mean

@@ -11,8 +11,8 @@ from sparsecc import attention, registry
 from sparsecc.attention.base import BLOCK, ORDER_NAMES, BlockMap, Choice, Grid, Sample, least_density
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
+from sparsecc.graph.select import require_valid, select
 from sparsecc.graph.sites import Attention
-from sparsecc.passes._select import require_valid, select
 from sparsecc.passes.base import Context, Match, Pass
 
 if TYPE_CHECKING:
