@@ -14,7 +14,6 @@ from sparsecc.api.rewriting import Rewritten, rewrite
 from sparsecc.api.watching import Dump, Verify
 from sparsecc.errors import UserError
 from sparsecc.files import scratch_folder
-from sparsecc.report.base import quantized
 
 if TYPE_CHECKING:
     import onnx
@@ -223,9 +222,9 @@ def load(path: Path, threads: int | None = None) -> Compiled:
 
     Raises ArtifactError when the file is damaged, from another version, or for another CPU.
     """
-    from sparsecc.runtime import artifact
+    from sparsecc.runtime import compiled
 
-    return artifact.load(path, threads)
+    return compiled.load(path, threads)
 
 
 def explain(
@@ -319,7 +318,7 @@ def differs(check: Check | None, allowed: float) -> bool:
 
 def tolerance(report: Report) -> float:
     """How far outputs may be from the masked model's, for the coarsest numbers in it, relative to the largest."""
-    return tolerance_of({site.dtype for site in report.sites if quantized(site)})
+    return tolerance_of({site.dtype for site in report.sites if site.quantized})
 
 
 def tolerance_of(dtypes: Iterable[str]) -> float:
