@@ -27,10 +27,10 @@ from benchmarks.export import exported
 from benchmarks.machine import machine
 from benchmarks.results import markdown_table, write
 from models import minilm as model
+from sparsecc.calibration.context import Context
 from sparsecc.graph.base import Graph
 from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import WeightSite
-from sparsecc.passes.base import Context
 from sparsecc.passes.prune import Prune
 
 Prunes = Callable[["Case"], Graph]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sparsecc._version import __version__
 from sparsecc.api.rewriting import stored_share
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sparsecc.codegen.choose import Choice
     from sparsecc.forms import Form
     from sparsecc.graph.base import Graph
+    from sparsecc.graph.inputs import Sample
     from sparsecc.report.ledger import Ledger
 
 SITES_PER_RUN = 16  # how many layers' inputs are held at once
@@ -152,7 +153,7 @@ def output_errors(result: Rewritten) -> dict[str, float | None]:
     return _layer_errors(result, result.original, result.example) | _attention_errors(result, result.original, result.example)
 
 
-def _attention_errors(result: Rewritten, original: Graph, example: list[Any]) -> dict[str, float | None]:
+def _attention_errors(result: Rewritten, original: Graph, example: Sample) -> dict[str, float | None]:
     from sparsecc.ops.block_attention import relative_error
 
     before = {site.name: site for site in original.sites(Attention)}
@@ -165,7 +166,7 @@ def _attention_errors(result: Rewritten, original: Graph, example: list[Any]) ->
     return errors
 
 
-def _layer_errors(result: Rewritten, original: Graph, example: list[Any]) -> dict[str, float | None]:
+def _layer_errors(result: Rewritten, original: Graph, example: Sample) -> dict[str, float | None]:
     changed = {site.name: site for site in result.masked.sites(WeightSite)}
     pairs = [(site, changed[site.name]) for site in original.sites(WeightSite) if site.name in changed]
     pairs = [(before, after) for before, after in pairs if before.shape == after.shape and not _same_weight(before, after)]

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from sparsecc._version import __version__
 from sparsecc.api import sources
-from sparsecc.api.calibration import samples_of
+from sparsecc.calibration.samples import samples_of
 from sparsecc.errors import RecipeError, Refused, UserError
 from sparsecc.report.sensitivity import LayerCurve, SensitivityReport
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sparsecc.calibration.sensitivity import Sensitivity
     from sparsecc.graph.base import Graph
-    from sparsecc.passes._sensitivity import Sensitivity
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 SMALL = 0.01  # of the largest magnitude that enters a layer: activations up to it count as small
@@ -45,11 +45,11 @@ def sensitivity(
 
     Raises UserError and its children (ModelError, RecipeError, InputError) for what the caller can mend.
     """
+    from sparsecc.calibration.context import Context
+    from sparsecc.calibration.samples import numbered
+    from sparsecc.calibration.sensitivity import measured
     from sparsecc.graph.select import require_valid, select
     from sparsecc.graph.sites import WeightSite
-    from sparsecc.passes._samples import numbered
-    from sparsecc.passes._sensitivity import measured
-    from sparsecc.passes.base import Context
     from sparsecc.pruning import Pruning
 
     if not levels or not all(0 < level < 1 for level in levels):
@@ -105,8 +105,8 @@ def densities(graph: Graph, calibration: Sequence[Any]) -> Iterator[tuple[str, d
 
     What it looks like from the neurons: Li et al., The Lazy Neuron Phenomenon, 2023.
     """
+    from sparsecc.calibration.samples import numbered
     from sparsecc.graph.sites import WeightSite
-    from sparsecc.passes._samples import numbered
 
     with numbered(graph, calibration):
         for name, entering in graph.walk(calibration, [site.name for site in graph.sites(WeightSite)]):

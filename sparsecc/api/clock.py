@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparsecc.passes.base import Progress
+from sparsecc.calibration.context import Progress
 
 if TYPE_CHECKING:
+    from sparsecc.calibration.context import Clock
     from sparsecc.codegen.candidates import Known, Task
     from sparsecc.codegen.choose import Choice
     from sparsecc.codegen.target import Target
     from sparsecc.graph.base import Graph
-    from sparsecc.passes.base import Clock
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # sparsities that are timed
 

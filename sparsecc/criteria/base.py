@@ -24,7 +24,7 @@ STATISTICS = {  # of the inputs X [tokens, cols] of a site's matrix, in the orde
     "means": "float64[cols]",
     "variances": "float64[cols]",
     "tokens": "how many there are, int64[]",
-    "gradients": "of the model's outputs by the matrix, in random directions, float32[samples, rows, cols]: see passes/_gradients.py",
+    "gradients": "of the model's outputs by the matrix, in random directions, float32[samples, rows, cols]: see calibration/gradients.py",
     "effects": "what a change of each output costs the model: squared gradients, summed over the row, float64[rows]",
 }
 

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING
 import torch
 
 from sparsecc import memory
+from sparsecc.calibration.context import Context, Progress
+from sparsecc.calibration.sensitivity import Losses
+from sparsecc.calibration.statistics import calibrated
+from sparsecc.calibration.variations import Varied
 from sparsecc.criteria.base import unusable
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.select import require_valid, select
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes._budget import Budget, limit_of, nbytes
-from sparsecc.passes._calibrate import calibrated
 from sparsecc.passes._device import on_device, require_device
 from sparsecc.passes._scratch import in_scratch
-from sparsecc.passes._sensitivity import Losses
-from sparsecc.passes._vary import Varied
-from sparsecc.passes.base import Context, Match, Pass, Progress
+from sparsecc.passes.base import Match, Pass
 from sparsecc.pruning import Cut, Pruning
 
 if TYPE_CHECKING:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from sparsecc import attention, registry
 from sparsecc.attention.base import BLOCK, ORDER_NAMES, BlockMap, Choice, Grid, Sample, least_density
+from sparsecc.calibration.context import Context
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.select import require_valid, select
 from sparsecc.graph.sites import Attention
-from sparsecc.passes.base import Context, Match, Pass
+from sparsecc.passes.base import Match, Pass
 
 if TYPE_CHECKING:
     from sparsecc.attention.plan import Plan

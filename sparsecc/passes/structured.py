@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from sparsecc.calibration.context import Context, Progress
+from sparsecc.calibration.statistics import calibrated, relative_error
 from sparsecc.criteria.base import singular, unusable
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.activations import KNOWN
@@ -15,9 +17,8 @@ from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.channels import Channels
 from sparsecc.graph.select import around, never_trained, require_valid, untouchable
 from sparsecc.graph.sites import Attention, Mlp
-from sparsecc.passes._calibrate import calibrated, relative_error
 from sparsecc.passes._units import Inputs, by_least_squares, contributions, least, magnitudes, within
-from sparsecc.passes.base import Context, Match, Pass, Progress
+from sparsecc.passes.base import Match, Pass
 from sparsecc.registry import did_you_mean
 
 if TYPE_CHECKING:

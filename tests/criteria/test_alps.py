@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sparsecc.calibration.statistics import statistics
 from sparsecc.criteria.alps import Alps
 from sparsecc.criteria.base import project_of
 from sparsecc.criteria.sparsegpt import Sparsegpt
 from sparsecc.formats import from_pattern
-from sparsecc.passes._calibrate import statistics
 from tests.criteria.test_sparsegpt import problem
 
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from sparsecc.calibration.statistics import statistics
 from sparsecc.criteria.base import project_of
 from sparsecc.criteria.magnitude import Magnitude
 from sparsecc.criteria.sparsegpt import Sparsegpt, inverse_factor
 from sparsecc.criteria.wanda import Wanda
 from sparsecc.formats import from_pattern
-from sparsecc.passes._calibrate import statistics
 
 
 def problem(rows: int = 24, cols: int = 300, tokens: int = 2000) -> tuple[Tensor, Tensor]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sparsecc.calibration.statistics import statistics
 from sparsecc.criteria.base import STATISTICS, Criterion, project_of
 from sparsecc.formats import from_pattern
 from sparsecc.formats.base import Format
-from sparsecc.passes._calibrate import statistics
 from tests.laws.members import CRITERIA, FORMATS
 from tests.laws.test_formats import smallest
 

@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sparsecc.calibration.context import Context
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import Mlp, WeightSite
 from sparsecc.passes import pipeline
-from sparsecc.passes.base import Context, Match, Pass
+from sparsecc.passes.base import Match, Pass
 from sparsecc.passes.prune import Prune
 from sparsecc.recipe import Recipe
 from tests.laws.hosts import HOSTS, MODELS, graph, model, outputs, weights

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from sparsecc import criteria, formats
+from sparsecc.calibration.context import Context
 from sparsecc.criteria.base import Chosen, Criterion, Project, Stats
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.formats.csr import Csr
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import WeightSite
-from sparsecc.passes.base import Context
 from sparsecc.passes.prune import Prune
 from sparsecc.pruning import Cut
 from tests.passes.fake import FakeGraph, conv, linear

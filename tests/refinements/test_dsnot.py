@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from sparsecc.calibration.statistics import statistics
 from sparsecc.criteria.base import project_of
 from sparsecc.criteria.wanda import Wanda
 from sparsecc.formats import from_pattern
-from sparsecc.passes._calibrate import statistics
 from sparsecc.refinements.dsnot import Dsnot
 
 UNSTRUCTURED = project_of(from_pattern("unstructured"))

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from sparsecc import criteria
+from sparsecc.calibration.context import Context
+from sparsecc.calibration.statistics import calibrated, relative_error
 from sparsecc.criteria.base import unusable
 from sparsecc.errors import RecipeError, Refused, UserError
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import WeightSite
-from sparsecc.passes._calibrate import calibrated, relative_error
-from sparsecc.passes.base import Context
 from sparsecc.pruning import Pruning
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsecc.calibration.context import Context
+from sparsecc.calibration.gradients import effects, gradients
 from sparsecc.criteria.base import ALL_ZERO, OF_GRADIENTS, STATISTICS, UNREACHED, Stats
 from sparsecc.errors import RecipeError, Refused, SparseccError
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import Conv2d, WeightSite
-from sparsecc.passes._gradients import effects, gradients
-from sparsecc.passes.base import Context
 
 _ROWS = 4096  # inputs that are multiplied together at once, at most
 

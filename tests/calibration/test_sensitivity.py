@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from sparsecc.calibration.context import Context
+from sparsecc.calibration.sensitivity import COARSE, LEVELS, SAMPLES, Losses, Sensitivity, measured
 from sparsecc.errors import RecipeError, Refused, UserError
 from sparsecc.graph.base import Run
 from sparsecc.graph.sites import WeightSite
-from sparsecc.passes._sensitivity import COARSE, LEVELS, SAMPLES, Losses, Sensitivity, measured
-from sparsecc.passes.base import Context
 from sparsecc.passes.prune import Prune
 from sparsecc.pruning import Pruning
 from tests.laws.hosts import HOSTS, graph, model
