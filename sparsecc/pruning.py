@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sparsecc import allocations, criteria, formats, refinements, registry
+from sparsecc import allocations, criteria, patterns, refinements, registry
 from sparsecc.allocations.base import Limit, Share, unknown
 from sparsecc.criteria.base import Chosen, project_of, singular, unusable, within_outputs
 from sparsecc.errors import RecipeError, Refused
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparsecc.criteria.base import Stats
-    from sparsecc.formats.base import Format
+    from sparsecc.patterns.base import Pattern
 
 ROWS = ("equal", "fisher")
 COMPARISONS = ("layer", "output")
@@ -114,8 +114,8 @@ class Pruning:
             raise RecipeError(f"floor: {self.floor} is not in [0, 1)")
 
     @property
-    def format(self) -> Format:
-        return formats.from_pattern(self.pattern)
+    def format(self) -> Pattern:
+        return patterns.parse(self.pattern)
 
     @property
     def share(self) -> float:

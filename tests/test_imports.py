@@ -131,6 +131,7 @@ LIGHT = [
     "sparsecc.registry",
     "sparsecc.recipe",
     "sparsecc.formats",
+    "sparsecc.patterns",
     "sparsecc.structures",
     "sparsecc.precisions",
     "sparsecc.passes.quantize",
@@ -147,7 +148,7 @@ LIGHT = [
     "sparsecc.train",
     "sparsecc.passes.reorder_tokens",
     "sparsecc.report.base",
-    "sparsecc.codegen.target",
+    "sparsecc.codegen.cpu.target",
 ]
 
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import onnx
 
     from sparsecc.calibration.context import Progress as Passing
-    from sparsecc.codegen.candidates import Known, Task
-    from sparsecc.codegen.target import Target
+    from sparsecc.codegen.cpu.target import Target
+    from sparsecc.codegen.task import Known, Task
     from sparsecc.codegen.tuning.result import TuningResult
     from sparsecc.codegen.tuning.tuner import Progress
     from sparsecc.graph.base import Graph
@@ -82,7 +82,7 @@ def compile(
     Raises UserError and its children (ModelError, RecipeError, InputError) for what the caller can mend.
     """
     from sparsecc import codegen
-    from sparsecc.codegen.target import host_name
+    from sparsecc.codegen.cpu.target import host_name
     from sparsecc.runtime.compiled import Compiled
     from sparsecc.runtime.machine import cannot_run
 
@@ -149,7 +149,7 @@ def tune(
     Raises UserError and its children for what the caller can mend.
     """
     from sparsecc.codegen import compiler
-    from sparsecc.codegen.target import detect
+    from sparsecc.codegen.cpu.target import detect
     from sparsecc.codegen.tuning.records import Records
     from sparsecc.codegen.tuning.tuner import Budget
     from sparsecc.codegen.tuning.tuner import tune as search
@@ -294,8 +294,8 @@ def _rewrite(
 
 
 def _target(target: str, threads: int | None) -> Target:
-    from sparsecc.codegen import target as targets
-    from sparsecc.codegen.threads import physical_cores, wanted
+    from sparsecc.codegen.cpu import target as targets
+    from sparsecc.codegen.cpu.threads import physical_cores, wanted
 
     if not isinstance(target, str):
         raise UserError(f'target: {target!r} is no name; "cpu" is this machine')

@@ -12,7 +12,7 @@ from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.select import require_valid, select, untouchable
 from sparsecc.graph.sites import Conv2d, WeightSite
-from sparsecc.passes.base import Match, Pass
+from sparsecc.passes.base import Example, Match, Pass
 
 if TYPE_CHECKING:
     from sparsecc.formats.base import Format
@@ -45,6 +45,7 @@ class Pack(Pass):
     formats: the formats that may be used; members of `formats`.
     """
 
+    examples = (Example({}),)
     changes_outputs: ClassVar[bool] = False
 
     targets: Targets = ALL

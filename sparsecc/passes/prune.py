@@ -22,7 +22,7 @@ from sparsecc.graph.sites import WeightSite
 from sparsecc.passes._budget import Budget, limit_of, nbytes
 from sparsecc.passes._device import on_device, require_device
 from sparsecc.passes._scratch import in_scratch
-from sparsecc.passes.base import Match, Pass
+from sparsecc.passes.base import Example, Match, Pass
 from sparsecc.pruning import Cut, Pruning
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ class Prune(Pass):
     device: a device of torch, as `cuda`, on which the model runs and its layers are pruned (torch models). Where the weights lie when not
     given.
     """
+
+    examples = (Example({"pattern": "4x1", "sparsity": 0.7}),)
 
     targets: Targets = ALL
     ignore: Targets = ()

@@ -12,7 +12,7 @@ from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.select import never_trained, require_valid, select, untouchable
 from sparsecc.graph.sites import Linear, WeightSite
-from sparsecc.passes.base import Match, Pass
+from sparsecc.passes.base import Example, Match, Pass
 from sparsecc.precisions.base import Precision, Quantized
 from sparsecc.precisions.int8 import WEIGHT_LEVELS
 
@@ -52,6 +52,8 @@ class Quantize(Pass):
     without VNNI. When not given, 7 in `convert` and 8 in `compile`, whose code is exact with either.
     min_weights: layers with fewer weights stay as they are.
     """
+
+    examples = (Example({"dtype": "int8"}, on=("transformer",)),)
 
     targets: Targets = ALL
     ignore: Targets = ()

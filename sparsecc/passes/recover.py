@@ -17,7 +17,7 @@ from sparsecc.graph.base import ALL, Differentiable, Graph, Targets
 from sparsecc.graph.select import require_valid, select, untouchable
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes._device import on_device, require_device
-from sparsecc.passes.base import Match, Pass
+from sparsecc.passes.base import Example, Match, Pass
 from sparsecc.recovery import checkpoint as checkpoints
 from sparsecc.recovery.blocks import distill_blocks
 from sparsecc.recovery.distill import Lessons, distill
@@ -72,6 +72,8 @@ class Recover(Pass):
     write one file for each block or layer, which end in `.0`, `.1`, ...
     device: a device of torch, as `cuda`, on which both models run (torch models). Where the weights lie when not given.
     """
+
+    examples = (Example({}, settles=False),)  # layers are fitted again, to inputs that those before them changed
 
     targets: Targets = ALL
     ignore: Targets = ()

@@ -18,7 +18,7 @@ from sparsecc.graph.channels import Channels
 from sparsecc.graph.select import around, never_trained, require_valid, untouchable
 from sparsecc.graph.sites import Attention, Mlp
 from sparsecc.passes._units import Inputs, by_least_squares, contributions, least, magnitudes, within
-from sparsecc.passes.base import Match, Pass
+from sparsecc.passes.base import Example, Match, Pass
 from sparsecc.registry import did_you_mean
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ class Structured(Pass):
     round_to: the number of neurons left is a multiple of this, so that fewer go.
     keep_zeros: weights of the layer that reads them which are zero stay zero under `obs`.
     """
+
+    examples = (Example({"neurons": 0.3, "heads": 0.5}, on=("transformer",)),)
 
     targets: Targets = ALL
     ignore: Targets = ()

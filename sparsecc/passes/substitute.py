@@ -14,7 +14,7 @@ from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.select import never_trained, require_valid, select, untouchable
 from sparsecc.graph.sites import Linear
-from sparsecc.passes.base import Match, Pass
+from sparsecc.passes.base import Example, Match, Pass
 
 if TYPE_CHECKING:
     from sparsecc.criteria.base import Stats
@@ -56,6 +56,8 @@ class Substitute(Pass):
     params: the share of its parameters that each layer keeps at most, in (0, 1).
     max_error: the largest relative error of a layer; beyond it the layer stays as it is. Any error is allowed when not given.
     """
+
+    examples = (Example({"structure": "monarch", "params": 0.3, "max_error": 0.9}),)
 
     targets: Targets = ALL
     ignore: Targets = ()

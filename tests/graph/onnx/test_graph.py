@@ -9,12 +9,13 @@ import torch
 from onnx import helper
 
 from sparsecc.errors import InputError, ModelError, UserError
-from sparsecc.formats import from_pattern
+from sparsecc.formats import storing
 from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import Attention, Conv2d, Linear, Mlp, WeightSite
 from sparsecc.ops.sparse_conv2d import SparseConv2d
 from sparsecc.ops.sparse_linear import SparseLinear
 from sparsecc.ops.structured_linear import StructuredLinear
+from sparsecc.patterns import parse
 from sparsecc.structures.low_rank import LowRank
 from sparsecc.structures.monarch import Monarch
 from tests.graph import onnx_models as models
@@ -26,20 +27,20 @@ BERT_INPUTS = {"input_ids": np.arange(24).reshape(2, 12), "attention_mask": np.o
 
 def pruned(graph: OnnxGraph, pattern: str = "4x1", sparsity: float = 0.5) -> OnnxGraph:
     """A copy with zeros in every layer that the pattern fits."""
-    result, format = graph.copy(), from_pattern(pattern)
+    result, format = graph.copy(), storing(parse(pattern))
     for site in result.sites(WeightSite):
         if format.check(site.rows, site.cols) is None and getattr(site, "groups", 1) == 1:
-            keep = format.project(site.matrix.abs(), sparsity)
+            keep = format.pattern.project(site.matrix.abs(), sparsity)
             result.set_weight(site, site.from_matrix(site.matrix * keep))
     return result
 
 
 def pack(graph: OnnxGraph, pattern: str = "4x1") -> OnnxGraph:
     """A copy in which every layer that the pattern holds is packed."""
-    result, format = graph.copy(), from_pattern(pattern)
+    result, format = graph.copy(), storing(parse(pattern))
     for site in result.sites(WeightSite):
         keep = site.matrix != 0
-        if format.check(site.rows, site.cols) is None and format.holds(keep) is None and not keep.all():
+        if format.check(site.rows, site.cols) is None and format.pattern.holds(keep) is None and not keep.all():
             packed = format.pack(site.matrix, keep)
             if isinstance(site, Conv2d):
                 kernel = (site.weight.shape[2], site.weight.shape[3])
@@ -225,8 +226,8 @@ def test_tied_embeddings_are_shared_through_their_transpose() -> None:
     (head,) = graph.sites(Linear)
     assert head.shared
     assert np.array_equal(head.weight.numpy(), table)
-    format = from_pattern("4x1")
-    keep = format.project(head.weight.abs(), 0.5)
+    format = storing(parse("4x1"))
+    keep = format.pattern.project(head.weight.abs(), 0.5)
     graph.replace(head, SparseLinear(format.pack(head.weight, keep)))
     x = np.array([1, 5, 39], np.float32)
     assert_close(graph.run([x]).outputs[0], torch.from_numpy(table[[1, 5, 39]]) @ (head.weight * keep).T)
@@ -235,8 +236,8 @@ def test_tied_embeddings_are_shared_through_their_transpose() -> None:
 def test_replace_uses_the_operators_bias() -> None:
     graph = OnnxGraph.from_proto(models.mlp())
     head = graph.sites(Linear)[2]
-    format = from_pattern("2:4")
-    op = SparseLinear(format.pack(head.weight, format.project(head.weight.abs(), 0.5)), None)
+    format = storing(parse("2:4"))
+    op = SparseLinear(format.pack(head.weight, format.pattern.project(head.weight.abs(), 0.5)), None)
     graph.replace(head, op)
     assert graph.sites(Linear)[2].bias is None
 
@@ -244,8 +245,8 @@ def test_replace_uses_the_operators_bias() -> None:
 def test_replace_refuses_what_does_not_fit() -> None:
     graph = OnnxGraph.from_proto(models.mlp())
     fc1, _, head = graph.sites(Linear)
-    format = from_pattern("2:4")
-    op = SparseLinear(format.pack(head.weight, format.project(head.weight.abs(), 0.5)), None)
+    format = storing(parse("2:4"))
+    op = SparseLinear(format.pack(head.weight, format.pattern.project(head.weight.abs(), 0.5)), None)
     with pytest.raises(ValueError, match="'fc1' is 64×32, the operator 8×16"):
         graph.replace(fc1, op)
 
