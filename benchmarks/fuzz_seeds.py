@@ -176,7 +176,7 @@ def _recipe(path: Path) -> None:
 
 
 def _samples(path: Path) -> None:
-    from sparsecc.api.calibration import samples_of
+    from sparsecc.calibration.samples import samples_of
     from sparsecc.graph.base import TensorSpec
 
     samples_of(path, (TensorSpec("x", _SHAPE, "float32"),))

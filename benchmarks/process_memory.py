@@ -68,7 +68,7 @@ def _engine_imported(suffix: str) -> int:
         import onnxruntime  # noqa: F401
     else:
         from sparsecc.codegen import tvm_api
-        from sparsecc.runtime import artifact  # noqa: F401
+        from sparsecc.runtime import compiled  # noqa: F401
 
         _ = tvm_api.VirtualMachine
     return memory("VmRSS")

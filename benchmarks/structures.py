@@ -32,12 +32,12 @@ from benchmarks.results import markdown_table, write
 from benchmarks.structured_kernels import Shape
 from models import minilm
 from sparsecc import structures
+from sparsecc.calibration.context import Context
+from sparsecc.calibration.statistics import second_moments
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import Linear
 from sparsecc.ops.structured_linear import StructuredLinear
-from sparsecc.passes._calibrate import second_moments
-from sparsecc.passes.base import Context
 from sparsecc.passes.substitute import Substitute, relative_error
 from sparsecc.timing import Timing, interleave, speedup
 

@@ -21,9 +21,10 @@ from rich.console import Console
 
 from benchmarks.machine import machine
 from benchmarks.results import markdown_table, write
+from sparsecc.calibration.context import Context
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import WeightSite
-from sparsecc.passes.base import Context, registered_name
+from sparsecc.passes.base import registered_name
 from sparsecc.recipe import Recipe
 
 

@@ -23,9 +23,10 @@ from benchmarks.machine import machine
 from benchmarks.results import FOLDER, markdown_table, write
 from models import minilm
 from sparsecc import criteria, registry
+from sparsecc.calibration.context import Context
 from sparsecc.graph.base import Graph
 from sparsecc.graph.fx.graph import FxGraph
-from sparsecc.passes.base import Context, registered_name
+from sparsecc.passes.base import registered_name
 from sparsecc.recipe import Recipe
 
 _RESULTS = "accuracy-minilm"

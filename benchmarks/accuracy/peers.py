@@ -27,10 +27,10 @@ from benchmarks.export import exported
 from benchmarks.machine import machine
 from benchmarks.results import markdown_table, write
 from models import minilm as model
+from sparsecc.calibration.context import Context
 from sparsecc.graph.base import Graph
 from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import WeightSite
-from sparsecc.passes.base import Context
 from sparsecc.passes.prune import Prune
 
 Prunes = Callable[["Case"], Graph]
@@ -103,7 +103,7 @@ def _compared(criterion: str, pattern: str) -> str | None:
 def restored(pruned: Graph, dense: Graph, step: Prune) -> Graph:
     """`pruned`, changed: dense weights in the layers that `step` leaves alone. By order, since onnxsim drops the names of layers."""
     for site, original in zip(pruned.sites(WeightSite), dense.sites(WeightSite), strict=True):
-        if step.refuse(original) and not torch.equal(site.weight, original.weight):
+        if step.pruning.refuse(original, step.targets) and not torch.equal(site.weight, original.weight):
             pruned.set_weight(site, original.weight)
     return pruned
 

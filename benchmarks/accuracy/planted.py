@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from benchmarks.machine import machine
 from benchmarks.results import markdown_table, write
 from sparsecc import patterns, registry
+from sparsecc.calibration.context import Context
 from sparsecc.errors import UserError
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import Linear
-from sparsecc.passes.base import Context
 from sparsecc.passes.prune import Prune
 
 PATTERNS = ("unstructured", "4x1", "2:4")

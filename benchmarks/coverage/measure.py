@@ -124,7 +124,7 @@ def _speed(subject: Subject, compiled: Compiled, seconds: float) -> dict[str, fl
 def of_architecture(architecture: Architecture, threads: int) -> Subject:
     import torch
 
-    from sparsecc.api.sources import tensors_in
+    from sparsecc.graph.given import tensors_in
 
     torch.set_num_threads(threads)
     module = architecture.module()

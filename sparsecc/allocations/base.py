@@ -17,13 +17,15 @@ HIGHEST = 0.99  # sparsity that a budget may ask for: beyond, a layer is little 
 _HALVINGS = 24  # of the sparsity, to meet a budget
 
 
-def _unknown(_: float) -> float:
+def unknown(_: float) -> float:
     raise SparseccError("this allocation asks for what is not known of a layer")
 
 
 @dataclass(frozen=True)
-class Layer:
-    """shape: of the weight, (out, in) or (out, in, kh, kw).  units: how many are kept or dropped whole (weights or blocks; blocks
+class Share:
+    """What a layer brings to a division.
+
+    shape: of the weight, (out, in) or (out, in, kh, kw).  units: how many are kept or dropped whole (weights or blocks; blocks
     of the same size in every layer).  unit_scores: float[units], computed when called.
 
     loss: what the model's error grows by when the layer has a sparsity; 0 at 0, no less for a larger one; measured once it is called.
@@ -34,8 +36,8 @@ class Layer:
     shape: tuple[int, ...]
     units: int
     unit_scores: Callable[[], Tensor]
-    loss: Callable[[float], float] = _unknown
-    cost: Callable[[int], float] = _unknown
+    loss: Callable[[float], float] = unknown
+    cost: Callable[[int], float] = unknown
 
 
 @dataclass(frozen=True)
@@ -59,19 +61,19 @@ class Limit:
 class Allocation(ABC):
     """One member of the family; fields are its options."""
 
-    needs_loss: ClassVar[bool] = False  # reads `Layer.loss`, which is measured on calibration inputs
+    needs_loss: ClassVar[bool] = False  # reads `Share.loss`, which is measured on calibration inputs
     settles: ClassVar[bool] = True  # layers that were pruned as it says are divided in the same way
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)  # options that the laws try
 
     @abstractmethod
-    def allocate(self, layers: Sequence[Layer], sparsity: float, floor: float) -> list[float]:
+    def allocate(self, layers: Sequence[Share], sparsity: float, floor: float) -> list[float]:
         """The sparsity of each layer, such that round(sparsity * units) units go in each and, except for rounding in uniform,
         exactly round(sparsity * all units) in total.
 
         floor: the least share of its units that a layer keeps; at most 1 - sparsity.
         """
 
-    def within(self, layers: Sequence[Layer], limit: Limit, floor: float | None = None) -> list[float]:
+    def within(self, layers: Sequence[Share], limit: Limit, floor: float | None = None) -> list[float]:
         """The sparsity of each layer for which all together stay within the limit: as `allocate` divides the least sparsity of the whole
         that does, found by bisection.
 
@@ -97,22 +99,22 @@ class Allocation(ABC):
         return shares
 
 
-def cost_of(layers: Sequence[Layer], shares: Sequence[float]) -> float:
+def cost_of(layers: Sequence[Share], shares: Sequence[float]) -> float:
     """What all layers take at these sparsities."""
     return sum(layer.cost(layer.units - round(share * layer.units)) for layer, share in zip(layers, shares, strict=True))
 
 
-def dropped_in_total(layers: Sequence[Layer], sparsity: float) -> int:
+def dropped_in_total(layers: Sequence[Share], sparsity: float) -> int:
     """Units that go, over all layers."""
     return round(sparsity * sum(layer.units for layer in layers))
 
 
-def floor_units(layer: Layer, floor: float) -> int:
+def floor_units(layer: Share, floor: float) -> int:
     """Units that a layer keeps at least."""
     return math.floor(floor * layer.units)
 
 
-def divided(layers: Sequence[Layer], sparsity: float, share: Callable[[Layer, float], float], low: float, high: float) -> list[float]:
+def divided(layers: Sequence[Share], sparsity: float, share: Callable[[Share, float], float], low: float, high: float) -> list[float]:
     """The sparsity of each layer where layer l keeps share(l, t) of its units, for the t that meets the sparsity of all exactly.
 
     share: within [0, 1], and no less for a larger t.  low, high: t for which too few and enough units stay.
@@ -126,7 +128,7 @@ def divided(layers: Sequence[Layer], sparsity: float, share: Callable[[Layer, fl
     return [1 - n / layer.units for n, layer in zip(_whole(wanted, kept, layers), layers, strict=True)]
 
 
-def _whole(wanted: Sequence[float], kept: int, layers: Sequence[Layer]) -> list[int]:
+def _whole(wanted: Sequence[float], kept: int, layers: Sequence[Share]) -> list[int]:
     """Whole units that add up to `kept`: round down, then one more where most was lost (largest remainder, first layer on a tie)."""
     whole = [math.floor(units) for units in wanted]
     open_layers = [i for i, layer in enumerate(layers) if whole[i] < layer.units]

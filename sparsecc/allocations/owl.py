@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparsecc.allocations.base import Allocation, Layer, divided
+from sparsecc.allocations.base import Allocation, Share, divided
 
 
 @dataclass(frozen=True)
@@ -18,16 +18,16 @@ class Owl(Allocation):
     outlier: float = 5.0
     spread: float = 0.08
 
-    def allocate(self, layers: Sequence[Layer], sparsity: float, floor: float) -> list[float]:
+    def allocate(self, layers: Sequence[Share], sparsity: float, floor: float) -> list[float]:
         outliers = {layer.name: self._outliers(layer) for layer in layers}
         low, high = min(outliers.values()), max(outliers.values())
         above = {name: 2 * (ratio - low) / (high - low) - 1 if high > low else 0.0 for name, ratio in outliers.items()}
 
-        def share(layer: Layer, middle: float) -> float:
+        def share(layer: Share, middle: float) -> float:
             return min(1.0, max(floor, middle + self.spread * above[layer.name]))
 
         return divided(layers, sparsity, share, -self.spread, 1 + self.spread)
 
-    def _outliers(self, layer: Layer) -> float:
+    def _outliers(self, layer: Share) -> float:
         scores = layer.unit_scores().double()
         return float((scores > self.outlier * scores.mean()).double().mean())

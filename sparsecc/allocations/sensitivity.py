@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from sparsecc.allocations.base import Allocation, Layer, Limit, dropped_in_total, floor_units
+from sparsecc.allocations.base import Allocation, Limit, Share, dropped_in_total, floor_units
 
 _LEAST_KEPT = 0.05  # of a layer under a budget: losses are measured up to 95 % zeros
 
@@ -27,18 +27,18 @@ class Sensitivity(Allocation):
     levels: int = 100  # how many each layer may take
     bins: int = 4096  # of what there is to be divided
 
-    def allocate(self, layers: Sequence[Layer], sparsity: float, floor: float) -> list[float]:
+    def allocate(self, layers: Sequence[Share], sparsity: float, floor: float) -> list[float]:
         kept = sum(layer.units for layer in layers) - dropped_in_total(layers, sparsity)
         ladders = [self._ladder(layer, floor_units(layer, floor), float) for layer in layers]
         return self._shares(ladders, kept)
 
-    def within(self, layers: Sequence[Layer], limit: Limit, floor: float | None = None) -> list[float]:
+    def within(self, layers: Sequence[Share], limit: Limit, floor: float | None = None) -> list[float]:
         least = _LEAST_KEPT if floor is None else floor
         ladders = [self._ladder(layer, floor_units(layer, least), layer.cost) for layer in layers]
         limit.require(sum(ladder.costs[0] for ladder in ladders))
         return self._shares(ladders, limit.amount)
 
-    def _ladder(self, layer: Layer, least: int, cost: Callable[[int], float]) -> _Ladder:
+    def _ladder(self, layer: Share, least: int, cost: Callable[[int], float]) -> _Ladder:
         wanted = np.linspace(least, layer.units, self.levels + 1).round().astype(int)
         kept = np.unique(np.append(wanted, max(least, _free(layer))))
         losses = [layer.loss(1 - n / layer.units) for n in kept.tolist()]
@@ -55,7 +55,7 @@ class Sensitivity(Allocation):
 class _Ladder:
     """The levels that a layer may take, from the fewest units up.  kept: int[levels].  costs, losses: float[levels]."""
 
-    layer: Layer
+    layer: Share
     cost: Callable[[int], float]
     kept: np.ndarray
     costs: np.ndarray
@@ -131,7 +131,7 @@ def _fill(ladders: Sequence[_Ladder], steps: Sequence[int], budget: float) -> li
     return kept
 
 
-def _free(layer: Layer) -> int:
+def _free(layer: Share) -> int:
     """The fewest units with which nothing is lost: zeros that are there already go first."""
     low, high = 0, layer.units
     while high > low:

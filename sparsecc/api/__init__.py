@@ -9,22 +9,21 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
 from sparsecc.api import account, checks, compare, sources
-from sparsecc.api.calibration import samples_of
 from sparsecc.api.rewriting import Rewritten, rewrite
 from sparsecc.api.watching import Dump, Verify
+from sparsecc.calibration.samples import samples_of
 from sparsecc.errors import UserError
 from sparsecc.files import scratch_folder
-from sparsecc.report.base import quantized
 
 if TYPE_CHECKING:
     import onnx
 
+    from sparsecc.calibration.context import Progress as Passing
     from sparsecc.codegen.target import Target
     from sparsecc.codegen.task import Known, Task
     from sparsecc.codegen.tuning.result import TuningResult
     from sparsecc.codegen.tuning.tuner import Progress
     from sparsecc.graph.base import Graph
-    from sparsecc.passes.base import Progress as Passing
     from sparsecc.passes.pipeline import Hook
     from sparsecc.report.base import Check, Report
     from sparsecc.runtime.compiled import Compiled
@@ -68,7 +67,7 @@ def compile(
     them, for ONNX they are made from the shapes. Among them may be flags, None, and lists or dicts of tensors: what is compiled takes
     the tensors alone, one after another or by the names in `inputs`.
     recipe: path, dict, Recipe, or a line as "prune{pattern=4x1,sparsity=0.5} pack"; None packs the zeros that are there already.
-    calibration: samples, see `calibration.samples_of`: an iterable, a DataLoader, the path of an .npz.
+    calibration: samples, see `calibration.samples.samples_of`: an iterable, a DataLoader, the path of an .npz.
     target: "cpu", or "cpu:skylake-avx512" and the like.
     threads: None means one for each physical core.  input_shapes: of an ONNX model, by name.
     records: a file of `tune`; layers that it knows run on the fastest kernel in it, and are not measured again.
@@ -222,9 +221,9 @@ def load(path: Path, threads: int | None = None) -> Compiled:
 
     Raises ArtifactError when the file is damaged, from another version, or for another CPU.
     """
-    from sparsecc.runtime import artifact
+    from sparsecc.runtime import compiled
 
-    return artifact.load(path, threads)
+    return compiled.load(path, threads)
 
 
 def explain(
@@ -318,7 +317,7 @@ def differs(check: Check | None, allowed: float) -> bool:
 
 def tolerance(report: Report) -> float:
     """How far outputs may be from the masked model's, for the coarsest numbers in it, relative to the largest."""
-    return tolerance_of({site.dtype for site in report.sites if quantized(site)})
+    return tolerance_of({site.dtype for site in report.sites if site.quantized})
 
 
 def tolerance_of(dtypes: Iterable[str]) -> float:
@@ -326,7 +325,7 @@ def tolerance_of(dtypes: Iterable[str]) -> float:
     return max([TOLERANCE, *(_TOLERANCE_ROUNDED.get(dtype, TOLERANCE) for dtype in dtypes)])
 
 
-def _checked(compiled: Compiled, example: list[Any], expected: Sequence[Any]) -> Report:
+def _checked(compiled: Compiled, example: Sequence[Any], expected: Sequence[Any]) -> Report:
     """The report with the compiled model's outputs compared to the masked one's; a wrong result is not passed over in silence."""
     report = compiled.report
     checks = [report.check] if report.check else []

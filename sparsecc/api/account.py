@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import sparsecc
+from sparsecc._version import __version__
 from sparsecc.api.rewriting import stored_share
 from sparsecc.graph.sites import Attention, Conv2d, Unseen, WeightSite
 from sparsecc.report.base import Report, SiteReport, totals
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sparsecc.codegen.choose import Choice
     from sparsecc.forms import Form
     from sparsecc.graph.base import Graph
+    from sparsecc.graph.inputs import Sample
     from sparsecc.report.ledger import Ledger
 
 SITES_PER_RUN = 16  # how many layers' inputs are held at once
@@ -38,7 +39,7 @@ def report(result: Rewritten, target: str) -> Report:
             rows.append(_site(site, masked.get(site.name, site), came.get(site.name, site), ledger, errors.get(site.name)))
     sites = (*rows, *map(_unseen, result.graph.unseen()))
     notes = (*result.graph.notes, *result.notes)
-    return Report(sparsecc=sparsecc.__version__, model=result.name, target=target, sites=sites, totals=totals(sites), notes=notes)
+    return Report(sparsecc=__version__, model=result.name, target=target, sites=sites, totals=totals(sites), notes=notes)
 
 
 def _unseen(weight: Unseen) -> SiteReport:
@@ -152,7 +153,7 @@ def output_errors(result: Rewritten) -> dict[str, float | None]:
     return _layer_errors(result, result.original, result.example) | _attention_errors(result, result.original, result.example)
 
 
-def _attention_errors(result: Rewritten, original: Graph, example: list[Any]) -> dict[str, float | None]:
+def _attention_errors(result: Rewritten, original: Graph, example: Sample) -> dict[str, float | None]:
     from sparsecc.ops.block_attention import relative_error
 
     before = {site.name: site for site in original.sites(Attention)}
@@ -167,7 +168,7 @@ def _attention_errors(result: Rewritten, original: Graph, example: list[Any]) ->
     return errors
 
 
-def _layer_errors(result: Rewritten, original: Graph, example: list[Any]) -> dict[str, float | None]:
+def _layer_errors(result: Rewritten, original: Graph, example: Sample) -> dict[str, float | None]:
     changed = {site.name: site for site in result.masked.sites(WeightSite)}
     pairs = [(site, changed[site.name]) for site in original.sites(WeightSite) if site.name in changed]
     pairs = [(before, after) for before, after in pairs if before.shape == after.shape and not _same_weight(before, after)]

@@ -6,17 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-import sparsecc
+from sparsecc._version import __version__
 from sparsecc.api import sources
-from sparsecc.api.calibration import samples_of
+from sparsecc.calibration.samples import samples_of
 from sparsecc.errors import RecipeError, Refused, UserError
 from sparsecc.report.sensitivity import LayerCurve, SensitivityReport
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sparsecc.calibration.sensitivity import Sensitivity
     from sparsecc.graph.base import Graph
-    from sparsecc.passes._sensitivity import Sensitivity
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 SMALL = 0.01  # of the largest magnitude that enters a layer: activations up to it count as small
@@ -45,37 +45,38 @@ def sensitivity(
 
     Raises UserError and its children (ModelError, RecipeError, InputError) for what the caller can mend.
     """
+    from sparsecc.calibration.context import Context
+    from sparsecc.calibration.samples import numbered
+    from sparsecc.calibration.sensitivity import measured
+    from sparsecc.graph.select import require_valid, select
     from sparsecc.graph.sites import WeightSite
-    from sparsecc.passes._samples import numbered
-    from sparsecc.passes._select import select
-    from sparsecc.passes._sensitivity import measured
-    from sparsecc.passes.base import Context
-    from sparsecc.passes.prune import Prune
+    from sparsecc.pruning import Pruning
 
     if not levels or not all(0 < level < 1 for level in levels):
         raise UserError(f"levels: {list(levels)} are not sparsities between 0 and 1")
     if samples < 1:
         raise UserError(f"samples: {samples} is less than 1")
-    step = Prune(tuple(targets), tuple(ignore), criterion=criterion, pattern=pattern)
-    if step.format.fixed_sparsity is not None:
+    require_valid(targets=tuple(targets), ignore=tuple(ignore))
+    pruning = Pruning(criterion=criterion, pattern=pattern)
+    if pruning.format.fixed_sparsity is not None:
         raise RecipeError(f"pattern: {pattern} has one sparsity and so no curve; take 'unstructured' or blocks, as '4x1'")
     graph = sources.open_graph(model, example_inputs, input_shapes)
     context = Context(calibration=samples_of(calibration, graph.inputs), seed=seed)
     if context.calibration is None:
         raise UserError("calibration: needed, errors are measured on it; pass calibration= (--calib)")
     grid = tuple(sorted(set(levels)))
-    sites = select(graph, WeightSite, step.targets, step.ignore)
-    skipped = {site.name: reason.reason for site in sites if (reason := step.refuse(site))}
+    sites = select(graph, WeightSite, tuple(targets), tuple(ignore))
+    skipped = {site.name: reason.reason for site in sites if (reason := pruning.refuse(site, tuple(targets)))}
     curves: list[LayerCurve] = []
     taken = [site for site in sites if site.name not in skipped]
     with numbered(graph, context.calibration):
-        for site, found in measured(step, graph, taken, context, grid, samples, whole=True) if taken else ():
+        for site, found in measured(pruning, graph, taken, context, grid, samples, whole=True) if taken else ():
             if isinstance(found, Refused):
                 skipped[site.name] = found.reason
             else:
                 curves.append(_curve(site, found, grid))
     return SensitivityReport(
-        sparsecc=sparsecc.__version__,
+        sparsecc=__version__,
         model=sources.name_of(model),
         criterion=criterion,
         pattern=pattern,
@@ -104,8 +105,8 @@ def densities(graph: Graph, calibration: Sequence[Any]) -> Iterator[tuple[str, d
 
     What it looks like from the neurons: Li et al., The Lazy Neuron Phenomenon, 2023.
     """
+    from sparsecc.calibration.samples import numbered
     from sparsecc.graph.sites import WeightSite
-    from sparsecc.passes._samples import numbered
 
     with numbered(graph, calibration):
         for name, entering in graph.walk(calibration, [site.name for site in graph.sites(WeightSite)]):

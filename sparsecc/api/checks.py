@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsecc.api import compare
 from sparsecc.errors import ModelError
-from sparsecc.report.base import ORIGINAL, Report, quantized
+from sparsecc.report.base import ORIGINAL, Report
 
 if TYPE_CHECKING:
     from sparsecc.api.rewriting import Rewritten
@@ -36,7 +36,7 @@ def against_masked(report: Report, result: Rewritten, samples: Sequence[Sequence
     masked: Any = result.masked
     for sample in samples if not graph.random else ():
         report = compare.checked(report, graph.run(sample).outputs, masked.run(sample).outputs)
-        if any(quantized(site) for site in report.sites):
+        if any(site.quantized for site in report.sites):
             report = compare.checked(report, graph.stock(sample), masked.stock(sample))
     return report
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparsecc.passes.base import Progress
+from sparsecc.calibration.context import Progress
 
 if TYPE_CHECKING:
+    from sparsecc.calibration.context import Clock
     from sparsecc.codegen.choose import Choice
     from sparsecc.codegen.target import Target
     from sparsecc.codegen.task import Known, Task
     from sparsecc.graph.base import Graph
-    from sparsecc.passes.base import Clock
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # sparsities that are timed
 
@@ -41,21 +41,32 @@ def _times(
     from sparsecc.codegen import compiler
     from sparsecc.codegen.choose import Chooser
     from sparsecc.passes.pack import Pack
-    from sparsecc.passes.prune import Prune
 
     targets = tuple(names)
     chooser = Chooser(target, known=known)  # one for all levels: dense layers are compiled once
     found: dict[str, dict[float, Choice]] = {name: {} for name in names}
     for done, sparsity in enumerate(LEVELS, 1):
-        step = Prune(targets=targets, criterion="random", pattern=pattern, sparsity=sparsity, min_weights=0)
         chooser.choices.clear()
-        compiler.choose(Pack(targets=targets).apply(step.apply(graph).graph).graph, example, chooser)
+        compiler.choose(Pack(targets=targets).apply(_at_random(graph, targets, pattern, sparsity)).graph, example, chooser)
         for choice in chooser.choices:
             if choice.site in found:
                 found[choice.site][1 - sparsity] = choice
         if progress is not None:
             progress(Progress("timing layers", done, len(LEVELS), f"{pattern} at {sparsity:.0%}"))
     return {name: curve(found[name]) for name in names}
+
+
+def _at_random(graph: Graph, names: Sequence[str], pattern: str, sparsity: float) -> Graph:
+    """With random masks on these layers."""
+    from sparsecc.graph.sites import WeightSite
+    from sparsecc.pruning import Cut, Pruning
+
+    masked, pruning = graph.copy(), Pruning(criterion="random", pattern=pattern, min_weights=0)
+    for site in masked.sites(WeightSite, tuple(names)):
+        cut = pruning.cut(site, sparsity, {}, seed=0)
+        if isinstance(cut, Cut):
+            masked.set_weight(site, cut.weight)
+    return masked
 
 
 def curve(choices: Mapping[float, Choice]) -> Callable[[float], float]:

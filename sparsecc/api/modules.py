@@ -9,18 +9,20 @@ from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from sparsecc.api.calibration import samples_of
 from sparsecc.api.compare import compared
-from sparsecc.api.sources import in_order, open_graph
+from sparsecc.api.sources import open_graph
+from sparsecc.calibration.samples import samples_of
 from sparsecc.errors import RecipeError, Refused, SparseccError, UserError
+from sparsecc.graph.given import in_order
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
+    from sparsecc.calibration.context import Progress
     from sparsecc.graph.base import Graph
     from sparsecc.graph.sites import WeightSite
-    from sparsecc.passes.base import Pass, PassResult, Progress
+    from sparsecc.passes.base import Pass, PassResult
     from sparsecc.recipe import Recipe
 
 PASSES = ("permute", "prune", "recover")  # those that give weights other values, and leave modules what they are
@@ -50,10 +52,10 @@ def prune_module(
     """
     from torch import nn
 
+    from sparsecc.calibration.context import Context
     from sparsecc.graph.fx.computed import copied, plain
     from sparsecc.graph.fx.graph import check_kinds, check_loaded
     from sparsecc.passes import pipeline
-    from sparsecc.passes.base import Context
     from sparsecc.passes.prune import Prune
     from sparsecc.recipe import Recipe
 

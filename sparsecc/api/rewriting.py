@@ -7,35 +7,36 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from sparsecc import memory
 from sparsecc.api import sources
+from sparsecc.calibration.context import Clock, Context, Progress
 from sparsecc.errors import RecipeWarning, Refused
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes import pipeline
-from sparsecc.passes.base import Clock, Context, Progress
 from sparsecc.report.base import Measured
 from sparsecc.report.ledger import Entry, Ledger
 
 if TYPE_CHECKING:
     from sparsecc.graph.base import Graph
+    from sparsecc.graph.inputs import Sample
     from sparsecc.recipe import Recipe
 
 
 @dataclass
 class Rewritten:
     """name: of the model.  original: as it came, in the order that layers have by now.  masked: with all changes but packing, which
-    changes no output.  graph: the result.  ledger: what each pass did.  example: one set of inputs in the model's order, None when nothing
-    is to be run.  source: of it.  calibration: the caller's samples.  notes: a sentence on each pass that changed nothing."""
+    changes no output.  graph: the result.  ledger: what each pass did.  example: one set of inputs, None when nothing is to be run.
+    source: of it.  calibration: the caller's samples.  notes: a sentence on each pass that changed nothing."""
 
     name: str
     original: Graph | None
     masked: Graph
     graph: Graph
     ledger: Ledger
-    example: list[Any] | None
-    calibration: Sequence[Any] = field(default_factory=tuple)
+    example: Sample | None
+    calibration: Sequence[Sample] = field(default_factory=tuple)
     source: sources.Source = "random"
     notes: Sequence[str] = ()
 
@@ -48,13 +49,13 @@ class Rewritten:
         shapes = {spec.name: tuple(x.shape) for spec, x in zip(self.graph.inputs, self.example, strict=True)}
         return Measured(samples={kind: number for kind, number in kinds.items() if number}, shapes=shapes)
 
-    def samples(self, count: int) -> Iterator[list[Any]]:
+    def samples(self, count: int) -> Iterator[Sample]:
         """Sets of inputs: the calibration's, then random ones."""
-        for number in range(count):
-            if number < len(self.calibration):
-                yield sources.in_order(self.graph.inputs, self.calibration[number])
-            else:
-                yield sources.random_inputs(self.graph.inputs, like=self.example, seed=number)
+        from sparsecc.graph.inputs import bind  # which imports torch
+
+        yield from self.calibration[:count]
+        for number in range(len(self.calibration), count):
+            yield bind(self.graph.inputs, sources.random_inputs(self.graph.inputs, like=self.example, seed=number))
 
     def release(self) -> None:
         """Let go of the dense weights, once the account is done."""
@@ -67,8 +68,8 @@ class Rewritten:
 def rewrite(
     graph: Graph,
     recipe: Recipe,
-    calibration: Sequence[Any] | None,
-    example: list[Any] | None,
+    calibration: Sequence[Sample] | None,
+    example: Sample | None,
     name: str,
     source: sources.Source = "random",
     progress: Callable[[Progress], None] | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,9 +15,11 @@ from sparsecc import memory
 from sparsecc.errors import InputError, ModelError, UserError
 from sparsecc.files import require_regular
 from sparsecc.graph.base import Graph, TensorSpec
-from sparsecc.graph.binding import bind, is_torch
+from sparsecc.graph.given import as_tuple, in_order, tensors_in
 
 if TYPE_CHECKING:
+    from sparsecc.graph.inputs import Sample
+
     Shapes = Mapping[str, Sequence[int]]
 
 _PIECE = 1 << 20  # values that are drawn at once, in 8 bytes each whatever the input's type
@@ -95,33 +97,22 @@ def name_of(model: Any) -> str:
 Source = Literal["example", "calibration", "random"]
 
 
-def example(specs: Sequence[TensorSpec], given: Any, calibration: Sequence[Any] | None, model: Any = None) -> tuple[list[Any], Source]:
-    """One set of inputs, in the model's order, and where it is from: the caller's, else the first calibration sample, else what an
+def example(specs: Sequence[TensorSpec], given: Any, calibration: Sequence[Sample] | None, model: Any = None) -> tuple[Sample, Source]:
+    """One set of inputs and where it is from: the caller's, else the first calibration sample, else what an
     ExportedProgram was traced with, else made from the shapes.
 
     Raises InputError when a shape is not known.
     """
+    from sparsecc.graph.inputs import checked  # which imports torch
+
     if given is not None:
-        return in_order(specs, given), "example"
+        return checked(specs, in_order(specs, given)), "example"
     if calibration:
-        return in_order(specs, calibration[0]), "calibration"
+        return calibration[0], "calibration"
     stored = getattr(model, "example_inputs", None)
     if stored:
-        return bind(specs, tensors_in(stored), {}), "example"
-    return random_inputs(specs), "random"
-
-
-def tensors_in(values: Any) -> tuple[Any, ...]:
-    """The arrays in nested lists, tuples and dicts, in the order of torch.export; flags and None are part of its graph."""
-    if all(is_array(value) for value in values):
-        return tuple(values)
-    from torch.utils import _pytree as pytree
-
-    return tuple(leaf for leaf in pytree.tree_leaves(values) if is_array(leaf))
-
-
-def is_array(value: Any) -> bool:
-    return isinstance(value, np.ndarray) or is_torch(value)
+        return checked(specs, in_order(specs, tensors_in(stored))), "example"
+    return checked(specs, random_inputs(specs)), "random"
 
 
 def shapes_known(specs: Sequence[TensorSpec]) -> bool:
@@ -182,24 +173,3 @@ def _known_shape(spec: TensorSpec) -> tuple[int, ...]:
 def _too_large(spec: TensorSpec) -> InputError:
     sizes = "x".join(map(str, spec.shape))
     return InputError(f"input {spec.name!r} is {sizes}, which the memory does not hold; give another shape, or example inputs")
-
-
-def in_order(specs: Sequence[TensorSpec], sample: Any) -> list[Any]:
-    """A tensor, a tuple of them or a dict by name, as inputs in the model's order. Raises InputError.
-
-    Lists and dicts of tensors among them are taken apart, as torch.export does; what is no tensor is left out.
-    """
-    if not isinstance(sample, Mapping):
-        return bind(specs, tensors_in(as_tuple(sample)), {})
-    names = {spec.name for spec in specs}
-    if any(isinstance(value, Mapping | list | tuple) for name, value in sample.items() if name not in names):
-        return bind(specs, tensors_in(tuple(sample.values())), {})
-    return bind(specs, (), {str(name): value for name, value in sample.items() if is_array(value) or name in names})
-
-
-def as_tuple(sample: Any) -> tuple[Any, ...]:
-    if is_array(sample):
-        return (sample,)
-    if not isinstance(sample, Iterable) or isinstance(sample, str | bytes):
-        raise InputError(f"inputs are a {type(sample).__name__}; pass an array, a tuple of them, or a dict by name")
-    return tuple(sample)

@@ -84,9 +84,10 @@ def _compiled(source: Path, recipe: str | None, calib: Path | None, threads: int
 
 
 def _values(compiled: Compiled, path: Path | None) -> list[Any]:
-    from sparsecc.api.npz import read_npz
-    from sparsecc.api.sources import in_order, random_inputs
+    from sparsecc.api.sources import random_inputs
+    from sparsecc.calibration.npz import read_npz
     from sparsecc.graph.binding import reject_nan
+    from sparsecc.graph.given import in_order
 
     if path is None:
         latest = compiled.specializations[-1]

@@ -16,7 +16,7 @@ from sparsecc.cli.streams import say as say  # with what else commands share
 from sparsecc.errors import SparseccError, UserError
 
 if TYPE_CHECKING:
-    from sparsecc.passes.base import Progress
+    from sparsecc.calibration.context import Progress
     from sparsecc.recipe import Recipe
     from sparsecc.report.base import Report
 

@@ -9,7 +9,7 @@ import shutil
 import sys
 from typing import Any
 
-import sparsecc
+from sparsecc._version import __version__
 from sparsecc.cli.common import JsonOption, ThreadsOption, working, writable, write_json
 
 _BACKENDS = (
@@ -35,7 +35,7 @@ def doctor(threads: ThreadsOption = None, json: JsonOption = None) -> None:
     threads = threads or physical_cores()
     with working("measuring"):
         result = {
-            "sparsecc": sparsecc.__version__,
+            "sparsecc": __version__,
             "python": platform.python_version(),
             "cpu": _cpu(threads) | {"cpus": available(), "physical_cores": physical_cores(), "threads": threads},
             "measured": _measure(threads),

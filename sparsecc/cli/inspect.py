@@ -78,7 +78,7 @@ def _rows(graph: Graph) -> Iterator[dict[str, Any]]:
 def _add_analyses(rows: list[dict[str, Any]], graph: Graph, calib: Path) -> None:
     """activations: see `analyses.densities`.  ranks: see `analyses.ranks`. None for a weight or an input that has none."""
     from sparsecc.api.analyses import densities, ranks
-    from sparsecc.api.calibration import samples_of
+    from sparsecc.calibration.samples import samples_of
     from sparsecc.graph.sites import WeightSite
 
     samples = samples_of(calib, graph.inputs)

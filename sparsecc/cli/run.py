@@ -68,9 +68,10 @@ def _inputs(
     specs: Sequence[TensorSpec], path: Path | None, shaped: Sequence[TensorSpec], limits: Mapping[str, tuple[int, int]] | None = None
 ) -> list[Any]:
     """shaped: the specs to make inputs for when there is no file.  limits: see `codegen.library`."""
-    from sparsecc.api.npz import read_npz
-    from sparsecc.api.sources import in_order, random_inputs
+    from sparsecc.api.sources import random_inputs
+    from sparsecc.calibration.npz import read_npz
     from sparsecc.graph.binding import reject_nan
+    from sparsecc.graph.given import in_order
 
     if path is None:
         return random_inputs(shaped, limits=limits)

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from sparsecc.errors import Refused
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,12 +27,29 @@ STATISTICS = {  # of the inputs X [tokens, cols] of a site's matrix, in the orde
     "means": "float64[cols]",
     "variances": "float64[cols]",
     "tokens": "how many there are, int64[]",
-    "gradients": "of the model's outputs by the matrix, in random directions, float32[samples, rows, cols]: see passes/_gradients.py",
+    "gradients": "of the model's outputs by the matrix, in random directions, float32[samples, rows, cols]: see calibration/gradients.py",
     "effects": "what a change of each output costs the model: squared gradients, summed over the row, float64[rows]",
 }
 
 
 OF_GRADIENTS = frozenset({"gradients", "effects"})
+UNREACHED, ALL_ZERO = "no calibration input reaches it", "its calibration inputs are all zero"
+
+
+def unusable(stats: Stats, needs: Sequence[str]) -> Refused | None:
+    """Why nothing can be learnt from what calibration has measured at a site."""
+    if needs and not stats:
+        return Refused(UNREACHED)
+    if not all(found.isfinite().all() for found in stats.values()):
+        return Refused("its calibration inputs hold NaN or infinity")
+    if not all(stats[name].any() for name in ("inputs", "norms", "hessian") if name in stats):
+        return Refused(ALL_ZERO)
+    return None if "gradients" not in stats or stats["gradients"].any() else Refused("no output moves with it on the calibration inputs")
+
+
+def singular(tokens: int, cols: int) -> str:
+    """For reports: a word on a Hessian [cols, cols] of fewer tokens, "" for one of enough."""
+    return "" if tokens >= cols else f"; {tokens} tokens for {cols} inputs, so that its Hessian is singular and dampened"
 
 
 @dataclass(frozen=True)

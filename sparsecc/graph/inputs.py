@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,17 +15,41 @@ from sparsecc.graph.base import TensorSpec
 from sparsecc.graph.binding import is_torch
 
 
-def bind(specs: Sequence[TensorSpec], inputs: Sequence[Any] | Mapping[str, Any]) -> list[Tensor]:
-    """The inputs as tensors in the model's order, given by position or by name.
+class Sample(tuple[Tensor, ...]):
+    """Inputs that were looked at once and need not be looked at again: tensors in the model's order, of its types and shapes, without NaN.
+
+    specs: what the model takes. `bind` and `checked` make samples of what callers give."""
+
+    specs: tuple[TensorSpec, ...]
+
+    def __new__(cls, specs: Sequence[TensorSpec], tensors: Iterable[Tensor]) -> Sample:
+        sample = super().__new__(cls, tensors)
+        sample.specs = tuple(specs)
+        return sample
+
+    def copied(self) -> Sample:
+        """In memory of its own."""
+        return Sample(self.specs, (tensor.clone() for tensor in self))
+
+
+def bind(specs: Sequence[TensorSpec], inputs: Sequence[Any] | Mapping[str, Any]) -> Sample:
+    """The inputs as tensors in the model's order, given by position or by name; a sample of this model as it is.
 
     Raises InputError, naming the input, for a wrong count, name, type, dtype, rank or dimension, and for NaN.
     """
+    if isinstance(inputs, Sample) and inputs.specs == tuple(specs):
+        return inputs
     if isinstance(inputs, Mapping):
         values = binding.bind(specs, (), inputs)
     else:
         values = binding.bind(specs, (inputs,) if is_torch(inputs) or isinstance(inputs, np.ndarray) else inputs, {})
+    return checked(specs, values)
+
+
+def checked(specs: Sequence[TensorSpec], values: Sequence[Any]) -> Sample:
+    """A sample of what `binding.bind` has passed. Raises InputError, naming the input, for NaN and for what torch cannot take."""
     binding.reject_nan(specs, values)
-    return [as_tensor(value, f"input {spec.name!r}") for spec, value in zip(specs, values, strict=True)]
+    return Sample(specs, (as_tensor(value, f"input {spec.name!r}") for spec, value in zip(specs, values, strict=True)))
 
 
 def as_tensor(value: Any, what: str) -> Tensor:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from os import PathLike
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from sparsecc import registry
+from sparsecc.calibration.context import Context
 from sparsecc.errors import Refused
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import Site
@@ -27,39 +27,6 @@ class Match:
     @property
     def refused(self) -> Refused | None:
         return self.action.at(self.site.name) if isinstance(self.action, Refused) else None
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a pass that takes long is: `done` of `total` steps, and a word on how it goes."""
-
-    what: str
-    done: int
-    total: int
-    note: str = ""
-
-
-Clock = Callable[[Graph, str, Sequence[str]], Mapping[str, Callable[[float], float]]]
-"""(model, pattern, names of sites) → for each of them, share of its weights kept → milliseconds; no less for a larger share."""
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a pass may need beside the graph. calibration: input tuples or name → array dicts, None when the user gave none.
-
-    original: the model as it came, before the first pass of the recipe, its neurons in the order that they have by now; None where a
-    pass is applied by itself.  progress: called by passes that take minutes.
-    clock: what layers take in code generated for a machine; None where there is none.
-    scratch: a folder in which pruned weights are kept, not in memory: for models that are larger than it.
-    destination: what the result is for: `code` that sparsecc generates, or an `onnx` file for a stock onnxruntime."""
-
-    calibration: Sequence[Sequence[Any] | Mapping[str, Any]] | None = None
-    seed: int = 0
-    original: Graph | None = None
-    progress: Callable[[Progress], None] | None = None
-    scratch: str | PathLike[str] | None = None
-    clock: Clock | None = None
-    destination: Literal["code", "onnx"] = "code"
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from sparsecc import formats, registry
+from sparsecc.calibration.context import Context
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
+from sparsecc.graph.select import require_valid, select, untouchable
 from sparsecc.graph.sites import Conv2d, WeightSite
-from sparsecc.passes._select import require_valid, select, untouchable
-from sparsecc.passes.base import Context, Example, Match, Pass
+from sparsecc.passes.base import Example, Match, Pass
 
 if TYPE_CHECKING:
     from sparsecc.formats.base import Format

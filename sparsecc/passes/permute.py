@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from sparsecc import patterns
+from sparsecc.calibration.context import Context
+from sparsecc.calibration.statistics import calibrated
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
+from sparsecc.graph.select import around, require_valid, select, untouchable
 from sparsecc.graph.sites import Linear, Mlp
-from sparsecc.passes._calibrate import calibrated
 from sparsecc.passes._orders import held, held_in_groups, neighbours, spread
-from sparsecc.passes._select import around, require_valid, select, untouchable
-from sparsecc.passes.base import Context, Example, Match, Pass
+from sparsecc.passes.base import Example, Match, Pass
 from sparsecc.patterns.nm import NM
 
 if TYPE_CHECKING:

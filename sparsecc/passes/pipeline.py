@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from sparsecc.calibration.context import Context
+from sparsecc.calibration.samples import numbered
 from sparsecc.errors import RecipeError
 from sparsecc.graph.base import Graph
-from sparsecc.passes._samples import numbered
-from sparsecc.passes.base import Context, Pass, PassResult, registered_name
+from sparsecc.passes.base import Pass, PassResult, registered_name
 
 _REASONS = 3  # that a sentence names
 

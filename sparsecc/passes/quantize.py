@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from sparsecc import precisions, registry
+from sparsecc.calibration.context import Context
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
+from sparsecc.graph.select import never_trained, require_valid, select, untouchable
 from sparsecc.graph.sites import Linear, WeightSite
-from sparsecc.passes._select import never_trained, require_valid, select, untouchable
-from sparsecc.passes.base import Context, Example, Match, Pass
+from sparsecc.passes.base import Example, Match, Pass
 from sparsecc.precisions.base import Precision, Quantized
 from sparsecc.precisions.int8 import WEIGHT_LEVELS
 
@@ -96,7 +97,7 @@ class Quantize(Pass):
             raise RecipeError(f"weight_bits: {bits} is none of {', '.join(map(str, WEIGHT_LEVELS))}")
 
     def find(self, graph: Graph, context: Context) -> Iterator[Match]:
-        from sparsecc.passes._calibrate import largest_inputs  # here, because it imports torch
+        from sparsecc.calibration.statistics import largest_inputs  # here, because it imports torch
 
         sites = select(graph, WeightSite, self.targets, self.ignore)
         refused = {site.name: reason for site in sites if (reason := self._refuse(site, graph.host))}

@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from sparsecc.calibration.context import Context, Progress
+from sparsecc.calibration.statistics import as_columns
+from sparsecc.calibration.variations import Varied
+from sparsecc.criteria.base import singular
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Differentiable, Graph, Targets
+from sparsecc.graph.select import require_valid, select, untouchable
 from sparsecc.graph.sites import WeightSite
-from sparsecc.passes import _checkpoint
-from sparsecc.passes._calibrate import as_columns, singular
 from sparsecc.passes._device import on_device, require_device
-from sparsecc.passes._distill import Plan, distill
-from sparsecc.passes._distill_blocks import distill_blocks
-from sparsecc.passes._learning import Learnt, Schedule, key_of
-from sparsecc.passes._reconstruct import Moments, fit, split
-from sparsecc.passes._select import require_valid, select, untouchable
-from sparsecc.passes._vary import Varied
-from sparsecc.passes.base import Context, Example, Match, Pass, Progress
+from sparsecc.passes.base import Example, Match, Pass
+from sparsecc.recovery import checkpoint as checkpoints
+from sparsecc.recovery.blocks import distill_blocks
+from sparsecc.recovery.distill import Lessons, distill
+from sparsecc.recovery.reconstruct import Moments, fit, split
+from sparsecc.recovery.schedule import Learnt, Schedule, key_of
 from sparsecc.registry import did_you_mean
 
 if TYPE_CHECKING:
@@ -140,8 +142,8 @@ class Recover(Pass):
         graph, original = _require_gradients(graph), _require_gradients(original)
         samples = Varied.of(graph.inputs, context.calibration, graph.embeddings())
         fitted, held = split(len(samples.samples), self.held_out)
-        plan = Plan(self.steps, self.learning_rate, fitted, held, self.dtype, context.seed, self.variations)
-        found = distill(graph, original, sites, samples, plan, self.checkpoint, context.progress)
+        lessons = Lessons(self.steps, self.learning_rate, fitted, held, self.dtype, context.seed, self.variations)
+        found = distill(graph, original, sites, samples, lessons, self.checkpoint, context.progress)
         yield from ((site, _learnt(site, found, "the model")) for site in sites)
 
     def _by_blocks(
@@ -149,8 +151,8 @@ class Recover(Pass):
     ) -> Iterator[tuple[WeightSite, Rebuilt | Refused]]:
         graph, original = _require_gradients(graph), _require_gradients(original)
         inputs, fitted, held = self._inputs(graph, context)
-        plan = Schedule(self.steps, self.learning_rate, fitted, held, self.dtype, context.seed)
-        for taught, found in distill_blocks(graph, original, sites, inputs, plan, self.checkpoint, context.progress):
+        schedule = Schedule(self.steps, self.learning_rate, fitted, held, self.dtype, context.seed)
+        for taught, found in distill_blocks(graph, original, sites, inputs, schedule, self.checkpoint, context.progress):
             yield from ((site, found if isinstance(found, Refused) else _learnt(site, found, "its block")) for site in taught)
 
     def _rebuilt(
@@ -223,11 +225,11 @@ def _rebuild(
 
 def _save(path: str, key: str, rebuilt: Rebuilt) -> None:
     tensors = {"weight": rebuilt.weight} if rebuilt.bias is None else {"weight": rebuilt.weight, "bias": rebuilt.bias}
-    _checkpoint.save(path, key, tensors, {"before": rebuilt.before, "after": rebuilt.after, "tokens": rebuilt.tokens or 0})
+    checkpoints.save(path, key, tensors, {"before": rebuilt.before, "after": rebuilt.after, "tokens": rebuilt.tokens or 0})
 
 
 def _loaded(path: str, key: str, site: WeightSite) -> Rebuilt | None:
-    loaded = _checkpoint.load(path, key)
+    loaded = checkpoints.load(path, key)
     if loaded is None:
         return None
     tensors, numbers = loaded

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from sparsecc import attention, registry
 from sparsecc.attention.base import BLOCK, ORDER_NAMES, Asked, BlockMap, Choice, Grid, Pattern, Sample, least_density
+from sparsecc.calibration.context import Context
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
+from sparsecc.graph.select import require_valid, select
 from sparsecc.graph.sites import Attention
-from sparsecc.passes._select import require_valid, select
-from sparsecc.passes.base import Context, Example, Match, Pass
+from sparsecc.passes.base import Example, Match, Pass
 
 if TYPE_CHECKING:
     from sparsecc.attention.plan import Plan

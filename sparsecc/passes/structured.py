@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from sparsecc.calibration.context import Context, Progress
+from sparsecc.calibration.statistics import calibrated, relative_error
+from sparsecc.criteria.base import singular, unusable
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.activations import KNOWN
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.channels import Channels
+from sparsecc.graph.select import around, never_trained, require_valid, untouchable
 from sparsecc.graph.sites import Attention, Mlp
-from sparsecc.passes._calibrate import calibrated, relative_error, singular, unusable
-from sparsecc.passes._select import around, never_trained, require_valid, untouchable
 from sparsecc.passes._units import Inputs, by_least_squares, contributions, least, magnitudes, within
-from sparsecc.passes.base import Context, Example, Match, Pass, Progress
+from sparsecc.passes.base import Example, Match, Pass
 from sparsecc.registry import did_you_mean
 
 if TYPE_CHECKING:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sparsecc import registry, structures
+from sparsecc.calibration.context import Context, Progress
+from sparsecc.calibration.statistics import relative_error, second_moments
+from sparsecc.criteria.base import singular, unusable
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
+from sparsecc.graph.select import never_trained, require_valid, select, untouchable
 from sparsecc.graph.sites import Linear
-from sparsecc.passes._calibrate import relative_error, second_moments, singular, unusable
-from sparsecc.passes._select import never_trained, require_valid, select, untouchable
-from sparsecc.passes.base import Context, Example, Match, Pass, Progress
+from sparsecc.passes.base import Example, Match, Pass
 
 if TYPE_CHECKING:
     from sparsecc.criteria.base import Stats

@@ -1,4 +1,4 @@
-"""What a report holds; the JSON is DESIGN's contract, tables and pages are made from it."""
+"""What a report holds; the JSON is what other programs read, tables and pages are made from it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any, Literal
 from sparsecc.report.reading import made
 
 Decision = Literal["sparse", "dense", "structured", "skipped"]
+_VALUE_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
+_NARROW = ("int8", "bfloat16")
 MASKED, ORIGINAL = "masked model", "model as it came"  # with whose outputs others are compared
 
 
@@ -46,6 +48,24 @@ class SiteReport:
     decision: Decision = "dense"
     reason: str = ""
     refused: tuple[str, ...] = ()
+
+    @property
+    def quantized(self) -> bool:
+        """Whether its numbers are narrower than the model's."""
+        return self.dtype in _NARROW and (self.format or "").startswith(self.dtype)
+
+    @property
+    def bytes_kept(self) -> int:
+        """Of the form that stays."""
+        packed = self.bytes_packed if self.decision in ("sparse", "structured") else None
+        if packed is not None or self.bytes_dense is None:
+            return packed or 0
+        return math.prod(self.shape) * _VALUE_BYTES[self.dtype] if self.dtype in _VALUE_BYTES else self.bytes_dense
+
+    @property
+    def chosen_us(self) -> float:
+        """Of the kernel that stays, 0 where nothing was measured."""
+        return (self.dense_us if self.decision == "dense" and not self.quantized else self.measured_us) or 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,31 +162,10 @@ def totals(sites: Sequence[SiteReport]) -> dict[str, float]:
         **{decision: sum(site.decision == decision for site in sites) for decision in ("sparse", "dense", "structured", "skipped")},
         "sparsity": sum(site.sparsity * (site.bytes_dense or 0) for site in sites) / bytes_dense if bytes_dense else 0.0,
         "bytes_dense": bytes_dense,
-        "bytes_kept": sum(bytes_kept(site) for site in sites),
+        "bytes_kept": sum(site.bytes_kept for site in sites),
         "dense_us": sum(site.dense_us or 0.0 for site in timed),
-        "chosen_us": sum(chosen_us(site) for site in timed),
+        "chosen_us": sum(site.chosen_us for site in timed),
     }
-
-
-def bytes_kept(site: SiteReport) -> int:
-    """Of the form that stays."""
-    packed = site.bytes_packed if site.decision in ("sparse", "structured") else None
-    if packed is not None or site.bytes_dense is None:
-        return packed or 0
-    return math.prod(site.shape) * _VALUE_BYTES[site.dtype] if site.dtype in _VALUE_BYTES else site.bytes_dense
-
-
-_VALUE_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
-_NARROW = ("int8", "bfloat16")
-
-
-def quantized(site: SiteReport) -> bool:
-    return site.dtype in _NARROW and (site.format or "").startswith(site.dtype)
-
-
-def chosen_us(site: SiteReport) -> float:
-    """Of the kernel that stays, 0 where nothing was measured."""
-    return (site.dense_us if site.decision == "dense" and not quantized(site) else site.measured_us) or 0.0
 
 
 def _written(path: str | PathLike[str] | None, text: str) -> str:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import io
 import math
+from typing import TYPE_CHECKING
 
 from sparsecc.errors import UserError
-from sparsecc.report.sensitivity import SensitivityReport
 from sparsecc.report.table import printable
+
+if TYPE_CHECKING:
+    from sparsecc.report.sensitivity import SensitivityReport
 
 _ROWS = 40  # of a column of the legend
 _DASHES = ("-", "--", ":")  # by turns: neighbours in the legend differ in more than a shade

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from sparsecc.errors import UserError
 from sparsecc.report import table
-from sparsecc.report.base import Report
 
 if TYPE_CHECKING:
+    from sparsecc.report.base import Report
     from sparsecc.report.sensitivity import SensitivityReport
 
 

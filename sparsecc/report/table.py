@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from sparsecc.report.base import Check, Measured, Report, SiteReport, bytes_kept
+if TYPE_CHECKING:
+    from sparsecc.report.base import Check, Measured, Report, SiteReport
+
 
 WIDTH = 140
 _NAMED = 3  # sites per reason
@@ -60,7 +63,7 @@ def cells(site: SiteReport) -> tuple[str, ...]:
         site.pattern or "",
         f"{site.sparsity:.0%}",
         site.format or "",
-        "" if site.bytes_packed is None else _ratio(bytes_kept(site), site.bytes_dense),
+        "" if site.bytes_packed is None else _ratio(site.bytes_kept, site.bytes_dense),
         "" if site.output_error is None else f"{site.output_error:.2g}",
         _number(site.dense_us),
         _number(site.measured_us),

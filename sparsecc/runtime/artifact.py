@@ -16,9 +16,9 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any
@@ -26,17 +26,16 @@ from typing import IO, Any
 import numpy as np
 
 from sparsecc.codegen.alignment import ALIGNMENT, aligned_empty
-from sparsecc.codegen.cpu.target import Target
+from sparsecc.codegen.cpu.target import Target as CpuTarget
 from sparsecc.codegen.cpu.threads import wanted
+from sparsecc.codegen.target import Target
 from sparsecc.errors import ArtifactError, UserError
-from sparsecc.files import replacing, require_regular, scratch_folder
+from sparsecc.files import replacing, require_regular
 from sparsecc.graph.base import TensorSpec
 from sparsecc.report.base import Report
 from sparsecc.runtime import weights as weight_files
 from sparsecc.runtime.code import Program, Specialization
-from sparsecc.runtime.compiled import Compiled
-from sparsecc.runtime.structure import check as check_structure
-from sparsecc.runtime.weights import WeightStore
+from sparsecc.runtime.outputs import check as check_structure
 
 FORMAT = 2  # raised when an older sparsecc could misread the file
 _WEIGHTS, _REPORT, _MANIFEST = "weights.safetensors", "report.json", "manifest.json"
@@ -47,23 +46,35 @@ _DAMAGE = (LookupError, ArithmeticError, AttributeError, TypeError, ValueError, 
 _CHUNK_BYTES = 1 << 20  # what is checked while it is still in the cache
 
 
-def save(compiled: Compiled, path: str | PathLike[str]) -> None:
-    """Write `compiled`, atomically. Raises UserError when it cannot be written or linked."""
-    if not isinstance(compiled.target, Target):
-        raise UserError(f"{path}: only code for CPUs can be saved; this is for {compiled.target.backend!r}")
-    specializations, held = compiled.held()  # before the linking, during which other threads may compile more and push these out
-    libraries = {f"lib_{number}.so": entry.program.to_bytes() for number, entry in enumerate(specializations)}
+@dataclass(frozen=True)
+class Contents:
+    """A compiled model as it is at one moment. weights: by key, those of its specializations.  The rest as in `Compiled`."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    target: Target
+    report: Report
+    structure: Any
+    specializations: Sequence[Specialization]
+    weights: Mapping[str, np.ndarray]
+
+
+def save(contents: Contents, path: str | PathLike[str]) -> None:
+    """Write it, atomically. Raises UserError when it cannot be written or linked."""
+    if not isinstance(contents.target, CpuTarget):
+        raise UserError(f"{path}: only code for CPUs can be saved; this is for {contents.target.backend!r}")
+    libraries = {f"lib_{number}.so": entry.program.to_bytes() for number, entry in enumerate(contents.specializations)}
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-        hashes = {_WEIGHTS: _add(archive, _WEIGHTS, lambda stream: weight_files.write(stream, held))}
+        hashes = {_WEIGHTS: _add(archive, _WEIGHTS, lambda stream: weight_files.write(stream, contents.weights))}
         for name, data in libraries.items():
             hashes[name] = _add(archive, name, lambda stream, data=data: stream.write(data))
-        report = compiled.report.to_json().encode()
+        report = contents.report.to_json().encode()
         hashes[_REPORT] = _add(archive, _REPORT, lambda stream: stream.write(report))
-        manifest = _dump(_describe(compiled, compiled.target, specializations) | {"sha256": hashes})
+        manifest = _dump(_describe(contents, contents.target) | {"sha256": hashes})
         _add(archive, _MANIFEST, lambda stream: stream.write(manifest))
 
 
-def load(path: str | PathLike[str], threads: int | None = None) -> Compiled:
+def load(path: str | PathLike[str], threads: int | None = None) -> Contents:
     """Read what `save` wrote, checking every byte, the versions and the CPU.  threads: None means as many as it was compiled for.
 
     Raises ArtifactError when the file is no artifact, is damaged, or was made by another version or for another CPU.
@@ -71,14 +82,6 @@ def load(path: str | PathLike[str], threads: int | None = None) -> Compiled:
     wanted(threads, 1)
     with _opened(path) as (archive, stream):
         return _load(archive, stream, threads)
-
-
-def from_bytes(data: bytes) -> Compiled:
-    """What the file that held these bytes holds."""
-    with scratch_folder() as folder:
-        path = Path(folder) / "model.sparsecc"
-        path.write_bytes(data)
-        return load(path)
 
 
 def read_report(path: str | PathLike[str]) -> Report:
@@ -107,26 +110,30 @@ def _opened(path: str | PathLike[str]) -> Iterator[tuple[zipfile.ZipFile, IO[byt
         raise ArtifactError(f"{path}: damaged: {type(error).__name__} {error}") from error
 
 
-def _load(archive: zipfile.ZipFile, stream: IO[bytes], threads: int | None) -> Compiled:
+def _load(archive: zipfile.ZipFile, stream: IO[bytes], threads: int | None) -> Contents:
     manifest = _json(archive, stream, _MANIFEST)
     _check_versions(manifest)
     target = _target(manifest)
     _check_cpu(target)
     members = {name: _verified(archive, stream, name, digest) for name, digest in manifest["sha256"].items()}
     check_structure(manifest["structure"], len(manifest["outputs"]))
-    compiled = Compiled(
+    report = Report.from_dict(json.loads(bytes(members[_REPORT])))
+    weights = weight_files.read(members[_WEIGHTS])
+    if not manifest["specializations"]:
+        raise ArtifactError("holds no compiled code")
+    specializations = [_specialization(entry, members) for entry in manifest["specializations"]]
+    lost = [key for entry in specializations for key in entry.weights if key not in weights]
+    if lost:
+        raise ArtifactError(f"damaged: the weight {lost[0]!r} is missing")
+    return Contents(
         inputs=_specs(manifest["inputs"]),
         outputs=_specs(manifest["outputs"]),
         target=replace(target, threads=wanted(threads, target.threads)),
-        report=Report.from_dict(json.loads(bytes(members[_REPORT]))),
+        report=report,
         structure=manifest["structure"],
-        weights=WeightStore(weight_files.read(members[_WEIGHTS])),
+        specializations=specializations,
+        weights=weights,
     )
-    if not manifest["specializations"]:
-        raise ArtifactError("holds no compiled code")
-    for entry in manifest["specializations"]:
-        compiled.add(_specialization(entry, members))
-    return compiled
 
 
 def _specialization(entry: Mapping[str, Any], members: Mapping[str, memoryview]) -> Specialization:
@@ -141,22 +148,22 @@ def _specialization(entry: Mapping[str, Any], members: Mapping[str, memoryview])
     )
 
 
-def _target(manifest: Mapping[str, Any]) -> Target:
+def _target(manifest: Mapping[str, Any]) -> CpuTarget:
     try:
-        return Target(**(manifest["target"] | {"features": tuple(manifest["target"]["features"])}))
+        return CpuTarget(**(manifest["target"] | {"features": tuple(manifest["target"]["features"])}))
     except TypeError as error:
         raise ArtifactError(f"its target cannot be read: {error}") from error
 
 
-def _describe(compiled: Compiled, target: Target, specializations: list[Specialization]) -> dict[str, Any]:
+def _describe(contents: Contents, target: CpuTarget) -> dict[str, Any]:
     return {
-        "sparsecc": compiled.report.sparsecc,
+        "sparsecc": contents.report.sparsecc,
         "format": FORMAT,
         "tvm": _tvm_version(),
         "target": asdict(target),
-        "inputs": [asdict(spec) for spec in compiled.inputs],
-        "outputs": [asdict(spec) for spec in compiled.outputs],
-        "structure": compiled.structure,
+        "inputs": [asdict(spec) for spec in contents.inputs],
+        "outputs": [asdict(spec) for spec in contents.outputs],
+        "structure": contents.structure,
         "specializations": [
             {
                 "inputs": [asdict(spec) for spec in entry.inputs],
@@ -167,7 +174,7 @@ def _describe(compiled: Compiled, target: Target, specializations: list[Speciali
                 "library": f"lib_{number}.so",
                 "weights": list(entry.weights),
             }
-            for number, entry in enumerate(specializations)
+            for number, entry in enumerate(contents.specializations)
         ],
     }
 
@@ -183,7 +190,7 @@ def _check_versions(manifest: Any) -> None:
         raise ArtifactError(f"compiled with TVM {manifest['tvm']}, but TVM {_tvm_version()} is installed; compile the model again")
 
 
-def _check_cpu(target: Target) -> None:
+def _check_cpu(target: CpuTarget) -> None:
     reason = target.cannot_run
     if reason:
         raise ArtifactError(f"{reason}; compile the model here, or for a smaller target")

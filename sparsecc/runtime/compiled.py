@@ -17,8 +17,9 @@ from sparsecc.errors import InputError, UserError
 from sparsecc.files import scratch_folder
 from sparsecc.graph.base import TensorSpec
 from sparsecc.graph.binding import Shapes, bind, describe, is_torch, reject_images, reject_nan, reject_outside, reject_zero, shapes_of
+from sparsecc.runtime import artifact
 from sparsecc.runtime.code import Specialization, adopt
-from sparsecc.runtime.structure import rebuild
+from sparsecc.runtime.outputs import rebuild
 from sparsecc.runtime.tensors import Staging, address, to_host
 from sparsecc.runtime.thread_count import ThreadCount
 from sparsecc.runtime.weights import WeightStore, content_key
@@ -69,7 +70,7 @@ class Compiled:
         specialize: Callable[[Sequence[Any]], Library] | None = None,
         to_onnx: Callable[[], onnx.ModelProto] | None = None,
     ) -> None:
-        """structure: see `runtime.structure`.  specialize: compiles for the shapes of the inputs it is given.
+        """structure: see `runtime.outputs`.  specialize: compiles for the shapes of the inputs it is given.
         to_onnx: the converted model, for models that came from ONNX."""
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
@@ -179,18 +180,17 @@ class Compiled:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write one file that `sparsecc.load` reads, with every specialization compiled so far; atomically."""
-        from sparsecc.runtime import artifact
-
-        artifact.save(self, path)
+        specializations, weights = self.held()  # at once: while it is linked, other threads may compile more and push these out
+        artifact.save(
+            artifact.Contents(self.inputs, self.outputs, self.target, self.report, self.structure, specializations, weights), path
+        )
 
     def __reduce__(self) -> Any:
         """For pickle and copy: what `save` writes, so that the copy holds what is compiled, and compiles nothing else."""
-        from sparsecc.runtime import artifact
-
         with scratch_folder() as folder:
             path = Path(folder) / "model.sparsecc"
             self.save(path)
-            return artifact.from_bytes, (path.read_bytes(),)
+            return _from_bytes, (path.read_bytes(),)
 
     def to_onnx(self) -> onnx.ModelProto:
         """The converted model in standard operators. Raises UserError for a model that did not come from ONNX."""
@@ -199,6 +199,30 @@ class Compiled:
                 "to_onnx() needs a model that came from ONNX; export the dense model with torch.onnx.export and give it to sparsecc.convert"
             )
         return self._to_onnx()
+
+
+def load(path: str | PathLike[str], threads: int | None = None) -> Compiled:
+    """What `Compiled.save` wrote. Raises as `artifact.load` does."""
+    contents = artifact.load(path, threads)
+    compiled = Compiled(
+        inputs=contents.inputs,
+        outputs=contents.outputs,
+        target=contents.target,
+        report=contents.report,
+        structure=contents.structure,
+        weights=WeightStore(contents.weights),
+    )
+    for specialization in contents.specializations:
+        compiled.add(specialization)
+    return compiled
+
+
+def _from_bytes(data: bytes) -> Compiled:
+    """What the file that held these bytes holds."""
+    with scratch_folder() as folder:
+        path = Path(folder) / "model.sparsecc"
+        path.write_bytes(data)
+        return load(path)
 
 
 def _renew_all_locks() -> None:

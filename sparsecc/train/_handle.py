@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from sparsecc import registry
 from sparsecc.errors import Refused, UserError
 from sparsecc.graph.sites import WeightSite
-from sparsecc.train._layers import MASKED, allocate, survey
+from sparsecc.train._layers import MASKED, survey
 from sparsecc.train._masked import Hard, Masked, Parametrized
 from sparsecc.train.base import Method, Soft
 
@@ -47,11 +47,11 @@ class Handle:
         self._generator = torch.Generator().manual_seed(method.seed)
         self._survey = survey(model, method, optimizer)
         taken = [(site, module) for site, module, reason in self._survey if reason is None]
-        shares = allocate([site for site, _ in taken], method)
+        shares = self._shares([site for site, _ in taken])
         self._masked: dict[str, Masked] = {}
         try:
-            for (site, module), share in zip(taken, shares, strict=True):
-                self._masked[site.name] = self._mask(site, module, share)
+            for site, module in taken:
+                self._masked[site.name] = self._mask(site, module, shares[site.name])
             first = [layer.site.from_matrix(method.first(layer.view(self._generator))) for layer in self._masked.values()]
         except BaseException:
             for layer in self._masked.values():
@@ -129,8 +129,13 @@ class Handle:
             hook.remove()
         self._hooks = []
 
+    def _shares(self, sites: Sequence[WeightSite]) -> dict[str, float]:
+        """The sparsity that each site is to have in the end, by name."""
+        pruning = self._method.pruning
+        return pruning.allocate(sites, lambda site: pruning.unit_scores(site, {}, self._method.seed))
+
     def _mask(self, site: WeightSite, module: nn.Module, sparsity: float) -> Masked:
-        format = self._method.prune.format
+        format = self._method.pruning.format
         if isinstance(self._method, Soft):
             return Parametrized(site, module, format, sparsity, self._method)
         return Hard(site, module, format, sparsity, self._listening)

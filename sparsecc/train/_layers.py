@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
 from weakref import WeakKeyDictionary, ref
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from sparsecc import allocations
-from sparsecc.allocations.base import Layer
 from sparsecc.errors import Refused, UserError
 from sparsecc.graph.fx.untraced import layers_of, owners_of, site_of
+from sparsecc.graph.select import chosen
 from sparsecc.graph.sites import WeightSite
-from sparsecc.passes._select import chosen
 from sparsecc.train._masked import Masked, uncover
 from sparsecc.train.base import Method
 
@@ -44,22 +41,6 @@ def survey(model: nn.Module, method: Method, optimizer: Optimizer) -> list[tuple
         reasons = "; ".join(str(reason.at(site.name)) for site, _, reason in found[:3] if reason)
         raise UserError(f"no layer can be trained with masks: {reasons or 'the model has no Linear and no Conv2d'}")
     return found
-
-
-def allocate(sites: Sequence[WeightSite], method: Method) -> list[float]:
-    """The sparsity that each site is to have in the end."""
-    prune = method.prune
-    floor = (1 - prune.share) / 4 if prune.floor is None else prune.floor
-    layers = [
-        Layer(
-            name=site.name,
-            shape=site.shape,
-            units=site.rows * site.cols // prune.format.unit_size,
-            unit_scores=lambda site=site: prune.format.unit_scores(site.matrix.detach().abs().float()),
-        )
-        for site in sites
-    ]
-    return allocations.create(prune.allocation).allocate(layers, prune.share, floor)
 
 
 def _meant(model: nn.Module, method: Method) -> list[WeightSite]:
@@ -96,4 +77,4 @@ def _refuse(site: WeightSite, module: nn.Module, method: Method, trained: set[in
         return Refused("its weight is computed from other parameters (a parametrization, a weight norm)")
     if id(weight) not in trained or not weight.requires_grad:
         return Refused("the optimizer does not train its weight")
-    return method.prune.refuse(site)
+    return method.pruning.refuse(site, method.targets)

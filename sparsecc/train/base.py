@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sparsecc import allocations
 from sparsecc.errors import RecipeError
 from sparsecc.graph.base import ALL, Targets
-from sparsecc.passes.prune import Prune
+from sparsecc.graph.select import require_valid
+from sparsecc.pruning import Pruning
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +75,8 @@ class Method(ABC):
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ()  # options, without steps, that the laws try
 
     def __post_init__(self) -> None:
-        _ = self.prune  # which refuses what no pass can do
+        require_valid(targets=self.targets, ignore=self.ignore)
+        _ = self.pruning  # which refuses what cannot be
         if allocations.create(self.allocation).needs_loss:
             raise RecipeError(f"allocation: {self.allocation} measures a trained model; take erk, uniform or global while it trains")
         if self.steps < 1:
@@ -87,11 +89,9 @@ class Method(ABC):
             raise RecipeError(f"end: {self.last} is after the last of {self.steps} steps")
 
     @property
-    def prune(self) -> Prune:
-        """The pass that would make zeros of this kind at once."""
-        return Prune(
-            targets=self.targets,
-            ignore=self.ignore,
+    def pruning(self) -> Pruning:
+        """What would make zeros of this kind at once."""
+        return Pruning(
             pattern=self.pattern,
             sparsity=self.sparsity,
             allocation=self.allocation,

@@ -34,8 +34,8 @@ class Granet(Regrowing):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.initial <= self.prune.share:
-            raise RecipeError(f"initial: {self.initial} is not in [0, {self.prune.share:.4g}], up to the sparsity asked for")
+        if not 0 <= self.initial <= self.pruning.share:
+            raise RecipeError(f"initial: {self.initial} is not in [0, {self.pruning.share:.4g}], up to the sparsity asked for")
         if not self.begin < self.full <= self.last:
             raise RecipeError(f"pruned: {self.full} is not in ({self.begin}, {self.last}], between begin and end")
 

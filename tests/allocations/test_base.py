@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparsecc.allocations.base import HIGHEST, Layer, Limit, cost_of
+from sparsecc.allocations.base import HIGHEST, Limit, Share, cost_of
 from sparsecc.allocations.erk import Erk
 from sparsecc.allocations.uniform import Uniform
 from sparsecc.errors import RecipeError, SparseccError
@@ -33,6 +33,6 @@ def test_what_costs_no_bytes_is_not_pruned() -> None:
 
 
 def test_what_is_not_known_of_a_layer_says_so() -> None:
-    bare = Layer("a", (2, 2), 4, lambda: torch.ones(4))
+    bare = Share("a", (2, 2), 4, lambda: torch.ones(4))
     with pytest.raises(SparseccError, match="not known of a layer"):
         Uniform().within([bare], Limit(3))

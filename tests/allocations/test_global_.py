@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparsecc.allocations.base import Layer
+from sparsecc.allocations.base import Share
 from sparsecc.allocations.global_ import Global
 from tests.allocations.layers import LAYERS, kept
 
@@ -23,10 +23,10 @@ def test_without_a_floor_the_weak_layer_collapses_and_with_one_it_does_not() -> 
 
 
 def test_one_threshold() -> None:
-    layers = [Layer("a", (2, 2), 4, lambda: torch.tensor([1.0, 2, 3, 4])), Layer("b", (2, 2), 4, lambda: torch.tensor([5.0, 6, 0, 7]))]
+    layers = [Share("a", (2, 2), 4, lambda: torch.tensor([1.0, 2, 3, 4])), Share("b", (2, 2), 4, lambda: torch.tensor([5.0, 6, 0, 7]))]
     assert Global().allocate(layers, 0.5, 0.0) == [0.75, 0.25]
 
 
 def test_ties_go_to_the_earlier_layer() -> None:
-    layers = [Layer(name, (2, 2), 4, lambda: torch.ones(4)) for name in "ab"]
+    layers = [Share(name, (2, 2), 4, lambda: torch.ones(4)) for name in "ab"]
     assert Global().allocate(layers, 0.5, 0.0) == [0.0, 1.0]

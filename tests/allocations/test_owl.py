@@ -3,14 +3,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparsecc.allocations.base import Layer
+from sparsecc.allocations.base import Share
 from sparsecc.allocations.owl import Owl
 
 
-def layer(name: str, outliers: int, units: int = 1000) -> Layer:
+def layer(name: str, outliers: int, units: int = 1000) -> Share:
     scores = torch.ones(units)
     scores[:outliers] = 100.0
-    return Layer(name, (units, 1), units, lambda: scores)
+    return Share(name, (units, 1), units, lambda: scores)
 
 
 def test_outliers_stay_and_the_rest_makes_up_for_it() -> None:

@@ -6,19 +6,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sparsecc.allocations.base import Layer, Limit, cost_of
+from sparsecc.allocations.base import Limit, Share, cost_of
 from sparsecc.allocations.sensitivity import Sensitivity
 from sparsecc.allocations.uniform import Uniform
 from sparsecc.errors import RecipeError
 from tests.allocations.layers import LAYERS, kept, layer
 
 
-def quadratic(name: str, gain: float, units: int = 1000, bytes_each: float = 1.0) -> Layer:
+def quadratic(name: str, gain: float, units: int = 1000, bytes_each: float = 1.0) -> Share:
     """loss = gain · s²."""
-    return Layer(name, (units, 1), units, lambda: torch.ones(units), lambda s: gain * s**2, lambda kept: bytes_each * kept)
+    return Share(name, (units, 1), units, lambda: torch.ones(units), lambda s: gain * s**2, lambda kept: bytes_each * kept)
 
 
-def total_loss(layers: list[Layer], shares: list[float]) -> float:
+def total_loss(layers: list[Share], shares: list[float]) -> float:
     return sum(each.loss(share) for each, share in zip(layers, shares, strict=True))
 
 
@@ -39,7 +39,7 @@ def test_the_total_is_exact_and_no_worse_than_uniform(sparsity: float) -> None:
 def test_the_best_of_all_divisions_is_found() -> None:
     """Against every division of 3 layers with 12 units each, with losses that are not convex."""
     losses = [[0, 5, 5, 5, 6, 9, 9, 9, 9, 20, 30, 40, 60], [0, 0, 0, 0, 9, 9, 10, 10, 11, 11, 12, 12, 13], [0, *range(1, 13)]]
-    layers = [Layer(f"l{i}", (12, 1), 12, lambda: torch.ones(12), lambda s, t=t: float(t[round(12 * s)])) for i, t in enumerate(losses)]
+    layers = [Share(f"l{i}", (12, 1), 12, lambda: torch.ones(12), lambda s, t=t: float(t[round(12 * s)])) for i, t in enumerate(losses)]
     for dropped in range(37):
         divisions = [n for n in itertools.product(range(13), repeat=3) if sum(n) == dropped]
         best = min(sum(losses[i][n] for i, n in enumerate(division)) for division in divisions)

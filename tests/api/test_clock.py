@@ -14,6 +14,9 @@ import sparsecc
 from sparsecc.api import clock
 from sparsecc.codegen.cpu.target import detect
 from sparsecc.errors import RecipeError
+from sparsecc.graph.sites import WeightSite
+from sparsecc.passes.prune import Prune
+from tests.passes.fake import FakeGraph, linear
 
 
 def choices(**measured: float) -> dict[float, Any]:
@@ -43,6 +46,15 @@ def test_more_weights_never_take_less_time() -> None:
 def test_a_layer_that_never_gets_faster_counts_as_nothing() -> None:
     assert clock.curve({})(0.5) == 0.0
     assert clock.curve(choices(p50=1300.0, p90=1100.0))(0.5) == 0.0
+
+
+def test_layers_are_timed_with_the_masks_that_prune_makes_at_random() -> None:
+    graph = FakeGraph([linear("a", 64, 64), linear("b", 64, 64, seed=1), linear("c", 64, 64, seed=2)])
+    timed = clock._at_random(graph, ("a", "b"), "4x1", 0.75).sites(WeightSite)
+    pruned = Prune(targets=("a", "b"), criterion="random", pattern="4x1", sparsity=0.75).apply(graph).graph.sites(WeightSite)
+    assert [float((site.weight == 0).float().mean()) for site in timed] == [0.75, 0.75, 0.0]
+    assert all(torch.equal(one.weight, other.weight) for one, other in zip(timed, pruned, strict=True))
+    assert graph.edits == []
 
 
 def test_there_is_none_for_another_machine() -> None:

@@ -9,11 +9,12 @@ from torch import nn
 import sparsecc
 from sparsecc.api import tolerance_of
 from sparsecc.api.watching import Dump, Verify, printer, require_sound
+from sparsecc.calibration.context import Context
 from sparsecc.errors import SparseccError, UserError
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import Linear
 from sparsecc.passes import pipeline
-from sparsecc.passes.base import Context, Match, Pass
+from sparsecc.passes.base import Match, Pass
 from sparsecc.recipe import Recipe
 
 X = torch.linspace(-1, 1, 4 * 32).reshape(4, 32)

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sparsecc.calibration.statistics import statistics
 from sparsecc.criteria.alps import Alps
 from sparsecc.criteria.base import project_of
 from sparsecc.criteria.sparsegpt import Sparsegpt
-from sparsecc.passes._calibrate import statistics
 from sparsecc.patterns import parse
 from tests.criteria.test_sparsegpt import problem
 

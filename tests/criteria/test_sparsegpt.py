@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from sparsecc.calibration.statistics import statistics
 from sparsecc.criteria.base import project_of
 from sparsecc.criteria.magnitude import Magnitude
 from sparsecc.criteria.sparsegpt import Sparsegpt, inverse_factor
 from sparsecc.criteria.wanda import Wanda
-from sparsecc.passes._calibrate import statistics
 from sparsecc.patterns import parse
 
 

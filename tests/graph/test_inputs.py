@@ -61,3 +61,12 @@ def test_what_is_refused(inputs: Any, reason: str) -> None:
 def test_a_fixed_size() -> None:
     with pytest.raises(InputError, match=r"'x' has 3 at axis 0, the model takes \(4\)"):
         bind([TensorSpec("x", (4,), "float32")], [torch.zeros(3)])
+
+
+def test_what_was_looked_at_once_is_taken_as_it_is() -> None:
+    sample = bind(SPECS, (IDS, MASK, SCALE))
+    assert bind(tuple(SPECS), sample) is sample
+    other = (*SPECS[:2], TensorSpec("shift", (), "float32"))
+    assert bind(other, sample).specs == other
+    with pytest.raises(InputError, match="input 'ids' is int64, the model takes int32"):
+        bind((TensorSpec("ids", ("batch", "tokens"), "int32"), *SPECS[1:]), sample)

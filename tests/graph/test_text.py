@@ -3,11 +3,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from sparsecc.calibration.context import Context
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.text import changes
 from sparsecc.passes import pipeline
-from sparsecc.passes.base import Context
 from sparsecc.recipe import Recipe
 from tests.graph import onnx_models as models
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from sparsecc.calibration.context import Context
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import Mlp
-from sparsecc.passes import _gradients
-from sparsecc.passes.base import Context, Match, PassResult
+from sparsecc.passes.base import Match, PassResult
 from sparsecc.passes.prune import Prune
 from tests.laws.hosts import graph, model, weights
 from tests.laws.passes import CASES, Case
@@ -95,7 +95,7 @@ class PassLaws:
 
     @pytest.fixture(autouse=True)
     def _few_gradients(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(_gradients, "SAMPLES", FEW)
+        monkeypatch.setattr("sparsecc.calibration.gradients.SAMPLES", FEW)
 
     def test_it_does_something_where_it_says_so(self, case: Case, name: str) -> None:
         before, result = weights(with_zeros(self.host, name)), tried(self.host, name, case).applied

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparsecc.allocations.base import Allocation, Layer, Limit, cost_of
+from sparsecc.allocations.base import Allocation, Limit, Share, cost_of
 from sparsecc.errors import RecipeError
 from tests.laws.members import ALLOCATIONS
 
@@ -18,12 +18,12 @@ every_allocation = pytest.mark.parametrize("allocation", ALLOCATIONS.values(), i
 SHAPES = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1, max_size=6)
 
 
-def layers_of(shapes: list[tuple[int, int]], seed: int) -> list[Layer]:
+def layers_of(shapes: list[tuple[int, int]], seed: int) -> list[Share]:
     """Scores of few distinct values, so that there are ties; three bytes a unit, but never more than two and a half for all."""
     generator = torch.Generator().manual_seed(seed)
     scores = [torch.randint(0, 4, (rows * cols,), generator=generator).float() for rows, cols in shapes]
     return [
-        Layer(f"layer{i}", shape, len(score), lambda s=score: s, partial(lost, score), partial(size, len(score)))
+        Share(f"layer{i}", shape, len(score), lambda s=score: s, partial(lost, score), partial(size, len(score)))
         for i, (shape, score) in enumerate(zip(shapes, scores, strict=True))
     ]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sparsecc.calibration.statistics import statistics
 from sparsecc.criteria.base import STATISTICS, Criterion, project_of
-from sparsecc.passes._calibrate import statistics
 from sparsecc.patterns import parse
 from sparsecc.patterns.base import Pattern
 from tests.laws.members import CRITERIA, PATTERNS

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sparsecc.calibration.context import Context
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes import pipeline
-from sparsecc.passes.base import Context
 from sparsecc.recipe import Recipe
 from tests.laws.hosts import HOSTS, MODELS, graph, model, outputs
 from tests.laws.passes import RECIPES

@@ -31,7 +31,7 @@ _RUN = f"""
 import sys, torch
 torch.set_num_threads(1)
 from sparsecc.passes import pipeline
-from sparsecc.passes.base import Context
+from sparsecc.calibration.context import Context
 from sparsecc.recipe import Recipe
 from tests.laws.hosts import graph, model
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from sparsecc.allocations.base import Limit
+from sparsecc.calibration.context import Context
 from sparsecc.errors import RecipeError
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes._budget import limit_of, nbytes
-from sparsecc.passes.base import Context
 from sparsecc.passes.pack import Pack
 from sparsecc.passes.prune import Prune
 from sparsecc.patterns import parse

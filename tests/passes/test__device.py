@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from sparsecc.calibration.context import Context
 from sparsecc.errors import RecipeError
 from sparsecc.passes._device import on_device
-from sparsecc.passes.base import Context
 from sparsecc.passes.prune import Prune
 from sparsecc.passes.recover import Recover
 from tests.laws.hosts import graph

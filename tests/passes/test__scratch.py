@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from sparsecc.calibration.context import Context
 from sparsecc.errors import UserError
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes._scratch import in_scratch
-from sparsecc.passes.base import Context
 from sparsecc.passes.prune import Prune
 
 on_linux = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="what is mapped is read from /proc")
@@ -70,7 +70,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from sparsecc.graph.fx.graph import FxGraph
-from sparsecc.passes.base import Context
+from sparsecc.calibration.context import Context
 from sparsecc.passes.prune import Prune
 
 class Block(torch.nn.Module):

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sparsecc.calibration.context import Context
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import WeightSite
-from sparsecc.passes.base import Context, Pass
+from sparsecc.passes.base import Pass
 from sparsecc.passes.permute import Permute
 from sparsecc.passes.prune import Prune
 from sparsecc.passes.recover import Recover

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import sparsecc
+from sparsecc.calibration.context import Context
 from sparsecc.errors import RecipeError
 from sparsecc.graph.base import Graph
 from sparsecc.graph.fx.graph import FxGraph
@@ -16,7 +17,6 @@ from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import Linear, WeightSite
 from sparsecc.passes import pipeline
 from sparsecc.passes._orders import held, held_in_groups
-from sparsecc.passes.base import Context
 from sparsecc.passes.permute import Permute
 from sparsecc.recipe import Recipe
 from tests.laws.hosts import HOSTS, given, graph, model

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sparsecc.calibration.context import Context
 from sparsecc.errors import RecipeError
 from sparsecc.graph.sites import Unseen, WeightSite
 from sparsecc.passes import pipeline
-from sparsecc.passes.base import Context
 from sparsecc.passes.pack import Pack
 from sparsecc.passes.prune import Prune
 from sparsecc.recipe import Recipe

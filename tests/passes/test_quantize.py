@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
+from sparsecc.calibration.context import Context
 from sparsecc.errors import RecipeError
 from sparsecc.graph.sites import Linear
-from sparsecc.passes.base import Context
 from sparsecc.passes.pack import Pack
 from sparsecc.passes.prune import Prune
 from sparsecc.passes.quantize import Quantize

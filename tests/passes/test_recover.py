@@ -9,17 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from sparsecc.calibration.context import Context, Progress
 from sparsecc.errors import RecipeError, UserError
 from sparsecc.graph.base import Graph
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes import pipeline
-from sparsecc.passes._learning import error_of, relative
-from sparsecc.passes._reconstruct import Moments, fit, split
-from sparsecc.passes.base import Context, PassResult, Progress
+from sparsecc.passes.base import PassResult
 from sparsecc.passes.prune import Prune
 from sparsecc.passes.recover import Recover
 from sparsecc.recipe import Recipe
+from sparsecc.recovery.reconstruct import fit, split
+from sparsecc.recovery.schedule import error_of
 from tests.laws.hosts import HOSTS, graph, model
 from tests.passes.fake import FakeGraph, linear
 
@@ -225,16 +226,6 @@ class Forbidding(torch.nn.Module):
         return self.layer(x) + self.mask
 
 
-def test_one_output_of_zeros_does_not_outweigh_all_others() -> None:
-    """Divided by its own power its error would be infinite, and with it what Adam remembers."""
-    found = torch.full((4,), 0.1, requires_grad=True)
-    relative(found, torch.zeros(4), 2.0).backward()
-    assert found.grad is not None
-    assert float(found.grad.abs().max()) < 1e3
-    assert float(relative(torch.ones(4), torch.zeros(4), 0.0)) == 4
-    assert float(relative(torch.ones(4), torch.full((4,), 2.0), 3.0)) == 0.25
-
-
 def test_outputs_without_a_distance_are_refused_before_anything_is_learnt() -> None:
     module = Forbidding().eval()
     x = [(torch.randn(4, 16, generator=torch.Generator().manual_seed(i)),) for i in range(10)]
@@ -311,33 +302,6 @@ def test_new_weights_that_are_no_better_elsewhere_are_refused() -> None:
     result = Recover().apply(pruned, Context(calibration=[*noise[:5], (kept,), *noise[5:]], original=dense))
     assert not result.modified
     assert "no better on held-out inputs" in str(result.matches[0].refused)
-
-
-def test_the_fit_is_the_least_squares_solution_of_each_row() -> None:
-    generator = torch.Generator().manual_seed(0)
-    x, weight = torch.randn(500, 12, generator=generator), torch.randn(5, 12, generator=generator)
-    keep = torch.cat([torch.rand(5, 12, generator=generator) < 0.5, torch.ones(5, 1, dtype=torch.bool)], 1)
-    y = x @ weight.T + 3
-    moments = Moments.of(5, 12)
-    for part, given in zip(x.split(200), y.split(200), strict=True):
-        moments.add(part, given)
-    found = fit(torch.zeros(5, 13), keep, replace(moments))
-    ones = torch.cat([x, torch.ones(500, 1)], 1).double()
-    for row, mask, given in zip(found, keep, y.double().T, strict=True):
-        exact = torch.linalg.lstsq(ones[:, mask], given).solution
-        torch.testing.assert_close(row[mask], exact, rtol=0.01, atol=0.01)  # it is dampened
-        assert not row[~mask].any()
-    assert moments.error(found) == pytest.approx(float((y - ones @ found.T).norm() / y.norm()), rel=1e-4)
-
-
-def test_one_sample_at_least_is_held_out() -> None:
-    fitted, held = split(20, 0.1)
-    assert held == [5, 15]
-    assert sorted([*fitted, *held]) == list(range(20))
-    assert split(3, 0.1) == ([0, 2], [1])
-    assert split(3, 0.9) == ([1], [0, 2])
-    assert split(3, 0.0) == (range(3), range(3))
-    assert split(1, 0.9) == (range(1), range(1))
 
 
 @pytest.mark.parametrize(

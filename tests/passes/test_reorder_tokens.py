@@ -13,10 +13,11 @@ from torch import Tensor
 
 from models._locality import SCALE, planted
 from sparsecc.attention.base import BlockMap, Grid
+from sparsecc.calibration.context import Context
 from sparsecc.errors import RecipeError
 from sparsecc.graph.base import Run
 from sparsecc.graph.sites import Attention, Site
-from sparsecc.passes.base import Context, Match, PassResult
+from sparsecc.passes.base import Match, PassResult
 from sparsecc.passes.reorder_tokens import Reordering, ReorderTokens, plan_of
 from sparsecc.recipe import Recipe
 from tests.passes.fake import FakeGraph

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import sparsecc
+from sparsecc.calibration.context import Context, Progress
 from sparsecc.errors import RecipeError
 from sparsecc.graph.base import Graph
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import Attention, Linear, WeightSite
 from sparsecc.passes import pipeline
-from sparsecc.passes.base import Context, Progress
 from sparsecc.passes.permute import Permute
 from sparsecc.passes.recover import Recover
 from sparsecc.passes.structured import CRITERIA, Structured

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from sparsecc import structures
+from sparsecc.calibration.context import Context
 from sparsecc.errors import RecipeError
 from sparsecc.graph.sites import Linear
-from sparsecc.passes.base import Context
 from sparsecc.passes.pack import Pack
 from sparsecc.passes.prune import Prune
 from sparsecc.passes.substitute import Substitute, Substitution, relative_error

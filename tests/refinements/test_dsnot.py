@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from sparsecc.calibration.statistics import statistics
 from sparsecc.criteria.base import project_of
 from sparsecc.criteria.wanda import Wanda
-from sparsecc.passes._calibrate import statistics
 from sparsecc.patterns import parse
 from sparsecc.patterns.base import Pattern
 from sparsecc.refinements.dsnot import Dsnot

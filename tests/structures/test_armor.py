@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from sparsecc import structures
+from sparsecc.calibration.statistics import relative_error
 from sparsecc.criteria.base import project_of
 from sparsecc.criteria.sparsegpt import Sparsegpt
 from sparsecc.errors import RecipeError, Refused
-from sparsecc.passes._calibrate import relative_error
 from sparsecc.structures.armor import CORE, MOST_BLOCK, Armor, descend
 from sparsecc.structures.base import apply
 

@@ -9,7 +9,12 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from sparsecc.errors import UserError
+from sparsecc.graph.sites import WeightSite
+from sparsecc.passes.prune import Prune
+from sparsecc.train._handle import Handle
 from sparsecc.train._recipe import read
+from sparsecc.train.gmp import Gmp
+from tests.passes.fake import FakeGraph, linear
 from tests.train.problem import adam, attached, batches, step, student
 
 
@@ -199,3 +204,17 @@ def test_several_processes_come_to_the_same_masks(tmp_path: Path) -> None:
         assert torch.equal(keep, others[name])
     for name, weight in weights.items():
         assert torch.equal(weight, other_weights[name])
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "erk", "global"])
+def test_the_sparsity_of_all_is_divided_over_the_layers_as_prune_does(allocation: str) -> None:
+    trained = [nn.Linear(64, 64), nn.Linear(64, 256)]
+    nn.init.normal_(trained[1].weight, std=0.01)
+    model = nn.Sequential(*trained)
+    method = Gmp(steps=10, sparsity=0.8, pattern="4x1", allocation=allocation)
+    layers = [linear(str(i), stored=layer.weight.detach().clone()) for i, layer in enumerate(trained)]
+    pruned = Prune(sparsity=0.8, pattern="4x1", allocation=allocation).apply(FakeGraph(layers)).graph.sites(WeightSite)
+    handle = Handle(model, method, torch.optim.SGD(model.parameters(), lr=0.1))
+    handle.finish(early=True)
+    for layer, site in zip(trained, pruned, strict=True):
+        assert torch.equal(layer.weight == 0, site.weight == 0)

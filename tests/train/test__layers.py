@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from sparsecc.errors import RecipeError, UserError
-from sparsecc.train._layers import allocate, survey
+from sparsecc.train._layers import survey
 from sparsecc.train.base import Method
 from sparsecc.train.gmp import Gmp
 
@@ -70,16 +70,3 @@ def test_no_layer_at_all() -> None:
 
 def test_a_model_that_is_a_layer() -> None:
     assert reasons(nn.Linear(64, 64), Gmp(steps=10)) == {"Linear": None}
-
-
-@pytest.mark.parametrize("allocation", ["uniform", "erk", "global"])
-def test_the_sparsity_of_all_is_divided_over_the_layers(allocation: str) -> None:
-    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 256))
-    nn.init.normal_(model[1].weight, std=0.01)
-    method = Gmp(steps=10, sparsity=0.8, pattern="4x1", allocation=allocation)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    sites = [site for site, _, _ in survey(model, method, optimizer)]
-    first, second = allocate(sites, method)
-    assert first * 1024 + second * 4096 == pytest.approx(0.8 * 5120)
-    assert (first == second) is (allocation == "uniform")
-    assert first <= second

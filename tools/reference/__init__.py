@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tools import rooms
 from tools.reference import commands, families, passes, python, results
 
 ROOT = Path(__file__).parents[2]
@@ -19,6 +20,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/families.md": families.page,
     "reference/cli.md": commands.page,
     "reference/python.md": python.page,
+    "how-it-works/rooms.md": rooms.page,
 }
 
 

@@ -50,7 +50,7 @@ _NAMES = "sparsecc_sites.json"  # beside the program in a .pt2 file
 
 class FxGraph(Differentiable):
     """module: the model as it is now, called as the original was.  structure: how flat outputs make up what it returns
-    (`runtime.structure`).  name: the model's, for reports.  device: where it runs.  came: what it was made of, until `forget_file`."""
+    (`runtime.outputs`).  name: the model's, for reports.  device: where it runs.  came: what it was made of, until `forget_file`."""
 
     host = "fx"
 

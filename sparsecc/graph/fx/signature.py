@@ -72,7 +72,7 @@ def _returned(module: GraphModule) -> Sequence[Any]:
 
 
 def structure(module: GraphModule) -> dict[str, Any]:
-    """How the flat outputs make up the model's return value: `runtime.structure` describes and reads it."""
+    """How the flat outputs make up the model's return value: `runtime.outputs` describes and reads it."""
     numbering = iter(range(len(output_nodes(module))))
     leaves = [{"kind": "leaf", "index": next(numbering)} if isinstance(value, Node) else _constant(value) for value in _returned(module)]
     return _structure(module._out_spec, iter(leaves))  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from sparsecc.errors import ModelError
 from sparsecc.graph.onnx.nodes import constants, title
 
 SECONDS = 600
-_CHILD = "import sys; sys.path[:] = {path!r}; from sparsecc.graph.onnx import apart; apart.child({largest!r})"
+_CHILD = "import sys; sys.path[:] = {path!r}; from sparsecc.graph.onnx.slim import child; child({largest!r})"
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
@@ -48,7 +48,7 @@ def _integers(proto: onnx.ModelProto) -> set[str]:
 
 
 def slim(proto: onnx.ModelProto, where: str, suspects: list[str], largest: int | None) -> onnx.ModelProto:
-    """As `onnx_slim.slim` does it. Raises ModelError, naming the suspects, when that ends by a signal, else RuntimeError."""
+    """As `slim.slim` does it. Raises ModelError, naming the suspects, when that ends by a signal, else RuntimeError."""
     code = _CHILD.format(path=sys.path, largest=largest)
     done = subprocess.run([sys.executable, "-c", code], input=proto.SerializeToString(), capture_output=True, check=False, timeout=SECONDS)
     if done.returncode < 0:
@@ -59,16 +59,3 @@ def slim(proto: onnx.ModelProto, where: str, suspects: list[str], largest: int |
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         raise RuntimeError(lines[-1] if lines else f"exit {done.returncode}")
     return onnx.ModelProto.FromString(done.stdout)
-
-
-def child(largest: int | None) -> None:
-    """The other process: a model comes in by stdin and leaves by stdout."""
-    import os
-
-    out = os.dup(1)
-    os.dup2(2, 1)  # libraries print
-    from sparsecc.graph.onnx import slim as onnx_slim
-
-    result = onnx_slim.slim(onnx.ModelProto.FromString(sys.stdin.buffer.read()), largest)
-    with os.fdopen(out, "wb") as stream:
-        stream.write(result.SerializeToString())

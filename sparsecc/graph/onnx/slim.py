@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,3 +109,12 @@ def _declares_right_shapes(proto: onnx.ModelProto) -> bool:
     except onnx.shape_inference.InferenceError:
         return False
     return True
+
+
+def child(largest: int | None) -> None:
+    """What `apart.slim` runs in a process of its own: a model comes in by stdin and leaves by stdout."""
+    out = os.dup(1)
+    os.dup2(2, 1)  # libraries print
+    result = slim(onnx.ModelProto.FromString(sys.stdin.buffer.read()), largest)
+    with os.fdopen(out, "wb") as stream:
+        stream.write(result.SerializeToString())

@@ -12,7 +12,7 @@ from transformers import DynamicCache, EncoderDecoderCache, LlamaConfig, LlamaFo
 from sparsecc.errors import InputError
 from sparsecc.graph.fx import caches, trace
 from sparsecc.graph.fx.graph import FxGraph
-from sparsecc.runtime.structure import rebuild
+from sparsecc.runtime.outputs import rebuild
 from tests.tolerance import assert_close
 
 CONFIG = LlamaConfig(vocab_size=50, hidden_size=32, num_attention_heads=4, num_key_value_heads=2, intermediate_size=64, num_hidden_layers=2)

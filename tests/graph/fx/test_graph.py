@@ -19,7 +19,7 @@ from sparsecc.ops.sparse_conv2d import SparseConv2d
 from sparsecc.ops.sparse_linear import SparseLinear
 from sparsecc.ops.structured_linear import StructuredLinear
 from sparsecc.patterns import parse
-from sparsecc.runtime.structure import rebuild
+from sparsecc.runtime.outputs import rebuild
 from sparsecc.structures.monarch import Monarch
 from tests.graph.fx_models import ConvNet, ManyOutputs, case, tokens
 from tests.tolerance import assert_close

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sparsecc.errors import ModelError
 from sparsecc.graph.fx.graph import FxGraph
-from sparsecc.runtime.structure import rebuild
+from sparsecc.runtime.outputs import rebuild
 
 Pair = namedtuple("Pair", ["left", "right"])
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from sparsecc.calibration.context import Context
 from sparsecc.codegen.cpu.target import parse
 from sparsecc.graph.base import Graph
 from sparsecc.graph.fx.graph import FxGraph
-from sparsecc.passes.base import Context
 from sparsecc.passes.pack import Pack
 from sparsecc.passes.prune import Prune
 from sparsecc.passes.quantize import Quantize

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from sparsecc.runtime.structure import Record, rebuild
+from sparsecc.runtime.outputs import Record, rebuild
 
 Pair = namedtuple("Pair", ["left", "right"])
 

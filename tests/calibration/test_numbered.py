@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
+from sparsecc.calibration.context import Context
+from sparsecc.calibration.samples import numbered
 from sparsecc.errors import InputError
 from sparsecc.graph.base import Run
-from sparsecc.passes._samples import numbered
-from sparsecc.passes.base import Context
 from sparsecc.passes.pipeline import run
 from sparsecc.passes.prune import Prune
 from sparsecc.recipe import Recipe

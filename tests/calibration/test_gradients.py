@@ -6,13 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sparsecc.calibration.context import Context
+from sparsecc.calibration.gradients import FEWEST, _groups, gradients
+from sparsecc.calibration.statistics import calibrated
 from sparsecc.errors import RecipeError
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import WeightSite
-from sparsecc.passes import _gradients
-from sparsecc.passes._calibrate import calibrated
-from sparsecc.passes._gradients import gradients
-from sparsecc.passes.base import Context
 from tests.laws.hosts import graph, model
 
 
@@ -36,7 +35,7 @@ def chain() -> tuple[FxGraph, list[tuple[Tensor]]]:
 
 
 def test_the_mean_of_products_is_the_jacobians(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_gradients, "SAMPLES", 6000)
+    monkeypatch.setattr("sparsecc.calibration.gradients.SAMPLES", 6000)
     graph, inputs = chain()
     sites = graph.sites(WeightSite, ("first", "second"))
     found = gradients(graph, sites, Context(calibration=inputs))
@@ -55,7 +54,7 @@ def test_the_mean_of_products_is_the_jacobians(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_each_input_counts_alike_and_the_seed_decides(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_gradients, "SAMPLES", 6)
+    monkeypatch.setattr("sparsecc.calibration.gradients.SAMPLES", 6)
     graph, inputs = chain()
     [site] = graph.sites(WeightSite, ("second",))
 
@@ -77,10 +76,10 @@ def test_each_input_counts_alike_and_the_seed_decides(monkeypatch: pytest.Monkey
 def test_in_groups_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     of, context = graph("fx", "convolutions"), Context(calibration=[(model("convolutions")[1],)])
     sites = [site for site in of.sites(WeightSite) if site.name != "depthwise"]
-    monkeypatch.setattr(_gradients, "SAMPLES", 20)
+    monkeypatch.setattr("sparsecc.calibration.gradients.SAMPLES", 20)
     whole = {site.name: found for site, found in gradients(of, sites, context)}
-    monkeypatch.setattr(_gradients, "_BYTES", 20 * 4 * max(site.rows * site.cols for site in sites))
-    assert len(list(_gradients._groups(sites))) > 1
+    monkeypatch.setattr("sparsecc.calibration.gradients._BYTES", 20 * 4 * max(site.rows * site.cols for site in sites))
+    assert len(list(_groups(sites))) > 1
     for site, found in gradients(of, sites, context):
         together = whole[site.name]
         assert found is not None
@@ -90,14 +89,14 @@ def test_in_groups_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_does_not_fit_gets_fewer_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     of, context = graph("fx", "transformer"), Context(calibration=[(model("transformer")[1],)])
-    monkeypatch.setattr(_gradients, "_BYTES", 64 * 4 * 32 * 32)
+    monkeypatch.setattr("sparsecc.calibration.gradients._BYTES", 64 * 4 * 32 * 32)
     found = {site.name: gradient for site, gradient in gradients(of, of.sites(WeightSite), context)}
-    assert {len(gradient) for gradient in found.values() if gradient is not None} == {_gradients.FEWEST, 58, 64}
+    assert {len(gradient) for gradient in found.values() if gradient is not None} == {FEWEST, 58, 64}
 
 
 def test_they_are_those_of_the_matrix_of_a_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step along a gradient moves the output as the gradient says."""
-    monkeypatch.setattr(_gradients, "SAMPLES", 1)
+    monkeypatch.setattr("sparsecc.calibration.gradients.SAMPLES", 1)
     of, x = graph("fx", "convolutions"), model("convolutions")[1]
     [site] = of.sites(WeightSite, ("dilated",))
     [(_, found)] = gradients(of, [site], Context(calibration=[(x,)], seed=3))

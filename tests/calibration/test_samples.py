@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from sparsecc.api.calibration import samples_of
+import sparsecc
+from sparsecc.calibration.samples import samples_of
 from sparsecc.errors import InputError
+from sparsecc.graph import binding
 from sparsecc.graph.base import TensorSpec
 from tests.api.test_sources import DYNAMIC, SPECS, sample
+from tests.cli.conftest import INPUTS, two_layers
 
 
 def test_calibration_from_an_iterable():
@@ -51,7 +56,7 @@ def test_a_list_of_one_refilled_buffer_is_warned_of():
         samples_of(given, SPECS)
     shared, apart = torch.zeros(1, 3, dtype=torch.int64), [torch.full((1, 4), value) for value in (1.0, 2.0)]
     samples = samples_of([(x, shared) for x in apart], SPECS)  # one mask for all samples is as it should be
-    assert samples[0][0] is apart[0]  # nothing is copied that the caller holds
+    assert samples[0][0].data_ptr() == apart[0].data_ptr()  # nothing is copied that the caller holds
 
 
 def test_a_batch_of_a_loader_that_is_no_tensor_is_numbered():
@@ -181,3 +186,22 @@ def test_what_is_no_calibration(given):
         samples_of([given], SPECS)
     with pytest.raises(InputError, match=r"no such file|calibration is a int|sample 0: inputs are a int"):
         samples_of(given, SPECS)
+
+
+def test_a_run_of_many_passes_looks_at_each_sample_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bound to the model's inputs and searched for NaN: not again by every pass, and not again to compare the outputs."""
+    counts: dict[str, int] = {"_checked": 0, "reject_nan": 0}
+    for name in counts:
+
+        def counted(*args: Any, name: str = name, original: Any = getattr(binding, name)) -> Any:
+            counts[name] += 1
+            return original(*args)
+
+        monkeypatch.setattr(binding, name, counted)
+    generator = np.random.default_rng(0)
+    samples = [generator.standard_normal((8, INPUTS)).astype(np.float32) for _ in range(4)]
+    prune = {"criterion": "sparsegpt", "allocation": "sensitivity", "variations": 1, "min_weights": 1}
+    recipe = ["permute", {"prune": prune}, "pack"]
+    _, report = sparsecc.convert(two_layers(), {"passes": recipe}, samples)
+    assert report.check is not None
+    assert counts == {"_checked": 4, "reject_nan": 4}

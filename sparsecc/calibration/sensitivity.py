@@ -12,21 +12,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sparsecc import criteria
+from sparsecc.calibration.context import Context
+from sparsecc.calibration.statistics import calibrated, relative_error
+from sparsecc.criteria.base import unusable
 from sparsecc.errors import RecipeError, Refused, UserError
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import WeightSite
-from sparsecc.passes._calibrate import calibrated, relative_error, unusable
-from sparsecc.passes.base import Context
-
-if TYPE_CHECKING:
-    from sparsecc.passes.prune import Prune
+from sparsecc.pruning import Pruning
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 COARSE = (0.25, 0.5, 0.75, 0.9)  # for criteria that go through a layer column by column
@@ -59,22 +58,22 @@ class Sensitivity:
 class Losses:
     """`Sensitivity.loss` of every site in the model as it came, measured once an allocation asks."""
 
-    def __init__(self, step: Prune, graph: Graph, sites: Sequence[WeightSite], context: Context) -> None:
-        stands_in = criteria.create(step.criterion).measured_as
-        self._step = step if stands_in is None else replace(step, criterion=stands_in)
+    def __init__(self, pruning: Pruning, graph: Graph, sites: Sequence[WeightSite], context: Context) -> None:
+        stands_in = criteria.create(pruning.criterion).measured_as
+        self._pruning = pruning if stands_in is None else replace(pruning, criterion=stands_in)
         self._graph, self._sites, self._context = graph, sites, context
         self._found: dict[str, Sensitivity | Refused] = {}
 
     def of(self, name: str, sparsity: float) -> float:
         if not self._found:
-            found = measured(self._step, self._graph, self._sites, self._context)
+            found = measured(self._pruning, self._graph, self._sites, self._context)
             self._found = {site.name: sensitivity for site, sensitivity in found}
         known = self._found[name]
         return _UNREACHED * sparsity if isinstance(known, Refused) else known.loss(sparsity)
 
 
 def measured(
-    step: Prune,
+    pruning: Pruning,
     graph: Graph,
     sites: Sequence[WeightSite],
     context: Context,
@@ -82,14 +81,14 @@ def measured(
     samples: int = SAMPLES,
     whole: bool = False,
 ) -> Iterator[tuple[WeightSite, Sensitivity | Refused]]:
-    """Each site, in execution order, as `step` would prune it; refused where calibration tells nothing about it.
+    """Each site, in execution order, as `pruning` would have it; refused where calibration tells nothing about it.
 
     levels: sparsities at which the layer is pruned; None: LEVELS, or COARSE where the criterion takes long.  samples: of the calibration,
     on which the model is run.  whole: also run the model at each level.  Raises RecipeError where there is nothing to calibrate on.
     """
     if not context.calibration:
         raise RecipeError("allocation: sensitivity is measured on calibration inputs; pass calibration= (--calib)")
-    needs = step.needs
+    needs = pruning.needs
     levels = (COARSE if {"hessian", "gradients"} & {*needs} else LEVELS) if levels is None else levels
     outputs = _Outputs(graph, _spread(context.calibration, samples))
     for site, stats in calibrated(graph, sites, tuple(dict.fromkeys((*needs, "hessian"))), context):
@@ -98,12 +97,12 @@ def measured(
             yield site, reason
             continue
         matrix, hessian = site.matrix, stats["hessian"]
-        zeros = float((step.format.unit_scores(matrix.abs().float()) == 0).double().mean())
+        zeros = float((pruning.format.unit_scores(matrix.abs().float()) == 0).double().mean())
         points = sorted({zeros, *levels} - {0.0, 1.0})
         errors, model_errors, probe = [0.0], [0.0], (math.inf, matrix)
         for point in points:
-            cut = step.pruned(site, point, stats, context.seed)
-            errors.append(relative_error(step.weighed(matrix, stats), step.weighed(cut, stats), hessian))
+            cut = pruning.pruned(site, point, stats, context.seed)
+            errors.append(relative_error(pruning.weighed(matrix, stats), pruning.weighed(cut, stats), hessian))
             if whole:
                 model_errors.append(outputs.error(site, cut) ** 0.5)
             if errors[-1] and abs(point - 0.5) < probe[0]:

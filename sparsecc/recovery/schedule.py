@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import WeightSite
-from sparsecc.passes import _checkpoint
+from sparsecc.recovery import checkpoint as checkpoints
 
 _BETAS = 0.9, 0.95
 _WARMUP = 0.05  # of the steps
@@ -126,11 +126,11 @@ class State:
             **{f"kept.bias.{name}": b for name, b in self.kept[1].items()},
         }
         numbers = {"step": self.step, "before": self.before, "best": self.best}
-        _checkpoint.save(path, key, {**self.tensors(), **moments, **kept}, numbers)
+        checkpoints.save(path, key, {**self.tensors(), **moments, **kept}, numbers)
 
     def load(self, path: str, key: str) -> None:
         """Nothing happens where there is no such file yet."""
-        loaded = _checkpoint.load(path, key)
+        loaded = checkpoints.load(path, key)
         if loaded is None:
             return
         tensors, numbers = loaded
@@ -150,7 +150,7 @@ class State:
 def key_of(setting: Any, sites: Sequence[WeightSite], models: Sequence[Graph], samples: Sequence[Sequence[Tensor]]) -> str:
     """Of a call, for checkpoints: settings, tensors and samples are those of no other one. Operators of the model are not looked at."""
     tensors = [tensor for model in models for tensor in model.tensors()]
-    return _checkpoint.key((setting, [site.name for site in sites]), [*tensors, *(tensor for sample in samples for tensor in sample)])
+    return checkpoints.key((setting, [site.name for site in sites]), [*tensors, *(tensor for sample in samples for tensor in sample)])
 
 
 def _master(tensor: Tensor) -> Tensor:

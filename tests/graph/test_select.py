@@ -5,8 +5,8 @@ import torch
 
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.formats import from_key
+from sparsecc.graph.select import never_trained, require_valid, select, untouchable
 from sparsecc.graph.sites import WeightSite
-from sparsecc.passes._select import never_trained, require_valid, select, untouchable
 from tests.passes.fake import FakeGraph, conv, linear
 
 GRAPH = FakeGraph([linear("encoder.query"), linear("encoder.key"), conv("stem"), linear("head")])

@@ -13,14 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsecc.criteria.base import OF_GRADIENTS, STATISTICS, Stats
+from sparsecc.calibration.context import Context
+from sparsecc.calibration.gradients import effects, gradients
+from sparsecc.criteria.base import ALL_ZERO, OF_GRADIENTS, STATISTICS, UNREACHED, Stats
 from sparsecc.errors import RecipeError, Refused, SparseccError
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import Conv2d, WeightSite
-from sparsecc.passes._gradients import effects, gradients
-from sparsecc.passes.base import Context
 
-UNREACHED, ALL_ZERO = "no calibration input reaches it", "its calibration inputs are all zero"
 _ROWS = 4096  # inputs that are multiplied together at once, at most
 
 
@@ -133,22 +132,6 @@ def as_columns(site: WeightSite, x: Tensor) -> Tensor:
     patches = torch.nn.functional.unfold(padded, site.kernel, dilation=site.dilation, stride=site.stride)
     # unfold has channels outermost, the matrix has them innermost
     return patches.transpose(1, 2).reshape(-1, channels, taps).transpose(1, 2).reshape(-1, site.cols)
-
-
-def unusable(stats: Stats, needs: Sequence[str]) -> Refused | None:
-    """Why nothing can be learnt from what calibration has measured at a site."""
-    if needs and not stats:
-        return Refused(UNREACHED)
-    if not all(found.isfinite().all() for found in stats.values()):
-        return Refused("its calibration inputs hold NaN or infinity")
-    if not all(stats[name].any() for name in ("inputs", "norms", "hessian") if name in stats):
-        return Refused(ALL_ZERO)
-    return None if "gradients" not in stats or stats["gradients"].any() else Refused("no output moves with it on the calibration inputs")
-
-
-def singular(tokens: int, cols: int) -> str:
-    """For reports: a word on a Hessian [cols, cols] of fewer tokens, "" for one of enough."""
-    return "" if tokens >= cols else f"; {tokens} tokens for {cols} inputs, so that its Hessian is singular and dampened"
 
 
 def relative_error(weight: Tensor, other: Tensor, covariance: Tensor | None) -> float:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from sparsecc.calibration.variations import Varied
 from sparsecc.graph.base import TensorSpec
-from sparsecc.passes._vary import Varied
 
 TABLE = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0))
 TEXT = (TensorSpec("ids", ("batch", "tokens"), "int64"), TensorSpec("mask", ("batch", "tokens"), "int64"))

@@ -5,20 +5,26 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sparsecc.api.npz import read_npz
-from sparsecc.api.sources import as_tuple, in_order, is_array, tensors_in
+from sparsecc.calibration.npz import read_npz
 from sparsecc.errors import InputError
-from sparsecc.graph.base import TensorSpec
-from sparsecc.graph.binding import dtype_name, is_torch, reject_infinity, reject_nan
+from sparsecc.graph.base import Graph, TensorSpec
+from sparsecc.graph.binding import dtype_name, reject_infinity
+from sparsecc.graph.given import as_tuple, in_order, is_array, tensors_in
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsecc.graph.inputs import Sample
 
 Source = Iterable[Any] | str | PathLike[str]
 
 
-def samples_of(source: Source | None, specs: Sequence[TensorSpec]) -> list[list[Any]] | None:
-    """Inputs in the model's order, one list for each sample, checked. None stays None.
+def samples_of(source: Source | None, specs: Sequence[TensorSpec]) -> list[Sample] | None:
+    """The samples, each bound to the model's inputs and looked at here, once for all passes. None stays None.
 
     source: the path of an .npz or a mapping of what it would hold, one array per input, samples along its first axis (an extra axis, or
     the batch axis, which is then cut into the batches that the model takes, single items if it takes any);
@@ -32,32 +38,27 @@ def samples_of(source: Source | None, specs: Sequence[TensorSpec]) -> list[list[
     label = str(source) if isinstance(source, str | PathLike) else "calibration"
     there = isinstance(source, str | PathLike | Mapping | list | tuple) or is_array(source)  # all of it, before the first is asked for
     labelled = _is_loader(source)
-    checked: list[list[Any]] = []
+    samples: list[Sample] = []
     for number, sample in enumerate(_read(source, specs, label)):
-        values = _checked(specs, sample, labelled, f"{label}, sample {number}")
-        checked.append(values if there else [_copied(value) for value in values])
-    if not checked:
+        bound = _bound(specs, sample, labelled, f"{label}, sample {number}")
+        samples.append(bound if there else bound.copied())
+    if not samples:
         raise InputError(f"{label}: no samples in it")
     if isinstance(source, list | tuple):
-        _warn_of_repeated(checked, label)
-    return checked
+        _warn_of_repeated(samples, label)
+    return samples
 
 
 def _is_loader(source: Source) -> bool:
     return any(f"{kind.__module__}.{kind.__name__}" == "torch.utils.data.dataloader.DataLoader" for kind in type(source).__mro__)
 
 
-def _copied(value: Any) -> Any:
-    return value.detach().clone() if is_torch(value) else value.copy()
+def _memory(tensor: Tensor) -> tuple[Any, ...]:
+    """Where a tensor lies; apart for each that is empty."""
+    return (tensor.data_ptr(), tuple(tensor.shape)) if tensor.numel() else (id(tensor),)
 
 
-def _memory(value: Any) -> tuple[Any, ...]:
-    """Where an array lies; apart for each that is empty."""
-    address = value.data_ptr() if is_torch(value) else value.__array_interface__["data"][0]
-    return (address, tuple(value.shape)) if 0 not in value.shape else (id(value),)
-
-
-def _warn_of_repeated(samples: Sequence[Sequence[Any]], label: str) -> None:
+def _warn_of_repeated(samples: Sequence[Sample], label: str) -> None:
     """What a list of the batches of a loader looks like that gives one tensor again and again, with other contents: all are the last."""
     first: dict[Any, int] = {}
     for number, sample in enumerate(samples):
@@ -83,15 +84,16 @@ def _read(source: Source, specs: Sequence[TensorSpec], label: str) -> Iterable[A
     return source
 
 
-def _checked(specs: Sequence[TensorSpec], sample: Any, labelled: bool, where: str) -> list[Any]:
+def _bound(specs: Sequence[TensorSpec], sample: Any, labelled: bool, where: str) -> Sample:
     """labelled: what the model does not take may be there, too."""
+    from sparsecc.graph.inputs import checked  # which imports torch
+
     try:
-        values = in_order(specs, _without_labels(specs, sample) if labelled else sample)
-        reject_nan(specs, values)
-        reject_infinity(specs, values)
+        bound = checked(specs, in_order(specs, _without_labels(specs, sample) if labelled else sample))
+        reject_infinity(specs, bound)
     except InputError as error:
         raise InputError(f"{where}: {error}{_advice(specs, sample)}") from None
-    return values
+    return bound
 
 
 def _advice(specs: Sequence[TensorSpec], sample: Any) -> str:
@@ -125,7 +127,7 @@ def _cut(arrays: Mapping[str, Any], specs: Sequence[TensorSpec], label: str) -> 
     if columns and not any(math.prod(array.shape) for array in arrays.values()) and any(counts.values()):
         raise InputError(f"{label}: no array holds a value")  # and may be said to hold a billion billion of them all the same
     names, rows = list(columns), zip(*columns.values(), strict=True)
-    return ({name: _sample(arrays[name], known[name], start) for name, start in zip(names, row, strict=True)} for row in rows)
+    return ({name: _piece(arrays[name], known[name], start) for name, start in zip(names, row, strict=True)} for row in rows)
 
 
 def _starts(array: Any, spec: TensorSpec, label: str) -> range:
@@ -135,7 +137,7 @@ def _starts(array: Any, spec: TensorSpec, label: str) -> range:
     return range(0, len(array), _length(array, spec) or 1) if array.ndim else range(1)
 
 
-def _sample(array: Any, spec: TensorSpec, start: int) -> Any:
+def _piece(array: Any, spec: TensorSpec, start: int) -> Any:
     """A last piece that is too short is left for the check against the model."""
     length = _length(array, spec)
     if not array.ndim:
@@ -148,3 +150,19 @@ def _length(array: Any, spec: TensorSpec) -> int:
     if array.ndim == len(spec.shape) + 1:
         return 0
     return max(1, spec.shape[0]) if spec.shape and isinstance(spec.shape[0], int) else 1
+
+
+@contextmanager
+def numbered(graph: Graph, samples: Sequence[Any] | None) -> Iterator[None]:
+    """An InputError in here names the first sample that the model cannot take: sizes that do not fit, an index that no table has.
+
+    All samples go through a model side by side; where that fails, they go one by one."""
+    try:
+        yield
+    except InputError:
+        for number, sample in enumerate(samples or ()):
+            try:
+                graph.run(sample)
+            except InputError as error:
+                raise InputError(f"calibration, sample {number}: {error}") from None
+        raise

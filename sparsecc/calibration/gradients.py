@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsecc.calibration.context import Context
 from sparsecc.errors import RecipeError
 from sparsecc.graph.base import Differentiable, Graph
 from sparsecc.graph.sites import WeightSite
-from sparsecc.passes.base import Context
 
 SAMPLES = 128  # gradients of each site
 _SUMMED = 32  # where only sums over rows are wanted

@@ -1,4 +1,4 @@
-"""Which sites a pass works on, and why it leaves some alone."""
+"""Which sites somebody means, and why some stay as they are."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsecc.graph.base import TensorSpec
-from sparsecc.graph.inputs import bind
+from sparsecc.graph.inputs import Sample, bind
 
 _DISTINCT = 32  # values of an input, from which on it is taken for tokens or measurements; masks and types have fewer
 _LOOKED_AT = 65536  # floats
@@ -33,7 +33,7 @@ class Varied:
     count up, and first tokens that every row has, stay as they are.
     """
 
-    samples: Sequence[tuple[Tensor, ...]]  # on the CPU, where the others are made
+    samples: Sequence[Sample]  # on the CPU, where the others are made
     tokens: Mapping[int, Tensor]  # per input that holds token ids: the distinct ones
     related: Mapping[int, Tensor]  # per such input: int64[distinct, _NEAREST]
     steady: Mapping[int, int]  # per input that holds token ids: how many first positions are the same everywhere
@@ -44,7 +44,7 @@ class Varied:
         cls, specs: Sequence[TensorSpec], given: Sequence[Sequence[Any] | Mapping[str, Any]], embeddings: Mapping[int, Tensor] | None = None
     ) -> Varied:
         """embeddings: the table [entries, width] by the place of the input that reads it; other integers stay as they are."""
-        samples = [tuple(value.cpu() for value in bind(specs, sample)) for sample in given]
+        samples = [Sample(specs, (value.cpu() for value in bind(specs, sample))) for sample in given]
         tables = embeddings or {}
         tokens, related, steady, mixed = {}, {}, {}, set()
         for place in range(len(specs)):
@@ -64,19 +64,20 @@ class Varied:
     def varies(self) -> bool:
         return bool(self.tokens or self.mixed)
 
-    def others(self, variations: int, among: Sequence[int], seed: int) -> list[tuple[Tensor, ...]]:
+    def others(self, variations: int, among: Sequence[int], seed: int) -> list[Sample]:
         """So many inputs like each of the samples `among`; none where nothing in them can vary."""
         if not self.varies:
             return []
         count = len(self.samples)
         return [self.make(i, seed * 1_000_003 + turn * count + i, among) for turn in range(variations) for i in among]
 
-    def make(self, index: int, seed: int, among: Sequence[int]) -> tuple[Tensor, ...]:
+    def make(self, index: int, seed: int, among: Sequence[int]) -> Sample:
         """An input like samples[index]; what is mixed into it comes from the samples `among`."""
         generator = torch.Generator().manual_seed(seed)
         other = self.samples[among[int(torch.randint(len(among), (), generator=generator))]]
         share = _MIXED * float(torch.rand((), generator=generator))
-        return tuple(self._varied(place, value, other[place], share, generator) for place, value in enumerate(self.samples[index]))
+        sample = self.samples[index]
+        return Sample(sample.specs, (self._varied(place, value, other[place], share, generator) for place, value in enumerate(sample)))
 
     def _varied(self, place: int, value: Tensor, other: Tensor, share: float, generator: torch.Generator) -> Tensor:
         if place in self.tokens:

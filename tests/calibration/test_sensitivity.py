@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from sparsecc.calibration.context import Context
+from sparsecc.calibration.sensitivity import COARSE, LEVELS, SAMPLES, Losses, Sensitivity, measured
 from sparsecc.errors import RecipeError, Refused, UserError
 from sparsecc.graph.base import Run
 from sparsecc.graph.sites import WeightSite
-from sparsecc.passes._sensitivity import COARSE, LEVELS, SAMPLES, Losses, Sensitivity, measured
-from sparsecc.passes.base import Context
 from sparsecc.passes.prune import Prune
+from sparsecc.pruning import Pruning
 from tests.laws.hosts import HOSTS, graph, model
 from tests.passes.fake import FakeGraph, linear
 
@@ -38,16 +39,16 @@ def layers() -> Scaled:
     return Scaled([linear(name, 64, 64, seed=i) for i, name in enumerate("abc")])
 
 
-def found(step: Prune, on: FakeGraph, *samples: Tensor, **options) -> dict[str, Sensitivity | Refused]:
+def found(pruning: Pruning, on: FakeGraph, *samples: Tensor, **options) -> dict[str, Sensitivity | Refused]:
     context = Context(calibration=[(x,) for x in samples])
-    return {site.name: value for site, value in measured(step, on, on.sites(WeightSite), context, **options)}
+    return {site.name: value for site, value in measured(pruning, on, on.sites(WeightSite), context, **options)}
 
 
 def test_gains_are_the_shares_of_the_outputs_that_layers_make() -> None:
     """Outputs are linear in every layer, so that a_l = ‖y_l‖² / ‖y‖² whatever the change."""
     on = layers()
     power = {site.name: 4.0**i * float((X @ site.weight.T).square().sum()) for i, site in enumerate(on.sites(WeightSite))}
-    for name, sensitivity in found(Prune(), on, X).items():
+    for name, sensitivity in found(Pruning(), on, X).items():
         assert isinstance(sensitivity, Sensitivity)
         assert sensitivity.gain == pytest.approx(power[name] / sum(power.values()), rel=1e-3)
 
@@ -55,14 +56,14 @@ def test_gains_are_the_shares_of_the_outputs_that_layers_make() -> None:
 def test_another_criterion_stands_in_for_one_that_takes_long() -> None:
     def losses(criterion: str) -> list[float]:
         on, context = layers(), Context(calibration=[(X,)])
-        measured_ = Losses(Prune(criterion=criterion), on, on.sites(WeightSite), context)
+        measured_ = Losses(Pruning(criterion=criterion), on, on.sites(WeightSite), context)
         return [measured_.of(name, share) for name in "abc" for share in (0.3, 0.6)]
 
     assert losses("alps") == losses("sparsegpt") != losses("wanda")
 
 
 def test_predicted_and_measured_errors_of_the_model_agree_where_it_is_linear() -> None:
-    for sensitivity in found(Prune(criterion="wanda", pattern="4x1"), layers(), X, whole=True).values():
+    for sensitivity in found(Pruning(criterion="wanda", pattern="4x1"), layers(), X, whole=True).values():
         assert isinstance(sensitivity, Sensitivity)
         assert sensitivity.levels == (0.0, *LEVELS, 1.0)
         assert len(sensitivity.model_errors) == len(LEVELS) + 1
@@ -73,7 +74,7 @@ def test_predicted_and_measured_errors_of_the_model_agree_where_it_is_linear() -
 def test_errors_are_those_of_the_layers_outputs_and_rise() -> None:
     on = FakeGraph([linear("a", 64, 64)])
     [site] = on.sites(WeightSite)
-    sensitivity = found(Prune(), on, X)["a"]
+    sensitivity = found(Pruning(), on, X)["a"]
     assert isinstance(sensitivity, Sensitivity)
     half = Prune(sparsity=0.5).apply(on).graph.sites(WeightSite)[0].weight
     expected = (X @ (site.weight - half).T).norm() / (X @ site.weight.T).norm()
@@ -90,14 +91,14 @@ def test_between_levels_the_error_is_linear_and_never_falls() -> None:
 def test_zeros_that_are_there_cost_nothing() -> None:
     weight = torch.randn(64, 64, generator=torch.Generator().manual_seed(2))
     weight[:, 19:] = 0.0
-    sensitivity = found(Prune(), FakeGraph([linear("a", stored=weight)]), X)["a"]
+    sensitivity = found(Pruning(), FakeGraph([linear("a", stored=weight)]), X)["a"]
     assert isinstance(sensitivity, Sensitivity)
     assert sensitivity.loss(45 / 64) == 0.0
     assert sensitivity.loss(46 / 64) > 0.0
 
 
 def test_criteria_that_take_long_are_asked_at_fewer_levels() -> None:
-    sensitivity = found(Prune(criterion="sparsegpt"), layers(), X)["a"]
+    sensitivity = found(Pruning(criterion="sparsegpt"), layers(), X)["a"]
     assert isinstance(sensitivity, Sensitivity)
     assert sensitivity.levels == (0.0, *COARSE, 1.0)
 
@@ -105,7 +106,7 @@ def test_criteria_that_take_long_are_asked_at_fewer_levels() -> None:
 def test_the_model_runs_on_few_samples_and_stays_as_it_is() -> None:
     on = layers()
     weights = [site.weight.clone() for site in on.sites(WeightSite)]
-    found(Prune(), on, *[X] * (3 * SAMPLES))
+    found(Pruning(), on, *[X] * (3 * SAMPLES))
     assert on.runs == [4 * SAMPLES]  # dense, and once for each layer
     assert on.edits == []
     assert all(torch.equal(site.weight, weight) for site, weight in zip(on.sites(WeightSite), weights, strict=True))
@@ -113,7 +114,7 @@ def test_the_model_runs_on_few_samples_and_stays_as_it_is() -> None:
 
 def test_nothing_is_measured_before_it_is_asked_for_and_all_of_it_once() -> None:
     on = layers()
-    losses = Losses(Prune(), on, on.sites(WeightSite), Context(calibration=[(X,)]))
+    losses = Losses(Pruning(), on, on.sites(WeightSite), Context(calibration=[(X,)]))
     assert on.runs == [0]
     first = losses.of("a", 0.5)
     assert losses.of("b", 0.5) > first > 0.0
@@ -133,9 +134,9 @@ def test_a_layer_that_sees_nan_stays_whole() -> None:
     nan[0, 0] = math.nan
     on = FakeGraph([linear("a", 64, 64)])
     context = Context(calibration=[(nan,), (X,)])
-    [(_, refused)] = measured(Prune(), on, on.sites(WeightSite), context)
+    [(_, refused)] = measured(Pruning(), on, on.sites(WeightSite), context)
     assert refused == Refused("its calibration inputs hold NaN or infinity")
-    losses = Losses(Prune(), on, on.sites(WeightSite), context)
+    losses = Losses(Pruning(), on, on.sites(WeightSite), context)
     assert losses.of("a", 0.0) == 0.0
     assert losses.of("a", 0.1) > 1e6
 
@@ -145,7 +146,7 @@ def test_without_calibration_or_outputs_it_says_so() -> None:
     with pytest.raises(RecipeError, match=r"^allocation: sensitivity is measured on calibration inputs; pass calibration= \(--calib\)"):
         step.apply(layers())
     with pytest.raises(UserError, match="hold no numbers but zeros"):
-        found(Prune(), FakeGraph([linear("a", stored=torch.zeros(64, 64))]), X)
+        found(Pruning(), FakeGraph([linear("a", stored=torch.zeros(64, 64))]), X)
 
 
 @pytest.mark.parametrize("pattern", ["unstructured", "4x1"])
@@ -165,7 +166,7 @@ def test_hosts_agree() -> None:
         on = graph(host, "transformer")
         sites = [site for site in on.sites(WeightSite) if site.name in ("query", "fc1")]
         context = Context(calibration=[(model("transformer")[1],)])
-        values = [value for _, value in measured(Prune(), on, sites, context, levels=(0.5,))]
+        values = [value for _, value in measured(Pruning(), on, sites, context, levels=(0.5,))]
         gains.append([value.gain for value in values if isinstance(value, Sensitivity)])
     assert len(gains[0]) == 2
     assert gains[0] == pytest.approx(gains[1], rel=1e-3)
@@ -186,9 +187,9 @@ def test_gains_are_of_what_the_criterion_would_do_not_of_noise() -> None:
     """The rows that the model does not hear are small, so that magnitude takes those: the model's error stays 0."""
     weight = torch.randn(64, 64, generator=torch.Generator().manual_seed(2)).sign()
     weight[32:] *= 0.5
-    sensitivity = found(Prune(), Deaf([linear("a", stored=weight)]), X)["a"]
+    sensitivity = found(Pruning(), Deaf([linear("a", stored=weight)]), X)["a"]
     assert isinstance(sensitivity, Sensitivity)
     assert sensitivity.gain == 0.0
-    by_rows = found(Prune(criterion="wanda"), Deaf([linear("a", stored=weight)]), X)["a"]
+    by_rows = found(Pruning(criterion="wanda"), Deaf([linear("a", stored=weight)]), X)["a"]
     assert isinstance(by_rows, Sensitivity)
     assert by_rows.gain > 0.5

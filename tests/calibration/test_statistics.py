@@ -5,11 +5,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sparsecc.calibration.context import Context
+from sparsecc.calibration.statistics import calibrated, largest_inputs, second_moments, statistics
 from sparsecc.errors import RecipeError, SparseccError
 from sparsecc.graph.sites import WeightSite
-from sparsecc.passes import _calibrate
-from sparsecc.passes._calibrate import calibrated, largest_inputs, second_moments, statistics
-from sparsecc.passes.base import Context
 from tests.passes.fake import FakeGraph, conv, linear
 
 
@@ -32,7 +31,7 @@ def test_inputs_of_a_convolution_are_in_the_order_of_its_matrix() -> None:
 
 
 def test_statistics_are_of_all_tokens_of_all_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_calibrate, "_ROWS", 8)  # pieces that join samples, and cut one
+    monkeypatch.setattr("sparsecc.calibration.statistics._ROWS", 8)  # pieces that join samples, and cut one
     samples = [torch.randn(rows, 5) for rows in (3, 0, 4, 19)]
     x = torch.cat(samples).double()
     found = statistics(iter(samples), ("norms", "hessian", "means", "variances", "inputs", "tokens"))

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparsecc.calibration.context import Progress
+from sparsecc.calibration.variations import Varied
 from sparsecc.errors import UserError
 from sparsecc.graph.base import Differentiable, Run
 from sparsecc.graph.sites import WeightSite
-from sparsecc.passes._learning import Learnt, Schedule, State, error_of, key_of, mean_square, relative
-from sparsecc.passes._vary import Varied
-from sparsecc.passes.base import Progress
+from sparsecc.recovery.schedule import Learnt, Schedule, State, error_of, key_of, mean_square, relative
 
 
 @dataclass(frozen=True)
-class Plan(Schedule):
+class Lessons(Schedule):
     """variations: of every variations + 1 steps one takes a sample as it is, the others one like it."""
 
     variations: int
@@ -34,7 +34,7 @@ def distill(
     original: Differentiable,
     sites: Sequence[WeightSite],
     samples: Varied,
-    plan: Plan,
+    lessons: Lessons,
     checkpoint: str | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Learnt:
@@ -47,19 +47,19 @@ def distill(
     Raises UserError where the file is of another call, and for a model without outputs of floating-point numbers or with NaN or infinity in
     them.
     """
-    run = _Run(graph, original, sites, samples, plan)
-    key = "" if checkpoint is None else key_of(plan, sites, (graph, original), samples.samples)
+    run = _Run(graph, original, sites, samples, lessons)
+    key = "" if checkpoint is None else key_of(lessons, sites, (graph, original), samples.samples)
     if checkpoint is not None:
         run.state.load(checkpoint, key)
         run.state.save(checkpoint, key)  # a file that cannot be written is better known now
-    for step in range(run.state.step, plan.steps):
+    for step in range(run.state.step, lessons.steps):
         run.take(step)
-        if plan.looks(step):
+        if lessons.looks(step):
             run.look()
             if checkpoint is not None:
                 run.state.save(checkpoint, key)
         if progress is not None:
-            progress(Progress("distillation", step + 1, plan.steps, f"error {run.state.best:.3f} of {run.state.before:.3f}"))
+            progress(Progress("distillation", step + 1, lessons.steps, f"error {run.state.best:.3f} of {run.state.before:.3f}"))
     return run.state.found()
 
 
@@ -91,24 +91,26 @@ class _Wanted:
 class _Run:
     """One distillation: what each step does."""
 
-    def __init__(self, graph: Differentiable, original: Differentiable, sites: Sequence[WeightSite], samples: Varied, plan: Plan) -> None:
-        self._graph, self._original, self._samples, self._plan = graph, original, samples, plan
+    def __init__(
+        self, graph: Differentiable, original: Differentiable, sites: Sequence[WeightSite], samples: Varied, lessons: Lessons
+    ) -> None:
+        self._graph, self._original, self._samples, self._lessons = graph, original, samples, lessons
         widths = {site.name: site.cols for site in original.sites(WeightSite)}
         self._taps = [site.name for site in sites if site.cols == widths[site.name]]  # others are given less than in the dense model
-        self._wanted = _Wanted.of(original, [samples.samples[i] for i in plan.held], self._taps)
+        self._wanted = _Wanted.of(original, [samples.samples[i] for i in lessons.held], self._taps)
         self._device = sites[0].weight.device.type
         self.state = State.of(sites)
         self.state.before = self.state.best = self._error()
 
     def take(self, step: int) -> None:
-        inputs = self._plan.inputs(step, self._samples)
-        with torch.autocast(self._device, torch.bfloat16, enabled=self._plan.dtype == "bfloat16"):
+        inputs = self._lessons.inputs(step, self._samples)
+        with torch.autocast(self._device, torch.bfloat16, enabled=self._lessons.dtype == "bfloat16"):
             wanted = self._original.run(inputs, self._taps)
             found = self._graph.run_with(inputs, self.state.given(), self._taps)
         loss = self._loss(found, wanted)
         if loss.isfinite():  # what a made-up input overflows would stay in all weights
             torch.autograd.backward(loss, inputs=list(self.state.tensors().values()))
-            self.state.move(self._plan.rate(step))
+            self.state.move(self._lessons.rate(step))
         else:
             self.state.step += 1
 
@@ -128,7 +130,7 @@ class _Run:
     def _error(self) -> float:
         """‖y − y'‖ / ‖y‖ on the samples held out."""
         with torch.no_grad():
-            outputs = [self._graph.run_with(self._samples.samples[i], self.state.given()).outputs for i in self._plan.held]
+            outputs = [self._graph.run_with(self._samples.samples[i], self.state.given()).outputs for i in self._lessons.held]
         return error_of(pair for ours, theirs in zip(outputs, self._wanted.outputs, strict=True) for pair in _floats(ours, theirs))
 
 

@@ -8,8 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from sparsecc.api import npz
-from sparsecc.api.npz import read_npz
+from sparsecc.calibration import npz
+from sparsecc.calibration.npz import read_npz
 from sparsecc.errors import InputError
 
 

@@ -1,0 +1,1 @@
+"""Calibration: samples of what a model is given, and what is measured with them."""
