@@ -51,7 +51,7 @@ def prune_module(
     from torch import nn
 
     from sparsecc.graph.fx.computed import copied, plain
-    from sparsecc.graph.fx.graph import check_kinds, check_loaded
+    from sparsecc.graph.fx.opening import check_kinds, check_loaded
     from sparsecc.passes import pipeline
     from sparsecc.passes.base import Context
     from sparsecc.passes.prune import Prune

@@ -5,29 +5,32 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from sparsecc.attention.base import BlockMap, Grid
-from sparsecc.ops.base import TorchCall
+from sparsecc.ops.base import Operator, TorchCall
 
 
 @dataclass(frozen=True)
-class BlockAttention:
+class BlockAttention(Operator):
     """Stands in the place of an Attention site without mask, whose q, k and v are [batch, heads, tokens, head_dim]."""
+
+    takes: ClassVar[tuple[str, ...]] = ("Attention",)
 
     map: BlockMap
     scale: float
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """What a graph stores for it, by name, in the order of the operator's arguments."""
         return {"orders": self.map.orders, "keep": self.map.keep}
 
+    def torch_arguments(self, inputs: Sequence[Any], tensors: Sequence[Any], bias: Any) -> tuple[Any, ...]:
+        return (*inputs, *tensors)
+
     def torch_call(self, name: str) -> TorchCall:
-        """The operator, and its arguments after q, k, v, orders and keep."""
         grid = self.map.grid
         options = ([*grid.axes, grid.text_tokens], grid.text_first, self.map.block, self.scale, name)
         return TorchCall(torch.ops.sparsecc.block_attention.default, options)

@@ -70,6 +70,10 @@ class AttentionNodes:
         return "its keys or scores are outputs, too" if others else None
 
     @property
+    def inputs(self) -> tuple[ir.Value, ...]:
+        return (self.q.value, self.k.value, self.v.value)
+
+    @property
     def output(self) -> ir.Value:
         return self.nodes[-1].outputs[0]
 

@@ -39,6 +39,10 @@ class WeightNodes:
         return self.node.inputs[0]  # type: ignore[return-value]
 
     @property
+    def inputs(self) -> tuple[ir.Value, ...]:
+        return (self.x,)
+
+    @property
     def output(self) -> ir.Value:
         return (self.bias_add or self.node).outputs[0]
 
@@ -81,6 +85,12 @@ def find(model: ir.Model) -> list[Site]:
         if attention is not None:
             sites.append(_attention(attention, unique(onnx_names.given(attention.nodes[-1]), names)))
     return sites
+
+
+def site_of(node: ir.Node, name: str) -> Linear | Conv2d | None:
+    """The site that the layer at a node is, called so; None where there is no layer."""
+    layer = layer_at(node)
+    return None if layer is None else _weight_site(layer, name, activation_of(layer.output))
 
 
 def layer_at(node: ir.Node) -> WeightNodes | None:

@@ -161,15 +161,6 @@ def test_shared_weights_are_told() -> None:
     ]
 
 
-def test_a_shared_weight_changes_for_all() -> None:
-    _, inputs, graph = case("tied")
-    copy = graph.copy()
-    copy.set_weight(copy.sites(Linear)[0], torch.zeros(8, 8))
-    assert [bool((site.weight == 0).all()) for site in copy.sites(Linear)] == [True, True, True, False, False]
-    assert not bool((graph.sites(Linear)[0].weight == 0).all())
-    assert copy.run(inputs).outputs[0].shape == (2, 5, 8)
-
-
 def test_replacing_one_of_several_users_keeps_the_dense_weight() -> None:
     _, inputs, graph = case("tied")
     copy = graph.copy()
@@ -218,8 +209,6 @@ def test_a_structured_layer_trains_its_factors_and_keeps_its_structure() -> None
     assert after.form is not None
     assert after.form.storage == Monarch(2, 2, 2)
     assert not torch.equal(after.weight, before)
-    with pytest.raises(ModelError, match="'fc1' is structured"):
-        copy.set_weight(after, before)
 
 
 def test_a_rewritten_graph_trains_and_keeps_its_zeros() -> None:
@@ -298,7 +287,7 @@ def test_inputs_by_position_by_name_and_from_numpy() -> None:
         (lambda given: {**given, "input_ids": given["input_ids"][0]}, "'input_ids' has shape"),
         (lambda given: {**given, "attention_mask": given["attention_mask"][:, :5]}, "input_ids_1 = 5"),
         (lambda given: tokens(1, 65), "size.*<= 64"),
-        (lambda given: {**given, "input_ids": given["input_ids"] + 1000}, "cannot take these inputs"),
+        (lambda given: {**given, "input_ids": given["input_ids"] + 1000}, "torch fails on these inputs"),
         (lambda given: [given["input_ids"]], "is missing; the model takes 2"),
         (lambda given: {**given, "input_ids": [1, 2]}, "'input_ids' is a list"),
     ],
@@ -307,26 +296,6 @@ def test_wrong_inputs_are_refused(change: Any, reason: str) -> None:
     _, inputs, graph = case("bert")
     with pytest.raises(InputError, match=reason):
         graph.run(change(inputs))
-
-
-def test_nan_and_an_unknown_tap_are_refused() -> None:
-    _, (x,), graph = case("mlp")
-    with pytest.raises(InputError, match="'x' holds NaN"):
-        graph.run((torch.full_like(x, torch.nan),))
-    with pytest.raises(UserError, match="tap 'fc3' is no site; did you mean 'fc2'"):
-        graph.run((x,), ["fc3"])
-
-
-def test_wrong_rewrites_are_refused() -> None:
-    copy = case("mlp")[2].copy()
-    site = prune(copy)[0]
-    with pytest.raises(ModelError, match=r"'fc1': the new weight has shape \(3, 3\)"):
-        copy.set_weight(site, torch.zeros(3, 3))
-    copy.replace(site, packed(site))
-    with pytest.raises(ModelError, match="'fc1' is packed"):
-        copy.set_weight(site, site.weight)
-    with pytest.raises(ModelError, match="no layer 'query'"):
-        copy.set_weight(case("bert")[2].sites(Linear)[0].__class__(name="query", stored=site.weight), site.weight)
 
 
 def test_outputs_keep_their_structure() -> None:
