@@ -116,4 +116,4 @@ def _parse_pass(step: Any, where: str) -> Pass:
         raise RecipeError(f"{where}: no pass {shown(name)}{registry.did_you_mean(str(name), known)}")
     if not isinstance(options, Mapping | None):
         raise RecipeError(f"{where}.{name}: expected a mapping of fields, not {kind(options)}")
-    return build(registry.load_class("passes", name, Pass), options or {}, f"{where}.{name}")  # type: ignore[type-abstract]
+    return build(registry.load_class("passes", name, Pass), options or {}, f"{where}.{name}")

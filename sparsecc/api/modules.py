@@ -119,7 +119,7 @@ def _without(step: Pass, left: Mapping[str, Refused]) -> Pass:
     for name, reason in left.items():
         if name in targets:
             raise UserError(str(reason.at(name)))
-    return replace(step, ignore=(*ignore, *left)) if left else step  # type: ignore[call-arg]
+    return replace(step, ignore=(*ignore, *left)) if left else step
 
 
 def _unwritable(graph: Graph, model: nn.Module, twin: nn.Module) -> dict[str, Refused]:

@@ -26,6 +26,7 @@ from sparsecc.codegen.schedules import generic
 from sparsecc.codegen.target import Target, detect
 from sparsecc.codegen.tvm_api import relax
 from sparsecc.errors import ModelError, UserError
+from sparsecc.graph.abilities import HasProto, Specializable
 from sparsecc.graph.base import Graph, TensorSpec
 from sparsecc.graph.sites import WeightSite
 
@@ -89,7 +90,7 @@ def _library(graph: Graph, arrays: list[np.ndarray], target: Target, chooser: Ch
 
 def _with_place(graph: Graph, arrays: list[np.ndarray], target: Target, said: str) -> str:
     """What was said about a model, about the operator of it that does not compile by itself either."""
-    if graph.host != "onnx":
+    if not isinstance(graph, HasProto):
         return f"the compiler cannot generate code for this model: {said}"
     from sparsecc.codegen.importers.onnx import import_onnx
     from sparsecc.codegen.importers.onnx_blame import blamed
@@ -98,8 +99,7 @@ def _with_place(graph: Graph, arrays: list[np.ndarray], target: Target, said: st
         program = _program(import_onnx(model))
         compile_relax(emit(program, target, Chooser(target, measure=False)), target)
 
-    where: str = graph.where  # type: ignore[attr-defined]
-    return f"{where}: the compiler cannot generate code for {blamed(_fixed(graph, arrays), alone) or 'this model'}: {said}"
+    return f"{graph.where}: the compiler cannot generate code for {blamed(_fixed(graph, arrays), alone) or 'this model'}: {said}"
 
 
 @quiet_failure()
@@ -138,20 +138,23 @@ def _is_fixed(ty: Any) -> bool:
 
 
 def _imported(graph: Graph, arrays: list[np.ndarray]) -> Imported:
-    if graph.host == "fx":
+    """Raises ModelError for a graph that no importer takes."""
+    if isinstance(graph, Specializable):
         import torch
 
         from sparsecc.codegen.importers.fx import import_whole
 
-        return import_whole(lambda: graph.specialize([torch.from_numpy(a) for a in arrays]))  # type: ignore[attr-defined]
+        return import_whole(lambda: graph.specialize([torch.from_numpy(a) for a in arrays]))
+    if not isinstance(graph, HasProto):
+        raise ModelError(f"{graph.where}: the compiler has no importer for graphs of host {graph.host!r}")
     from sparsecc.codegen.importers.onnx import import_onnx
 
-    return import_onnx(_fixed(graph, arrays), graph.where)  # type: ignore[attr-defined]
+    return import_onnx(_fixed(graph, arrays), graph.where)
 
 
-def _fixed(graph: Graph, arrays: list[np.ndarray]) -> onnx.ModelProto:
+def _fixed(graph: HasProto, arrays: list[np.ndarray]) -> onnx.ModelProto:
     shapes = {spec.name: array.shape for spec, array in zip(graph.inputs, arrays, strict=True)}
-    return graph.fixed(shapes).proto()  # type: ignore[attr-defined]
+    return graph.fixed(shapes).proto()
 
 
 def compile_relax(emitted: Emitted, target: Target, dump: Path | None = None) -> Any:

@@ -25,15 +25,20 @@ class FakeGraph(Graph):
     """Every layer sees the model's input; the outputs are the layers' in order."""
 
     host = where = "fake"
-    outputs = ()
-    inputs = ()
 
     def __init__(self, sites: Sequence[WeightSite], unseen: Sequence[Unseen] = ()) -> None:
         self._unseen = tuple(unseen)
         self._sites = {site.name: site for site in sites}
-        rank = 4 if sites and isinstance(sites[0], Conv2d) else 2
-        self.inputs = (TensorSpec("x", tuple(f"axis{i}" for i in range(rank)), "float32"),)
+        self._rank = 4 if sites and isinstance(sites[0], Conv2d) else 2
         self.edits: list[str] = []
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return (TensorSpec("x", tuple(f"axis{i}" for i in range(self._rank)), "float32"),)
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return ()
 
     def sites(self, kind: type[S] = Site, targets: Targets = ALL) -> list[S]:
         return [site for site in self._sites.values() if isinstance(site, kind) and matches(site, targets)]

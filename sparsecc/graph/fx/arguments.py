@@ -37,7 +37,7 @@ class Arguments:
 
     def structured(self, tensors: Sequence[Tensor]) -> trace.Inputs:
         """Arguments and keyword arguments as the original module took them."""
-        return pytree.tree_unflatten(self.flat(tensors), self._module._in_spec)  # type: ignore[arg-type]
+        return pytree.tree_unflatten(self.flat(tensors), self._module._in_spec)
 
     def _check_guards(self, tensors: Sequence[Tensor]) -> None:
         if self._guards is None:

@@ -230,8 +230,8 @@ class FxGraph(Differentiable, Specializable):
             return FxGraph(moved(self.module, torch.device(device)), self._guards, self.name, self.notes)
 
     def specialize(self, example_inputs: Sequence[Any] | Mapping[str, Any]) -> ExportedProgram:
-        """The current model for the shapes of these inputs alone: no symbols, no assertions, shape arithmetic and constant masks
-        folded; linear, convolution, attention, norms and activations are single operators. Input as for `run`."""
+        """The model is exported twice for each set of shapes, once to fold what depends on shapes and once for a program of what is
+        left, and then imported by TVM: the price of that importer, which takes programs alone."""
         inputs = self._arguments.structured(self._arguments.bound(example_inputs))
         with torch.no_grad():  # torch has no gradients of some operators of complex numbers, and traces none of them then
             program = trace.export_fixed(self.module, inputs)

@@ -22,6 +22,7 @@ from sparsecc.graph.onnx import channels, hold, io, rewriting, sparse, unseen, v
 from sparsecc.graph.onnx.attention import AttentionNodes, Tap
 from sparsecc.graph.onnx.cleanup import clean
 from sparsecc.graph.onnx.fold import constant
+from sparsecc.graph.onnx.optional import require
 from sparsecc.graph.onnx.run import Runner
 from sparsecc.graph.onnx.sites import WeightNodes, find, site_of
 from sparsecc.graph.onnx.walk import Walk, read_by
@@ -42,6 +43,7 @@ class OnnxGraph(HasProto):
     """
 
     host = "onnx"
+    quantizes_only_float32 = True  # scales and sums are float32, and operators do not mix types
 
     def __init__(self, model: ir.Model, where: str = "the model", came: ir.Model | None = None, notes: Sequence[str] = ()) -> None:
         self.model = model
@@ -82,11 +84,7 @@ class OnnxGraph(HasProto):
         return cls(model, where, came, notes)
 
     def fixed(self, input_shapes: Shapes) -> OnnxGraph:
-        """A copy for these input shapes only, in standard operators, with all arithmetic on shapes folded, however large that makes it;
-        sites keep their names.
-
-        Raises InputError for a name, rank or size that the model does not take.
-        """
+        """Folded however large that makes the model."""
         shapes = _checked_shapes(self.model, input_shapes)
         return OnnxGraph(clean(self.model, self.where, shapes, standard=True, growth=hold.LARGEST), self.where)
 
@@ -203,7 +201,7 @@ class OnnxGraph(HasProto):
         places = {value: place for place, value in enumerate(self.model.graph.inputs)}
         for node in self.model.graph:
             if node.op_type == "Gather" and node.attributes.get_int("axis", 0) == 0:
-                table, place = constant(node.inputs[0]), places.get(_reshaped(node.inputs[1]))  # type: ignore[arg-type]
+                table, place = constant(node.inputs[0]), places.get(require(_reshaped(node.inputs[1])))
                 if place is not None and table is not None and table.ndim == 2:
                     found.setdefault(place, torch.tensor(table))
         return found
@@ -237,7 +235,6 @@ class OnnxGraph(HasProto):
         io.write(values.with_defaults(self.model), path, external)
 
     def proto(self) -> onnx.ModelProto:
-        """The model with the ai.sparsecc functions it calls. Above 2 GB a ModelProto can be used but not serialized; `save` can."""
         proto = ir.serde.serialize_model(values.with_defaults(self.model))
         io.declare_maps(proto, self.model)
         return proto

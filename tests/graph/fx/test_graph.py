@@ -161,14 +161,6 @@ def test_shared_weights_are_told() -> None:
     ]
 
 
-def test_replacing_one_of_several_users_keeps_the_dense_weight() -> None:
-    _, inputs, graph = case("tied")
-    copy = graph.copy()
-    copy.replace(copy.sites(Linear)[0], packed(copy.sites(Linear)[0]))
-    assert_close(copy.run(inputs).outputs[0], graph.run(inputs).outputs[0])
-    assert copy.sites(Linear)[1].packed is None
-
-
 def test_layers_that_are_no_module() -> None:
     module, _, graph = case("spellings")
     linears = {site.name: site for site in graph.sites(Linear)}
@@ -184,15 +176,6 @@ def test_layers_that_are_no_module() -> None:
     assert torch.equal(linears["out_in"].weight, module.out_in.detach())
     assert torch.equal(linears["in_out"].bias, module.added.detach())
     assert linears["in_out"].activation == "silu"
-
-
-def test_a_packed_layer_drops_its_dense_weight() -> None:
-    _, _, graph = case("mlp")
-    copy = graph.copy()
-    site = prune(copy)[0]
-    copy.replace(site, packed(site))
-    assert [name for name, _ in copy.module.named_parameters()] == ["fc1.bias", "fc1.values", "fc2.weight", "fc2.bias"]
-    assert [name for name, _ in copy.module.named_buffers()] == ["fc1.cols", "fc1.row_ptr"]
 
 
 def test_a_structured_layer_trains_its_factors_and_keeps_its_structure() -> None:
@@ -379,13 +362,3 @@ def test_parameters_among_the_outputs() -> None:
     assert not any(output.requires_grad for output in outputs)
     for found, expected in zip(outputs, module(x), strict=True):
         assert_close(found, expected.detach())
-
-
-def test_weights_and_inputs_without_values_are_refused() -> None:
-    with torch.device("meta"):
-        empty = nn.Sequential(nn.Linear(4, 4))
-    with pytest.raises(ModelError, match=r"^weight '0.weight' is on the meta device, .*; load the weights first$"):
-        FxGraph.from_module(empty, (torch.randn(2, 4),))
-    for x in (torch.empty(2, 4, device="meta"), torch.eye(4).to_sparse()):
-        with pytest.raises(InputError, match=r"^an example input is a (meta|sparse_coo) tensor; pass one that holds all its values$"):
-            FxGraph.from_module(nn.Linear(4, 4), (x,))
