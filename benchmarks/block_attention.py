@@ -23,10 +23,10 @@ from benchmarks.peers import Call, OnnxRuntime, Torch, Workload, call_of, max_re
 from benchmarks.results import markdown_table, promise
 from sparsecc.attention.base import AXIS_ORDERS, BLOCK, BlockMap, Grid, required
 from sparsecc.attention.paro import heaviest
-from sparsecc.codegen import threads as pool
 from sparsecc.codegen import tvm_api
-from sparsecc.codegen.kernels.block_attention import BlockAttentionSpec, build_gather, prepare
-from sparsecc.codegen.target import detect
+from sparsecc.codegen.cpu import threads as pool
+from sparsecc.codegen.cpu.operators.block_attention import BlockAttentionSpec, build_gather, prepare
+from sparsecc.codegen.cpu.target import detect
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import Attention
 from sparsecc.ops.block_attention import BlockAttention

@@ -22,13 +22,13 @@ from benchmarks.machine import machine
 from benchmarks.promises import Promise, promise_table
 from benchmarks.results import markdown_table
 from models._recipes import prune_and_pack
-from sparsecc.codegen import threads as pool
-from sparsecc.codegen.candidates import Plan, bare
 from sparsecc.codegen.choose import Chooser
-from sparsecc.codegen.kernels.base import MatmulSpec
-from sparsecc.codegen.lower.program import Layer
-from sparsecc.codegen.roofline import bound_us
-from sparsecc.codegen.target import Target, detect
+from sparsecc.codegen.cpu import threads as pool
+from sparsecc.codegen.cpu.roofline import bound_us
+from sparsecc.codegen.cpu.target import Target, detect
+from sparsecc.codegen.recognize.program import Layer
+from sparsecc.codegen.spec import MatmulSpec
+from sparsecc.codegen.task import Plan, bare
 from sparsecc.timing import Spread, interleave
 
 TOKENS = (1, 4, 16, 64, 128, 256, 512, 1024, 2048)

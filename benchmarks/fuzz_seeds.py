@@ -109,7 +109,7 @@ def artifacts() -> list[bytes]:
 
 @functools.cache
 def records() -> list[bytes]:
-    from sparsecc.codegen.target import detect
+    from sparsecc.codegen.cpu.target import detect
     from sparsecc.codegen.tuning.records import Records
 
     with tempfile.TemporaryDirectory() as folder:
@@ -191,7 +191,7 @@ def _artifact(path: Path) -> None:
 
 
 def _records(path: Path) -> None:
-    from sparsecc.codegen.target import detect
+    from sparsecc.codegen.cpu.target import detect
     from sparsecc.codegen.tuning.records import Records
 
     for mode in ("read", "write"):

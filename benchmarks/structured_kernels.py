@@ -13,14 +13,14 @@ import numpy as np
 import torch
 
 from benchmarks.results import markdown_table, promise
-from sparsecc.codegen import threads as pool
 from sparsecc.codegen import tvm_api
-from sparsecc.codegen.candidates import Task
-from sparsecc.codegen.chain import Chain, Step, chains
-from sparsecc.codegen.kernels.base import MatmulSpec
-from sparsecc.codegen.lower.layout import layout_of
+from sparsecc.codegen.cpu import threads as pool
+from sparsecc.codegen.cpu.chain import Chain, Step, chains
+from sparsecc.codegen.cpu.layout import layout_of
+from sparsecc.codegen.cpu.target import Target, detect
 from sparsecc.codegen.numbers import Numbers
-from sparsecc.codegen.target import Target, detect
+from sparsecc.codegen.spec import MatmulSpec
+from sparsecc.codegen.task import Task
 from sparsecc.structures.base import Structure
 from sparsecc.timing import Spread, Timing, interleave, speedup
 

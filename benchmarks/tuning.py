@@ -23,11 +23,11 @@ from rich.progress import Progress
 
 from benchmarks.machine import machine
 from benchmarks.results import markdown_table, write
-from sparsecc.codegen import threads as pool
-from sparsecc.codegen.candidates import Structure, Task
-from sparsecc.codegen.kernels.base import Epilogue, Knobs, MatmulSpec
+from sparsecc.codegen.cpu import threads as pool
+from sparsecc.codegen.cpu.target import Target, detect
 from sparsecc.codegen.numbers import Numbers
-from sparsecc.codegen.target import Target, detect
+from sparsecc.codegen.spec import Epilogue, Knobs, MatmulSpec
+from sparsecc.codegen.task import Structure, Task
 from sparsecc.codegen.tuning.records import Records, best
 from sparsecc.codegen.tuning.tuner import Budget, tune
 from sparsecc.codegen.tuning.workload import Workload

@@ -72,7 +72,7 @@ class Form(ABC):
     @property
     def pattern(self) -> str | None:
         """How a recipe writes what is kept; None where that is all."""
-        return self.sparse_format.pattern if self.sparse_format else None
+        return str(self.sparse_format.pattern) if self.sparse_format else None
 
     @property
     @abstractmethod

@@ -15,12 +15,13 @@ import sparsecc
 
 ROOT = Path(sparsecc.__file__).parent
 # Modules below everything; they import each other at most.
-LEAVES = {"errors", "registry", "files", "forms", "least_squares", "memory", "timing", "top", "options"}
-FAMILIES = {"formats", "criteria", "refinements", "allocations", "structures", "attention", "precisions"}
+LEAVES = {"errors", "registry", "files", "forms", "least_squares", "memory", "timing", "top", "options", "bits"}
+FAMILIES = {"patterns", "formats", "criteria", "refinements", "allocations", "structures", "attention", "precisions"}
 ALLOWED = {
     **{family: set() for family in FAMILIES},
+    "formats": {"patterns"},  # a format stores the masks of a pattern
     "refinements": {"criteria"},  # what a criterion is told about a format, and the statistics
-    "structures": {"formats", "criteria"},  # a factor may be sparse, and begin as what a criterion prunes
+    "structures": {"formats", "patterns", "criteria"},  # a factor may be sparse, and begin as what a criterion prunes
     "precisions": {"formats"},  # a quantized weight may have its values in a sparse format
     "ops": {"formats", "structures", "attention", "precisions", "graph"},
     # graph, beyond the table: the hosts put operators in, and read their weights back out of a file
@@ -95,6 +96,7 @@ LIGHT = [
     "sparsecc.registry",
     "sparsecc.recipe",
     "sparsecc.formats",
+    "sparsecc.patterns",
     "sparsecc.structures",
     "sparsecc.precisions",
     "sparsecc.passes.quantize",
@@ -111,7 +113,7 @@ LIGHT = [
     "sparsecc.train",
     "sparsecc.passes.reorder_tokens",
     "sparsecc.report.base",
-    "sparsecc.codegen.target",
+    "sparsecc.codegen.cpu.target",
 ]
 
 

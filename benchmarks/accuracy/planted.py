@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from benchmarks.machine import machine
 from benchmarks.results import markdown_table, write
-from sparsecc import formats, registry
+from sparsecc import patterns, registry
 from sparsecc.errors import UserError
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import Linear
@@ -61,7 +61,7 @@ def plant(pattern: str, seed: int, rows: int = ROWS, cols: int = COLS, tokens: i
     """A problem with half of its weights planted. The noise of the outputs has a standard deviation of 1."""
     generator = torch.Generator().manual_seed(seed)
     inputs = correlated(tokens, cols, generator)
-    keep = formats.from_pattern(pattern).project(torch.rand(rows, cols, generator=generator), 0.5)
+    keep = patterns.parse(pattern).project(torch.rand(rows, cols, generator=generator), 0.5)
     sizes = LEAST + (MOST - LEAST) * torch.rand(rows, cols, generator=generator)
     signs = 2 * torch.randint(2, (rows, cols), generator=generator) - 1
     inverse = torch.linalg.inv(inputs.double().T @ inputs.double())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparsecc.errors import RecipeError, SparseccError
 
@@ -60,6 +60,8 @@ class Allocation(ABC):
     """One member of the family; fields are its options."""
 
     needs_loss: ClassVar[bool] = False  # reads `Layer.loss`, which is measured on calibration inputs
+    settles: ClassVar[bool] = True  # layers that were pruned as it says are divided in the same way
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)  # options that the laws try
 
     @abstractmethod
     def allocate(self, layers: Sequence[Layer], sparsity: float, floor: float) -> list[float]:

@@ -13,6 +13,8 @@ class Owl(Allocation):
     """Kept share of a layer = that of the whole ± `spread`, by the share of its units whose score is above `outlier` times their mean
     (Yin et al., Outlier Weighed Layerwise Sparsity, 2024). With the criterion wanda these are the outliers of the paper."""
 
+    settles = False  # zeros lower the mean, so that more scores are above it
+
     outlier: float = 5.0
     spread: float = 0.08
 

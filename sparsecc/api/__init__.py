@@ -20,8 +20,8 @@ from sparsecc.report.base import quantized
 if TYPE_CHECKING:
     import onnx
 
-    from sparsecc.codegen.candidates import Known, Task
-    from sparsecc.codegen.target import Target
+    from sparsecc.codegen.cpu.target import Target
+    from sparsecc.codegen.task import Known, Task
     from sparsecc.codegen.tuning.result import TuningResult
     from sparsecc.codegen.tuning.tuner import Progress
     from sparsecc.passes.base import Progress as Passing
@@ -83,7 +83,7 @@ def compile(
     Raises UserError and its children (ModelError, RecipeError, InputError) for what the caller can mend.
     """
     from sparsecc import codegen
-    from sparsecc.codegen.target import host_name
+    from sparsecc.codegen.cpu.target import host_name
     from sparsecc.runtime.compiled import Compiled
     from sparsecc.runtime.machine import cannot_run
 
@@ -150,7 +150,7 @@ def tune(
     Raises UserError and its children for what the caller can mend.
     """
     from sparsecc.codegen import compiler
-    from sparsecc.codegen.target import detect
+    from sparsecc.codegen.cpu.target import detect
     from sparsecc.codegen.tuning.records import Records
     from sparsecc.codegen.tuning.tuner import Budget
     from sparsecc.codegen.tuning.tuner import tune as search
@@ -296,8 +296,8 @@ def _rewrite(
 
 
 def _target(target: str, threads: int | None) -> Target:
-    from sparsecc.codegen import target as targets
-    from sparsecc.codegen.threads import physical_cores, wanted
+    from sparsecc.codegen.cpu import target as targets
+    from sparsecc.codegen.cpu.threads import physical_cores, wanted
 
     if not isinstance(target, str):
         raise UserError(f'target: {target!r} is no name; "cpu" is this machine')

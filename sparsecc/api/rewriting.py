@@ -109,9 +109,9 @@ def _entries(step: pipeline.Step) -> Iterator[Entry]:
 
 
 def stored_share(pattern: str, site: WeightSite) -> float:
-    """The share of a weight that a format of this pattern stores: zeros that do not fill a unit are stored, too."""
-    from sparsecc import formats
+    """The share of a weight that is stored under this pattern: zeros that do not fill a unit are stored, too."""
+    from sparsecc import patterns
 
     keep = site.keep
-    cover = None if keep is None else formats.from_pattern(pattern).cover(keep)
+    cover = None if keep is None else patterns.parse(pattern).cover(keep)
     return 1.0 if cover is None or isinstance(cover, Refused) else int(cover.count_nonzero()) / max(1, cover.numel())

@@ -10,4 +10,4 @@ HELPERS = ("mass", "plan")  # modules here that are no patterns
 
 def create(name: str) -> Pattern:
     """The pattern of that name with its default options. Raises RecipeError with the nearest valid name when there is none."""
-    return registry.load_class("attention", name, Pattern)()  # type: ignore[type-abstract]
+    return registry.load_class("attention", name, Pattern)()

@@ -47,7 +47,7 @@ def bench(
 ) -> None:
     """Time a model against other engines, in turns; medians and spread."""
     from sparsecc.cli import engines
-    from sparsecc.codegen.threads import physical_cores
+    from sparsecc.codegen.cpu.threads import physical_cores
     from sparsecc.timing import interleave
 
     writable(json, source, recipe, calib, inputs, dense)

@@ -29,7 +29,7 @@ _BACKENDS = (
 
 def doctor(threads: ThreadsOption = None, json: JsonOption = None) -> None:
     """Instruction sets, cores, measured peak and bandwidth, backends."""
-    from sparsecc.codegen.threads import available, physical_cores
+    from sparsecc.codegen.cpu.threads import available, physical_cores
 
     writable(json)
     threads = threads or physical_cores()
@@ -47,7 +47,7 @@ def doctor(threads: ThreadsOption = None, json: JsonOption = None) -> None:
 
 
 def _cpu(threads: int) -> dict[str, Any]:
-    from sparsecc.codegen import target
+    from sparsecc.codegen.cpu import target
 
     table = target.detect(threads)
     return {
@@ -62,8 +62,8 @@ def _cpu(threads: int) -> dict[str, Any]:
 
 
 def _measure(threads: int) -> dict[str, dict[str, float]]:
-    from sparsecc.codegen.roofline import measure
-    from sparsecc.codegen.target import detect
+    from sparsecc.codegen.cpu.roofline import measure
+    from sparsecc.codegen.cpu.target import detect
 
     found = measure(detect(threads))
     return {

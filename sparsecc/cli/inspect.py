@@ -71,7 +71,7 @@ def _rows(graph: Graph) -> Iterator[dict[str, Any]]:
             "shape": list(site.shape),
             "sparsity": 1 - int(keep.count_nonzero()) / max(1, keep.numel()),
             "bytes_dense": bytes_dense,
-            "patterns": [{"pattern": fit.format.pattern, "format": fit.format.key, "bytes": fit.bytes_packed} for fit in found],
+            "patterns": [{"pattern": str(fit.format.pattern), "format": fit.format.key, "bytes": fit.bytes_packed} for fit in found],
         }
 
 

@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from sparsecc.codegen import roofline, threads, tvm_api
-from sparsecc.codegen.candidates import KERNELS, Known, Plan, Task, bare, between_turns
-from sparsecc.codegen.chain import Chain, Step, chains
-from sparsecc.codegen.kernels import block_attention
-from sparsecc.codegen.kernels.base import MatmulSpec
-from sparsecc.codegen.kernels.block_attention import BlockAttentionSpec
-from sparsecc.codegen.kernels.groups import SIZE
+from sparsecc.codegen import tvm_api
+from sparsecc.codegen.cpu import roofline, threads
+from sparsecc.codegen.cpu.chain import Chain, Step, chains
+from sparsecc.codegen.cpu.operators import block_attention
+from sparsecc.codegen.cpu.operators.block_attention import BlockAttentionSpec
+from sparsecc.codegen.cpu.pieces.groups import SIZE
+from sparsecc.codegen.cpu.target import Target
 from sparsecc.codegen.numbers import Numbers
-from sparsecc.codegen.target import Target
+from sparsecc.codegen.spec import MatmulSpec
+from sparsecc.codegen.task import KERNELS, Known, Plan, Task, bare, between_turns
 from sparsecc.structures.base import Structured
 from sparsecc.timing import interleave
 
 if TYPE_CHECKING:
-    from sparsecc.codegen.lower.program import Layer
+    from sparsecc.codegen.recognize.program import Layer
 
 _SECONDS = 0.12  # for the turns of one site
 _NOT_MEASURED = "not measured: the target is not this machine"

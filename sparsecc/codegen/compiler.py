@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsecc.codegen import tvm_api
-from sparsecc.codegen.candidates import Known, Task
 from sparsecc.codegen.chatter import quiet_failure
 from sparsecc.codegen.choose import Choice, Chooser
+from sparsecc.codegen.cpu.emit.emit import Emitted, emit
+from sparsecc.codegen.cpu.pieces import math
+from sparsecc.codegen.cpu.schedules import generic
+from sparsecc.codegen.cpu.target import Target, detect
 from sparsecc.codegen.dump import write_kernels
 from sparsecc.codegen.importers.base import Imported
-from sparsecc.codegen.kernels import math
 from sparsecc.codegen.library import Library
-from sparsecc.codegen.lower.emit import Emitted, emit
-from sparsecc.codegen.lower.limits import divisors_of, limits_of, regions_of
-from sparsecc.codegen.lower.program import Program
-from sparsecc.codegen.lower.recognize import recognize
-from sparsecc.codegen.schedules import generic
-from sparsecc.codegen.target import Target, detect
+from sparsecc.codegen.recognize.layers import recognize
+from sparsecc.codegen.recognize.limits import divisors_of, limits_of, regions_of
+from sparsecc.codegen.recognize.program import Program
+from sparsecc.codegen.task import Known, Task
 from sparsecc.codegen.tvm_api import relax
 from sparsecc.errors import ModelError, UserError
 from sparsecc.graph.abilities import HasProto, Specializable
@@ -92,8 +92,8 @@ def _with_place(graph: Graph, arrays: list[np.ndarray], target: Target, said: st
     """What was said about a model, about the operator of it that does not compile by itself either."""
     if not isinstance(graph, HasProto):
         return f"the compiler cannot generate code for this model: {said}"
-    from sparsecc.codegen.importers.onnx import import_onnx
-    from sparsecc.codegen.importers.onnx_blame import blamed
+    from sparsecc.codegen.importers.onnx.blame import blamed
+    from sparsecc.codegen.importers.onnx.importer import import_onnx
 
     def alone(model: onnx.ModelProto) -> None:
         program = _program(import_onnx(model))
@@ -142,12 +142,12 @@ def _imported(graph: Graph, arrays: list[np.ndarray]) -> Imported:
     if isinstance(graph, Specializable):
         import torch
 
-        from sparsecc.codegen.importers.fx import import_whole
+        from sparsecc.codegen.importers.fx.importer import import_whole
 
         return import_whole(lambda: graph.specialize([torch.from_numpy(a) for a in arrays]))
     if not isinstance(graph, HasProto):
         raise ModelError(f"{graph.where}: the compiler has no importer for graphs of host {graph.host!r}")
-    from sparsecc.codegen.importers.onnx import import_onnx
+    from sparsecc.codegen.importers.onnx.importer import import_onnx
 
     return import_onnx(_fixed(graph, arrays), graph.where)
 

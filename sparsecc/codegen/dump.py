@@ -9,7 +9,7 @@ from sparsecc.codegen import tvm_api
 from sparsecc.files import naming, write_text
 
 if TYPE_CHECKING:
-    from sparsecc.codegen.target import Target
+    from sparsecc.codegen.cpu.target import Target
 
 
 def write_kernels(module: Any, target: Target, folder: Path) -> None:

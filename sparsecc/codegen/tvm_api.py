@@ -6,10 +6,12 @@ Names are looked up on first use, and `import sparsecc` loads no TVM. Add a line
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType, ModuleType
 from typing import Any
 
 OPAQUE = 8  # relax's OpPatternKind that fusion leaves alone
@@ -52,6 +54,8 @@ def __getattr__(name: str) -> Any:
     os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "300")
     with _torch_unseen():
         importlib.import_module("tvm")
+    if name == "T":
+        _walk_stacks_without_sources()
     module, _, attribute = _HOMES[name].partition(":")
     value = importlib.import_module(module)
     if attribute != "__self__":
@@ -64,6 +68,31 @@ def limit_threads(count: int) -> None:
     """How many threads the pools of callers that have none yet will have."""
     runtime = importlib.import_module("tvm.base")._LOADED_LIBS["tvm_runtime"]
     runtime._ZN3tvm7runtime9threading17SetMaxConcurrencyEi(count)  # which has no other name
+
+
+def _walk_stacks_without_sources() -> None:
+    """TVMScript's parser asks `inspect` for its callers' frames, for each `prim_func` and each use of an `inline`. That looks for each
+    line of source, too, through all loaded modules: under pytest 0.6 s a time, two thirds of a build."""
+    for module in ("tvm.tirx.script.parser.entry", "tvm.script.parser.core.parser"):
+        importlib.import_module(module).inspect = _Frames("inspect")
+
+
+class _Frames(ModuleType):
+    """`inspect`, but that its stacks come without source."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(inspect, name)
+
+    def stack(self) -> list[inspect.FrameInfo]:
+        return self.getouterframes(sys._getframe(1))
+
+    @staticmethod
+    def getouterframes(frame: FrameType | None) -> list[inspect.FrameInfo]:
+        frames = []
+        while frame is not None:
+            frames.append(inspect.FrameInfo(frame, frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, None, None))
+            frame = frame.f_back
+        return frames
 
 
 @contextmanager

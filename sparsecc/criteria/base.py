@@ -1,16 +1,16 @@
-"""What a criterion is: it scores weights; a format turns the scores into a mask. It knows no graph and no pattern."""
+"""What a criterion is: it scores weights; a pattern turns the scores into a mask. It knows no graph."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparsecc.formats.base import Format
+    from sparsecc.patterns.base import Pattern
 
 Stats = Mapping[str, "Tensor"]
 """What calibration measured at a site, by the names in `Criterion.needs`: see STATISTICS."""
@@ -32,10 +32,10 @@ OF_GRADIENTS = frozenset({"gradients", "effects"})
 
 @dataclass(frozen=True)
 class Project:
-    """(score [rows, cols], sparsity) → keep, as `Format.project`, on a whole matrix or on parts of it.
+    """(score [rows, cols], sparsity) → keep, as `Pattern.project`, on a whole matrix or on parts of it.
 
     rows, cols: of the smallest part that has a mask of its own.  units: the weights in what is kept or dropped whole.
-    fixed: the one sparsity that the format has, None when any can be asked for.
+    fixed: the one sparsity that the pattern has, None when any can be asked for.
     """
 
     project: Callable[[Tensor, float], Tensor]
@@ -64,9 +64,9 @@ class Project:
         return units.repeat_interleave(r, dim=0).repeat_interleave(c, dim=1)
 
 
-def project_of(format: Format) -> Project:
-    """What a criterion is told about a format."""
-    return Project(format.project, *format.part, format.unit_size, format.fixed_sparsity)
+def project_of(pattern: Pattern) -> Project:
+    """What a criterion is told about a pattern."""
+    return Project(pattern.project, *pattern.part, pattern.unit_size, pattern.fixed_sparsity)
 
 
 def within_outputs(project: Project) -> Project:
@@ -125,6 +125,7 @@ class Criterion(ABC):
     updates: ClassVar[bool] = False  # whether `choose` gives the weights that stay new values
     compares: ClassVar[str] = "layer"  # the weights among which those go that score least, "layer" or "output", where `prune` is not told
     measured_as: ClassVar[str | None] = None  # the criterion that stands in where a division of sparsity prunes each layer many times
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)  # options that the laws try
 
     @abstractmethod
     def score(self, weight: Tensor, stats: Stats, seed: int) -> Tensor:

@@ -1,9 +1,8 @@
-"""Sparse formats: which masks they hold and how they store a weight matrix. Members: csr, block, nm."""
+"""Sparse formats: how a weight matrix is stored under a mask. Members: block, csr, nm."""
 
 from __future__ import annotations
 
-import itertools
-import re
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,30 +10,32 @@ from typing import TYPE_CHECKING
 from sparsecc import registry
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.formats.base import Format
-from sparsecc.options import shown
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sparsecc.patterns.base import Pattern
+
+HELPERS = ("primitives",)  # modules here that are no formats
 DEFAULT_FORMATS = ("block", "csr", "nm")  # what recipes that name none mean; on a tie the first
-
-
-def from_pattern(pattern: str) -> Format:
-    """The format that a recipe means by `unstructured`, `4x1` or `2:4`. Raises RecipeError, with what is wrong, for anything else."""
-    own = (registry.load_class("formats", name, Format) for name in DEFAULT_FORMATS)  # type: ignore[type-abstract]
-    for cls in itertools.chain(own, registry.classes("formats", Format)):  # type: ignore[type-abstract]  # these first: they say what patterns mean
-        if (format := cls.parse(pattern)) is not None:
-            return format
-    raise RecipeError(f"pattern: {shown(pattern)} is none of 'unstructured', RxC (as '4x1') and N:M (as '2:4'){_hint(pattern)}")
 
 
 def from_key(key: str) -> Format:
     """Inverse of `Format.key`. Raises RecipeError for a key that no member writes."""
-    name, _, pattern = key.partition(":")
-    format = registry.load_class("formats", name, Format).parse(pattern or "unstructured")  # type: ignore[type-abstract]
+    name, _, parameters = key.partition(":")
+    format = registry.load_class("formats", name, Format).parse(parameters)  # type: ignore[type-abstract]
     if format is None or format.key != key:
         raise RecipeError(f"format {key!r} is not one that sparsecc writes")
     return format
+
+
+@functools.cache
+def storing(pattern: Pattern) -> Format:
+    """The default format for masks of a pattern: its own where it has one, otherwise csr, which stores any mask."""
+    for name in DEFAULT_FORMATS:
+        if (format := registry.load_class("formats", name, Format).of(pattern)) is not None:  # type: ignore[type-abstract]
+            return format
+    return from_key("csr")
 
 
 WORTHWHILE = 0.95  # of the dense bytes: a trained layer with a few dead inputs gains nothing that pays for an index
@@ -60,7 +61,7 @@ def fits(keep: Tensor, formats: Sequence[str] = DEFAULT_FORMATS, itemsize: int =
         for name in formats
         for format, stored in registry.load_class("formats", name, Format).fits(keep)  # type: ignore[type-abstract]
     ]
-    return sorted(found, key=lambda fit: (fit.bytes_packed, -fit.format.unit_size))
+    return sorted(found, key=lambda fit: (fit.bytes_packed, -fit.format.pattern.unit_size))
 
 
 def cheapest(keep: Tensor, formats: Sequence[str] = DEFAULT_FORMATS, itemsize: int = 4) -> Fit | Refused:
@@ -81,11 +82,3 @@ def cheapest(keep: Tensor, formats: Sequence[str] = DEFAULT_FORMATS, itemsize: i
         return found[0]
     miss = next((fit for fit in found if fit.stored == kept), found[0])
     return Refused(f"{sparsity}: {miss.format.key} would take {miss.bytes_packed / bytes_dense:.2f}x the dense bytes")
-
-
-def _hint(pattern: str) -> str:
-    numbers = re.findall(r"[0-9]+", str(pattern))
-    if len(numbers) != 2 or len(pattern) > 20:
-        return ""
-    first, second = numbers
-    return f"; did you mean '{first}:{second}' or '{first}x{second}'?"

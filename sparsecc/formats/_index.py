@@ -31,14 +31,8 @@ def kept_columns(keep: Tensor) -> Tensor:
     return columns.expand(keep.shape)[keep].to(column_dtype(keep.shape[1]))
 
 
-def kept_rows(row_ptr: Tensor) -> Tensor:
-    """int64: the row of each kept entry, from row pointers."""
-    counts = row_ptr.long().diff()
-    return torch.arange(len(counts), device=row_ptr.device).repeat_interleave(counts)
-
-
 def required(mask: Tensor | Refused) -> Tensor:
-    """The mask. Raises ValueError when there is none: the caller has skipped the format's `check` or `cover`."""
+    """The mask. Raises ValueError when there is none: the caller has skipped the format's `check` or the pattern's `cover`."""
     if isinstance(mask, Tensor):
         return mask
     raise ValueError(f"cannot be packed: {mask.reason}")

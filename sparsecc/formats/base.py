@@ -1,8 +1,8 @@
-"""What a sparse format is: which masks it holds, how it makes one from scores, how it stores the weights.
+"""What a sparse format is: how it stores the weights that a mask keeps, and how they are read back.
 
 A format works on a weight matrix W of shape [rows, cols] = [out, in] and knows no graph. A mask is called `keep`: bool,
-same shape, true where the weight stays. `sparsity` is the fraction of zeros. Packed weights are plain dense tensors, so
-that torch.export, ONNX and safetensors can hold them.
+same shape, true where the weight stays. Packed weights are plain dense tensors, so that torch.export, ONNX and safetensors
+can hold them.
 """
 
 from __future__ import annotations
@@ -10,94 +10,80 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Generic, Self, TypeVar
 
 from sparsecc import registry
 from sparsecc.errors import ModelError, Refused
 from sparsecc.forms import Form, dtype_of
+from sparsecc.patterns.base import Pattern
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sparsecc.formats.primitives import Ops, T
+
+P = TypeVar("P", bound=Pattern)
+_ANY_MASK = "unstructured"  # the pattern that a key leaves out
+
 
 @dataclass(frozen=True)
-class Format(ABC):
-    """One member of the family. Fields are the format's parameters (r and c, or n and m); instances are hashable.
+class Format(ABC, Generic[P]):
+    """One member of the family. Instances are hashable.
 
+    pattern: the masks that are stored as they are; others are filled up with zeros, where they can be.
+    stores: the patterns of this member.
     tensor_names: what `pack` stores, in its fixed order, values first.
+    examples: what may stand behind the name in its keys, "" for nothing; the laws and tests run over these formats.
     """
 
+    stores: ClassVar[type[Pattern]]
     tensor_names: ClassVar[tuple[str, ...]]
+    examples: ClassVar[tuple[str, ...]]
 
-    @property
-    @abstractmethod
-    def pattern(self) -> str:
-        """How a recipe writes it: `unstructured`, `4x1`, `2:4`."""
+    pattern: P
 
     @property
     def key(self) -> str:
         """Unique and parseable: `csr`, `block:4x1`, `nm:2:4`. `formats.from_key` reads it back."""
-        name = registry.name_of(self)
-        return name if self.pattern == "unstructured" else f"{name}:{self.pattern}"
+        name, pattern = registry.name_of(self), str(self.pattern)
+        return name if pattern == _ANY_MASK else f"{name}:{pattern}"
 
     @classmethod
-    @abstractmethod
-    def parse(cls, pattern: str) -> Self | None:
-        """What a recipe means by `pattern`; None when it is not this member's way of writing.
-        Raises RecipeError for a pattern that cannot exist (3:2)."""
+    def parse(cls, parameters: str) -> Self | None:
+        """The format whose key has this behind the name; None when this member writes no such key."""
+        pattern = cls.stores.parse(parameters or _ANY_MASK)
+        return None if pattern is None else cls.of(pattern)
+
+    @classmethod
+    def of(cls, pattern: Pattern) -> Self | None:
+        """The format of this member that stores masks of a pattern as they are; None when it stores other patterns."""
+        return cls(pattern) if isinstance(pattern, cls.stores) else None  # type: ignore[arg-type]  # `stores` is P
 
     @classmethod
     @abstractmethod
     def fits(cls, keep: Tensor) -> list[tuple[Self, int]]:
-        """This member's formats that can hold a mask, padding allowed, each with the number of weights it would store."""
+        """This member's formats that can store a mask, padding allowed, each with the number of weights that it would store."""
 
-    @property
-    def fixed_sparsity(self) -> float | None:
-        """The one sparsity that this format has (N:M), None when any can be asked for."""
-        return None
-
-    @property
-    def unit_size(self) -> int:
-        """Weights in a unit: what is kept or dropped whole."""
-        return 1
-
-    @property
-    def part(self) -> tuple[int, int]:
-        """Rows and columns of the smallest part of a matrix that has a mask of its own."""
-        return 1, 1
-
-    def unit_scores(self, score: Tensor) -> Tensor:
-        """float[rows*cols / unit_size]: the summed score of each unit, in the order of their index."""
-        return score.reshape(-1)
-
-    @abstractmethod
     def check(self, rows: int, cols: int) -> Refused | None:
         """Refused when a matrix of this shape cannot be stored (not divisible, too large for the index type)."""
-
-    @abstractmethod
-    def project(self, score: Tensor, sparsity: float) -> Tensor:
-        """The mask of this format that keeps the highest scores.
-
-        score: float[rows, cols], higher is more worth keeping.  sparsity: fraction of zeros, in [0, 1).
-        Returns keep: bool[rows, cols]. Counts are exact: round(sparsity * units) units are dropped (a unit is a weight
-        or a block); ties go to the lower index, which is kept. A format with a `fixed_sparsity` ignores `sparsity`.
-        """
-
-    @abstractmethod
-    def holds(self, keep: Tensor) -> Refused | None:
-        """None when the mask fits this format with nothing wasted, otherwise why not (the nearest miss)."""
-
-    @abstractmethod
-    def cover(self, keep: Tensor) -> Tensor | Refused:
-        """The smallest mask of this format that contains `keep` (`keep` itself where `holds` is None): what `pack` stores."""
+        return self.pattern.check(rows, cols)
 
     @abstractmethod
     def pack(self, weight: Tensor, keep: Tensor) -> Packed:
-        """Store weight·keep. Requires that neither `check` nor `cover` refuses; zeros that fill up a unit are stored."""
+        """Store weight·keep. Requires that neither `check` nor `pattern.cover` refuses; zeros that fill up a unit are stored."""
 
     @abstractmethod
+    def decode(self, ops: Ops[T], tensors: Mapping[str, T]) -> T:
+        """The matrix [rows, cols] of what `pack` stored, in the type of the values; bit-exact.
+
+        Written once for both worlds: with `TorchOps` it computes the matrix, with the ONNX ones it writes the function that files carry.
+        """
+
     def unpack(self, packed: Packed) -> Tensor:
-        """The dense matrix [rows, cols], the slow and obvious way; bit-exact inverse of `pack`."""
+        """The dense matrix [rows, cols]. Raises RuntimeError, IndexError or ValueError for tensors that do not fit each other."""
+        from sparsecc.formats._torch_ops import TorchOps
+
+        return self.decode(TorchOps(packed.rows, packed.cols), packed.tensors)
 
     def hold(self, rows: int, cols: int, tensors: Sequence[Tensor]) -> Packed:
         """What `pack` gave, from its tensors. Raises ValueError for another number of them."""

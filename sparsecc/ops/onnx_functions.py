@@ -6,12 +6,12 @@ the constant packed tensors when the session is made, and runs a dense product. 
     SparseLinear_<format>[_nobias](x, *packed tensors[, bias])  {format, rows, cols, site}
     SparseConv2d_<format>[_nobias](x, *packed tensors[, bias])  {..., kernel_shape, strides, pads, dilations}
 
-and a body is: decode to W [rows, cols], then MatMul and Add, or Conv. A new format adds one decoder to `DECODERS`.
+and a body is: decode to W [rows, cols], as the format says in `decode`, then MatMul and Add, or Conv.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsecc.formats.base import Packed
+from sparsecc.ops._onnx_decoding import OnnxOps
 from sparsecc.ops.base import ONNX_DOMAIN
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ PARAMETER: str = "format"  # the attribute that says how the weight is stored
 LAYER = {"site": ir.AttributeType.STRING, "rows": ir.AttributeType.INT, "cols": ir.AttributeType.INT}
 
 Value = ir.Value
-Decoder = Callable[["Body", Mapping[str, Value], "Format"], Value]
 
 
 class Call(NamedTuple):
@@ -128,8 +128,7 @@ def call(op: SiteOp, site: str) -> Call:
 def function(kind: str, format: Format, rows: int, cols: int, bias: bool, opset: int) -> ir.Function:
     """The function that a node of one kind (LINEAR, CONV2D), format and presence of a bias calls, of whatever shape.
 
-    opset: the model's, at least MIN_OPSET; the checker wants functions to agree with their model.  Raises KeyError for a
-    format without a decoder.
+    opset: the model's, at least MIN_OPSET; the checker wants functions to agree with their model.
     """
     tensors = format.tensor_names
     body = Body(["x", *tensors, *(["bias"] if bias else [])])
@@ -154,54 +153,5 @@ def _conv2d(body: Body, weight: Value, bias: Value | None) -> Value:
 
 
 def decoded(body: Body, packed: Mapping[str, Value], format: Format) -> Value:
-    """The matrix [rows, cols] of packed tensors. Raises KeyError for a format without a decoder."""
-    return DECODERS[format.key.split(":", 1)[0]](body, packed, format)
-
-
-def _row_of_each(body: Body, row_ptr: Value, count: Value) -> Value:
-    """int64[count]: to which row each stored unit belongs. A one is added where a row starts, the running sum counts rows;
-    empty rows start at the same place, so their ones add up."""
-    starts = body.int64(body.op("Slice", row_ptr, body.ints(1), body.ints(-1)))
-    marks = body.zeros(starts, body.op("Add", count, body.ints(1)))  # trailing empty rows start one past the end
-    ones = body.op("Expand", body.scalar(1), body.op("Shape", starts))
-    rows = body.op("CumSum", body.op("ScatterElements", marks, starts, ones, axis=0, reduction="add"), body.scalar(0))
-    return body.op("Slice", rows, body.ints(0), count)
-
-
-def _csr(body: Body, packed: Mapping[str, Value], format: Format) -> Value:
-    """values T[nnz], cols [nnz], row_ptr [rows + 1]"""
-    values = packed["values"]
-    row = _row_of_each(body, packed["row_ptr"], body.op("Shape", values))
-    flat = body.op("Add", body.op("Mul", row, body.cols), body.int64(packed["cols"]))
-    empty = body.zeros(values, body.op("Mul", body.rows, body.cols))
-    return body.op("Reshape", body.op("ScatterElements", empty, flat, values, axis=0), body.concat(body.rows, body.cols))
-
-
-def _block(body: Body, packed: Mapping[str, Value], format: Format) -> Value:
-    """values T[blocks, r, c], cols [blocks], row_ptr [rows / r + 1]"""
-    values = packed["values"]
-    height, width = (int(side) for side in format.pattern.split("x"))
-    row = _row_of_each(body, packed["row_ptr"], body.op("Shape", values, end=1))
-    place = body.op("Concat", *(body.op("Unsqueeze", i, body.ints(1)) for i in (row, body.int64(packed["cols"]))), axis=1)
-    down, across = body.op("Div", body.rows, body.ints(height)), body.op("Div", body.cols, body.ints(width))
-    blocks = body.op("ScatterND", body.zeros(values, body.concat(down, across, body.ints(height, width))), place, values)
-    return body.op("Reshape", body.op("Transpose", blocks, perm=[0, 2, 1, 3]), body.concat(body.rows, body.cols))
-
-
-def _nm(body: Body, packed: Mapping[str, Value], format: Format) -> Value:
-    """values T[rows, kept], index uint8[rows, bytes]: b bits per kept value, 8 / b of them in a byte, the first in the lowest bits"""
-    values = packed["values"]
-    kept, group = (int(count) for count in format.pattern.split(":"))
-    bits = next(b for b in (1, 2, 4, 8) if 1 << b >= group)
-    # What each byte says is looked up: half the time of dividing, in onnxruntime. int32, for there are as many as values.
-    meaning = np.arange(256, dtype=np.int32)[:, None] >> np.arange(0, 8, bits, dtype=np.int32) & (1 << bits) - 1
-    slots = body.op("Gather", body.tensor(meaning), body.op("Cast", packed["index"], to=int(ir.DataType.INT32)), axis=0)
-    slots = body.op("Reshape", slots, body.concat(body.rows, body.ints(-1)))
-    slots = body.op("Slice", slots, body.ints(0), body.op("Shape", values, start=1), body.ints(1))  # a row is padded to whole bytes
-    groups = body.op("Div", body.op("Mul", body.rows, body.cols), body.ints(group))
-    empty = body.zeros(values, body.concat(groups, body.ints(group)))
-    filled = body.op("ScatterElements", empty, *(body.op("Reshape", t, body.ints(-1, kept)) for t in (slots, values)), axis=1)
-    return body.op("Reshape", filled, body.concat(body.rows, body.cols))
-
-
-DECODERS: dict[str, Decoder] = {"csr": _csr, "block": _block, "nm": _nm}
+    """The matrix [rows, cols] of packed tensors."""
+    return format.decode(OnnxOps(body), packed)

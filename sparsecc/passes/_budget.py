@@ -7,14 +7,14 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from sparsecc import formats
 from sparsecc.allocations.base import Limit
 from sparsecc.errors import RecipeError
-from sparsecc.formats import WORTHWHILE
 from sparsecc.registry import did_you_mean
 
 if TYPE_CHECKING:
-    from sparsecc.formats.base import Format
     from sparsecc.graph.sites import WeightSite
+    from sparsecc.patterns.base import Pattern
 
 KINDS = ("bytes", "milliseconds")
 Budget = Mapping[str, float | str]
@@ -49,9 +49,10 @@ def _bytes(wanted: float | str) -> int:
     return int(found)
 
 
-def nbytes(site: WeightSite, format: Format, kept: int) -> int:
-    """What `pack` makes of a site at most with so many units kept: the bytes of the format, or the dense ones where it stays dense."""
+def nbytes(site: WeightSite, pattern: Pattern, kept: int) -> int:
+    """What `pack` makes of a site at most with so many units kept: the bytes of the pattern's format, or the dense ones where it stays
+    dense."""
     itemsize = site.weight.element_size()
     dense = site.rows * site.cols * itemsize
-    packed = format.bytes_packed(site.rows, site.cols, kept * format.unit_size, itemsize)
-    return packed if packed <= WORTHWHILE * dense else dense
+    packed = formats.storing(pattern).bytes_packed(site.rows, site.cols, kept * pattern.unit_size, itemsize)
+    return packed if packed <= formats.WORTHWHILE * dense else dense

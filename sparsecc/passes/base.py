@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from sparsecc import registry
 from sparsecc.errors import Refused
@@ -73,6 +73,20 @@ class PassResult:
     original: Graph | None = None
 
 
+class Example(NamedTuple):
+    """A pass at work, for the laws and the reference. options: as in a recipe.
+
+    on: the kinds of model in which these options find something to do: `transformer` (linear layers, norms, an Mlp, attention),
+    `convolutions`, `with_norms` (convolutions and batch norms); weights of some layers are 2:4 already.
+    gradients: whether it needs them, so that only torch models will do.  settles: whether it finds nothing to do on its own result.
+    """
+
+    options: Mapping[str, Any]
+    on: tuple[str, ...] = ("transformer", "convolutions", "with_norms")
+    gradients: bool = False
+    settles: bool = True
+
+
 @dataclass(frozen=True)
 class Pass(ABC):
     """Graph → Graph, without memory. Subclasses add fields; the recipe, defaults and help all come from the fields.
@@ -83,6 +97,7 @@ class Pass(ABC):
 
     reorders: ClassVar[bool] = False  # `rewrite` changes nothing but the order of things, and finds its layers by their names
     changes_outputs: ClassVar[bool] = True  # of the model; False: it only stores what is there in another way
+    examples: ClassVar[tuple[Example, ...]] = ()
 
     @abstractmethod
     def find(self, graph: Graph, context: Context) -> Iterator[Match]:

@@ -11,7 +11,7 @@ from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.sites import Conv2d, WeightSite
 from sparsecc.passes._select import require_valid, select, untouchable
-from sparsecc.passes.base import Context, Match, Pass
+from sparsecc.passes.base import Context, Example, Match, Pass
 
 if TYPE_CHECKING:
     from sparsecc.formats.base import Format
@@ -44,6 +44,7 @@ class Pack(Pass):
     formats: the formats that may be used; members of `formats`.
     """
 
+    examples = (Example({}),)
     changes_outputs: ClassVar[bool] = False
 
     targets: Targets = ALL

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from sparsecc import formats
+from sparsecc import patterns
 from sparsecc.errors import RecipeError, Refused
-from sparsecc.formats.nm import NM
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.sites import Linear, Mlp
 from sparsecc.passes._calibrate import calibrated
 from sparsecc.passes._orders import held, held_in_groups, neighbours, spread
 from sparsecc.passes._select import around, require_valid, select, untouchable
-from sparsecc.passes.base import Context, Match, Pass
+from sparsecc.passes.base import Context, Example, Match, Pass
+from sparsecc.patterns.nm import NM
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparsecc.formats.base import Format
+    from sparsecc.patterns.base import Pattern
 
 _LEAST_GAIN = 1e-3  # of the scores; a second search from the order found gains less
 _NOT_FINITE = Refused("its calibration inputs hold NaN or infinity")
@@ -72,6 +72,7 @@ class Permute(Pass):
     them; layers that read one value share its order.
     """
 
+    examples = (Example({"pattern": "4x1"}, on=("transformer",)),)
     reorders: ClassVar[bool] = True
 
     targets: Targets = ALL
@@ -81,7 +82,7 @@ class Permute(Pass):
 
     def __post_init__(self) -> None:
         require_valid(targets=self.targets, ignore=self.ignore)
-        height, width = self._format.part
+        height, width = self._mask.part
         if self._groups is None and (width != 1 or height == 1):
             raise RecipeError(
                 f"pattern: {self.pattern!r} has no blocks of several outputs by one input, nor groups; permuting gains nothing"
@@ -92,7 +93,7 @@ class Permute(Pass):
     @property
     def height(self) -> int:
         """Neurons that have to stand together."""
-        return self._format.part[0] if self._groups is None else self._groups[1]
+        return self._mask.part[0] if self._groups is None else self._groups[1]
 
     def find(self, graph: Graph, context: Context) -> Iterator[Match]:
         layers = select(graph, Linear, self.targets, self.ignore) if self.inputs else []
@@ -191,11 +192,11 @@ class Permute(Pass):
     @property
     def _groups(self) -> tuple[int, int] | None:
         """N and M."""
-        return (self._format.n, self._format.m) if isinstance(self._format, NM) else None
+        return (self._mask.n, self._mask.m) if isinstance(self._mask, NM) else None
 
     @property
-    def _format(self) -> Format:
-        return formats.from_pattern(self.pattern)
+    def _mask(self) -> Pattern:
+        return patterns.parse(self.pattern)
 
 
 def _scores(layer: Linear, norms: Tensor | None) -> Tensor:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sparsecc import allocations, criteria, formats, memory, refinements, registry
+from sparsecc import allocations, criteria, memory, patterns, refinements, registry
 from sparsecc.allocations.base import Layer
 from sparsecc.criteria.base import Chosen, project_of, within_outputs
 from sparsecc.errors import RecipeError, Refused
@@ -23,13 +23,13 @@ from sparsecc.passes._scratch import in_scratch
 from sparsecc.passes._select import never_trained, require_valid, select, untouchable
 from sparsecc.passes._sensitivity import Losses
 from sparsecc.passes._vary import Varied
-from sparsecc.passes.base import Context, Match, Pass, Progress
+from sparsecc.passes.base import Context, Example, Match, Pass, Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from sparsecc.criteria.base import Stats
-    from sparsecc.formats.base import Format
+    from sparsecc.patterns.base import Pattern
 
 
 ROWS = ("equal", "fisher")
@@ -90,6 +90,8 @@ class Prune(Pass):
     device: a device of torch, as `cuda`, on which the model runs and its layers are pruned (torch models). Where the weights lie when not
     given.
     """
+
+    examples = (Example({"pattern": "4x1", "sparsity": 0.7}),)
 
     targets: Targets = ALL
     ignore: Targets = ()
@@ -159,8 +161,8 @@ class Prune(Pass):
             )
 
     @property
-    def format(self) -> Format:
-        return formats.from_pattern(self.pattern)
+    def format(self) -> Pattern:
+        return patterns.parse(self.pattern)
 
     @property
     def share(self) -> float:

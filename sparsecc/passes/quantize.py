@@ -11,7 +11,7 @@ from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.sites import Linear, WeightSite
 from sparsecc.passes._select import never_trained, require_valid, select, untouchable
-from sparsecc.passes.base import Context, Match, Pass
+from sparsecc.passes.base import Context, Example, Match, Pass
 from sparsecc.precisions.base import Precision, Quantized
 from sparsecc.precisions.int8 import WEIGHT_LEVELS
 
@@ -51,6 +51,8 @@ class Quantize(Pass):
     without VNNI. When not given, 7 in `convert` and 8 in `compile`, whose code is exact with either.
     min_weights: layers with fewer weights stay as they are.
     """
+
+    examples = (Example({"dtype": "int8"}, on=("transformer",)),)
 
     targets: Targets = ALL
     ignore: Targets = ()

@@ -20,7 +20,7 @@ from sparsecc.passes._learning import Learnt, Schedule, key_of
 from sparsecc.passes._reconstruct import Moments, fit, split
 from sparsecc.passes._select import require_valid, select, untouchable
 from sparsecc.passes._vary import Varied
-from sparsecc.passes.base import Context, Match, Pass, Progress
+from sparsecc.passes.base import Context, Example, Match, Pass, Progress
 from sparsecc.registry import did_you_mean
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ class Recover(Pass):
     write one file for each block or layer, which end in `.0`, `.1`, ...
     device: a device of torch, as `cuda`, on which both models run (torch models). Where the weights lie when not given.
     """
+
+    examples = (Example({}, settles=False),)  # layers are fitted again, to inputs that those before them changed
 
     targets: Targets = ALL
     ignore: Targets = ()

@@ -13,7 +13,7 @@ from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.sites import Attention
 from sparsecc.passes._select import require_valid, select
-from sparsecc.passes.base import Context, Match, Pass
+from sparsecc.passes.base import Context, Example, Match, Pass
 
 if TYPE_CHECKING:
     from sparsecc.attention.plan import Plan
@@ -65,6 +65,8 @@ class ReorderTokens(Pass):
     block: how many tokens make a block.
     plan: a file of block maps that were chosen before, used instead of calibration. Its grid, block and density hold.
     """
+
+    examples = (Example({"grid": [1, 3, 3], "text_tokens": 1, "density": 0.8, "block": 3}, on=("transformer",)),)
 
     targets: Targets = ALL
     ignore: Targets = ()

@@ -16,7 +16,7 @@ from sparsecc.graph.sites import Attention, Mlp
 from sparsecc.passes._calibrate import calibrated, relative_error, singular, unusable
 from sparsecc.passes._select import around, never_trained, require_valid, untouchable
 from sparsecc.passes._units import Inputs, by_least_squares, contributions, least, magnitudes, within
-from sparsecc.passes.base import Context, Match, Pass, Progress
+from sparsecc.passes.base import Context, Example, Match, Pass, Progress
 from sparsecc.registry import did_you_mean
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ class Structured(Pass):
     round_to: the number of neurons left is a multiple of this, so that fewer go.
     keep_zeros: weights of the layer that reads them which are zero stay zero under `obs`.
     """
+
+    examples = (Example({"neurons": 0.3, "heads": 0.5}, on=("transformer",)),)
 
     targets: Targets = ALL
     ignore: Targets = ()

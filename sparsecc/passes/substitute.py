@@ -12,7 +12,7 @@ from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.sites import Linear
 from sparsecc.passes._calibrate import relative_error, second_moments, singular, unusable
 from sparsecc.passes._select import never_trained, require_valid, select, untouchable
-from sparsecc.passes.base import Context, Match, Pass, Progress
+from sparsecc.passes.base import Context, Example, Match, Pass, Progress
 
 if TYPE_CHECKING:
     from sparsecc.criteria.base import Stats
@@ -54,6 +54,8 @@ class Substitute(Pass):
     params: the share of its parameters that each layer keeps at most, in (0, 1).
     max_error: the largest relative error of a layer; beyond it the layer stays as it is. Any error is allowed when not given.
     """
+
+    examples = (Example({"structure": "monarch", "params": 0.3, "max_error": 0.9}),)
 
     targets: Targets = ALL
     ignore: Targets = ()

@@ -10,7 +10,7 @@ from sparsecc.precisions.base import Precision, Scheme
 def from_key(key: str) -> Precision:
     """Inverse of `Precision.key`. Raises RecipeError for a key that no member writes."""
     name, _, options = key.partition(":")
-    precision = registry.load_class("precisions", name, Precision).parse(options)  # type: ignore[type-abstract]
+    precision = registry.load_class("precisions", name, Precision).parse(options)
     if precision is None or precision.key != key:
         raise RecipeError(f"precision {key!r} is not one that sparsecc writes")
     return precision

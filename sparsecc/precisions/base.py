@@ -33,9 +33,11 @@ class Precision(ABC):
     """One member of the family. Fields are its options; instances are hashable.
 
     value_bits: of one weight.  scale_names: what `quantize` stores beside the values, in a fixed order.
+    examples: options, as `parse` reads them, that the laws try; "" for none.
     """
 
     value_bits: ClassVar[int]
+    examples: ClassVar[tuple[str, ...]] = ()
 
     @property
     def key(self) -> str:
@@ -46,6 +48,11 @@ class Precision(ABC):
     def dtype(self) -> str:
         """As a recipe and a report write it."""
         return self.key.partition(":")[0]
+
+    @property
+    @abstractmethod
+    def step(self) -> float:
+        """The largest distance of two neighbouring numbers, as a share of the largest weight in a row."""
 
     @property
     def scale_names(self) -> tuple[str, ...]:

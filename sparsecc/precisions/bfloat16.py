@@ -17,6 +17,11 @@ class BFloat16(Precision):
     """No scales: its exponents are those of float32."""
 
     value_bits: ClassVar[int] = 16
+    examples = ("",)
+
+    @property
+    def step(self) -> float:
+        return 2**-7
 
     @classmethod
     def parse(cls, options: str) -> Self | None:

@@ -33,6 +33,7 @@ class Int8(Precision):
     """
 
     value_bits: ClassVar[int] = 8
+    examples = ("", "calibrated", "7", "calibrated:7")
     calibrated: bool = False
     weight_bits: int = 8
 
@@ -40,6 +41,10 @@ class Int8(Precision):
     def key(self) -> str:
         options = [_CALIBRATED] * self.calibrated + [str(self.weight_bits)] * (self.weight_bits != 8)
         return ":".join([super().key, *options])
+
+    @property
+    def step(self) -> float:
+        return 1 / WEIGHT_LEVELS[self.weight_bits]
 
     @property
     def scale_names(self) -> tuple[str, ...]:

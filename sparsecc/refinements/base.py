@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,6 +18,7 @@ class Refinement(ABC):
     """One member of the family; fields are its options. Pure, as a criterion. It follows criteria that leave the weights as they are."""
 
     needs: ClassVar[tuple[str, ...]] = ()  # the statistics that `refine` reads, by the names in criteria.base.STATISTICS
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)  # options that the laws try
 
     @abstractmethod
     def refine(self, weight: Tensor, keep: Tensor, project: Project, stats: Stats) -> Tensor:

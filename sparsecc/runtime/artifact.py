@@ -25,9 +25,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from sparsecc.codegen.alignment import ALIGNMENT, aligned_empty
-from sparsecc.codegen.target import Target
-from sparsecc.codegen.threads import wanted
+from sparsecc.codegen.cpu.alignment import ALIGNMENT, aligned_empty
+from sparsecc.codegen.cpu.target import Target
+from sparsecc.codegen.cpu.threads import wanted
 from sparsecc.errors import ArtifactError, UserError
 from sparsecc.files import replacing, require_regular, scratch_folder
 from sparsecc.graph.base import TensorSpec

@@ -12,7 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsecc.codegen.target import Target
+from sparsecc.codegen.cpu.target import Target
 from sparsecc.errors import InputError, UserError
 from sparsecc.files import scratch_folder
 from sparsecc.graph.base import TensorSpec

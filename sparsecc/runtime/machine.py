@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 
-from sparsecc.codegen import target as targets
-from sparsecc.codegen.target import Target
+from sparsecc.codegen.cpu import target as targets
+from sparsecc.codegen.cpu.target import Target
 
 
 def cannot_run(target: Target) -> str | None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from sparsecc.codegen import threads
+from sparsecc.codegen.cpu import threads
 
 _BRIEF_S = 1e-3  # what takes longer gains by its threads
 _CALLS = 7  # to judge by, each way, after one that makes pages and pools

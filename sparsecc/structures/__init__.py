@@ -10,7 +10,7 @@ from sparsecc.structures.base import Structure
 def from_key(key: str) -> Structure:
     """Inverse of `Structure.key`. Raises RecipeError for a key that no member writes."""
     name, _, parameters = key.partition(":")
-    structure = registry.load_class("structures", name, Structure).parse(parameters)  # type: ignore[type-abstract]
+    structure = registry.load_class("structures", name, Structure).parse(parameters)
     if structure is None or structure.key != key:
         raise RecipeError(f"structure {key!r} is not one that sparsecc writes")
     return structure
@@ -18,6 +18,6 @@ def from_key(key: str) -> Structure:
 
 def sized(name: str, rows: int, cols: int, params: float) -> list[Structure]:
     """`Structure.sized` of one member, or of all of them for "auto"."""
-    everything = registry.classes("structures", Structure)  # type: ignore[type-abstract]
-    classes = everything if name == "auto" else [registry.load_class("structures", name, Structure)]  # type: ignore[type-abstract]
+    everything = registry.classes("structures", Structure)
+    classes = everything if name == "auto" else [registry.load_class("structures", name, Structure)]
     return [structure for cls in classes for structure in cls.sized(rows, cols, params)]

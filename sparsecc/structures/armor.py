@@ -16,10 +16,11 @@ from sparsecc.criteria.base import project_of
 from sparsecc.criteria.sparsegpt import Sparsegpt
 from sparsecc.errors import Refused
 from sparsecc.formats.base import Packed
-from sparsecc.formats.nm import NM
+from sparsecc.formats.nm import NMFormat
+from sparsecc.patterns.nm import NM
 from sparsecc.structures.base import Factor, Structure, Structured
 
-CORE = NM(2, 4)
+CORE = NMFormat(NM(2, 4))
 MOST_BLOCK = 64  # features: A and B then have a third of the numbers that the core of a 384×384 matrix has
 DAMPING = 1e-3  # of the mean input power
 _RIDGE = 1e-9  # of a matrix to be solved for, by its mean diagonal
@@ -37,6 +38,7 @@ class Armor(Structure):
     index_names = ("index",)
     whitens = True
     nearest = False
+    examples = ("4", "8")
 
     block: int
 
@@ -57,7 +59,7 @@ class Armor(Structure):
         return [structure for structure in found[-1:] if structure.check(rows, cols) is None]
 
     def shapes(self, rows: int, cols: int) -> tuple[tuple[int, ...], ...]:
-        b, kept = self.block, cols // CORE.m * CORE.n
+        b, kept = self.block, cols // CORE.pattern.m * CORE.pattern.n
         return (cols // b, b, b), (rows, kept), (rows, -(-kept * CORE.bits // 8)), (rows // b, b, b)
 
     def check(self, rows: int, cols: int) -> Refused | None:
@@ -122,7 +124,7 @@ class _Search:
         self._target, self._given, self._block = target, hessian, block
         power = float(hessian.diagonal().mean()) or 1.0
         self._hessian = hessian + DAMPING * power * torch.eye(len(hessian)).to(hessian)
-        chosen = Sparsegpt().choose(target.float(), project_of(CORE), CORE.fixed_sparsity, {"hessian": hessian}, 0)
+        chosen = Sparsegpt().choose(target.float(), project_of(CORE.pattern), CORE.pattern.fixed_sparsity, {"hessian": hessian}, 0)
         assert chosen.weight is not None
         self._core, self._keep = chosen.weight.double(), chosen.keep
         self._output, self._input = (torch.eye(block).to(target).repeat(size // block, 1, 1) for size in target.shape)

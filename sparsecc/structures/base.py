@@ -128,12 +128,15 @@ class Structure(ABC):
 
     tensor_names: the factors' tensors in the order in which they are applied to x.  index_names: those that hold positions, uint8.
     whitens: whether `project` makes use of a covariance.  nearest: whether what it finds is the nearest; else it is a search's best.
+    examples: parameters, as `parse` reads them, that the laws try; matrices with sides of 24, 40 and 64 can have each of them, and
+    matrices of 8×16 at least one.
     """
 
     tensor_names: ClassVar[tuple[str, ...]]
     index_names: ClassVar[tuple[str, ...]] = ()
     whitens: ClassVar[bool] = False
     nearest: ClassVar[bool] = True
+    examples: ClassVar[tuple[str, ...]] = ()
 
     @property
     @abstractmethod

@@ -23,6 +23,7 @@ class LowRank(Structure):
 
     tensor_names = ("right", "left")
     whitens = True
+    examples = ("1", "5")
 
     rank: int
 

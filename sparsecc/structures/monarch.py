@@ -27,6 +27,7 @@ class Monarch(Structure):
     """
 
     tensor_names = ("right", "left")
+    examples = ("2x4:1", "4x2:3", "1x8:2", "8x1:2")
 
     blocks_in: int
     blocks_out: int

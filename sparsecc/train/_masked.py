@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
-from sparsecc.formats.base import Format
 from sparsecc.graph.sites import WeightSite
+from sparsecc.patterns.base import Pattern
 from sparsecc.train.base import Soft, View
 
 
@@ -22,9 +22,9 @@ class Masked(ABC):
     keep: bool, in the weight's shape; replaced, never changed in place.
     gradient: of all weights, in the weight's shape, between the backward pass and the step at which the mask changes."""
 
-    def __init__(self, site: WeightSite, module: nn.Module, format: Format, sparsity: float) -> None:
+    def __init__(self, site: WeightSite, module: nn.Module, pattern: Pattern, sparsity: float) -> None:
         assert isinstance(site.stored, nn.Parameter)
-        self.site, self.module, self.format, self.sparsity = site, module, format, sparsity
+        self.site, self.module, self.pattern, self.sparsity = site, module, pattern, sparsity
         self.weight = site.stored
         self.keep = torch.ones_like(self.weight, dtype=torch.bool)
         self.gradient: Tensor | None = None
@@ -32,7 +32,7 @@ class Masked(ABC):
     def view(self, generator: torch.Generator) -> View:
         gradient = None if self.gradient is None else self.site.to_matrix(self.gradient)
         keep = self.site.to_matrix(self.keep)
-        return View(self.site.to_matrix(self.weight.detach()), keep, gradient, self.format, self.sparsity, generator)
+        return View(self.site.to_matrix(self.weight.detach()), keep, gradient, self.pattern, self.sparsity, generator)
 
     @property
     def zeros(self) -> float:
@@ -67,9 +67,9 @@ class Masked(ABC):
 class Hard(Masked):
     """Zeros are in the weight. Gradients of masked weights are zero, and so is what the optimizer remembers of them."""
 
-    def __init__(self, site: WeightSite, module: nn.Module, format: Format, sparsity: float, listening: Callable[[], bool]) -> None:
+    def __init__(self, site: WeightSite, module: nn.Module, pattern: Pattern, sparsity: float, listening: Callable[[], bool]) -> None:
         """listening: whether the next step of the optimizer is one for which all gradients are wanted."""
-        super().__init__(site, module, format, sparsity)
+        super().__init__(site, module, pattern, sparsity)
         self._listening = listening
         self._hook = self.weight.register_hook(_by(weakref.ref(self)))  # a weight must not keep its masks, which keep everything else
 
@@ -133,8 +133,8 @@ class Seen(nn.Module):
 class Parametrized(Masked):
     """Zeros are in what the forward pass sees."""
 
-    def __init__(self, site: WeightSite, module: nn.Module, format: Format, sparsity: float, method: Soft) -> None:
-        super().__init__(site, module, format, sparsity)
+    def __init__(self, site: WeightSite, module: nn.Module, pattern: Pattern, sparsity: float, method: Soft) -> None:
+        super().__init__(site, module, pattern, sparsity)
         self._method = method
         self._seen = Seen(method, self.keep)
         _parametrize(module, self.weight, self._seen)

@@ -34,4 +34,4 @@ def _parse(content: Any, where: str) -> Method:
     if name not in known:
         raise RecipeError(f"{where}.method: no {name!r}{registry.did_you_mean(str(name), known)}")
     fields = {key: value for key, value in content.items() if key != "method"}
-    return build(registry.load_class("train", name, Method), fields, where)  # type: ignore[type-abstract]
+    return build(registry.load_class("train", name, Method), fields, where)

@@ -39,7 +39,7 @@ class Regrowing(Method):
         return True
 
     def first(self, view: View) -> Tensor:
-        return view.format.project(self.worth(view), view.sparsity)
+        return view.pattern.project(self.worth(view), view.sparsity)
 
     def worth(self, view: View) -> Tensor:
         """What `start` goes by."""

@@ -1,13 +1,14 @@
 """What a method of training with masks is: options, a calendar of changes, and how one layer's mask changes. It knows no model.
 
-A method sees a weight as its matrix [rows, cols] = [out, in] (of a convolution: input channels innermost), as formats do.
+A method sees a weight as its matrix [rows, cols] = [out, in] (of a convolution: input channels innermost), as patterns do.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparsecc import allocations
 from sparsecc.errors import RecipeError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from sparsecc.formats.base import Format
+    from sparsecc.patterns.base import Pattern
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class View:
     weight: Tensor
     keep: Tensor
     gradient: Tensor | None
-    format: Format
+    pattern: Pattern
     sparsity: float
     generator: torch.Generator
 
@@ -70,6 +71,7 @@ class Method(ABC):
 
     needs_gradient: ClassVar[bool] = False  # at the steps at which masks change
     share_changed: ClassVar[float] = 0.75
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ()  # options, without steps, that the laws try
 
     def __post_init__(self) -> None:
         _ = self.prune  # which refuses what no pass can do

@@ -28,6 +28,8 @@ class Cast(Soft):
     decay: the largest λ_t, which is added to the gradient of masked weights times their sign.
     """
 
+    examples = ({"pattern": "1:4"}, {"sparsity": 0.7, "decay": 0.01})
+
     every: int = 10
     decay: float = 2e-4
 
@@ -44,7 +46,7 @@ class Cast(Soft):
         return self.change(view, 0)
 
     def change(self, view: View, step: int) -> Tensor:
-        return view.format.project(view.magnitude, view.sparsity)
+        return view.pattern.project(view.magnitude, view.sparsity)
 
     def seen(self, weight: Tensor, keep: Tensor, step: int) -> Tensor:
         return torch.where(keep, weight, weight * self.flow(step))

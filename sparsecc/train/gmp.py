@@ -16,6 +16,8 @@ class Gmp(Method):
     (Zhu and Gupta, To Prune or not to Prune, 2017). An N:M pattern is reached through N = M - 1, M - 2, ...
     """
 
+    examples = ({"sparsity": 0.7}, {"pattern": "4x1", "sparsity": 0.5}, {"pattern": "1:4"})
+
     def first(self, view: View) -> Tensor:
         return view.keep
 

@@ -25,6 +25,8 @@ class Granet(Regrowing):
     pruned: the step at which the full sparsity is reached. Halfway between `begin` and `end` when not given.
     """
 
+    examples = ({"sparsity": 0.7}, {"pattern": "4x1", "sparsity": 0.6, "initial": 0.5}, {"pattern": "1:4"})
+
     needs_gradient = True
     share: float = 0.5
     initial: float = 0.0
@@ -53,8 +55,8 @@ class Granet(Regrowing):
 
     def first(self, view: View) -> Tensor:
         sparsity = self.sparsity_at(self.begin, view.sparsity)
-        format = on_the_way(view.format, sparsity)
-        return view.keep if format is None else format.project(self.worth(view), sparsity)
+        pattern = on_the_way(view.pattern, sparsity)
+        return view.keep if pattern is None else pattern.project(self.worth(view), sparsity)
 
     def growth(self, view: View) -> Tensor | None:
         return steepness(view)

@@ -17,6 +17,8 @@ class Rigl(Regrowing):
     too, where the paper takes none.
     """
 
+    examples = ({"sparsity": 0.7, "allocation": "erk"}, {"pattern": "4x1", "sparsity": 0.5, "allocation": "global"}, {"pattern": "2:4"})
+
     needs_gradient = True
 
     def growth(self, view: View) -> Tensor | None:

@@ -17,6 +17,8 @@ class Set(Regrowing):
     New weights start at zero, where the paper draws them at random: the function that the model computes does not jump.
     """
 
+    examples = ({"sparsity": 0.7, "start": "random"}, {"pattern": "1x4", "sparsity": 0.5}, {"pattern": "2:4"})
+
     def exchanged(self, step: int) -> float:
         return self.share
 

@@ -14,10 +14,12 @@ from sparsecc.train.base import Soft, View
 class SrSte(Soft):
     """w ← w - η (∂L/∂w̃ + decay · (1 - keep) · w), w̃ = keep · w: the gradient of the projected weight goes straight through to all
     weights, and those that are masked are pulled to zero, so that masks settle (Zhou et al., Learning N:M Fine-grained Structured Sparse
-    Neural Networks From Scratch, 2021). Masks keep the largest weights, in N:M or any other format. Before `begin` training is dense.
+    Neural Networks From Scratch, 2021). Masks keep the largest weights, in N:M or any other pattern. Before `begin` training is dense.
 
     decay: how strongly masked weights are pulled to zero, the paper's λ_w. decay · w is added to their gradient in each step.
     """
+
+    examples = ({"pattern": "2:4"}, {"sparsity": 0.7, "every": 3}, {"pattern": "4x1", "sparsity": 0.5, "begin": 10})
 
     every: int = 1
     decay: float = 2e-4
@@ -36,7 +38,7 @@ class SrSte(Soft):
         return view.keep if self.begin else self.change(view, 0)
 
     def change(self, view: View, step: int) -> Tensor:
-        return view.format.project(view.magnitude, view.sparsity)
+        return view.pattern.project(view.magnitude, view.sparsity)
 
     def seen(self, weight: Tensor, keep: Tensor, step: int) -> Tensor:
         return weight - (weight * ~keep).detach()

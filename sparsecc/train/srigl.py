@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsecc.errors import RecipeError
-from sparsecc.formats.csr import Csr
+from sparsecc.patterns.unstructured import Unstructured
 from sparsecc.train._regrowing import Regrowing, steepness
 from sparsecc.train.base import View
 
@@ -25,6 +25,8 @@ class Srigl(Regrowing):
     salient: an output loses all its weights when fewer of them than this share of the fan-in are salient; at 0 none does. The paper takes
     0.3 for convolutional networks and 0.95 for transformers.
     """
+
+    examples = ({"sparsity": 0.7}, {"sparsity": 0.9, "salient": 0.9})
 
     needs_gradient = True
     salient: float = 0.3
@@ -74,7 +76,7 @@ def _fan_in(view: View, outputs: int) -> int:
 
 def _largest(score: Tensor, count: int) -> Tensor:
     """True at the `count` largest."""
-    return Csr().project(score, 1 - count / score.numel())
+    return Unstructured().project(score, 1 - count / score.numel())
 
 
 def _highest(score: Tensor, rows: Tensor, count: int) -> Tensor:

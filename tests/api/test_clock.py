@@ -12,7 +12,7 @@ from torch import nn
 
 import sparsecc
 from sparsecc.api import clock
-from sparsecc.codegen.target import detect
+from sparsecc.codegen.cpu.target import detect
 from sparsecc.errors import RecipeError
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from benchmarks.accuracy import planted as bench
 from benchmarks.accuracy.planted import PATTERNS, Planted, plant, pruned
-from sparsecc import formats, registry
+from sparsecc import patterns, registry
 
 SMALL = {"rows": 32, "cols": 128, "tokens": 1024}
 
@@ -28,7 +28,7 @@ def problem(pattern: str) -> Planted:
 def test_half_is_planted_in_the_pattern(pattern: str, problem: Planted) -> None:
     keep = problem.planted != 0
     assert int(keep.count_nonzero()) == keep.numel() // 2
-    assert formats.from_pattern(pattern).holds(keep) is None
+    assert patterns.parse(pattern).holds(keep) is None
     assert int(problem.weight.count_nonzero()) == problem.weight.numel()
 
 

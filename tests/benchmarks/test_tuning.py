@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import tuning
-from sparsecc.codegen.target import detect
+from sparsecc.codegen.cpu.target import detect
 from sparsecc.codegen.tuning.records import Outcome, Records
 from sparsecc.timing import Spread, Timing
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from sparsecc.codegen import roofline
+from sparsecc.codegen.cpu import roofline
 
 
 def test_everything_is_told(call, tmp_path, monkeypatch):

@@ -12,11 +12,12 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from sparsecc.attention.base import Grid
-from sparsecc.codegen import choose, roofline
-from sparsecc.codegen.candidates import Known, Task
-from sparsecc.codegen.kernels import dense_matmul
-from sparsecc.codegen.kernels.base import Epilogue, MatmulSpec
-from sparsecc.codegen.lower.program import Layer
+from sparsecc.codegen import choose
+from sparsecc.codegen.cpu import roofline
+from sparsecc.codegen.cpu.kernels import dense_matmul
+from sparsecc.codegen.recognize.program import Layer
+from sparsecc.codegen.spec import Epilogue, MatmulSpec
+from sparsecc.codegen.task import Known, Task
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes.base import Pass
 from sparsecc.passes.pack import Pack

@@ -17,11 +17,11 @@ import sparsecc
 from sparsecc.attention.base import Grid
 from sparsecc.codegen import compiler
 from sparsecc.codegen.compiler import build
-from sparsecc.codegen.kernels import dense_group_matmul
-from sparsecc.codegen.kernels.base import MatmulSpec
+from sparsecc.codegen.cpu.emit.emit import Emitted
+from sparsecc.codegen.cpu.kernels import dense_group_matmul
+from sparsecc.codegen.cpu.target import parse
 from sparsecc.codegen.library import Library
-from sparsecc.codegen.lower.emit import Emitted
-from sparsecc.codegen.target import parse
+from sparsecc.codegen.spec import MatmulSpec
 from sparsecc.codegen.tvm_api import relax
 from sparsecc.errors import ModelError
 from sparsecc.graph.fx.graph import FxGraph

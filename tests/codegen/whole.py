@@ -16,12 +16,13 @@ from torch.utils import _pytree as pytree
 
 from sparsecc import structures
 from sparsecc.attention.base import AXIS_ORDERS, BlockMap, Grid, required
-from sparsecc.codegen import threads, tvm_api
-from sparsecc.codegen.candidates import Known, Task
+from sparsecc.codegen import tvm_api
 from sparsecc.codegen.choose import Choice
 from sparsecc.codegen.compiler import build
+from sparsecc.codegen.cpu import threads
+from sparsecc.codegen.cpu.target import Target, detect
 from sparsecc.codegen.library import Library
-from sparsecc.codegen.target import Target, detect
+from sparsecc.codegen.task import Known, Task
 from sparsecc.graph.base import Graph
 from sparsecc.graph.fx import trace
 from sparsecc.graph.fx.graph import FxGraph

@@ -6,15 +6,15 @@ import torch
 from sparsecc.criteria.alps import Alps
 from sparsecc.criteria.base import project_of
 from sparsecc.criteria.sparsegpt import Sparsegpt
-from sparsecc.formats import from_pattern
 from sparsecc.passes._calibrate import statistics
+from sparsecc.patterns import parse
 from tests.criteria.test_sparsegpt import problem
 
 
 @pytest.mark.parametrize("pattern", ["unstructured", "4x1", "1x4", "2:4", "3:5"])
 def test_outputs_are_nearer_than_by_sparsegpt(pattern: str) -> None:
     weight, x = problem()
-    stats, project = statistics([x], ("hessian",)), project_of(from_pattern(pattern))
+    stats, project = statistics([x], ("hessian",)), project_of(parse(pattern))
 
     def error(criterion: Alps | Sparsegpt) -> float:
         chosen = criterion.choose(weight, project, 0.5, stats, 0)
@@ -27,7 +27,7 @@ def test_outputs_are_nearer_than_by_sparsegpt(pattern: str) -> None:
 
 def test_inputs_that_have_nothing_in_common_leave_the_weights_alone() -> None:
     weight, power = torch.randn(6, 40, generator=torch.Generator().manual_seed(1)), torch.linspace(0.5, 4, 40)
-    project = project_of(from_pattern("unstructured"))
+    project = project_of(parse("unstructured"))
     chosen = Alps().choose(weight, project, 0.5, {"hessian": torch.diag(power)}, 0)
     assert chosen.weight is not None
     assert torch.equal(chosen.keep, project(weight.square() * (power + 0.01 * power.mean()), 0.5))
@@ -40,7 +40,7 @@ def test_the_best_of_all_masks_of_a_small_problem() -> None:
     x = torch.randn(40, 6, generator=generator) @ torch.randn(6, 6, generator=generator)
     weight = torch.randn(1, 6, generator=generator)
     stats = statistics([x], ("hessian",))
-    chosen = Alps().choose(weight, project_of(from_pattern("unstructured")), 0.5, stats, 0)
+    chosen = Alps().choose(weight, project_of(parse("unstructured")), 0.5, stats, 0)
     assert chosen.weight is not None
     errors = []
     for places in torch.combinations(torch.arange(6), 3):
@@ -53,7 +53,7 @@ def test_the_best_of_all_masks_of_a_small_problem() -> None:
 def test_fewer_tokens_than_inputs_and_dead_inputs() -> None:
     weight, x = problem(tokens=20)
     x[:, 7] = 0
-    chosen = Alps().choose(weight, project_of(from_pattern("unstructured")), 0.5, statistics([x], ("hessian",)), 0)
+    chosen = Alps().choose(weight, project_of(parse("unstructured")), 0.5, statistics([x], ("hessian",)), 0)
     assert chosen.weight is not None
     assert chosen.weight.isfinite().all()
     assert float(chosen.weight[:, 7].abs().max()) <= float(weight[:, 7].abs().max()) + 1e-6

@@ -9,7 +9,7 @@ from sparsecc.criteria.base import project_of
 from sparsecc.criteria.chita import Chita
 from sparsecc.criteria.magnitude import Magnitude
 from sparsecc.criteria.obs import Obs
-from sparsecc.formats import from_pattern
+from sparsecc.patterns import parse
 from tests.criteria.quadratic import best_on, cost, curvature_of, problem
 
 DAMPING = 0.1
@@ -19,7 +19,7 @@ DAMPING = 0.1
 @pytest.mark.parametrize("seed", range(4))
 def test_never_worse_than_what_it_starts_from_and_the_best_on_its_support(pattern: str, seed: int) -> None:
     weight, gradients = problem(samples=30, shape=(8, 24), seed=seed)
-    dense, project, stats = curvature_of(gradients, DAMPING), project_of(from_pattern(pattern)), {"gradients": gradients}
+    dense, project, stats = curvature_of(gradients, DAMPING), project_of(parse(pattern)), {"gradients": gradients}
     found = Chita(damping=DAMPING).choose(weight, project, 0.5, stats, 0)
     assert found.weight is not None
     torch.testing.assert_close(found.weight, best_on(dense, weight, found.keep), rtol=1e-8, atol=1e-10)
@@ -33,7 +33,7 @@ def test_choosing_jointly_costs_less_than_one_by_one() -> None:
     costs = {"chita": 0.0, "obs": 0.0}
     for seed in range(8):
         weight, gradients = problem(samples=60, shape=(8, 24), seed=seed)
-        dense, project = curvature_of(gradients, DAMPING), project_of(from_pattern("unstructured"))
+        dense, project = curvature_of(gradients, DAMPING), project_of(parse("unstructured"))
         for criterion in (Chita(damping=DAMPING), Obs(damping=DAMPING)):
             found = criterion.choose(weight, project, 0.6, {"gradients": gradients}, 0)
             assert found.weight is not None
@@ -46,7 +46,7 @@ def test_near_the_best_of_all_supports() -> None:
     for seed in range(6):
         weight, gradients = problem(samples=8, shape=(1, 10), seed=seed)
         dense = curvature_of(gradients, DAMPING)
-        found = Chita(damping=DAMPING).choose(weight, project_of(from_pattern("unstructured")), 0.5, {"gradients": gradients}, 0)
+        found = Chita(damping=DAMPING).choose(weight, project_of(parse("unstructured")), 0.5, {"gradients": gradients}, 0)
         assert found.weight is not None
         supports = torch.zeros(252, 1, 10, dtype=torch.bool)
         for keep, kept in zip(supports, combinations(range(10), 5), strict=True):
@@ -60,6 +60,6 @@ def test_near_the_best_of_all_supports() -> None:
 def test_zeros_that_are_there_stay_and_nothing_moves_for_them() -> None:
     weight, gradients = problem()
     weight[:, ::2] = 0
-    chosen = Chita().choose(weight, project_of(from_pattern("unstructured")), 0.5, {"gradients": gradients}, 0)
+    chosen = Chita().choose(weight, project_of(parse("unstructured")), 0.5, {"gradients": gradients}, 0)
     assert chosen.weight is not None
     assert torch.equal(chosen.weight, weight)

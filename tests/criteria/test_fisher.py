@@ -4,7 +4,7 @@ import torch
 
 from sparsecc.criteria.base import project_of
 from sparsecc.criteria.fisher import Fisher
-from sparsecc.formats import from_pattern
+from sparsecc.patterns import parse
 
 
 def test_the_mean_over_samples_of_squares() -> None:
@@ -22,6 +22,6 @@ def test_where_no_output_depends_on_weights_magnitude_decides() -> None:
 
 def test_a_small_weight_on_which_outputs_depend_stays() -> None:
     weight, gradients = torch.tensor([[0.1, 3.0, 1.0, 2.0]]), torch.tensor([[[50.0, 0.1, 1.0, 0.1]]])
-    chosen = Fisher().choose(weight, project_of(from_pattern("unstructured")), 0.5, {"gradients": gradients}, 0)
+    chosen = Fisher().choose(weight, project_of(parse("unstructured")), 0.5, {"gradients": gradients}, 0)
     assert chosen.keep.tolist() == [[True, False, True, False]]
     assert chosen.weight is None

@@ -7,9 +7,9 @@ from sparsecc.criteria.base import project_of
 from sparsecc.criteria.magnitude import Magnitude
 from sparsecc.criteria.random import Random
 from sparsecc.criteria.spectral import Spectral
-from sparsecc.formats import from_pattern
+from sparsecc.patterns import parse
 
-UNSTRUCTURED = project_of(from_pattern("unstructured"))
+UNSTRUCTURED = project_of(parse("unstructured"))
 
 
 def test_weights_that_a_draw_would_surely_take_stay() -> None:
@@ -37,7 +37,7 @@ def test_odds_of_the_others_are_their_squares() -> None:
 def test_blocks_and_groups_have_odds_of_their_own(pattern: str, sure: tuple[slice | int, int]) -> None:
     weight = torch.ones(4, 8)
     weight[sure] = 1000
-    masks = [Spectral().choose(weight, project_of(from_pattern(pattern)), 0.75, {}, seed).keep for seed in range(20)]
+    masks = [Spectral().choose(weight, project_of(parse(pattern)), 0.75, {}, seed).keep for seed in range(20)]
     assert all(mask[sure].all() for mask in masks)
     assert len({tuple(mask.flatten().tolist()) for mask in masks}) > 15
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sparsecc.errors import Refused
-from sparsecc.formats._index import MAX_STORED, check_stored, column_dtype, kept_columns, kept_rows, required, row_pointers
+from sparsecc.formats._index import MAX_STORED, check_stored, column_dtype, kept_columns, required, row_pointers
 
 KEEP = torch.tensor([[False, True, True], [False, False, False], [True, False, True]])
 
@@ -12,7 +12,6 @@ KEEP = torch.tensor([[False, True, True], [False, False, False], [True, False, T
 def test_where_rows_start_and_what_they_keep() -> None:
     assert row_pointers(KEEP).tolist() == [0, 2, 2, 4]
     assert kept_columns(KEEP).tolist() == [1, 2, 0, 2]
-    assert kept_rows(row_pointers(KEEP)).tolist() == [0, 0, 2, 2]
 
 
 def test_the_narrowest_type_that_holds_every_column() -> None:

@@ -1,4 +1,4 @@
-"""formats/__init__.py: patterns, keys, and recognizing what a mask is."""
+"""formats/__init__.py: keys, and recognizing what a mask is."""
 
 from __future__ import annotations
 
@@ -8,47 +8,37 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsecc import formats
+from sparsecc import formats, patterns
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.formats.base import Format
-from sparsecc.formats.block import Block
+from sparsecc.formats.block import BlockFormat
 from sparsecc.formats.csr import Csr
-from sparsecc.formats.nm import NM
+from sparsecc.formats.nm import NMFormat
+from sparsecc.patterns.block import Block
+from sparsecc.patterns.nm import NM
+from sparsecc.patterns.unstructured import Unstructured
 
-PATTERNS = {"unstructured": Csr(), "4x1": Block(4, 1), "1x16": Block(1, 16), "2:4": NM(2, 4), "3:7": NM(3, 7)}
-
-
-@pytest.mark.parametrize("pattern", PATTERNS)
-def test_a_pattern_names_a_format_and_a_key_reads_back(pattern: str) -> None:
-    format = formats.from_pattern(pattern)
-    assert format == PATTERNS[pattern]
-    assert format.pattern == pattern
-    assert formats.from_key(format.key) == format
-    assert len({format, PATTERNS[pattern]}) == 1
-
-
-def test_keys() -> None:
-    assert [f.key for f in PATTERNS.values()] == ["csr", "block:4x1", "block:1x16", "nm:2:4", "nm:3:7"]
+KEYS = {
+    "csr": Csr(Unstructured()),
+    "block:4x1": BlockFormat(Block(4, 1)),
+    "block:1x16": BlockFormat(Block(1, 16)),
+    "nm:2:4": NMFormat(NM(2, 4)),
+    "nm:3:7": NMFormat(NM(3, 7)),
+}
 
 
-@pytest.mark.parametrize(
-    ("pattern", "reason"),
-    [
-        ("3:2", "did you mean '2:3'"),
-        ("0:4", "keeps nothing"),
-        ("4:4", "keeps every weight"),
-        ("2:512", "at most 256"),
-        ("0x4", "at least one row"),
-        ("1x1", "unstructured"),
-        ("2;4", "did you mean '2:4' or '2x4'"),
-        ("4x", "none of"),
-        ("", "none of"),
-        ("block", "none of"),
-    ],
-)
-def test_patterns_that_cannot_be(pattern: str, reason: str) -> None:
-    with pytest.raises(RecipeError, match=reason):
-        formats.from_pattern(pattern)
+@pytest.mark.parametrize(("key", "format"), KEYS.items())
+def test_a_key_reads_back_and_a_pattern_has_a_default_format(key: str, format: Format) -> None:
+    assert formats.from_key(key) == format
+    assert format.key == key
+    assert formats.storing(format.pattern) == format
+
+
+def test_a_pattern_without_a_format_of_its_own_is_stored_as_any_mask() -> None:
+    class Odd(Unstructured):
+        pass
+
+    assert formats.storing(Odd()).key == "csr"
 
 
 @pytest.mark.parametrize("key", ["csr:4x1", "block", "block:2:4", "nm:4x1", "coo", "nm:02:4", ""])
@@ -69,22 +59,22 @@ SHAPES = ["16x1", "8x1", "4x1", "2x1", "1x2", "1x4", "1x8", "1x16", "2x2", "4x4"
 @pytest.mark.parametrize("pattern", ["unstructured", "2:4", "1:4", "4:8", "1:2", "4:16", "2:6", *SHAPES])
 @pytest.mark.parametrize("sparsity", [0.5, 0.8])
 def test_a_mask_is_recognized_as_its_pattern(pattern: str, sparsity: float) -> None:
-    format = formats.from_pattern(pattern)
-    keep = format.project(torch.rand(192, 288, generator=torch.Generator().manual_seed(1)), sparsity)
-    assert stored_as(keep) == format
+    found = patterns.parse(pattern)
+    keep = found.project(torch.rand(192, 288, generator=torch.Generator().manual_seed(1)), sparsity)
+    assert stored_as(keep).pattern == found
 
 
 @pytest.mark.parametrize("pattern", ["4x1", "2:4"])
 def test_stray_zeros_do_not_change_the_pattern(pattern: str) -> None:
-    format = formats.from_pattern(pattern)
-    keep = format.project(torch.rand(64, 64, generator=torch.Generator().manual_seed(1)), 0.5)
+    found = patterns.parse(pattern)
+    keep = found.project(torch.rand(64, 64, generator=torch.Generator().manual_seed(1)), 0.5)
     keep[keep.nonzero()[::50].unbind(1)] = False
-    assert isinstance(format.holds(keep), Refused)
-    assert stored_as(keep) == format
+    assert isinstance(found.holds(keep), Refused)
+    assert stored_as(keep).pattern == found
 
 
 def test_nothing_to_gain_is_refused_with_numbers() -> None:
-    keep = formats.from_pattern("unstructured").project(torch.rand(64, 64), 0.12)
+    keep = patterns.parse("unstructured").project(torch.rand(64, 64), 0.12)
     refused = formats.cheapest(keep)
     assert isinstance(refused, Refused)
     assert refused.reason.startswith("sparsity 0.12: csr would take 1.3")
@@ -95,14 +85,14 @@ def test_nothing_to_gain_is_refused_with_numbers() -> None:
 
 
 def test_narrow_types_gain_less() -> None:
-    keep = formats.from_pattern("unstructured").project(torch.rand(256, 256), 0.45)
-    assert stored_as(keep, itemsize=4) == Csr()
+    keep = patterns.parse("unstructured").project(torch.rand(256, 256), 0.45)
+    assert stored_as(keep, itemsize=4).key == "csr"
     assert isinstance(formats.cheapest(keep, itemsize=2), Refused)
 
 
 def test_only_the_formats_asked_for() -> None:
     keep = Block(4, 1).project(torch.rand(64, 64), 0.8)
-    assert stored_as(keep, formats=("csr",)) == Csr()
+    assert stored_as(keep, formats=("csr",)).key == "csr"
     with pytest.raises(RecipeError, match="did you mean 'csr'"):
         formats.cheapest(keep, formats=("csrr",))
 

@@ -6,15 +6,16 @@ from dataclasses import replace
 
 import torch
 
-from sparsecc.formats import from_pattern
+from sparsecc.formats import storing
 from sparsecc.graph.channels import Channels
 from sparsecc.graph.fits import misfit, misfit_of_order, misfit_of_rest
 from sparsecc.graph.sites import Attention
 from sparsecc.ops.sparse_conv2d import SparseConv2d
 from sparsecc.ops.sparse_linear import SparseLinear
+from sparsecc.patterns import parse
 from tests.passes.fake import conv, linear
 
-PACKED = from_pattern("unstructured").pack(torch.eye(4), torch.eye(4) != 0)
+PACKED = storing(parse("unstructured")).pack(torch.eye(4), torch.eye(4) != 0)
 ATTENTION = Attention(name="a", heads=2, kv_heads=2, head_dim=4, scale=0.5)
 
 

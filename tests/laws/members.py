@@ -1,36 +1,60 @@
-"""The members that the laws run over. A new file in a family without an example here fails a test of `test_members.py`."""
+"""The members that the laws run over: those that each member's class names in its `examples`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sparsecc import allocations, attention, criteria, formats, refinements, registry, structures
+from sparsecc import formats, patterns, precisions, registry, structures
+from sparsecc.allocations.base import Allocation
+from sparsecc.attention.base import Pattern
+from sparsecc.criteria.base import Criterion
 from sparsecc.formats.base import Format
+from sparsecc.passes.base import Pass
+from sparsecc.patterns.base import Pattern as MaskPattern
+from sparsecc.precisions.base import Precision
+from sparsecc.refinements.base import Refinement
 from sparsecc.structures.base import Structure
+from sparsecc.train.base import Method
 
-PATTERNS = {
-    "csr": ("unstructured",),
-    "block": ("4x1", "16x1", "1x4", "2x3"),
-    "nm": ("2:4", "1:4", "1:2", "3:5", "5:16"),
+BASES: dict[str, type] = {
+    "allocations": Allocation,
+    "attention": Pattern,
+    "criteria": Criterion,
+    "formats": Format,
+    "passes": Pass,
+    "patterns": MaskPattern,
+    "precisions": Precision,
+    "refinements": Refinement,
+    "structures": Structure,
+    "train": Method,
 }
-FORMATS: list[Format] = [formats.from_pattern(pattern) for patterns in PATTERNS.values() for pattern in patterns]
-KEYS = {
-    "armor": ("armor:4", "armor:8"),
-    "low_rank": ("low_rank:1", "low_rank:5"),
-    "monarch": ("monarch:2x4:1", "monarch:4x2:3", "monarch:1x8:2", "monarch:8x1:2"),
-}
-STRUCTURES: list[Structure] = [structures.from_key(key) for keys in KEYS.values() for key in keys]
-PRECISIONS = {"int8": ("int8", "int8:calibrated", "int8:7", "int8:calibrated:7"), "bfloat16": ("bfloat16",)}
-CRITERIA = {name: criteria.create(name) for name in registry.members("criteria")}
-REFINEMENTS = {name: refinements.create(name) for name in registry.members("refinements")}
-ATTENTION = {name: attention.create(name) for name in registry.members("attention")}
-ALLOCATIONS = {name: allocations.create(name) for name in registry.members("allocations")}
-TRAINING: dict[str, tuple[dict[str, Any], ...]] = {  # at least one recipe for every file in `train/`, without steps
-    "gmp": ({"sparsity": 0.7}, {"pattern": "4x1", "sparsity": 0.5}, {"pattern": "1:4"}),
-    "set": ({"sparsity": 0.7, "start": "random"}, {"pattern": "1x4", "sparsity": 0.5}, {"pattern": "2:4"}),
-    "rigl": ({"sparsity": 0.7, "allocation": "erk"}, {"pattern": "4x1", "sparsity": 0.5, "allocation": "global"}, {"pattern": "2:4"}),
-    "srigl": ({"sparsity": 0.7}, {"sparsity": 0.9, "salient": 0.9}),
-    "granet": ({"sparsity": 0.7}, {"pattern": "4x1", "sparsity": 0.6, "initial": 0.5}, {"pattern": "1:4"}),
-    "sr_ste": ({"pattern": "2:4"}, {"sparsity": 0.7, "every": 3}, {"pattern": "4x1", "sparsity": 0.5, "begin": 10}),
-    "cast": ({"pattern": "1:4"}, {"sparsity": 0.7, "decay": 0.01}),
-}
+
+
+def member(family: str, name: str) -> Any:
+    """The class of a member."""
+    return registry.load_class(family, name, BASES[family])
+
+
+def examples(family: str) -> list[tuple[str, Any]]:
+    """(member, one of its examples), in their order."""
+    return [(name, example) for name in registry.members(family) for example in member(family, name).examples]
+
+
+def _made(family: str) -> dict[str, Any]:
+    """Members of a family whose fields are options, by a name that says which."""
+    found = [(name, options, member(family, name)(**options)) for name, options in examples(family)]
+    return {"-".join([name, *(f"{key}={value}" for key, value in options.items())]): made for name, options, made in found}
+
+
+def _keys(family: str) -> list[str]:
+    return [f"{name}:{parameters}".rstrip(":") for name, parameters in examples(family)]
+
+
+PATTERNS: list[MaskPattern] = [patterns.parse(text) for _, text in examples("patterns")]
+FORMATS: list[Format] = [formats.from_key(key) for key in _keys("formats")]
+ALLOCATIONS: dict[str, Allocation] = _made("allocations")
+ATTENTION: dict[str, Pattern] = _made("attention")
+CRITERIA: dict[str, Criterion] = _made("criteria")
+REFINEMENTS: dict[str, Refinement] = _made("refinements")
+STRUCTURES: list[Structure] = [structures.from_key(key) for key in _keys("structures")]
+PRECISIONS: list[Precision] = [precisions.from_key(key) for key in _keys("precisions")]

@@ -1,67 +1,97 @@
-"""The passes that the laws run over, with the options that matter: at least one entry for every file in `passes/`."""
+"""What the laws of passes are tried on: each pass's examples, a case for each member that a pass can name, and options that matter."""
 
 from __future__ import annotations
 
-from sparsecc.passes.base import Pass
-from sparsecc.passes.pack import Pack
-from sparsecc.passes.permute import Permute
-from sparsecc.passes.prune import Prune
-from sparsecc.passes.quantize import Quantize
-from sparsecc.passes.recover import Recover
-from sparsecc.passes.reorder_tokens import ReorderTokens
-from sparsecc.passes.structured import Structured
-from sparsecc.passes.substitute import Substitute
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
-PASSES: dict[str, tuple[Pass, ...]] = {
+from sparsecc import allocations, criteria, refinements, registry
+from sparsecc.criteria.base import OF_GRADIENTS
+from sparsecc.passes.base import Example, Pass
+from sparsecc.recipe import Recipe
+from tests.laws.members import examples
+
+TRANSFORMER = ("transformer",)
+TWO_KINDS = ("transformer", "convolutions")
+TOKENS = {"grid": [1, 3, 3], "text_tokens": 1, "density": 0.8, "block": 3}  # of the transformer's sequence
+
+OPTIONS: dict[str, tuple[Example, ...]] = {  # beside the examples
     "prune": (
-        Prune(pattern="unstructured", sparsity=0.8),
-        Prune(pattern="4x1", sparsity=0.7, allocation="erk"),
-        Prune(pattern="2:4", criterion="random"),
-        Prune(pattern="1x4", sparsity=0.6, allocation="global", targets=("Linear",)),
-        Prune(criterion="wanda", sparsity=0.8),
-        Prune(criterion="magnitude", compare="output", allocation="erk", sparsity=0.8),
-        Prune(criterion="sparsegpt", compare="output", pattern="4x1", sparsity=0.7),
-        Prune(criterion="wanda", sparsity=0.6, allocation="sensitivity", targets=("Linear",)),
-        Prune(pattern="4x1", budget={"bytes": "9 kB"}, targets=("Linear",)),
-        Prune(criterion="sparsegpt", pattern="4x1", sparsity=0.7),
-        Prune(criterion="sparsegpt", pattern="2:4"),
-        Prune(criterion="alps", pattern="4x1", sparsity=0.7),
-        Prune(criterion="alps", pattern="2:4", variations=2),
-        Prune(criterion="spectral", pattern="1x4", sparsity=0.7),
-        Prune(criterion="wanda", refinement="dsnot", sparsity=0.8),
-        Prune(criterion="magnitude", refinement="dsnot", pattern="2:4"),
+        Example({"sparsity": 0.8}),
+        Example({"pattern": "2:4", "criterion": "random"}),
+        Example({"pattern": "1x4", "sparsity": 0.6, "allocation": "global", "targets": ["Linear"]}),
+        Example({"compare": "output", "allocation": "erk", "sparsity": 0.8}),
+        Example({"criterion": "sparsegpt", "compare": "output", "pattern": "4x1", "sparsity": 0.7}, TWO_KINDS),
+        Example({"pattern": "4x1", "budget": {"bytes": "9 kB"}, "targets": ["Linear"]}, TRANSFORMER),
+        Example({"criterion": "sparsegpt", "pattern": "2:4"}, TWO_KINDS),
+        Example({"criterion": "alps", "pattern": "2:4", "variations": 2}, TRANSFORMER),
+        Example({"refinement": "dsnot", "pattern": "2:4"}, TWO_KINDS),
+        Example({"criterion": "fisher", "refinement": "dsnot", "sparsity": 0.8}, TRANSFORMER, gradients=True),
+        Example({"criterion": "fisher", "pattern": "4x1", "sparsity": 0.7, "allocation": "global"}, gradients=True),
+        Example({"criterion": "obs", "pattern": "2:4"}, TRANSFORMER, gradients=True),
+        Example({"criterion": "wanda", "rows": "fisher", "sparsity": 0.7}, TRANSFORMER, gradients=True),
     ),
-    "recover": (Recover(),),
-    "permute": (Permute(), Permute(pattern="16x1", ignore=("re:.*head.*",)), Permute(pattern="2:4", inputs=True)),
-    "pack": (Pack(), Pack(formats=("csr",), ignore=("re:.*head.*",))),
-    "quantize": (Quantize(), Quantize(activations="calibrated", ignore=("re:.*head.*",)), Quantize(dtype="bfloat16", min_weights=0)),
-    "reorder_tokens": (ReorderTokens(grid=(1, 3, 3), text_tokens=1, density=0.8, block=3), ReorderTokens(grid=(3, 3, 5))),
+    "permute": (
+        Example({"pattern": "16x1", "ignore": ["re:.*head.*"]}, TRANSFORMER),
+        Example({"pattern": "2:4", "inputs": True}, TRANSFORMER),
+    ),
+    "pack": (Example({"formats": ["csr"], "ignore": ["re:.*head.*"]}),),
+    "quantize": (
+        Example({"activations": "calibrated", "ignore": ["re:.*head.*"]}, TRANSFORMER),
+        Example({"dtype": "bfloat16", "min_weights": 0}),
+    ),
     "structured": (
-        Structured(),
-        Structured(neurons=0.3, heads=0.5),
-        Structured(neurons=0.6, criterion="contribution", round_to=16),
-        Structured(neurons=0.25, heads=0.25, criterion="obs", dead=0.01),
+        Example({"neurons": 0.6, "criterion": "contribution", "round_to": 16}, TRANSFORMER),
+        Example({"neurons": 0.25, "heads": 0.25, "criterion": "obs", "dead": 0.01}, TRANSFORMER),
     ),
-    "substitute": (
-        Substitute(),
-        Substitute(structure="monarch", params=0.3, max_error=0.9),
-        Substitute(structure="low_rank"),
-        Substitute(structure="armor", params=0.9),
-    ),
+    "substitute": (Example({}, TRANSFORMER), Example({"structure": "low_rank"}, TRANSFORMER)),
 }
-"""Each has to be pure, twice = once, deterministic, and to say why it leaves a layer alone."""
 
-NEED_GRADIENTS: dict[str, tuple[Pass, ...]] = {
-    "prune": (
-        Prune(criterion="fisher", pattern="4x1", sparsity=0.7, allocation="global"),
-        Prune(criterion="fisher", refinement="dsnot", sparsity=0.8),
-        Prune(criterion="obs", sparsity=0.8),
-        Prune(criterion="obs", pattern="2:4"),
-        Prune(criterion="chita", pattern="4x1", sparsity=0.7),
-        Prune(criterion="alps", rows="fisher", allocation="sensitivity", sparsity=0.7, targets=("Linear",)),
-    ),
-}
-"""The same, for hosts that have gradients."""
+
+def _named() -> Iterator[tuple[str, Example]]:
+    """A case for each member of a family that a field of a pass names, so that a new file is under the laws of passes, too."""
+    for name in registry.members("criteria"):
+        gradients = bool(OF_GRADIENTS & {*criteria.create(name).needs})
+        yield "prune", Example({"criterion": name, "pattern": "4x1", "sparsity": 0.7}, TWO_KINDS, gradients)
+    for name in registry.members("refinements"):
+        gradients = bool(OF_GRADIENTS & {*refinements.create(name).needs})
+        yield "prune", Example({"criterion": "wanda", "refinement": name, "sparsity": 0.8}, TWO_KINDS, gradients)
+    for name in registry.members("allocations"):
+        options = {"criterion": "wanda", "allocation": name, "sparsity": 0.6, "targets": ["Linear"]}
+        yield "prune", Example(options, TRANSFORMER, settles=allocations.create(name).settles)
+    for name in registry.members("structures"):
+        yield "substitute", Example({"structure": name, "params": 0.9, "max_error": 1.0}, TRANSFORMER)
+    for name in registry.members("precisions"):
+        yield "quantize", Example({"dtype": name}, TRANSFORMER)
+    for name in registry.members("attention"):
+        yield "reorder_tokens", Example({**TOKENS, "pattern": name}, TRANSFORMER)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One entry, on every host that can run it. name: a recipe of one line, so that two spellings of one pass are one case."""
+
+    name: str
+    step: Pass
+    on: tuple[str, ...]
+    gradients: bool
+    settles: bool
+
+    def runs_on(self, host: str) -> bool:
+        return host == "fx" or not self.gradients
+
+
+def _cases(given: Iterable[tuple[str, Example]]) -> list[Case]:
+    found: dict[str, Case] = {}
+    for name, example in given:
+        recipe = Recipe.load({"passes": [{name: dict(example.options)}]})
+        found.setdefault(recipe.to_text(), Case(recipe.to_text(), recipe.passes[0], example.on, example.gradients, example.settles))
+    return list(found.values())
+
+
+EXAMPLES = _cases(examples("passes"))
+CASES = _cases([*examples("passes"), *((name, example) for name, more in OPTIONS.items() for example in more), *_named()])
+"""Each has to be pure, twice = once, deterministic, to do something where it says so, and to say why it leaves a layer alone."""
 
 RECIPES = {
     "csr": [{"prune": {"sparsity": 0.8}}, "pack"],

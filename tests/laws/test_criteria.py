@@ -1,4 +1,4 @@
-"""What holds for every criterion under every format."""
+"""What holds for every criterion under every pattern."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import pytest
 import torch
 
 from sparsecc.criteria.base import STATISTICS, Criterion, project_of
-from sparsecc.formats import from_pattern
-from sparsecc.formats.base import Format
 from sparsecc.passes._calibrate import statistics
-from tests.laws.members import CRITERIA, FORMATS
-from tests.laws.test_formats import smallest
+from sparsecc.patterns import parse
+from sparsecc.patterns.base import Pattern
+from tests.laws.members import CRITERIA, PATTERNS
+from tests.laws.test_patterns import smallest
 
 every_criterion = pytest.mark.parametrize("criterion", CRITERIA.values(), ids=CRITERIA.keys())
-every_format = pytest.mark.parametrize("format", FORMATS, ids=lambda f: f.key)
+every_pattern = pytest.mark.parametrize("pattern", PATTERNS, ids=str)
 
 
-def weight_for(format: Format) -> torch.Tensor:
-    rows, cols = (8 * unit for unit in smallest(format))
+def weight_for(pattern: Pattern) -> torch.Tensor:
+    rows, cols = (8 * unit for unit in smallest(pattern))
     return torch.randn(rows, cols, generator=torch.Generator().manual_seed(3))
 
 
@@ -27,26 +27,26 @@ def stats_for(weight: torch.Tensor) -> dict[str, torch.Tensor]:
     return {**statistics([x], tuple(STATISTICS)), "gradients": torch.randn(10, *weight.shape, generator=generator)}
 
 
-@every_format
+@every_pattern
 @every_criterion
-def test_the_mask_is_the_formats(criterion: Criterion, format: Format) -> None:
-    weight = weight_for(format)
-    chosen = criterion.choose(weight, project_of(format), 0.6, stats_for(weight), seed=1)
-    asked = 0.6 if format.fixed_sparsity is None else format.fixed_sparsity
-    total = weight.numel() // format.unit_size
-    assert format.holds(chosen.keep) is None
-    assert int(chosen.keep.sum()) // format.unit_size == total - round(asked * total)
+def test_the_mask_has_the_pattern(criterion: Criterion, pattern: Pattern) -> None:
+    weight = weight_for(pattern)
+    chosen = criterion.choose(weight, project_of(pattern), 0.6, stats_for(weight), seed=1)
+    asked = 0.6 if pattern.fixed_sparsity is None else pattern.fixed_sparsity
+    total = weight.numel() // pattern.unit_size
+    assert pattern.holds(chosen.keep) is None
+    assert int(chosen.keep.sum()) // pattern.unit_size == total - round(asked * total)
     assert (chosen.weight is not None) == criterion.updates
     assert chosen.weight is None or (chosen.weight.shape == weight.shape and chosen.weight.dtype == weight.dtype)
 
 
-@every_format
+@every_pattern
 @every_criterion
-def test_the_same_twice_and_nothing_modified(criterion: Criterion, format: Format) -> None:
-    weight = weight_for(format)
+def test_the_same_twice_and_nothing_modified(criterion: Criterion, pattern: Pattern) -> None:
+    weight = weight_for(pattern)
     before, stats = weight.clone(), stats_for(weight)
-    first = criterion.choose(weight, project_of(format), 0.6, stats, seed=1)
-    second = criterion.choose(weight.t().contiguous().t(), project_of(format), 0.6, stats, seed=1)
+    first = criterion.choose(weight, project_of(pattern), 0.6, stats, seed=1)
+    second = criterion.choose(weight.t().contiguous().t(), project_of(pattern), 0.6, stats, seed=1)
     assert torch.equal(first.keep, second.keep)
     assert torch.equal(weight, before)
 
@@ -70,7 +70,7 @@ def test_inputs_that_never_come_go_first(name: str, pattern: str, sparsity: floa
     weight, x = torch.randn(16, 240, generator=generator), 0.01 * torch.randn(500, 240, generator=generator)
     weight[:, ::3] *= 3
     x[:, ::3] = 0
-    chosen = CRITERIA[name].choose(weight, project_of(from_pattern(pattern)), sparsity, statistics([x], ("norms", "hessian")), seed=1)
+    chosen = CRITERIA[name].choose(weight, project_of(parse(pattern)), sparsity, statistics([x], ("norms", "hessian")), seed=1)
     dead = chosen.keep[:, ::3]
     assert chosen.keep[:, 1::3].all() if sparsity < 1 / 3 else not dead.any()
     assert chosen.weight is None or torch.equal(chosen.weight[:, ::3][dead], weight[:, ::3][dead])
@@ -83,18 +83,18 @@ def test_inputs_that_never_come_go_first(name: str, pattern: str, sparsity: floa
                 assert not lost.any() or of[lost].max() <= of[~lost].min()
 
 
-@every_format
+@every_pattern
 @pytest.mark.parametrize("name", [name for name, criterion in CRITERIA.items() if criterion.updates])
-def test_zeros_that_are_held_stay_and_the_mask_is_the_formats(name: str, format: Format) -> None:
-    weight = weight_for(format)
+def test_zeros_that_are_held_stay_and_the_mask_has_the_pattern(name: str, pattern: Pattern) -> None:
+    weight = weight_for(pattern)
     held = torch.rand(weight.shape, generator=torch.Generator().manual_seed(6)) < 0.3
     weight[held] = 0
-    chosen = CRITERIA[name].choose(weight, project_of(format), 0.6, stats_for(weight), 1, held)
+    chosen = CRITERIA[name].choose(weight, project_of(pattern), 0.6, stats_for(weight), 1, held)
     assert chosen.weight is not None
     assert not chosen.keep[held].any()
     assert not chosen.weight[~chosen.keep].any()
-    cover = format.cover(chosen.keep)
+    cover = pattern.cover(chosen.keep)
     assert isinstance(cover, torch.Tensor)
-    asked = 0.6 if format.fixed_sparsity is None else format.fixed_sparsity
-    assert int(cover.sum()) <= weight.numel() - round(asked * (weight.numel() // format.unit_size)) * format.unit_size
+    asked = 0.6 if pattern.fixed_sparsity is None else pattern.fixed_sparsity
+    assert int(cover.sum()) <= weight.numel() - round(asked * (weight.numel() // pattern.unit_size)) * pattern.unit_size
     assert chosen.weight[chosen.keep].all()

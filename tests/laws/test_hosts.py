@@ -15,13 +15,14 @@ from torch.nn import functional
 
 from sparsecc.attention.base import BlockMap, Grid
 from sparsecc.errors import InputError, RecipeError, UserError
-from sparsecc.formats import from_pattern
+from sparsecc.formats import storing
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import Attention, Linear, Mlp, Site
 from sparsecc.ops.base import Operator
 from sparsecc.ops.block_attention import BlockAttention
 from sparsecc.ops.sparse_conv2d import SparseConv2d
 from sparsecc.ops.sparse_linear import SparseLinear
+from sparsecc.patterns import parse
 from tests.laws.hosts import HOSTS
 from tests.tolerance import assert_close
 
@@ -70,7 +71,7 @@ def one(of: Graph, kind: type[S], name: str = "re:.*") -> S:
 
 
 def packed(matrix: Tensor, bias: Tensor | None = None) -> SparseLinear:
-    return SparseLinear(from_pattern("unstructured").pack(matrix, matrix != 0), bias)
+    return SparseLinear(storing(parse("unstructured")).pack(matrix, matrix != 0), bias)
 
 
 def blocks(heads: int) -> BlockAttention:

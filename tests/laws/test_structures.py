@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparsecc import structures
+from sparsecc import registry, structures
 from sparsecc.graph.base import Graph
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.onnx.graph import OnnxGraph
@@ -19,7 +19,7 @@ from sparsecc.graph.sites import Linear
 from sparsecc.ops.structured_linear import StructuredLinear
 from sparsecc.structures.base import Structure, Structured, apply
 from tests.laws.hosts import HOSTS, graph, outputs
-from tests.laws.members import KEYS, STRUCTURES
+from tests.laws.members import STRUCTURES
 from tests.tolerance import RELATIVE, assert_close
 
 every_structure = pytest.mark.parametrize("structure", STRUCTURES, ids=lambda s: s.key)
@@ -116,7 +116,7 @@ def test_neither_strides_nor_repetition_matter(structure: Structure, rows: int, 
     assert all(torch.equal(tensor, second.tensors[name]) for name, tensor in first.tensors.items())
 
 
-@pytest.mark.parametrize("name", KEYS)
+@pytest.mark.parametrize("name", registry.members("structures"))
 @given(rows=st.integers(1, 200), cols=st.integers(1, 200), params=st.floats(0.01, 0.99))
 def test_candidates_keep_to_the_budget_and_read_back(name: str, rows: int, cols: int, params: float) -> None:
     for structure in structures.sized(name, rows, cols, params):

@@ -12,20 +12,17 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
-from sparsecc import formats, registry
+from sparsecc import patterns, registry
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes.pack import Pack
 from sparsecc.train._handle import Handle
 from sparsecc.train.base import Method
-from tests.laws.members import TRAINING
+from tests.laws.members import examples
 from tests.train.problem import INPUTS, adam, attached, batches, loss_after, step, student
 
-RECIPES = [
-    pytest.param(name, {"every": 4, **fields}, id=f"{name}{i}") for name, recipes in TRAINING.items() for i, fields in enumerate(recipes)
-]
-every_recipe = pytest.mark.parametrize(("name", "fields"), RECIPES)
-every_method = pytest.mark.parametrize("name", TRAINING)
+every_recipe = pytest.mark.parametrize(("name", "fields"), [(name, {"every": 4, **fields}) for name, fields in examples("train")])
+every_method = pytest.mark.parametrize("name", registry.members("train"))
 OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {
     "adam": lambda p: Adam(p, lr=1e-2, weight_decay=0.1, amsgrad=True),
     "adamw": lambda p: AdamW(p, lr=1e-2, weight_decay=0.1),
@@ -55,23 +52,23 @@ def trained(name: str, fields: dict[str, Any], steps: int = 40) -> tuple[nn.Modu
 def test_zeros_in_the_pattern_exactly_as_many_as_asked_for(name: str, fields: dict[str, Any]) -> None:
     model, handle = trained(name, fields)
     handle.finish()
-    format = formats.from_pattern(fields.get("pattern", "unstructured"))
-    asked = fields.get("sparsity", format.fixed_sparsity)
+    pattern = patterns.parse(fields.get("pattern", "unstructured"))
+    asked = fields.get("sparsity", pattern.fixed_sparsity)
     kept = units = 0
     for layer in handle.layers:
         keep = handle.state_dict()["masks"][layer.name]
         weight = linears(model)[layer.name].weight
-        assert format.holds(keep) is None
+        assert pattern.holds(keep) is None
         assert not weight[~keep].any()
         assert float((weight[keep] != 0).float().mean()) > 0.9
         assert layer.sparsity == pytest.approx(1 - float(keep.float().mean()))
-        kept, units = kept + int(keep.sum()) // format.unit_size, units + keep.numel() // format.unit_size
+        kept, units = kept + int(keep.sum()) // pattern.unit_size, units + keep.numel() // pattern.unit_size
         if name == "srigl":
             assert len(set(keep.sum(dim=1).tolist()) - {0}) == 1
             assert 0 <= keep.numel() - round(asked * keep.numel()) - int(keep.sum()) < len(keep)
         elif "allocation" not in fields:
-            total = keep.numel() // format.unit_size
-            assert int(keep.sum()) // format.unit_size == total - round(asked * total)
+            total = keep.numel() // pattern.unit_size
+            assert int(keep.sum()) // pattern.unit_size == total - round(asked * total)
     assert name == "srigl" or abs(units - round(asked * units) - kept) <= 1
 
 
@@ -157,7 +154,7 @@ def test_masks_change_on_their_days_only(name: str, fields: dict[str, Any]) -> N
     model = student()
     optimizer = adam(model)
     _, handle = attached(name, model, optimizer, **{**fields, "every": 6, "end": 24})
-    method = registry.load_class("train", name, Method)(**{**fields, "every": 6, "end": 24, "steps": 40})  # type: ignore[type-abstract]
+    method = registry.load_class("train", name, Method)(**{**fields, "every": 6, "end": 24, "steps": 40})
     changed = []
     for x, y in batches(40):
         before = handle.state_dict()["masks"]

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
-from sparsecc import registry
-from sparsecc.formats import from_pattern
+from sparsecc.formats import storing
 from sparsecc.formats.base import Format, Packed
 from sparsecc.ops import onnx_functions
 from sparsecc.ops.base import SiteOp
 from sparsecc.ops.sparse_conv2d import SparseConv2d
 from sparsecc.ops.sparse_linear import SparseLinear
+from sparsecc.patterns import parse
 from tests.graph import onnx_models as models
 from tests.tolerance import assert_close
 
@@ -52,42 +52,38 @@ def check_linear(packed: Packed, bias: torch.Tensor | None, **versions: int) -> 
     assert_close(torch.from_numpy(ours), op.reference(x))
 
 
-def test_every_format_has_a_decoder() -> None:
-    assert sorted(onnx_functions.DECODERS) == registry.members("formats")
-
-
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("bias", [False, True])
 def test_linear(pattern: str, bias: bool) -> None:
-    format, weight = from_pattern(pattern), torch.randn(32, 96)
-    check_linear(pack(format, weight, format.project(weight.abs(), _sparsity(pattern))), torch.randn(32) if bias else None)
+    format, weight = storing(parse(pattern)), torch.randn(32, 96)
+    check_linear(pack(format, weight, format.pattern.project(weight.abs(), _sparsity(pattern))), torch.randn(32) if bias else None)
 
 
 @pytest.mark.parametrize(("opset", "ir_version"), [(16, 8), (19, 9), (21, 10), (24, 11)])
 @pytest.mark.parametrize("pattern", ["unstructured", "4x1", "2:4"])
 def test_bodies_fit_every_opset(pattern: str, opset: int, ir_version: int) -> None:
-    format, weight = from_pattern(pattern), torch.randn(8, 16)
-    check_linear(pack(format, weight, format.project(weight.abs(), 0.5)), torch.randn(8), opset=opset, ir_version=ir_version)
+    format, weight = storing(parse(pattern)), torch.randn(8, 16)
+    check_linear(pack(format, weight, format.pattern.project(weight.abs(), 0.5)), torch.randn(8), opset=opset, ir_version=ir_version)
 
 
 @pytest.mark.parametrize("pattern", ["unstructured", "4x1", "1x4"])
 @pytest.mark.parametrize("kept_rows", [[], [0], [15], [4, 5, 6, 7], list(range(12)), list(range(16))])
 def test_empty_rows(pattern: str, kept_rows: list[int]) -> None:
-    format, keep = from_pattern(pattern), torch.zeros(16, 32, dtype=torch.bool)
+    format, keep = storing(parse(pattern)), torch.zeros(16, 32, dtype=torch.bool)
     keep[kept_rows] = True
-    if format.holds(keep) is not None:  # a 4x1 block needs all of its rows
+    if format.pattern.holds(keep) is not None:  # a 4x1 block needs all of its rows
         keep[:] = keep.reshape(4, 4, 32).any(1, keepdim=True).expand(4, 4, 32).reshape(16, 32)
     check_linear(pack(format, torch.randn(16, 32), keep), None)
 
 
 def test_zeros_that_are_stored() -> None:
-    format, keep = from_pattern("2:4"), from_pattern("2:4").project(torch.rand(8, 16), 0.5)
+    format, keep = storing(parse("2:4")), parse("2:4").project(torch.rand(8, 16), 0.5)
     check_linear(pack(format, torch.zeros(8, 16), keep), None)
 
 
 def test_more_columns_than_two_bytes_count() -> None:
-    format, weight = from_pattern("unstructured"), torch.randn(2, 70_000)
-    packed = pack(format, weight, format.project(weight.abs(), 0.999))
+    format, weight = storing(parse("unstructured")), torch.randn(2, 70_000)
+    packed = pack(format, weight, format.pattern.project(weight.abs(), 0.999))
     assert packed.tensors["cols"].dtype == torch.int32
     check_linear(packed, None)
 
@@ -96,21 +92,21 @@ def test_more_columns_than_two_bytes_count() -> None:
 @given(st.sampled_from(PATTERNS), st.integers(1, 5), st.integers(1, 5), st.floats(0, 0.99), st.integers(0, 99))
 def test_any_shape(pattern: str, down: int, across: int, sparsity: float, seed: int) -> None:
     torch.manual_seed(seed)
-    format, height, width = from_pattern(pattern), 1, 1
+    format, height, width = storing(parse(pattern)), 1, 1
     if "x" in pattern:
         height, width = map(int, pattern.split("x"))
     elif ":" in pattern:
         width, sparsity = int(pattern.split(":")[1]), _sparsity(pattern)
     weight = torch.randn(down * height, across * width)
-    check_linear(pack(format, weight, format.project(weight.abs(), sparsity)), None)
+    check_linear(pack(format, weight, format.pattern.project(weight.abs(), sparsity)), None)
 
 
 @pytest.mark.parametrize("pattern", ["unstructured", "4x1", "1x4", "2:4"])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(("kernel", "geometry"), [((1, 1), {}), ((3, 2), {"stride": (2, 1), "padding": (1, 0, 2, 1), "dilation": (1, 2)})])
 def test_convolution(pattern: str, bias: bool, kernel: tuple[int, int], geometry: dict) -> None:
-    format, weight = from_pattern(pattern), torch.randn(8, kernel[0] * kernel[1] * 8)
-    packed = pack(format, weight, format.project(weight.abs(), 0.5))
+    format, weight = storing(parse(pattern)), torch.randn(8, kernel[0] * kernel[1] * 8)
+    packed = pack(format, weight, format.pattern.project(weight.abs(), 0.5))
     op = SparseConv2d(packed, torch.randn(8) if bias else None, kernel, **geometry)
     x = torch.randn(2, 8, 9, 10)
     ours = models.run(model_of(op, ["n", 8, "h", "w"]), x=x.numpy())[0]
@@ -118,8 +114,8 @@ def test_convolution(pattern: str, bias: bool, kernel: tuple[int, int], geometry
 
 
 def test_names_say_format_and_bias() -> None:
-    assert onnx_functions.op_type("SparseLinear", from_pattern("2:4"), 8, 16, True) == "SparseLinear_nm_2_4"
-    assert onnx_functions.op_type("SparseConv2d", from_pattern("4x1"), 8, 16, False) == "SparseConv2d_block_4x1_nobias"
+    assert onnx_functions.op_type("SparseLinear", storing(parse("2:4")), 8, 16, True) == "SparseLinear_nm_2_4"
+    assert onnx_functions.op_type("SparseConv2d", storing(parse("4x1")), 8, 16, False) == "SparseConv2d_block_4x1_nobias"
 
 
 def _sparsity(pattern: str) -> float:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparsecc.formats import from_pattern
+from sparsecc.formats import storing
 from sparsecc.ops.stored import restore
+from sparsecc.patterns import parse
 
 PATTERNS = ("unstructured", "4x1", "2:4")
 
 
 def _case(pattern: str) -> tuple[str, torch.Tensor, list[torch.Tensor]]:
-    format = from_pattern(pattern)
+    format = storing(parse(pattern))
     weight = torch.randn(8, 16, generator=torch.Generator().manual_seed(1))
-    keep = format.project(weight.abs(), 0.5)
+    keep = format.pattern.project(weight.abs(), 0.5)
     return format.key, weight * keep, list(format.pack(weight, keep).tensors.values())
 
 

@@ -19,7 +19,7 @@ from tests.laws.members import PRECISIONS
 from tests.tolerance import assert_close
 
 ROWS, COLS = 8, 16
-KEYS = [key for keys in PRECISIONS.values() for key in keys]
+KEYS = [precision.key for precision in PRECISIONS]
 FORMATS = [None, "block:1x4", "csr", "nm:2:4"]
 every_scheme = pytest.mark.parametrize(("key", "format"), [(key, format) for key in KEYS for format in FORMATS])
 

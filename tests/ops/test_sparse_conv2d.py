@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sparsecc.formats import from_pattern
+from sparsecc.formats import storing
 from sparsecc.formats.base import Packed
 from sparsecc.ops.sparse_conv2d import SparseConv2d, matrix_of, weight_of
+from sparsecc.patterns import parse
 from tests.tolerance import assert_close
 
 PATTERNS = ("unstructured", "4x1", "2:4")
@@ -24,10 +25,10 @@ GEOMETRIES: tuple[dict[str, Any], ...] = (
 
 def _packed(pattern: str, kernel: tuple[int, int]) -> tuple[Tensor, Tensor, Packed]:
     """Masked weight [8, 4, kh, kw], mask of its matrix, and the matrix packed."""
-    format = from_pattern(pattern)
+    format = storing(parse(pattern))
     weight = torch.randn(8, 4, *kernel, generator=torch.Generator().manual_seed(0))
     matrix = matrix_of(weight)
-    keep = format.project(matrix.abs(), 0.5)
+    keep = format.pattern.project(matrix.abs(), 0.5)
     return weight_of(matrix * keep, kernel), keep, format.pack(matrix, keep)
 
 

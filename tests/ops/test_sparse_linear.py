@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparsecc.formats import from_pattern
+from sparsecc.formats import storing
 from sparsecc.formats.base import Packed
 from sparsecc.ops.sparse_linear import SparseLinear, reference
+from sparsecc.patterns import parse
 from tests.tolerance import assert_close
 
 PATTERNS = ("unstructured", "4x1", "1x4", "2:4")
@@ -18,9 +19,9 @@ ROWS, COLS = 8, 16
 
 def _packed(pattern: str, seed: int = 0) -> tuple[Tensor, Tensor, Packed]:
     """Masked weight, mask, and the weight packed."""
-    format = from_pattern(pattern)
+    format = storing(parse(pattern))
     weight = torch.randn(ROWS, COLS, generator=torch.Generator().manual_seed(seed))
-    keep = format.project(weight.abs(), 0.5)
+    keep = format.pattern.project(weight.abs(), 0.5)
     return weight * keep, keep, format.pack(weight, keep)
 
 

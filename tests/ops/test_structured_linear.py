@@ -10,10 +10,11 @@ from torch.nn import functional
 from sparsecc import structures
 from sparsecc.ops.structured_linear import StructuredLinear, reference
 from sparsecc.structures.base import Structured
+from tests.laws.members import STRUCTURES
 from tests.tolerance import assert_close
 
-KEYS = ("armor:4", "low_rank:3", "monarch:2x4:2", "monarch:4x1:2", "monarch:1x2:3")
 ROWS, COLS = 8, 16
+KEYS = [structure.key for structure in STRUCTURES if structure.check(ROWS, COLS) is None]
 
 
 def _structured(key: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> Structured:

@@ -8,13 +8,13 @@ import torch
 
 from sparsecc.allocations.base import Limit
 from sparsecc.errors import RecipeError
-from sparsecc.formats import from_pattern
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes._budget import limit_of, nbytes
 from sparsecc.passes.base import Context
 from sparsecc.passes.pack import Pack
 from sparsecc.passes.prune import Prune
+from sparsecc.patterns import parse
 from tests.passes.fake import FakeGraph, linear
 
 
@@ -49,14 +49,13 @@ def test_what_is_no_budget(budget: dict[str, Any], reason: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_what_a_layer_takes_is_what_pack_makes_of_it(pattern: str, dtype: torch.dtype) -> None:
     """Random masks: no other format than the pattern's holds them in fewer bytes."""
-    format = from_pattern(pattern)
     for sparsity in (0.0, 0.2, 0.5, 0.9):
         site = linear("a", stored=torch.randn(64, 128, generator=torch.Generator().manual_seed(1)).to(dtype))
         pruned = Prune(pattern=pattern, sparsity=sparsity, criterion="random").apply(FakeGraph([site])).graph
         [packed] = Pack().apply(pruned).graph.sites(type(site))
         taken = packed.weight.numel() * dtype.itemsize if packed.packed is None else packed.packed.nbytes
-        units = 64 * 128 // format.unit_size
-        assert nbytes(site, format, units - round(sparsity * units)) == taken
+        units = 64 * 128 // parse(pattern).unit_size
+        assert nbytes(site, parse(pattern), units - round(sparsity * units)) == taken
 
 
 @pytest.mark.parametrize("allocation", ["uniform", "erk", "global", "owl", "sensitivity"])

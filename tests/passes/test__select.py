@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sparsecc.errors import RecipeError, Refused
-from sparsecc.formats.csr import Csr
+from sparsecc.formats import from_key
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes._select import never_trained, require_valid, select, untouchable
 from tests.passes.fake import FakeGraph, conv, linear
@@ -55,7 +55,7 @@ def test_invalid_targets(target: str, reason: str) -> None:
 def test_untouchable_weights() -> None:
     nan = torch.ones(8, 8)
     nan[3, 3] = float("nan")
-    packed = Csr().pack(torch.eye(8), torch.eye(8).bool())
+    packed = from_key("csr").pack(torch.eye(8), torch.eye(8).bool())
     assert untouchable(linear("a", stored=nan)) == Refused("its weight holds NaN or infinity")
     assert untouchable(linear("a", shared=True)) == Refused("its weight serves other layers too")
     assert untouchable(linear("a", stored=packed)) == Refused("already packed as csr")

@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sparsecc import criteria, formats
+from sparsecc import criteria, formats, patterns
 from sparsecc.criteria.base import Chosen, Criterion, Project, Stats
 from sparsecc.errors import RecipeError, Refused
-from sparsecc.formats.csr import Csr
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes.base import Context
@@ -35,7 +34,7 @@ def test_zeros_in_the_pattern_and_the_rest_as_it_was(pattern: str) -> None:
         keep = new.matrix != 0
         assert torch.equal(new.matrix, old.matrix * keep)
         if old.name != "tiny":
-            assert formats.from_pattern(pattern).holds(keep) is None
+            assert patterns.parse(pattern).holds(keep) is None
             assert int(keep.sum()) == keep.numel() // 2
 
 
@@ -74,7 +73,7 @@ def test_targets_and_ignore() -> None:
 
 def test_what_is_refused_says_why() -> None:
     nan = torch.full((64, 64), float("nan"))
-    packed = Csr().pack(torch.eye(64), torch.eye(64).bool())
+    packed = formats.from_key("csr").pack(torch.eye(64), torch.eye(64).bool())
     sites = [
         linear("tiny", 4, 8),
         linear("odd", 33, 64),
@@ -128,7 +127,7 @@ def test_zeros_of_before_stay_and_the_report_says_so(criterion: str) -> None:
         [after], [match] = result.graph.sites(WeightSite), result.matches
         zeros = float((after.weight == 0).double().mean())
         assert str(match.action).startswith(f"2:4, {zeros:.1%} zeros, by {criterion}")  # of the weight, not only of the mask
-        assert formats.from_pattern("2:4").cover(after.weight != 0) is not None
+        assert patterns.parse("2:4").cover(after.weight != 0) is not None
         if keep_zeros or not updates:
             assert zeros > 0.7
             assert not after.weight[before.weight == 0].any()
@@ -180,7 +179,7 @@ def test_a_layer_that_has_the_zeros_already_is_left_alone() -> None:
 def test_allocations_meet_the_sparsity_of_the_whole_exactly(allocation: str, pattern: str) -> None:
     sites = [linear("a", 32, 64), linear("b", 96, 64, seed=3), conv("c", 16, 16)]
     result = Prune(sparsity=0.8, allocation=allocation, pattern=pattern).apply(FakeGraph(sites))
-    unit = formats.from_pattern(pattern).unit_size
+    unit = patterns.parse(pattern).unit_size
     total = sum(site.weight.numel() for site in sites) // unit
     kept = sum(int((site.weight != 0).sum()) for site in result.graph.sites(WeightSite)) // unit
     assert kept == total - round(0.8 * total)

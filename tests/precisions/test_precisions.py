@@ -7,19 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sparsecc import formats, precisions
+from sparsecc import formats, precisions, registry
 from sparsecc.errors import ModelError, RecipeError
 from sparsecc.precisions.base import Quantized
 from tests.laws.members import PRECISIONS
 
-every_key = pytest.mark.parametrize("key", [key for keys in PRECISIONS.values() for key in keys])
-STEP = {
-    "int8": 1 / 127,
-    "int8:calibrated": 1 / 127,
-    "int8:7": 1 / 64,
-    "int8:calibrated:7": 1 / 64,
-    "bfloat16": 2**-7,
-}  # of the largest weight in a row
+every_key = pytest.mark.parametrize("key", [precision.key for precision in PRECISIONS])
 
 
 def quantized(key: str, weight: torch.Tensor) -> Quantized:
@@ -30,7 +23,7 @@ def quantized(key: str, weight: torch.Tensor) -> Quantized:
 def test_keys_are_read_back(key: str) -> None:
     precision = precisions.from_key(key)
     assert precision.key == key
-    assert precision.dtype in PRECISIONS
+    assert precision.dtype in registry.members("precisions")
     for format in (None, formats.from_key("block:1x4"), formats.from_key("csr")):
         scheme = precisions.Scheme(precision, format)
         assert precisions.scheme_from_key(scheme.key) == scheme
@@ -49,7 +42,7 @@ def test_weights_are_off_by_half_a_step_at_most(key: str) -> None:
     weight = torch.randn(5, 12) * torch.logspace(-3, 3, 5)[:, None]
     weight[2] = 0
     found = quantized(key, weight)
-    step = STEP[key] * weight.abs().amax(dim=1, keepdim=True)
+    step = found.scheme.precision.step * weight.abs().amax(dim=1, keepdim=True)
     assert ((found.dense() - weight).abs() <= step * 0.501).all()
     assert found.dense().dtype == torch.float32
     assert (found.dense()[2] == 0).all()
@@ -71,7 +64,7 @@ def test_inputs_are_rounded_once(key: str) -> None:
     found = quantized(key, torch.randn(4, 8))
     x = torch.randn(3, 8).clamp(-2, 2)
     once = found.scheme.precision.round_inputs(x, found.scales)
-    assert 0 < float((once - x).abs().max()) <= 2 * STEP[key]
+    assert 0 < float((once - x).abs().max()) <= 2 * found.scheme.precision.step
     torch.testing.assert_close(found.scheme.precision.round_inputs(once, found.scales), once)
 
 

@@ -6,11 +6,12 @@ from torch import Tensor
 
 from sparsecc.criteria.base import project_of
 from sparsecc.criteria.wanda import Wanda
-from sparsecc.formats import from_pattern
 from sparsecc.passes._calibrate import statistics
+from sparsecc.patterns import parse
+from sparsecc.patterns.base import Pattern
 from sparsecc.refinements.dsnot import Dsnot
 
-UNSTRUCTURED = project_of(from_pattern("unstructured"))
+UNSTRUCTURED = project_of(parse("unstructured"))
 PATTERNS = ["unstructured", "4x1", "2x3", "1x4", "2:4", "3:6"]
 
 
@@ -48,19 +49,18 @@ def test_it_stops_before_the_error_rises() -> None:
     assert torch.equal(Dsnot().refine(weight, keep, UNSTRUCTURED, stats), keep)
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
-def test_outputs_stay_where_they_were_on_average_in_the_same_pattern(pattern: str) -> None:
+@pytest.mark.parametrize("pattern", map(parse, PATTERNS), ids=str)
+def test_outputs_stay_where_they_were_on_average_in_the_same_pattern(pattern: Pattern) -> None:
     weight, x = problem()
-    format = from_pattern(pattern)
     stats = statistics([x], ("means", "variances", "norms"))
-    keep = Wanda().choose(weight, project_of(format), 0.5, stats, 0).keep
-    found = Dsnot().refine(weight, keep, project_of(format), stats)
-    assert format.holds(found) is None
+    keep = Wanda().choose(weight, project_of(pattern), 0.5, stats, 0).keep
+    found = Dsnot().refine(weight, keep, project_of(pattern), stats)
+    assert pattern.holds(found) is None
     assert torch.equal(found.sum(1), keep.sum(1))
 
     def errors(mask: Tensor) -> Tensor:
         """|E[(W - W')x]| of each row of blocks."""
-        return ((weight - weight * mask) @ x.T).mean(1).unflatten(0, (-1, format.part[0])).norm(dim=1)
+        return ((weight - weight * mask) @ x.T).mean(1).unflatten(0, (-1, pattern.part[0])).norm(dim=1)
 
     assert (errors(found) <= errors(keep) * (1 + 1e-5)).all()
     assert errors(found).mean() < 0.6 * errors(keep).mean()
@@ -69,7 +69,7 @@ def test_outputs_stay_where_they_were_on_average_in_the_same_pattern(pattern: st
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_more_cycles_never_hurt_and_twice_is_once_on_what_is_pruned(pattern: str) -> None:
     weight, x = problem()
-    project, stats = project_of(from_pattern(pattern)), statistics([x], ("means", "variances", "norms"))
+    project, stats = project_of(parse(pattern)), statistics([x], ("means", "variances", "norms"))
     keep = Wanda().choose(weight, project, 0.5, stats, 0).keep
     errors = []
     for cycles in (0, 1, 3, 10, 50):

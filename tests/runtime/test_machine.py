@@ -1,6 +1,6 @@
 import dataclasses
 
-from sparsecc.codegen import target as targets
+from sparsecc.codegen.cpu import target as targets
 from sparsecc.runtime import machine
 
 

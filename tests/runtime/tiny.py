@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from sparsecc.codegen.cpu.target import Target
 from sparsecc.codegen.library import Library
-from sparsecc.codegen.target import Target
 from sparsecc.graph.base import TensorSpec
 from sparsecc.report.base import Report, SiteReport
 from sparsecc.runtime.compiled import Compiled
@@ -68,7 +68,7 @@ def compiled(tokens: int | None = 3, returns=(0, 1), **options) -> Compiled:
 def fake_codegen(monkeypatch) -> list[tuple[int, ...]]:
     """Let codegen answer every question with this model; returns the list of shapes that it will be asked for."""
     from sparsecc import codegen
-    from sparsecc.codegen import target as targets
+    from sparsecc.codegen.cpu import target as targets
 
     asked: list[tuple[int, ...]] = []
     choice = SimpleNamespace(

@@ -5,8 +5,8 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from sparsecc.formats.csr import Csr
 from sparsecc.graph.sites import Conv2d, Linear
+from sparsecc.patterns.unstructured import Unstructured
 from sparsecc.train._masked import Hard, Parametrized
 from sparsecc.train.sr_ste import SrSte
 
@@ -14,7 +14,7 @@ GENERATOR = torch.Generator()
 
 
 def hard(module: nn.Linear, listening: bool = False) -> Hard:
-    return Hard(Linear(name="x", stored=module.weight), module, Csr(), 0.5, lambda: listening)
+    return Hard(Linear(name="x", stored=module.weight), module, Unstructured(), 0.5, lambda: listening)
 
 
 def keep_for(module: nn.Linear) -> torch.Tensor:
@@ -70,7 +70,7 @@ def test_a_weight_that_something_else_fills_is_zero_again_after_the_step() -> No
 
 def test_the_matrix_of_a_convolution_has_its_channels_innermost() -> None:
     module = nn.Conv2d(4, 6, 3)
-    layer = Hard(Conv2d(name="x", stored=module.weight, kernel=(3, 3)), module, Csr(), 0.5, lambda: False)
+    layer = Hard(Conv2d(name="x", stored=module.weight, kernel=(3, 3)), module, Unstructured(), 0.5, lambda: False)
     matrix = layer.view(GENERATOR).weight
     assert torch.equal(matrix[:, 4:8], module.weight[:, :, 0, 1])
     keep = torch.zeros(6, 36, dtype=torch.bool)
@@ -83,7 +83,7 @@ def test_the_matrix_of_a_convolution_has_its_channels_innermost() -> None:
 def test_a_parametrized_weight_is_the_optimizers_own_before_and_after() -> None:
     module = nn.Linear(8, 4)
     weight = module.weight
-    layer = Parametrized(Linear(name="x", stored=weight), module, Csr(), 0.5, SrSte(steps=10))
+    layer = Parametrized(Linear(name="x", stored=weight), module, Unstructured(), 0.5, SrSte(steps=10))
     keep = keep_for(module)
     layer.put(keep, torch.optim.SGD(module.parameters(), lr=0.1))
     assert weight.all()
@@ -100,7 +100,7 @@ def test_hooks_on_the_gradient_of_a_parametrized_weight_are_heard() -> None:
     weight = module.weight
     node = weight.view_as(weight).grad_fn.next_functions[0][0]  # type: ignore[union-attr]
     node.register_hook(lambda *_: heard.append(len(heard)))
-    layer = Parametrized(Linear(name="x", stored=weight), module, Csr(), 0.5, SrSte(steps=10))
+    layer = Parametrized(Linear(name="x", stored=weight), module, Unstructured(), 0.5, SrSte(steps=10))
     module(torch.ones(1, 8)).sum().backward()
     layer.release()
     module(torch.ones(1, 8)).sum().backward()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparsecc import formats
+from sparsecc import patterns
 from sparsecc.train._masks import cosine, cubic, on_the_way, pruned, regrown
 from tests.train.views import random, view
 
@@ -14,10 +14,10 @@ def test_schedules() -> None:
 
 
 def test_an_nm_pattern_is_reached_one_by_one_and_never_too_early() -> None:
-    two_of_eight = formats.from_pattern("2:8")
+    two_of_eight = patterns.parse("2:8")
     ways = [on_the_way(two_of_eight, sparsity) for sparsity in (0, 0.1, 0.125, 0.3, 0.5, 0.74, 0.75)]
     assert [way.pattern if way else None for way in ways] == [None, None, "7:8", "6:8", "4:8", "3:8", "2:8"]
-    assert on_the_way(formats.from_pattern("4x1"), 0) is None
+    assert on_the_way(patterns.parse("4x1"), 0) is None
 
 
 def test_what_is_pruned_stays_so_even_beside_zero_weights() -> None:
@@ -30,9 +30,9 @@ def test_what_is_pruned_stays_so_even_beside_zero_weights() -> None:
 def test_the_smallest_go_and_the_steepest_come(pattern: str) -> None:
     weight, gradient = random(seed=1), random(seed=2).abs()
     start = view(weight, pattern=pattern, sparsity=0.75)
-    keep = start.format.project(start.magnitude, 0.75)
+    keep = start.pattern.project(start.magnitude, 0.75)
     after = regrown(view(weight * keep, keep, gradient, pattern), 0.75, 0.25, gradient)
-    assert start.format.holds(after) is None
+    assert start.pattern.holds(after) is None
     assert after.sum() == keep.sum()
     gone, new = keep & ~after, after & ~keep
     assert 0 < int(gone.sum()) <= 0.25 * int(keep.sum()) + 4

@@ -33,7 +33,7 @@ def test_more_are_pruned_than_the_schedule_says_and_as_many_grow() -> None:
 def test_it_prunes_even_where_no_gradient_came() -> None:
     weight = random()
     keep = Granet(steps=100, sparsity=0.75).change(view(weight, sparsity=0.75), 75)
-    assert torch.equal(keep, view(weight).format.project(weight.abs(), 0.75))
+    assert torch.equal(keep, view(weight).pattern.project(weight.abs(), 0.75))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparsecc import formats
+from sparsecc import patterns
 from sparsecc.train.base import View
 
 
@@ -19,7 +19,7 @@ def view(
 ) -> View:
     """keep: everything when not given."""
     mask = torch.ones_like(weight, dtype=torch.bool) if keep is None else keep
-    return View(weight, mask, gradient, formats.from_pattern(pattern), sparsity, torch.Generator().manual_seed(seed))
+    return View(weight, mask, gradient, patterns.parse(pattern), sparsity, torch.Generator().manual_seed(seed))
 
 
 def random(rows: int = 16, cols: int = 24, seed: int = 1) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import sparsecc
@@ -88,7 +88,16 @@ def _member(family: str, name: str, base: type) -> str:
         parts.append(" ".join(facts))
     if family in OPTIONS:
         parts += _own_options(cls, base, own)
+    if shown := [_example(name, example) for example in getattr(cls, "examples", ()) if example != {}]:
+        parts.append(f"Examples: {', '.join(shown)}.")
     return "\n\n".join(parts)
+
+
+def _example(name: str, example: str | Mapping[str, Any]) -> str:
+    """As a recipe writes it, of a member whose parameters are in its key, or of one with options."""
+    if isinstance(example, str):
+        return f"`{name}:{example}`" if example else f"`{name}`"
+    return f"`{{method: {name}, {', '.join(f'{key}: {value}' for key, value in example.items())}}}`"
 
 
 def _tensors(cls: type) -> list[str]:

@@ -6,6 +6,7 @@ import inspect
 
 from sparsecc import recipe, registry
 from sparsecc.passes.base import Pass
+from sparsecc.recipe_text import write_text
 from tools.reference.docstrings import described_class
 from tools.reference.fields import field_table, names_of
 
@@ -41,9 +42,10 @@ def page() -> str:
 
 def section(name: str) -> str:
     """One pass: what it does, before → after, its fields."""
-    cls = registry.load_class("passes", name, Pass)  # type: ignore[type-abstract]
+    cls = registry.load_class("passes", name, Pass)
     told = described_class(cls, names_of(cls))
     parts = [f"## {name}", *told.text, field_table(cls, told)]
+    parts.append(f"For example {' or '.join(f'`{write_text([{name: dict(example.options)}])}`' for example in cls.examples)}.")
     if name in GUIDES:
         parts.append(f"Guide: [how-to/{GUIDES[name]}](../how-to/{GUIDES[name]}.md)")
     return "\n\n".join(parts) + "\n"

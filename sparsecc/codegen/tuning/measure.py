@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from sparsecc.codegen import threads, tvm_api
-from sparsecc.codegen.candidates import Task
-from sparsecc.codegen.kernels import groups
+from sparsecc.codegen import tvm_api
+from sparsecc.codegen.cpu import threads
+from sparsecc.codegen.cpu.pieces import groups
+from sparsecc.codegen.cpu.target import Target
 from sparsecc.codegen.numbers import Numbers
-from sparsecc.codegen.target import Target
+from sparsecc.codegen.task import Task
 from sparsecc.codegen.tuning.text import parse, text
 from sparsecc.timing import interleave
 

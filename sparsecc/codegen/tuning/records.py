@@ -16,9 +16,9 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sparsecc.codegen.candidates import Known, Task, version
-from sparsecc.codegen.kernels.base import Knobs
-from sparsecc.codegen.target import Target
+from sparsecc.codegen.cpu.target import Target
+from sparsecc.codegen.spec import Knobs
+from sparsecc.codegen.task import Known, Task, version
 from sparsecc.codegen.tuning.text import parse, text
 from sparsecc.errors import UserError
 from sparsecc.files import require_regular

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sparsecc.codegen.candidates import Task
-from sparsecc.codegen.kernels.base import Knobs
+from sparsecc.codegen.spec import Knobs
+from sparsecc.codegen.task import Task
 from sparsecc.timing import Spread
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from sparsecc.codegen.candidates import Task
-from sparsecc.codegen.kernels.base import Knobs
-from sparsecc.codegen.target import Target
-from sparsecc.codegen.tuning.features import features
+from sparsecc.codegen.cpu.features import features
+from sparsecc.codegen.cpu.target import Target
+from sparsecc.codegen.spec import Knobs
+from sparsecc.codegen.task import Task
 from sparsecc.codegen.tuning.records import Outcome
 from sparsecc.errors import UserError
 

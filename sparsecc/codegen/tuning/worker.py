@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from sparsecc.codegen.candidates import Task
-from sparsecc.codegen.kernels.base import Knobs
-from sparsecc.codegen.target import Target
+from sparsecc.codegen.cpu.target import Target
+from sparsecc.codegen.spec import Knobs
+from sparsecc.codegen.task import Task
 from sparsecc.codegen.tuning.measure import Reply, Request, Way
 from sparsecc.codegen.tuning.records import Outcome
 from sparsecc.codegen.tuning.text import parse, text

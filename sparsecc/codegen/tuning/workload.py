@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparsecc.codegen.candidates import Plan, Task
 from sparsecc.codegen.choose import Chooser, tasks
-from sparsecc.codegen.kernels.base import MatmulSpec
+from sparsecc.codegen.spec import MatmulSpec
+from sparsecc.codegen.task import Plan, Task
 
 if TYPE_CHECKING:
-    from sparsecc.codegen.lower.program import Layer
+    from sparsecc.codegen.recognize.program import Layer
 
 Rivals = tuple[Task, ...]
 

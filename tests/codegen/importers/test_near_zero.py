@@ -14,7 +14,7 @@ from torch import Tensor
 from sparsecc.codegen.compiler import build
 from sparsecc.codegen.importers.near_zero import FUNCTIONS
 from sparsecc.graph.onnx.graph import OnnxGraph
-from tests.codegen.importers.test_onnx_operators import build as onnx_model
+from tests.codegen.importers.onnx.test_operators import build as onnx_model
 from tests.codegen.whole import HERE, Case, compare, run
 
 X = torch.tensor([1e-8, -1e-6, 1e-4, 0, 0.1, -0.2, 0.249, 0.251, 0.5, -0.5, -0.999999, 1, 3, -3, 9, -20, 1e3, 1e20, math.inf, -math.inf])

@@ -10,9 +10,9 @@ from types import ModuleType
 
 import numpy as np
 
-from sparsecc.codegen import candidates
-from sparsecc.codegen.kernels import dense_matmul
-from sparsecc.codegen.kernels.base import Knobs, MatmulSpec
+from sparsecc.codegen import task
+from sparsecc.codegen.cpu.kernels import dense_matmul
+from sparsecc.codegen.spec import Knobs, MatmulSpec
 from sparsecc.codegen.tuning import measure
 
 FINE, SEGFAULT, HANG, RAISE, WRONG, EXIT, NAN, KILLED = range(1, 9)
@@ -42,10 +42,10 @@ def prepare(matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs
 
 
 def install() -> None:
-    kernel = ModuleType("sparsecc.codegen.kernels.misbehaving")
+    kernel = ModuleType("sparsecc.codegen.cpu.kernels.misbehaving")
     vars(kernel).update(vars(dense_matmul) | {"prepare": prepare, "__name__": kernel.__name__})
     sys.modules[kernel.__name__] = kernel
-    candidates.KERNELS["misbehaving"] = candidates.KERNELS["dense_matmul"]
+    task.KERNELS["misbehaving"] = task.KERNELS["dense_matmul"]
 
 
 if __name__ == "__main__":

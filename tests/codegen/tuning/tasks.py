@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from sparsecc.codegen.candidates import Structure, Task
-from sparsecc.codegen.kernels.base import Knobs, MatmulSpec
-from sparsecc.codegen.target import Target, detect
+from sparsecc.codegen.cpu.target import Target, detect
+from sparsecc.codegen.spec import Knobs, MatmulSpec
+from sparsecc.codegen.task import Structure, Task
 from sparsecc.codegen.tuning.records import Outcome
 from sparsecc.timing import Spread
-from tests.codegen.kernels.specs import specs
+from tests.codegen.cpu.kernels.specs import specs
 
 HERE = detect(2)
 DENSE = Task("dense_matmul", MatmulSpec.linear(768, 768, 2, 64))

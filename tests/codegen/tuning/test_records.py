@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsecc.codegen.candidates import Known, Task
-from sparsecc.codegen.kernels.base import Knobs
+from sparsecc.codegen.spec import Knobs
+from sparsecc.codegen.task import Known, Task
 from sparsecc.codegen.tuning import records as module
 from sparsecc.codegen.tuning.records import Outcome, Records, best
 from sparsecc.errors import UserError
@@ -186,7 +186,7 @@ def test_a_lock_that_nobody_releases(tmp_path: Path, monkeypatch: pytest.MonkeyP
 WRITER = """
 import itertools, sys
 from pathlib import Path
-from sparsecc.codegen.kernels.base import Knobs
+from sparsecc.codegen.spec import Knobs
 from sparsecc.codegen.tuning.records import Records
 from tests.codegen.tuning.tasks import DENSE, HERE, us
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsecc.codegen.candidates import Task
-from sparsecc.codegen.kernels.base import Knobs
+from sparsecc.codegen.spec import Knobs
+from sparsecc.codegen.task import Task
 from sparsecc.codegen.tuning.records import Outcome
 from sparsecc.codegen.tuning.search import CostModel, children, propose, require_xgboost
 from sparsecc.errors import UserError

@@ -5,9 +5,9 @@ import json
 import pytest
 from hypothesis import given
 
-from sparsecc.codegen.candidates import Task
-from sparsecc.codegen.kernels.base import Knobs
-from sparsecc.codegen.target import Target
+from sparsecc.codegen.cpu.target import Target
+from sparsecc.codegen.spec import Knobs
+from sparsecc.codegen.task import Task
 from sparsecc.codegen.tuning.text import parse, text
 from tests.codegen.tuning.tasks import HERE, knobs, tasks
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from sparsecc.codegen.candidates import Task
-from sparsecc.codegen.kernels.base import Knobs
+from sparsecc.codegen.spec import Knobs
+from sparsecc.codegen.task import Task
 from sparsecc.codegen.tuning import tuner as module
 from sparsecc.codegen.tuning.records import Outcome, Records
 from sparsecc.codegen.tuning.result import TuningResult

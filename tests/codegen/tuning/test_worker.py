@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparsecc.codegen.candidates import Structure, Task
-from sparsecc.codegen.kernels.base import Knobs
+from sparsecc.codegen.spec import Knobs
+from sparsecc.codegen.task import Structure, Task
 from sparsecc.codegen.tuning.records import Outcome
 from sparsecc.codegen.tuning.worker import Worker
 from sparsecc.errors import SparseccError

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from sparsecc.codegen import compiler
-from sparsecc.codegen.candidates import Task
-from sparsecc.codegen.kernels.base import Epilogue, MatmulSpec
+from sparsecc.codegen.spec import Epilogue, MatmulSpec
+from sparsecc.codegen.task import Task
 from sparsecc.codegen.tuning.workload import Collector, Workload
 from tests.codegen.tuning.tasks import HERE
 from tests.codegen.whole import fixed, packed, random

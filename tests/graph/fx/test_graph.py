@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from sparsecc.errors import InputError, ModelError, UserError
-from sparsecc.formats import from_pattern
+from sparsecc.formats import storing
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import Attention, Conv2d, Linear, Mlp, WeightSite
 from sparsecc.ops.base import SiteOp
 from sparsecc.ops.sparse_conv2d import SparseConv2d
 from sparsecc.ops.sparse_linear import SparseLinear
 from sparsecc.ops.structured_linear import StructuredLinear
+from sparsecc.patterns import parse
 from sparsecc.runtime.structure import rebuild
 from sparsecc.structures.monarch import Monarch
 from tests.graph.fx_models import ConvNet, ManyOutputs, case, tokens
@@ -34,7 +35,7 @@ def run_module(module: nn.Module, inputs: Any) -> list[Tensor]:
 
 def packed(site: WeightSite, pattern: str = "unstructured") -> SiteOp:
     """The sparse operator for a site's weight as it is."""
-    format = from_pattern(pattern)
+    format = storing(parse(pattern))
     stored = format.pack(site.matrix, site.matrix != 0)
     if isinstance(site, Conv2d):
         kernel = (site.weight.shape[2], site.weight.shape[3])
@@ -46,7 +47,7 @@ def prune(graph: FxGraph) -> list[WeightSite]:
     """Halve every weight that may change; returns the sites as they are now."""
     for site in graph.sites(WeightSite):
         if not site.shared:
-            keep = from_pattern("unstructured").project(site.matrix.abs(), 0.5)
+            keep = parse("unstructured").project(site.matrix.abs(), 0.5)
             graph.set_weight(site, site.from_matrix(site.matrix * keep))
     return [site for site in graph.sites(WeightSite) if not site.shared and getattr(site, "groups", 1) == 1]
 

@@ -9,12 +9,13 @@ import torch
 from onnx import helper
 
 from sparsecc.errors import InputError, ModelError
-from sparsecc.formats import from_pattern
+from sparsecc.formats import storing
 from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import Attention, Conv2d, Linear, Mlp, WeightSite
 from sparsecc.ops.sparse_conv2d import SparseConv2d
 from sparsecc.ops.sparse_linear import SparseLinear
 from sparsecc.ops.structured_linear import StructuredLinear
+from sparsecc.patterns import parse
 from sparsecc.structures.low_rank import LowRank
 from sparsecc.structures.monarch import Monarch
 from tests.graph import onnx_models as models
@@ -26,20 +27,20 @@ BERT_INPUTS = {"input_ids": np.arange(24).reshape(2, 12), "attention_mask": np.o
 
 def pruned(graph: OnnxGraph, pattern: str = "4x1", sparsity: float = 0.5) -> OnnxGraph:
     """A copy with zeros in every layer that the pattern fits."""
-    result, format = graph.copy(), from_pattern(pattern)
+    result, format = graph.copy(), storing(parse(pattern))
     for site in result.sites(WeightSite):
         if format.check(site.rows, site.cols) is None and getattr(site, "groups", 1) == 1:
-            keep = format.project(site.matrix.abs(), sparsity)
+            keep = format.pattern.project(site.matrix.abs(), sparsity)
             result.set_weight(site, site.from_matrix(site.matrix * keep))
     return result
 
 
 def pack(graph: OnnxGraph, pattern: str = "4x1") -> OnnxGraph:
     """A copy in which every layer that the pattern holds is packed."""
-    result, format = graph.copy(), from_pattern(pattern)
+    result, format = graph.copy(), storing(parse(pattern))
     for site in result.sites(WeightSite):
         keep = site.matrix != 0
-        if format.check(site.rows, site.cols) is None and format.holds(keep) is None and not keep.all():
+        if format.check(site.rows, site.cols) is None and format.pattern.holds(keep) is None and not keep.all():
             packed = format.pack(site.matrix, keep)
             if isinstance(site, Conv2d):
                 kernel = (site.weight.shape[2], site.weight.shape[3])

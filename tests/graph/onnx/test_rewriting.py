@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from sparsecc.formats import from_pattern
+from sparsecc.formats import storing
 from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import Linear
 from sparsecc.ops.sparse_linear import SparseLinear
+from sparsecc.patterns import parse
 from tests.graph import onnx_models as models
 from tests.graph.onnx_models import node, random
 from tests.tolerance import assert_close
@@ -31,8 +32,8 @@ def test_tied_embeddings_are_shared_through_their_transpose() -> None:
     (head,) = graph.sites(Linear)
     assert head.shared
     assert np.array_equal(head.weight.numpy(), table)
-    format = from_pattern("4x1")
-    keep = format.project(head.weight.abs(), 0.5)
+    format = storing(parse("4x1"))
+    keep = format.pattern.project(head.weight.abs(), 0.5)
     graph.replace(head, SparseLinear(format.pack(head.weight, keep)))
     x = np.array([1, 5, 39], np.float32)
     assert_close(graph.run([x]).outputs[0], torch.from_numpy(table[[1, 5, 39]]) @ (head.weight * keep).T)
@@ -41,7 +42,7 @@ def test_tied_embeddings_are_shared_through_their_transpose() -> None:
 def test_replace_uses_the_operators_bias() -> None:
     graph = OnnxGraph.from_proto(models.mlp())
     head = graph.sites(Linear)[2]
-    format = from_pattern("2:4")
-    op = SparseLinear(format.pack(head.weight, format.project(head.weight.abs(), 0.5)), None)
+    format = storing(parse("2:4"))
+    op = SparseLinear(format.pack(head.weight, format.pattern.project(head.weight.abs(), 0.5)), None)
     graph.replace(head, op)
     assert graph.sites(Linear)[2].bias is None

@@ -14,12 +14,13 @@ import torch
 from onnx import helper
 
 from sparsecc.errors import ModelError, UserError
-from sparsecc.formats import from_pattern
+from sparsecc.formats import storing
 from sparsecc.graph.onnx import sparse
 from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import Linear
 from sparsecc.ops.sparse_linear import SparseLinear
 from sparsecc.ops.structured_linear import StructuredLinear
+from sparsecc.patterns import parse
 from sparsecc.structures.monarch import Monarch
 from tests.graph import onnx_models as models
 from tests.graph.onnx_models import random
@@ -27,9 +28,9 @@ from tests.graph.onnx_models import random
 
 def packed_mlp() -> onnx.ModelProto:
     graph = OnnxGraph.from_proto(models.mlp())
-    format = from_pattern("4x1")
+    format = storing(parse("4x1"))
     for site in graph.sites(Linear):
-        graph.replace(site, SparseLinear(format.pack(site.weight, format.project(site.weight.abs(), 0.5)), site.bias))
+        graph.replace(site, SparseLinear(format.pack(site.weight, format.pattern.project(site.weight.abs(), 0.5)), site.bias))
     return graph.proto()
 
 
@@ -120,8 +121,8 @@ def test_a_model_too_old_for_the_operators() -> None:
     graph = OnnxGraph.from_proto(models.mlp())
     graph.model.graph.opset_imports[""] = 15
     site = graph.sites(Linear)[0]
-    format = from_pattern("2:4")
-    op = SparseLinear(format.pack(site.weight, format.project(site.weight.abs(), 0.5)), site.bias)
+    format = storing(parse("2:4"))
+    op = SparseLinear(format.pack(site.weight, format.pattern.project(site.weight.abs(), 0.5)), site.bias)
     with pytest.raises(UserError, match="'fc1': its operator needs opset 16, the model has 15"):
         graph.replace(site, op)
     assert site.packed is None

@@ -1,0 +1,106 @@
+"""Attention as one kernel that reads the projections where they lie."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sparsecc.codegen.choose import Chooser
+from sparsecc.codegen.cpu.forms import Forms
+from sparsecc.codegen.cpu.layout import VIEWS, TokenLayout, Value, tiles_of
+from sparsecc.codegen.cpu.operators import attention, block_attention, group_tokens, pair_tokens
+from sparsecc.codegen.cpu.operators.group_tokens import GroupSpec
+from sparsecc.codegen.cpu.operators.pair_tokens import PairSpec
+from sparsecc.codegen.cpu.target import Target
+from sparsecc.codegen.recognize.program import AttentionCall, BlockAttentionCall, Expr, Layer, Node, Program, shape
+from sparsecc.codegen.tvm_api import relax
+
+
+def emit_attention(forms: Forms, target: Target, node: Node, call: AttentionCall) -> Value:
+    batch, heads, queries, dim = shape(call.q)
+    kv_heads, keys, value_dim = shape(call.v)[1:]
+    q_layout = TokenLayout(batch, queries, tiles_of((1, queries, 1), target.lanes).tile)
+    k_layout = TokenLayout(batch, keys, tiles_of((1, keys, 1), target.lanes).tile)
+    q, v = forms.heads_tiled(call.q, q_layout, "bhsd"), forms.heads_tiled(call.v, k_layout, "bhsd")
+    k = forms.heads_tiled(call.k, k_layout, "bhds" if call.keys_transposed else "bhsd")
+    dtype = _dtype(forms.program, target, call)
+    if dtype == "bfloat16":
+        q, k = (_grouped(forms, target, x) for x in (q, k))
+        pairs = PairSpec(batch, keys, kv_heads * value_dim, k_layout.tile)
+        pair = forms.kernel(pairs, lambda: pair_tokens.build(pairs, target))
+        v = forms.call_for_several(pair, [v], [(pairs.y_shape, "int32")])[0]
+    mask = relax.const(0.0, "float32") if call.mask is None else _mask(forms, call.mask, keys)
+    mask_shape = None if call.mask is None else shape(mask)
+    spec = attention.AttentionSpec(
+        *(batch, heads, kv_heads, queries, keys, dim, value_dim, q_layout.tile, k_layout.tile),
+        *(float(call.scale), call.causal, mask_shape, dtype),
+    )
+    if mask_shape is None:
+        mask = forms.op(relax.op.reshape(mask, [1, 1, 1, 1]))
+    kernel = forms.kernel(spec, lambda: attention.build(spec, target))
+    out = forms.call(kernel, [q, k, v, mask], q_layout.shape(heads * value_dim))
+    return Value(shape(node.var), tiled=out, layout=q_layout, heads="bhsd")
+
+
+def _dtype(program: Program, target: Target, call: AttentionCall) -> str:
+    """bfloat16 where q, k and v come from layers that multiply narrow numbers, whose rounding is coarser, and the CPU multiplies it."""
+    narrow = "bfloat16" in target.dot and shape(call.q)[3] % 2 == 0
+    return "bfloat16" if narrow and all(_comes_narrow(program, x) for x in (call.q, call.k, call.v)) else "float32"
+
+
+def _comes_narrow(program: Program, x: Expr) -> bool:
+    """Whether x is what a narrow layer computes, seen as heads."""
+    node = program.node(x)
+    while node is not None and node.op in VIEWS:
+        node = program.node(node.args[0])
+    return node is not None and isinstance(node.what, Layer) and node.what.dtype != "float32"
+
+
+def _grouped(forms: Forms, target: Target, x: Expr) -> Expr:
+    """[tiles, heads · head_dim, tile] → groups of two of head_dim."""
+    tiles, features, tile = shape(x)
+    spec = GroupSpec(tiles, features, tile, "bfloat16")
+    kernel = forms.kernel(spec, lambda: group_tokens.build(spec, target))
+    given = relax.const(np.ones(1, np.float32))
+    return forms.call_for_several(kernel, [x, given], spec.outputs)[0]
+
+
+def emit_block_attention(forms: Forms, chooser: Chooser, node: Node, call: BlockAttentionCall) -> Value:
+    target = chooser.target
+    batch, heads, tokens, dim = shape(call.q)
+    kv_heads, _, value_dim = shape(call.v)[1:]
+    places = np.stack([call.map.grid.permutation(int(order)).numpy() for order in call.map.orders])
+    keep, block = call.map.keep.numpy(), call.map.block
+    kept = int(keep.sum())
+    spec = block_attention.BlockAttentionSpec(batch, heads, kv_heads, tokens, dim, value_dim, block, kept, float(call.scale))
+    chooser.note_block_attention(spec, places, keep, call.site)
+    where, *tables = (forms.weight(array) for array in block_attention.prepare(places, keep, spec, target))
+    gather = forms.kernel(("gather", spec), lambda: block_attention.build_gather(spec, target))
+    kernel = forms.kernel(spec, lambda: block_attention.build(spec, target))
+    inputs = [forms.natural(x) for x in (call.q, call.k, call.v)]
+    gathered = forms.call_for_several(gather, [*inputs, where], [(out, "float32") for out in spec.gathered(target)])
+    return Value(shape(node.var), natural=forms.call(kernel, [*gathered, where, *tables], (batch, heads, tokens, value_dim)))
+
+
+def _mask(forms: Forms, expr: Expr, keys: int) -> Expr:
+    """The mask as [batch | 1, heads | 1, queries | 1, keys]."""
+    mask = _narrow(forms, expr)
+    mask = forms.op(relax.op.reshape(mask, [1] * (4 - len(shape(mask))) + list(shape(mask))))
+    return mask if shape(mask)[3] == keys else forms.op(relax.op.broadcast_to(mask, [*shape(mask)[:3], keys]))
+
+
+def _narrow(forms: Forms, expr: Expr) -> Expr:
+    """A mask before it was broadcast over queries: the kernel broadcasts by itself, and a row of keys is read faster."""
+    program = forms.program
+    node = program.node(expr)
+    if node is None:
+        return forms.natural(expr)
+    if node.op == "broadcast_to":
+        return _narrow(forms, node.args[0])
+    if node.op in ("bitwise_and", "logical_and"):
+        for mask, other in (node.args, node.args[::-1]):
+            value = program.constant(other)
+            if value is not None and value.all():
+                return _narrow(forms, mask)
+    if node.op == "where" and all(program.scalar(arg) is not None for arg in node.args[1:]):
+        return forms.op(relax.op.where(_narrow(forms, node.args[0]), *(forms.natural(arg) for arg in node.args[1:])))
+    return forms.natural(expr)

@@ -1,0 +1,148 @@
+"""The tensors of a model while it is emitted: each in the forms somebody asked for, and the weights beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from sparsecc.codegen.cpu.alignment import aligned_copy, in_place
+from sparsecc.codegen.cpu.layout import TokenLayout, Value
+from sparsecc.codegen.cpu.operators import group_features, group_tokens
+from sparsecc.codegen.cpu.target import Target
+from sparsecc.codegen.recognize.program import Expr, Program, Var, shape
+from sparsecc.codegen.tvm_api import OPAQUE, BlockBuilder, GenericConst, relax, s_tir
+
+_WEIGHT_ELEMENTS = 64  # larger constants become parameters, stored once beside the code
+
+
+class Forms:
+    """Values by the program's variables, and the Relax function that grows under them."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.builder = BlockBuilder()
+        self.values: dict[Expr, Value] = {}
+        self.weights: dict[str, np.ndarray] = {}
+        self.weight_vars: list[Var] = []
+        self.copies: dict[tuple[Expr, Any], Var] = {}  # of images as planes, by image and what a copy looks like
+        self._constants: dict[Any, Expr] = {}
+        self._kernels: dict[Any, Any] = {}
+
+    def op(self, expr: Expr) -> Var:
+        return self.builder.emit(expr)
+
+    def natural(self, expr: Expr) -> Expr:
+        """The tensor in the order that the model gives it."""
+        if isinstance(expr, GenericConst):
+            return self._constant(expr)
+        if not isinstance(expr, relax.Var):
+            return expr
+        value = self.values[expr]
+        if value.natural is None:
+            value.natural = self.untile(value) if value.later is None else value.later()
+        return value.natural
+
+    def value(self, expr: Expr) -> Value:
+        """What there is of a tensor so far; a constant comes as the model gives it."""
+        if expr not in self.values:
+            self.values[expr] = Value(shape(expr), natural=self.natural(expr))
+        return self.values[expr]
+
+    def tiled(self, expr: Expr, layout: TokenLayout) -> Expr:
+        """`expr` [.., tokens, features] as [tiles, features, tile]."""
+        value = self.value(expr)
+        if value.tiled is not None and value.layout == layout and value.heads is None:
+            return value.tiled
+        tiled = self.tile(self.natural(expr), layout, value.shape[-1])
+        if value.tiled is None:
+            value.tiled, value.layout = tiled, layout
+        return tiled
+
+    def narrowed(self, expr: Expr, layout: TokenLayout, dtype: str, scale: float | None, target: Target) -> tuple[Expr, ...]:
+        """`expr` as groups of narrow numbers, and their scales where the format has some; made once for all layers that read it so.
+
+        scale: of all tokens, where calibration has found one."""
+        value = self.value(expr)
+        spec = group_tokens.GroupSpec(layout.tiles, value.shape[-1], layout.tile, dtype, scale is not None)
+        if (spec, scale) not in value.narrow:
+            grouping = group_features if layout.as_they_are else group_tokens
+            kernel = self.kernel(spec, lambda: grouping.build(spec, target))
+            given = relax.const(np.array([scale or 1.0], np.float32))
+            value.narrow[spec, scale] = tuple(self.call_for_several(kernel, [self.tiled(expr, layout), given], spec.outputs))
+        return value.narrow[spec, scale]
+
+    def heads_tiled(self, expr: Var, layout: TokenLayout, order: str) -> Expr:
+        """[batch, heads, tokens, dim] ("bhsd") or [batch, heads, dim, tokens] ("bhds") as [tiles, heads·dim, tile]."""
+        value = self.value(expr)
+        if value.heads == order and value.layout == layout and value.tiled is not None:
+            return value.tiled
+        x = self.op(relax.op.permute_dims(self.natural(expr), [0, 2, 1, 3] if order == "bhsd" else [0, 3, 1, 2]))
+        batch, tokens, heads, dim = shape(x)
+        return self.tile(self.op(relax.op.reshape(x, [batch, tokens, heads * dim])), layout, heads * dim)
+
+    def tile(self, x: Expr, layout: TokenLayout, features: int) -> Expr:
+        op = relax.op
+        if layout.as_they_are:
+            return self.op(op.reshape(x, list(layout.shape(features))))
+        x = self.op(op.reshape(x, [layout.sequences, layout.tokens, features]))
+        if layout.padded != layout.tokens:
+            x = self.op(op.nn.pad(x, [0, 0, 0, layout.padded - layout.tokens, 0, 0]))
+        x = self.op(op.reshape(x, [layout.tiles, layout.tile, features]))
+        return self.op(op.permute_dims(x, [0, 2, 1]))
+
+    def untile(self, value: Value) -> Expr:
+        assert value.tiled is not None and value.layout is not None, "a value has neither form"
+        op, layout = relax.op, value.layout
+        features = shape(value.tiled)[1]
+        x = value.tiled if layout.as_they_are else self.op(op.permute_dims(value.tiled, [0, 2, 1]))
+        x = self.op(op.reshape(x, [layout.sequences, layout.padded, features]))
+        if layout.padded != layout.tokens:
+            x = self.op(op.strided_slice(x, [1], [0], [layout.tokens]))
+        if value.heads is None:
+            return self.op(op.reshape(x, list(value.shape)))
+        axes = {"bshd": (0, 1, 2, 3), "bhsd": (0, 2, 1, 3), "bhds": (0, 2, 3, 1)}[value.heads]  # value axis i is axis axes[i] of bshd
+        bshd = [value.shape[axes.index(i)] for i in range(4)]
+        x = self.op(op.reshape(x, bshd))
+        return x if value.heads == "bshd" else self.op(op.permute_dims(x, list(axes)))
+
+    def _constant(self, const: Expr) -> Expr:
+        """Small constants stay in the code, large ones become weights; both copied: the importer leaves them in the caller's model."""
+        if const not in self._constants:
+            array = aligned_copy(np.from_dlpack(const.value))
+            self._constants[const] = relax.const(array, str(array.dtype)) if array.size <= _WEIGHT_ELEMENTS else self.weight(array)
+        return self._constants[const]
+
+    def weight(self, array: np.ndarray) -> Var:
+        """A new parameter of main that holds `array`, which is handed over."""
+        name = f"w{len(self.weights)}"
+        var = relax.Var(name, relax.TensorType(list(array.shape), str(array.dtype)))
+        self.weights[name] = in_place(array)
+        self.weight_vars.append(var)
+        return var
+
+    def kernel(self, key: Any, build: Callable[[], Any]) -> Any:
+        """The GlobalVar of a generated kernel, built once for equal keys."""
+        if key not in self._kernels:
+            func = _in_block(build())
+            name = f"{func.attrs['global_symbol']}_{len(self._kernels)}"
+            func = func.with_attr({"global_symbol": name, "tirx.is_scheduled": 1, "op_pattern": OPAQUE})
+            self._kernels[key] = self.builder.add_func(func, name)
+        return self._kernels[key]
+
+    def call_for_several(self, kernel: Any, args: list[Expr], outs: list[tuple[tuple[int, ...], str]]) -> list[Var]:
+        """A kernel with a list of outputs.  outs: their shapes and dtypes."""
+        types = [relax.TensorType(list(shape), dtype) for shape, dtype in outs]
+        if len(types) == 1:
+            return [self.op(relax.call_tir(kernel, args, types[0]))]
+        result = self.op(relax.call_tir(kernel, args, types))
+        return [self.op(relax.TupleGetItem(result, index)) for index in range(len(outs))]
+
+    def call(self, kernel: Any, args: list[Expr], out: tuple[int, ...]) -> Var:
+        return self.op(relax.call_tir(kernel, args, relax.TensorType(list(out), "float32")))
+
+
+def _in_block(func: Any) -> Any:
+    """A kernel with a block around its body: TVM 0.27 looks for a reshape in whatever reads a single tensor, and expects one there."""
+    return func.with_body(s_tir.SBlockRealize([], True, s_tir.SBlock([], [], [], "root", func.body)))

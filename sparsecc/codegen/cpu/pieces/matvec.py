@@ -1,0 +1,96 @@
+"""What kernels for a few tokens share: outputs lie in the vector lanes, so that one register holds weights of `lanes` outputs.
+
+Tokens in the lanes would leave 15 of 16 lanes empty here. What takes the time is reading the weights, which are therefore stored in the
+order in which they are read, and multiplied with every token of a pass once they are loaded. A few tokens are a `MatmulSpec` with one
+position and a batch of tokens: X [tokens, features, 1] lies in memory as a model has it.
+
+Of such kernels' Knobs, tile is tokens in a pass, rows the outputs of a block (a multiple of the vector width), panel the whole depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sparsecc.codegen.cpu.target import Target
+from sparsecc.codegen.spec import Knobs, MatmulSpec, ceil_div
+from sparsecc.codegen.tvm_api import T
+
+MOST_TOKENS = 8  # in a pass; more have their weights read again
+CHAINS = 4  # independent sums that hide the latency of a multiply-add
+_VECTORS = (2, 4, 1)  # of outputs in a block, best first: measured on Zen 4, by up to 20 % with N:M and by less without
+_PARTS = (1, 2, 4, 8)  # for each thread
+
+
+def space(spec: MatmulSpec, target: Target, block_rows: int = 0, scratch: int = 1) -> list[Knobs]:
+    """Best guess first: threads have the same work, then blocks are two vectors high.
+
+    block_rows: what `rows` has to divide; 0: nothing.  scratch: registers that a kernel needs for each token besides its sums.
+    """
+    lanes, threads = target.lanes, target.threads
+    free = target.registers - 2
+    passes = ceil_div(spec.batch, min(MOST_TOKENS, free // (1 + scratch)))
+    tokens = ceil_div(spec.batch, passes)
+    found = []
+    for vectors in _VECTORS:
+        height = vectors * lanes
+        if tokens * (vectors + scratch) > free or height > max(spec.rows, lanes) or block_rows % height:
+            continue
+        blocks = ceil_div(spec.rows, height)
+        parts = [min(threads * each, blocks) for each in _PARTS]
+        found += [Knobs(tokens, height, spec.depth, part) for part in dict.fromkeys(parts)]
+    return sorted(found, key=lambda k: (_steps(spec, k, threads) * k.rows, k.groups))
+
+
+def _steps(spec: MatmulSpec, knobs: Knobs, threads: int) -> int:
+    """Blocks that the busiest thread computes."""
+    return ceil_div(ceil_div(spec.rows, knobs.rows), knobs.groups) * ceil_div(knobs.groups, threads)
+
+
+def in_blocks(array: np.ndarray, height: int) -> np.ndarray:
+    """[rows, ..] → [blocks · height, ..]: the last block holds the last `height` rows, or all there are and zeros."""
+    rows = len(array)
+    if rows < height:
+        return np.concatenate([array, np.zeros((height - rows, *array.shape[1:]), array.dtype)])
+    starts = np.minimum(np.arange(ceil_div(rows, height)) * height, rows - height)
+    return array if rows % height == 0 else array[(starts[:, None] + np.arange(height)).ravel()]
+
+
+def in_lanes(array: np.ndarray, height: int) -> np.ndarray:
+    """[rows, n] → [blocks, n, height]."""
+    return np.ascontiguousarray(in_blocks(array, height).reshape(-1, height, array.shape[1]).transpose(0, 2, 1))
+
+
+def vector_of(buffer, places: Sequence, lanes: int):
+    """Four elements of a buffer, again and again over all lanes. places: where they lie; the address of the first alone where they are
+    neighbours, which is one load."""
+    four = [buffer[T.ramp(places[0], 1, 4)]] if len(places) == 1 else [buffer[place] for place in places]
+    return T.Shuffle(four * (lanes // 4), list(range(lanes)))
+
+
+@T.inline
+def store(Y, tokens, height, lanes, rows, at, value):
+    """Y[at(t) + r] = value(t, r), of the `height` outputs of a block; rows: of the whole matrix, which may be fewer."""
+    for t in T.unroll(tokens):
+        if rows >= height:
+            for v in T.unroll(height // lanes):
+                for l in T.vectorized(lanes):
+                    Y[at(t) + v * lanes + l] = value(t, v * lanes + l)
+        else:
+            for r in T.unroll(rows):
+                Y[at(t) + r] = value(t, r)
+
+
+@T.inline
+def finish(Y, R, acc, first, row, tokens, height, lanes, rows, epilogue):
+    """Store float32 sums [tokens, height] of the block that begins with `row`; first: the first token of the pass.  R: as Y, flat."""
+    store(
+        Y,
+        tokens,
+        height,
+        lanes,
+        rows,
+        lambda t: (first + t) * rows + row,
+        lambda t, r: epilogue.apply(acc[t * height + r], lambda: R[(first + t) * rows + row + r]),
+    )
