@@ -14,6 +14,7 @@ from sparsecc.api.watching import Dump, Verify
 from sparsecc.calibration.samples import samples_of
 from sparsecc.errors import UserError
 from sparsecc.files import scratch_folder
+from sparsecc.graph.abilities import HasProto
 
 if TYPE_CHECKING:
     import onnx
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from sparsecc.codegen.task import Known, Task
     from sparsecc.codegen.tuning.result import TuningResult
     from sparsecc.codegen.tuning.tuner import Progress
-    from sparsecc.graph.base import Graph
     from sparsecc.passes.pipeline import Hook
     from sparsecc.report.base import Check, Report
     from sparsecc.runtime.compiled import Compiled
@@ -113,9 +113,9 @@ def compile(
         outputs=result.graph.outputs,
         target=goal,
         report=account.chosen(report, choices),
-        structure=getattr(result.graph, "structure", None),
+        structure=result.graph.structure,
         specialize=lambda inputs: codegen.build(result.graph, inputs, goal, known=known)[0],
-        to_onnx=getattr(result.graph, "proto", None),
+        to_onnx=result.graph.proto if isinstance(result.graph, HasProto) else None,
     )
     compiled.add_library(library)
     if expected is not None:
@@ -178,7 +178,7 @@ def convert(
     Raises UserError and its children for what the caller can mend.
     """
     graph, report = convert_graph(model, recipe, calibration, input_shapes)
-    return graph.proto(), report  # type: ignore[attr-defined]  # convert_graph answers with an OnnxGraph
+    return graph.proto(), report
 
 
 def convert_graph(
@@ -191,7 +191,7 @@ def convert_graph(
     hooks: Sequence[Hook] = (),
     dump: Path | None = None,
     verify: Callable[[str], None] | None = None,
-) -> tuple[Graph, Report]:
+) -> tuple[HasProto, Report]:
     """`convert`, as a graph that can save itself, also above the 2 GB that a ModelProto holds.
 
     check: samples to compare on, from the calibration as far as it reaches, then random ones; None: one, if the input shapes are known.
@@ -205,7 +205,8 @@ def convert_graph(
     result = _rewrite(
         model, None, recipe, calibration, input_shapes, "needed" if verify else example, progress, destination="onnx", watched=watched
     )
-    if result.graph.host != "onnx":
+    graph = result.graph
+    if not isinstance(graph, HasProto):
         raise UserError(f"convert takes an ONNX model, not a {type(model).__name__}; use sparsecc.compile")
     report = account.report(result, "onnx")
     count = check if check is not None else int(result.example is not None)
@@ -213,7 +214,7 @@ def convert_graph(
     report = checks.opened(report, result, input_shapes)
     sets = list(result.samples(count))
     report = checks.against_masked(checks.against_file(report, result, sets), result, sets)
-    return result.graph, checks.with_saturation(checks.with_growth(report, result), result)
+    return graph, checks.with_saturation(checks.with_growth(report, result), result)
 
 
 def load(path: Path, threads: int | None = None) -> Compiled:

@@ -54,7 +54,7 @@ def prune_module(
 
     from sparsecc.calibration.context import Context
     from sparsecc.graph.fx.computed import copied, plain
-    from sparsecc.graph.fx.graph import check_kinds, check_loaded
+    from sparsecc.graph.fx.opening import check_kinds, check_loaded
     from sparsecc.passes import pipeline
     from sparsecc.passes.prune import Prune
     from sparsecc.recipe import Recipe
@@ -121,7 +121,7 @@ def _without(step: Pass, left: Mapping[str, Refused]) -> Pass:
     for name, reason in left.items():
         if name in targets:
             raise UserError(str(reason.at(name)))
-    return replace(step, ignore=(*ignore, *left)) if left else step  # type: ignore[call-arg]
+    return replace(step, ignore=(*ignore, *left)) if left else step
 
 
 def _unwritable(graph: Graph, model: nn.Module, twin: nn.Module) -> dict[str, Refused]:

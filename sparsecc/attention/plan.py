@@ -97,7 +97,7 @@ def _map(index: int, site: Mapping[str, Any], stored: Mapping[str, np.ndarray]) 
 def _npz(tensors: Mapping[str, Tensor]) -> bytes:
     """The same bytes for the same arrays: numpy stamps no time into a zip."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **{name: tensor.cpu().numpy() for name, tensor in tensors.items()})  # type: ignore[arg-type]
+    np.savez_compressed(buffer, allow_pickle=False, **{name: tensor.cpu().numpy() for name, tensor in tensors.items()})
     return buffer.getvalue()
 
 

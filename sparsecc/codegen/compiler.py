@@ -20,6 +20,7 @@ from sparsecc.codegen.target import Target
 from sparsecc.codegen.task import Known, Task
 from sparsecc.codegen.tvm_api import relax
 from sparsecc.errors import ModelError
+from sparsecc.graph.abilities import HasProto, Specializable
 from sparsecc.graph.base import Graph, TensorSpec
 from sparsecc.graph.sites import WeightSite
 
@@ -77,7 +78,7 @@ def _library(graph: Graph, arrays: list[np.ndarray], target: Target, chooser: Ch
 
 def _with_place(graph: Graph, arrays: list[np.ndarray], target: Target, said: str) -> str:
     """What was said about a model, about the operator of it that does not compile by itself either."""
-    if graph.host != "onnx":
+    if not isinstance(graph, HasProto):
         return f"the compiler cannot generate code for this model: {said}"
     from sparsecc.codegen.importers.onnx.blame import blamed
     from sparsecc.codegen.importers.onnx.importer import import_onnx
@@ -86,8 +87,7 @@ def _with_place(graph: Graph, arrays: list[np.ndarray], target: Target, said: st
         backend = backend_of(target)
         backend.compile(backend.emit(_program(import_onnx(model)), Chooser(target, measure=False)), target)
 
-    where: str = graph.where  # type: ignore[attr-defined]
-    return f"{where}: the compiler cannot generate code for {blamed(_fixed(graph, arrays), alone) or 'this model'}: {said}"
+    return f"{graph.where}: the compiler cannot generate code for {blamed(_fixed(graph, arrays), alone) or 'this model'}: {said}"
 
 
 @quiet_failure()
@@ -126,17 +126,20 @@ def _is_fixed(ty: Any) -> bool:
 
 
 def _imported(graph: Graph, arrays: list[np.ndarray]) -> Imported:
-    if graph.host == "fx":
+    """Raises ModelError for a graph that no importer takes."""
+    if isinstance(graph, Specializable):
         import torch
 
         from sparsecc.codegen.importers.fx.importer import import_whole
 
-        return import_whole(lambda: graph.specialize([torch.from_numpy(a) for a in arrays]))  # type: ignore[attr-defined]
+        return import_whole(lambda: graph.specialize([torch.from_numpy(a) for a in arrays]))
+    if not isinstance(graph, HasProto):
+        raise ModelError(f"{graph.where}: the compiler has no importer for graphs of host {graph.host!r}")
     from sparsecc.codegen.importers.onnx.importer import import_onnx
 
-    return import_onnx(_fixed(graph, arrays), graph.where)  # type: ignore[attr-defined]
+    return import_onnx(_fixed(graph, arrays), graph.where)
 
 
-def _fixed(graph: Graph, arrays: list[np.ndarray]) -> onnx.ModelProto:
+def _fixed(graph: HasProto, arrays: list[np.ndarray]) -> onnx.ModelProto:
     shapes = {spec.name: array.shape for spec, array in zip(graph.inputs, arrays, strict=True)}
-    return graph.fixed(shapes).proto()  # type: ignore[attr-defined]
+    return graph.fixed(shapes).proto()

@@ -9,19 +9,21 @@ from dataclasses import dataclass, field
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sparsecc.errors import RecipeError, Refused
+from sparsecc.errors import RecipeError, Refused, UserError
+from sparsecc.graph.fits import misfit, misfit_of_order, misfit_of_rest
 from sparsecc.graph.sites import Attention, Linear, Mlp, Site, Unseen, WeightSite
 from sparsecc.options import shown
+from sparsecc.registry import did_you_mean
 
 if TYPE_CHECKING:
     import networkx as nx
     from torch import Tensor
 
     from sparsecc.graph.channels import Channels
-    from sparsecc.ops.base import SiteOp
-    from sparsecc.ops.block_attention import BlockAttention
+    from sparsecc.ops.base import Operator
 
 S = TypeVar("S", bound=Site)
+W = TypeVar("W", bound=WeightSite)
 Targets = tuple[str, ...]
 ALL: Targets = ()
 
@@ -62,65 +64,163 @@ class Run:
 
 
 class Graph(ABC):
-    """A model that passes can read and rewrite. notes: what a report says of it as a whole."""
+    """A model that passes can read and rewrite. The protocol checks what it is asked, so that all hosts refuse alike: they only do it.
 
-    host: str  # "fx" or "onnx"
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    notes: tuple[str, ...] = ()
+    A site is meant by its name, whichever copy of the graph it was read from: what is checked and changed is the site as it is now. Whoever
+    names a site that the graph does not have gets a UserError with the nearest name.
+
+    A weight or bias that several readers share stays theirs: the site that is changed or replaced gets its own, and nothing else
+    changes. So a pass changes the layer that it has looked at, and no other (passes leave shared weights alone: they would not be shared
+    any more).
+    """
+
+    host: str  # "fx" or "onnx", for texts
+    where: str  # how errors call the model
+    structure: Any = None  # how flat outputs make up what the model returns, see `runtime.structure`; None: they are what it returns
+    notes: tuple[str, ...] = ()  # what a report says of the model as a whole
+    came: Any = None  # the file, module or program as it came, until `forget_file`
+    quantizes_only_float32: bool = False  # whether layers in another float type cannot be quantized in this host
+
+    @property
+    @abstractmethod
+    def inputs(self) -> tuple[TensorSpec, ...]: ...
+
+    @property
+    @abstractmethod
+    def outputs(self) -> tuple[TensorSpec, ...]: ...
 
     @abstractmethod
     def sites(self, kind: type[S] = Site, targets: Targets = ALL) -> list[S]:
-        """All sites of a kind (a base class finds its children), in execution order, named uniquely."""
+        """All sites of a kind (a base class finds its children), in execution order, named uniquely. Raises RecipeError for a target that
+        is no regular expression."""
+
+    def now(self, site: Site) -> Site:
+        """The site of that name as it is in this graph now. Raises UserError where there is none."""
+        found = self._now(site)
+        if found is None:
+            raise self._unknown(site.name)
+        return found
+
+    @abstractmethod
+    def _now(self, site: Site) -> Site | None: ...
+
+    def _unknown(self, name: str) -> UserError:
+        return UserError(f"no site {name!r} in {self.where}{did_you_mean(name, [site.name for site in self.sites()])}")
 
     @abstractmethod
     def unseen(self) -> list[Unseen]:
         """The weights (matrices and more, no vectors) that belong to no site, with the reason: with the sites' own, all of the model."""
 
-    @abstractmethod
     def set_weight(self, site: WeightSite, weight: Tensor) -> None:
-        """Store a new dense weight (in the shape of `site.weight`) for a site whose weight is dense."""
+        """Store a new dense weight (in the shape of `site.weight`, in any dtype: the layer keeps its own).
+
+        Raises UserError for a site whose weight is not dense (any more), and for another shape than it has.
+        """
+        layer = self._dense(site, WeightSite)
+        if tuple(weight.shape) != layer.shape:
+            raise UserError(f"layer '{layer.name}': the new weight has shape {tuple(weight.shape)}, it needs {layer.shape}")
+        self._set_weight(layer, weight)
 
     @abstractmethod
+    def _set_weight(self, site: WeightSite, weight: Tensor) -> None:
+        """As `set_weight`, for a site as it is, and a weight that fits."""
+
     def set_bias(self, site: WeightSite, bias: Tensor) -> None:
-        """Store a new bias [out] for a site that has one and whose weight is dense."""
+        """Store a new bias [out] for a site that has one.
+
+        Raises UserError for a site whose weight is not dense (any more), for one without a bias, and for another shape, or None.
+        """
+        layer = self._dense(site, WeightSite)
+        shape = None if bias is None else tuple(bias.shape)
+        if layer.bias is None or shape != tuple(layer.bias.shape):
+            has = "no bias" if layer.bias is None else f"a bias of {layer.bias.numel()}"
+            raise UserError(f"layer '{layer.name}' has {has}, the new one is {shape}")
+        self._set_bias(layer, bias)
 
     @abstractmethod
+    def _set_bias(self, site: WeightSite, bias: Tensor) -> None:
+        """As `set_bias`, for a site as it is, and a bias that fits."""
+
     def source(self, site: Linear) -> Hashable | None:
-        """What a dense layer reads: the same for layers that read one value. None where it reads what `gather_inputs` has put before it."""
+        """What a dense layer reads: the same for layers that read one value. None where it reads what `gather_inputs` has put before it.
+        Raises UserError for what is no dense linear layer."""
+        return self._source(self._dense(site, Linear))
 
     @abstractmethod
+    def _source(self, site: Linear) -> Hashable | None: ...
+
     def gather_inputs(self, site: Linear, order: Tensor) -> None:
         """Let a dense layer read its inputs in another order, its columns likewise, so that it gives what it gave. Layers that read one
         value in one order share the gather.
 
-        order: int64[cols], which input stands at each place."""
+        order: int64[cols], which input stands at each place.
+        Raises UserError for what is no dense linear layer, and for what is no order of its columns.
+        """
+        layer = self._dense(site, Linear)
+        if reason := misfit_of_order(order, layer.cols):
+            raise UserError(f"layer '{layer.name}': {reason}")
+        self._gather_inputs(layer, order)
 
     @abstractmethod
-    def replace(self, site: WeightSite | Attention, op: SiteOp | BlockAttention) -> None:
-        """Put an operator of the vocabulary in the place of a site: a BlockAttention for an Attention without a mask, a SiteOp for
-        any other. The site's activation stays where it was. Raises UserError with `Attention.bound` where that is set."""
+    def _gather_inputs(self, site: Linear, order: Tensor) -> None: ...
+
+    def replace(self, site: Site, op: Operator) -> None:
+        """Put an operator of the vocabulary in the place of a site; its tensors become `<site>.<tensor>`, or what the host calls them. The
+        site's activation stays where it was. A weight that was there goes when nothing else reads it.
+
+        Raises UserError with the reason for an operator of another kind or size than the site, as `fits.misfit` has it, and where the model
+        is too old for the operator.
+        """
+        found = self.now(site)
+        if reason := misfit(found, op):
+            raise UserError(f"{'attention' if isinstance(found, Attention) else 'layer'} '{found.name}' {reason}")
+        self._replace(found, op)
 
     @abstractmethod
+    def _replace(self, site: Site, op: Operator) -> None: ...
+
     def channels(self, site: Mlp | Attention) -> Channels | Refused:
-        """The neurons or heads of a site with the layers that share them; refused where something else depends on how many there are."""
+        """The neurons or heads of a site with the layers that share them; refused where something else depends on how many there are.
+        Raises UserError for a site of another kind."""
+        found = self.now(site)
+        if not isinstance(found, Mlp | Attention):
+            raise UserError(f"site '{found.name}' is of kind {found.kind}, this takes Mlp or Attention")
+        return self._channels(found)
 
     @abstractmethod
+    def _channels(self, site: Mlp | Attention) -> Channels | Refused: ...
+
     def narrow(self, site: Mlp | Attention, units: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         """Leave out all channels but `units` (int64, ascending), whose `channels` are not refused.
 
         weight: of the reader, [rows, columns left].  bias: of the reader, None to keep its own.
+        Raises UserError for a site whose channels are refused, and for units, a weight or a bias that do not fit them.
         """
+        channels = self.channels(site)
+        reason = channels.reason if isinstance(channels, Refused) else misfit_of_rest(channels, units, weight, bias)
+        if reason:
+            raise UserError(f"site '{site.name}' is not narrowed: {reason}")
+        assert not isinstance(channels, Refused)
+        self._narrow(channels, units, weight, bias)
+
+    @abstractmethod
+    def _narrow(self, channels: Channels, units: Tensor, weight: Tensor, bias: Tensor | None) -> None: ...
 
     @abstractmethod
     def run(self, inputs: Sequence[Any] | Mapping[str, Any], taps: Sequence[str] = ()) -> Run:
         """Evaluate in the host itself (torch; onnxruntime). inputs: torch or numpy arrays, by position or by name.
-        Raises InputError for wrong names, shapes, dtypes, and UserError for a tap that names no site."""
+        Raises InputError for wrong names, counts, shapes and dtypes, for NaN, and for what the model fails on; UserError for a tap that
+        names no site."""
+
+    def as_it_came(self, samples: Sequence[Sequence[Any]]) -> list[list[Any]]:
+        """Per set of inputs, the outputs of the file or module itself, before anything was made of it. Raises what `run` raises, and
+        UserError after `forget_file`."""
+        if self.came is None:
+            raise UserError(f"{self.where}: what it was read from is not kept any more")
+        return self._as_it_came(samples)
 
     @abstractmethod
-    def as_it_came(self, samples: Sequence[Sequence[Any]]) -> list[list[Any]]:
-        """Per set of inputs, the outputs of the file or module itself, before anything was made of it; not after `forget_file`.
-        Raises what `run` raises."""
+    def _as_it_came(self, samples: Sequence[Sequence[Any]]) -> list[list[Any]]: ...
 
     @abstractmethod
     def walk(
@@ -128,7 +228,7 @@ class Graph(ABC):
     ) -> Iterator[tuple[str, list[tuple[Tensor, ...]]]]:
         """Evaluate once on several inputs side by side, and stop before each tapped site: its name and, for each of the inputs, what
         enters it, as in `run`. Weights that are set meanwhile count for everything that is evaluated after that: so a site sees what the
-        changed sites before it make of the inputs. The sites come in execution order. Raises what `run` raises."""
+        changed sites before it make of the inputs. The sites come in execution order. Raises what `run` raises, when it begins."""
 
     @abstractmethod
     def embeddings(self) -> dict[int, Tensor]:
@@ -159,15 +259,32 @@ class Graph(ABC):
 
     def forget_file(self) -> None:
         """Let go of what is only kept to compare the model with what it was read from."""
-        return
+        self.came = None
 
     @abstractmethod
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the model in the host's own file format, atomically (.pt2 for fx, .onnx for onnx)."""
+        """Write the model in the host's own file format, atomically (.pt2 for fx, .onnx for onnx).
+        Raises UserError, naming the file, when it cannot be written there, and ModelError when the format cannot hold the model."""
+
+    def _dense(self, site: Site, kind: type[W]) -> W:
+        """A layer as it is, whose weight may be changed. Raises UserError for another one."""
+        found = self.now(site)
+        if not isinstance(found, kind):
+            raise UserError(f"site '{found.name}' is of kind {found.kind}, this takes {_KINDS[kind]}")
+        if found.form is not None:
+            raise self._not_dense(found)
+        return found
+
+    def _not_dense(self, site: WeightSite) -> UserError:
+        return UserError(f"layer '{site.name}' is {site.word}; change its weight, bias and inputs before that")
+
+
+_KINDS: dict[type[WeightSite], str] = {WeightSite: "a layer with a weight", Linear: "Linear"}
 
 
 Given = Mapping[str, "tuple[Tensor, Tensor | None]"]
-"""Other weights and biases by the name of a site: a weight in the shape of `site.weight`, a bias, or None for the site's own."""
+"""Other weights and biases by the name of a site with a dense weight that it does not share: a weight in the shape of `site.weight`, a
+bias, or None for the site's own."""
 
 
 class Block(ABC):

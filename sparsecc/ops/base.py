@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,19 +17,52 @@ TORCH_NAMESPACE = "sparsecc"
 
 
 class TorchCall(NamedTuple):
-    """target: the torch operator.  options: its arguments after (x, the weight's tensors, bias)."""
+    """target: the torch operator.  options: its last arguments, those that are neither inputs nor tensors of the operator's own."""
 
     target: Any
     options: tuple[Any, ...]
 
 
+class Operator(ABC):
+    """What can stand in the place of a site (`Graph.replace`), with its tensors.
+
+    takes: the kinds of site.  trainable: whether its tensors are parameters where those of the site were.
+    """
+
+    takes: ClassVar[tuple[str, ...]]
+    trainable: bool = False
+    bias: Tensor | None = None
+
+    @property
+    @abstractmethod
+    def tensors(self) -> Mapping[str, Tensor]:
+        """What a graph stores for it besides the bias, by name, in the order of the operator's arguments."""
+
+    @abstractmethod
+    def torch_call(self, name: str) -> TorchCall:
+        """How a torch graph calls this operator at the site `name`."""
+
+    @abstractmethod
+    def torch_arguments(self, inputs: Sequence[Any], tensors: Sequence[Any], bias: Any) -> tuple[Any, ...]:
+        """The arguments before the options, of what enters the site and what reads the tensors and the bias."""
+
+
 @dataclass(frozen=True)
-class SiteOp:
-    """An operator with its weights, ready to stand in the place of a site (`Graph.replace`). Each narrows the type of `stored`."""
+class SiteOp(Operator):
+    """An operator with one weight, ready to stand in the place of a layer. Each narrows the type of `stored`."""
+
+    takes: ClassVar[tuple[str, ...]] = ("Linear",)
 
     stored: Form = field(repr=False)
     bias: Tensor | None = field(default=None, repr=False)
 
-    def torch_call(self, name: str) -> TorchCall:
-        """How a torch graph calls this operator at the site `name`."""
-        raise NotImplementedError(f"{type(self).__name__} has no torch operator")
+    @property
+    def trainable(self) -> bool:
+        return self.stored.trainable
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        return self.stored.tensors
+
+    def torch_arguments(self, inputs: Sequence[Any], tensors: Sequence[Any], bias: Any) -> tuple[Any, ...]:
+        return (*inputs, list(tensors), bias)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from sparsecc.attention.base import BlockMap, Grid
-from sparsecc.ops.base import TorchCall
+from sparsecc.ops.base import Operator, TorchCall
 
 
 @dataclass(frozen=True)
-class BlockAttention:
+class BlockAttention(Operator):
     """Stands in the place of an Attention site whose q, k and v are [batch, heads, tokens, head_dim]; the site's mask, if it has one, goes
     on to hide keys. grouped: whether several heads of q share one of k and v, as many each."""
+
+    takes: ClassVar[tuple[str, ...]] = ("Attention",)
 
     map: BlockMap
     scale: float
@@ -28,6 +30,9 @@ class BlockAttention:
         """What a graph stores for it, by the names of the operator's arguments. Without orders where tokens keep the model's."""
         orders = {} if self.map.orders is None else {"orders": self.map.orders}
         return {**orders, "keep": self.map.keep}
+
+    def torch_arguments(self, inputs: Sequence[Any], tensors: Sequence[Any], bias: Any) -> tuple[Any, ...]:
+        return (*inputs, *(tensors if self.map.orders is not None else (None, *tensors)))
 
     def torch_call(self, name: str) -> TorchCall:
         """The operator, and its arguments after q, k, v, orders (or None) and keep; a mask may follow, after causal."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ class SparseConv2d(SiteOp):
     kernel: (kh, kw).  padding: zeros added at (top, left, bottom, right).  The packed matrix is [out, kh·kw·in], input
     channels innermost, as `Conv2d.matrix`.
     """
+
+    takes: ClassVar[tuple[str, ...]] = ("Conv1d", "Conv2d")
 
     stored: Packed = field(repr=False)
     kernel: Pair = (1, 1)

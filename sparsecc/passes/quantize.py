@@ -100,7 +100,7 @@ class Quantize(Pass):
         from sparsecc.calibration.statistics import largest_inputs  # here, because it imports torch
 
         sites = select(graph, WeightSite, self.targets, self.ignore)
-        refused = {site.name: reason for site in sites if (reason := self._refuse(site, graph.host))}
+        refused = {site.name: reason for site in sites if (reason := self._refuse(site, graph))}
         taken = [site for site in sites if site.name not in refused]
         if self.calibrated and taken and not context.calibration:
             raise RecipeError("activations: calibrated needs calibration inputs; pass calibration= (--calib)")
@@ -118,14 +118,14 @@ class Quantize(Pass):
         assert isinstance(rounding, Rounding)
         graph.replace(site, QuantizedLinear(rounding.weight, site.bias))
 
-    def _refuse(self, site: WeightSite, host: str) -> Refused | None:
+    def _refuse(self, site: WeightSite, graph: Graph) -> Refused | None:
         if not isinstance(site, Linear):
             return Refused("convolutions have no quantized operator")
         if site.rows * site.cols < self.min_weights:
             return Refused(f"{site.rows * site.cols} weights are fewer than min_weights {self.min_weights}")
         if reason := (untouchable(site) if site.packed is None else None) or never_trained(site, self.targets):
             return reason
-        if host == "onnx" and site.dtype != "float32":  # scales and sums are float32 there, and operators do not mix types
+        if graph.quantizes_only_float32 and site.dtype != "float32":
             return Refused(f"its weight is {site.dtype}, quantize takes float32 in ONNX models; convert the model to float32 first")
         return None
 

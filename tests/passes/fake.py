@@ -14,8 +14,9 @@ from torch.nn import functional
 
 from sparsecc.errors import Refused
 from sparsecc.graph.base import ALL, Graph, Run, Targets, TensorSpec, matches
+from sparsecc.graph.channels import Channels
 from sparsecc.graph.sites import Attention, Conv2d, Linear, Mlp, Site, Unseen, WeightSite
-from sparsecc.ops.base import SiteOp
+from sparsecc.ops.base import Operator, SiteOp
 
 S = TypeVar("S", bound=Site)
 
@@ -23,15 +24,21 @@ S = TypeVar("S", bound=Site)
 class FakeGraph(Graph):
     """Every layer sees the model's input; the outputs are the layers' in order."""
 
-    host = "fake"
-    outputs = ()
+    host = where = "fake"
 
     def __init__(self, sites: Sequence[WeightSite], unseen: Sequence[Unseen] = ()) -> None:
         self._unseen = tuple(unseen)
         self._sites = {site.name: site for site in sites}
-        rank = 4 if sites and isinstance(sites[0], Conv2d) else 2
-        self.inputs = (TensorSpec("x", tuple(f"axis{i}" for i in range(rank)), "float32"),)
+        self._rank = 4 if sites and isinstance(sites[0], Conv2d) else 2
         self.edits: list[str] = []
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return (TensorSpec("x", tuple(f"axis{i}" for i in range(self._rank)), "float32"),)
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return ()
 
     def sites(self, kind: type[S] = Site, targets: Targets = ALL) -> list[S]:
         return [site for site in self._sites.values() if isinstance(site, kind) and matches(site, targets)]
@@ -39,36 +46,42 @@ class FakeGraph(Graph):
     def unseen(self) -> list[Unseen]:
         return list(self._unseen)
 
-    def set_weight(self, site: WeightSite, weight: Tensor) -> None:
-        assert weight.shape == site.weight.shape
+    def _now(self, site: Site) -> Site | None:
+        return self._sites.get(site.name)
+
+    def _set_weight(self, site: WeightSite, weight: Tensor) -> None:
         assert weight.dtype == site.weight.dtype
         self._sites[site.name] = replace(self._sites[site.name], stored=weight)
         self.edits.append(site.name)
 
-    def set_bias(self, site: WeightSite, bias: Tensor) -> None:
+    def _set_bias(self, site: WeightSite, bias: Tensor) -> None:
         self._sites[site.name] = replace(self._sites[site.name], bias=bias)
 
-    def source(self, site: Linear) -> str:
+    def _source(self, site: Linear) -> str:
         return "x"
 
-    def gather_inputs(self, site: Linear, order: Tensor) -> None:
+    def _gather_inputs(self, site: Linear, order: Tensor) -> None:
         raise NotImplementedError
 
-    def replace(self, site: WeightSite, op: SiteOp) -> None:
+    def _replace(self, site: Site, op: Operator) -> None:
+        assert isinstance(site, WeightSite)
+        assert isinstance(op, SiteOp)
         self._sites[site.name] = replace(site, stored=op.stored, bias=op.bias)
         self.edits.append(site.name)
 
-    def channels(self, site: Mlp | Attention) -> Refused:
+    def _channels(self, site: Mlp | Attention) -> Refused:
         return Refused("a fake has none")
 
-    def narrow(self, site: Mlp | Attention, units: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    def _narrow(self, channels: Channels, units: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         raise NotImplementedError
 
     def run(self, inputs: Sequence[Any] | Mapping[str, Any], taps: Sequence[str] = ()) -> Run:
         assert not isinstance(inputs, Mapping)
         return Run(tuple(_forward(site, inputs[0]) for site in self._sites.values()), dict.fromkeys(taps, (inputs[0],)))
 
-    def as_it_came(self, samples: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    came = "itself"
+
+    def _as_it_came(self, samples: Sequence[Sequence[Any]]) -> list[list[Any]]:
         return [list(self.run(sample).outputs) for sample in samples]
 
     def walk(

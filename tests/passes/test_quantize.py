@@ -91,7 +91,7 @@ def test_in_onnx_float16_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no cast in the functions that are written."""
     half = linear("a", 64, 48, stored=torch.randn(64, 48).half())
     assert Quantize().apply(FakeGraph([half])).modified
-    monkeypatch.setattr(FakeGraph, "host", "onnx")
+    monkeypatch.setattr(FakeGraph, "quantizes_only_float32", True)
     reason = "its weight is float16, quantize takes float32 in ONNX models; convert the model to float32 first"
     assert refusals(Quantize(), half) == [reason]
     assert refusals(Quantize(dtype="bfloat16"), half) == [reason]

@@ -39,7 +39,7 @@ class AttentionGraph(FakeGraph):
         self.tapped.append(tuple(taps))
         return Run((), {tap: entering(inputs[0]) for tap in taps})
 
-    def replace(self, site: Site, op: Any) -> None:
+    def _replace(self, site: Site, op: Any) -> None:
         assert isinstance(site, Attention)
         self._sites[site.name] = replace(site, block_map=op.map)  # type: ignore[assignment]
 

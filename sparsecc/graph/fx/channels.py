@@ -73,7 +73,7 @@ def _follow(writers: Mapping[Node, Axis], units: int) -> Between | Refused:
         axes[node] = found
         if node.target in (*_RESHAPES, aten.expand.default):
             place = found.at
-            entry = node.args[1][place]  # type: ignore[index]
+            entry = node.args[1][place]
             if not isinstance(entry, int):
                 return Refused(f"'{node.name}' computes how many channels there are")
             if entry != -1:

@@ -151,7 +151,7 @@ def _through_hook(module: nn.Module, name: str, value: Tensor) -> None:
 
 def _recomputed(module: nn.Module, name: str) -> Tensor:
     for hook in _hooks(module):
-        hook(module, ())  # type: ignore[operator]
+        hook(module, ())
     return getattr(module, name).detach()
 
 
@@ -167,7 +167,7 @@ def _restored(module: nn.Module) -> Iterator[Callable[[], None]]:
         for tensor, value in before:
             tensor.copy_(value)
         for hook in _hooks(module):
-            hook(module, ())  # type: ignore[operator]
+            hook(module, ())
 
     with evaluating(module):
         yield restore
@@ -196,7 +196,7 @@ def _name(hook: _Hook) -> str:
 
 def _words(module: nn.Module, name: str) -> list[str]:
     parts = module.parametrizations[name] if parametrize.is_parametrized(module, name) else _hooks(module)  # type: ignore[index]
-    return [type(part).__name__.lstrip("_") for part in parts]  # type: ignore[union-attr]
+    return [type(part).__name__.lstrip("_") for part in parts]
 
 
 def _made(model: nn.Module) -> list[Tensor]:

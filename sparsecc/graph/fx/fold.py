@@ -31,7 +31,7 @@ def fold_constants(module: GraphModule) -> None:
             continue
         args, kwargs = map_arg((node.args, node.kwargs), known.__getitem__)
         with torch.no_grad():
-            known[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+            known[node] = node.target(*args, **kwargs)
     for node in folded:
         _materialize(module, node, known[node])
 
@@ -97,7 +97,7 @@ def _materialize(module: GraphModule, node: Node, value: Tensor) -> None:
     origin = _origin(node)
     parameter = stored(origin)
     learnt = isinstance(parameter, nn.Parameter)
-    trainable = learnt and parameter.requires_grad  # type: ignore[union-attr]
+    trainable = learnt and parameter.requires_grad
     name = free_name(module, _folded_name(module, str(origin.target)) if origin is not None else "constant")
     assign(module, name, value.contiguous().clone(), trainable=trainable, learnt=learnt)
     read = read_node(module, node, name)

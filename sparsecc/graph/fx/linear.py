@@ -43,7 +43,7 @@ def _einsum(node: Node) -> None:
         return
     x, weight = (cast("Node", operands[place]) for place in (1 - places[0], places[0]))  # type: ignore[index]
     ranks = tuple(operand.meta["val"].dim() for operand in operands)  # type: ignore[union-attr]
-    found = einsums.linear(str(equation), ranks, places[0])  # type: ignore[arg-type]
+    found = einsums.linear(str(equation), ranks, places[0])
     if found is None:
         return
     matrix = _turned(node, weight, found.turn_weight)

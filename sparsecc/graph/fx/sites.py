@@ -79,6 +79,20 @@ def find_sites(module: GraphModule) -> list[Site]:
     return sites
 
 
+def node_named(module: GraphModule, name: str) -> Node | None:
+    """The node of the layer or attention called so."""
+    return next((node for node in module.graph.nodes if node.meta.get(SITE) == name and is_site(node)), None)
+
+
+def site_named(module: GraphModule, name: str) -> Site | None:
+    """The site called so, as it is."""
+    node = node_named(module, name)
+    if node is None:  # an Mlp has no node of its own
+        return next((site for site in find_sites(module) if site.name == name), None)
+    layer, after = match(node), activation_after(node)
+    return _attention(node) if layer is None else _weight_site(layer, _readers(module), after[0] if after else None)
+
+
 def _site_nodes(module: GraphModule) -> Iterator[Node]:
     return (node for node in module.graph.nodes if is_site(node))
 

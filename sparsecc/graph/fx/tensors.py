@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from sparsecc.graph.fx.layers import aten, stored
+from sparsecc.graph.fx.layers import aten, stored, transposed
 
 
 def assign(module: nn.Module, name: str, tensor: Tensor, *, trainable: bool, learnt: bool = False) -> None:
@@ -65,6 +65,28 @@ def read_node(module: GraphModule, before: Node, name: str) -> Node:
         node = module.graph.get_attr(name)
     node.meta["val"] = stored(node)
     return node
+
+
+def give(module: GraphModule, user: Node, read: Node, tensor: Tensor, name: str) -> Node:
+    """A tensor for one node in the place of that which `read` gives it, directly or through its transpose; other readers keep the old one.
+    name: of the new one, where the old one stays. Answers with the node that reads it."""
+    old, path = stored(read), next(source for source in user.all_input_nodes if source is read or transposed(source) is read)
+    assert old is not None
+    tensor = tensor.to(old).contiguous()
+    same = [node for node in module.graph.find_nodes(op="get_attr") if node.target == read.target]
+    if same == [read] and len(read.users) == 1 and len(path.users) == 1:
+        assign(module, str(read.target), tensor, trainable=old.requires_grad)
+        return read
+    name = free_name(module, name)
+    own = tensor if path is read else tensor.T.contiguous()
+    assign(module, name, own, trainable=old.requires_grad, learnt=isinstance(old, nn.Parameter))
+    new = read_node(module, user, name)
+    user.replace_input_with(path, new)
+    for node in dict.fromkeys((path, read)):
+        if not node.users:
+            module.graph.erase_node(node)
+    module.recompile()
+    return new
 
 
 def order_of(node: Node) -> Tensor | None:

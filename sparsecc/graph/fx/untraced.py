@@ -17,10 +17,12 @@ from torch.utils import _pytree as pytree
 
 from sparsecc.errors import Refused, UserError
 from sparsecc.graph.base import ALL, Graph, Run, Targets, TensorSpec, matches
+from sparsecc.graph.channels import Channels
 from sparsecc.graph.fx.computed import deep_copy
 from sparsecc.graph.fx.evaluating import evaluating
 from sparsecc.graph.inputs import as_tensor
 from sparsecc.graph.sites import Attention, Conv1d, Conv2d, Linear, Mlp, Site, Unseen, WeightSite
+from sparsecc.ops.base import Operator
 
 S = TypeVar("S", bound=Site)
 
@@ -51,11 +53,18 @@ class UntracedGraph(Graph):
     """module: holds the weights, each a parameter of its own; a copy shares them until they are replaced. What needs inputs is refused."""
 
     host = "torch"
-    inputs: tuple[TensorSpec, ...] = ()
-    outputs: tuple[TensorSpec, ...] = ()
 
     def __init__(self, module: nn.Module) -> None:
-        self.module = module
+        self.module = self.came = module
+        self.where = type(module).__name__
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return ()
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return ()
 
     def sites(self, kind: type[S] = Site, targets: Targets = ALL) -> list[S]:
         """In the order in which the model holds them."""
@@ -65,7 +74,8 @@ class UntracedGraph(Graph):
             if is_lazy(layer.weight):
                 raise UserError(f"layer '{name}': its weight has no shape yet; run a batch through the model first")
             site = site_of(name, layer, owners[id(layer.weight)] > 1)
-            found.append(replace(site, stored=layer.weight.detach(), weight_name=names[id(layer.weight)]))
+            bias = None if layer.bias is None else layer.bias.detach()
+            found.append(replace(site, stored=layer.weight.detach(), bias=bias, weight_name=names[id(layer.weight)]))
         return [site for site in found if isinstance(site, kind) and matches(site, targets)]
 
     def unseen(self) -> list[Unseen]:
@@ -90,9 +100,17 @@ class UntracedGraph(Graph):
             for name, kind, tensor in found
         ]
 
-    def set_weight(self, site: WeightSite, weight: Tensor) -> None:
+    def _now(self, site: Site) -> Site | None:
+        return next((found for found in self.sites() if found.name == site.name), None)
+
+    def _set_weight(self, site: WeightSite, weight: Tensor) -> None:
         layer = layers_of(self.module)[site.name]
         layer.weight = nn.Parameter(weight.to(layer.weight), layer.weight.requires_grad)
+
+    def _set_bias(self, site: WeightSite, bias: Tensor) -> None:
+        layer = layers_of(self.module)[site.name]
+        assert layer.bias is not None
+        layer.bias = nn.Parameter(bias.to(layer.bias), layer.bias.requires_grad)
 
     def copy(self) -> UntracedGraph:
         return UntracedGraph(deep_copy(self.module, {id(tensor): tensor for tensor in self.tensors()}))
@@ -103,13 +121,13 @@ class UntracedGraph(Graph):
     def embeddings(self) -> dict[int, Tensor]:
         return {}
 
-    def channels(self, site: Mlp | Attention) -> Refused:
+    def _channels(self, site: Mlp | Attention) -> Refused:
         return Refused("nothing is known of what reads it without example inputs")
 
     def run(self, inputs: Sequence[Any] | Mapping[str, Any], taps: Sequence[str] = ()) -> Run:
         self._refuse()
 
-    def as_it_came(self, samples: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    def _as_it_came(self, samples: Sequence[Sequence[Any]]) -> list[list[Any]]:
         self._refuse()
 
     def walk(
@@ -117,19 +135,16 @@ class UntracedGraph(Graph):
     ) -> Iterator[tuple[str, list[tuple[Tensor, ...]]]]:
         self._refuse()
 
-    def set_bias(self, site: WeightSite, bias: Tensor) -> None:
+    def _source(self, site: Linear) -> None:
         self._refuse()
 
-    def source(self, site: Linear) -> None:
+    def _gather_inputs(self, site: Linear, order: Tensor) -> None:
         self._refuse()
 
-    def gather_inputs(self, site: Linear, order: Tensor) -> None:
+    def _replace(self, site: Site, op: Operator) -> None:
         self._refuse()
 
-    def replace(self, site: WeightSite | Attention, op: Any) -> None:
-        self._refuse()
-
-    def narrow(self, site: Mlp | Attention, units: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    def _narrow(self, channels: Channels, units: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         self._refuse()
 
     def site_graph(self) -> nx.DiGraph:
@@ -139,7 +154,7 @@ class UntracedGraph(Graph):
         self._refuse()
 
     def _refuse(self) -> NoReturn:
-        raise UserError(f"example_inputs: needed to trace {type(self.module).__name__}, for a recipe that looks at more than weights")
+        raise UserError(f"example_inputs: needed to trace {self.where}, for a recipe that looks at more than weights")
 
 
 @torch.no_grad()

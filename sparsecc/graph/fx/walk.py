@@ -92,7 +92,7 @@ class Lanes:
     """The evaluations of several inputs, side by side. each: one for each input."""
 
     def __init__(self, module: GraphModule, arguments: Sequence[Sequence[Any]], stops: Mapping[Node, tuple[Node, ...]]) -> None:
-        """stops: nodes whose values are wanted before another one runs."""
+        """stops: nodes whose values are wanted before another one runs. A node that reads a weight set meanwhile may be new."""
         self.each = [Lane(module, given) for given in arguments]
         self._last = {source: node for node in module.graph.nodes for source in (*node.all_input_nodes, *stops.get(node, ()))}
 
@@ -100,6 +100,6 @@ class Lanes:
         """Run the next node; values that nothing reads any more are dropped."""
         if node.op in ("get_attr", "output"):
             return
-        dead = [source for source in node.all_input_nodes if self._last[source] is node]
+        dead = [source for source in node.all_input_nodes if self._last.get(source) is node]
         for lane in self.each:
             lane.step(node, dead)

@@ -12,6 +12,7 @@ from torch import Tensor
 from sparsecc.attention.base import BlockMap
 from sparsecc.graph.onnx.fold import constant, only_use
 from sparsecc.graph.onnx.masks import is_causal
+from sparsecc.graph.onnx.optional import require
 from sparsecc.graph.onnx.sparse import block_map, initializer, is_masked, make_block_attention
 from sparsecc.ops.block_attention import BlockAttention
 from sparsecc.ops.onnx_block_attention import is_block_attention
@@ -71,6 +72,10 @@ class AttentionNodes:
             return "its mask is more than a sum with its scores"
         others = [value for value in self.nodes[-1].outputs[1:] if value.uses() or value.is_graph_output()]
         return "its keys or scores are outputs, too" if others else None
+
+    @property
+    def inputs(self) -> tuple[ir.Value, ...]:
+        return (self.q.value, self.k.value, self.v.value)
 
     @property
     def output(self) -> ir.Value:
@@ -227,7 +232,7 @@ def _nan_to_zero(value: ir.Value) -> list[ir.Node]:
 def _walk(value: ir.Value | None, scores: _Scores, depth: int) -> bool:
     """Backwards from the softmax to the product of q and k: past masks and constant factors. False when that is not what is there."""
     node = value.producer() if value is not None else None
-    if node is None or depth > 6 or only_use(value) is None:  # type: ignore[arg-type]
+    if node is None or depth > 6 or only_use(require(value)) is None:
         return False
     if node.op_type == "MatMul":
         scores.product = node

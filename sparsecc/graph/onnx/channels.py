@@ -15,6 +15,7 @@ from sparsecc.graph.onnx import sparse
 from sparsecc.graph.onnx.activations import ELEMENTWISE
 from sparsecc.graph.onnx.attention import AttentionNodes
 from sparsecc.graph.onnx.fold import constant, free_name
+from sparsecc.graph.onnx.optional import require
 from sparsecc.graph.onnx.shapes import MOVES, Entry, entries
 from sparsecc.graph.onnx.sites import layer_at
 from sparsecc.graph.onnx.walk import read_by
@@ -193,7 +194,7 @@ def _with_entry(graph: ir.Graph, node: ir.Node, place: int, size: int | None) ->
     index = 0
     while place >= (length := len(entries(pieces[index]) or ())):
         index, place = index + 1, place - length
-    array = pieces[index].const_value.numpy().copy()  # type: ignore[union-attr]
+    array = require(require(pieces[index]).const_value).numpy().copy()
     array[place] = size
     new = sparse.initializer(torch.from_numpy(array), free_name(graph, f"{node.outputs[0].name}.shape"))
     graph.register_initializer(new)
@@ -243,7 +244,7 @@ def _reshape(node: ir.Node, walk: _Walk) -> Axis | Refused:
 
 def _target(node: ir.Node, walk: _Walk) -> list[Size]:
     """The shape of what a Reshape gives, as far as it is known."""
-    sizes, given, source = _shape(node.outputs[0]), entries(node.inputs[1]), walk.shape(node.inputs[0])  # type: ignore[arg-type]
+    sizes, given, source = _shape(node.outputs[0]), entries(node.inputs[1]), walk.shape(require(node.inputs[0]))
     for place, entry in enumerate(given if given is not None and len(given) == len(sizes) else ()):
         if isinstance(sizes[place], int):
             continue
@@ -267,7 +268,7 @@ def _unsqueeze(node: ir.Node, walk: _Walk) -> Axis | Refused:
     new, rank = constant(node.inputs[1]), walk.rank(node.outputs[0])
     if new is None:
         return Refused(f"'{node.name}' computes its axes")
-    axis = walk.axes[node.inputs[0]]  # type: ignore[index]
+    axis = walk.axes[require(node.inputs[0])]
     inserted = {int(place) % rank for place in new.reshape(-1)}
     return Axis([place for place in range(rank) if place not in inserted][axis.at], axis.size)
 
@@ -295,7 +296,7 @@ def _concat(node: ir.Node, walk: _Walk) -> Axis | Refused:
 
 
 def _softmax(node: ir.Node, walk: _Walk) -> Axis | Refused:
-    axis, rank = walk.axes[node.inputs[0]], walk.rank(node.outputs[0])  # type: ignore[index]
+    axis, rank = walk.axes[require(node.inputs[0])], walk.rank(node.outputs[0])
     if node.attributes.get_int("axis", -1) % rank == axis.at:
         return Refused(f"'{node.name}' adds up over its channels")
     return axis
@@ -313,12 +314,12 @@ def _matmul(node: ir.Node, walk: _Walk) -> Axis | Refused:
 
 def _attention(node: ir.Node, walk: _Walk) -> Axis | Refused:
     """4-D by heads, or 3-D with the heads in the last axis; v may have other widths than q and k."""
-    q, k, v = (walk.axes.get(value) for value in node.inputs[:3])  # type: ignore[arg-type]
+    q, k, v = (walk.axes.get(require(value)) for value in node.inputs[:3])
     rank = walk.rank(node.outputs[0])
     heads = 1 if rank == 4 else rank - 1
     if q is None or k is None or v is None or {q.at, k.at, v.at} != {heads} or q.size % k.size:
         return Refused("its heads are not those of its layers")
-    if not all(walk.fills(value) for value in node.inputs[:3]):  # type: ignore[arg-type]
+    if not all(walk.fills(require(value)) for value in node.inputs[:3]):
         return Refused("its heads do not share keys and values in their order")
     mask = node.inputs[3] if len(node.inputs) > 3 else None
     if mask is not None and (mask in walk.axes or any(size != 1 for size in _sizes_at([mask], 1, 4))):

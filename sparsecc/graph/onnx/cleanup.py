@@ -21,6 +21,7 @@ from sparsecc.graph.onnx import sparse as onnx_sparse
 from sparsecc.graph.onnx.fold import fold_norms, fold_scales, lift_weights, unflatten_softmaxes
 from sparsecc.graph.onnx.functions import inlined
 from sparsecc.graph.onnx.io import first_cause
+from sparsecc.graph.onnx.optional import require
 from sparsecc.graph.onnx.slim import slimmed
 from sparsecc.ops.base import ONNX_DOMAIN
 from sparsecc.ops.onnx_block_attention import Kind, is_block_attention
@@ -107,8 +108,8 @@ def _take_apart(model: ir.Model) -> _Skeleton:
         (_attention_stand_in if is_block_attention(node) else _stand_in)(skeleton, node, original)
     for name, value in list(graph.initializers.items()):
         if _only_a_weight(value):
-            skeleton.weights[name] = value.const_value  # type: ignore[assignment]
-            value.shape, value.dtype = value.const_value.shape, value.const_value.dtype  # type: ignore[union-attr, assignment]
+            weight = skeleton.weights[name] = require(value.const_value)
+            value.shape, value.dtype = ir.Shape(weight.shape.numpy()), weight.dtype
             del graph.initializers[name]
             value.const_value = None
             graph.inputs.append(value)

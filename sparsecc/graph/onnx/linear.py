@@ -16,6 +16,7 @@ import onnx_ir as ir
 from sparsecc.graph import einsums
 from sparsecc.graph.onnx import names
 from sparsecc.graph.onnx.fold import constant, new_constant, only_use, put
+from sparsecc.graph.onnx.optional import require
 
 
 def spell(model: ir.Model) -> None:
@@ -74,7 +75,7 @@ def _einsum(node: ir.Node) -> None:
     weight, x = node.inputs[stored[0]], node.inputs[1 - stored[0]]
     if found is None or weight is None or x is None or only_use(weight) is None:
         return
-    array = np.ascontiguousarray(weight.const_value.numpy().transpose(found.turn_weight))  # type: ignore[union-attr]
+    array = np.ascontiguousarray(require(weight.const_value).numpy().transpose(found.turn_weight))
     kept = array.shape[-found.outputs :]
     put(weight, array.reshape(-1, int(np.prod(kept))))
     stays = len(found.turn_x) - found.summed

@@ -5,8 +5,9 @@ Only the main graph is searched, not the bodies of If and Loop.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import onnx_ir as ir
 from torch import Tensor
@@ -18,6 +19,7 @@ from sparsecc.graph.onnx import sparse
 from sparsecc.graph.onnx.activations import Activation, activation_of
 from sparsecc.graph.onnx.attention import AttentionNodes, attention_at
 from sparsecc.graph.onnx.fold import constant, only_use
+from sparsecc.graph.onnx.optional import require
 from sparsecc.graph.sites import Attention, Conv1d, Conv2d, Linear, Mlp, Site, unique
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
@@ -36,7 +38,11 @@ class WeightNodes:
 
     @property
     def x(self) -> ir.Value:
-        return self.node.inputs[0]  # type: ignore[return-value]
+        return require(self.node.inputs[0])
+
+    @property
+    def inputs(self) -> tuple[ir.Value, ...]:
+        return (self.x,)
 
     @property
     def output(self) -> ir.Value:
@@ -56,7 +62,7 @@ class WeightNodes:
     def shared(self) -> bool:
         """Whether the weight serves anything else, be it through a Transpose."""
         used = self.weight.uses()
-        turned = self.node.inputs[1] is not self.weight and len(self.node.inputs[1].uses()) > 1  # type: ignore[union-attr]
+        turned = self.node.inputs[1] is not self.weight and len(require(self.node.inputs[1]).uses()) > 1
         return len(used) > 1 or turned or self.weight.is_graph_output()
 
 
@@ -83,10 +89,16 @@ def find(model: ir.Model) -> list[Site]:
     return sites
 
 
+def site_of(node: ir.Node, name: str) -> Linear | Conv2d | None:
+    """The site that the layer at a node is, called so; None where there is no layer."""
+    layer = layer_at(node)
+    return None if layer is None else _weight_site(layer, name, activation_of(layer.output))
+
+
 def layer_at(node: ir.Node) -> WeightNodes | None:
     """The layer that a node is, or None: also for one whose weight or bias is computed, or whose padding depends on an unknown size."""
     if sparse.is_sparse(node):
-        return WeightNodes(node, node.inputs[1], sparse.bias(node))  # type: ignore[arg-type]
+        return WeightNodes(node, require(node.inputs[1]), sparse.bias(node))
     if node.domain != "":
         return None
     if node.op_type == "MatMul":
@@ -101,11 +113,11 @@ def _matmul(node: ir.Node) -> WeightNodes | None:
     if found is None or constant(node.inputs[0]) is not None:
         return None
     weight, turned = found
-    outputs = weight.const_value.shape[0 if turned else 1]  # type: ignore[union-attr]
+    outputs = require(weight.const_value).shape[0 if turned else 1]
     add = only_use(node.outputs[0])
     if add is not None and add.op_type == "Add" and add.domain == "":
         bias = add.inputs[1] if add.inputs[0] is node.outputs[0] else add.inputs[0]
-        if _is_bias(bias, outputs) and bias.const_value.shape.rank() <= _rank(node.outputs[0]):  # type: ignore[union-attr]
+        if _is_bias(bias, outputs) and require(bias.const_value).shape.rank() <= _rank(node.outputs[0]):
             return WeightNodes(node, weight, bias, add, transposed=not turned)
     return WeightNodes(node, weight, transposed=not turned)
 
@@ -118,7 +130,7 @@ def _gemm(node: ir.Node) -> WeightNodes | None:
     weight, turned = found
     transposed = turned == bool(attributes.get_int("transB", 0))
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    if bias is not None and not _is_bias(bias, weight.const_value.shape[1 if transposed else 0]):  # type: ignore[union-attr]
+    if bias is not None and not _is_bias(bias, require(weight.const_value).shape[1 if transposed else 0]):
         return None
     return WeightNodes(node, weight, bias, transposed=transposed)
 
@@ -127,7 +139,7 @@ def _conv(node: ir.Node) -> WeightNodes | None:
     weight, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
     if not (_is_weight(weight, 3) or _is_weight(weight, 4)) or (bias is not None and constant(bias) is None):
         return None
-    return WeightNodes(node, weight, bias) if _slides(node) and padding_of(node) is not None else None  # type: ignore[arg-type]
+    return WeightNodes(node, require(weight), bias) if _slides(node) and padding_of(node) is not None else None
 
 
 def _slides(conv: ir.Node) -> bool:
@@ -151,7 +163,7 @@ def _is_weight(value: ir.Value | None, rank: int) -> bool:
     return value.const_value.shape.rank() == rank and value.const_value.dtype in FLOATS and 0 not in value.const_value.shape
 
 
-def _is_bias(value: ir.Value | None, outputs: object) -> bool:
+def _is_bias(value: ir.Value | None, outputs: object) -> TypeGuard[ir.Value]:
     """A stored vector over the outputs, leading dimensions of 1 allowed."""
     if value is None or value.const_value is None or constant(value) is None:
         return False
@@ -173,7 +185,7 @@ def padding_of(conv: ir.Node) -> tuple[int, int, int, int] | None:
         return (*none, *pads[:axes], *none, *pads[axes:])  # type: ignore[return-value]
     if mode == "VALID":
         return (0, 0, 0, 0)
-    shape, kernel = conv.inputs[0].shape, conv.inputs[1].const_value.shape.numpy()[2:]  # type: ignore[union-attr]
+    shape, kernel = require(conv.inputs[0]).shape, _kernel(conv)
     strides, dilations = attributes.get_ints("strides", [1] * axes), attributes.get_ints("dilations", [1] * axes)
     begin, end = none.copy(), none.copy()
     for axis in range(axes):
@@ -214,7 +226,12 @@ def _weight_site(layer: WeightNodes, name: str, activation: Activation | None) -
 
 def _axes(conv: ir.Node) -> int:
     """Along how many a convolution slides."""
-    return 2 if sparse.is_sparse(conv) else len(conv.inputs[1].const_value.shape) - 2  # type: ignore[union-attr]
+    return 2 if sparse.is_sparse(conv) else len(_kernel(conv))
+
+
+def _kernel(conv: ir.Node) -> Sequence[int]:
+    """The sizes along the axes."""
+    return require(require(conv.inputs[1]).const_value).shape.numpy()[2:]
 
 
 def _dense(layer: WeightNodes) -> Tensor:

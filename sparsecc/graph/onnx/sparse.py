@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sparsecc.errors import ModelError, RecipeError, UserError
 from sparsecc.graph.onnx.names import given
+from sparsecc.graph.onnx.optional import require
 from sparsecc.ops import onnx_block_attention, onnx_functions, onnx_quantized, onnx_structured, stored
 from sparsecc.ops.base import ONNX_DOMAIN, SiteOp
 from sparsecc.ops.onnx_block_attention import is_block_attention
@@ -63,7 +64,7 @@ def weight(node: ir.Node) -> Form:
         storage = _storage(node)
         if _meaning(node).op_type(*_signature(node)) != node.op_type:
             raise TypeError(f"its weight is said to be {storage.key}, it has {len(node.inputs)} inputs")
-        tensors = [tensor_of(node.inputs[1 + i]) for i in range(len(storage.tensor_names))]  # type: ignore[arg-type]
+        tensors = [tensor_of(require(node.inputs[1 + i])) for i in range(len(storage.tensor_names))]
         return storage.hold(*_shape(node), tensors)
     except (RecipeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise ModelError(f"layer '{site}': no {node.op_type} that this version of sparsecc writes ({error})") from None
@@ -185,7 +186,7 @@ def tensor_of(value: ir.Value) -> Tensor:
     if constant is None:
         raise ModelError(f"tensor '{value.name}' has no value")
     if isinstance(constant, tensor_adapters.TorchTensor):
-        return constant.raw  # type: ignore[return-value]
+        return constant.raw
     try:
         kind = tensor_adapters.to_torch_dtype(constant.dtype)
     except TypeError:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from sparsecc.graph.onnx import names as onnx_names
 from sparsecc.graph.onnx import sparse
+from sparsecc.graph.onnx.optional import require
 from sparsecc.graph.onnx.sites import FLOATS, WeightNodes
 from sparsecc.graph.sites import Site, Unseen, is_matrix, unique
 from sparsecc.graph.unseen import narrow, reason_of
@@ -79,7 +80,7 @@ def _readers(value: ir.Value, graphs: Mapping[ir.Graph, ir.Node | None], through
         if (node.op_type in _PASSED_ON and place == 0 and not looked_up) or _scales(node, place):
             yield from _readers(node.outputs[0], graphs, (*through, node.op_type))
         else:
-            yield _Reader(node, through, graphs.get(node.graph))  # type: ignore[arg-type]
+            yield _Reader(node, through, graphs.get(require(node.graph)))
 
 
 def _scales(node: ir.Node, place: int) -> bool:

@@ -162,23 +162,6 @@ def test_shared_weights_are_told() -> None:
     ]
 
 
-def test_a_shared_weight_changes_for_all() -> None:
-    _, inputs, graph = case("tied")
-    copy = graph.copy()
-    copy.set_weight(copy.sites(Linear)[0], torch.zeros(8, 8))
-    assert [bool((site.weight == 0).all()) for site in copy.sites(Linear)] == [True, True, True, False, False]
-    assert not bool((graph.sites(Linear)[0].weight == 0).all())
-    assert copy.run(inputs).outputs[0].shape == (2, 5, 8)
-
-
-def test_replacing_one_of_several_users_keeps_the_dense_weight() -> None:
-    _, inputs, graph = case("tied")
-    copy = graph.copy()
-    copy.replace(copy.sites(Linear)[0], packed(copy.sites(Linear)[0]))
-    assert_close(copy.run(inputs).outputs[0], graph.run(inputs).outputs[0])
-    assert copy.sites(Linear)[1].packed is None
-
-
 def test_layers_that_are_no_module() -> None:
     module, _, graph = case("spellings")
     linears = {site.name: site for site in graph.sites(Linear)}
@@ -196,15 +179,6 @@ def test_layers_that_are_no_module() -> None:
     assert linears["in_out"].activation == "silu"
 
 
-def test_a_packed_layer_drops_its_dense_weight() -> None:
-    _, _, graph = case("mlp")
-    copy = graph.copy()
-    site = prune(copy)[0]
-    copy.replace(site, packed(site))
-    assert [name for name, _ in copy.module.named_parameters()] == ["fc1.bias", "fc1.values", "fc2.weight", "fc2.bias"]
-    assert [name for name, _ in copy.module.named_buffers()] == ["fc1.cols", "fc1.row_ptr"]
-
-
 def test_a_structured_layer_trains_its_factors_and_keeps_its_structure() -> None:
     _, (x,), graph = case("mlp")
     copy = graph.copy()
@@ -219,8 +193,6 @@ def test_a_structured_layer_trains_its_factors_and_keeps_its_structure() -> None
     assert after.form is not None
     assert after.form.storage == Monarch(2, 2, 2)
     assert not torch.equal(after.weight, before)
-    with pytest.raises(ModelError, match="'fc1' is structured"):
-        copy.set_weight(after, before)
 
 
 def test_a_rewritten_graph_trains_and_keeps_its_zeros() -> None:
@@ -299,7 +271,7 @@ def test_inputs_by_position_by_name_and_from_numpy() -> None:
         (lambda given: {**given, "input_ids": given["input_ids"][0]}, "'input_ids' has shape"),
         (lambda given: {**given, "attention_mask": given["attention_mask"][:, :5]}, "input_ids_1 = 5"),
         (lambda given: tokens(1, 65), "size.*<= 64"),
-        (lambda given: {**given, "input_ids": given["input_ids"] + 1000}, "cannot take these inputs"),
+        (lambda given: {**given, "input_ids": given["input_ids"] + 1000}, "torch fails on these inputs"),
         (lambda given: [given["input_ids"]], "is missing; the model takes 2"),
         (lambda given: {**given, "input_ids": [1, 2]}, "'input_ids' is a list"),
     ],
@@ -308,26 +280,6 @@ def test_wrong_inputs_are_refused(change: Any, reason: str) -> None:
     _, inputs, graph = case("bert")
     with pytest.raises(InputError, match=reason):
         graph.run(change(inputs))
-
-
-def test_nan_and_an_unknown_tap_are_refused() -> None:
-    _, (x,), graph = case("mlp")
-    with pytest.raises(InputError, match="'x' holds NaN"):
-        graph.run((torch.full_like(x, torch.nan),))
-    with pytest.raises(UserError, match="tap 'fc3' is no site; did you mean 'fc2'"):
-        graph.run((x,), ["fc3"])
-
-
-def test_wrong_rewrites_are_refused() -> None:
-    copy = case("mlp")[2].copy()
-    site = prune(copy)[0]
-    with pytest.raises(ModelError, match=r"'fc1': the new weight has shape \(3, 3\)"):
-        copy.set_weight(site, torch.zeros(3, 3))
-    copy.replace(site, packed(site))
-    with pytest.raises(ModelError, match="'fc1' is packed"):
-        copy.set_weight(site, site.weight)
-    with pytest.raises(ModelError, match="no layer 'query'"):
-        copy.set_weight(case("bert")[2].sites(Linear)[0].__class__(name="query", stored=site.weight), site.weight)
 
 
 def test_outputs_keep_their_structure() -> None:
@@ -411,13 +363,3 @@ def test_parameters_among_the_outputs() -> None:
     assert not any(output.requires_grad for output in outputs)
     for found, expected in zip(outputs, module(x), strict=True):
         assert_close(found, expected.detach())
-
-
-def test_weights_and_inputs_without_values_are_refused() -> None:
-    with torch.device("meta"):
-        empty = nn.Sequential(nn.Linear(4, 4))
-    with pytest.raises(ModelError, match=r"^weight '0.weight' is on the meta device, .*; load the weights first$"):
-        FxGraph.from_module(empty, (torch.randn(2, 4),))
-    for x in (torch.empty(2, 4, device="meta"), torch.eye(4).to_sparse()):
-        with pytest.raises(InputError, match=r"^an example input is a (meta|sparse_coo) tensor; pass one that holds all its values$"):
-            FxGraph.from_module(nn.Linear(4, 4), (x,))
