@@ -38,11 +38,13 @@ def _misfit_of_attention(site: Attention, op: Operator) -> str | None:
 
     if site.bound is not None:
         return f"is left as it is: {site.bound}"
-    if site.has_mask:
-        return "is left as it is: it has a mask, for which the operator has no place"
-    if isinstance(op, BlockAttention) and op.map.heads != site.heads:
-        return f"has {site.heads} heads, the operator {op.map.heads}"
-    return None
+    if not isinstance(op, BlockAttention):
+        return None
+    if site.has_mask and op.map.orders is not None:
+        return "has a mask of tokens in the model's order, the operator other orders"
+    if site.causal != op.map.causal:
+        return f"is {'' if site.causal else 'not '}causal, the operator is {'' if op.map.causal else 'not'}".rstrip()
+    return None if op.map.heads == site.heads else f"has {site.heads} heads, the operator {op.map.heads}"
 
 
 def misfit_of_order(order: Tensor, cols: int) -> str | None:

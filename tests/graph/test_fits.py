@@ -34,7 +34,8 @@ def test_an_attention_that_is_bound_or_masked_stays() -> None:
     assert misfit(ATTENTION, blocks(2)) is None
     assert misfit(ATTENTION, blocks(3)) == "has 2 heads, the operator 3"
     assert misfit(replace(ATTENTION, bound="its scores are read"), blocks(2)) == "is left as it is: its scores are read"
-    assert misfit(replace(ATTENTION, has_mask=True), blocks(2)) == "is left as it is: it has a mask, for which the operator has no place"
+    assert misfit(replace(ATTENTION, has_mask=True), blocks(2)) == "has a mask of tokens in the model's order, the operator other orders"
+    assert misfit(replace(ATTENTION, causal=True), blocks(2)) == "is causal, the operator is not"
 
 
 def test_an_order_names_each_column_once() -> None:
