@@ -105,7 +105,7 @@ class Structured(Form):
     tensors: Mapping[str, Tensor]
 
     @property
-    def storage(self) -> Structure:
+    def storage(self) -> Structure:  # pyright: ignore[reportIncompatibleMethodOverride]  # its names are of the class, Storage asks for a property
         return self.structure
 
     @property
@@ -179,7 +179,7 @@ class Structure(ABC):
 
     @classmethod
     @abstractmethod
-    def sized(cls, rows: int, cols: int, params: float) -> list[Self]:
+    def sized(cls, rows: int, cols: int, params: float) -> Sequence[Self]:
         """The members that keep at most this share of rows·cols parameters, each as large as it may be, best use of it first."""
 
     @abstractmethod

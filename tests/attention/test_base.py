@@ -53,7 +53,7 @@ def test_a_permutation_walks_the_grid_in_its_order_and_leaves_the_text(order: in
         token = [0, 0, 0]
         for axis, step in zip(AXIS_ORDERS[order], steps, strict=True):
             token[axis] = step
-        walked.append(place[tuple(token)])
+        walked.append(place[token[0], token[1], token[2]])
     expected = [0, 1, 2, *(token + 3 for token in walked)] if text_first else [*walked, 24, 25, 26]
     assert grid.permutation(order).tolist() == expected
 
@@ -70,8 +70,8 @@ def test_what_is_always_kept() -> None:
     assert least_density(Grid(1, 1, 9, 3), 4) == 7 / 9
 
 
-@pytest.mark.parametrize("sizes", [(0, 1, 1), (1, 1, -2), (1, 1, 1, -1)])
-def test_a_grid_that_cannot_be(sizes: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("sizes", [(0, 1, 1, 0), (1, 1, -2, 0), (1, 1, 1, -1)])
+def test_a_grid_that_cannot_be(sizes: tuple[int, int, int, int]) -> None:
     with pytest.raises(ValueError, match="cannot be"):
         Grid(*sizes)
 

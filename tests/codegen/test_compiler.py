@@ -16,9 +16,9 @@ from torch.nn import functional
 
 import sparsecc
 from sparsecc.attention.base import Grid
-from sparsecc.codegen import compiler
+from sparsecc.codegen.backend import Emitted
 from sparsecc.codegen.compiler import build
-from sparsecc.codegen.cpu.emit.emit import Emitted
+from sparsecc.codegen.cpu import compile
 from sparsecc.codegen.cpu.kernels import dense_group_matmul
 from sparsecc.codegen.cpu.target import parse
 from sparsecc.codegen.library import Library
@@ -448,7 +448,7 @@ def test_code_that_kernels_link_passes_through_the_whole_compiler() -> None:
             outputs = [builder.emit(relax.call_tir(gvar, arguments[gvar], types[-1])) for gvar, types in kernels.items()]
             result = builder.emit_output(relax.Tuple(outputs))
         builder.emit_func_output(result)
-    text = "".join(assembly_of(compiler.compile_relax(Emitted(builder.get(), {}), target)))
+    text = "".join(assembly_of(compile.compile_relax(Emitted(builder.get(), {}), target)))
     assert "vdpbf16ps" in text
     assert "sparsecc_bfloat16_dot" not in text
 
@@ -457,7 +457,7 @@ def test_what_tvm_cannot_lower_is_a_model_error(monkeypatch: pytest.MonkeyPatch)
     def fail(module: Any, target: Any) -> Any:
         raise TypeError("in its own words\nno such intrinsic\n")
 
-    monkeypatch.setattr(compiler, "_passes", fail)
+    monkeypatch.setattr(compile, "_passes", fail)
     with pytest.raises(ModelError, match=r"cannot generate code for this model: no such intrinsic$"):
         build(fixed(nn.ReLU(), random(3, 5)), [random(3, 5)], HERE, measure=False)
 
@@ -468,9 +468,9 @@ def test_an_error_without_words_is_no_operators_fault(monkeypatch: pytest.Monkey
     def fail(module: Any, target: Any) -> Any:
         raise RuntimeError
 
-    monkeypatch.setattr(compiler, "_passes", fail)
+    monkeypatch.setattr(compile, "_passes", fail)
     with pytest.raises(RuntimeError, match=r"^$"):
-        compiler.compile_relax(Emitted(None, {}), HERE)
+        compile.compile_relax(Emitted(None, {}), HERE)
 
 
 def test_the_operator_is_named_when_the_model_has_names(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -479,8 +479,8 @@ def test_the_operator_is_named_when_the_model_has_names(monkeypatch: pytest.Monk
             raise TypeError("no such intrinsic")
         return usual(module, target)
 
-    usual = compiler._passes
-    monkeypatch.setattr(compiler, "_passes", fail)
+    usual = compile._passes
+    monkeypatch.setattr(compile, "_passes", fail)
     proto = model([node("Relu", "x", "h"), node("Tanh", "h", "y")], {"x": [3, 5]}, {"y": [3, 5]}, name="m")
     proto.graph.node[1].name = "last"
     graph = OnnxGraph.from_proto(proto)

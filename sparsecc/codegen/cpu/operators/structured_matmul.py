@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparsecc.codegen.cpu.pieces.epilogue import apply
 from sparsecc.codegen.cpu.pieces.micro import fill, multiply_add
+from sparsecc.codegen.cpu.pieces.tiles import Tiles, groups_for
 from sparsecc.codegen.cpu.target import Target
-from sparsecc.codegen.spec import Epilogue, Knobs, ceil_div, groups_for
+from sparsecc.codegen.spec import Epilogue, ceil_div
 from sparsecc.codegen.tvm_api import T
 
 
@@ -71,19 +73,19 @@ def fuses(factors: tuple[Blocks, ...], tiles: int, tile: int, target: Target) ->
     return len(factors) == 2 and tiles >= target.threads and 4 * tile * factors[0].outputs <= target.l2_bytes // 2
 
 
-def space(blocks: Blocks, spec: StructuredSpec, target: Target) -> list[Knobs]:
+def space(blocks: Blocks, spec: StructuredSpec, target: Target) -> list[Tiles]:
     """Register tiles for one factor: rows that fill the registers, and fewer that divide a block's; first what computes fewest rows."""
     most = max(min((target.registers - 2) * target.lanes // spec.tile - 1, 14, blocks.rows), 1)
     even = max(r for r in range(1, most + 1) if blocks.rows % r == 0)
     candidates = sorted({most, even}, key=lambda r: (ceil_div(blocks.rows, r) * (r + _OVERHEAD), -r))
     jobs = [groups_for(spec.tiles, target.threads, blocks.count * ceil_div(blocks.rows, r)) for r in candidates]
-    return [Knobs(spec.tile, r, blocks.cols, groups) for r, groups in zip(candidates, jobs, strict=True)]
+    return [Tiles(spec.tile, r, blocks.cols, groups) for r, groups in zip(candidates, jobs, strict=True)]
 
 
 _OVERHEAD = 2  # rows that could be computed in the time in which a register tile's rows of X are loaded
 
 
-def prepare(weight: np.ndarray, places: np.ndarray, bias: np.ndarray | None, knobs: Knobs) -> list[np.ndarray]:
+def prepare(weight: np.ndarray, places: np.ndarray, bias: np.ndarray | None, knobs: Tiles) -> list[np.ndarray]:
     """weight: [stored blocks, rows, cols].  places: int[outputs], where each goes.  bias: [outputs], in the order of the places.
 
     Returns W [stored blocks, row blocks, cols, rows per block], and in the order in which rows are computed their places and their bias
@@ -109,13 +111,13 @@ def _padded(values: np.ndarray, blocks: int, rows: int) -> np.ndarray:
     return padded.reshape(-1)
 
 
-def build(spec: StructuredSpec, knobs: tuple[Knobs, ...], target: Target):
+def build(spec: StructuredSpec, knobs: tuple[Tiles, ...], target: Target):
     """PrimFunc(X, W, places, bias, .., residual, Y), with what `prepare` has made of each factor; `residual` has Y's shape, or is the last
     bias again when the epilogue has none."""
     return _single(spec, knobs[0], target) if len(spec.factors) == 1 else _fused(spec, *knobs, target)
 
 
-def _single(spec: StructuredSpec, knobs: Knobs, target: Target):
+def _single(spec: StructuredSpec, knobs: Tiles, target: Target):
     [factor] = spec.factors
     lanes, tile, tiles, epilogue = target.lanes, spec.tile, spec.tiles, spec.epilogue
     mr, rows, cols, blocks, tied, groups = knobs.rows, factor.rows, factor.cols, factor.count, factor.tied, knobs.groups
@@ -149,14 +151,14 @@ def _single(spec: StructuredSpec, knobs: Knobs, target: Target):
                     if (not ragged) or i % row_blocks * mr + r < rows:
                         for v in T.unroll(tile // lanes):
                             for l in T.vectorized(lanes):
-                                Y[t, P[i * mr + r], v * lanes + l] = epilogue.apply(
-                                    acc[r * tile + v * lanes + l], lambda: R[t, P[i * mr + r], v * lanes + l]
+                                Y[t, P[i * mr + r], v * lanes + l] = apply(
+                                    epilogue, acc[r * tile + v * lanes + l], lambda: R[t, P[i * mr + r], v * lanes + l]
                                 )
 
     return structured_matmul
 
 
-def _fused(spec: StructuredSpec, first: Knobs, second: Knobs, target: Target):
+def _fused(spec: StructuredSpec, first: Tiles, second: Tiles, target: Target):
     lanes, tile, tiles, epilogue = target.lanes, spec.tile, spec.tiles, spec.epilogue
     inner, outer = spec.factors
     mr, nr = first.rows, second.rows
@@ -213,8 +215,8 @@ def _fused(spec: StructuredSpec, first: Knobs, second: Knobs, target: Target):
                     if (not outer_ragged) or i % outer_blocks * nr + r < outer.rows:
                         for v in T.unroll(tile // lanes):
                             for l in T.vectorized(lanes):
-                                Y[t, P2[i * nr + r], v * lanes + l] = epilogue.apply(
-                                    acc[r * tile + v * lanes + l], lambda: R[t, P2[i * nr + r], v * lanes + l]
+                                Y[t, P2[i * nr + r], v * lanes + l] = apply(
+                                    epilogue, acc[r * tile + v * lanes + l], lambda: R[t, P2[i * nr + r], v * lanes + l]
                                 )
 
     return structured_matmul_fused

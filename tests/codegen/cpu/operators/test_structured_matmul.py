@@ -11,8 +11,9 @@ from torch import Tensor
 
 from sparsecc.codegen.cpu.operators import structured_matmul
 from sparsecc.codegen.cpu.operators.structured_matmul import Blocks, StructuredSpec
+from sparsecc.codegen.cpu.pieces.tiles import Tiles
 from sparsecc.codegen.cpu.target import Target, parse
-from sparsecc.codegen.spec import Epilogue, Knobs
+from sparsecc.codegen.spec import Epilogue
 from tests.codegen.cpu.kernels.assembly import hottest_loop, loops, registers_of, stores
 from tests.codegen.cpu.kernels.running import ACTIVATIONS, HERE, NARROW, assembly, call, compiled, few, random
 from tests.tolerance import assert_close
@@ -37,11 +38,11 @@ SPECS = {
 }
 
 
-def first(spec: StructuredSpec, target: Target = HERE) -> tuple[Knobs, ...]:
+def first(spec: StructuredSpec, target: Target = HERE) -> tuple[Tiles, ...]:
     return tuple(structured_matmul.space(blocks, spec, target)[0] for blocks in spec.factors)
 
 
-def check(spec: StructuredSpec, knobs: tuple[Knobs, ...], target: Target = HERE) -> None:
+def check(spec: StructuredSpec, knobs: tuple[Tiles, ...], target: Target = HERE) -> None:
     """The kernel computes its factors, with their outputs in an order of their own, and writes everything."""
     rng = np.random.default_rng(0)
     x, residual = random(rng, *spec.x_shape), random(rng, *spec.y_shape)
@@ -81,7 +82,7 @@ def test_first_choice(name: str) -> None:
 @pytest.mark.parametrize("groups", [1, 5])
 def test_rows_that_do_not_divide_a_block_and_groups(rows: int, groups: int) -> None:
     spec = StructuredSpec((Blocks(4, 17, 6),), 3, V, NONE)
-    check(spec, (Knobs(V, rows, 6, groups),))
+    check(spec, (Tiles(V, rows, 6, groups),))
 
 
 def test_register_tiles_of_two_sizes() -> None:
