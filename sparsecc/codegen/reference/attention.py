@@ -27,8 +27,10 @@ def block_attention(tensors: Tensors, call: BlockAttentionCall) -> Expr:
     seen = np.zeros((1, call.map.heads, call.map.grid.tokens, call.map.grid.tokens), bool)
     for head, queries, keys in call.map.rows():
         seen[0, head, queries.numpy()[:, None], keys.numpy()] = True
+    seen = np.tril(seen) if call.map.causal else seen
+    masks = [] if call.mask is None else [tensors.natural(call.mask)]
     k = tensors.op(relax.op.permute_dims(k, [0, 1, 3, 2]))
-    return _attend(tensors, q, k, v, call.scale, [tensors.weight(_mask(seen))])
+    return _attend(tensors, q, k, v, call.scale, [tensors.weight(_mask(seen)), *masks])
 
 
 def _attend(tensors: Tensors, q: Expr, k: Expr, v: Expr, scale: float, masks: list[Expr]) -> Expr:

@@ -16,7 +16,9 @@ from sparsecc.codegen.compiler import build
 from sparsecc.errors import UserError
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.passes.quantize import Quantize
-from tests.codegen.whole import HERE, block_map, fixed, packed, random, reordered, run, structured
+from sparsecc.passes.reorder_tokens import ReorderTokens
+from tests.codegen.whole import HERE, Lambda, Parallel, block_map, fixed, packed, random, reordered, run, structured
+from tests.tolerance import assert_close
 
 WIDTH, TOKENS, HEADS = 32, 24, 2
 REFERENCE = parse("reference", 1)
@@ -47,7 +49,7 @@ FORMS: dict[str, Callable[[FxGraph], FxGraph]] = {
     "4x1": lambda graph: packed(graph, "4x1", 0.6),
     "2:4": lambda graph: packed(graph, "2:4", 0.5),
     "unstructured": lambda graph: packed(graph, "unstructured", 0.6),
-    "structured": lambda graph: structured(graph, "low_rank:5", "monarch:2x4:2"),
+    "structured": lambda graph: structured(graph, "low_rank:5", "monarch:2x4:2", "kronecker:4x2:1"),
     "int8": lambda graph: quantized(packed(graph, "4x1", 0.6), "int8"),
     "bfloat16": lambda graph: quantized(graph, "bfloat16"),
     "blocks": lambda graph: reordered(graph, block_map(Grid(2, 3, 4), HEADS, 4, 0.4)),
@@ -69,6 +71,18 @@ def test_both_backends_compute_the_same(graph: FxGraph, name: str) -> None:
     allowed = COARSE.get(name, 1e-4) * np.abs(oracle).max()
     assert np.abs(outputs[REFERENCE] - oracle).max() <= allowed
     assert np.abs(outputs[HERE] - outputs[REFERENCE]).max() <= allowed
+
+
+def test_windows_causal_and_masked() -> None:
+    attend, seen = functional.scaled_dot_product_attention, torch.rand(2, 1, 1, 11) < 0.6
+    seen[0, :, :, :8] = False  # a query whose window holds no key gets zeros
+    inputs = [random(2, 4, 11, 8), *(random(2, 2, 11, 8) for _ in range(2)), *(random(2, 4, 11, 8) for _ in range(3)), seen]
+    modules = [Lambda(lambda q, k, v: attend(q, k, v, is_causal=True, enable_gqa=True)), Lambda(attend)]
+    result = ReorderTokens(pattern="sliding_window:3", block=4).apply(fixed(Parallel(modules, [3, 4]), *inputs))
+    assert not any(match.refused for match in result.matches)
+    outputs = run(build(result.graph, inputs, REFERENCE, measure=False)[0], inputs)
+    for ours, oracle in zip(outputs, result.graph.run(inputs).outputs, strict=True):
+        assert_close(ours, oracle.contiguous())
 
 
 def test_images() -> None:
