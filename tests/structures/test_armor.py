@@ -30,7 +30,7 @@ def test_every_round_lowers_the_error(block: int, rows: int, cols: int, calibrat
     assert len(rounds) > 2
     assert [found.error for found in rounds] == sorted((found.error for found in rounds), reverse=True)
     for found in rounds:
-        assert CORE.holds(found.core != 0) is None
+        assert CORE.pattern.holds(found.core != 0) is None
         lost = weight.double() - torch.block_diag(*found.output) @ found.core @ torch.block_diag(*found.input)
         assert found.error == pytest.approx(float((lost @ (torch.eye(cols).double() if h is None else h) * lost).sum()))
 
@@ -38,7 +38,7 @@ def test_every_round_lowers_the_error(block: int, rows: int, cols: int, calibrat
 @pytest.mark.parametrize(("block", "rows", "cols"), SIZES)
 def test_it_begins_with_sparsegpt_and_ends_below(block: int, rows: int, cols: int) -> None:
     weight, h = torch.randn(rows, cols), covariance(cols)
-    pruned = Sparsegpt().choose(weight, project_of(CORE), 0.5, {"hessian": h}, 0).weight
+    pruned = Sparsegpt().choose(weight, project_of(CORE.pattern), 0.5, {"hessian": h}, 0).weight
     assert pruned is not None
     start = next(descend(weight, h, block))
     assert torch.equal(start.core, pruned.double())
@@ -53,7 +53,7 @@ def test_wider_blocks_come_nearer() -> None:
 
 
 def test_what_is_2_of_4_already_stays() -> None:
-    weight = torch.where(CORE.project(torch.randn(16, 32)), torch.randn(16, 32), 0.0)
+    weight = torch.where(CORE.pattern.project(torch.randn(16, 32)), torch.randn(16, 32), 0.0)
     found = Armor(8).project(weight, covariance(32))
     assert torch.equal(found.dense(), weight)
 
