@@ -1,24 +1,29 @@
-"""Packages that add members of families, as if they were installed."""
+"""Packages of other people, that add members by entry points."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from sparsecc import patterns, registry
 
 
-@contextmanager
-def installed(folder: Path, name: str, points: str, **modules: str) -> Iterator[None]:
-    """A package in an empty folder. points: its entry points, as `entry_points.txt` has them.  modules: their sources by name."""
+def install(folder: Path, name: str, points: str, modules: Mapping[str, str]) -> None:
+    """A package as pip leaves it in a folder of modules. points: its entry_points.txt.  modules: name → source."""
     about = folder / f"{name}-1.0.dist-info"
     about.mkdir(parents=True)
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text(points)
     for module, source in modules.items():
         (folder / f"{module}.py").write_text(source)
+
+
+@contextmanager
+def installed(folder: Path, name: str, points: str, **modules: str) -> Iterator[None]:
+    """The same, in an empty folder, while the context lasts."""
+    install(folder, name, points, modules)
     sys.path.insert(0, str(folder))
     _forget()
     try:

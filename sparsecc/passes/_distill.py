@@ -48,8 +48,8 @@ def distill(
     them.
     """
     run = _Run(graph, original, sites, samples, plan)
+    key = "" if checkpoint is None else key_of(plan, sites, (graph, original), samples.samples)
     if checkpoint is not None:
-        key = key_of(plan, sites, (graph, original), samples.samples)
         run.state.load(checkpoint, key)
         run.state.save(checkpoint, key)  # a file that cannot be written is better known now
     for step in range(run.state.step, plan.steps):
