@@ -78,6 +78,28 @@ def test_imports_follow_the_table(name: str) -> None:
             assert package(imported) in allowed, f"{name} imports {imported}"
 
 
+BACKENDS = {path.parent.name for path in (ROOT / "codegen").glob("*/backend.py")}
+
+
+def backend(name: str) -> str | None:
+    """sparsecc.codegen.cpu.target → cpu; None for what backends share."""
+    parts = name.split(".")
+    return parts[2] if parts[1:2] == ["codegen"] and len(parts) > 2 and parts[2] in BACKENDS else None
+
+
+def test_backends_do_not_know_each_other_and_nothing_shared_knows_one() -> None:
+    """But for `backend.named`, which finds them by their folders."""
+    assert {"cpu", "reference"} == BACKENDS
+    wrong = [
+        f"{name} imports {imported}"
+        for name, path in modules().items()
+        if package(name) == "codegen"
+        for imported in imports(path)
+        if backend(imported) not in (None, backend(name))
+    ]
+    assert wrong == []
+
+
 def test_no_import_cycles() -> None:
     known = modules()
     graph = nx.DiGraph()
@@ -113,6 +135,7 @@ LIGHT = [
     "sparsecc.train",
     "sparsecc.passes.reorder_tokens",
     "sparsecc.report.base",
+    "sparsecc.codegen.backend",
     "sparsecc.codegen.cpu.target",
 ]
 

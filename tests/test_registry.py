@@ -1,17 +1,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from sparsecc import formats, registry
+from sparsecc import formats, patterns, registry
 from sparsecc.criteria.base import Criterion
 from sparsecc.errors import RecipeError, RecipeWarning
 from sparsecc.formats.base import Format
 from sparsecc.passes.base import Pass
 from sparsecc.recipe import Recipe
-from tests.packages import install
+from tests.packages import installed
 
 
 def test_members_are_the_files_of_a_folder() -> None:
@@ -51,12 +52,10 @@ class Taylor(Criterion):
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+def package(tmp_path: Path) -> Iterator[Callable[..., None]]:
     """Installs packages with members of families: name, entry points, modules."""
-    monkeypatch.syspath_prepend(tmp_path)
-    registry._plugins.cache_clear()
-    yield lambda name, points, **modules: install(tmp_path, name, points, modules)
-    registry._plugins.cache_clear()
+    with ExitStack() as stack:
+        yield lambda name, points, **modules: stack.enter_context(installed(tmp_path / name, name, points, **modules))
 
 
 @pytest.mark.parametrize("value", ["thing_a:Taylor", "thing_a"])
@@ -90,3 +89,26 @@ def test_what_is_no_member_of_the_family(package) -> None:
     package("thing", "[sparsecc.formats]\nodd = thing_c:Taylor\n", thing_c=TAYLOR)
     with pytest.raises(RecipeError, match=r"^formats: 'odd' of package thing is no Format"):
         registry.load_class("formats", "odd", Format)
+
+
+ODD = """
+from sparsecc.patterns.unstructured import Unstructured
+
+class Odd(Unstructured):
+    spelling = "'odd'"
+
+    @classmethod
+    def parse(cls, text):
+        return cls() if text in ("odd", "4x1") else None
+"""
+
+
+def test_a_text_that_two_patterns_read(package) -> None:
+    package("thing", "[sparsecc.patterns]\nodd = thing_d\n", thing_d=ODD)
+    assert registry.name_of(patterns.parse("odd")) == "odd"
+    assert str(patterns.parse("2:4")) == "2:4"
+    with pytest.raises(RecipeError, match=r"^pattern: '4x1' is claimed by two patterns, block and odd; remove the package that adds one"):
+        patterns.parse("4x1")
+    with pytest.raises(RecipeError, match=r"N:M \(as '2:4'\), 'odd' and 'unstructured'"):
+        patterns.parse("even")
+    assert formats.from_key("block:4x1").key == "block:4x1"  # files are read all the same

@@ -12,7 +12,7 @@ from sparsecc.passes.base import Progress
 
 if TYPE_CHECKING:
     from sparsecc.codegen.choose import Choice
-    from sparsecc.codegen.cpu.target import Target
+    from sparsecc.codegen.target import Target
     from sparsecc.codegen.task import Known, Task
     from sparsecc.graph.base import Graph
     from sparsecc.passes.base import Clock
@@ -24,9 +24,7 @@ def clock_of(
     example: Sequence[Any], target: Target, known: Mapping[Task, Known], progress: Callable[[Progress], None] | None = None
 ) -> Clock | None:
     """Times layers for inputs like the example; None for a target that is not this machine."""
-    from sparsecc.codegen.cpu.target import detect
-
-    return partial(_times, example, target, known, progress) if target.cpu == detect(target.threads).cpu else None
+    return partial(_times, example, target, known, progress) if target.is_here else None
 
 
 def _times(

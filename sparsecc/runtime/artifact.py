@@ -25,7 +25,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from sparsecc.codegen.cpu.alignment import ALIGNMENT, aligned_empty
+from sparsecc.codegen.alignment import ALIGNMENT, aligned_empty
 from sparsecc.codegen.cpu.target import Target
 from sparsecc.codegen.cpu.threads import wanted
 from sparsecc.errors import ArtifactError, UserError
@@ -35,7 +35,6 @@ from sparsecc.report.base import Report
 from sparsecc.runtime import weights as weight_files
 from sparsecc.runtime.code import Program, Specialization
 from sparsecc.runtime.compiled import Compiled
-from sparsecc.runtime.machine import cannot_run
 from sparsecc.runtime.structure import check as check_structure
 from sparsecc.runtime.weights import WeightStore
 
@@ -50,6 +49,8 @@ _CHUNK_BYTES = 1 << 20  # what is checked while it is still in the cache
 
 def save(compiled: Compiled, path: str | PathLike[str]) -> None:
     """Write `compiled`, atomically. Raises UserError when it cannot be written or linked."""
+    if not isinstance(compiled.target, Target):
+        raise UserError(f"{path}: only code for CPUs can be saved; this is for {compiled.target.backend!r}")
     specializations, held = compiled.held()  # before the linking, during which other threads may compile more and push these out
     libraries = {f"lib_{number}.so": entry.program.to_bytes() for number, entry in enumerate(specializations)}
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
@@ -58,7 +59,7 @@ def save(compiled: Compiled, path: str | PathLike[str]) -> None:
             hashes[name] = _add(archive, name, lambda stream, data=data: stream.write(data))
         report = compiled.report.to_json().encode()
         hashes[_REPORT] = _add(archive, _REPORT, lambda stream: stream.write(report))
-        manifest = _dump(_describe(compiled, specializations) | {"sha256": hashes})
+        manifest = _dump(_describe(compiled, compiled.target, specializations) | {"sha256": hashes})
         _add(archive, _MANIFEST, lambda stream: stream.write(manifest))
 
 
@@ -147,12 +148,12 @@ def _target(manifest: Mapping[str, Any]) -> Target:
         raise ArtifactError(f"its target cannot be read: {error}") from error
 
 
-def _describe(compiled: Compiled, specializations: list[Specialization]) -> dict[str, Any]:
+def _describe(compiled: Compiled, target: Target, specializations: list[Specialization]) -> dict[str, Any]:
     return {
         "sparsecc": compiled.report.sparsecc,
         "format": FORMAT,
         "tvm": _tvm_version(),
-        "target": asdict(compiled.target),
+        "target": asdict(target),
         "inputs": [asdict(spec) for spec in compiled.inputs],
         "outputs": [asdict(spec) for spec in compiled.outputs],
         "structure": compiled.structure,
@@ -183,7 +184,7 @@ def _check_versions(manifest: Any) -> None:
 
 
 def _check_cpu(target: Target) -> None:
-    reason = cannot_run(target)
+    reason = target.cannot_run
     if reason:
         raise ArtifactError(f"{reason}; compile the model here, or for a smaller target")
 

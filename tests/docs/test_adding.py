@@ -18,7 +18,9 @@ from tests.graph.onnx_models import mlp
 from tests.packages import install
 from tools.reference import DOCS, ROOT
 
-PAGES = [page for page in sorted((DOCS / "adding").glob("*.md")) if page.name != "index.md"]
+PAGES = [
+    page for page in sorted((DOCS / "adding").glob("*.md")) if page.name not in ("index.md", "format.md")
+]  # which test_adding_format tries
 LAWS = {  # the files of tests/laws that try a family; those of passes try each member that a pass can name
     "allocations": ["test_allocations.py"],
     "attention": ["test_attention.py"],
