@@ -88,16 +88,19 @@ def _member(family: str, name: str, base: type) -> str:
         parts.append(" ".join(facts))
     if family in OPTIONS:
         parts += _own_options(cls, base, own)
-    if shown := [_example("" if family == "patterns" else name, example) for example in getattr(cls, "examples", ()) if example != {}]:
+    if shown := [
+        _example(family, "" if family == "patterns" else name, example) for example in getattr(cls, "examples", ()) if example != {}
+    ]:
         parts.append(f"Examples: {', '.join(shown)}.")
     return "\n\n".join(parts)
 
 
-def _example(name: str, example: str | Mapping[str, Any]) -> str:
+def _example(family: str, name: str, example: str | Mapping[str, Any]) -> str:
     """As a recipe writes it, of a member whose parameters are in its key, or of one with options."""
     if isinstance(example, str):
         return f"`{':'.join(filter(None, (name, example)))}`"
-    return f"`{{method: {name}, {', '.join(f'{key}: {value}' for key, value in example.items())}}}`"
+    options = ", ".join(f"{key}: {value}" for key, value in example.items())
+    return f"`{{method: {name}, {options}}}`" if family in OPTIONS else f"`{{{options}}}`"
 
 
 def _tensors(cls: type) -> list[str]:
