@@ -22,7 +22,7 @@ import sparsecc
 from benchmarks.peers import Call, OnnxRuntime, Torch, Workload, call_of, max_relative_error
 from benchmarks.results import markdown_table, promise
 from sparsecc.attention.base import AXIS_ORDERS, BLOCK, BlockMap, Grid, required
-from sparsecc.attention.paro import heaviest
+from sparsecc.attention.judge import heaviest
 from sparsecc.codegen import tvm_api
 from sparsecc.codegen.cpu import threads as pool
 from sparsecc.codegen.cpu.operators.block_attention import BlockAttentionSpec, build_gather, prepare
@@ -157,8 +157,7 @@ def _gather(arrays: Mapping[str, np.ndarray], grid: Grid, threads: int) -> Call:
     batch, heads, tokens, _ = arrays["q"].shape
     found, target = block_map(grid, heads, 1.0), detect(threads)
     spec = BlockAttentionSpec(batch, heads, heads, tokens, HEAD_DIM, HEAD_DIM, BLOCK, int(found.keep.sum()), SCALE)
-    orders = np.stack([grid.permutation(int(order)).numpy() for order in found.orders])
-    places, *_ = prepare(orders, found.keep.numpy(), spec, target)
+    places, *_ = prepare(found.places().numpy(), found.keep.numpy(), spec, target)
     function = tvm_api.compile_function(build_gather(spec, target), target.llvm)
     blocks = [tvm_api.tensor(np.zeros(shape, np.float32)) for shape in spec.gathered(target)]
     arguments = [*(tvm_api.tensor(array) for array in arrays.values()), tvm_api.tensor(places), *blocks]

@@ -29,8 +29,8 @@ from benchmarks.machine import machine
 from benchmarks.peers import OnnxRuntime, Workload, max_relative_error
 from benchmarks.promises import Promise, promise_of
 from benchmarks.results import markdown_table, promise, write
+from sparsecc.codegen.alignment import aligned_copy
 from sparsecc.codegen.cpu import roofline
-from sparsecc.codegen.cpu.alignment import aligned_copy
 from sparsecc.codegen.cpu.target import detect, shared_cache_bytes
 from sparsecc.runtime.compiled import Compiled
 from sparsecc.runtime.weights import WeightStore

@@ -231,7 +231,7 @@ def _through_fx(module: Any, inputs: Any, proto: Any) -> tuple[Any, tuple[Any, A
     """What the module gives in torch with the block map of the written file; of one head the mass in raster order, in its own, and
     what is kept."""
     from sparsecc.attention.base import Sample
-    from sparsecc.attention.paro import average_mass
+    from sparsecc.attention.judge import average_mass
     from sparsecc.graph.fx.graph import FxGraph
     from sparsecc.graph.onnx.graph import OnnxGraph
     from sparsecc.graph.sites import Attention
@@ -239,7 +239,7 @@ def _through_fx(module: Any, inputs: Any, proto: Any) -> tuple[Any, tuple[Any, A
 
     [written], graph = OnnxGraph.from_proto(proto).sites(Attention), FxGraph.from_module(module, inputs)
     [site], chosen = graph.sites(Attention), written.block_map
-    assert chosen is not None
+    assert chosen is not None and chosen.orders is not None
     head = Sample(*(tensor[0, DRAWN_HEAD] for tensor in graph.run(inputs, [site.name]).taps[site.name]))
     orders = (0, int(chosen.orders[DRAWN_HEAD]))
     raster, own = (average_mass([head], chosen.grid.permutation(order), site.scale, chosen.block).mass for order in orders)

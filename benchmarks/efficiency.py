@@ -22,13 +22,16 @@ from benchmarks.machine import machine
 from benchmarks.promises import Promise, promise_table
 from benchmarks.results import markdown_table
 from models._recipes import prune_and_pack
+from sparsecc.codegen.calls import Way, recorded
 from sparsecc.codegen.choose import Chooser
 from sparsecc.codegen.cpu import threads as pool
+from sparsecc.codegen.cpu.plan import Plan
 from sparsecc.codegen.cpu.roofline import bound_us
+from sparsecc.codegen.cpu.tape import Tape
 from sparsecc.codegen.cpu.target import Target, detect
 from sparsecc.codegen.recognize.program import Layer
 from sparsecc.codegen.spec import MatmulSpec
-from sparsecc.codegen.task import Plan, bare
+from sparsecc.codegen.task import bare
 from sparsecc.timing import Spread, interleave
 
 TOKENS = (1, 4, 16, 64, 128, 256, 512, 1024, 2048)
@@ -56,13 +59,14 @@ class Cell:
 
 
 @dataclass
-class _Keeping(Chooser):
+class _Keeping(Chooser[Target]):
     """Keeps what was chosen."""
 
     plans: list[tuple[MatmulSpec, Plan]] = field(default_factory=list)
 
-    def choose(self, spec: MatmulSpec, layer: Layer) -> Plan:
+    def choose(self, spec: MatmulSpec, layer: Layer) -> Way:
         plan = super().choose(spec, layer)
+        assert isinstance(plan, Plan)
         self.plans.append((spec, plan))
         return plan
 
@@ -107,9 +111,9 @@ def _cell(tokens: int, inputs: int, target: Target) -> Cell:
     compiler.choose(rewrite(graph, recipe, None, [example], "layer").graph, [example], chooser)
     ((spec, plan),) = chooser.plans
     spec = bare(spec)
-    call, _ = plan.call(plan.compile(spec), spec)
+    recorded(tape := Tape(target, {}), plan, spec)
     moved = sum(array.nbytes for array in plan.weights) + 4 * tokens * (inputs + OUTPUTS)
-    return Cell(tokens, inputs, plan.kernel, 2 * (1 - SPARSITY) * OUTPUTS * inputs * tokens, moved, call)
+    return Cell(tokens, inputs, plan.kernel, 2 * (1 - SPARSITY) * OUTPUTS * inputs * tokens, moved, tape.run)
 
 
 def _row(cell: Cell, ms: Spread, target: Target) -> dict[str, Any]:

@@ -21,9 +21,10 @@ from rich.progress import Progress
 from benchmarks import block_attention, results
 from benchmarks.machine import machine
 from models._locality import SCALE, planted
-from sparsecc.attention.base import AXIS_ORDERS, BLOCK, ORDER_NAMES, Grid, Sample, required
+from sparsecc.attention.base import AXIS_ORDERS, BLOCK, ORDER_NAMES, Asked, Grid, Sample, required
+from sparsecc.attention.judge import average_mass, heaviest, lost_mass
 from sparsecc.attention.mass import output_error
-from sparsecc.attention.paro import Paro, average_mass, heaviest, lost_mass
+from sparsecc.attention.paro import Paro
 
 GRID = Grid(13, 30, 45, text_tokens=226)
 DENSITIES = (0.2, 0.3, 0.5)
@@ -37,7 +38,9 @@ def measure(grid: Grid = GRID, block: int = BLOCK) -> list[dict[str, Any]]:
 
 def _head(sample: Sample, grid: Grid, block: int, planted_order: int) -> list[dict[str, Any]]:
     start = time.process_time()
-    order = int(Paro().choose([sample], grid, SCALE, DENSITIES[0], block).map.orders[0])
+    found = Paro().choose(Asked(grid, 1, SCALE, DENSITIES[0], block, samples=[sample])).map
+    assert found.orders is not None
+    order = int(found.orders[0])
     seconds = time.process_time() - start
     flat = Sample(*(x[0, 0] for x in sample))
     raster, own = (average_mass([flat], grid.permutation(index), SCALE, block).mass for index in (0, order))

@@ -13,10 +13,12 @@ import numpy as np
 import torch
 
 from benchmarks.results import markdown_table, promise
-from sparsecc.codegen import tvm_api
+from sparsecc.codegen.calls import recorded
 from sparsecc.codegen.cpu import threads as pool
-from sparsecc.codegen.cpu.chain import Chain, Step, chains
+from sparsecc.codegen.cpu.backend import BACKEND
+from sparsecc.codegen.cpu.chain import Chain, chains
 from sparsecc.codegen.cpu.layout import layout_of
+from sparsecc.codegen.cpu.tape import Tape
 from sparsecc.codegen.cpu.target import Target, detect
 from sparsecc.codegen.numbers import Numbers
 from sparsecc.codegen.spec import MatmulSpec
@@ -43,25 +45,21 @@ def measure(shape: Shape, candidates: Iterable[Structure], threads: int, seconds
     weight = torch.randn(shape.rows, shape.cols, generator=torch.Generator().manual_seed(0))
     bias = np.zeros(shape.rows, np.float32)
     calls, ways = {DENSE: _dense(spec, weight.numpy(), bias, target)}, {}
-    functions: dict[Any, Callable[..., None]] = {}
-
-    def function(step: Step) -> Callable[..., None]:
-        if step.key not in functions:
-            functions[step.key] = tvm_api.compile_function(step.build(target), target.llvm)
-        return functions[step.key]
-
+    functions: dict[Any, Any] = {}
     for structure in candidates:
         for way in chains(structure.project(weight), bias, spec, target):
             name = f"{structure.key} {way}"
-            calls[name], ways[name] = way.call(function), (structure, way)
+            recorded(tape := Tape(target, functions), way, spec)
+            calls[name], ways[name] = tape.run, (structure, way)
     timings = pool.run(threads, lambda: interleave(calls, seconds=seconds))
     return _promised([_row(shape, timings[name], timings[DENSE], ways.get(name), spec) for name in _faster(timings, ways)])
 
 
 def _dense(spec: MatmulSpec, matrix: np.ndarray, bias: np.ndarray, target: Target) -> Callable[[], None]:
     task = Task("dense_matmul", spec)
-    plan = task.plan(task.space(target)[0], Numbers(matrix), bias, target)
-    return plan.call(plan.compile(spec), spec)[0]
+    plan = BACKEND.plan(task, task.space(target)[0], Numbers(matrix), bias, target)
+    recorded(tape := Tape(target, {}), plan, spec)
+    return tape.run
 
 
 def _faster(timings: Mapping[str, Timing], ways: Mapping[str, tuple[Structure, Chain]]) -> list[str]:

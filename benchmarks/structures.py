@@ -129,10 +129,10 @@ def substituted(graph: FxGraph, way: Way, calibration: Sequence[Any], held_out: 
 
 
 def candidates(rows: int, cols: int) -> list[Structure]:
-    """What has at most a quarter of the parameters."""
+    """What has at most a quarter of the parameters and of the work."""
     quarter = rows * cols // 4
     monarchs = [structures.from_key(f"monarch:{b}x{p}:{quarter // (p * cols + b * rows)}") for b, p in BLOCKS]
-    return [*structures.sized("low_rank", rows, cols, 0.25), *monarchs]
+    return [*structures.sized("low_rank", rows, cols, 0.25), *monarchs, *structures.sized("kronecker", rows, cols, 0.25)]
 
 
 def layer_times(shape: Shape, candidates: Sequence[Structure], threads: int, seconds: float) -> list[dict[str, Any]]:

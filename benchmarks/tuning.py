@@ -23,14 +23,19 @@ from rich.progress import Progress
 
 from benchmarks.machine import machine
 from benchmarks.results import markdown_table, write
+from sparsecc.codegen.calls import recorded
 from sparsecc.codegen.cpu import threads as pool
+from sparsecc.codegen.cpu.backend import BACKEND
+from sparsecc.codegen.cpu.tape import Tape
 from sparsecc.codegen.cpu.target import Target, detect
+from sparsecc.codegen.knobs import Knobs
 from sparsecc.codegen.numbers import Numbers
-from sparsecc.codegen.spec import Epilogue, Knobs, MatmulSpec
-from sparsecc.codegen.task import Structure, Task
+from sparsecc.codegen.spec import Epilogue, MatmulSpec
+from sparsecc.codegen.task import Task
 from sparsecc.codegen.tuning.records import Records, best
 from sparsecc.codegen.tuning.tuner import Budget, tune
 from sparsecc.codegen.tuning.workload import Workload
+from sparsecc.codegen.zeros import ZeroProfile
 from sparsecc.timing import Spread, interleave, speedup
 
 TOKENS, TILE = 128, 64
@@ -111,7 +116,7 @@ def cases(folder: Path) -> Iterable[Case]:
             matrix = rng.standard_normal(mask.shape, np.float32) * mask
             path = folder / f"{shape.rows}x{shape.cols}-{pattern}-{sparsity}.npy"
             np.save(path, matrix)
-            yield Case(shape, pattern, sparsity, Task("row_block_spmm", spec, Structure.of(matrix)), path)
+            yield Case(shape, pattern, sparsity, Task("row_block_spmm", spec, ZeroProfile.of(matrix)), path)
 
 
 def entry(case: Case, records: Records, target: Target) -> dict[str, Any]:
@@ -138,8 +143,8 @@ def entry(case: Case, records: Records, target: Target) -> dict[str, Any]:
 
 
 def _call(task: Task, knobs: Knobs, matrix: np.ndarray, target: Target) -> Any:
-    plan = task.plan(knobs, Numbers(matrix), None, target)
-    return plan.call(plan.compile(task.spec), task.spec)[0]
+    recorded(tape := Tape(target, {}), BACKEND.plan(task, knobs, Numbers(matrix), None, target), task.spec)
+    return tape.run
 
 
 def markdown(document: dict[str, Any]) -> str:

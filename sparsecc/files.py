@@ -1,5 +1,8 @@
 """Writing files so that a crash, a full disk or Ctrl-C leaves the old file whole and nothing half-written beside it."""
 
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
+# What JSON is made of comes as Any, and stays that.
+
 from __future__ import annotations
 
 import fcntl
@@ -11,7 +14,7 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from os import PathLike
 from pathlib import Path
@@ -21,7 +24,7 @@ from sparsecc.errors import UserError
 
 
 @contextmanager
-def replacing(path: str | PathLike[str]) -> Iterator[Path]:
+def replacing(path: str | PathLike[str]) -> Generator[Path, None, None]:
     """A temporary file in the same folder; when the block ends well it takes the place of `path`, otherwise it is deleted.
 
     Where `path` is a symbolic link, the file that it points to is replaced; its mode and owner stay. What a killed process left behind is
@@ -33,7 +36,7 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def naming(path: str | PathLike[str]) -> Iterator[Path]:
+def naming(path: str | PathLike[str]) -> Generator[Path, None, None]:
     """The file to be written, links followed. What the system refuses in the block becomes a UserError that names it."""
     target = Path(os.path.realpath(path))
     try:
@@ -45,14 +48,14 @@ def naming(path: str | PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def temporary_folder(target: Path) -> Iterator[Path]:
+def temporary_folder(target: Path) -> Generator[Path, None, None]:
     """A folder beside `target`, to write in what will take places there. It is deleted, and so is what killed processes left."""
     with _temporary(target, folder=True) as folder:
         yield folder
 
 
 @contextmanager
-def scratch_folder() -> Iterator[Path]:
+def scratch_folder() -> Generator[Path, None, None]:
     """A folder where the system has temporary files. Raises UserError, naming it, when nothing can be written there."""
     place = Path(tempfile.gettempdir())
     try:
@@ -66,7 +69,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[bool]:
+def only_one(folder: Path) -> Generator[bool, None, None]:
     """Wait until no other process is in such a block for this folder. False on a file system without locks."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -120,7 +123,7 @@ def _finite(value: Any) -> Any:
 
 
 @contextmanager
-def _temporary(target: Path, folder: bool = False) -> Iterator[Path]:
+def _temporary(target: Path, folder: bool = False) -> Generator[Path, None, None]:
     """A new file or folder beside `target`, locked as long as it is in use, so that others can tell it from an abandoned one."""
     while True:
         temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")

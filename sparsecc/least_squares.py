@@ -1,5 +1,8 @@
 """Least squares for weights of which only some may differ from zero."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# torch.linalg has no types.
+
 from __future__ import annotations
 
 import torch

@@ -3,6 +3,9 @@
 Errors name the place and offer the nearest valid name: "recipe.yaml: passes[0].prune.sparsty: no such field; did you mean 'sparsity'?".
 """
 
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
+# Values come as Any from YAML, and stay that until pydantic has looked at them.
+
 from __future__ import annotations
 
 import typing
@@ -46,7 +49,7 @@ def _check_types(cls: type, options: Mapping[str, Any], where: str) -> dict[str,
 
     types = typing.get_type_hints(cls)
     strict = ConfigDict(strict=True, allow_inf_nan=False)
-    checked = {}
+    checked: dict[str, Any] = {}
     for key, value in options.items():
         problem = cannot_be_walked(value, _entries)
         if problem or _too_large(value):

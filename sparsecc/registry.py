@@ -62,6 +62,12 @@ def load_class(family: str, name: str, base: type[T]) -> type[T]:
     return cls
 
 
+def create(family: str, name: str, base: type[T], **options: Any) -> T:
+    """An instance of one member. Raises what `load` raises."""
+    cls: Any = load_class(family, name, base)  # a member is concrete where its base is abstract
+    return cls(**options)
+
+
 def classes(family: str, base: type[T]) -> Iterator[type[T]]:
     """Of all members, in the order of their names. A package that cannot be imported is warned of and left out."""
     for name in members(family):

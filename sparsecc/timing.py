@@ -90,7 +90,7 @@ def _turn(name: str, call: Callable[[], Any], settle: int, burst: int) -> float:
     try:
         for _ in range(settle):
             call()
-        times = []
+        times: list[float] = []
         for _ in range(burst):
             start = time.perf_counter()
             call()

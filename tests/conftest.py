@@ -111,4 +111,4 @@ def pytest_runtest_setup() -> None:
     """torch asks the dispatcher for all its operators 15 times per export, since programs may add some: 7 % of a run."""
     utils = sys.modules.get("torch._export.utils")
     if utils is not None and not hasattr(utils._materialize_cpp_cia_ops, "cache_info"):
-        utils._materialize_cpp_cia_ops = functools.cache(utils._materialize_cpp_cia_ops)
+        vars(utils)["_materialize_cpp_cia_ops"] = functools.cache(utils._materialize_cpp_cia_ops)

@@ -63,6 +63,28 @@ def is_ours(name: str) -> bool:
     return name == "sparsecc" or name.startswith("sparsecc.")
 
 
+BACKENDS = {path.parent.name for path in (ROOT / "codegen").glob("*/backend.py")}
+
+
+def backend(name: str) -> str | None:
+    """sparsecc.codegen.cpu.target → cpu; None for what backends share."""
+    parts = name.split(".")
+    return parts[2] if parts[1:2] == ["codegen"] and len(parts) > 2 and parts[2] in BACKENDS else None
+
+
+def test_backends_do_not_know_each_other_and_nothing_shared_knows_one() -> None:
+    """But for `backend.named`, which finds them by their folders."""
+    assert {"cpu", "reference"} == BACKENDS
+    wrong = [
+        f"{name} imports {imported}"
+        for name, targets in arrows().items()
+        if room(name) == "codegen"
+        for imported in targets
+        if backend(imported) not in (None, backend(name))
+    ]
+    assert wrong == []
+
+
 def strays(found: dict[str, list[str]]) -> list[str]:
     """Every import that the table does not know, in words."""
     allowed: dict[str, set[str]] = {}
@@ -148,6 +170,7 @@ LIGHT = [
     "sparsecc.train",
     "sparsecc.passes.reorder_tokens",
     "sparsecc.report.base",
+    "sparsecc.codegen.backend",
     "sparsecc.codegen.cpu.target",
 ]
 

@@ -8,4 +8,4 @@ from sparsecc.allocations.base import Allocation
 
 def create(name: str) -> Allocation:
     """The allocation of that name with its default options. Raises RecipeError with the nearest valid name when there is none."""
-    return registry.load_class("allocations", name, Allocation)()
+    return registry.create("allocations", name, Allocation)

@@ -20,7 +20,7 @@ class Global(Allocation):
     def allocate(self, layers: Sequence[Share], sparsity: float, floor: float) -> list[float]:
         scores = torch.cat([_above_floor(layer, floor) for layer in layers])
         keep = keep_top(scores, dropped_in_total(layers, sparsity))
-        kept = [int(part.count_nonzero()) for part in keep.split([layer.units for layer in layers])]
+        kept = [int(part.count_nonzero()) for part in torch.split(keep, [layer.units for layer in layers])]
         return [1 - n / layer.units for n, layer in zip(kept, layers, strict=True)]
 
 

@@ -72,9 +72,9 @@ def _knapsack(ladders: Sequence[_Ladder], left: float, bins: int) -> list[int]:
     size = max(left / bins, 1.0) if whole else left / bins or 1.0
     bins = int(left / size)
     best = np.zeros(bins + 1)  # the least loss of the layers so far, with so many bins used at most
-    chosen = []
+    chosen: list[tuple[np.ndarray, np.ndarray]] = []
     for ladder in ladders:
-        used = np.round((ladder.costs - ladder.costs[0]) / size)
+        used = ((ladder.costs - ladder.costs[0]) / size).round()
         found, picked = np.full(bins + 1, np.inf), np.zeros(bins + 1, int)
         for step in np.flatnonzero(used <= bins).tolist():  # cheaper levels first: they stay where a dearer one saves nothing
             at = int(used[step])
@@ -83,7 +83,8 @@ def _knapsack(ladders: Sequence[_Ladder], left: float, bins: int) -> list[int]:
             found[at:][better], picked[at:][better] = reached[better], step
         best = found
         chosen.append((picked, used))
-    steps, at = [], bins
+    steps: list[int] = []
+    at = bins
     for picked, used in reversed(chosen):
         steps.append(int(picked[at]))
         at -= int(used[picked[at]])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import onnx
 
     from sparsecc.calibration.context import Progress as Passing
-    from sparsecc.codegen.cpu.target import Target
+    from sparsecc.codegen.target import Target
     from sparsecc.codegen.task import Known, Task
     from sparsecc.codegen.tuning.result import TuningResult
     from sparsecc.codegen.tuning.tuner import Progress
@@ -84,7 +84,6 @@ def compile(
     from sparsecc import codegen
     from sparsecc.codegen.cpu.target import host_name
     from sparsecc.runtime.compiled import Compiled
-    from sparsecc.runtime.machine import cannot_run
 
     goal = _target(target, threads)
     known = _known(records, goal)
@@ -105,7 +104,7 @@ def compile(
     assert result.example is not None  # _rewrite has raised otherwise
     assert measured is not None
     report = replace(checks.against_file(account.report(result, str(target)), result, [result.example]), measured=measured)
-    expected = None if cannot_run(goal) else result.masked.run(result.example).outputs
+    expected = None if goal.cannot_run else result.masked.run(result.example).outputs
     result.release()  # dense weights would only take memory while the packed ones are compiled
     kernels = watched.dump and watched.dump.kernels
     library, choices = codegen.build(result.graph, result.example, goal, known=known, dump=kernels)
@@ -294,12 +293,12 @@ def _rewrite(
 
 
 def _target(target: str, threads: int | None) -> Target:
-    from sparsecc.codegen.cpu import target as targets
+    from sparsecc.codegen.backend import parse
     from sparsecc.codegen.cpu.threads import physical_cores, wanted
 
     if not isinstance(target, str):
         raise UserError(f'target: {target!r} is no name; "cpu" is this machine')
-    return targets.parse(target, wanted(threads, physical_cores()))
+    return parse(target, wanted(threads, physical_cores()))
 
 
 def _known(records: Path | None, target: Target) -> dict[Task, Known]:

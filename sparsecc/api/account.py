@@ -160,7 +160,9 @@ def _attention_errors(result: Rewritten, original: Graph, example: Sample) -> di
     errors: dict[str, float | None] = {}
     for site in result.graph.sites(Attention):
         came = before.get(site.name)
-        if site.block_map is not None and came is not None and came.block_map is None and came.heads == site.heads:
+        if site.block_map is None or came is None or came.has_mask:  # a mask is not among what is tapped
+            continue
+        if came.block_map is None and came.heads == site.heads:
             q, k, v = original.run(example, [site.name]).taps[site.name]
             errors[site.name] = relative_error(q, k, v, site.block_map, site.scale)
     return errors

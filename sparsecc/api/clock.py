@@ -13,7 +13,7 @@ from sparsecc.calibration.context import Progress
 if TYPE_CHECKING:
     from sparsecc.calibration.context import Clock
     from sparsecc.codegen.choose import Choice
-    from sparsecc.codegen.cpu.target import Target
+    from sparsecc.codegen.target import Target
     from sparsecc.codegen.task import Known, Task
     from sparsecc.graph.base import Graph
 
@@ -24,9 +24,7 @@ def clock_of(
     example: Sequence[Any], target: Target, known: Mapping[Task, Known], progress: Callable[[Progress], None] | None = None
 ) -> Clock | None:
     """Times layers for inputs like the example; None for a target that is not this machine."""
-    from sparsecc.codegen.cpu.target import detect
-
-    return partial(_times, example, target, known, progress) if target.cpu == detect(target.threads).cpu else None
+    return partial(_times, example, target, known, progress) if target.is_here else None
 
 
 def _times(

@@ -147,7 +147,8 @@ def _incomparable(before: Graph, after: Graph) -> str | None:
 def _same_map(new: BlockMap | None, old: BlockMap | None) -> bool:
     if new is None or old is None:
         return new is old
-    return (new.grid, new.block) == (old.grid, old.block) and new.orders.equal(old.orders) and new.keep.equal(old.keep)
+    same = (new.grid, new.block, new.causal) == (old.grid, old.block, old.causal) and new.keep.equal(old.keep)
+    return same and new.places().equal(old.places())
 
 
 def _how(check: Check) -> str:

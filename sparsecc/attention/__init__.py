@@ -1,13 +1,20 @@
-"""Sparse attention patterns: which blocks of an attention map are computed, over which order of the tokens. Members: paro."""
+"""Sparse attention patterns: which blocks of an attention map are computed, over which order of the tokens. Members: paro,
+sliding_window."""
 
 from __future__ import annotations
 
 from sparsecc import registry
 from sparsecc.attention.base import Pattern
+from sparsecc.errors import RecipeError
 
-HELPERS = ("mass", "plan")  # modules here that are no patterns
+HELPERS = ("judge", "mass", "plan")  # modules here that are no patterns
 
 
-def create(name: str) -> Pattern:
-    """The pattern of that name with its default options. Raises RecipeError with the nearest valid name when there is none."""
-    return registry.load_class("attention", name, Pattern)()
+def create(key: str) -> Pattern:
+    """The pattern of that name, with its default options or those behind a colon. Raises RecipeError with the nearest valid name when
+    there is none, and for options that it does not read."""
+    name, _, parameters = key.partition(":")
+    pattern = registry.load_class("attention", name, Pattern).parse(parameters)
+    if pattern is None:
+        raise RecipeError(f"pattern {key!r}: {name} reads no options {parameters!r}")
+    return pattern

@@ -2,7 +2,8 @@
 
 The tokens of an image or video transformer lie on a grid frames × height × width, beside them perhaps text. A head's map is
 nearly block diagonal along the right axes and scattered along others, so each head has an order of its own, in which its sequence
-is cut into blocks. Everything here is tensors in, tensors out: it knows no graph.
+is cut into blocks. The tokens of a text lie on a line, and keep their order. Everything here is tensors in, tensors out: it knows no
+graph.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +27,8 @@ ORDER_NAMES = tuple("".join(AXES[axis] for axis in order) for order in AXIS_ORDE
 
 
 class Sample(NamedTuple):
-    """What enters an attention in one run, each [batch, heads, tokens, head_dim]."""
+    """What enters an attention in one run, each [batch, heads, tokens, head_dim]; of keys and values perhaps fewer heads, which serve
+    several of the queries' each."""
 
     q: Tensor
     k: Tensor
@@ -51,6 +53,11 @@ class Grid:
     def __str__(self) -> str:
         text = f" and {self.text_tokens} text tokens {'before' if self.text_first else 'after'}" if self.text_tokens else ""
         return f"{'×'.join(map(str, self.axes))}{text}"
+
+    @classmethod
+    def line(cls, tokens: int, text_tokens: int = 0, text_first: bool = True) -> Self:
+        """Of a sequence that lies on no grid: `tokens` in all, of which the first or the last are `text_tokens`."""
+        return cls(1, 1, tokens - text_tokens, text_tokens, text_first)
 
     @property
     def axes(self) -> tuple[int, int, int]:
@@ -93,97 +100,173 @@ class Grid:
 class BlockMap:
     """Which blocks of an attention map are computed, at one site. Raises ValueError for one that is none.
 
-    orders: uint8[heads], indices into AXIS_ORDERS.  keep: bool[heads, query_blocks, key_blocks], of the reordered sequence, blocks
-    counted from position 0. Blocks that hold text are kept, as row and as column, and no row is empty.
+    orders: of the tokens of each head, as uint8[heads] indices into AXIS_ORDERS or as int32[heads, tokens] the token that comes to each
+    place; None where all heads have them as the model has.  keep: bool[heads, query_blocks, key_blocks], of the reordered sequence,
+    blocks counted from position 0. Blocks that hold text are kept, as row and as column, and no row is empty.
+    causal: queries see no later key, of the blocks on the diagonal only a half, and no block above it is kept. No order, then.
     """
 
     grid: Grid
     block: int
-    orders: Tensor
+    orders: Tensor | None
     keep: Tensor
+    causal: bool = False
 
     def __post_init__(self) -> None:
         import torch
 
         blocks = self.grid.blocks(self.block) if self.block > 0 else 0
-        heads = len(self.orders) if self.orders.dim() == 1 else 0
-        if not heads or self.orders.dtype != torch.uint8 or int(self.orders.max()) >= len(AXIS_ORDERS):
-            raise ValueError(f"orders have to be uint8[heads] below {len(AXIS_ORDERS)}")
-        if self.keep.dtype != torch.bool or tuple(self.keep.shape) != (heads, blocks, blocks):
+        heads = len(self.keep) if self.keep.dim() else 0
+        if self.orders is not None:
+            _require_orders(self.orders, self.grid)
+            heads = len(self.orders)
+        if not heads or self.keep.dtype != torch.bool or tuple(self.keep.shape) != (heads, blocks, blocks):
             raise ValueError(f"keep is {tuple(self.keep.shape)}, for {self.grid.tokens} tokens it has to be ({heads}, {blocks}, {blocks})")
         if not self.keep.any(2).all():
             raise ValueError("a row of blocks is empty: its queries would see nothing")
+        if self.causal and self.orders is not None:
+            raise ValueError("causal attention has one order of tokens, the model's")
+        if self.causal and not (self.keep.diagonal(dim1=1, dim2=2).all() and torch.equal(self.keep, self.keep.tril())):
+            raise ValueError("a causal map keeps its diagonal, and no block above it")
         text = self.grid.text_blocks(self.block).to(self.keep.device)
-        if not (self.keep[:, text].all() and self.keep[:, :, text].all()):
+        needed = _computed(text[:, None] | text[None, :], self.causal)
+        if not self.keep[:, needed].all():
             raise ValueError("a block that holds text is not kept")
 
     @property
     def heads(self) -> int:
-        return len(self.orders)
+        return len(self.keep)
+
+    @property
+    def full(self) -> Tensor:
+        """bool[query_blocks, key_blocks]: what dense attention computes."""
+        import torch
+
+        return _computed(torch.ones_like(self.keep[0]), self.causal)
 
     @property
     def density(self) -> float:
-        """Share of the blocks that are kept, over all heads."""
-        return int(self.keep.count_nonzero()) / self.keep.numel()
+        """Share of the blocks that are kept of those that dense attention computes, over all heads."""
+        return int(self.keep.count_nonzero()) / (self.heads * int(self.full.count_nonzero()))
 
     @property
     def dense_heads(self) -> list[int]:
         """The heads that keep every block."""
-        return self.keep.flatten(1).all(1).nonzero().squeeze(1).tolist()
+        return (self.keep == self.full).flatten(1).all(1).nonzero().squeeze(1).tolist()
 
     def rows(self) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """(head, queries, keys) for each head and block of queries: int64 token numbers in the model's order, and which keys they see."""
-        for head in range(self.heads):
-            tokens = self._permutations[int(self.orders[head])]
+        """(head, queries, keys) for each head and block of queries: int64 token numbers in the model's order, and which keys they see,
+        of which those that are later than a query are not its own where the map is causal."""
+        for head, tokens in enumerate(self.places()):
             parts = tokens.split(self.block)
             for queries, keep in zip(parts, self.keep[head], strict=True):
                 seen = keep.repeat_interleave(self.block)[: len(tokens)]
                 yield head, queries, tokens[seen]
 
+    def places(self) -> Tensor:
+        """int64[heads, tokens]: which token comes to each place of a head's order."""
+        import torch
+
+        if self.orders is None:
+            return torch.arange(self.grid.tokens, device=self.keep.device).expand(self.heads, -1)
+        if self.orders.dim() == 2:
+            return self.orders.long()
+        return torch.stack([self._permutations[order] for order in self.orders.tolist()])
+
     @cached_property
     def _permutations(self) -> dict[int, Tensor]:
+        assert self.orders is not None
         return {order: self.grid.permutation(order).to(self.keep.device) for order in self.orders.unique().tolist()}
+
+
+def _require_orders(orders: Tensor, grid: Grid) -> None:
+    import torch
+
+    if orders.dim() == 2:
+        if orders.dtype != torch.int32 or tuple(orders.shape) != (len(orders), grid.tokens) or not len(orders):
+            raise ValueError(f"orders of the tokens have to be int32[heads, {grid.tokens}]")
+        if not torch.equal(orders.sort(1).values, torch.arange(grid.tokens, dtype=torch.int32, device=orders.device).expand_as(orders)):
+            raise ValueError("an order leaves out a token")
+        text = torch.arange(grid.tokens, dtype=torch.int32, device=orders.device)[grid.text]
+        if not (orders[:, grid.text] == text).all():
+            raise ValueError("an order moves the text")
+    elif orders.dim() != 1 or not len(orders) or orders.dtype != torch.uint8 or int(orders.max()) >= len(AXIS_ORDERS):
+        raise ValueError(f"orders have to be uint8[heads] below {len(AXIS_ORDERS)}")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A map and what it costs on the calibration samples, per head: float[heads] each.
+    """A map and what it costs on the calibration samples, per head: float[heads] each, None without samples.
 
     lost: share of the attention mass outside the kept blocks.  error: ‖o − o'‖ / ‖o‖ of the head's output.  Both as the map was
     chosen: a head that was then put back to dense shows what it would have cost.
     """
 
     map: BlockMap
-    lost: Tensor
-    error: Tensor
+    lost: Tensor | None = None
+    error: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a pattern is asked for, at one site.
+
+    grid: where the tokens lie; a line for a pattern that needs no grid.  heads: of the queries.  density: the share of the blocks that
+    each head is to keep, text included; never less than `least_density`.  max_error: a head whose relative output error is above keeps
+    every block.  samples: may be none for a pattern that needs none.
+    """
+
+    grid: Grid
+    heads: int
+    scale: float
+    density: float
+    block: int = BLOCK
+    max_error: float | None = None
+    causal: bool = False
+    samples: Sequence[Sample] = ()
 
 
 @dataclass(frozen=True)
 class Pattern(ABC):
-    """One member of the family; fields are its options. Pure: the same samples give the same map."""
+    """One member of the family; fields are its options. Pure: the same samples give the same map.
 
+    reorders: whether tokens get another order, which causal attention does not allow.  needs_grid: whether it asks where on a grid they
+    lie.  needs_samples: whether it asks what enters the attention; where not, samples only tell what its map costs.
+    exact_density: whether each head keeps just the share asked for; where not, at most that, unless its options say what it keeps.
+    """
+
+    reorders: ClassVar[bool] = True
+    needs_grid: ClassVar[bool] = True
+    needs_samples: ClassVar[bool] = True
+    exact_density: ClassVar[bool] = True
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)  # options that the laws try
 
+    @classmethod
+    def parse(cls, parameters: str) -> Self | None:
+        """The member with the options that stand behind its name and a colon in a recipe; None for what it does not read."""
+        return None if parameters else cls()
+
     @abstractmethod
-    def choose(
-        self, samples: Sequence[Sample], grid: Grid, scale: float, density: float, block: int = BLOCK, max_error: float | None = None
-    ) -> Choice:
-        """The map of one site. density: share of all blocks that each head keeps, text included; never less than `least_density`.
-        max_error: a head whose relative output error is above keeps every block."""
+    def choose(self, asked: Asked) -> Choice:
+        """The map of one site."""
 
 
-def required(grid: Grid, block: int) -> Tensor:
+def required(grid: Grid, block: int, causal: bool = False) -> Tensor:
     """bool[query_blocks, key_blocks]: what every head keeps, text and the diagonal."""
     import torch
 
     text = grid.text_blocks(block)
-    return text[:, None] | text[None, :] | torch.eye(len(text), dtype=torch.bool)
+    return _computed(text[:, None] | text[None, :] | torch.eye(len(text), dtype=torch.bool), causal)
 
 
-def least_density(grid: Grid, block: int) -> float:
+def least_density(grid: Grid, block: int, causal: bool = False) -> float:
     """The share of the blocks that `required` alone takes."""
-    keep = required(grid, block)
-    return int(keep.count_nonzero()) / keep.numel()
+    keep = required(grid, block, causal)
+    return int(keep.count_nonzero()) / int(_computed(keep | True, causal).count_nonzero())
+
+
+def _computed(keep: Tensor, causal: bool) -> Tensor:
+    return keep.tril() if causal else keep
 
 
 def pack_bits(keep: Tensor) -> Tensor:

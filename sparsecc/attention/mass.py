@@ -29,12 +29,12 @@ class Mass:
     evenness: Tensor
 
 
-def measure(q: Tensor, k: Tensor, scale: float, block: int) -> Mass:
+def measure(q: Tensor, k: Tensor, scale: float, block: int, causal: bool = False) -> Mass:
     """q, k: [tokens, head_dim] of one head, in the order to be measured."""
     tokens = len(q)
     sizes = torch.tensor([len(part) for part in torch.arange(tokens).split(block)], dtype=torch.float32)
     masses, evenness = [], []
-    for scores in _scores(q, k, scale, block):
+    for scores in _scores(q, k, scale, block, causal):
         p = scores.softmax(1)
         mean, largest = _columns(p.mean(0), block).sum(1), _columns(p.amax(0), block).amax(1)
         masses.append(mean)
@@ -42,10 +42,10 @@ def measure(q: Tensor, k: Tensor, scale: float, block: int) -> Mass:
     return Mass(torch.stack(masses) * sizes[:, None], torch.stack(evenness))
 
 
-def output_error(q: Tensor, k: Tensor, v: Tensor, scale: float, block: int, keep: Tensor) -> tuple[float, float]:
+def output_error(q: Tensor, k: Tensor, v: Tensor, scale: float, block: int, keep: Tensor, causal: bool = False) -> tuple[float, float]:
     """(‖o − o'‖², ‖o‖²) of one head's output, dense and with the blocks of keep: bool[query_blocks, key_blocks] alone."""
     lost = whole = 0.0
-    for scores, row in zip(_scores(q, k, scale, block), keep, strict=True):
+    for scores, row in zip(_scores(q, k, scale, block, causal), keep, strict=True):
         seen = row.repeat_interleave(block)[: len(k)]
         dense = scores.softmax(1) @ v
         lost += float((dense - scores[:, seen].softmax(1) @ v[seen]).square().sum())
@@ -53,11 +53,13 @@ def output_error(q: Tensor, k: Tensor, v: Tensor, scale: float, block: int, keep
     return lost, whole
 
 
-def _scores(q: Tensor, k: Tensor, scale: float, block: int) -> Iterator[Tensor]:
-    """scale · q kᵀ for the sampled queries of each block: float[queries, tokens]."""
+def _scores(q: Tensor, k: Tensor, scale: float, block: int, causal: bool) -> Iterator[Tensor]:
+    """scale · q kᵀ for the sampled queries of each block: float[queries, tokens], −∞ for later keys where it is causal."""
     every, keys = stride(len(q), block), k.t()
-    for part in q.split(block):
-        yield scale * part[::every] @ keys
+    at = torch.arange(len(q), device=q.device)
+    for part, queries in zip(q.split(block), at.split(block), strict=True):
+        scores = scale * part[::every] @ keys
+        yield scores.masked_fill(at > queries[::every, None], -torch.inf) if causal else scores
 
 
 def _columns(row: Tensor, block: int) -> Tensor:

@@ -43,7 +43,7 @@ class Plan:
         with replacing(arrays) as temporary:
             temporary.write_bytes(content)
         old = _old_arrays(target)
-        sites = [{"name": name, "grid": asdict(found.grid), "block": found.block} for name, found in self.maps.items()]
+        sites = [_site(name, found) for name, found in self.maps.items()]
         write_text(target, json_text({"plan": VERSION, "model": self.model, "arrays": arrays.name, "sha256": checksum, "sites": sites}))
         if old is not None and old != arrays and not _is_named(old):
             old.unlink(missing_ok=True)
@@ -74,16 +74,24 @@ def fingerprint(sites: Iterable[tuple[str, int, int]]) -> str:
     return hashlib.sha256(json.dumps([list(site) for site in sites]).encode()).hexdigest()
 
 
+def _site(name: str, found: BlockMap) -> dict[str, Any]:
+    site: dict[str, Any] = {"name": name, "grid": asdict(found.grid), "block": found.block}
+    return site | ({"causal": True} if found.causal else {})
+
+
 def _arrays(index: int, found: BlockMap) -> dict[str, Tensor]:
-    return {f"{index}.orders": found.orders, f"{index}.keep": pack_bits(found.keep)}
+    """Without orders where the tokens keep the model's."""
+    orders = {} if found.orders is None else {f"{index}.orders": found.orders}
+    return {**orders, f"{index}.keep": pack_bits(found.keep)}
 
 
 def _map(index: int, site: Mapping[str, Any], stored: Mapping[str, np.ndarray]) -> BlockMap:
     import torch
 
     grid, block = Grid(**site["grid"]), int(site["block"])
-    orders, keep = (torch.from_numpy(stored[f"{index}.{name}"]) for name in ("orders", "keep"))
-    return BlockMap(grid, block, orders, unpack_bits(keep, grid.blocks(block)))
+    orders = torch.from_numpy(stored[f"{index}.orders"]) if f"{index}.orders" in stored else None
+    keep = unpack_bits(torch.from_numpy(stored[f"{index}.keep"]), grid.blocks(block))
+    return BlockMap(grid, block, orders, keep, bool(site.get("causal", False)))
 
 
 def _npz(tensors: Mapping[str, Tensor]) -> bytes:

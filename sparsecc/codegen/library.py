@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsecc.codegen.cpu.target import Target
+from sparsecc.codegen.target import Target
 from sparsecc.graph.base import TensorSpec
 
 

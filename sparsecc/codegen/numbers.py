@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
+
+SIZE = {"float32": 1, "bfloat16": 2, "int8": 4}  # numbers in 32 bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -13,3 +16,8 @@ class Numbers:
 
     matrix: np.ndarray
     scales: np.ndarray | None = None
+
+
+def bfloat16(x: np.ndarray) -> np.ndarray:
+    """The nearest bfloat16 values, ties to even, as float32. x: finite."""
+    return x.astype(ml_dtypes.bfloat16).astype(np.float32)

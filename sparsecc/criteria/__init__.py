@@ -9,4 +9,4 @@ from sparsecc.criteria.base import Criterion
 
 def create(name: str) -> Criterion:
     """The criterion of that name with its default options. Raises RecipeError with the nearest valid name when there is none."""
-    return registry.load_class("criteria", name, Criterion)()
+    return registry.create("criteria", name, Criterion)

@@ -1,5 +1,8 @@
 """What pruning costs the model to second order, from a few gradients: products with the curvature and its inverse, neither ever formed."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# torch.linalg has no types.
+
 from __future__ import annotations
 
 import torch

@@ -1,5 +1,8 @@
 """Choose the whole mask of a layer at once, by splitting: one copy of the weights fits the inputs, the other fits the pattern."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# torch.linalg has no types.
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,5 +1,8 @@
 """What a criterion is: it scores weights; a pattern turns the scores into a mask. It knows no graph."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+# torch gives `split` no types.
+
 from __future__ import annotations
 
 from abc import ABC, abstractmethod

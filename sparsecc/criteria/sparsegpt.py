@@ -1,5 +1,8 @@
 """Prune column by column, and let the columns that are left make up for what went."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# torch.linalg has no types.
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -61,7 +61,7 @@ class Format(ABC, Generic[P]):
 
     @classmethod
     @abstractmethod
-    def fits(cls, keep: Tensor) -> list[tuple[Self, int]]:
+    def fits(cls, keep: Tensor) -> Sequence[tuple[Self, int]]:
         """This member's formats that can store a mask, padding allowed, each with the number of weights that it would store."""
 
     def check(self, rows: int, cols: int) -> Refused | None:
@@ -106,7 +106,7 @@ class Packed(Form):
     tensors: Mapping[str, Tensor]
 
     @property
-    def storage(self) -> Format:
+    def storage(self) -> Format:  # pyright: ignore[reportIncompatibleMethodOverride]  # its names are of the class, Storage asks for a property
         return self.format
 
     @property

@@ -68,9 +68,10 @@ def _zeros(site: WeightSite) -> str:
 
 
 def _map(site: Attention) -> tuple[str, str]:
+    causal = ["causal"] if site.causal else []
     if site.block_map is None:
-        return ("causal" if site.causal else "", "")
-    return (f"block_map:{site.block_map.block}", f"{1 - site.block_map.density:.1%}")
+        return (" ".join(causal), "")
+    return (" ".join([f"block_map:{site.block_map.block}", *causal]), f"{1 - site.block_map.density:.1%}")
 
 
 def _by(sizes: Sequence[int]) -> str:

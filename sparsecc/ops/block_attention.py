@@ -16,83 +16,112 @@ from sparsecc.ops.base import TorchCall
 
 @dataclass(frozen=True)
 class BlockAttention:
-    """Stands in the place of an Attention site without mask, whose q, k and v are [batch, heads, tokens, head_dim]."""
+    """Stands in the place of an Attention site whose q, k and v are [batch, heads, tokens, head_dim]; the site's mask, if it has one, goes
+    on to hide keys. grouped: whether several heads of q share one of k and v, as many each."""
 
     map: BlockMap
     scale: float
+    grouped: bool = False
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """What a graph stores for it, by name, in the order of the operator's arguments."""
-        return {"orders": self.map.orders, "keep": self.map.keep}
+        """What a graph stores for it, by the names of the operator's arguments. Without orders where tokens keep the model's."""
+        orders = {} if self.map.orders is None else {"orders": self.map.orders}
+        return {**orders, "keep": self.map.keep}
 
     def torch_call(self, name: str) -> TorchCall:
-        """The operator, and its arguments after q, k, v, orders and keep."""
+        """The operator, and its arguments after q, k, v, orders (or None) and keep; a mask may follow, after causal."""
         grid = self.map.grid
         options = ([*grid.axes, grid.text_tokens], grid.text_first, self.map.block, self.scale, name)
-        return TorchCall(torch.ops.sparsecc.block_attention.default, options)
+        return TorchCall(torch.ops.sparsecc.block_attention.default, (*options, True) if self.map.causal else options)
 
-    def reference(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return reference(q, k, v, self.map, self.scale)
+    def reference(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        return reference(q, k, v, self.map, self.scale, mask)
 
 
-def restore(orders: Tensor, keep: Tensor, grid: Sequence[int], text_first: bool, block: int) -> BlockMap:
+def restore(orders: Tensor | None, keep: Tensor, grid: Sequence[int], text_first: bool, block: int, causal: bool) -> BlockMap:
     """The map that was flattened into an operator's arguments. Raises ValueError when they contradict each other."""
     frames, height, width, text = grid
-    return BlockMap(Grid(frames, height, width, text, text_first), block, orders, keep)
+    return BlockMap(Grid(frames, height, width, text, text_first), block, orders, keep, causal)
 
 
-def reference(q: Tensor, k: Tensor, v: Tensor, block_map: BlockMap, scale: float) -> Tensor:
-    """What block_attention means: each block of queries attends to the keys of its kept blocks."""
-    output = _output_like(v)
-    for head, queries, keys, p in _probabilities(q, k, block_map, scale):
-        output[:, head, queries] = p @ v[:, head, keys]
+def reference(q: Tensor, k: Tensor, v: Tensor, block_map: BlockMap, scale: float, mask: Tensor | None = None) -> Tensor:
+    """What block_attention means: each block of queries attends to the keys of its kept blocks. mask: of anything that broadcasts to
+    [batch, heads, queries, keys] in the model's order, bool (true where a key is seen) or added to the scores; a query that sees no key
+    gets zeros."""
+    output, shared = _output_like(q, v), q.shape[1] // v.shape[1]
+    for head, queries, keys, p in _probabilities(q, k, block_map, scale, mask):
+        output[:, head, queries] = p @ v[:, head // shared, keys]
     return output
 
 
 def relative_error(q: Tensor, k: Tensor, v: Tensor, block_map: BlockMap, scale: float) -> float:
     """‖y − y'‖ / ‖y‖ of dense and block-sparse attention."""
-    dense = torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=scale)
+    shared = q.shape[1] // k.shape[1]
+    keys, values = (x.repeat_interleave(shared, 1) if shared > 1 else x for x in (k, v))
+    dense = torch.nn.functional.scaled_dot_product_attention(q, keys, values, is_causal=block_map.causal, scale=scale)
     whole = dense.norm()
     return float((reference(q, k, v, block_map, scale) - dense).norm() / whole) if whole else 0.0
 
 
-def _output_like(v: Tensor) -> Tensor:
+def _output_like(q: Tensor, v: Tensor) -> Tensor:
     """[batch, heads, tokens, head_dim] that lies in memory as [batch, tokens, heads, head_dim]: what torch's own attention returns where
     q comes from a projection, so that what a model does to it next is a view still."""
-    batch, heads, tokens, head_dim = v.shape
-    return v.new_empty(batch, tokens, heads, head_dim).transpose(1, 2)
+    batch, heads, tokens, _ = q.shape
+    return v.new_empty(batch, tokens, heads, v.shape[3]).transpose(1, 2)
 
 
-def _probabilities(q: Tensor, k: Tensor, block_map: BlockMap, scale: float) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+def _probabilities(
+    q: Tensor, k: Tensor, block_map: BlockMap, scale: float, mask: Tensor | None
+) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
     """(head, queries, keys, their probabilities [batch, queries, keys]) for each head and block of queries."""
-    precise = torch.promote_types(q.dtype, torch.float32)
+    precise, shared = torch.promote_types(q.dtype, torch.float32), q.shape[1] // k.shape[1]
     for head, queries, keys in block_map.rows():
-        scores = scale * q[:, head, queries] @ k[:, head, keys].transpose(1, 2)
-        yield head, queries, keys, scores.softmax(-1, dtype=precise).to(q.dtype)
+        scores = scale * q[:, head, queries] @ k[:, head // shared, keys].transpose(1, 2)
+        if block_map.causal:
+            scores = scores.masked_fill(keys > queries[:, None], -torch.inf)
+        if mask is not None:
+            scores = _masked(scores, mask, head, queries, keys)
+        p = scores.softmax(-1, dtype=precise).to(q.dtype)
+        yield head, queries, keys, p if mask is None else p.masked_fill(scores.isneginf().all(-1, keepdim=True), 0)
 
 
-_MAP = "Tensor orders, Tensor keep, int[] grid, bool text_first, int block, float scale"
+def _masked(scores: Tensor, mask: Tensor, head: int, queries: Tensor, keys: Tensor) -> Tensor:
+    """scores: [batch, queries, keys] of a head."""
+    mask = mask.reshape((1,) * (4 - mask.dim()) + tuple(mask.shape))
+    mask = mask[:, head if mask.shape[1] > 1 else 0]
+    mask = mask[:, queries] if mask.shape[1] > 1 else mask
+    mask = mask[..., keys] if mask.shape[2] > 1 else mask
+    return scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
 
 
-@torch.library.custom_op("sparsecc::block_attention", mutates_args=(), schema=f"(Tensor q, Tensor k, Tensor v, {_MAP}, str name) -> Tensor")
+_MAP = "Tensor? orders, Tensor keep, int[] grid, bool text_first, int block, float scale"
+
+
+@torch.library.custom_op(
+    "sparsecc::block_attention",
+    mutates_args=(),
+    schema=f"(Tensor q, Tensor k, Tensor v, {_MAP}, str name, bool causal=False, Tensor? mask=None) -> Tensor",
+)
 def block_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    orders: Tensor,
+    orders: Tensor | None,
     keep: Tensor,
     grid: Sequence[int],
     text_first: bool,
     block: int,
     scale: float,
     name: str,
+    causal: bool = False,
+    mask: Tensor | None = None,
 ) -> Tensor:
-    """orders, keep: a BlockMap's.  grid: frames, height, width, text tokens.  name: the site's, to find a kernel by."""
-    block_map = restore(orders, keep, grid, text_first, block)
-    for x in (q, k, v):
-        _check_shape(x, block_map.heads, block_map.grid.tokens, name)
-    return reference(q, k, v, block_map, scale)
+    """orders, keep, causal: a BlockMap's.  mask: as in `reference`; without gradients.  grid: frames, height, width, text tokens.  name:
+    the site's, to find a kernel by."""
+    block_map = restore(orders, keep, grid, text_first, block, causal)
+    _check_shapes(q, k, v, block_map.heads, block_map.grid.tokens, name)
+    return reference(q, k, v, block_map, scale, mask)
 
 
 @block_attention.register_fake
@@ -100,51 +129,58 @@ def _fake(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    orders: Tensor,
+    orders: Tensor | None,
     keep: Tensor,
     grid: Sequence[int],
     text_first: bool,
     block: int,
     scale: float,
     name: str,
+    causal: bool = False,
+    mask: Tensor | None = None,
 ) -> Tensor:
+    _check_shapes(q, k, v, len(keep), math.prod(grid[:3]) + grid[3], name)
+    return _output_like(q, v)
+
+
+def _check_shapes(q: Tensor, k: Tensor, v: Tensor, heads: int, tokens: int, name: str) -> None:
     for x in (q, k, v):
-        _check_shape(x, len(orders), math.prod(grid[:3]) + grid[3], name)
-    return _output_like(v)
-
-
-def _check_shape(x: Tensor, heads: int, tokens: int, name: str) -> None:
-    torch._check(x.dim() == 4, lambda: f"attention '{name}' takes [batch, heads, tokens, head_dim], not {tuple(x.shape)}")
-    torch._check(x.shape[1] == heads, lambda: f"attention '{name}' has {heads} heads, its input {x.shape[1]}")
-    torch._check(x.shape[2] == tokens, lambda: f"attention '{name}' is reordered for {tokens} tokens, it is given {x.shape[2]}")
+        torch._check(x.dim() == 4, lambda x=x: f"attention '{name}' takes [batch, heads, tokens, head_dim], not {tuple(x.shape)}")
+        torch._check(x.shape[2] == tokens, lambda x=x: f"attention '{name}' has a block map for {tokens} tokens, it is given {x.shape[2]}")
+    torch._check(q.shape[1] == heads, lambda: f"attention '{name}' has {heads} heads, its input {q.shape[1]}")
+    shared = k.shape[1] == v.shape[1] and heads % k.shape[1] == 0
+    torch._check(shared, lambda: f"attention '{name}': {k.shape[1]} heads of keys and {v.shape[1]} of values cannot serve {heads}")
 
 
 @torch.library.custom_op(
     "sparsecc::block_attention_backward",
     mutates_args=(),
-    schema=f"(Tensor grad, Tensor q, Tensor k, Tensor v, {_MAP}) -> (Tensor, Tensor, Tensor)",
+    schema=f"(Tensor grad, Tensor q, Tensor k, Tensor v, {_MAP}, bool causal, Tensor? mask) -> (Tensor, Tensor, Tensor)",
 )
 def block_attention_backward(
     grad: Tensor,
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    orders: Tensor,
+    orders: Tensor | None,
     keep: Tensor,
     grid: Sequence[int],
     text_first: bool,
     block: int,
     scale: float,
+    causal: bool,
+    mask: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dV = Pᵀ dO;  dS = P ∘ (dO Vᵀ − Σ over the row of P ∘ dO Vᵀ);  dQ = scale · dS K;  dK = scale · dSᵀ Q. P is computed again."""
     grad_q, grad_k, grad_v = (torch.zeros_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
-    for head, queries, keys, p in _probabilities(q, k, restore(orders, keep, grid, text_first, block), scale):
-        of_output = grad[:, head, queries]
-        of_p = of_output @ v[:, head, keys].transpose(1, 2)
+    block_map, shared = restore(orders, keep, grid, text_first, block, causal), q.shape[1] // k.shape[1]
+    for head, queries, keys, p in _probabilities(q, k, block_map, scale, mask):
+        of_output, of_keys = grad[:, head, queries], head // shared
+        of_p = of_output @ v[:, of_keys, keys].transpose(1, 2)
         of_scores = scale * p * (of_p - (p * of_p).sum(-1, keepdim=True))
-        grad_q[:, head, queries] = of_scores @ k[:, head, keys]
-        grad_k[:, head].index_add_(1, keys, of_scores.transpose(1, 2) @ q[:, head, queries])
-        grad_v[:, head].index_add_(1, keys, p.transpose(1, 2) @ of_output)
+        grad_q[:, head, queries] = of_scores @ k[:, of_keys, keys]
+        grad_k[:, of_keys].index_add_(1, keys, of_scores.transpose(1, 2) @ q[:, head, queries])
+        grad_v[:, of_keys].index_add_(1, keys, p.transpose(1, 2) @ of_output)
     return grad_q, grad_k, grad_v
 
 
@@ -154,13 +190,16 @@ def _backward_fake(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tu
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.grid, ctx.text_first, ctx.block, ctx.scale, _ = inputs
-    ctx.save_for_backward(*tensors)
+    *tensors, ctx.grid, ctx.text_first, ctx.block, ctx.scale, _, ctx.causal, mask = inputs
+    ctx.save_for_backward(*tensors, mask)
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    gradients = torch.ops.sparsecc.block_attention_backward(grad, *ctx.saved_tensors, ctx.grid, ctx.text_first, ctx.block, ctx.scale)
-    return *gradients, *[None] * 7
+    if ctx.needs_input_grad[-1]:
+        raise RuntimeError("block_attention has no gradient of its mask")
+    *tensors, mask = ctx.saved_tensors
+    options = (ctx.grid, ctx.text_first, ctx.block, ctx.scale, ctx.causal, mask)
+    return *torch.ops.sparsecc.block_attention_backward(grad, *tensors, *options), *[None] * 9
 
 
 block_attention.register_autograd(_backward, setup_context=_setup_context)

@@ -1,15 +1,21 @@
-"""The ONNX meaning of block_attention: one function of standard operators in domain `ai.sparsecc`. A node reads
+"""The ONNX meaning of block_attention: functions of standard operators in domain `ai.sparsecc`. A node reads
 
     BlockAttention(q, k, v, orders uint8[heads], keep uint8[heads, blocks, ⌈blocks/8⌉])  {grid, text_first, block, scale, site}
 
-with eight blocks of keep in a byte, the first in the lowest bit, and grid = frames, height, width, text tokens. The body brings q, k
-and v into each head's order, computes the whole map, hides what is not kept, and brings the result back. It is right rather than
-fast: a stock onnxruntime spends what dense attention takes, and a mask of heads · tokens² bytes.
+with eight blocks of keep in a byte, the first in the lowest bit, and grid = frames, height, width, text tokens. Others have their
+difference in the name: `_permuted` with orders int32[heads, tokens], `_in_order` without orders, `_causal` with {causal: 1}, `_grouped`
+where heads of q share those of k and v, and `_masked` with a mask after v, which is added to the scores of tokens in the model's order
+(so that it is for `_in_order` alone), with {masked: 1}. The body brings q, k and v into each head's order, computes the whole map, hides
+what is not kept, and brings the result back. It is right rather than fast: a stock onnxruntime spends what dense attention takes, and a
+mask of heads · tokens² bytes.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -23,46 +29,98 @@ if TYPE_CHECKING:
 
     from sparsecc.ops.block_attention import BlockAttention
 
-OP_TYPE = "BlockAttention"
-INPUTS = ("q", "k", "v", "orders", "keep")
+OP_TYPE = "BlockAttention"  # and what follows an underscore
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What functions are told apart by. orders: "" by axes, "permuted", "in_order"."""
+
+    orders: str
+    causal: bool
+    grouped: bool
+    masked: bool = False
+
+    @classmethod
+    def of(cls, op_type: str) -> Kind:
+        """Inverse of `op_type`. Raises TypeError for a name that none has."""
+        kinds = (cls(*parts) for parts in itertools.product(("", "permuted", "in_order"), *[(False, True)] * 3))
+        found = next((kind for kind in kinds if kind.op_type == op_type), None)
+        if found is None:
+            raise TypeError(f"there is no {op_type}")
+        return found
+
+    @property
+    def op_type(self) -> str:
+        marks = (self.orders, "causal" if self.causal else "", "grouped" if self.grouped else "", "masked" if self.masked else "")
+        return "_".join([OP_TYPE, *(mark for mark in marks if mark)])
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What flows in, then the constants."""
+        mask, orders = ("mask",) if self.masked else (), () if self.orders == "in_order" else ("orders",)
+        return ("q", "k", "v", *mask, *orders, "keep")
 
 
 def is_block_attention(node: ir.Node) -> bool:
-    return node.domain == ONNX_DOMAIN and node.op_type == OP_TYPE
+    return node.domain == ONNX_DOMAIN and node.op_type.partition("_")[0] == OP_TYPE
 
 
-def call(op: BlockAttention, site: str) -> Call:
+def kind_of(op: BlockAttention, masked: bool = False) -> Kind:
+    orders = op.map.orders
+    return Kind("in_order" if orders is None else "permuted" if orders.dim() == 2 else "", op.map.causal, op.grouped, masked)
+
+
+def call(op: BlockAttention, site: str, masked: bool = False) -> Call:
     """The node that stands in the place of a site."""
     grid = op.map.grid
     sizes = {"grid": [*grid.axes, grid.text_tokens], "text_first": int(grid.text_first), "block": op.map.block}
-    return Call(OP_TYPE, {**sizes, "scale": op.scale, "site": site})
+    marks = {name: 1 for name, holds in (("causal", op.map.causal), ("masked", masked)) if holds}
+    return Call(kind_of(op, masked).op_type, {**sizes, **marks, "scale": op.scale, "site": site})
 
 
 def stored(block_map: BlockMap) -> dict[str, Tensor]:
     """The constant inputs of a node by name."""
-    return {"orders": block_map.orders, "keep": pack_bits(block_map.keep)}
+    orders = {} if block_map.orders is None else {"orders": block_map.orders}
+    return {**orders, "keep": pack_bits(block_map.keep)}
 
 
-def restore(node: ir.Node, orders: Tensor, keep: Tensor) -> BlockMap:
-    """The map of a node with these constant inputs. Raises KeyError, TypeError or ValueError for a node that sparsecc did not write."""
-    frames, height, width, text = node.attributes["grid"].as_ints()
-    grid = Grid(frames, height, width, text, bool(node.attributes["text_first"].as_int()))
-    block = node.attributes["block"].as_int()
-    return BlockMap(grid, block, orders, unpack_bits(keep, grid.blocks(block)))
+def restore(attributes: Mapping[str, Any], constants: Sequence[Tensor]) -> BlockMap:
+    """The map of a node with these attributes and constant inputs. Raises KeyError, TypeError or ValueError for a node that sparsecc did
+    not write."""
+    frames, height, width, text = (int(size) for size in attributes["grid"])
+    grid, block = Grid(frames, height, width, text, bool(attributes["text_first"])), int(attributes["block"])
+    *orders, keep = constants
+    if len(orders) > 1:
+        raise ValueError(f"it has {len(constants)} constants")
+    bits = unpack_bits(keep, grid.blocks(block))
+    return BlockMap(grid, block, orders[0] if orders else None, bits, bool(attributes.get("causal", False)))
 
 
-def function(opset: int) -> ir.Function:
-    """What a BlockAttention node calls. opset: the model's, at least onnx_functions.MIN_OPSET."""
-    body = Body(INPUTS)
-    q, k, v = (body.inputs[name] for name in INPUTS[:3])
-    tokens, places = _places(body)
+def function(op_type: str, opset: int) -> ir.Function:
+    """What a node of this name calls. opset: the model's, at least onnx_functions.MIN_OPSET. Raises TypeError for a name that none has."""
+    kind = Kind.of(op_type)
+    body = Body(kind.inputs)
+    q, k, v = (body.inputs[name] for name in ("q", "k", "v"))
+    if kind.grouped:
+        k, v = (_repeated(body, x) for x in (k, v))
+    tokens, places = _ways[kind.orders](body)
     scale = body.op("Constant", value_float=body.forward("value_float", "scale", ir.AttributeType.FLOAT))
-    q, k, reordered = (_taken(body, x, places) for x in (q, k, v))
+    q, k, reordered = (x if places is None else _taken(body, x, places) for x in (q, k, v))
     scores = body.op("Mul", body.op("MatMul", q, body.op("Transpose", k, perm=[0, 1, 3, 2])), body.op("CastLike", scale, q))
+    scores = body.op("Add", scores, body.op("CastLike", body.inputs["mask"], scores)) if kind.masked else scores
     nothing = body.op("CastLike", body.tensor(np.array(-np.inf, np.float32)), scores)
-    seen = body.op("Softmax", body.op("Where", _mask(body, tokens), scores, nothing), axis=-1)
-    output = _taken(body, body.op("MatMul", seen, reordered), _inverse(body, places))
-    return body.function(OP_TYPE, output, opset, {"site": ir.AttributeType.STRING})
+    mask = _mask(body, tokens)
+    mask = body.op("And", mask, _earlier(body, tokens)) if kind.causal else mask
+    seen = body.op("Softmax", body.op("Where", mask, scores, nothing), axis=-1)
+    if kind.masked:  # a query that sees no key
+        seen = body.op("Where", body.op("IsNaN", seen), body.op("CastLike", body.scalar(0), seen), seen)
+    output = body.op("MatMul", seen, reordered)
+    output = output if places is None else _taken(body, output, _inverse(body, places))
+    marks = [name for name, holds in (("causal", kind.causal), ("masked", kind.masked)) if holds]
+    known = {"site": ir.AttributeType.STRING, **dict.fromkeys(marks, ir.AttributeType.INT)}
+    unread = {} if kind.orders == "" else {"grid": ir.AttributeType.INTS, "text_first": ir.AttributeType.INT}
+    return body.function(op_type, output, opset, known | unread)
 
 
 def _places(body: Body) -> tuple[Value, Value]:
@@ -81,6 +139,36 @@ def _places(body: Body) -> tuple[Value, Value]:
     of_head = body.op("Concat", front, chosen, back, axis=1)
     first = body.op("Reshape", body.op("Mul", _range(body, heads), tokens), body.ints(-1, 1))
     return tokens, body.op("Reshape", body.op("Add", of_head, first), body.ints(-1))
+
+
+def _permuted_places(body: Body) -> tuple[Value, Value]:
+    """As `_places`, from int32[heads, tokens]."""
+    orders = body.int64(body.inputs["orders"])
+    heads, tokens = body.op("Shape", orders, end=1), body.op("Shape", orders, start=1)
+    first = body.op("Reshape", body.op("Mul", _range(body, heads), tokens), body.ints(-1, 1))
+    return tokens, body.op("Reshape", body.op("Add", orders, first), body.ints(-1))
+
+
+def _no_places(body: Body) -> tuple[Value, None]:
+    return body.op("Shape", body.inputs["q"], start=2, end=3), None
+
+
+_ways: Mapping[str, Callable[[Body], tuple[Value, Value | None]]] = {"": _places, "permuted": _permuted_places, "in_order": _no_places}
+
+
+def _repeated(body: Body, x: Value) -> Value:
+    """[batch, kv_heads, tokens, dim] with each head as often as there are heads of q that it serves."""
+    shape, heads = body.op("Shape", x), body.op("Shape", body.inputs["q"], start=1, end=2)
+    batch, kv_heads, rest = (body.op("Slice", shape, body.ints(a), body.ints(b)) for a, b in ((0, 1), (1, 2), (2, 4)))
+    wide = body.concat(batch, kv_heads, body.op("Div", heads, kv_heads), rest)
+    spread = body.op("Expand", body.op("Unsqueeze", x, body.ints(2)), wide)
+    return body.op("Reshape", spread, body.concat(batch, heads, rest))
+
+
+def _earlier(body: Body, tokens: Value) -> Value:
+    """bool[tokens, tokens], true where the key is not later than the query."""
+    at = _range(body, tokens)
+    return body.op("LessOrEqual", at, body.op("Reshape", at, body.ints(-1, 1)))
 
 
 def _mask(body: Body, tokens: Value) -> Value:

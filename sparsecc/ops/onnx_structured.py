@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
-import torch
 
 from sparsecc.ops.onnx_functions import LAYER, Body, Call, Value, decoded
 from sparsecc.structures.base import Structured
@@ -45,17 +44,15 @@ def call(op: SiteOp, site: str) -> Call:
 def function(kind: str, structure: Structure, rows: int, cols: int, bias: bool, opset: int) -> ir.Function:
     """The function that a node of one structure, shape and presence of a bias calls. opset: the model's, at least MIN_OPSET."""
     body = Body(["x", *structure.tensor_names, *(["bias"] if bias else [])])
-    named = zip(structure.tensor_names, structure.shapes(rows, cols), strict=True)
-    like = {name: torch.uint8 if name in structure.index_names else torch.float32 for name in structure.tensor_names}
-    factors = structure.factors(rows, cols, [torch.empty(shape, dtype=like[name], device="meta") for name, shape in named])
+    factors = structure.outline(rows, cols)
     y, blocks, names = body.inputs["x"], 1, iter(structure.tensor_names)
     first = len(factors[0].weight)
     view, order = (first, cols // first), (0, 1)
     for factor in factors:
         y = _moved(body, y, blocks, len(factor.weight), view, order)
-        y = _multiplied(body, y, _weight(body, factor, [body.inputs[next(names)] for _ in factor.tensors]), factor.weight.shape)
-        blocks, features, _ = factor.weight.shape
-        view, order = factor.view or (blocks, features), factor.order or (0, 1)
+        y = _multiplied(body, y, _weight(body, factor, [body.inputs[next(names)] for _ in factor.tensors]), factor)
+        blocks = len(factor.weight)
+        view, order = factor.view or (blocks, factor.outputs // blocks), factor.order or (0, 1)
     y = _moved(body, y, blocks, 1, view, order)
     y = body.op("Add", y, body.inputs["bias"]) if bias else y
     return body.function(op_type(kind, structure, rows, cols, bias), y, opset, {**LAYER, "structure": ir.AttributeType.STRING})
@@ -88,9 +85,16 @@ def _leading(sizes: Sequence[int], count: int) -> int:
     return [math.prod(sizes[:axes]) for axes in range(len(sizes) + 1)].index(count)
 
 
-def _multiplied(body: Body, y: Value, weight: Value, shape: Sequence[int]) -> Value:
-    """The weight is turned once, when the session is made: it is constant."""
-    blocks, rows, cols = shape
+def _multiplied(body: Body, y: Value, weight: Value, factor: Factor) -> Value:
+    """The weight is turned once, when the session is made: it is constant. What meets a tied block is seen as more tokens."""
+    blocks, rows, cols = factor.weight.shape
     if blocks > 1:
-        return body.op("MatMul", y, body.op("Transpose", weight, perm=[0, 2, 1]))
-    return body.op("MatMul", y, body.op("Transpose", body.op("Reshape", weight, body.ints(rows, cols)), perm=[1, 0]))
+        turned = body.op("Transpose", weight, perm=[0, 2, 1])
+    else:
+        turned = body.op("Transpose", body.op("Reshape", weight, body.ints(rows, cols)), perm=[1, 0])
+    if factor.tied == 1:
+        return body.op("MatMul", y, turned)
+    product = body.op("MatMul", body.op("Reshape", y, body.ints(*([blocks] if blocks > 1 else []), -1, cols)), turned)
+    if blocks > 1:
+        return body.op("Reshape", product, body.ints(blocks, -1, factor.tied * rows))
+    return body.op("Reshape", product, body.concat(body.op("Shape", body.inputs["x"], end=-1), body.ints(factor.tied * rows)))

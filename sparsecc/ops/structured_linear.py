@@ -58,7 +58,8 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    """From the last factor to the first, with its input computed again: dW = dYᵀ X block by block, dX = dY W;  db = Σ dY."""
+    """From the last factor to the first, with its input computed again: dW = dYᵀ X block by block (a tied block's is the sum over all
+    that it meets), dX = dY W;  db = Σ dY."""
     x, *weights = ctx.saved_tensors
     by_factor, by_bias = any(ctx.needs_input_grad[1]), ctx.has_bias and ctx.needs_input_grad[2]
     factors = from_key(ctx.structure).factors(ctx.rows, ctx.cols, weights)
@@ -69,11 +70,10 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     grad_bias = grad_rows.sum(0) if by_bias else None
     grad_weights: list[list[Tensor | None]] = [[None] * len(factor.tensors) for factor in factors]
     for i in reversed(range(len(factors))):
-        blocks, rows, cols = factors[i].weight.shape
-        by_block = factors[i].restore(grad_rows).reshape(-1, blocks, rows).transpose(0, 1)
+        by_block = factors[i].by_block(factors[i].restore(grad_rows))
         if by_factor:
-            grad_weights[i] = _as_stored(by_block.mT @ entering[i].reshape(-1, blocks, cols).transpose(0, 1), factors[i])
-        grad_rows = (by_block @ factors[i].weight).transpose(0, 1).flatten(1)
+            grad_weights[i] = _as_stored(by_block.mT @ factors[i].by_block(entering[i]), factors[i])
+        grad_rows = factors[i].by_token(by_block @ factors[i].weight)
     flat = [grad for grads in grad_weights for grad in grads]
     return grad_rows.reshape(x.shape), flat, grad_bias, None, None, None, None
 

@@ -1,4 +1,4 @@
-"""Reorder the tokens of image and video attention, head by head, and compute only the blocks that carry its mass."""
+"""Compute only some blocks of attention, over tokens that each head may have in an order of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sparsecc import attention, registry
-from sparsecc.attention.base import BLOCK, ORDER_NAMES, BlockMap, Choice, Grid, Sample, least_density
+from sparsecc.attention.base import BLOCK, ORDER_NAMES, Asked, BlockMap, Choice, Grid, Pattern, Sample, least_density
 from sparsecc.calibration.context import Context
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
@@ -35,8 +35,8 @@ class Reordering:
     def _costs(self) -> Iterator[str]:
         dense = self.map.dense_heads
         sparse = [head for head in range(self.map.heads) if head not in dense]
-        if self.choice is not None and sparse:
-            lost, error = self.choice.lost, self.choice.error
+        lost, error = (None, None) if self.choice is None else (self.choice.lost, self.choice.error)
+        if lost is not None and error is not None and sparse:
             yield f"lost mass {float(lost[sparse].mean()):.2g}"
             yield f"output error {float(error[sparse].mean()):.2g} (largest {float(error[sparse].max()):.2g})"
         if dense:
@@ -45,24 +45,27 @@ class Reordering:
 
 @dataclass(frozen=True)
 class ReorderTokens(Pass):
-    """Order the tokens of each attention head such that its map is blocky, and compute only the heaviest blocks.
+    """Order the tokens of each attention head such that its map is blocky, and compute only the heaviest blocks; or compute a fixed
+    pattern of blocks over the order that the model has.
 
     softmax(scale · q kᵀ) v  ->  block_attention(q, k, v, orders, keep)
 
-    For image and video transformers: the tokens lie on a grid of frames × height × width. Inputs and outputs of the layer stay in the
-    model's own order. The pass needs calibration inputs or a plan; one or two samples suffice.
+    `paro` is for image and video transformers: the tokens lie on a grid of frames × height × width. Inputs and outputs of the layer stay
+    in the model's own order. It needs calibration inputs or a plan; one or two samples suffice. `sliding_window` needs neither grid nor
+    calibration, reorders nothing, and is for causal attention, too.
 
-    Left dense, with the reason in the report: causal, masked and cross attention, keys and values with fewer heads than the queries,
-    another number of tokens than the grid has, a density below what text and the diagonal take, and layers in which every head is above
-    `max_error`.
+    Left dense, with the reason in the report: cross attention, causal and masked attention where the pattern reorders, another number of
+    tokens than the grid has, a density below what text and the diagonal take, and layers in which every head is above `max_error`.
 
-    grid: `[frames, height, width]` in tokens, `[1, height, width]` for images. Needed unless `plan` is given.
-    text_tokens: how many tokens of text stand in the same sequence. They are not reordered, and blocks that hold text are all kept.
+    grid: `[frames, height, width]` in tokens, `[1, height, width]` for images. Needed unless `plan` is given or the pattern asks for none.
+    text_tokens: how many tokens of text stand in the same sequence. They are not reordered, and blocks that hold text are all kept: every
+    token sees them, and they see every token, as global tokens do.
     text_first: whether the text stands before the grid or after it.
-    density: the share of the blocks that each head keeps, text and diagonal included, in (0, 1].
+    density: the share of the blocks that each head keeps, text and diagonal included, in (0, 1]. Of causal attention, the share of the
+    blocks up to the diagonal. Not used where the pattern's own options say what is kept.
     max_error: a head whose output is off by more on the calibration inputs (relative) keeps every block. Any error is allowed when not
     given.
-    pattern: how orders and blocks are chosen; a member of `attention`.
+    pattern: how orders and blocks are chosen; a member of `attention`, perhaps with options behind a colon: `sliding_window:512`.
     block: how many tokens make a block.
     plan: a file of block maps that were chosen before, used instead of calibration. Its grid, block and density hold.
     """
@@ -82,8 +85,8 @@ class ReorderTokens(Pass):
 
     def __post_init__(self) -> None:
         require_valid(targets=self.targets, ignore=self.ignore)
-        registry.require("pattern", "attention", self.pattern)
-        if self.grid is None and self.plan is None:
+        registry.require("pattern", "attention", self.pattern.partition(":")[0])
+        if self.grid is None and self.plan is None and self._pattern.needs_grid:
             raise RecipeError("grid: missing; give frames, height and width of the tokens, as [13, 30, 45] ([1, height, width] for images)")
         if self.grid is not None and min(self.grid) < 1:
             raise RecipeError(f"grid: {list(self.grid)} has a side without tokens")
@@ -104,7 +107,8 @@ class ReorderTokens(Pass):
             yield from self._planned(graph, sites, self.plan)
             return
         refused = {site.name: reason for site in sites if (reason := self._refuse(site))}
-        found = self._calibrated(graph, [site for site in sites if site.name not in refused], context)
+        taken = [site for site in sites if site.name not in refused]
+        found = self._calibrated(graph, taken, context) if context.calibration else self._unmeasured(taken)
         for site in sites:
             yield Match(site, refused[site.name]) if site.name in refused else next(found)
 
@@ -114,18 +118,31 @@ class ReorderTokens(Pass):
         site, reordering = match.site, match.action
         assert isinstance(site, Attention)
         assert isinstance(reordering, Reordering)
-        graph.replace(site, BlockAttention(reordering.map, site.scale))
+        graph.replace(site, BlockAttention(reordering.map, site.scale, site.kv_heads != site.heads))
 
     @cached_property
-    def _grid(self) -> Grid:
-        assert self.grid is not None
+    def _pattern(self) -> Pattern:
+        return attention.create(self.pattern)
+
+    def _grid(self, tokens: int) -> Grid:
+        """Where that many tokens lie. Without a grid they lie on a line."""
+        if self.grid is None:
+            return Grid.line(tokens, self.text_tokens, self.text_first)
         return Grid(*self.grid, self.text_tokens, self.text_first)
 
     def _refuse(self, site: Attention) -> Refused | None:
-        least = least_density(self._grid, self.block)
-        if self.density < least:
+        return untouchable(site, self._pattern.reorders) or (self._refuse_length(site, site.tokens) if site.tokens is not None else None)
+
+    def _refuse_length(self, site: Attention, tokens: int) -> Refused | None:
+        if self.grid is None and tokens <= self.text_tokens:
+            return Refused(f"{tokens} tokens, of which {self.text_tokens} should be text")
+        grid = self._grid(tokens)
+        if tokens != grid.tokens:
+            return Refused(f"{tokens} tokens, a grid of {grid} has {grid.tokens}")
+        least = least_density(grid, self.block, site.causal)
+        if self._pattern.exact_density and self.density < least:
             return Refused(f"density {self.density:g}: text and the diagonal alone are {least:.2g} of the blocks")
-        return untouchable(site) or _other_length(site, self._grid, site.tokens)
+        return None
 
     def _planned(self, graph: Graph, sites: Sequence[Attention], path: str) -> Iterator[Match]:
         from sparsecc.attention.plan import Plan
@@ -139,62 +156,85 @@ class ReorderTokens(Pass):
             raise RecipeError(f"plan: {error}") from None
 
     def _from_plan(self, site: Attention, plan: Plan, path: str) -> Reordering | Refused:
-        reason = untouchable(site)
+        found = plan.maps.get(site.name)
+        reason = untouchable(site, found is None or found.orders is not None)
         if reason is not None:
             return reason
-        if site.name not in plan.maps:
+        if found is None:
             return Refused("the plan leaves it dense")
-        found = plan.maps[site.name]
         if found.heads != site.heads:
             raise RecipeError(f"{path}: attention '{site.name}' has {site.heads} heads, the plan {found.heads}")
         if site.tokens not in (None, found.grid.tokens):
             raise RecipeError(f"{path}: attention '{site.name}' has {site.tokens} tokens, the plan is for {found.grid.tokens}")
-        if self.grid is not None and found.grid != self._grid:
-            raise RecipeError(f"{path}: the plan is for a grid of {found.grid}, the recipe says {self._grid}")
+        if found.causal != site.causal:
+            one, other = ("is", "is not") if site.causal else ("is not", "is")
+            raise RecipeError(f"{path}: attention '{site.name}' {one} causal, the plan's {other}")
+        if self.grid is not None and found.grid != (grid := self._grid(found.grid.tokens)):
+            raise RecipeError(f"{path}: the plan is for a grid of {found.grid}, the recipe says {grid}")
         return Reordering(found)
 
-    def _calibrated(self, graph: Graph, sites: Sequence[Attention], context: Context) -> Iterator[Match]:
-        if not sites:
-            return
-        if not context.calibration:
+    def _unmeasured(self, sites: Sequence[Attention]) -> Iterator[Match]:
+        """Without samples."""
+        if sites and self._pattern.needs_samples:
             raise RecipeError("plan: missing, so that calibration inputs are needed; pass calibration= (--calib)")
-        held = sum(12 * self._grid.tokens * site.heads * site.head_dim for site in sites) // len(sites) * len(context.calibration)
+        if sites and self.max_error is not None:
+            raise RecipeError("max_error: needs calibration inputs to be judged by; pass calibration= (--calib)")
+        for site in sites:
+            open_length = Refused("the model leaves its number of tokens open; fix the input's sizes, or give calibration inputs")
+            yield Match(site, open_length if site.tokens is None else self._choose(site, site.tokens, []))
+
+    def _calibrated(self, graph: Graph, sites: Sequence[Attention], context: Context) -> Iterator[Match]:
+        assert context.calibration
+        held = sum(12 * self._held(site) * site.heads * site.head_dim for site in sites) // max(1, len(sites)) * len(context.calibration)
         count = max(1, TAPPED_BYTES // max(1, held))
         for start in range(0, len(sites), count):
             group = sites[start : start + count]
             runs = [graph.run(inputs, [site.name for site in group]).taps for inputs in context.calibration]
             for site in group:
-                yield Match(site, self._choose(site, [Sample(*run[site.name]) for run in runs]))
+                yield Match(site, self._judged(site, [Sample(*run[site.name]) for run in runs]))
 
-    def _choose(self, site: Attention, samples: Sequence[Sample]) -> Reordering | Refused:
-        reason = _unfit(site, samples, self._grid)
-        if reason is not None:
-            return reason
-        pattern = attention.create(self.pattern)
-        choice = pattern.choose(samples, self._grid, site.scale, self.density, self.block, self.max_error)
-        if choice.map.keep.all() and self.max_error is not None:
+    def _held(self, site: Attention) -> int:
+        """Tokens of a site, as far as they are known before it is run."""
+        return self._grid(0).tokens if self.grid is not None else site.tokens or 0
+
+    def _judged(self, site: Attention, samples: Sequence[Sample]) -> Reordering | Refused:
+        tokens = samples[0].q.shape[2]
+        return _unfit(samples) or self._refuse_length(site, tokens) or self._choose(site, tokens, samples)
+
+    def _choose(self, site: Attention, tokens: int, samples: Sequence[Sample]) -> Reordering | Refused:
+        if site.has_mask and self.max_error is not None:
+            return Refused("its mask is not among the samples, so that max_error cannot be judged")
+        grid, samples = self._grid(tokens), [] if site.has_mask else samples
+        asked = Asked(grid, site.heads, site.scale, self.density, self.block, self.max_error, site.causal, samples)
+        choice = self._pattern.choose(asked)
+        everything = len(choice.map.dense_heads) == site.heads
+        if everything and self.max_error is not None and choice.error is not None:
             return Refused(f"every head's output error is above max_error {self.max_error:g}, the least is {float(choice.error.min()):.2g}")
+        if everything and not self._pattern.exact_density:
+            return Refused(f"{self.pattern} keeps every block of {tokens} tokens")
         return Reordering(choice.map, choice)
 
 
-def untouchable(site: Attention) -> Refused | None:
+def untouchable(site: Attention, reorders: bool) -> Refused | None:
     """Why an attention cannot be made block-sparse, None when it can. What its length has to be is not asked here."""
     if site.block_map is not None:
         return Refused(f"block-sparse already, density {site.block_map.density:.2f}")
-    if site.causal:
+    if site.causal and reorders:
         return Refused("causal attention: its order of tokens has a meaning")
-    if site.has_mask:
+    if site.has_mask and reorders:
         return Refused("its mask would have to be reordered with every head; only attention without a mask is")
-    if site.kv_heads != site.heads:
-        return Refused(f"{site.kv_heads} heads of keys serve {site.heads} heads of queries, each head needs its own")
+    if site.heads % site.kv_heads:
+        return Refused(f"{site.kv_heads} heads of keys cannot serve {site.heads} heads of queries evenly")
     if None not in (site.tokens, site.kv_tokens) and site.tokens != site.kv_tokens:
         return Refused(f"cross attention: {site.tokens} queries, {site.kv_tokens} keys")
     return Refused(site.bound) if site.bound else None
 
 
 def _orders_by_head(found: BlockMap) -> Iterator[str]:
-    """'order FHW for heads 0, 2', the sparse heads only."""
+    """'order FHW for heads 0, 2', the sparse heads only; nothing where there is one order, the model's."""
     dense = found.dense_heads
+    if found.orders is None or found.orders.dim() > 1:
+        return
     for order, name in enumerate(ORDER_NAMES):
         heads = [str(head) for head in (found.orders == order).nonzero().squeeze(1).tolist() if head not in dense]
         if heads:
@@ -222,18 +262,13 @@ def _require_made_for(plan: Plan, graph: Graph, path: str) -> None:
         raise RecipeError(f"{path}: made for another model: its attention has other names, heads or sizes; calibrate again")
 
 
-def _other_length(site: Attention, grid: Grid, tokens: int | None) -> Refused | None:
-    return Refused(f"{tokens} tokens, a grid of {grid} has {grid.tokens}") if tokens not in (None, grid.tokens) else None
-
-
-def _unfit(site: Attention, samples: Sequence[Sample], grid: Grid) -> Refused | None:
+def _unfit(samples: Sequence[Sample]) -> Refused | None:
     """What only the tensors tell."""
     for q, k, v in samples:
         if q.shape[2] != k.shape[2]:
             return Refused(f"cross attention: {q.shape[2]} queries, {k.shape[2]} keys")
-        reason = _other_length(site, grid, q.shape[2])
-        if reason is not None:
-            return reason
+        if q.shape[2] != samples[0].q.shape[2]:
+            return Refused(f"{samples[0].q.shape[2]} tokens in one calibration input, {q.shape[2]} in another")
         if not all(x.isfinite().all() for x in (q, k, v)):
             return Refused("its q, k or v held NaN or infinity on a calibration input")
     return None

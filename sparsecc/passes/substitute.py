@@ -36,8 +36,16 @@ class Substitution:
         rows, cols = self.weight.rows, self.weight.cols
         return self.weight.structure.params(rows, cols) / (rows * cols)
 
+    @property
+    def products(self) -> float:
+        """The share of the multiplications that stays."""
+        rows, cols = self.weight.rows, self.weight.cols
+        return self.weight.structure.products(rows, cols) / (rows * cols)
+
     def __str__(self) -> str:
-        return f"{self.weight.structure.key}, {self.params:.2f} of the parameters, {self.error_of} error {self.error:.3g}{self.note}"
+        work = f", {self.products:.2f} of the multiplications" if self.products != self.params else ""
+        share = f"{self.params:.2{'g' if work else 'f'}} of the parameters{work}"
+        return f"{self.weight.structure.key}, {share}, {self.error_of} error {self.error:.3g}{self.note}"
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,8 @@ class Substitute(Pass):
     Left as they are, with the reason in the report: layers whose sizes allow no such structure, errors above `max_error`, and weights that
     are all zero, not finite, shared, packed or substituted already.
 
-    structure: a member of `structures`, or `auto` for the one with the least error over all members and block counts.
+    structure: a member of `structures`, in the shape that has the least error; such a shape, as reports name it (`monarch:4x8:19`,
+    `kronecker:32x48:5`); or `auto` for the least error among armor, low_rank and monarch in all their shapes.
     params: the share of its parameters that each layer keeps at most, in (0, 1).
     max_error: the largest relative error of a layer; beyond it the layer stays as it is. Any error is allowed when not given.
     """
@@ -68,8 +77,11 @@ class Substitute(Pass):
     def __post_init__(self) -> None:
         require_valid(targets=self.targets, ignore=self.ignore)
         known = [*registry.members("structures"), "auto"]
-        if self.structure not in known:
-            raise RecipeError(f"structure: no {self.structure!r}{registry.did_you_mean(self.structure, known)}")
+        name, given, _ = self.structure.partition(":")
+        if name not in known:
+            raise RecipeError(f"structure: no {name!r}{registry.did_you_mean(name, known)}")
+        if given:
+            structures.from_key(self.structure)
         if not 0 < self.params < 1:
             raise RecipeError(f"params: {self.params} is not in (0, 1); it is the share of the parameters that stays")
         if self.max_error is not None and self.max_error <= 0:

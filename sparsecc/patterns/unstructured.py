@@ -14,7 +14,7 @@ from sparsecc.top import keep_top
 
 @dataclass(frozen=True)
 class Unstructured(Pattern):
-    """Each weight is kept or dropped by itself, at any sparsity."""
+    """A recipe writes `unstructured`, or nothing: it is the default."""
 
     spelling = "'unstructured'"
     examples = ("unstructured",)

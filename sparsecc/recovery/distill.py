@@ -48,8 +48,8 @@ def distill(
     them.
     """
     run = _Run(graph, original, sites, samples, lessons)
+    key = "" if checkpoint is None else key_of(lessons, sites, (graph, original), samples.samples)
     if checkpoint is not None:
-        key = key_of(lessons, sites, (graph, original), samples.samples)
         run.state.load(checkpoint, key)
         run.state.save(checkpoint, key)  # a file that cannot be written is better known now
     for step in range(run.state.step, lessons.steps):

@@ -8,4 +8,4 @@ from sparsecc.refinements.base import Refinement
 
 def create(name: str) -> Refinement:
     """The refinement of that name with its default options. Raises RecipeError with the nearest valid name when there is none."""
-    return registry.load_class("refinements", name, Refinement)()
+    return registry.create("refinements", name, Refinement)

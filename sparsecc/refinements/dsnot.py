@@ -1,5 +1,8 @@
 """Swap weights that are kept for others, so that each output stays where it was on average."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# torch gives `norm`, `any` and `repeat_interleave` no types.
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -109,7 +109,7 @@ class Report:
     model: str
     target: str
     sites: tuple[SiteReport, ...] = ()
-    totals: dict[str, float] = field(default_factory=dict)
+    totals: dict[str, float] = field(default_factory=dict[str, float])
     check: Check | None = None
     measured: Measured | None = None
     notes: tuple[str, ...] = ()

@@ -1,5 +1,8 @@
 """A picture of what reordering does to one head: its attention mass by blocks in raster order, in its own order, and what is kept."""
 
+# pyright: reportUnknownMemberType=false
+# matplotlib has types for some of its arguments only.
+
 from __future__ import annotations
 
 from os import PathLike
@@ -29,12 +32,12 @@ def picture(path: str | PathLike[str], raster: Any, reordered: Any, keep: Any, *
     shade = {"cmap": "magma", "norm": LogNorm(FLOOR * heaviest, heaviest), "interpolation": "nearest"}
     kept = np.where(np.asarray(keep), np.asarray(reordered), np.nan)
     share = float(np.asarray(keep).mean())
-    axes = figure.subplots(1, 3)
+    axes, images = figure.subplots(1, 3), list[Any]()
     for ax, mass, name in zip(axes, (raster, reordered, kept), ("raster order", order or "reordered", f"kept, {share:.0%}"), strict=True):
-        image = ax.imshow(np.maximum(mass, FLOOR * heaviest), **shade)
+        images.append(ax.imshow(np.maximum(mass, FLOOR * heaviest), **shade))
         ax.set(title=name, xlabel="key block")
     axes[0].set_ylabel("query block")
-    figure.colorbar(image, ax=list(axes), label="attention mass, in queries")
+    figure.colorbar(images[-1], ax=list(axes), label="attention mass, in queries")
     figure.suptitle(title)
     with replacing(Path(path)) as temporary:
         figure.savefig(temporary, format="png", dpi=110)

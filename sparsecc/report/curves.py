@@ -1,5 +1,8 @@
 """The picture of a sensitivity report: one curve for each layer."""
 
+# pyright: reportUnknownMemberType=false
+# matplotlib has types for some of its arguments only.
+
 from __future__ import annotations
 
 import io

@@ -23,7 +23,7 @@ class Entry:
 class Ledger:
     """Entries in the order in which they were made: passes in the order of the recipe, sites in that of the model."""
 
-    _by_site: dict[str, list[Entry]] = field(default_factory=dict)
+    _by_site: dict[str, list[Entry]] = field(default_factory=dict[str, list[Entry]])
 
     def add(self, entries: Iterable[Entry]) -> None:
         for entry in entries:

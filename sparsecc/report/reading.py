@@ -1,5 +1,8 @@
 """Dataclasses out of what JSON gives, each field held against its type: whoever prints a report relies on what stands in it."""
 
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
+# Data come as Any from JSON, and stay that until they are held against a type.
+
 from __future__ import annotations
 
 import math
@@ -57,7 +60,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     raise ValueError(f"{where}: {_shown(value)} is not {_NAMES.get(kind) or _NAMES.get(origin) or f'one of {inner}'}")
 
 
-_NAMES = {float: "a number", int: "a whole number", str: "text", tuple: "a list", dict: "a mapping"}
+_NAMES: dict[Any, str] = {float: "a number", int: "a whole number", str: "text", tuple: "a list", dict: "a mapping"}
 
 
 def _shown(value: Any) -> str:

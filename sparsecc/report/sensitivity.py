@@ -118,10 +118,10 @@ class SensitivityReport:
             table.add_column(column, justify="left" if text else "right", overflow="fold", no_wrap=column != "site")
         for row in self.rows():
             table.add_row(*row)
-        console = Console(file=io.StringIO(), width=WIDTH, color_system=None, highlight=False, markup=False, emoji=False)
+        written = io.StringIO()
+        console = Console(file=written, width=WIDTH, color_system=None, highlight=False, markup=False, emoji=False)
         console.print(table)
-        body = console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO above
-        return "\n".join(line.rstrip() for line in [*body.splitlines(), *self.notes()])
+        return "\n".join(line.rstrip() for line in [*written.getvalue().splitlines(), *self.notes()])
 
 
 def knee(levels: Sequence[float], errors: Sequence[float]) -> float | None:

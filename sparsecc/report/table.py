@@ -26,10 +26,12 @@ def text(report: Report, width: int = WIDTH) -> str:
         table.add_column(column, justify="left" if column in _TEXT_COLUMNS else "right", overflow="fold", no_wrap=column != "site")
     for site in report.sites:
         table.add_row(*cells(site))
-    console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False, markup=False, emoji=False)
+    written = io.StringIO()
+    console = Console(file=written, width=width, color_system=None, highlight=False, markup=False, emoji=False)
     console.print(table)
-    body = console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO above
-    return "\n".join(line.rstrip() for line in [*body.splitlines(), *_left_alone(report), *_refusals(report), *summary(report)])
+    return "\n".join(
+        line.rstrip() for line in [*written.getvalue().splitlines(), *_left_alone(report), *_refusals(report), *summary(report)]
+    )
 
 
 def reasons(report: Report) -> str:
@@ -73,7 +75,8 @@ def cells(site: SiteReport) -> tuple[str, ...]:
 
 def summary(report: Report) -> list[str]:
     """The closing lines: totals and the check."""
-    totals, lines = report.totals, []
+    totals = report.totals
+    lines: list[str] = []
     if totals:
         decisions = ", ".join(f"{totals[name]} {name}" for name in ("sparse", "structured", "dense", "skipped") if totals.get(name))
         lines.append(

@@ -25,7 +25,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from sparsecc.codegen.cpu.alignment import ALIGNMENT, aligned_empty
+from sparsecc.codegen import target as targets
+from sparsecc.codegen.alignment import ALIGNMENT, aligned_empty
 from sparsecc.codegen.cpu.target import Target
 from sparsecc.codegen.cpu.threads import wanted
 from sparsecc.errors import ArtifactError, UserError
@@ -34,7 +35,6 @@ from sparsecc.graph.base import TensorSpec
 from sparsecc.report.base import Report
 from sparsecc.runtime import weights as weight_files
 from sparsecc.runtime.code import Program, Specialization
-from sparsecc.runtime.machine import cannot_run
 from sparsecc.runtime.outputs import check as check_structure
 
 FORMAT = 2  # raised when an older sparsecc could misread the file
@@ -52,7 +52,7 @@ class Contents:
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    target: Target
+    target: targets.Target
     report: Report
     structure: Any
     specializations: Sequence[Specialization]
@@ -61,6 +61,8 @@ class Contents:
 
 def save(contents: Contents, path: str | PathLike[str]) -> None:
     """Write it, atomically. Raises UserError when it cannot be written or linked."""
+    if not isinstance(contents.target, Target):
+        raise UserError(f"{path}: only code for CPUs can be saved; this is for {contents.target.backend!r}")
     libraries = {f"lib_{number}.so": entry.program.to_bytes() for number, entry in enumerate(contents.specializations)}
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         hashes = {_WEIGHTS: _add(archive, _WEIGHTS, lambda stream: weight_files.write(stream, contents.weights))}
@@ -68,7 +70,7 @@ def save(contents: Contents, path: str | PathLike[str]) -> None:
             hashes[name] = _add(archive, name, lambda stream, data=data: stream.write(data))
         report = contents.report.to_json().encode()
         hashes[_REPORT] = _add(archive, _REPORT, lambda stream: stream.write(report))
-        manifest = _dump(_describe(contents) | {"sha256": hashes})
+        manifest = _dump(_describe(contents, contents.target) | {"sha256": hashes})
         _add(archive, _MANIFEST, lambda stream: stream.write(manifest))
 
 
@@ -153,12 +155,12 @@ def _target(manifest: Mapping[str, Any]) -> Target:
         raise ArtifactError(f"its target cannot be read: {error}") from error
 
 
-def _describe(contents: Contents) -> dict[str, Any]:
+def _describe(contents: Contents, target: Target) -> dict[str, Any]:
     return {
         "sparsecc": contents.report.sparsecc,
         "format": FORMAT,
         "tvm": _tvm_version(),
-        "target": asdict(contents.target),
+        "target": asdict(target),
         "inputs": [asdict(spec) for spec in contents.inputs],
         "outputs": [asdict(spec) for spec in contents.outputs],
         "structure": contents.structure,
@@ -189,7 +191,7 @@ def _check_versions(manifest: Any) -> None:
 
 
 def _check_cpu(target: Target) -> None:
-    reason = cannot_run(target)
+    reason = target.cannot_run
     if reason:
         raise ArtifactError(f"{reason}; compile the model here, or for a smaller target")
 

@@ -12,14 +12,13 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsecc.codegen.cpu.target import Target
+from sparsecc.codegen.target import Target
 from sparsecc.errors import InputError, UserError
 from sparsecc.files import scratch_folder
 from sparsecc.graph.base import TensorSpec
 from sparsecc.graph.binding import Shapes, bind, describe, is_torch, reject_images, reject_nan, reject_outside, reject_zero, shapes_of
 from sparsecc.runtime import artifact
 from sparsecc.runtime.code import Specialization, adopt
-from sparsecc.runtime.machine import cannot_run
 from sparsecc.runtime.outputs import rebuild
 from sparsecc.runtime.tensors import Staging, address, to_host
 from sparsecc.runtime.thread_count import ThreadCount
@@ -55,7 +54,7 @@ class Compiled:
     holds the combinations it was saved with). Safe to call from several threads.
 
     inputs, outputs: names, types and shapes of what it takes and gives, in the model's order.
-    target: the CPU and the number of threads that the code is for.
+    target: what the code is for, and on how many threads.
     report: what was done to the model, and what was measured.
     """
 
@@ -79,7 +78,7 @@ class Compiled:
         self.report = report
         self.structure = structure
         self.weights = weights or WeightStore()
-        self._elsewhere = cannot_run(target)
+        self._elsewhere = target.cannot_run
         self._specialize = specialize
         self._to_onnx = to_onnx
         self._cache: OrderedDict[Shapes, _Ready] = OrderedDict()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sparsecc.codegen import tvm_api
-from sparsecc.codegen.cpu.alignment import ALIGNMENT, aligned_empty, in_place, readable
+from sparsecc.codegen.alignment import ALIGNMENT, aligned_empty, in_place, readable
 from sparsecc.graph.binding import dtype_name, is_torch
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from sparsecc.codegen.cpu.alignment import ALIGNMENT, in_place
+from sparsecc.codegen.alignment import ALIGNMENT, in_place
 from sparsecc.errors import ArtifactError
 from sparsecc.runtime.tensors import to_tvm
 

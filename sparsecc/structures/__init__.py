@@ -1,10 +1,13 @@
-"""Structured matrices: products of small factors that stand for a dense weight. Members: armor, low_rank, monarch."""
+"""Structured matrices: products of small factors that stand for a dense weight. Members: armor, kronecker, low_rank,
+monarch."""
 
 from __future__ import annotations
 
 from sparsecc import registry
 from sparsecc.errors import RecipeError
 from sparsecc.structures.base import Structure
+
+AUTO = ("armor", "low_rank", "monarch")  # named, so that a new file in this folder changes nothing for recipes that do not name it
 
 
 def from_key(key: str) -> Structure:
@@ -17,7 +20,10 @@ def from_key(key: str) -> Structure:
 
 
 def sized(name: str, rows: int, cols: int, params: float) -> list[Structure]:
-    """`Structure.sized` of one member, or of all of them for "auto"."""
-    everything = registry.classes("structures", Structure)
-    classes = everything if name == "auto" else [registry.load_class("structures", name, Structure)]
+    """`Structure.sized` of one member, or of all in AUTO for "auto". Of a key: that structure alone, where it fits and is small enough."""
+    if ":" in name:
+        structure = from_key(name)
+        fits = structure.check(rows, cols) is None and structure.params(rows, cols) <= params * rows * cols
+        return [structure] if fits else []
+    classes = [registry.load_class("structures", one, Structure) for one in (AUTO if name == "auto" else [name])]
     return [structure for cls in classes for structure in cls.sized(rows, cols, params)]

@@ -23,15 +23,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Factor:
-    """A block-diagonal matrix, then a permutation. weight: [blocks, rows, cols]; it takes blocks·cols features, block by block, and
-    gives blocks·rows; these are then seen as `view`, transposed by `order` and flattened again (view None: left as they are).
+    """A block-diagonal matrix, then a permutation. weight: [blocks, rows, cols]; it takes `inputs` features, block by block, and gives
+    `outputs`; these are then seen as `view`, transposed by `order` and flattened again (view None: left as they are).
 
-    packed: of a factor that is stored in a sparse format, whose one block is what that unpacks to."""
+    packed: of a factor that is stored in a sparse format, whose one block is what that unpacks to.  tied: how many times each block
+    stands on the diagonal, one after the other. It is stored once and its gradients are summed; all that is multiplied by it is for
+    every operator only more tokens, so that nothing ever copies it."""
 
     weight: Tensor
     view: tuple[int, ...] | None = None
     order: tuple[int, ...] | None = None
     packed: Packed | None = None
+    tied: int = 1
 
     @classmethod
     def sparse(cls, packed: Packed, view: tuple[int, ...] | None = None, order: tuple[int, ...] | None = None) -> Self:
@@ -42,13 +45,34 @@ class Factor:
         """As they are stored."""
         return (self.weight,) if self.packed is None else tuple(self.packed.tensors.values())
 
+    @property
+    def on_diagonal(self) -> int:
+        """Blocks of the matrix, tied ones counted each time."""
+        return self.weight.shape[0] * self.tied
+
+    @property
+    def inputs(self) -> int:
+        return self.on_diagonal * self.weight.shape[2]
+
+    @property
+    def outputs(self) -> int:
+        return self.on_diagonal * self.weight.shape[1]
+
+    def by_block(self, x: Tensor) -> Tensor:
+        """[tokens, blocks·tied·features] → [blocks, tokens·tied, features]: what each stored block meets."""
+        blocks = len(self.weight)
+        return x.reshape(len(x), blocks, self.tied, x.shape[1] // self.on_diagonal).transpose(0, 1).flatten(1, 2)
+
+    def by_token(self, x: Tensor) -> Tensor:
+        """Inverse of `by_block`."""
+        return x.unflatten(1, (x.shape[1] // self.tied, self.tied)).transpose(0, 1).flatten(1)
+
     def multiply(self, x: Tensor) -> Tensor:
-        """The block-diagonal part: [tokens, blocks·cols] → [tokens, blocks·rows]."""
-        blocks, _, cols = self.weight.shape
-        return (x.reshape(-1, blocks, cols).transpose(0, 1) @ self.weight.mT).transpose(0, 1).flatten(1)
+        """The block-diagonal part: [tokens, inputs] → [tokens, outputs]."""
+        return self.by_token(self.by_block(x) @ self.weight.mT)
 
     def permute(self, x: Tensor) -> Tensor:
-        """The permutation of features, [tokens, blocks·rows] → the same shape."""
+        """The permutation of features, [tokens, outputs] → the same shape."""
         if self.view is None or self.order is None:
             return x
         return x.reshape(-1, *self.view).permute(0, *(1 + axis for axis in self.order)).flatten(1)
@@ -81,7 +105,7 @@ class Structured(Form):
     tensors: Mapping[str, Tensor]
 
     @property
-    def storage(self) -> Structure:
+    def storage(self) -> Structure:  # pyright: ignore[reportIncompatibleMethodOverride]  # its names are of the class, Storage asks for a property
         return self.structure
 
     @property
@@ -155,7 +179,7 @@ class Structure(ABC):
 
     @classmethod
     @abstractmethod
-    def sized(cls, rows: int, cols: int, params: float) -> list[Self]:
+    def sized(cls, rows: int, cols: int, params: float) -> Sequence[Self]:
         """The members that keep at most this share of rows·cols parameters, each as large as it may be, best use of it first."""
 
     @abstractmethod
@@ -191,3 +215,18 @@ class Structure(ABC):
         """Numbers in all factors, positions left out."""
         named = zip(self.tensor_names, self.shapes(rows, cols), strict=True)
         return sum(math.prod(shape) for name, shape in named if name not in self.index_names)
+
+    def products(self, rows: int, cols: int) -> int:
+        """Multiplications for each token: as many as `params` where no factor is tied."""
+        return sum(
+            factor.tied * sum(tensor.numel() for tensor in factor.tensors if tensor.is_floating_point())
+            for factor in self.outline(rows, cols)
+        )
+
+    def outline(self, rows: int, cols: int) -> tuple[Factor, ...]:
+        """The factors without their numbers: shapes, ties and permutations."""
+        import torch
+
+        named = zip(self.tensor_names, self.shapes(rows, cols), strict=True)
+        like = {name: torch.uint8 if name in self.index_names else torch.float32 for name in self.tensor_names}
+        return self.factors(rows, cols, [torch.empty(shape, dtype=like[name], device="meta") for name, shape in named])

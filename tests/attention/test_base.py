@@ -53,7 +53,7 @@ def test_a_permutation_walks_the_grid_in_its_order_and_leaves_the_text(order: in
         token = [0, 0, 0]
         for axis, step in zip(AXIS_ORDERS[order], steps, strict=True):
             token[axis] = step
-        walked.append(place[tuple(token)])
+        walked.append(place[token[0], token[1], token[2]])
     expected = [0, 1, 2, *(token + 3 for token in walked)] if text_first else [*walked, 24, 25, 26]
     assert grid.permutation(order).tolist() == expected
 
@@ -70,8 +70,8 @@ def test_what_is_always_kept() -> None:
     assert least_density(Grid(1, 1, 9, 3), 4) == 7 / 9
 
 
-@pytest.mark.parametrize("sizes", [(0, 1, 1), (1, 1, -2), (1, 1, 1, -1)])
-def test_a_grid_that_cannot_be(sizes: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("sizes", [(0, 1, 1, 0), (1, 1, -2, 0), (1, 1, 1, -1)])
+def test_a_grid_that_cannot_be(sizes: tuple[int, int, int, int]) -> None:
     with pytest.raises(ValueError, match="cannot be"):
         Grid(*sizes)
 
@@ -118,6 +118,41 @@ def with_empty_row() -> torch.Tensor:
 def test_what_is_no_map(grid: Grid, indices: torch.Tensor, keep: torch.Tensor, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         BlockMap(grid, 4, indices, keep)
+
+
+CAUSAL = required(Grid.line(9), 4, causal=True).unsqueeze(0)
+
+
+def test_a_causal_map_is_measured_by_what_is_up_to_the_diagonal() -> None:
+    assert required(Grid.line(9, 3), 4, causal=True).tolist() == [[True, False, False], [True, True, False], [True, False, True]]
+    assert least_density(Grid.line(9, 3), 4, causal=True) == 5 / 6
+    found = BlockMap(Grid.line(9), 4, None, torch.cat([CAUSAL, torch.ones_like(CAUSAL).tril()]), causal=True)
+    assert (found.density, found.dense_heads) == (9 / 12, [1])
+    assert torch.equal(found.places(), torch.arange(9).expand(2, -1))
+
+
+@pytest.mark.parametrize(
+    ("indices", "keep", "reason"),
+    [
+        (orders(1), CAUSAL, "has one order of tokens"),
+        (None, torch.ones_like(CAUSAL), "no block above it"),
+        (None, torch.ones_like(CAUSAL).tril(-1) | torch.eye(3, dtype=torch.bool).roll(1, 1), "keeps its diagonal"),
+    ],
+)
+def test_what_is_no_causal_map(indices: torch.Tensor | None, keep: torch.Tensor, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        BlockMap(Grid.line(9), 4, indices, keep, causal=True)
+
+
+def test_any_order_that_leaves_the_text_where_it_is() -> None:
+    grid, keep = Grid.line(9, 2), everything(2, 3)
+    order = torch.tensor([[0, 1, 8, 7, 6, 5, 4, 3, 2], [0, 1, 2, 4, 3, 5, 6, 7, 8]], dtype=torch.int32)
+    found = BlockMap(grid, 4, order, keep)
+    assert torch.equal(found.places(), order.long())
+    assert next(found.rows())[1].tolist() == [0, 1, 8, 7]
+    for wrong, reason in [(order.flip(1), "moves the text"), (order.clamp(max=7), "leaves out a token"), (order.long(), "int32")]:
+        with pytest.raises(ValueError, match=reason):
+            BlockMap(grid, 4, wrong, keep)
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 278])

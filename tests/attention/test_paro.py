@@ -6,17 +6,22 @@ import pytest
 import torch
 
 from models._locality import SCALE, planted
-from sparsecc.attention.base import BLOCK, Choice, Grid, Sample, required
-from sparsecc.attention.paro import Paro, average_mass, heaviest, lost_mass
+from sparsecc.attention.base import BLOCK, Asked, Choice, Grid, Sample, required
+from sparsecc.attention.judge import average_mass, heaviest, lost_mass
+from sparsecc.attention.paro import Paro
 
 ORDERS = (3, 0, 5, 1, 4, 2)
 GRIDS = (Grid(5, 12, 16, text_tokens=7), Grid(5, 11, 13, text_tokens=3, text_first=False), Grid(4, 9, 11))
 every_grid = pytest.mark.parametrize("grid", GRIDS, ids=str)
 
 
+def chosen(samples: list[Sample], grid: Grid, density: float, block: int = BLOCK, max_error: float | None = None) -> Choice:
+    return Paro().choose(Asked(grid, samples[0].q.shape[1], SCALE, density, block, max_error, samples=samples))
+
+
 @cache
 def choice(grid: Grid, density: float = 0.3, max_error: float | None = None) -> Choice:
-    return Paro().choose([planted(grid, ORDERS)], grid, SCALE, density, max_error=max_error)
+    return chosen([planted(grid, ORDERS)], grid, density, max_error=max_error)
 
 
 @every_grid
@@ -63,7 +68,7 @@ def test_samples_and_items_of_a_batch_count_alike_and_the_same_twice() -> None:
     grid = Grid(2, 6, 7, text_tokens=2)
     first, second = planted(grid, (1, 4), seed=1), planted(grid, (1, 4), seed=2)
     both = Sample(*(torch.cat(pair) for pair in zip(first, second, strict=True)))
-    apart, together = (Paro().choose(samples, grid, SCALE, 0.5, 16) for samples in ([first, second], [both]))
+    apart, together = (chosen(samples, grid, 0.5, 16) for samples in ([first, second], [both]))
     assert torch.equal(apart.map.keep, together.map.keep)
     assert torch.equal(apart.map.orders, together.map.orders)
     assert torch.equal(apart.error, together.error)
@@ -71,20 +76,12 @@ def test_samples_and_items_of_a_batch_count_alike_and_the_same_twice() -> None:
 
 def test_sampled_queries_find_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sparsecc.attention.mass.EXACT_TOKENS", 128)
-    found = Paro().choose([planted(GRIDS[0], ORDERS)], GRIDS[0], SCALE, 0.3)
+    found = chosen([planted(GRIDS[0], ORDERS)], GRIDS[0], 0.3)
     assert found.map.orders.tolist() == list(ORDERS)
 
 
 def test_text_alone_leaves_nothing_to_choose() -> None:
     grid = Grid(1, 1, 2, text_tokens=20)
-    found = Paro().choose([planted(grid, (0,))], grid, SCALE, 0.1, 16)
+    found = chosen([planted(grid, (0,))], grid, 0.1, 16)
     assert found.map.keep.all()
     assert found.map.orders.tolist() == [0]
-
-
-def test_the_heaviest_blocks_are_kept_and_the_first_of_equals() -> None:
-    mass = torch.tensor([[1.0, 5.0, 5.0], [0.0, 1.0, 9.0], [5.0, 0.0, 1.0]])
-    needed = torch.eye(3, dtype=torch.bool)
-    assert heaviest(mass, needed, 5 / 9).tolist() == [[True, True, False], [False, True, True], [False, False, True]]
-    assert torch.equal(heaviest(mass, needed, 0.01), needed)
-    assert lost_mass(mass, needed) == pytest.approx(24 / 27)

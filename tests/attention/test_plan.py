@@ -39,6 +39,15 @@ def test_it_comes_back(tmp_path: Path) -> None:
         assert torch.equal(found.keep, before.maps[name].keep)
 
 
+def test_a_causal_map_without_orders_comes_back(tmp_path: Path) -> None:
+    grid = Grid.line(30, 2)
+    keep = required(grid, 8, causal=True).repeat(2, 1, 1)
+    Plan("model", {"a": BlockMap(grid, 8, None, keep, causal=True)}).save(tmp_path / "plan.json")
+    found = Plan.load(tmp_path / "plan.json").maps["a"]
+    assert (found.grid, found.orders, found.causal) == (grid, None, True)
+    assert torch.equal(found.keep, keep)
+
+
 def test_the_same_plan_is_the_same_bytes(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

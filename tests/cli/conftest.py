@@ -17,7 +17,7 @@ INPUTS, HIDDEN = 64, 96
 RECIPE = {"passes": [{"prune": {"pattern": "4x1", "sparsity": 0.5}}, {"pack": {}}]}
 
 
-def two_layers(batch="batch") -> onnx.ModelProto:
+def two_layers(batch: int | str = "batch") -> onnx.ModelProto:
     """relu(x·w1 + b)·w2, x: [batch, INPUTS]."""
     generator = np.random.default_rng(0)
     weights = {

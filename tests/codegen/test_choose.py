@@ -13,7 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from sparsecc.attention.base import Grid
 from sparsecc.codegen import choose
-from sparsecc.codegen.cpu import roofline
+from sparsecc.codegen.cpu import backend, roofline
 from sparsecc.codegen.cpu.kernels import dense_matmul
 from sparsecc.codegen.recognize.program import Layer
 from sparsecc.codegen.spec import Epilogue, MatmulSpec
@@ -44,7 +44,7 @@ def times(monkeypatch: pytest.MonkeyPatch) -> list[float]:
             call()
         return {name: Timing(name, (taken,) * 3) for name, taken in zip(calls, seconds, strict=True)}
 
-    monkeypatch.setattr(choose, "interleave", fake)
+    monkeypatch.setattr(backend, "interleave", fake)
     return seconds
 
 
@@ -82,7 +82,7 @@ def test_dense_stays_where_it_is_faster(times: list[float]) -> None:
 
 
 def test_without_measuring_what_is_stored_sparse_runs_sparse(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choose, "interleave", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setattr(backend, "interleave", lambda *_, **__: pytest.fail("measured"))
     for choice in check(graph(), [X], measure=False):
         assert (choice.decision, choice.measured_us, choice.dense_us, choice.predicted_us) == ("sparse", None, None, None)
         assert choice.reason == "not measured: the target is not this machine"
@@ -93,7 +93,7 @@ def test_layers_that_came_dense_are_no_choice(times: list[float]) -> None:
 
 
 def test_what_the_records_know_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choose, "interleave", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setattr(backend, "interleave", lambda *_, **__: pytest.fail("measured"))
     sparse, dense = tasks_of(graph())
     chosen = sparse.space(HERE)[-1]
     known = {sparse: Known(chosen, 1.0), dense: Known(dense.space(HERE)[0], 4.0)}
@@ -192,7 +192,7 @@ def test_layers_alike_are_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append(len(calls))
         return {name: Timing(name, (1e-6,) * 3) for name in calls}
 
-    monkeypatch.setattr(choose, "interleave", fake)
+    monkeypatch.setattr(backend, "interleave", fake)
     torch.manual_seed(0)
     layer = nn.Linear(64, 64)
     alike = packed(fixed(nn.Sequential(*(copy.deepcopy(layer) for _ in range(3))), FEW), "2:4", 0.5)
@@ -236,7 +236,7 @@ def test_the_product_stays_where_it_is_faster(times: list[float]) -> None:
 
 
 def test_without_measuring_what_is_structured_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choose, "interleave", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setattr(backend, "interleave", lambda *_, **__: pytest.fail("measured"))
     [choice] = check(low_rank(), [TOKENS], measure=False)
     assert (choice.decision, choice.measured_us, choice.dense_us, choice.predicted_us) == ("structured", None, None, None)
     assert choice.reason == "not measured: the target is not this machine"

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from onnx import TensorProto, helper
 from torch import Tensor, nn
 from torch.nn import functional
 
 import sparsecc
 from sparsecc.attention.base import Grid
-from sparsecc.codegen import compiler
+from sparsecc.codegen.backend import Emitted
 from sparsecc.codegen.compiler import build
-from sparsecc.codegen.cpu.emit.emit import Emitted
+from sparsecc.codegen.cpu import compile
 from sparsecc.codegen.cpu.kernels import dense_group_matmul
 from sparsecc.codegen.cpu.target import parse
 from sparsecc.codegen.library import Library
@@ -27,6 +28,7 @@ from sparsecc.errors import ModelError
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import WeightSite
+from sparsecc.passes.reorder_tokens import ReorderTokens
 from tests.codegen.whole import (
     HERE,
     Case,
@@ -288,7 +290,7 @@ ONNX_RESIDUALS = model(
 
 
 def test_structured_onnx() -> None:
-    graph = structured(OnnxGraph.from_proto(ONNX_RESIDUALS), "low_rank:5", "monarch:4x2:3", "monarch:2x4:2")
+    graph = structured(OnnxGraph.from_proto(ONNX_RESIDUALS), "low_rank:5", "monarch:4x2:3", "kronecker:4x6:1")
     choices = check(graph, [random(19, 24)])
     assert [choice.decision for choice in choices] == ["structured"] * 3
 
@@ -327,6 +329,42 @@ def test_all_blocks_are_dense_attention() -> None:
     library, _ = build(graph, inputs, HERE, measure=False)
     for ours, oracle in zip(run(library, inputs), dense.run(inputs).outputs, strict=True):
         assert_close(ours, oracle.contiguous())
+
+
+def windowed(graph: FxGraph | OnnxGraph) -> Any:
+    """Every attention with a window."""
+    result = ReorderTokens(pattern="sliding_window:5", block=4, text_tokens=2).apply(graph)
+    assert not any(match.refused for match in result.matches) and result.modified
+    return result.graph
+
+
+def window_inputs() -> list[Tensor]:
+    """q, and k and v of half as many heads; q, k, v and which keys are seen, for some batch none of the first ones."""
+    seen = torch.rand(2, 1, 1, 19) < 0.6
+    seen[0, :, :, :11] = False
+    return [random(2, 4, 19, 8), *(random(2, 2, 19, 8) for _ in range(2)), *(random(2, 4, 19, 8) for _ in range(3)), seen]
+
+
+def test_windows_causal_masked_and_with_shared_keys() -> None:
+    inputs = window_inputs()
+    attend = functional.scaled_dot_product_attention
+    causal, masked = Lambda(lambda q, k, v: attend(q, k, v, is_causal=True, enable_gqa=True)), Lambda(attend)
+    check(windowed(fixed(Parallel([causal, masked], [3, 4]), *inputs)), inputs)
+
+
+def test_windows_onnx() -> None:
+    nodes = [
+        helper.make_node("Attention", ["q", "k", "v"], ["y"], is_causal=1),
+        helper.make_node("Attention", ["q2", "k2", "v2", "seen"], ["z"]),
+    ]
+    inputs = window_inputs()
+    names = ["q", "k", "v", "q2", "k2", "v2", "seen"]
+    kinds = [TensorProto.BOOL if x.dtype == torch.bool else TensorProto.FLOAT for x in inputs]
+    given = [helper.make_tensor_value_info(name, kind, x.shape) for name, kind, x in zip(names, kinds, inputs, strict=True)]
+    out = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 4, 19, 8]) for name in ("y", "z")]
+    graph = helper.make_graph(nodes, "g", given, out)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=11)
+    check(windowed(OnnxGraph.from_proto(proto)), inputs)
 
 
 def test_reordered_onnx() -> None:
@@ -410,7 +448,7 @@ def test_code_that_kernels_link_passes_through_the_whole_compiler() -> None:
             outputs = [builder.emit(relax.call_tir(gvar, arguments[gvar], types[-1])) for gvar, types in kernels.items()]
             result = builder.emit_output(relax.Tuple(outputs))
         builder.emit_func_output(result)
-    text = "".join(assembly_of(compiler.compile_relax(Emitted(builder.get(), {}), target)))
+    text = "".join(assembly_of(compile.compile_relax(Emitted(builder.get(), {}), target)))
     assert "vdpbf16ps" in text
     assert "sparsecc_bfloat16_dot" not in text
 
@@ -419,7 +457,7 @@ def test_what_tvm_cannot_lower_is_a_model_error(monkeypatch: pytest.MonkeyPatch)
     def fail(module: Any, target: Any) -> Any:
         raise TypeError("in its own words\nno such intrinsic\n")
 
-    monkeypatch.setattr(compiler, "_passes", fail)
+    monkeypatch.setattr(compile, "_passes", fail)
     with pytest.raises(ModelError, match=r"cannot generate code for this model: no such intrinsic$"):
         build(fixed(nn.ReLU(), random(3, 5)), [random(3, 5)], HERE, measure=False)
 
@@ -430,9 +468,9 @@ def test_an_error_without_words_is_no_operators_fault(monkeypatch: pytest.Monkey
     def fail(module: Any, target: Any) -> Any:
         raise RuntimeError
 
-    monkeypatch.setattr(compiler, "_passes", fail)
+    monkeypatch.setattr(compile, "_passes", fail)
     with pytest.raises(RuntimeError, match=r"^$"):
-        compiler.compile_relax(Emitted(None, {}), HERE)
+        compile.compile_relax(Emitted(None, {}), HERE)
 
 
 def test_the_operator_is_named_when_the_model_has_names(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -441,8 +479,8 @@ def test_the_operator_is_named_when_the_model_has_names(monkeypatch: pytest.Monk
             raise TypeError("no such intrinsic")
         return usual(module, target)
 
-    usual = compiler._passes
-    monkeypatch.setattr(compiler, "_passes", fail)
+    usual = compile._passes
+    monkeypatch.setattr(compile, "_passes", fail)
     proto = model([node("Relu", "x", "h"), node("Tanh", "h", "y")], {"x": [3, 5]}, {"y": [3, 5]}, name="m")
     proto.graph.node[1].name = "last"
     graph = OnnxGraph.from_proto(proto)

@@ -131,7 +131,7 @@ def weights(of: Graph) -> dict[str, Any]:
 
 def _block_map(site: Attention) -> tuple[str, dict[str, Tensor]] | None:
     found = site.block_map
-    return None if found is None else (str(found.grid), {"orders": found.orders, "keep": found.keep})
+    return None if found is None else (str(found.grid), {"places": found.places(), "keep": found.keep})
 
 
 def _stored(site: WeightSite) -> tuple[str, dict[str, Tensor]] | None:

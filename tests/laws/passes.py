@@ -40,6 +40,7 @@ OPTIONS: dict[str, tuple[Example, ...]] = {  # beside the examples
         Example({"activations": "calibrated", "ignore": ["re:.*head.*"]}, TRANSFORMER),
         Example({"dtype": "bfloat16", "min_weights": 0}),
     ),
+    "reorder_tokens": (Example({"pattern": "sliding_window:2", "block": 3}, TRANSFORMER),),
     "structured": (
         Example({"neurons": 0.6, "criterion": "contribution", "round_to": 16}, TRANSFORMER),
         Example({"neurons": 0.25, "heads": 0.25, "criterion": "obs", "dead": 0.01}, TRANSFORMER),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sparsecc.graph.base import Differentiable
 from sparsecc.graph.fx.graph import FxGraph
@@ -43,7 +43,7 @@ def test_the_last_block_gives_what_the_model_gives(name: str) -> None:
 def test_other_weights_count_in_their_block_alone_until_they_are_set(name: str) -> None:
     """Their gradients are those of the whole model where the block is its end."""
     whole, sample = differentiable(name), samples(name)[:1]
-    changed = whole.copy()
+    changed, runs = whole.copy(), list[tuple[str, Tensor, Tensor]]()
     for block in changed.blocks(sample):
         [site] = whole.sites(WeightSite, block.sites[:1])
         halved = (site.weight * 0.5).requires_grad_()
@@ -54,9 +54,9 @@ def test_other_weights_count_in_their_block_alone_until_they_are_set(name: str) 
         assert by_block.abs().max() > 0
         changed.set_weight(changed.sites(WeightSite, (site.name,))[0], halved.detach())
         assert_close(block.run(0, {})[0], with_halved.detach())
-        last = site.name, halved, by_block
-    name_, halved, by_block = last
-    [y] = changed.run_with(sample[0], {name_: (halved, None)}).outputs
+        runs.append((site.name, halved, by_block))
+    last, halved, by_block = runs[-1]
+    [y] = changed.run_with(sample[0], {last: (halved, None)}).outputs
     assert_close(torch.autograd.grad(y.square().sum(), halved)[0], by_block)
 
 

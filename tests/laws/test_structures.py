@@ -104,6 +104,7 @@ def test_factors_are_as_said_and_the_weight_stays(structure: Structure, rows: in
     assert all(tensor.is_contiguous() for tensor in found.tensors.values())
     assert all(tensor.dtype == (torch.uint8 if name in structure.index_names else dtype) for name, tensor in found.tensors.items())
     assert found.nbytes == structure.params(rows, cols) * dtype.itemsize + sum(index.numel() for index in positions)
+    assert structure.params(rows, cols) <= structure.products(rows, cols)
     x = random(3, cols, seed=seed).to(dtype)
     assert_close(apply(found.factors(), x), x @ found.dense().T)
 

@@ -154,7 +154,7 @@ def test_masks_change_on_their_days_only(name: str, fields: dict[str, Any]) -> N
     model = student()
     optimizer = adam(model)
     _, handle = attached(name, model, optimizer, **{**fields, "every": 6, "end": 24})
-    method = registry.load_class("train", name, Method)(**{**fields, "every": 6, "end": 24, "steps": 40})
+    method = registry.create("train", name, Method, **{**fields, "every": 6, "end": 24, "steps": 40})
     changed = []
     for x, y in batches(40):
         before = handle.state_dict()["masks"]

@@ -64,6 +64,86 @@ def test_it_is_dense_attention_with_the_same_mask(grid: Grid, dtype: torch.dtype
     assert_close(Attending(grid).op.reference(q, k, v), expected)
 
 
+def other_op(kind: str) -> BlockAttention:
+    """Of two heads of keys for four of queries, in the model's order and causal, or each in one of its own."""
+    grid = Grid.line(11, 2)
+    keep = torch.rand(4, 3, 3, generator=torch.Generator().manual_seed(5)) < 0.3
+    if kind == "causal":
+        keep = keep.tril() | required(grid, BLOCK, causal=True)
+        return BlockAttention(BlockMap(grid, BLOCK, None, keep, causal=True), 0.3, grouped=True)
+    order = torch.stack([torch.cat([torch.arange(2), 2 + torch.randperm(9)]) for _ in range(4)]).int()
+    return BlockAttention(BlockMap(grid, BLOCK, order, keep | required(grid, BLOCK)), 0.3, grouped=True)
+
+
+@pytest.mark.parametrize("kind", ["causal", "permuted"])
+def test_other_orders_causal_and_shared_keys(kind: str) -> None:
+    """Outputs and gradients, against a mask of tokens."""
+    op = other_op(kind)
+    places = op.map.places().argsort(1) // BLOCK
+    seen = torch.stack([kept[blocks][:, blocks] for kept, blocks in zip(op.map.keep, places, strict=True)])
+    seen = seen.tril() if kind == "causal" else seen
+    ours, theirs = ([torch.randn(2, heads, 11, DIM, generator=torch.Generator().manual_seed(heads)) for heads in (4, 2, 2)] for _ in "ab")
+    for x in (*ours, *theirs):
+        x.requires_grad_()
+    call = op.torch_call("attn")
+    actual = call.target(*ours, op.tensors.get("orders"), op.tensors["keep"], *call.options)
+    wide = (x.repeat_interleave(2, 1) for x in theirs[1:])
+    expected = functional.scaled_dot_product_attention(theirs[0], *wide, attn_mask=seen, scale=0.3)
+    assert_close(actual, expected)
+    for y in (actual, expected):
+        y.square().sum().backward()
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.grad is not None and b.grad is not None
+        assert_close(a.grad, b.grad)
+
+
+@pytest.mark.parametrize("kind", ["causal", "permuted"])
+@pytest.mark.parametrize("shape", [(11,), (11, 11), (2, 1, 1, 11), (1, 4, 11, 11)])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
+def test_a_mask_hides_keys_in_the_models_order_and_a_query_without_keys_gives_zero(
+    kind: str, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    op, generator = other_op(kind), torch.Generator().manual_seed(len(shape))
+    hidden = torch.rand(shape, generator=generator) < 0.5
+    mask = ~hidden if dtype == torch.bool else torch.randn(shape, generator=generator).masked_fill(hidden, -torch.inf)
+    q, k, v = (torch.randn(2, heads, 11, DIM, generator=generator) for heads in (4, 2, 2))
+    at = op.map.places().argsort(1) // BLOCK
+    seen = torch.stack([kept[blocks][:, blocks] for kept, blocks in zip(op.map.keep, at, strict=True)])
+    seen = seen.tril() if kind == "causal" else seen
+    scores = 0.3 * q @ k.repeat_interleave(2, 1).mT
+    scores = scores.masked_fill(~mask, -torch.inf) if dtype == torch.bool else scores + mask
+    expected = scores.masked_fill(~seen, -torch.inf).softmax(-1).nan_to_num(0) @ v.repeat_interleave(2, 1)
+    call = op.torch_call("attn")
+    options = call.options if op.map.causal else (*call.options, False)
+    assert_close(call.target(q, k, v, op.tensors.get("orders"), op.tensors["keep"], *options, mask), expected)
+
+
+def test_a_mask_has_no_gradient_and_says_so() -> None:
+    op = other_op("causal")
+    call, mask = op.torch_call("attn"), torch.zeros(11, 11, requires_grad=True)
+    q, k, v = (torch.randn(1, heads, 11, DIM, requires_grad=True) for heads in (4, 2, 2))
+    y = call.target(q, k, v, None, op.tensors["keep"], *call.options, mask)
+    with pytest.raises(RuntimeError, match="no gradient of its mask"):
+        y.sum().backward()
+    call.target(q, k, v, None, op.tensors["keep"], *call.options, mask.detach()).sum().backward()
+    assert q.grad is not None and q.grad.isfinite().all()
+
+
+def test_torch_accepts_the_operator_without_orders() -> None:
+    op = other_op("causal")
+    call = op.torch_call("attn")
+    arguments = tuple(torch.randn(2, heads, 11, DIM, requires_grad=True) for heads in (4, 2, 2))
+    torch.library.opcheck(call.target, (*arguments, None, op.tensors["keep"], *call.options))
+
+
+def test_heads_that_do_not_share_evenly_are_refused() -> None:
+    op = other_op("causal")
+    call = op.torch_call("attn")
+    q, k = torch.randn(1, 4, 11, DIM), torch.randn(1, 3, 11, DIM)
+    with pytest.raises(RuntimeError, match="attention 'attn': 3 heads of keys and 3 of values cannot serve 4"):
+        call.target(q, k, k, None, op.tensors["keep"], *call.options)
+
+
 @every_grid
 def test_gradients_are_those_of_dense_attention_with_the_same_mask(grid: Grid) -> None:
     module, seen, dense = Attending(grid), mask(some_map(grid)), inputs(grid)
@@ -117,7 +197,7 @@ def test_the_output_lies_with_tokens_outermost_as_torchs_own_does_after_projecti
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((2, 3, 28, 8), "attention 'attn' is reordered for 29 tokens, it is given 28"),
+        ((2, 3, 28, 8), "attention 'attn' has a block map for 29 tokens, it is given 28"),
         ((2, 4, 29, 8), "attention 'attn' has 3 heads, its input 4"),
         ((2, 29, 24), "attention 'attn' takes .batch, heads, tokens, head_dim."),
     ],

@@ -49,14 +49,14 @@ def test_linear(structure: structures.Structure, bias: bool, leading: tuple[int,
     check(StructuredLinear(weight, torch.randn(40) if bias else None), torch.randn(*leading, 24))
 
 
-@pytest.mark.parametrize("key", ["armor:4", "low_rank:3", "monarch:2x4:2"])
+@pytest.mark.parametrize("key", ["armor:4", "kronecker:2x4:3", "low_rank:3", "monarch:2x4:2"])
 def test_no_tokens(key: str) -> None:
     op = StructuredLinear(structures.from_key(key).project(torch.randn(8, 16)))
     assert models.run(model_of(op, ["n", 16]), x=torch.randn(0, 16).numpy())[0].shape == (0, 8)
 
 
 @pytest.mark.parametrize(("opset", "ir_version"), [(16, 8), (19, 9), (21, 10), (24, 11)])
-@pytest.mark.parametrize("key", ["armor:4", "low_rank:3", "monarch:2x4:2"])
+@pytest.mark.parametrize("key", ["armor:4", "kronecker:2x4:3", "low_rank:3", "monarch:2x4:2"])
 def test_bodies_fit_every_opset(key: str, opset: int, ir_version: int) -> None:
     weight = structures.from_key(key).project(torch.randn(8, 16))
     check(StructuredLinear(weight, torch.randn(8)), torch.randn(2, 16), opset=opset, ir_version=ir_version)
@@ -71,7 +71,8 @@ def test_any_blocks(b: int, p: int, down: int, across: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "moves"), [("low_rank:3", 0), ("monarch:2x4:2", 3), ("monarch:1x4:2", 2), ("monarch:4x1:2", 2), ("armor:4", 4)]
+    ("key", "moves"),
+    [("low_rank:3", 0), ("monarch:2x4:2", 3), ("monarch:1x4:2", 2), ("monarch:4x1:2", 2), ("armor:4", 4), ("kronecker:2x4:3", 2)],
 )
 def test_activations_move_as_seldom_as_possible(key: str, moves: int) -> None:
     """Once on the way into blocks, between blocks, and out of them; the weights' own transposes are folded ahead."""

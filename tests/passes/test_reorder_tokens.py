@@ -102,7 +102,7 @@ def test_twice_is_once() -> None:
     [
         ({"causal": True}, "causal attention"),
         ({"has_mask": True}, "its mask would have to be reordered"),
-        ({"kv_heads": 1}, "1 heads of keys serve 2 heads of queries"),
+        ({"kv_heads": 3}, "3 heads of keys cannot serve 2 heads of queries evenly"),
         ({"kv_tokens": 77}, "cross attention: 245 queries, 77 keys"),
         ({"tokens": 244}, "244 tokens, a grid of 3×8×10 and 5 text tokens before has 245"),
         ({"bound": "v has 3 channels"}, "v has 3 channels"),
@@ -130,7 +130,7 @@ def test_refuses_by_the_tensors_when_the_model_leaves_its_sizes_open(monkeypatch
 def test_heads_above_the_error_stay_dense_and_all_of_them_refuse_the_site() -> None:
     [match] = STEP.find(AttentionGraph([attention()]), CONTEXT)
     assert isinstance(match.action, Reordering)
-    assert match.action.choice is not None
+    assert match.action.choice is not None and match.action.choice.error is not None
     low, high = sorted(match.action.choice.error.tolist())
     [action] = [str(match.action) for match in apply(attention(), step=replace(STEP, max_error=(low + high) / 2)).matches]
     assert ", 1 of 2 heads dense (" in action
@@ -158,6 +158,7 @@ def test_large_layers_are_tapped_one_at_a_time(monkeypatch: pytest.MonkeyPatch) 
         ({"max_error": -0.1}, "max_error: -0.1"),
         ({"block": 0}, "block: 0"),
         ({"pattern": "parro"}, "pattern: no 'parro'; did you mean 'paro'"),
+        ({"pattern": "sliding_window:x", "grid": None}, "pattern 'sliding_window:x': sliding_window reads no options 'x'"),
     ],
 )
 def test_fields_that_cannot_be(fields: dict[str, Any], message: str) -> None:
@@ -175,6 +176,76 @@ def test_needs_calibration_or_a_plan() -> None:
     with pytest.raises(RecipeError, match=r"^plan: missing, so that calibration inputs are needed"):
         STEP.apply(AttentionGraph([attention()]))
     assert list(STEP.find(AttentionGraph([]), Context())) == []
+
+
+WINDOW = ReorderTokens(pattern="sliding_window:40", block=16)
+
+
+def windowed(*sites: Attention, step: ReorderTokens = WINDOW, context: Context = Context()) -> list[Match]:
+    return list(step.find(AttentionGraph(sites), context))
+
+
+def test_a_window_needs_neither_grid_nor_calibration_and_keeps_causal_attention_causal() -> None:
+    sites = [attention("a", causal=True), attention("b", kv_heads=1)]
+    result = WINDOW.apply(AttentionGraph(sites))
+    assert [str(match.action) for match in result.matches] == ["density 0.43", "density 0.39"]
+    for found, causal in zip(maps(result), (True, False), strict=True):
+        assert (found.grid, found.orders, found.causal) == (Grid.line(245), None, causal)
+        assert int(found.keep[0, 8].count_nonzero()) == (4 if causal else 7)
+
+
+def test_what_a_window_costs_is_said_where_there_are_samples() -> None:
+    [match] = windowed(attention(causal=True), context=CONTEXT)
+    assert str(match.action).startswith("density 0.43, lost mass 0.")
+    [match] = windowed(attention(tokens=None), context=CONTEXT)
+    assert isinstance(match.action, Reordering) and match.action.map.grid == Grid.line(245)
+
+
+def test_a_mask_stays_and_nothing_is_said_of_costs_that_it_has_a_part_in() -> None:
+    site = attention(has_mask=True)
+    assert [str(match.action) for match in windowed(site, context=CONTEXT)] == ["density 0.39"]
+    [match] = windowed(site, step=replace(WINDOW, max_error=0.1), context=CONTEXT)
+    assert match.refused is not None
+    assert match.refused.reason == "its mask is not among the samples, so that max_error cannot be judged"
+
+
+def test_global_tokens_see_all_and_are_seen() -> None:
+    [match] = windowed(attention(), step=replace(WINDOW, text_tokens=3))
+    assert isinstance(match.action, Reordering)
+    assert match.action.map.grid == Grid.line(245, 3)
+    assert match.action.map.keep[:, 0].all() and match.action.map.keep[:, :, 0].all()
+
+
+def test_where_a_window_cannot_be() -> None:
+    reasons = [
+        match.refused.reason
+        for match in windowed(
+            *(attention("a", tokens=None), attention("b", tokens=3), attention("c", kv_tokens=9), attention("d", tokens=40, causal=True)),
+            step=replace(WINDOW, text_tokens=3),
+        )
+        if match.refused
+    ]
+    assert [reason.split(";")[0] for reason in reasons] == [
+        "the model leaves its number of tokens open",
+        "3 tokens, of which 3 should be text",
+        "cross attention: 245 queries, 9 keys",
+        "sliding_window:40 keeps every block of 40 tokens",
+    ]
+    with pytest.raises(RecipeError, match=r"^max_error: needs calibration inputs"):
+        windowed(attention(), step=replace(WINDOW, max_error=0.1))
+
+
+def test_a_causal_plan_comes_back_and_is_not_for_attention_that_is_not(tmp_path: Path) -> None:
+    path = str(tmp_path / "plan.json")
+    plan_of(WINDOW.apply(AttentionGraph([attention("a", causal=True)])).graph).save(path)
+    [match] = ReorderTokens(plan=path).find(AttentionGraph([attention("a", causal=True)]), Context())
+    assert isinstance(match.action, Reordering) and match.action.map.causal
+    with pytest.raises(RecipeError, match="attention 'a' is not causal, the plan's is"):
+        with_plan(path, attention("a"))
+    plan_of(WINDOW.apply(AttentionGraph([attention("a", has_mask=True)])).graph).save(path)
+    assert with_plan(path, attention("a", has_mask=True))[0].refused is None
+    with pytest.raises(RecipeError, match="attention 'a' is causal, the plan's is not"):
+        with_plan(path, attention("a", causal=True))
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def skewed(tokens: int, features: int) -> Tensor:
     return torch.randn(tokens, features) @ mix.T
 
 
-@pytest.mark.parametrize("structure", ["low_rank", "monarch", "auto"])
+@pytest.mark.parametrize("structure", ["kronecker", "low_rank", "monarch", "monarch:4x2:3", "auto"])
 def test_every_linear_layer_gets_factors_within_the_budget(structure: str) -> None:
     bias = torch.randn(64)
     before = FakeGraph([linear("a", 64, 48, bias=bias), linear("b", 32, 64, seed=1)])
@@ -46,6 +46,12 @@ def test_every_linear_layer_gets_factors_within_the_budget(structure: str) -> No
         assert new.bias is old.bias
         assert structure == "auto" or new.form.key.startswith(structure)
         assert str(match.action).startswith(new.form.key)
+
+
+def test_work_is_said_where_it_is_not_as_many_products_as_numbers() -> None:
+    found = substitution(Substitute(structure="kronecker:4x8:3"), linear("a", 64, 48))
+    assert str(found).startswith("kronecker:4x8:3, 0.12 of the parameters, 1.25 of the multiplications, weight error 0.")
+    assert "multiplications" not in str(substitution(Substitute(structure="low_rank"), linear("a", 64, 48)))
 
 
 def test_twice_is_once() -> None:
@@ -139,7 +145,8 @@ def test_only_linear_layers_are_meant() -> None:
     ("fields", "message"),
     [
         ({"structure": "monarc"}, "structure: no 'monarc'; did you mean 'monarch'"),
-        ({"structure": "dense"}, "structure: no 'dense'; there are: armor, low_rank, monarch, auto"),
+        ({"structure": "monarch:4"}, "structure 'monarch:4' is not one that sparsecc writes"),
+        ({"structure": "dense"}, "structure: no 'dense'; there are: armor, kronecker, low_rank, monarch, auto"),
         ({"params": 1.0}, r"params: 1.0 is not in \(0, 1\)"),
         ({"params": 0}, r"params: 0.0 is not in \(0, 1\)"),
         ({"max_error": 0.0}, "max_error: 0.0 is not positive"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sparsecc.codegen.cpu.alignment import aligned_empty
+from sparsecc.codegen.alignment import aligned_empty
 from sparsecc.runtime import tensors
 
 

@@ -22,6 +22,16 @@ def test_a_factor_is_its_block_diagonal_matrix_and_its_permutation() -> None:
     assert Factor(weight).restore(product) is product
 
 
+def test_a_tied_block_stands_on_the_diagonal_several_times() -> None:
+    weight, x = torch.randn(2, 4, 5), torch.randn(7, 30)
+    factor = Factor(weight, (6, 4), (1, 0), tied=3)
+    assert (factor.on_diagonal, factor.inputs, factor.outputs) == (6, 30, 24)
+    product = x @ torch.block_diag(*weight.repeat_interleave(3, 0)).T
+    torch.testing.assert_close(factor.multiply(x), product)
+    assert torch.equal(factor.by_token(factor.by_block(x)), x)
+    assert factor.multiply(x[:0]).shape == (0, 24)
+
+
 @pytest.mark.parametrize("shape", [(6,), (0, 6), (2, 6), (2, 3, 6)])
 def test_leading_dimensions_stay(shape: tuple[int, ...]) -> None:
     first, second = torch.randn(2, 4, 3), torch.randn(4, 1, 2)

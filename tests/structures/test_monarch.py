@@ -56,6 +56,7 @@ def test_never_worse_than_alternating_least_squares(structure: Monarch, rows: in
     weight = torch.randn(rows, cols, generator=generator, dtype=torch.float64)
     target = weight.reshape(rows // p, p, b, cols // b).permute(1, 2, 0, 3)
     right = torch.randn(200, p, b, r, cols // b, generator=generator, dtype=torch.float64)
+    left = torch.empty(0)
     for _ in range(60):
         left = torch.linalg.lstsq(right.mT, target.mT.expand(200, -1, -1, -1, -1)).solution.mT
         right = torch.linalg.lstsq(left, target.expand(200, -1, -1, -1, -1)).solution

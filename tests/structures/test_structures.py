@@ -29,7 +29,12 @@ def test_an_unknown_structure_is_refused_with_the_nearest() -> None:
         structures.from_key("monarc:2x2:1")
 
 
-def test_auto_means_every_member() -> None:
-    found = {type(structure).__module__.rsplit(".", 1)[-1] for structure in structures.sized("auto", 64, 48, 0.6)}
-    assert sorted(found) == registry.members("structures")
+def test_auto_means_a_list_of_members() -> None:
+    found = {registry.name_of(structure) for structure in structures.sized("auto", 64, 48, 0.6)}
+    assert found == set(structures.AUTO) < set(registry.members("structures"))
     assert structures.sized("low_rank", 64, 48, 0.5) == LowRank.sized(64, 48, 0.5)
+
+
+def test_a_key_means_itself_where_it_fits() -> None:
+    assert structures.sized("monarch:4x8:2", 64, 48, 0.5) == [Monarch(4, 8, 2)]
+    assert structures.sized("monarch:4x8:2", 64, 50, 0.5) == structures.sized("monarch:4x8:2", 64, 48, 0.1) == []

@@ -18,7 +18,7 @@ NAMED_BY = {
     "attention": "`reorder_tokens: {pattern: NAME}`",
     "criteria": "`prune: {criterion: NAME}`",
     "formats": "`pack: {formats: [NAME]}`",
-    "patterns": "`prune: {pattern: NAME}`",
+    "patterns": "what it reads, `prune: {pattern: 4x1}`",
     "precisions": "`quantize: {dtype: NAME}`",
     "refinements": "`prune: {refinement: NAME}`",
     "structures": "`substitute: {structure: NAME}`",
@@ -88,7 +88,7 @@ def _member(family: str, name: str, base: type) -> str:
         parts.append(" ".join(facts))
     if family in OPTIONS:
         parts += _own_options(cls, base, own)
-    if shown := [_example(name, example) for example in getattr(cls, "examples", ()) if example != {}]:
+    if shown := [_example("" if family == "patterns" else name, example) for example in getattr(cls, "examples", ()) if example != {}]:
         parts.append(f"Examples: {', '.join(shown)}.")
     return "\n\n".join(parts)
 
@@ -96,7 +96,7 @@ def _member(family: str, name: str, base: type) -> str:
 def _example(name: str, example: str | Mapping[str, Any]) -> str:
     """As a recipe writes it, of a member whose parameters are in its key, or of one with options."""
     if isinstance(example, str):
-        return f"`{name}:{example}`" if example else f"`{name}`"
+        return f"`{':'.join(filter(None, (name, example)))}`"
     return f"`{{method: {name}, {', '.join(f'{key}: {value}' for key, value in example.items())}}}`"
 
 

@@ -7,39 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from sparsecc.codegen.cpu.alignment import aligned_copy, in_place
 from sparsecc.codegen.cpu.layout import TokenLayout, Value
 from sparsecc.codegen.cpu.operators import group_features, group_tokens
 from sparsecc.codegen.cpu.target import Target
+from sparsecc.codegen.plain.tensors import Tensors
 from sparsecc.codegen.recognize.program import Expr, Program, Var, shape
-from sparsecc.codegen.tvm_api import OPAQUE, BlockBuilder, GenericConst, relax, s_tir
-
-_WEIGHT_ELEMENTS = 64  # larger constants become parameters, stored once beside the code
+from sparsecc.codegen.tvm_api import OPAQUE, relax, s_tir
 
 
-class Forms:
-    """Values by the program's variables, and the Relax function that grows under them."""
+class Forms(Tensors):
+    """Values by the program's variables, in tiles or as the model has them."""
 
     def __init__(self, program: Program) -> None:
-        self.program = program
-        self.builder = BlockBuilder()
+        super().__init__(program)
         self.values: dict[Expr, Value] = {}
-        self.weights: dict[str, np.ndarray] = {}
-        self.weight_vars: list[Var] = []
         self.copies: dict[tuple[Expr, Any], Var] = {}  # of images as planes, by image and what a copy looks like
-        self._constants: dict[Any, Expr] = {}
         self._kernels: dict[Any, Any] = {}
 
-    def op(self, expr: Expr) -> Var:
-        return self.builder.emit(expr)
-
-    def natural(self, expr: Expr) -> Expr:
-        """The tensor in the order that the model gives it."""
-        if isinstance(expr, GenericConst):
-            return self._constant(expr)
-        if not isinstance(expr, relax.Var):
-            return expr
-        value = self.values[expr]
+    def made(self, var: Var) -> Expr:
+        value = self.values[var]
         if value.natural is None:
             value.natural = self.untile(value) if value.later is None else value.later()
         return value.natural
@@ -107,21 +93,6 @@ class Forms:
         x = self.op(op.reshape(x, bshd))
         return x if value.heads == "bshd" else self.op(op.permute_dims(x, list(axes)))
 
-    def _constant(self, const: Expr) -> Expr:
-        """Small constants stay in the code, large ones become weights; both copied: the importer leaves them in the caller's model."""
-        if const not in self._constants:
-            array = aligned_copy(np.from_dlpack(const.value))
-            self._constants[const] = relax.const(array, str(array.dtype)) if array.size <= _WEIGHT_ELEMENTS else self.weight(array)
-        return self._constants[const]
-
-    def weight(self, array: np.ndarray) -> Var:
-        """A new parameter of main that holds `array`, which is handed over."""
-        name = f"w{len(self.weights)}"
-        var = relax.Var(name, relax.TensorType(list(array.shape), str(array.dtype)))
-        self.weights[name] = in_place(array)
-        self.weight_vars.append(var)
-        return var
-
     def kernel(self, key: Any, build: Callable[[], Any]) -> Any:
         """The GlobalVar of a generated kernel, built once for equal keys."""
         if key not in self._kernels:
@@ -139,8 +110,8 @@ class Forms:
         result = self.op(relax.call_tir(kernel, args, types))
         return [self.op(relax.TupleGetItem(result, index)) for index in range(len(outs))]
 
-    def call(self, kernel: Any, args: list[Expr], out: tuple[int, ...]) -> Var:
-        return self.op(relax.call_tir(kernel, args, relax.TensorType(list(out), "float32")))
+    def call(self, kernel: Any, args: list[Expr], out: tuple[int, ...], dtype: str = "float32") -> Var:
+        return self.op(relax.call_tir(kernel, args, relax.TensorType(list(out), dtype)))
 
 
 def _in_block(func: Any) -> Any:

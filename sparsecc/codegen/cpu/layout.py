@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 from sparsecc.codegen.cpu.operators.group_tokens import GroupSpec
 from sparsecc.codegen.cpu.pieces.matvec import MOST_TOKENS
+from sparsecc.codegen.cpu.pieces.tiles import tile_for
 from sparsecc.codegen.recognize.program import Expr
-from sparsecc.codegen.spec import ceil_div, tile_for
+from sparsecc.codegen.spec import ceil_div
 
 VIEWS = {"reshape", "expand_dims", "squeeze", "permute_dims"}  # operators that compute nothing
 _MOST_PADDING = 1.25  # tokens of each sequence are padded by themselves while that costs less than this

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import functools
 import os
+import platform
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from sparsecc.codegen import target as targets
 from sparsecc.codegen import tvm_api
 from sparsecc.errors import UserError
 from sparsecc.registry import did_you_mean
 
 
 @dataclass(frozen=True)
-class Target:
+class Target(targets.Target):
     """vector_bits: width of the widest float registers.  registers: how many.  l1_bytes, l2_bytes: per core.
     cpu: LLVM's name of the CPU.  features: ISA extensions that generated code may use, as LLVM names them."""
 
@@ -28,6 +30,20 @@ class Target:
     l1_bytes: int
     l2_bytes: int
     threads: int
+    backend: ClassVar[str] = "cpu"
+
+    @property
+    def cannot_run(self) -> str | None:
+        """Another architecture, or instructions that this CPU lacks."""
+        here = platform.machine().replace("arm64", "aarch64")
+        if _machine(self.triple) != here:
+            return f"compiled for {self.triple}, this machine is {here}"
+        missing = sorted(set(self.features) - set(detect(self.threads).features))
+        return f"compiled for {self.cpu}, this CPU lacks {', '.join(missing)}" if missing else None
+
+    @property
+    def is_here(self) -> bool:
+        return self.cpu == detect(self.threads).cpu
 
     @property
     def lanes(self) -> int:
@@ -125,11 +141,9 @@ def detect(threads: int) -> Target:
 def parse(text: str, threads: int) -> Target:
     """`cpu` is this machine, `cpu:NAME` the CPU that LLVM knows by that name ("cpu:skylake-avx512", "cpu:cortex-a76").
 
-    Raises UserError for anything else, with the nearest name that exists.
+    Raises UserError for another name, with the nearest that exists.
     """
-    kind, _, name = text.partition(":")
-    if kind != "cpu":
-        raise UserError(f"target {text!r} is not known; there are: cpu, cpu:NAME")
+    _, _, name = text.partition(":")
     if not name:
         return detect(threads)
     triple = "aarch64-linux-gnu" if name.startswith(_ARM_FIRST) else "x86_64-linux-gnu"

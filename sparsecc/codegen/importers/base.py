@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,13 @@ def arguments(node: Any) -> dict[str, Any]:
     schema = node.target._schema.arguments
     given = {argument.name: value for argument, value in zip(schema, node.args, strict=False)}
     return {argument.name: argument.default_value for argument in schema} | given | dict(node.kwargs)
+
+
+def added(builder: Any, mask: Any) -> Any:
+    """A mask of attention, bool (true where a key is seen) or added already, as what is added to the scores."""
+    if mask.ty.dtype.dtype != "bool":
+        return mask
+    return builder.emit(relax.op.where(mask, relax.const(0.0, "float32"), relax.const(-math.inf, "float32")))
 
 
 def shape_of(expr: Any) -> list[int]:

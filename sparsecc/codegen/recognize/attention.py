@@ -16,8 +16,8 @@ def attention_call(program: Program, node: Node) -> None:
 def block_attention_call(program: Program, node: Node) -> None:
     found = program.placeholders.get(node.op)
     if found is not None and found.kind == "block_attention":
-        q, k, v = node.args
-        node.what = BlockAttentionCall(q, k, v, found.attributes["scale"], found.attributes["map"], found.name)
+        q, k, v, *mask = node.args
+        node.what = BlockAttentionCall(q, k, v, found.attributes["scale"], found.attributes["map"], found.name, mask[0] if mask else None)
         node.op = "block_attention"
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparsecc.codegen.cpu.pieces.math import ACTIVATIONS
 from sparsecc.codegen.recognize import activation, attention
 from sparsecc.codegen.recognize.conv import along_lines, convolution, depthwise, outputs_and_taps, overlapping, scale_and_shift, transposed
 from sparsecc.codegen.recognize.program import Expr, Geometry, Layer, Node, Program, dtype, reads, shape
 from sparsecc.codegen.recognize.strides import move_strides_up
+from sparsecc.codegen.spec import ACTIVATIONS
 from sparsecc.codegen.tvm_api import relax
 
 _UNARY = {"nn.relu": "relu", "nn.gelu": "gelu", "nn.gelu_tanh": "gelu_tanh", "nn.silu": "silu", "sigmoid": "sigmoid", "tanh": "tanh"}

@@ -130,6 +130,7 @@ class BlockAttentionCall:
     scale: float
     map: BlockMap
     site: str
+    mask: Expr | None = None
 
 
 @dataclass
@@ -293,9 +294,7 @@ def reads(node: Node) -> list[Var]:
         return [var for var in (node.what.x, node.what.residual) if var is not None]
     if isinstance(node.what, Subsampled):
         return [node.what.x]
-    if isinstance(node.what, BlockAttentionCall):
-        return [var for var in (node.what.q, node.what.k, node.what.v) if isinstance(var, relax.Var)]
-    if isinstance(node.what, AttentionCall):
+    if isinstance(node.what, AttentionCall | BlockAttentionCall):
         return [var for var in (node.what.q, node.what.k, node.what.v, node.what.mask) if isinstance(var, relax.Var)]
     return [arg for arg in node.args if isinstance(arg, relax.Var)]
 

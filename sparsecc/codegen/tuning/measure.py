@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from sparsecc.codegen import tvm_api
-from sparsecc.codegen.cpu import threads
-from sparsecc.codegen.cpu.pieces import groups
-from sparsecc.codegen.cpu.target import Target
-from sparsecc.codegen.numbers import Numbers
+from sparsecc.codegen.backend import TunableBackend, named
+from sparsecc.codegen.calls import Tape, recorded
+from sparsecc.codegen.numbers import Numbers, bfloat16
+from sparsecc.codegen.target import Target
 from sparsecc.codegen.task import Task
 from sparsecc.codegen.tuning.text import parse, text
+from sparsecc.precisions.int8 import LEVELS
 from sparsecc.timing import interleave
 
 TOLERANCE = 1e-3  # relative to the largest output: sums in another order stay a hundred times below
@@ -40,9 +41,11 @@ class Way:
 
 @dataclass(frozen=True)
 class Request:
-    """matrix: path of the weight as .npy; without one it is random.  reference: computes the same as `candidate`."""
+    """target: as `text` has it.  matrix: path of the weight as .npy; without one it is random.
+    reference: computes the same as `candidate`."""
 
-    target: Target
+    backend: str
+    target: str
     matrix: str | None
     candidate: Way
     reference: Way | None
@@ -74,33 +77,37 @@ def main() -> None:
 
 
 def answer(request: Request) -> Reply:
-    return threads.run(request.target.threads, lambda: _answer(request))
+    backend = named(request.backend)
+    assert isinstance(backend, TunableBackend)
+    target = parse(backend.target, request.target)
+    return backend.serve(target, lambda: _answer(backend, target, request))
 
 
-def _answer(request: Request) -> Reply:
+def _answer(backend: TunableBackend, target: Target, request: Request) -> Reply:
     try:
         ways = [way for way in (request.candidate, request.reference) if way is not None]
-        ready = [_ready(request.target, request.matrix, way) for way in ways]
+        ready = [_ready(backend, target, request.matrix, way) for way in ways]
     except Exception as error:  # noqa: BLE001  # whatever a kernel or TVM raises is this candidate's result
         return Reply(failure=f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[-1]}"[:300])
-    for call, _ in ready:
-        call()
-    outputs: list[Any] = [np.from_dlpack(y) for _, y in ready]
+    for tape, _ in ready:
+        tape.run()
+    outputs = [tape.values(y) for tape, y in ready]
     if not np.isfinite(outputs[0]).all():
         return Reply(failure="computes NaN or infinity")
     off = float(np.abs(outputs[0] - outputs[-1]).max() / max(float(np.abs(outputs[-1]).max()), 1e-30))
     if not off <= TOLERANCE:
         return Reply(failure=f"computes something else: off by {off:.2g} of the largest output")
-    return _timed([call for call, _ in ready])
+    return _timed([tape.run for tape, _ in ready])
 
 
 @functools.lru_cache(maxsize=4)  # the reference stays from request to request
-def _ready(target: Target, matrix: str | None, way: Way) -> tuple[Callable[[], None], Any]:
-    """A call of the compiled candidate, and the tensor that it writes."""
+def _ready(backend: TunableBackend, target: Target, matrix: str | None, way: Way) -> tuple[Tape, Any]:
+    """The calls of the compiled candidate, and the tensor that they write."""
     task = way.task
-    knobs = parse(task.module.Knobs, way.knobs)
-    plan = task.plan(knobs, _weight(task, matrix), None, target)
-    return plan.call(plan.compile(task.spec), task.spec)
+    knobs = parse(task.row(target).knobs, way.knobs)
+    plan = backend.plan(task, knobs, _weight(task, matrix), None, target)
+    tape = backend.tape(target, {})
+    return tape, recorded(tape, plan, task.spec)
 
 
 def _weight(task: Task, path: str | None) -> Numbers:
@@ -108,9 +115,9 @@ def _weight(task: Task, path: str | None) -> Numbers:
     spec = task.spec
     matrix = np.load(path) if path is not None else np.random.default_rng(0).standard_normal((spec.rows, spec.depth), np.float32)
     if spec.dtype != "int8":
-        return Numbers(groups.bfloat16(matrix) if spec.dtype == "bfloat16" else matrix)
-    scales = np.full(spec.rows, 1 / groups.LEVELS, np.float32)
-    return Numbers(matrix if path is not None else (32 * matrix).clip(-groups.LEVELS, groups.LEVELS).astype(np.int8), scales)
+        return Numbers(bfloat16(matrix) if spec.dtype == "bfloat16" else matrix)
+    scales = np.full(spec.rows, 1 / LEVELS, np.float32)
+    return Numbers(matrix if path is not None else (32 * matrix).clip(-LEVELS, LEVELS).astype(np.int8), scales)
 
 
 def _timed(calls: list[Callable[[], None]]) -> Reply:

@@ -16,9 +16,10 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sparsecc.codegen.cpu.target import Target
-from sparsecc.codegen.spec import Knobs
-from sparsecc.codegen.task import Known, Task, version
+from sparsecc.codegen.kernel import kernels, version
+from sparsecc.codegen.knobs import Knobs
+from sparsecc.codegen.target import Target
+from sparsecc.codegen.task import Known, Task
 from sparsecc.codegen.tuning.text import parse, text
 from sparsecc.errors import UserError
 from sparsecc.files import require_regular
@@ -57,7 +58,7 @@ class Records:
     def __init__(self, path: str | os.PathLike[str], target: Target, mode: Literal["read", "write"]) -> None:
         """write: makes the file when there is none. Raises UserError for a file that is not ours, damaged, or not accessible."""
         self.path = Path(path)
-        self._target, self._tvm = text(target), importlib.metadata.version("apache-tvm")
+        self._target, self._backend, self._tvm = text(target), target.backend, importlib.metadata.version("apache-tvm")
         with self._named_errors():
             self._connection = self._opened(mode)
             try:
@@ -80,7 +81,7 @@ class Records:
         us = outcome.us
         times = (us.median, us.p10, us.p90) if us else (None, None, None)
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-        row = (text(task), text(knobs), self._target, self._tvm, version(task.kernel), *times, outcome.failure, now)
+        row = (text(task), text(knobs), self._target, self._tvm, version(self._backend, task.kernel), *times, outcome.failure, now)
         with self._named_errors():
             self._connection.execute(f"INSERT OR IGNORE INTO measurements VALUES ({', '.join('?' * len(row))})", row)
 
@@ -107,13 +108,11 @@ class Records:
 
     def _collect(self, found: dict[Task, dict[Knobs, Outcome]], task_text: str, knobs_text: str, kernel: str, *times: Any) -> None:
         *us, failure = times
-        try:
-            task = parse(Task, task_text)
-            if kernel != version(task.kernel):
-                return  # of an earlier version of the kernel
-            knobs = parse(task.module.Knobs, knobs_text)
-        except ImportError:
-            return  # of a kernel that this version has not
+        task = parse(Task, task_text)
+        row = kernels(self._backend).get(task.kernel)
+        if row is None or kernel != version(self._backend, task.kernel):
+            return  # of a kernel that this version has not, or of an earlier version of it
+        knobs = parse(row.knobs, knobs_text)
         found.setdefault(task, {})[knobs] = Outcome(Spread(*us) if failure is None else None, failure)
 
     def _opened(self, mode: str) -> sqlite3.Connection:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sparsecc.codegen.spec import Knobs
+from sparsecc.codegen.knobs import Knobs
 from sparsecc.codegen.task import Task
 from sparsecc.timing import Spread
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from sparsecc.codegen.cpu.features import features
-from sparsecc.codegen.cpu.target import Target
-from sparsecc.codegen.spec import Knobs
+from sparsecc.codegen.backend import tunable
+from sparsecc.codegen.knobs import Knobs
+from sparsecc.codegen.target import Target
 from sparsecc.codegen.task import Task
 from sparsecc.codegen.tuning.records import Outcome
 from sparsecc.errors import UserError
@@ -34,7 +34,7 @@ class CostModel:
         for task, outcomes in tasks.items():
             best = min((o.us.median for o in outcomes.values() if o.us), default=None)
             if task.kernel == kernel and best is not None:
-                rows += [features(task, knobs, target) for knobs in outcomes]
+                rows += [tunable(target).features(task, knobs, target) for knobs in outcomes]
                 labels += [np.log(o.us.median / best) if o.us else _FAILED for o in outcomes.values()]
         self._booster = self._train(rows, labels) if len(rows) >= _ENOUGH else None
 
@@ -47,7 +47,7 @@ class CostModel:
         """Most promising first; as they came before there is enough to learn from."""
         if self._booster is None or not candidates:
             return list(candidates)
-        rows = np.array([features(task, knobs, self._target) for knobs in candidates])
+        rows = np.array([tunable(self._target).features(task, knobs, self._target) for knobs in candidates])
         predicted = self._booster.predict(require_xgboost().DMatrix(rows))
         return [candidates[i] for i in np.argsort(predicted, kind="stable")]
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
-from sparsecc.codegen.cpu.target import Target
-from sparsecc.codegen.spec import Knobs
+from sparsecc.codegen.knobs import Knobs
+from sparsecc.codegen.target import Target
 from sparsecc.codegen.task import Task
 from sparsecc.codegen.tuning.records import Outcome, Records, best
 from sparsecc.codegen.tuning.result import TaskResult, TuningResult

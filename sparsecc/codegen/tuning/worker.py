@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from sparsecc.codegen.cpu.target import Target
-from sparsecc.codegen.spec import Knobs
+from sparsecc.codegen.knobs import Knobs
+from sparsecc.codegen.target import Target
 from sparsecc.codegen.task import Task
 from sparsecc.codegen.tuning.measure import Reply, Request, Way
 from sparsecc.codegen.tuning.records import Outcome
@@ -53,7 +53,7 @@ class Worker:
         """
         against = Way(reference[0], text(reference[1])) if reference else None
         path = str(matrix) if matrix else None
-        reply = self._ask(Request(self._target, path, Way(task, text(knobs)), against, self._limit_s))
+        reply = self._ask(Request(self._target.backend, text(self._target), path, Way(task, text(knobs)), against, self._limit_s))
         if reply.failure is not None:
             return Outcome(None, reply.failure)
         if reference is None:

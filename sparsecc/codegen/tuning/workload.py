@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sparsecc.codegen.calls import Way
 from sparsecc.codegen.choose import Chooser, tasks
 from sparsecc.codegen.spec import MatmulSpec
-from sparsecc.codegen.task import Plan, Task
+from sparsecc.codegen.target import T
+from sparsecc.codegen.task import Task
 
 if TYPE_CHECKING:
     from sparsecc.codegen.recognize.program import Layer
@@ -39,13 +41,13 @@ class Workload:
 
 
 @dataclass
-class Collector(Chooser):
+class Collector(Chooser[T]):
     """A chooser that measures nothing, and notes in `workload` what there is to choose. folder: for the weights."""
 
     folder: Path = Path()
     workload: Workload = field(default_factory=Workload)
 
-    def choose(self, spec: MatmulSpec, layer: Layer) -> Plan:
+    def choose(self, spec: MatmulSpec, layer: Layer) -> Way:
         matrix = layer.numbers.matrix
         rivals = tuple(tasks(spec, layer, matrix, self.target))
         self.workload.layers[rivals] += 1

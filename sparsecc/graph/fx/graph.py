@@ -211,13 +211,15 @@ class FxGraph(Differentiable):
             raise UserError(f"attention '{site.name}': {site.bound}")
         node, call = self._node(site), op.torch_call(site.name)
         prefix = free_prefix(self.module, site.name, tuple(op.tensors))
-        reads = [self._store(node, f"{prefix}.{name}", tensor, False) for name, tensor in op.tensors.items()]
+        reads = {name: self._store(node, f"{prefix}.{name}", tensor, False) for name, tensor in op.tensors.items()}
         if node.meta["val"].stride(2) == site.head_dim:  # heads outermost: the operator has tokens outermost, and views may follow
             with self.module.graph.inserting_after(node):
                 contiguous = self.module.graph.call_function(trace.aten.contiguous.default, (node,))
             contiguous.meta["val"] = node.meta["val"]
             node.replace_all_uses_with(contiguous, delete_user_cb=lambda user: user is not contiguous)
-        self._put(node, call.target, (*fx_sites.inputs_of(node), *reads, *call.options))
+        args = (*fx_sites.inputs_of(node), reads.get("orders"), reads["keep"], *call.options)
+        mask = fx_sites.mask_of(node)
+        self._put(node, call.target, args if mask is None else (*args, False, mask))  # torch has none beside a causal one
 
     def _put(self, node: Node, target: Any, args: tuple[Any, ...]) -> None:
         """A call in the place of a site's node."""

@@ -46,6 +46,12 @@ def inputs_of(node: Node) -> tuple[Node, ...]:
     return tuple(node.args[:3]) if layer is None else (layer.x,)  # type: ignore[arg-type]
 
 
+def mask_of(node: Node) -> Node | None:
+    """The mask of an attention."""
+    given = arguments(node)
+    return given["mask"] if node.target is _BLOCK_ATTENTION else given["attn_mask"]
+
+
 def is_site(node: Node) -> bool:
     return node.op == "call_function" and (node.target in _ATTENTION or match(node) is not None)
 
@@ -162,9 +168,11 @@ def _attention(node: Node) -> Attention:
         "kv_tokens": _fixed(k.shape[-2]),
     }
     if node.target is _BLOCK_ATTENTION:
-        tensors = (stored(given[name]) for name in ("orders", "keep"))
-        block_map = restore(*tensors, given["grid"], given["text_first"], given["block"])  # type: ignore[arg-type]
-        return Attention(**common, scale=given["scale"], block_map=block_map)
+        orders, keep = (None if given[name] is None else stored(given[name]) for name in ("orders", "keep"))
+        assert keep is not None
+        block_map = restore(orders, keep, *(given[name] for name in ("grid", "text_first", "block", "causal")))
+        masked = given["mask"] is not None
+        return Attention(**common, scale=given["scale"], causal=block_map.causal, has_mask=masked, block_map=block_map)
     scale = given["scale"]
     return Attention(
         **common,

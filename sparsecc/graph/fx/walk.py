@@ -52,10 +52,10 @@ class Tapping(Evaluation):
         self.taps, self.given = taps, given
         self.taken: dict[Node, tuple[Tensor, ...]] = {}
 
-    def run_node(self, node: Node) -> Any:
-        if node in self.taps:
-            self.taken[node] = tuple(self.env[source] for source in self.taps[node])
-        return self.given[node] if node in self.given else super().run_node(node)
+    def run_node(self, n: Node) -> Any:
+        if n in self.taps:
+            self.taken[n] = tuple(self.env[source] for source in self.taps[n])
+        return self.given[n] if n in self.given else super().run_node(n)
 
 
 class Lane(Evaluation):

@@ -12,7 +12,7 @@ from torch import Tensor
 from sparsecc.attention.base import BlockMap
 from sparsecc.graph.onnx.fold import constant, only_use
 from sparsecc.graph.onnx.masks import is_causal
-from sparsecc.graph.onnx.sparse import block_map, initializer, make_block_attention
+from sparsecc.graph.onnx.sparse import block_map, initializer, is_masked, make_block_attention
 from sparsecc.ops.block_attention import BlockAttention
 from sparsecc.ops.onnx_block_attention import is_block_attention
 
@@ -57,6 +57,7 @@ class AttentionNodes:
     heads: int
     kv_heads: int
     head_dim: int
+    mask: ir.Value | None = None  # where it is no more than a sum with the scores, or hides keys of the Attention operator
     block_map: BlockMap | None = None
 
     @property
@@ -66,6 +67,8 @@ class AttentionNodes:
             return "its v has no four dimensions"
         if self.v.extent(3) != self.head_dim:
             return f"v has {self.v.extent(3) or 'an unknown number of'} channels for each head, q has {self.head_dim}"
+        if self.has_mask and (self.mask is None or self.mask.shape is None or self.mask.dtype is None):
+            return "its mask is more than a sum with its scores"
         others = [value for value in self.nodes[-1].outputs[1:] if value.uses() or value.is_graph_output()]
         return "its keys or scores are outputs, too" if others else None
 
@@ -78,6 +81,10 @@ def replacement(found: AttentionNodes, op: BlockAttention, site: str, opset: int
     """The nodes for `op`, which read what `found` read and end in a value of the shape of its output; not yet in a graph."""
     nodes: list[ir.Node] = []
     inputs = [_laid_out(tap, nodes) for tap in (found.q, found.k, found.v)]
+    if found.mask is not None:
+        if op.map.orders is not None:
+            raise ValueError(f"attention '{site}' has a mask of tokens in the model's order, the map has others")
+        inputs.append(_added(found.mask, nodes, site))
     node = make_block_attention(op, site, inputs, opset)
     node.name = found.nodes[-1].name
     nodes.append(node)
@@ -85,6 +92,16 @@ def replacement(found: AttentionNodes, op: BlockAttention, site: str, opset: int
         turned = _then(nodes, "Transpose", [node.outputs[0]], perm=[0, 2, 1, 3])
         _then(nodes, "Reshape", [turned, initializer(torch.tensor([0, 0, -1]), f"{site}.joined")])
     return nodes
+
+
+def _added(mask: ir.Value, nodes: list[ir.Node], site: str) -> ir.Value:
+    """A mask as what is added to the scores, by a node that is appended where it says which keys are seen."""
+    if mask.dtype is not ir.DataType.BOOL:
+        return mask
+    numbers = (initializer(torch.tensor(number), f"{site}.{name}") for number, name in ((0.0, "seen"), (-math.inf, "hidden")))
+    added = _then(nodes, "Where", [mask, *numbers])
+    added.type, added.shape = ir.TensorType(ir.DataType.FLOAT), mask.shape
+    return added
 
 
 def _laid_out(tap: Tap, nodes: list[ir.Node]) -> ir.Value:
@@ -114,6 +131,7 @@ class _Scores:
     product: ir.Node | None = None
     scale: float = 1.0
     masks: list[ir.Value] = field(default_factory=list)
+    added: list[ir.Value] = field(default_factory=list)  # masks that nothing scales after they were added
     nodes: list[ir.Node] = field(default_factory=list)
 
 
@@ -128,8 +146,9 @@ def attention_at(node: ir.Node) -> AttentionNodes | None:
 
 def _blocked(node: ir.Node) -> AttentionNodes | None:
     q, k, v = (Tap(value) for value in node.inputs[:3] if value is not None)
-    found = _assembled((q, k, v), (node,), node.attributes.get_float("scale", 0.0), causal=False, mask=False)
-    return replace(found, block_map=block_map(node)) if found else None
+    stored, mask = block_map(node), node.inputs[3] if is_masked(node) else None
+    found = _assembled((q, k, v), (node,), node.attributes.get_float("scale", 0.0), stored.causal, mask is not None, mask)
+    return replace(found, block_map=stored) if found else None
 
 
 def _operator(node: ir.Node) -> AttentionNodes | None:
@@ -140,7 +159,7 @@ def _operator(node: ir.Node) -> AttentionNodes | None:
     heads, kv_heads = node.attributes.get_int("q_num_heads", 0), node.attributes.get_int("kv_num_heads", 0)
     taps = (Tap(q, heads=heads), Tap(k, heads=kv_heads), Tap(v, heads=kv_heads))
     causal = bool(node.attributes.get_int("is_causal", 0))
-    return _assembled(taps, (node,), node.attributes.get_float("scale", 0.0) or None, causal, mask is not None)
+    return _assembled(taps, (node,), node.attributes.get_float("scale", 0.0) or None, causal, mask is not None, None if causal else mask)
 
 
 def _decomposed(softmax: ir.Node) -> AttentionNodes | None:
@@ -160,18 +179,19 @@ def _decomposed(softmax: ir.Node) -> AttentionNodes | None:
     masks = scores.masks
     causal = len(masks) == 1 and is_causal(masks[0])
     nodes = (*reversed(scores.nodes), softmax, *after)
-    return _assembled((q, k, Tap(v)), nodes, scores.scale, causal, bool(masks) and not causal)
+    mask = scores.added[0] if len(masks) == len(scores.added) == 1 and not causal else None
+    return _assembled((q, k, Tap(v)), nodes, scores.scale, causal, bool(masks) and not causal, mask)
 
 
 def _assembled(
-    taps: tuple[Tap, Tap, Tap], nodes: tuple[ir.Node, ...], scale: float | None, causal: bool, mask: bool
+    taps: tuple[Tap, Tap, Tap], nodes: tuple[ir.Node, ...], scale: float | None, causal: bool, has_mask: bool, mask: ir.Value | None
 ) -> AttentionNodes | None:
     q, k, v = taps
     heads, kv_heads = q.extent(1), k.extent(1) or v.extent(1)
     head_dim = q.extent(3) or k.extent(3)
     if not heads or not head_dim:
         return None
-    return AttentionNodes(q, k, v, nodes, scale or 1 / math.sqrt(head_dim), causal, mask, heads, kv_heads or heads, head_dim)
+    return AttentionNodes(q, k, v, nodes, scale or 1 / math.sqrt(head_dim), causal, has_mask, heads, kv_heads or heads, head_dim, mask)
 
 
 def _weighted_sum(softmax: ir.Node) -> tuple[ir.Node, ...] | None:
@@ -231,12 +251,13 @@ def _walk(value: ir.Value | None, scores: _Scores, depth: int) -> bool:
 
 def _past_mask(node: ir.Node, scores: _Scores, depth: int) -> bool:
     """Add(scores, mask) in either order; Where(keep, scores, −inf) and Where(drop, −inf, scores)."""
-    operands = list(node.inputs) if node.op_type == "Add" else list(node.inputs[1:])
+    operands, scores_scale = list(node.inputs) if node.op_type == "Add" else list(node.inputs[1:]), scores.scale
     for index, operand in enumerate(operands):
         attempt = _Scores(scale=scores.scale, masks=[*scores.masks], nodes=[*scores.nodes, node])
         mask = operands[1 - index] if node.op_type == "Add" else node.inputs[0]
         if mask is not None and _walk(operand, attempt, depth + 1):
             scores.product, scores.scale, scores.nodes = attempt.product, attempt.scale, attempt.nodes
+            scores.added = [*attempt.added, *([mask] if node.op_type == "Add" and scores_scale == 1 else [])]
             scores.masks = [*attempt.masks, mask]
             return True
     return False

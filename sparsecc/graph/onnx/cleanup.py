@@ -23,7 +23,7 @@ from sparsecc.graph.onnx.functions import inlined
 from sparsecc.graph.onnx.io import first_cause
 from sparsecc.graph.onnx.slim import slimmed
 from sparsecc.ops.base import ONNX_DOMAIN
-from sparsecc.ops.onnx_block_attention import is_block_attention
+from sparsecc.ops.onnx_block_attention import Kind, is_block_attention
 
 WEIGHT_BYTES = 4096  # smaller constants are never worth keeping from the tools
 _STAND_IN = "ai.sparsecc.weight_of."
@@ -137,14 +137,21 @@ def _stand_in(skeleton: _Skeleton, node: ir.Node, original: ir.Node) -> None:
 
 
 def _attention_stand_in(skeleton: _Skeleton, node: ir.Node, original: ir.Node) -> None:
-    """BlockAttention(q, k, v, ...) → Sum(q, k, v, mark), which has the output's shape, with a number as mark and input."""
-    graph = skeleton.model.graph
+    """BlockAttention(q, k, v, ...) → Sum(q, k, v, mark), which has the output's shape, with a number as mark and input. Where heads of q
+    share those of k and v, or there is a mask, that is an Einsum of all that flows in."""
+    graph, kind = skeleton.model.graph, Kind.of(node.op_type)
     onnx_sparse.block_map(original)  # raises for a damaged one
-    q, k, v = node.inputs[:3]
+    flowing = node.inputs[: 4 if kind.masked else 3]
+    q = flowing[0]
     mark = ir.Value(name=f"{_STAND_IN}{original.outputs[0].name}", shape=ir.Shape([1]), type=q.type if q is not None else None)
     mark.type = mark.type or ir.TensorType(ir.DataType.FLOAT)
     graph.inputs.append(mark)
-    _swap(graph, node, ir.node("Sum", [q, k, v, mark], num_outputs=1, name=node.name))
+    op_type, attributes = "Sum", {}
+    if kind.grouped or kind.masked:
+        letters = "wxyz"[: len(original.inputs[3].shape or ())] if kind.masked and original.inputs[3] is not None else ""
+        terms = ["bhtd", "bgsd", "bgsd", *([letters] if kind.masked else []), "o"]
+        op_type, attributes = "Einsum", {"equation": f"{','.join(terms)}->bhtd"}
+    _swap(graph, node, ir.node(op_type, [*flowing, mark], attributes, num_outputs=1, name=node.name))
     skeleton.sparse[mark.name or ""] = original
 
 

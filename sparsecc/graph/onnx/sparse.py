@@ -72,8 +72,9 @@ def weight(node: ir.Node) -> Form:
 def block_map(node: ir.Node) -> BlockMap:
     """Of a BlockAttention node. Raises ModelError for one that sparsecc did not write so."""
     try:
-        orders, keep = (tensor_of(value) for value in node.inputs[3:5] if value is not None)
-        return onnx_block_attention.restore(node, orders, keep)
+        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+        constants = node.inputs[4 if is_masked(node) else 3 :]
+        return onnx_block_attention.restore(attributes, [tensor_of(value) for value in constants if value is not None])
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"attention '{given(node)}': no {node.op_type} that this version of sparsecc writes ({error})") from None
 
@@ -109,10 +110,16 @@ def axes_of(node: ir.Node) -> list[int] | None:
     return None if value is None or value.const_value is None else value.const_value.numpy().tolist()
 
 
+def is_masked(node: ir.Node) -> bool:
+    """Whether a BlockAttention node reads a mask."""
+    return node.attributes.get_int("masked", 0) == 1
+
+
 def make_block_attention(op: BlockAttention, site: str, inputs: Sequence[ir.Value], opset: int) -> ir.Node:
-    """The node for `op` that reads these q, k and v, its tensors as new initializers `<site>.<tensor>`, not yet in a graph."""
+    """The node for `op` that reads these q, k, v and perhaps a mask, its tensors as new initializers `<site>.<tensor>`, not yet in a
+    graph."""
     _require_functions(f"attention '{site}'", opset)
-    call = onnx_block_attention.call(op, site)
+    call = onnx_block_attention.call(op, site, masked=len(inputs) > 3)
     constants = [initializer(tensor, f"{site}.{name}") for name, tensor in onnx_block_attention.stored(op.map).items()]
     return ir.node(call.op_type, [*inputs, *constants], call.attributes, domain=ONNX_DOMAIN, num_outputs=1)
 
@@ -162,7 +169,7 @@ def _signature(node: ir.Node) -> tuple[str, Any, int, int, bool]:
 
 def _function(node: ir.Node, opset: int) -> ir.Function:
     if is_block_attention(node):
-        return onnx_block_attention.function(opset)
+        return onnx_block_attention.function(node.op_type, opset)
     return _meaning(node).function(*_signature(node), opset)
 
 

@@ -2,22 +2,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from sparsecc import structures
-from sparsecc.codegen import tvm_api
 from sparsecc.codegen.cpu.chain import Chain, chains, places
+from sparsecc.codegen.cpu.tape import Tape
 from sparsecc.codegen.spec import Epilogue, MatmulSpec
 from sparsecc.structures.base import Factor, Structured
-from tests.codegen.cpu.kernels.running import HERE, call
+from tests.codegen.cpu.kernels.running import HERE
 from tests.laws.members import STRUCTURES
 from tests.tolerance import assert_close
 
 ROWS, COLS, V = 40, 24, HERE.lanes
-KEYS = ["low_rank:5", "monarch:4x5:2", "monarch:2x1:3", "monarch:1x8:2"]
+KEYS = ["low_rank:5", "monarch:4x5:2", "monarch:2x1:3", "monarch:1x8:2", "kronecker:4x3:5"]
 
 
 def stored(key: str) -> Structured:
@@ -26,11 +25,10 @@ def stored(key: str) -> Structured:
 
 def apply(chain: Chain, x: Tensor) -> Tensor:
     """x: [tiles, features, tile], through every kernel."""
-    y = x.numpy()
-    for step in chain.steps:
-        function = tvm_api.compile_function(step.build(HERE), HERE.llvm)
-        y = call(function, [y, *step.weights, step.weights[-1]], step.spec.y_shape)
-    return torch.from_numpy(y)
+    tape = Tape(HERE, {})
+    y = chain.emit(tape, MatmulSpec.linear(ROWS, COLS, len(x), x.shape[2]), [tape.weight(x.numpy())], None)
+    tape.run()
+    return torch.from_numpy(tape.values(y))
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -85,13 +83,3 @@ def test_work_and_words() -> None:
     assert fused.flops == apart.flops == 2 * 2 * V * 5 * (ROWS + COLS)
     assert str(fused) == f"structured_matmul 5x{V}+{fused.steps[0].knobs[1].rows}x{V}"
     assert str(apart) == f"structured_matmul 5x{V} then {apart.steps[1].knobs[0].rows}x{V}"
-
-
-def test_a_timed_call_runs_every_step_on_what_the_one_before_gave() -> None:
-    [_, apart] = chains(stored("monarch:4x5:2"), np.ones(ROWS, np.float32), MatmulSpec.linear(ROWS, COLS, 2, V), HERE)
-    seen: list[list[np.ndarray]] = []
-    ran = apart.bare().call(lambda step: lambda *arguments: seen.append([step.spec.x_shape, *arguments]))
-    ran()
-    (first_shape, *first), (second_shape, *second) = seen
-    assert first[-1] is second[0]
-    assert (tuple(first[0].shape), tuple(second[0].shape)) == (first_shape, second_shape)

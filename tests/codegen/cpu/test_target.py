@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +54,11 @@ def test_where_nothing_is_shown_the_name_tells(monkeypatch: pytest.MonkeyPatch, 
 def test_an_artifact_names_what_llvm_may_use_unasked() -> None:
     assert {"avx512vbmi", "avx512ifma", "avx512bitalg", "avx512vpopcntdq", "gfni", "bmi", "bmi2", "lzcnt"} <= {*SERVER.features}
     assert {"neon", "dotprod", "sve2"} <= {*parse("cpu:neoverse-v2", 1).features}
+
+
+def test_what_runs_here() -> None:
+    here = module.detect(1)
+    assert here.cannot_run is None
+    assert replace(here, features=here.features[:1]).cannot_run is None
+    assert "lacks imaginary" in str(replace(here, features=("imaginary",)).cannot_run)
+    assert "compiled for riscv64" in str(replace(here, triple="riscv64-linux-gnu").cannot_run)

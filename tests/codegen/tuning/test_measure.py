@@ -22,16 +22,16 @@ def test_near_the_reference_it_is_timed_longer(monkeypatch: pytest.MonkeyPatch, 
 
     monkeypatch.setattr(measure, "interleave", fake)
     first, second, *_ = SMALL.space(HERE)
-    reply = answer(Request(HERE, None, Way(SMALL, text(second)), Way(SMALL, text(first)), 60))
+    reply = answer(Request("cpu", text(HERE), None, Way(SMALL, text(second)), Way(SMALL, text(first)), 60))
     assert (reply.seconds, reply.reference_seconds, reply.failure) == ((ratio,) * rounds, (1.0,) * rounds, None)
 
 
 def test_alone_it_is_timed_alone() -> None:
-    reply = answer(Request(HERE, None, Way(SMALL, text(SMALL.space(HERE)[0])), None, 60))
+    reply = answer(Request("cpu", text(HERE), None, Way(SMALL, text(SMALL.space(HERE)[0])), None, 60))
     assert len(reply.seconds) == 12 and reply.reference_seconds == ()
 
 
 def test_what_cannot_be_built_says_why() -> None:
     wrong = replace(SMALL.space(HERE)[0], panel=7)  # no divisor of the depth
-    failure = answer(Request(HERE, None, Way(SMALL, text(wrong)), None, 60)).failure
+    failure = answer(Request("cpu", text(HERE), None, Way(SMALL, text(wrong)), None, 60)).failure
     assert failure is not None and "reshape" in failure

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsecc.codegen.spec import Knobs
+from sparsecc.codegen.cpu.pieces.tiles import Tiles
+from sparsecc.codegen.knobs import Knobs
 from sparsecc.codegen.task import Known, Task
 from sparsecc.codegen.tuning import records as module
 from sparsecc.codegen.tuning.records import Outcome, Records, best
@@ -23,7 +24,7 @@ from sparsecc.errors import UserError
 from tests import ROOT
 from tests.codegen.tuning.tasks import DENSE, HERE, SPARSE, knobs, outcomes, tasks, us
 
-K1, K2, K3 = (Knobs(16 * i, i, 8, 1) for i in (1, 2, 3))
+K1, K2, K3 = (Tiles(16 * i, i, 8, 1) for i in (1, 2, 3))
 
 
 @settings(max_examples=25, deadline=None)
@@ -94,14 +95,14 @@ def of_a_later_version(path: Path) -> None:
 def cut(path: Path) -> None:
     with Records(path, HERE, "write") as records:
         for i in range(200):
-            records.add(SPARSE, Knobs(16, i + 1, 8, 1), us(1))
+            records.add(SPARSE, Tiles(16, i + 1, 8, 1), us(1))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def overwritten(path: Path) -> None:
     with Records(path, HERE, "write") as records:
         for i in range(200):
-            records.add(SPARSE, Knobs(16, i + 1, 8, 1), us(1))
+            records.add(SPARSE, Tiles(16, i + 1, 8, 1), us(1))
     content = bytearray(path.read_bytes())
     content[4096 : 3 * 4096] = b"x" * (2 * 4096)
     path.write_bytes(content)
@@ -186,7 +187,7 @@ def test_a_lock_that_nobody_releases(tmp_path: Path, monkeypatch: pytest.MonkeyP
 WRITER = """
 import itertools, sys
 from pathlib import Path
-from sparsecc.codegen.spec import Knobs
+from sparsecc.codegen.cpu.pieces.tiles import Tiles
 from sparsecc.codegen.tuning.records import Records
 from tests.codegen.tuning.tasks import DENSE, HERE, us
 
@@ -195,7 +196,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 with Records(path, HERE, "write") as records:
     for i in range(count) if count else itertools.count():
-        records.add(DENSE, Knobs(16, i + 1, 8, groups), us(1))
+        records.add(DENSE, Tiles(16, i + 1, 8, groups), us(1))
         print(i + 1, flush=True)
 """
 
@@ -217,7 +218,7 @@ def test_two_processes_make_and_fill_one_file(tmp_path: Path) -> None:
         process.communicate(timeout=60)
         assert process.returncode == 0
     with Records(tmp_path / "r.db", HERE, "read") as records:
-        assert set(records.of(DENSE)) == {Knobs(16, i + 1, 8, groups) for i in range(100) for groups in (1, 2)}
+        assert set(records.of(DENSE)) == {Tiles(16, i + 1, 8, groups) for i in range(100) for groups in (1, 2)}
 
 
 def test_who_is_killed_loses_at_most_one(tmp_path: Path) -> None:

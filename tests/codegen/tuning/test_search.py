@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsecc.codegen.spec import Knobs
+from sparsecc.codegen.cpu.pieces.tiles import Tiles
+from sparsecc.codegen.knobs import Knobs
 from sparsecc.codegen.task import Task
 from sparsecc.codegen.tuning.records import Outcome
 from sparsecc.codegen.tuning.search import CostModel, children, propose, require_xgboost
@@ -59,8 +60,8 @@ def test_everything_is_measured_once_in_the_end(seed: int, count: int) -> None:
 
 
 def test_children() -> None:
-    a, b = Knobs(16, 1, 8, 1), Knobs(32, 2, 16, 2)
-    mutation, crossing, stranger = Knobs(16, 1, 8, 9), Knobs(16, 2, 8, 2), Knobs(16, 2, 9, 9)
+    a, b = Tiles(16, 1, 8, 1), Tiles(32, 2, 16, 2)
+    mutation, crossing, stranger = Tiles(16, 1, 8, 9), Tiles(16, 2, 8, 2), Tiles(16, 2, 9, 9)
     assert children([mutation, crossing, stranger], [a, b]) == [mutation, crossing]
     assert children([crossing], [a]) == []
     for child in children(SPACE, SPACE[:1]):
@@ -78,10 +79,15 @@ def test_a_model_learns_from_other_tasks_of_the_kernel() -> None:
     assert CostModel(HERE, known, "row_block_spmm").rank(SPARSE, SPACE) == SPACE, "of another kernel"
 
 
+def groups_of(knobs: Knobs) -> int:
+    assert isinstance(knobs, Tiles)
+    return knobs.groups
+
+
 def test_what_failed_ranks_last() -> None:
-    outcomes = {knobs: Outcome(None, "crashed") if knobs.groups > 4 else us(100) for knobs in SPACE[::2]}
+    outcomes = {knobs: Outcome(None, "crashed") if groups_of(knobs) > 4 else us(100) for knobs in SPACE[::2]}
     ranked = CostModel(HERE, {SPARSE: outcomes}, "row_block_spmm").rank(SPARSE, SPACE)
-    assert all(knobs.groups <= 4 for knobs in ranked[: len(SPACE) // 4])
+    assert all(groups_of(knobs) <= 4 for knobs in ranked[: len(SPACE) // 4])
 
 
 def test_without_xgboost(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sparsecc.codegen.spec import Knobs
+from sparsecc.codegen.knobs import Knobs
 from sparsecc.codegen.task import Task
 from sparsecc.codegen.tuning import tuner as module
 from sparsecc.codegen.tuning.records import Outcome, Records

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparsecc.codegen.spec import Knobs
-from sparsecc.codegen.task import Structure, Task
+from sparsecc.codegen.cpu.pieces.tiles import Tiles
+from sparsecc.codegen.task import Task
 from sparsecc.codegen.tuning.records import Outcome
 from sparsecc.codegen.tuning.worker import Worker
+from sparsecc.codegen.zeros import ZeroProfile
 from sparsecc.errors import SparseccError
 from tests.codegen.tuning import misbehaving
 from tests.codegen.tuning.tasks import HERE, SMALL
@@ -30,8 +31,8 @@ def worker() -> Iterator[Worker]:
         yield worker
 
 
-def knobs(groups: int) -> Knobs:
-    return Knobs(16, 4, 16, groups)
+def knobs(groups: int) -> Tiles:
+    return Tiles(16, 4, 16, groups)
 
 
 FINE = (MISBEHAVING, knobs(misbehaving.FINE), 5.0)
@@ -55,7 +56,7 @@ def test_sparse_next_to_dense(worker: Worker, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     matrix = rng.standard_normal((32, 16), np.float32) * (rng.random((32, 16)) < 0.3)
     np.save(tmp_path / "w.npy", matrix)
-    sparse = Task("row_block_spmm", SMALL.spec, Structure.of(matrix))
+    sparse = Task("row_block_spmm", SMALL.spec, ZeroProfile.of(matrix))
     outcome = worker.measure(sparse, sparse.space(HERE)[0], tmp_path / "w.npy", (SMALL, SMALL.space(HERE)[0], 10.0))
     assert outcome.failure is None
 

@@ -100,7 +100,7 @@ def test_a_model_of_any_length_is_reordered_for_one() -> None:
     keep = torch.ones(6, 5, 5, dtype=torch.bool)
     graph.replace(site, BlockAttention(BlockMap(Grid(2, 3, 4), 5, torch.arange(6).to(torch.uint8), keep), site.scale))
     assert graph.run((q, k, v)).outputs[0].shape == q.shape
-    with pytest.raises(InputError, match="is reordered for 24 tokens, it is given 7"):
+    with pytest.raises(InputError, match="has a block map for 24 tokens, it is given 7"):
         graph.run((q[:, :, :7], k[:, :, :7], v[:, :, :7]))
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from math import prod
+from typing import Any
+
 import numpy as np
 
-from sparsecc.codegen.choose import Chooser
+from sparsecc.codegen.calls import Calls, Tape
+from sparsecc.codegen.choose import Chooser, Skipping
 from sparsecc.codegen.cpu.forms import Forms
 from sparsecc.codegen.cpu.layout import VIEWS, TokenLayout, Value, tiles_of
 from sparsecc.codegen.cpu.operators import attention, block_attention, group_tokens, pair_tokens
+from sparsecc.codegen.cpu.operators.block_attention import BlockAttentionSpec
 from sparsecc.codegen.cpu.operators.group_tokens import GroupSpec
 from sparsecc.codegen.cpu.operators.pair_tokens import PairSpec
 from sparsecc.codegen.cpu.target import Target
@@ -64,21 +71,62 @@ def _grouped(forms: Forms, target: Target, x: Expr) -> Expr:
     return forms.call_for_several(kernel, [x, given], spec.outputs)[0]
 
 
-def emit_block_attention(forms: Forms, chooser: Chooser, node: Node, call: BlockAttentionCall) -> Value:
+def emit_block_attention(forms: Forms, chooser: Chooser[Target], node: Node, call: BlockAttentionCall) -> Value:
     target = chooser.target
     batch, heads, tokens, dim = shape(call.q)
     kv_heads, _, value_dim = shape(call.v)[1:]
-    places = np.stack([call.map.grid.permutation(int(order)).numpy() for order in call.map.orders])
+    places = call.map.places().numpy()
     keep, block = call.map.keep.numpy(), call.map.block
     kept = int(keep.sum())
-    spec = block_attention.BlockAttentionSpec(batch, heads, kv_heads, tokens, dim, value_dim, block, kept, float(call.scale))
-    chooser.note_block_attention(spec, places, keep, call.site)
-    where, *tables = (forms.weight(array) for array in block_attention.prepare(places, keep, spec, target))
-    gather = forms.kernel(("gather", spec), lambda: block_attention.build_gather(spec, target))
-    kernel = forms.kernel(spec, lambda: block_attention.build(spec, target))
+    masks = [] if call.mask is None else [_mask(forms, call.mask, tokens)]
+    spec = BlockAttentionSpec(
+        *(batch, heads, kv_heads, tokens, dim, value_dim, block, kept),
+        *(float(call.scale), call.map.causal, shape(masks[0]) if masks else None),
+    )
+    chooser.note_skipping(_skipping(spec, places, keep, call.site, target))
     inputs = [forms.natural(x) for x in (call.q, call.k, call.v)]
-    gathered = forms.call_for_several(gather, [*inputs, where], [(out, "float32") for out in spec.gathered(target)])
-    return Value(shape(node.var), natural=forms.call(kernel, [*gathered, where, *tables], (batch, heads, tokens, value_dim)))
+    return Value(shape(node.var), natural=_attend(forms, spec, places, keep, inputs, masks, target))
+
+
+def _attend(
+    calls: Calls,
+    spec: BlockAttentionSpec,
+    places: np.ndarray,
+    keep: np.ndarray,
+    inputs: Sequence[Any],
+    masks: Sequence[Any],
+    target: Target,
+) -> Any:
+    where, *tables = (calls.weight(array) for array in block_attention.prepare(places, keep, spec, target))
+    gather = calls.kernel(("gather", spec), lambda: block_attention.build_gather(spec, target))
+    kernel = calls.kernel(spec, lambda: block_attention.build(spec, target))
+    gathered = calls.call_for_several(gather, [*inputs, where], [(out, "float32") for out in spec.gathered(target)])
+    return calls.call(kernel, [*gathered, where, *tables, *masks], (spec.batch, spec.heads, spec.tokens, spec.value_dim))
+
+
+def _skipping(spec: BlockAttentionSpec, places: np.ndarray, keep: np.ndarray, site: str, target: Target) -> Skipping:
+    """One head of middling density stands for all."""
+    full = np.tril(np.ones_like(keep[:1])) if spec.causal else np.ones_like(keep[:1])
+    density, whole = float(keep.mean() / full.mean()), replace(spec, kept=int(keep.sum()))
+    at = int(np.argsort(keep.sum(axis=(1, 2)))[len(keep) // 2])
+
+    def head(tape: Tape, blocks: np.ndarray) -> None:
+        one = replace(spec, batch=1, heads=1, kv_heads=1, kept=int(blocks.sum()), mask=None)
+        random = np.random.default_rng(0)
+        dims = (one.head_dim, one.head_dim, one.value_dim)
+        inputs = [tape.weight(random.standard_normal((1, 1, one.tokens, dim), np.float32)) for dim in dims]
+        _attend(tape, one, places[at : at + 1], blocks, inputs, [], target)
+
+    return Skipping(
+        site,
+        kernel=f"block_attention {spec.block}x{spec.block}",
+        key=(replace(spec, kept=0), round(density, 2)),
+        parts=spec.batch * spec.heads,
+        with_and_without=(lambda tape: head(tape, keep[at : at + 1]), lambda tape: head(tape, full)),
+        density=density,
+        flops=whole.flops,
+        moved_bytes=4 * sum(prod(shape) for shape in whole.gathered(target)),
+    )
 
 
 def _mask(forms: Forms, expr: Expr, keys: int) -> Expr:

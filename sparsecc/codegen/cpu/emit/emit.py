@@ -7,26 +7,27 @@ read, and a value is turned only where an operator without a tiled form asks for
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from sparsecc.codegen.backend import Emitted
 from sparsecc.codegen.choose import Chooser
 from sparsecc.codegen.cpu.emit.attention import emit_attention, emit_block_attention
 from sparsecc.codegen.cpu.emit.conv import emit_subsampled
 from sparsecc.codegen.cpu.emit.grouped import emit_grouped
-from sparsecc.codegen.cpu.emit.guards import guarded_division, guarded_operands
 from sparsecc.codegen.cpu.emit.layers import emit_layer
 from sparsecc.codegen.cpu.emit.recurrent import emit_recurrent
-from sparsecc.codegen.cpu.emit.types import in_another_type
 from sparsecc.codegen.cpu.emit.upsample import emit_resize
 from sparsecc.codegen.cpu.emit.windows import emit_max_pool
 from sparsecc.codegen.cpu.forms import Forms
 from sparsecc.codegen.cpu.layout import VIEWS, Value, layout_for
 from sparsecc.codegen.cpu.operators import layer_norm
 from sparsecc.codegen.cpu.target import Target
+from sparsecc.codegen.plain.guards import guarded_division
+from sparsecc.codegen.plain.operators import ACTIVATIONS, as_it_was
+from sparsecc.codegen.plain.types import in_another_type
 from sparsecc.codegen.recognize.program import AttentionCall, BlockAttentionCall, Expr, Layer, Node, Program, Subsampled, dtype, shape
 from sparsecc.codegen.tvm_api import relax
 
@@ -34,15 +35,7 @@ _UNARY = {"nn.relu", "tanh", "sigmoid", "nn.silu", "nn.gelu", "nn.gelu_tanh", "e
 _BINARY = {"add", "subtract", "multiply", "divide", "maximum", "minimum"}
 
 
-@dataclass(frozen=True)
-class Emitted:
-    """module: `main(*inputs, *weights)` returns a tuple of the outputs."""
-
-    module: Any
-    weights: dict[str, np.ndarray]
-
-
-def emit(program: Program, target: Target, chooser: Chooser) -> Emitted:
+def emit(program: Program, target: Target, chooser: Chooser[Target]) -> Emitted:
     forms = Forms(program)
     inputs = [relax.Var(p.name, p.ty) for p in program.params]
     for old, new in zip(program.params, inputs, strict=True):
@@ -57,7 +50,7 @@ def emit(program: Program, target: Target, chooser: Chooser) -> Emitted:
     return Emitted(forms.builder.get(), forms.weights)
 
 
-def _emit_node(forms: Forms, target: Target, chooser: Chooser, node: Node, functions: dict[Any, Any]) -> Value:
+def _emit_node(forms: Forms, target: Target, chooser: Chooser[Target], node: Node, functions: dict[Any, Any]) -> Value:
     if isinstance(node.var.ty, relax.TensorType) and 0 in shape(node.var):  # a batch, or a past, of nothing
         return Value(shape(node.var), natural=forms.op(relax.op.zeros(shape(node.var), dtype(node.var))))
     if isinstance(node.what, Layer):
@@ -70,8 +63,13 @@ def _emit_node(forms: Forms, target: Target, chooser: Chooser, node: Node, funct
         return emit_subsampled(forms, target, node, node.what)
     view = _view(forms, node) or emit_max_pool(forms, target, node) or emit_resize(forms, target, node)
     own = view or emit_recurrent(forms, target, node) or emit_grouped(forms, target, node) or _layer_norm(forms, target, node)
-    own = own or guarded_division(forms, node) or in_another_type(forms, node)
-    return own or _elementwise(forms, node) or _as_it_was(forms, node, functions)
+    if own is not None:
+        return own
+    guarded = guarded_division(forms, node) or in_another_type(forms, node)
+    if guarded is not None:
+        return Value(shape(node.var), natural=guarded)
+    extents = shape(node.var) if isinstance(node.var.ty, relax.TensorType) else ()
+    return _elementwise(forms, node) or Value(extents, natural=as_it_was(forms, node, functions))
 
 
 def _view(forms: Forms, node: Node) -> Value | None:
@@ -118,7 +116,7 @@ def _layer_norm(forms: Forms, target: Target, node: Node) -> Value | None:
 
 def _elementwise(forms: Forms, node: Node) -> Value | None:
     """On tiles when everything of full shape is in tiles already; scalars and [features] vectors fit themselves to that."""
-    make = _NAMED.get(node.op)
+    make = ACTIVATIONS.get(node.op)
     if make is None and node.op not in _UNARY | _BINARY:
         return None
     new = shape(node.var)
@@ -141,50 +139,3 @@ def _tiled_operand(forms: Forms, arg: Expr, full: tuple[int, ...]) -> Expr | Non
     if constant.size == full[-1] and constant.shape[-1] == full[-1]:
         return forms.weight(np.ascontiguousarray(constant).reshape(1, -1, 1))
     return None
-
-
-def _hardsigmoid(forms: Forms, x: Expr) -> Expr:
-    gate = forms.op(relax.op.clip(forms.op(relax.op.add(x, relax.const(3.0, "float32"))), 0, 6))
-    return forms.op(relax.op.multiply(gate, relax.const(1 / 6, "float32")))
-
-
-_NAMED: dict[str, Callable[[Forms, Expr], Expr]] = {  # activations that recognizers have put together and no layer took in
-    "gelu": lambda forms, x: forms.op(relax.op.nn.gelu(x)),
-    "silu": lambda forms, x: forms.op(relax.op.nn.silu(x)),
-    "relu6": lambda forms, x: forms.op(relax.op.clip(x, 0, 6)),
-    "hardsigmoid": _hardsigmoid,
-    "hardswish": lambda forms, x: forms.op(relax.op.multiply(x, _hardsigmoid(forms, x))),
-}
-
-
-def _as_it_was(forms: Forms, node: Node, functions: dict[Any, Any]) -> Value:
-    """The same operator on natural operands."""
-    expr = node.expr
-    if node.op == "tuple":
-        return Value((), natural=forms.op(relax.Tuple([forms.natural(arg) for arg in node.args])))
-    if node.op == "getitem":
-        return Value(shape(node.var), natural=forms.op(relax.TupleGetItem(forms.natural(node.args[0]), expr.index)))
-    if node.op == "alias":
-        return Value(shape(node.var), natural=forms.natural(node.args[0]))
-    if node.op == "take":
-        x, index = (forms.natural(arg) for arg in node.args)
-        return Value(shape(node.var), natural=forms.op(relax.op.take(x, index, axis=expr.attrs.axis, mode="wrap")))
-    if node.op in ("full", "full_like"):  # TVM's own form of them takes no infinity
-        fill = forms.op(relax.op.astype(forms.natural(node.args[1]), dtype(node.var)))
-        return Value(shape(node.var), natural=forms.op(relax.op.broadcast_to(fill, shape(node.var))))
-    leaves = iter(guarded_operands(forms, node))
-    args = [_rebuilt(forms, arg, leaves, functions) for arg in expr.args]
-    types = list(expr.ty_args) if hasattr(expr, "ty_args") else list(expr.sinfo_args)
-    tensor = isinstance(node.var.ty, relax.TensorType)
-    return Value(shape(node.var) if tensor else (), natural=forms.op(relax.Call(expr.op, args, expr.attrs, types)))
-
-
-def _rebuilt(forms: Forms, arg: Expr, leaves: Iterator[Expr], functions: dict[Any, Any]) -> Expr:
-    if isinstance(arg, relax.Tuple):
-        return relax.Tuple([_rebuilt(forms, field, leaves, functions) for field in arg.fields])
-    leaf = next(leaves)
-    if not isinstance(leaf, relax.GlobalVar):
-        return leaf
-    if leaf not in functions:  # a PrimFunc that the importer has made, added once
-        functions[leaf] = forms.builder.add_func(forms.program.functions[leaf], leaf.name_hint)
-    return functions[leaf]

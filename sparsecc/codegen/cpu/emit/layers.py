@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
 from sparsecc import memory
 from sparsecc.codegen.choose import Chooser
-from sparsecc.codegen.cpu.chain import Chain
 from sparsecc.codegen.cpu.emit.conv import emit_conv2d
 from sparsecc.codegen.cpu.emit.upsample import emit_overlapping, emit_transposed
 from sparsecc.codegen.cpu.emit.windows import emit_depthwise
 from sparsecc.codegen.cpu.forms import Forms
 from sparsecc.codegen.cpu.layout import VIEWS, Value, as_they_are, layout_for
-from sparsecc.codegen.cpu.operators import turn_tokens
-from sparsecc.codegen.cpu.operators.turn_tokens import TurnSpec
 from sparsecc.codegen.cpu.target import Target
-from sparsecc.codegen.recognize.program import Expr, Layer, Node, Program, Var, dtype, shape
+from sparsecc.codegen.recognize.program import Expr, Layer, Node, Program, Var, shape
 from sparsecc.codegen.spec import Epilogue, MatmulSpec
-from sparsecc.codegen.task import Plan
 from sparsecc.structures.base import Structured
 
 _LARGE = 1 << 20  # weights of a layer whose preparation leaves holes in the heap that are worth closing
 
 
-def emit_layer(forms: Forms, chooser: Chooser, node: Node, layer: Layer) -> Value:
+def emit_layer(forms: Forms, chooser: Chooser[Target], node: Node, layer: Layer) -> Value:
     if layer.geometry is None:
         return _linear(forms, chooser, node, layer)
 
@@ -41,7 +35,7 @@ def emit_layer(forms: Forms, chooser: Chooser, node: Node, layer: Layer) -> Valu
     return emit_conv2d(forms, chooser.target, matmul, node, layer, _epilogue(layer))
 
 
-def _linear(forms: Forms, chooser: Chooser, node: Node, layer: Layer) -> Value:
+def _linear(forms: Forms, chooser: Chooser[Target], node: Node, layer: Layer) -> Value:
     value = forms.value(layer.x)
     layout = as_they_are(value.shape) if _alone(forms, chooser.target, node, layer) else layout_for(value, chooser.target.lanes)
     spec = MatmulSpec.linear(layer.rows, layer.depth, layout.tiles, layout.tile, _epilogue(layer), layer.dtype)
@@ -71,42 +65,10 @@ def _epilogue(layer: Layer) -> Epilogue:
     return Epilogue(layer.activation, layer.residual is not None, layer.residual_first, layer.scale, layer.shift)
 
 
-def _matmul(forms: Forms, chooser: Chooser, spec: MatmulSpec, layer: Layer, x: tuple[Expr, ...], residual: Expr | None) -> Var:
+def _matmul(forms: Forms, chooser: Chooser[Target], spec: MatmulSpec, layer: Layer, x: tuple[Expr, ...], residual: Expr | None) -> Var:
     """Calls of the chosen kernels. The last one's output has spec.y_shape.  x: narrow numbers come with their scales."""
     plan = chooser.choose_structured(spec, layer) if isinstance(layer.weight, Structured) else chooser.choose(spec, layer)
-    within = plan.inside(spec)
-    if within is not spec:
-        x = tuple(_into_tile(forms, chooser, part, within.positions) for part in x)
-        residual = None if residual is None else _into_tile(forms, chooser, residual, within.positions)
-    y = _chain(forms, chooser, plan, x[0], residual) if isinstance(plan, Chain) else _single(forms, plan, spec, x, residual)
+    y = plan.emit(forms, spec, x, residual)
     if layer.rows * layer.depth > _LARGE:
         memory.trim()
-    if within is not spec:
-        y = _turned(forms, chooser, y, TurnSpec(spec.batch, (spec.rows,), within.positions, back=True))
     return y
-
-
-def _into_tile(forms: Forms, chooser: Chooser, x: Expr, tile: int) -> Var:
-    """[tokens, .., 1] → [1, .., tile]."""
-    tokens, *inner, _ = shape(x)
-    return _turned(forms, chooser, x, TurnSpec(tokens, tuple(inner), tile, dtype(x)))
-
-
-def _turned(forms: Forms, chooser: Chooser, x: Expr, turn: TurnSpec) -> Var:
-    kernel = forms.kernel(turn, lambda: turn_tokens.build(turn, chooser.target))
-    return forms.call_for_several(kernel, [x], [(turn.shapes[1], turn.dtype)])[0]
-
-
-def _single(forms: Forms, plan: Plan, spec: MatmulSpec, x: tuple[Expr, ...], residual: Expr | None) -> Var:
-    weights = [forms.weight(array) for array in plan.weights]
-    kernel = forms.kernel((plan.kernel, spec, plan.knobs), lambda: plan.build(spec))
-    return forms.call(kernel, plan.arguments(x, weights, residual), plan.inside(spec).y_shape)
-
-
-def _chain(forms: Forms, chooser: Chooser, chain: Chain, x: Expr, residual: Expr | None) -> Var:
-    for step in chain.steps:
-        weights = [forms.weight(array) for array in step.weights]
-        rest = residual if residual is not None and step is chain.steps[-1] else weights[-1]
-        kernel = forms.kernel(step.key, partial(step.build, chooser.target))
-        x = forms.call(kernel, [x, *weights, rest], step.spec.y_shape)
-    return x

@@ -12,18 +12,21 @@ import numpy as np
 from sparsecc.codegen.cpu.kernels import dense_matmul
 from sparsecc.codegen.cpu.kernels.dense_matmul import padded_bias
 from sparsecc.codegen.cpu.pieces import groups
+from sparsecc.codegen.cpu.pieces.epilogue import apply
+from sparsecc.codegen.cpu.pieces.tiles import Tiles
 from sparsecc.codegen.cpu.target import Target
-from sparsecc.codegen.spec import Knobs, MatmulSpec, ceil_div
+from sparsecc.codegen.kernel import Kernel
+from sparsecc.codegen.spec import MatmulSpec, ceil_div
 from sparsecc.codegen.tvm_api import T
 
 
-def space(spec: MatmulSpec, target: Target) -> list[Knobs]:
+def space(spec: MatmulSpec, target: Target) -> list[Tiles]:
     """The register tiles of `dense_matmul`, whose sums are as wide. The depth is never cut: a narrow X is small."""
     return [knobs for knobs in dense_matmul.space(spec, target) if knobs.panel == spec.depth]
 
 
 def prepare(
-    matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs: Knobs, scales: np.ndarray | None, target: Target
+    matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs: Tiles, scales: np.ndarray | None, target: Target
 ) -> list[np.ndarray]:
     """matrix: int8 [rows, depth] with scales float32[rows], or bfloat16 values as float32 without.
 
@@ -43,7 +46,7 @@ def prepare(
     ]
 
 
-def build(spec: MatmulSpec, knobs: Knobs, target: Target):
+def build(spec: MatmulSpec, knobs: Tiles, target: Target):
     """PrimFunc(X, token scales [batch, channel_stride], W, starts, scales, bias, taps, residual, Y).
 
     `residual` has Y's shape, or is the bias again when the epilogue has none; for bfloat16 the bias stands for the token scales, too.
@@ -107,7 +110,8 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
                     if (not ragged) or i * mr + r < rows:
                         for v in T.unroll(vectors):
                             for l in T.vectorized(lanes):
-                                Y[(item * rows + i * mr + r) * pitch + start + v * lanes + l] = epilogue.apply(
+                                Y[(item * rows + i * mr + r) * pitch + start + v * lanes + l] = apply(
+                                    epilogue,
                                     groups.result(
                                         acc[r * tile + v * lanes + l],
                                         dtype,
@@ -118,3 +122,6 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
                                 )
 
     return groups.linked(dense_group_matmul, dtype, target)
+
+
+KERNEL = Kernel(space, prepare, build, Tiles, bias=3, dtypes=("int8", "bfloat16"))

@@ -7,18 +7,21 @@ import numpy as np
 
 from sparsecc.codegen.cpu.kernels.dense_matmul import padded_bias
 from sparsecc.codegen.cpu.pieces import groups, matvec
+from sparsecc.codegen.cpu.pieces.epilogue import apply
+from sparsecc.codegen.cpu.pieces.matvec import Passes
 from sparsecc.codegen.cpu.pieces.micro import fill
 from sparsecc.codegen.cpu.target import Target
-from sparsecc.codegen.spec import Knobs, MatmulSpec, ceil_div
+from sparsecc.codegen.kernel import Kernel
+from sparsecc.codegen.spec import MatmulSpec, ceil_div
 from sparsecc.codegen.tvm_api import T
 
 
-def space(spec: MatmulSpec, target: Target) -> list[Knobs]:
+def space(spec: MatmulSpec, target: Target) -> list[Passes]:
     return matvec.space(spec, target)
 
 
 def prepare(
-    matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs: Knobs, scales: np.ndarray | None, target: Target
+    matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs: Passes, scales: np.ndarray | None, target: Target
 ) -> list[np.ndarray]:
     """matrix, scales: as for `dense_group_matmul`.
 
@@ -30,12 +33,12 @@ def prepare(
     return [weights, *(matvec.in_blocks(array, knobs.rows) for array in per_row)]
 
 
-def build(spec: MatmulSpec, knobs: Knobs, target: Target):
+def build(spec: MatmulSpec, knobs: Passes, target: Target):
     """PrimFunc(X, token scales [batch, 1], weights, starts, scales, bias, residual, Y); X: int32 [batch, groups, 1].
 
     `residual` has Y's shape, or is the bias again when the epilogue has none; for bfloat16 the bias stands for the token scales, too.
     """
-    lanes, height, tokens, parts, dtype = target.lanes, knobs.rows, knobs.tile, knobs.groups, spec.dtype
+    lanes, height, tokens, parts, dtype = target.lanes, knobs.rows, knobs.tokens, knobs.parts, spec.dtype
     rows, inner = spec.rows, spec.channel_groups
     blocks, passes = ceil_div(rows, height), ceil_div(spec.batch, tokens)
     per_part, last_block, last_pass = ceil_div(blocks, parts), max(rows - height, 0), spec.batch - tokens
@@ -84,7 +87,8 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
                     lanes,
                     rows,
                     lambda t: (first + t) * rows + row,
-                    lambda t, r: epilogue.apply(
+                    lambda t, r: apply(
+                        epilogue,
                         groups.result(
                             acc[t * height + r],
                             dtype,
@@ -96,3 +100,6 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
                 )
 
     return groups.linked(dense_group_matvec, dtype, target)
+
+
+KERNEL = Kernel(space, prepare, build, Passes, bias=3, dtypes=("int8", "bfloat16"), few=True)

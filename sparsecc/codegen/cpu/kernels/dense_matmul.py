@@ -1,20 +1,23 @@
 """Dense matrix kernel with positions in the vector lanes: the twin that a sparse kernel has to beat.
 
-Knobs.rows × tile accumulators stay in registers over a panel; W is stored [panel, row block, input, row] in the order it is read.
+Tiles.rows × tile accumulators stay in registers over a panel; W is stored [panel, row block, input, row] in the order it is read.
 """
 
 import math
 
 import numpy as np
 
+from sparsecc.codegen.cpu.pieces.epilogue import apply
+from sparsecc.codegen.cpu.pieces.tiles import Tiles, groups_for, makespan, panel_of, widened
 from sparsecc.codegen.cpu.target import Target
-from sparsecc.codegen.spec import Knobs, MatmulSpec, ceil_div, groups_for, makespan, panel_of, widened
+from sparsecc.codegen.kernel import Kernel
+from sparsecc.codegen.spec import MatmulSpec, ceil_div
 from sparsecc.codegen.tvm_api import T
 
 _ENOUGH_SUMS = 8  # in flight, for two multiply-adds a cycle that take four cycles
 
 
-def space(spec: MatmulSpec, target: Target) -> list[Knobs]:
+def space(spec: MatmulSpec, target: Target) -> list[Tiles]:
     """Register tiles that fit the register file (one row of X and one broadcast beside them), best guess first."""
     lanes, guesses, tiles = target.lanes, {}, {}
     for vectors in range(1, 9):
@@ -25,7 +28,7 @@ def space(spec: MatmulSpec, target: Target) -> list[Knobs]:
         for rows in tiles[tile]:
             groups = groups_for(spec.batch * ceil_div(spec.positions, tile), target.threads, ceil_div(spec.rows, rows))
             for panel in (spec.depth, panel_of(spec, 384)):
-                guesses[Knobs(tile, rows, panel, groups)] = _cost(spec, tile, rows, groups, target)
+                guesses[Tiles(tile, rows, panel, groups)] = _cost(spec, tile, rows, groups, target)
     best = sorted(guesses, key=lambda knobs: (guesses[knobs], -knobs.tile, -knobs.panel))
     return widened(best, spec, {tile: rows for tile, rows in tiles.items() if tile <= 4 * lanes})
 
@@ -41,7 +44,7 @@ def _cost(spec: MatmulSpec, tile: int, rows: int, groups: int, target: Target) -
     return jobs * blocks * (max(vectors * rows, _ENOUGH_SUMS) + (vectors + rows / 2) / 8)
 
 
-def prepare(matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs: Knobs) -> list[np.ndarray]:
+def prepare(matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs: Tiles) -> list[np.ndarray]:
     """matrix: [rows, depth]. Returns W [panels, row blocks, panel, rows per block], bias [padded rows], tap offsets."""
     blocks = ceil_div(spec.rows, knobs.rows)
     padded = np.zeros((blocks * knobs.rows, spec.depth), np.float32)
@@ -61,7 +64,7 @@ def padded_bias(bias: np.ndarray | None, rows: int, padded_rows: int) -> np.ndar
     return padded
 
 
-def build(spec: MatmulSpec, knobs: Knobs, target: Target):
+def build(spec: MatmulSpec, knobs: Tiles, target: Target):
     """PrimFunc(X, W, bias, taps, residual, Y); `residual` has Y's shape, or is the bias again when the epilogue has none."""
     lanes, mr, tile, groups = target.lanes, knobs.rows, knobs.tile, knobs.groups
     vectors = tile // lanes
@@ -136,7 +139,8 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
                             if (not ragged) or i * mr + r < rows:
                                 for v in T.unroll(vectors):
                                     for l in T.vectorized(lanes):
-                                        Y[(item * rows + i * mr + r) * pitch + start + v * lanes + l] = epilogue.apply(
+                                        Y[(item * rows + i * mr + r) * pitch + start + v * lanes + l] = apply(
+                                            epilogue,
                                             acc[r * tile + v * lanes + l],
                                             lambda: R[(item * rows + i * mr + r) * pitch + start + v * lanes + l],
                                         )
@@ -147,3 +151,6 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
                                     partial[(ii * mr + r) * tile + v * lanes + l] = acc[r * tile + v * lanes + l]
 
     return dense_matmul
+
+
+KERNEL = Kernel(space, prepare, build, Tiles, bias=1)

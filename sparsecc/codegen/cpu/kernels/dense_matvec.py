@@ -7,36 +7,38 @@ import numpy as np
 
 from sparsecc.codegen.cpu.kernels.dense_matmul import padded_bias
 from sparsecc.codegen.cpu.pieces import matvec
+from sparsecc.codegen.cpu.pieces.matvec import Passes
 from sparsecc.codegen.cpu.pieces.micro import fill, multiply_add
 from sparsecc.codegen.cpu.target import Target
-from sparsecc.codegen.spec import Knobs, MatmulSpec, ceil_div
+from sparsecc.codegen.kernel import Kernel
+from sparsecc.codegen.spec import MatmulSpec, ceil_div
 from sparsecc.codegen.tvm_api import T
 
 
-def space(spec: MatmulSpec, target: Target) -> list[Knobs]:
+def space(spec: MatmulSpec, target: Target) -> list[Passes]:
     return matvec.space(spec, target) if spec.batch <= matvec.MOST_TOKENS else _of_many(spec, target)
 
 
-def _of_many(spec: MatmulSpec, target: Target) -> list[Knobs]:
+def _of_many(spec: MatmulSpec, target: Target) -> list[Passes]:
     """Best guess first: as many sums as registers hold beside a row of weights and one input; its weights stay in the L1."""
     found = []
     for vectors in (2, 3, 1):
         height = vectors * target.lanes
         tokens = min((target.registers - 2) // vectors - 1, spec.batch)
         if height <= max(spec.rows, target.lanes):
-            found.append(Knobs(tokens, height, spec.depth, ceil_div(spec.rows, height)))
+            found.append(Passes(tokens, height, ceil_div(spec.rows, height)))
     return found
 
 
-def prepare(matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs: Knobs) -> list[np.ndarray]:
+def prepare(matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs: Passes) -> list[np.ndarray]:
     """matrix: [rows, depth]. Returns W [blocks, depth, rows of a block] and bias [blocks · rows of a block]."""
     weights = matvec.in_lanes(matrix.astype(np.float32, copy=False), knobs.rows)
     return [weights, matvec.in_blocks(padded_bias(bias, spec.rows, spec.rows), knobs.rows)]
 
 
-def build(spec: MatmulSpec, knobs: Knobs, target: Target):
+def build(spec: MatmulSpec, knobs: Passes, target: Target):
     """PrimFunc(X, W, bias, residual, Y); `residual` has Y's shape, or is the bias again when the epilogue has none."""
-    lanes, height, tokens, parts = target.lanes, knobs.rows, knobs.tile, knobs.groups
+    lanes, height, tokens, parts = target.lanes, knobs.rows, knobs.tokens, knobs.parts
     rows, depth = spec.rows, spec.depth
     blocks = ceil_div(rows, height)
     per_part, last_block, last_pass = ceil_div(blocks, parts), max(rows - height, 0), spec.batch - tokens
@@ -67,3 +69,6 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
                 matvec.finish(Y, R, acc, first, row, tokens, height, lanes, rows, epilogue)
 
     return dense_matvec
+
+
+KERNEL = Kernel(space, prepare, build, Passes, bias=1, few=True)

@@ -10,11 +10,13 @@ import numpy as np
 
 from sparsecc.codegen.cpu.kernels import nm_matvec
 from sparsecc.codegen.cpu.kernels.dense_matmul import padded_bias
-from sparsecc.codegen.cpu.kernels.nm_matvec import Knobs
+from sparsecc.codegen.cpu.kernels.nm_matvec import Kept
 from sparsecc.codegen.cpu.pieces import groups, matvec, nm_select
+from sparsecc.codegen.cpu.pieces.epilogue import apply
 from sparsecc.codegen.cpu.pieces.micro import fill
 from sparsecc.codegen.cpu.pieces.nm_select import GROUP
 from sparsecc.codegen.cpu.target import Target
+from sparsecc.codegen.kernel import Kernel
 from sparsecc.codegen.spec import MatmulSpec, ceil_div
 from sparsecc.codegen.tvm_api import T
 
@@ -23,7 +25,7 @@ _SLOTS = 4  # weights in a lane
 
 
 def prepare(
-    matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs: Knobs, scales: np.ndarray | None, target: Target
+    matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs: Kept, scales: np.ndarray | None, target: Target
 ) -> list[np.ndarray]:
     """matrix: int8 [rows, depth] with its zeros; scales: float32 [rows].
 
@@ -40,12 +42,12 @@ def prepare(
     ]
 
 
-def build(spec: MatmulSpec, knobs: Knobs, target: Target):
+def build(spec: MatmulSpec, knobs: Kept, target: Target):
     """PrimFunc(X, token scales [batch, 1], weights, words, starts, scales, bias, residual, Y); X: int32 [batch, groups, 1].
 
     `residual` has Y's shape, or is the bias again when the epilogue has none.
     """
-    lanes, height, tokens, parts, keep = target.lanes, knobs.rows, knobs.tile, knobs.groups, knobs.keep
+    lanes, height, tokens, parts, keep = target.lanes, knobs.rows, knobs.tokens, knobs.parts, knobs.keep
     rows, inner = spec.rows, spec.channel_groups
     blocks, passes = ceil_div(rows, height), ceil_div(spec.batch, tokens)
     per_part, last_block, last_pass = ceil_div(blocks, parts), max(rows - height, 0), spec.batch - tokens
@@ -120,7 +122,8 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
                     lanes,
                     rows,
                     lambda t: (first + t) * rows + row,
-                    lambda t, r: epilogue.apply(
+                    lambda t, r: apply(
+                        epilogue,
                         groups.result(
                             acc[t * height + r],
                             "int8",
@@ -132,3 +135,17 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
                 )
 
     return nm_group_matvec
+
+
+KERNEL = Kernel(
+    space,
+    prepare,
+    build,
+    Kept,
+    bias=4,
+    dtypes=("int8",),
+    few=True,
+    structure=nm_select.of_four,
+    zeros=nm_select.kept_of_four,
+    index_bytes=lambda *_: nm_select.INDEX_BYTES,
+)

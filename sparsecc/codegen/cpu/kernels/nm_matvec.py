@@ -8,29 +8,33 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsecc.codegen import spec
 from sparsecc.codegen.cpu.kernels.dense_matmul import padded_bias
 from sparsecc.codegen.cpu.pieces import matvec, nm_select
+from sparsecc.codegen.cpu.pieces.matvec import Passes
 from sparsecc.codegen.cpu.pieces.micro import fill
 from sparsecc.codegen.cpu.pieces.nm_select import GROUP, PER_WORD
 from sparsecc.codegen.cpu.target import Target
+from sparsecc.codegen.kernel import Kernel
 from sparsecc.codegen.spec import MatmulSpec, ceil_div
 from sparsecc.codegen.tvm_api import T
 
 
 @dataclass(frozen=True)
-class Knobs(spec.Knobs):
+class Kept(Passes):
     """keep: weights stored of every group of four inputs."""
 
     keep: int
 
+    def __str__(self) -> str:
+        return f"{super().__str__()} keep={self.keep}"
 
-def space(spec: MatmulSpec, keep: int, target: Target) -> list[Knobs]:
+
+def space(spec: MatmulSpec, keep: int, target: Target) -> list[Kept]:
     """keep: the most weights that an output has in four neighbouring inputs, 1 to 3 (see `nm_select.kept`)."""
-    return [Knobs(k.tile, k.rows, k.panel, k.groups, keep) for k in matvec.space(spec, target, scratch=2)]
+    return [Kept(k.tokens, k.rows, k.parts, keep) for k in matvec.space(spec, target, scratch=2)]
 
 
-def prepare(matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs: Knobs) -> list[np.ndarray]:
+def prepare(matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs: Kept) -> list[np.ndarray]:
     """matrix: [rows, depth] with its zeros. Returns values [blocks, groups · keep, rows of a block], the words of their places
     [blocks, words, rows of a block] and bias [blocks · rows of a block]."""
     values, places = nm_select.compact(matrix.astype(np.float32, copy=False), knobs.keep)
@@ -41,9 +45,9 @@ def prepare(matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs
     ]
 
 
-def build(spec: MatmulSpec, knobs: Knobs, target: Target):
+def build(spec: MatmulSpec, knobs: Kept, target: Target):
     """PrimFunc(X, values, words, bias, residual, Y); `residual` has Y's shape, or is the bias again when the epilogue has none."""
-    lanes, height, tokens, parts, keep = target.lanes, knobs.rows, knobs.tile, knobs.groups, knobs.keep
+    lanes, height, tokens, parts, keep = target.lanes, knobs.rows, knobs.tokens, knobs.parts, knobs.keep
     rows, depth = spec.rows, spec.depth
     blocks, passes = ceil_div(rows, height), ceil_div(spec.batch, tokens)
     per_part, last_block, last_pass = ceil_div(blocks, parts), max(rows - height, 0), spec.batch - tokens
@@ -106,3 +110,16 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
                 matvec.finish(Y, R, acc, first, row, tokens, height, lanes, rows, epilogue)
 
     return nm_matvec
+
+
+KERNEL = Kernel(
+    space,
+    prepare,
+    build,
+    Kept,
+    bias=2,
+    few=True,
+    structure=nm_select.of_four,
+    zeros=nm_select.kept_of_four,
+    index_bytes=lambda *_: nm_select.INDEX_BYTES,
+)

@@ -11,31 +11,36 @@ import numpy as np
 
 from sparsecc.codegen.cpu.kernels import row_block_spmm
 from sparsecc.codegen.cpu.pieces import matvec
+from sparsecc.codegen.cpu.pieces.matvec import Passes
 from sparsecc.codegen.cpu.pieces.micro import fill
+from sparsecc.codegen.cpu.pieces.tiles import Tiles
 from sparsecc.codegen.cpu.target import Target
-from sparsecc.codegen.spec import Knobs, MatmulSpec, ceil_div
+from sparsecc.codegen.kernel import Kernel
+from sparsecc.codegen.spec import MatmulSpec, ceil_div
 from sparsecc.codegen.tvm_api import T
+from sparsecc.codegen.zeros import ZeroProfile, common_rows
 
 
-def space(spec: MatmulSpec, block_rows: int, target: Target) -> list[Knobs]:
+def space(spec: MatmulSpec, block_rows: int, target: Target) -> list[Passes]:
     """block_rows: rows that share their nonzero columns; nothing is possible where that is no multiple of the vector width."""
     return matvec.space(spec, target, block_rows)
 
 
-def prepare(matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs: Knobs) -> list[np.ndarray]:
+def prepare(matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs: Passes) -> list[np.ndarray]:
     """matrix: [rows, depth] with its zeros. Returns values [blocks, rows of a block], index [blocks], first [1, row blocks + 1],
     bounds [groups + 1] and bias, all as `row_block_spmm` has them."""
     whole = matvec.in_blocks(matrix, knobs.rows)
     offsets = None if bias is None else matvec.in_blocks(bias, knobs.rows)
-    return row_block_spmm.prepare(whole, offsets, replace(spec, rows=len(whole)), knobs)
+    tiles = Tiles(knobs.tokens, knobs.rows, spec.depth, knobs.parts)
+    return row_block_spmm.prepare(whole, offsets, replace(spec, rows=len(whole)), tiles)
 
 
-def build(spec: MatmulSpec, knobs: Knobs, target: Target):
+def build(spec: MatmulSpec, knobs: Passes, target: Target):
     """PrimFunc(X, values, index, first, bounds, bias, residual, Y) for any number of stored blocks, so that layers share it.
 
     `residual` has Y's shape, or is the bias again when the epilogue has none.
     """
-    lanes, height, tokens, parts = target.lanes, knobs.rows, knobs.tile, knobs.groups
+    lanes, height, tokens, parts = target.lanes, knobs.rows, knobs.tokens, knobs.parts
     rows, depth = spec.rows, spec.depth
     row_blocks, passes = ceil_div(rows, height), ceil_div(spec.batch, tokens)
     last_block, last_pass, epilogue = max(rows - height, 0), spec.batch - tokens, spec.epilogue
@@ -99,3 +104,22 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
                 matvec.finish(Y, R, acc, first, row, tokens, height, lanes, rows, epilogue)
 
     return row_block_matvec
+
+
+def _blocks_of_vectors(matrix: np.ndarray, _: str, target: Target) -> ZeroProfile:
+    """The highest blocks of whole vectors that the zeros form, else blocks of one vector, of which any zeros may leave some out."""
+    heights = [vectors * target.lanes for vectors in (4, 2, 1)]
+    return ZeroProfile.of_blocks(matrix != 0, max(common_rows(matrix, heights), target.lanes))
+
+
+KERNEL = Kernel(
+    space,
+    prepare,
+    build,
+    Passes,
+    bias=4,
+    few=True,
+    structure=_blocks_of_vectors,
+    zeros=lambda zeros: (zeros.block_rows,),
+    index_bytes=lambda zeros, _: zeros.index_bytes_of_blocks,
+)

@@ -9,12 +9,16 @@ import math
 import numpy as np
 
 from sparsecc.codegen.cpu.kernels.dense_matmul import padded_bias
+from sparsecc.codegen.cpu.pieces.epilogue import apply
+from sparsecc.codegen.cpu.pieces.tiles import Tiles, groups_for, makespan, panel_within, widened
 from sparsecc.codegen.cpu.target import Target
-from sparsecc.codegen.spec import Knobs, MatmulSpec, ceil_div, groups_for, makespan, panel_within, widened
+from sparsecc.codegen.kernel import Kernel
+from sparsecc.codegen.spec import MatmulSpec, ceil_div
 from sparsecc.codegen.tvm_api import T
+from sparsecc.codegen.zeros import ZeroProfile
 
 
-def space(spec: MatmulSpec, block_rows: int, density: float, target: Target) -> list[Knobs]:
+def space(spec: MatmulSpec, block_rows: int, density: float, target: Target) -> list[Tiles]:
     """block_rows: rows that share their nonzero columns (1 for csr and N:M).  density: share of the blocks that are stored.
 
     Best guess first, then what else a search may try.
@@ -29,20 +33,20 @@ def space(spec: MatmulSpec, block_rows: int, density: float, target: Target) -> 
             break
         tiles[tile] = [r for r in (4, 2, 1) if block_rows % r == 0 and (r + 1) * vectors < target.registers]
         groups = groups_for(spec.batch * ceil_div(spec.positions, tile), target.threads, ceil_div(spec.rows, rows))
-        knobs = Knobs(tile, rows, panel_within(spec, tile, resident), groups)
+        knobs = Tiles(tile, rows, panel_within(spec, tile, resident), groups)
         guesses[knobs] = _cost(spec, knobs, density, target)
     best = sorted(guesses, key=guesses.__getitem__)
     return widened(best, spec, {tile: rows for tile, rows in tiles.items() if tile // lanes in (1, 2, 3, 4, 6, 8)})
 
 
-def _cost(spec: MatmulSpec, knobs: Knobs, density: float, target: Target) -> float:
+def _cost(spec: MatmulSpec, knobs: Tiles, density: float, target: Target) -> float:
     """Of one block of rows, in cycles of Zen 4: a stored block takes 0.7 beside its multiply-adds, a panel loads and stores the sums."""
     sums = knobs.rows * knobs.tile // target.lanes
     jobs = makespan(spec.batch * ceil_div(spec.positions, knobs.tile) * knobs.groups, target.threads)
     return jobs / knobs.groups * (spec.depth * density * (sums + 0.7) + spec.depth // knobs.panel * (2 * sums + 6))
 
 
-def prepare(matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs: Knobs) -> list[np.ndarray]:
+def prepare(matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs: Tiles) -> list[np.ndarray]:
     """matrix: [rows, depth] with its zeros. Returns, with blocks ordered by (panel, row block, input):
 
     values [blocks, rows per block], index [blocks] (the input within its panel; for several taps the offset in X),
@@ -96,7 +100,7 @@ def balanced(blocks_per_row: np.ndarray, groups: int) -> np.ndarray:
     return np.concatenate([[0], np.searchsorted(done, targets), [len(blocks_per_row)]]).astype(np.int32)
 
 
-def build(spec: MatmulSpec, knobs: Knobs, target: Target):
+def build(spec: MatmulSpec, knobs: Tiles, target: Target):
     """PrimFunc(X, values, index, first, bounds, bias, residual, Y) for any number of stored blocks, so that layers share it.
 
     `residual` has Y's shape, or is the bias again when the epilogue has none.
@@ -168,7 +172,8 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
                             if (not ragged) or i * height + r < rows:
                                 for v in T.unroll(vectors):
                                     for l in T.vectorized(lanes):
-                                        Y[(item * rows + i * height + r) * pitch + start + v * lanes + l] = epilogue.apply(
+                                        Y[(item * rows + i * height + r) * pitch + start + v * lanes + l] = apply(
+                                            epilogue,
                                             acc[r * tile + v * lanes + l],
                                             lambda: R[(item * rows + i * height + r) * pitch + start + v * lanes + l],
                                         )
@@ -179,3 +184,15 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
                                     partial[(i * height + r) * tile + v * lanes + l] = acc[r * tile + v * lanes + l]
 
     return row_block_spmm
+
+
+KERNEL = Kernel(
+    space,
+    prepare,
+    build,
+    Tiles,
+    bias=4,
+    structure=lambda matrix, *_: ZeroProfile.of(matrix),
+    zeros=lambda zeros: (zeros.block_rows, zeros.density),
+    index_bytes=lambda zeros, _: zeros.index_bytes_of_blocks,
+)

@@ -16,9 +16,13 @@ import numpy as np
 from sparsecc.codegen.cpu.kernels.dense_matmul import padded_bias
 from sparsecc.codegen.cpu.kernels.row_block_spmm import balanced, index_is_affine
 from sparsecc.codegen.cpu.pieces import groups
+from sparsecc.codegen.cpu.pieces.epilogue import apply
+from sparsecc.codegen.cpu.pieces.tiles import Tiles, groups_for, panel_of, tile_for, widened
 from sparsecc.codegen.cpu.target import Target
-from sparsecc.codegen.spec import Knobs, MatmulSpec, ceil_div, groups_for, panel_of, tile_for, widened
+from sparsecc.codegen.kernel import Kernel
+from sparsecc.codegen.spec import MatmulSpec, ceil_div
 from sparsecc.codegen.tvm_api import T
+from sparsecc.codegen.zeros import INDEX_BYTES, ZeroProfile
 
 Expr = Any
 
@@ -27,7 +31,7 @@ _MOST_ROWS = 4  # classes double with each
 _INDEXED = 1.25  # bytes of a group with its place, over those of its weights alone: a place serves two rows or so
 
 
-def space(spec: MatmulSpec, density: float, target: Target) -> list[Knobs]:
+def space(spec: MatmulSpec, density: float, target: Target) -> list[Tiles]:
     """Best guess first. Sums take up to half of the registers: with more, classes of many rows spill.
 
     density: share of the groups that are stored.
@@ -44,10 +48,10 @@ def space(spec: MatmulSpec, density: float, target: Target) -> list[Knobs]:
         if vectors in (4, 2, 1):
             panel = panel_of(spec, max(3 * target.l1_bytes // 2 * size // (4 * tile), 1))
             rows = min(best_rows, most)
-            found.append(Knobs(tile, rows, panel, _parts(spec, tile, ceil_div(spec.rows, rows), density, target)))
+            found.append(Tiles(tile, rows, panel, _parts(spec, tile, ceil_div(spec.rows, rows), density, target)))
     guesses = sorted(dict.fromkeys(found), key=lambda k: (ceil_div(spec.positions, k.tile) * k.tile, -k.tile))
     whole = [knobs for knobs in widened(guesses, spec, tiles) if _whole_groups(spec, knobs.panel)]
-    return whole or [Knobs(k.tile, k.rows, spec.depth, k.groups) for k in guesses]
+    return whole or [Tiles(k.tile, k.rows, spec.depth, k.groups) for k in guesses]
 
 
 def _parts(spec: MatmulSpec, tile: int, row_blocks: int, density: float, target: Target) -> int:
@@ -69,7 +73,7 @@ def _whole_groups(spec: MatmulSpec, panel: int) -> bool:
 
 
 def prepare(
-    matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs: Knobs, scales: np.ndarray | None, target: Target
+    matrix: np.ndarray, bias: np.ndarray | None, spec: MatmulSpec, knobs: Tiles, scales: np.ndarray | None, target: Target
 ) -> list[np.ndarray]:
     """matrix, scales: as for `dense_group_matmul`. Returns
 
@@ -115,7 +119,7 @@ def _classes(height: int) -> range:
     return range(1, 1 << height)
 
 
-def _panels(spec: MatmulSpec, knobs: Knobs) -> int:
+def _panels(spec: MatmulSpec, knobs: Tiles) -> int:
     return spec.depth // knobs.panel
 
 
@@ -127,7 +131,7 @@ def _places(inputs: np.ndarray, spec: MatmulSpec) -> np.ndarray:
     return (np.asarray(spec.taps)[tap] + group * spec.channel_stride).astype(np.int32)
 
 
-def build(spec: MatmulSpec, knobs: Knobs, target: Target):
+def build(spec: MatmulSpec, knobs: Tiles, target: Target):
     """PrimFunc(X, token scales [batch, channel_stride], values, places, counts, first, bounds, starts, scales, bias, residual, Y) for any
     number of values, so that layers share it. `residual` and token scales: as for `dense_group_matmul`."""
     lanes, height, tile, parts, dtype = target.lanes, knobs.rows, knobs.tile, knobs.groups, spec.dtype
@@ -209,7 +213,8 @@ def build(spec: MatmulSpec, knobs: Knobs, target: Target):
                             if p == panels - 1:
                                 if (not ragged) or i * height + r < rows:
                                     for l in T.vectorized(lanes):
-                                        Y[(item * rows + i * height + r) * pitch + start + v * lanes + l] = epilogue.apply(
+                                        Y[(item * rows + i * height + r) * pitch + start + v * lanes + l] = apply(
+                                            epilogue,
                                             groups.result(
                                                 acc[r * tile + v * lanes + l],
                                                 dtype,
@@ -235,3 +240,16 @@ def _users_before(c: Expr, row: Expr) -> Expr:
     for other in range(_MOST_ROWS):
         total = total + T.if_then_else(other < row, T.bitwise_and(T.shift_right(c + 1, other), 1), 0)
     return total
+
+
+KERNEL = Kernel(
+    space,
+    prepare,
+    build,
+    Tiles,
+    bias=7,
+    dtypes=("int8", "bfloat16"),
+    structure=lambda matrix, dtype, _: ZeroProfile.of_blocks(groups.grouped(matrix, 1, dtype) != 0, 1),
+    zeros=lambda zeros: (zeros.density,),
+    index_bytes=lambda _, dtype: INDEX_BYTES / groups.SIZE[dtype],
+)

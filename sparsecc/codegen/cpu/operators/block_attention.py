@@ -22,7 +22,8 @@ _MASKED = -3.4028234663852886e38
 class BlockAttentionSpec:
     """q: [batch, heads, tokens, head_dim], k likewise with kv_heads, v with kv_heads and value_dim; result like q with value_dim.
 
-    block: queries and keys per block.  kept: blocks kept over all heads.
+    block: queries and keys per block.  kept: blocks kept over all heads.  causal: queries see no later key, tokens are in one order.
+    mask: shape of what is added to the scores, [batch | 1, heads | 1, tokens | 1, tokens | 1] in the model's order.
     """
 
     batch: int
@@ -34,6 +35,8 @@ class BlockAttentionSpec:
     block: int
     kept: int
     scale: float
+    causal: bool = False
+    mask: tuple[int, int, int, int] | None = None
 
     @property
     def blocks(self) -> int:
@@ -113,25 +116,28 @@ def build_gather(spec: BlockAttentionSpec, target: Target):
 
 
 def build(spec: BlockAttentionSpec, target: Target):
-    """PrimFunc(Q, K, V, places, first, blocks, jobs, out): what `build_gather` has made, then what `prepare` has; out [batch, heads,
-    tokens, value_dim]."""
+    """PrimFunc(Q, K, V, places, first, blocks, jobs, [mask], out): what `build_gather` has made, then what `prepare` has; out [batch,
+    heads, tokens, value_dim]."""
     lanes, tile, tokens, count, block = target.lanes, spec.tile(target), spec.tokens, spec.blocks, spec.block
     batch, heads, dim, value_dim = spec.batch, spec.heads, spec.head_dim, spec.value_dim
     rows = _rows(target, tile, block)
     value_rows = _rows(target, tile, value_dim)
+    hidden = _MASKED if spec.mask is None else -np.inf  # a mask may hide all keys of a query, whose result is zero then
 
-    @T.prim_func
-    def block_attention(
-        Q: T.Buffer((batch * heads, count, dim, tile), "float32"),
-        K: T.Buffer((batch * heads, count, block, dim), "float32"),
-        V: T.Buffer((batch * heads, count, block, value_dim), "float32"),
-        places: T.Buffer((heads, count * block), "int32"),
-        first: T.Buffer((heads * count + 1,), "int32"),
-        blocks: T.Buffer((spec.kept,), "int32"),
-        jobs: T.Buffer((batch * heads * count,), "int32"),
-        out: T.Buffer((batch, heads, tokens, value_dim), "float32"),
-    ):
-        T.func_attr({"tirx.noalias": True})
+    def score(total, head, query, key, places, M):
+        """Of a key that the query may see. Without a mask it sees one of the first block of its row, which is its own or an earlier one."""
+        if spec.mask is not None:
+            row, column = (
+                places[head % heads, T.min(at, tokens - 1)] if size > 1 else 0 for at, size in ((query, spec.mask[2]), (key, spec.mask[3]))
+            )
+            total = total + M[head // heads if spec.mask[0] > 1 else 0, head % heads if spec.mask[1] > 1 else 0, row, column]
+        return T.Select(key <= query if spec.causal else key < tokens, total, T.float32(hidden))
+
+    def inverse(total):
+        return T.float32(1) / total if spec.mask is None else T.float32(1) / T.max(T.float32(1e-30), total)
+
+    @T.inline
+    def attend(Q, K, V, places, first, blocks, jobs, M, out):
         for n in T.parallel(batch * heads * count):
             S = T.alloc_buffer((block, tile), "float32")  # scores, then their exponentials, keys × queries
             O = T.alloc_buffer((value_dim, tile), "float32")
@@ -156,8 +162,8 @@ def build(spec: BlockAttentionSpec, target: Target):
                     for r in T.unroll(rows):
                         for v in T.unroll(tile // lanes):
                             for l in T.vectorized(lanes):
-                                S[j * rows + r, v * lanes + l] = T.Select(
-                                    kb * block + j * rows + r < tokens, acc[r * tile + v * lanes + l], T.float32(_MASKED)
+                                S[j * rows + r, v * lanes + l] = score(
+                                    acc[r * tile + v * lanes + l], head, i * block + v * lanes + l, kb * block + j * rows + r, places, M
                                 )
                 fill(old, 1, tile, lanes, lambda r, l: top[l])
                 for j in range(block):
@@ -176,12 +182,45 @@ def build(spec: BlockAttentionSpec, target: Target):
                         for v in T.unroll(tile // lanes):
                             for l in T.vectorized(lanes):
                                 O[d * value_rows + r, v * lanes + l] = acc[r * tile + v * lanes + l]
-            fill(total, 1, tile, lanes, lambda r, l: T.float32(1) / total[l])
+            fill(total, 1, tile, lanes, lambda r, l: inverse(total[l]))
             for l in range(T.min(block, tokens - i * block)):
                 for d in range(value_dim):
                     out[head // heads, head % heads, places[head % heads, i * block + l], d] = O[d, l] * total[l]
 
-    return block_attention
+    if spec.mask is None:
+
+        @T.prim_func
+        def block_attention(
+            Q: T.Buffer((batch * heads, count, dim, tile), "float32"),
+            K: T.Buffer((batch * heads, count, block, dim), "float32"),
+            V: T.Buffer((batch * heads, count, block, value_dim), "float32"),
+            places: T.Buffer((heads, count * block), "int32"),
+            first: T.Buffer((heads * count + 1,), "int32"),
+            blocks: T.Buffer((spec.kept,), "int32"),
+            jobs: T.Buffer((batch * heads * count,), "int32"),
+            out: T.Buffer((batch, heads, tokens, value_dim), "float32"),
+        ):
+            T.func_attr({"tirx.noalias": True})
+            attend(Q, K, V, places, first, blocks, jobs, None, out)
+
+        return block_attention
+
+    @T.prim_func
+    def block_attention_masked(
+        Q: T.Buffer((batch * heads, count, dim, tile), "float32"),
+        K: T.Buffer((batch * heads, count, block, dim), "float32"),
+        V: T.Buffer((batch * heads, count, block, value_dim), "float32"),
+        places: T.Buffer((heads, count * block), "int32"),
+        first: T.Buffer((heads * count + 1,), "int32"),
+        blocks: T.Buffer((spec.kept,), "int32"),
+        jobs: T.Buffer((batch * heads * count,), "int32"),
+        M: T.Buffer(spec.mask, "float32"),
+        out: T.Buffer((batch, heads, tokens, value_dim), "float32"),
+    ):
+        T.func_attr({"tirx.noalias": True})
+        attend(Q, K, V, places, first, blocks, jobs, M, out)
+
+    return block_attention_masked
 
 
 def _rows(target: Target, tile: int, extent: int) -> int:

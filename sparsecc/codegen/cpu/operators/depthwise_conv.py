@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from sparsecc.codegen.cpu.pieces.epilogue import apply
 from sparsecc.codegen.cpu.pieces.windows import Windows, copy_band
 from sparsecc.codegen.cpu.target import Target
 from sparsecc.codegen.spec import Epilogue
@@ -59,7 +60,8 @@ def build(spec: DepthwiseSpec, target: Target):
                                     )
                     for v in T.unroll(vectors):
                         for l in T.vectorized(width):
-                            Y[(image * out_height + first + r) * out_width + tiling.column(t, v, out_width) + l] = epilogue.apply(
+                            Y[(image * out_height + first + r) * out_width + tiling.column(t, v, out_width) + l] = apply(
+                                epilogue,
                                 acc[v * width + l],
                                 lambda: R[(image * out_height + first + r) * out_width + tiling.column(t, v, out_width) + l],
                             )

@@ -11,18 +11,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from sparsecc.codegen.cpu.operators.recurrent import ACTIVATIONS, RecurrentSpec, sizes
+from sparsecc.codegen.cpu.operators.recurrent import ACTIVATIONS, sizes
 from sparsecc.codegen.cpu.target import Target
+from sparsecc.codegen.recurrent import EXTRA, SCALES, ZEROS, RecurrentSpec
 from sparsecc.codegen.tvm_api import T
-
-SCALES, ZEROS, EXTRA = 3, 7, 11  # rows of `extra`, behind the peepholes of i, o and f: of each gate; of each gate; how many they are
-
-
-def extra(spec: RecurrentSpec, peepholes: np.ndarray, scales: np.ndarray, zeros: np.ndarray) -> np.ndarray:
-    """[EXTRA, hidden].  peepholes: [3, hidden].  scales, zeros: [rows], of the recurrent weight."""
-    return np.concatenate([peepholes, scales.reshape(4, spec.hidden), zeros.reshape(4, spec.hidden)]).astype(np.float32)
 
 
 def build(spec: RecurrentSpec, target: Target) -> Any:

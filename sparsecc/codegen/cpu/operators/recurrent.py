@@ -11,55 +11,14 @@ row is read once for the group.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from sparsecc.codegen.cpu.pieces import math
 from sparsecc.codegen.cpu.target import Target
+from sparsecc.codegen.recurrent import RecurrentSpec
 from sparsecc.codegen.tvm_api import T
-
-MULTIPLE = 16  # what `hidden` is padded to: the lanes of every target divide it
-GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
-_GROUP = 4  # sequences at a time, at most
-
-
-@dataclass(frozen=True)
-class RecurrentSpec:
-    """hidden: padded.  depth: hidden as it is.  activations: of the gates, of the candidate, of the output (LSTM).
-    reset_after: of a GRU, whether r meets R·h, not h.  reverse: from the last step to the first.  dtype: of R; eight bits: see
-    `quantized_lstm`."""
-
-    cell: str
-    steps: int
-    batch: int
-    hidden: int
-    depth: int
-    activations: tuple[str, ...]
-    reverse: bool = False
-    reset_after: bool = False
-    dtype: str = "float32"
-
-    @property
-    def rows(self) -> int:
-        return GATES[self.cell] * self.hidden
-
-    @property
-    def group(self) -> int:
-        """Sequences that one job runs side by side."""
-        return next(n for n in (_GROUP, 2, 1) if self.batch % n == 0)
-
-    @property
-    def width(self) -> int:
-        """Rows of a block, of which no gate's end lies in the middle. With `group`, 64 accumulators."""
-        multiples = self.hidden // MULTIPLE
-        return MULTIPLE * next(n for n in range(_GROUP // self.group, 0, -1) if multiples % n == 0)
-
-    @property
-    def out(self) -> tuple[int, int, int]:
-        """h of each step; of an LSTM, c of the last one behind it."""
-        return (self.steps + (self.cell == "LSTM"), self.batch, self.hidden)
 
 
 def prepare(spec: RecurrentSpec, weight: np.ndarray) -> np.ndarray:

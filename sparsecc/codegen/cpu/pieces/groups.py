@@ -10,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from sparsecc.codegen.cpu.target import Target
+from sparsecc.codegen.numbers import SIZE, bfloat16
 from sparsecc.codegen.tvm_api import T, tirx
 from sparsecc.precisions.int8 import LEVELS
 
 Expr = Any
 
-SIZE = {"float32": 1, "bfloat16": 2, "int8": 4}  # inputs in a group
 SUM = {"float32": "float32", "bfloat16": "float32", "int8": "int32"}  # what products are added up in
 
 
@@ -179,8 +178,3 @@ def group_array(x: np.ndarray, dtype: str, target: Target, scale: float | None =
         narrow, found = (bfloat16(padded).view(np.uint32) >> 16).astype(np.uint16), None
     by_token = narrow.reshape(len(x), -1, size, x.shape[2]).transpose(0, 1, 3, 2)
     return np.ascontiguousarray(by_token).view(np.int32)[..., 0], found
-
-
-def bfloat16(x: np.ndarray) -> np.ndarray:
-    """The nearest bfloat16 values, ties to even, as float32. x: finite."""
-    return x.astype(ml_dtypes.bfloat16).astype(np.float32)

@@ -3,19 +3,21 @@
 Tokens in the lanes would leave 15 of 16 lanes empty here. What takes the time is reading the weights, which are therefore stored in the
 order in which they are read, and multiplied with every token of a pass once they are loaded. A few tokens are a `MatmulSpec` with one
 position and a batch of tokens: X [tokens, features, 1] lies in memory as a model has it.
-
-Of such kernels' Knobs, tile is tokens in a pass, rows the outputs of a block (a multiple of the vector width), panel the whole depth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from sparsecc.codegen.cpu.pieces.epilogue import apply
 from sparsecc.codegen.cpu.target import Target
-from sparsecc.codegen.spec import Knobs, MatmulSpec, ceil_div
+from sparsecc.codegen.knobs import Knobs
+from sparsecc.codegen.spec import MatmulSpec, ceil_div
 from sparsecc.codegen.tvm_api import T
+from sparsecc.codegen.zeros import in_blocks
 
 MOST_TOKENS = 8  # in a pass; more have their weights read again
 CHAINS = 4  # independent sums that hide the latency of a multiply-add
@@ -23,7 +25,20 @@ _VECTORS = (2, 4, 1)  # of outputs in a block, best first: measured on Zen 4, by
 _PARTS = (1, 2, 4, 8)  # for each thread
 
 
-def space(spec: MatmulSpec, target: Target, block_rows: int = 0, scratch: int = 1) -> list[Knobs]:
+@dataclass(frozen=True)
+class Passes(Knobs):
+    """tokens: in a pass over the weights.  rows: the outputs of a block, a multiple of the vector width.
+    parts: that the blocks are divided into, for the threads."""
+
+    tokens: int
+    rows: int
+    parts: int
+
+    def __str__(self) -> str:
+        return f"{self.rows}x{self.tokens} parts={self.parts}"
+
+
+def space(spec: MatmulSpec, target: Target, block_rows: int = 0, scratch: int = 1) -> list[Passes]:
     """Best guess first: threads have the same work, then blocks are two vectors high.
 
     block_rows: what `rows` has to divide; 0: nothing.  scratch: registers that a kernel needs for each token besides its sums.
@@ -39,22 +54,13 @@ def space(spec: MatmulSpec, target: Target, block_rows: int = 0, scratch: int = 
             continue
         blocks = ceil_div(spec.rows, height)
         parts = [min(threads * each, blocks) for each in _PARTS]
-        found += [Knobs(tokens, height, spec.depth, part) for part in dict.fromkeys(parts)]
-    return sorted(found, key=lambda k: (_steps(spec, k, threads) * k.rows, k.groups))
+        found += [Passes(tokens, height, part) for part in dict.fromkeys(parts)]
+    return sorted(found, key=lambda k: (_steps(spec, k, threads) * k.rows, k.parts))
 
 
-def _steps(spec: MatmulSpec, knobs: Knobs, threads: int) -> int:
+def _steps(spec: MatmulSpec, knobs: Passes, threads: int) -> int:
     """Blocks that the busiest thread computes."""
-    return ceil_div(ceil_div(spec.rows, knobs.rows), knobs.groups) * ceil_div(knobs.groups, threads)
-
-
-def in_blocks(array: np.ndarray, height: int) -> np.ndarray:
-    """[rows, ..] → [blocks · height, ..]: the last block holds the last `height` rows, or all there are and zeros."""
-    rows = len(array)
-    if rows < height:
-        return np.concatenate([array, np.zeros((height - rows, *array.shape[1:]), array.dtype)])
-    starts = np.minimum(np.arange(ceil_div(rows, height)) * height, rows - height)
-    return array if rows % height == 0 else array[(starts[:, None] + np.arange(height)).ravel()]
+    return ceil_div(ceil_div(spec.rows, knobs.rows), knobs.parts) * ceil_div(knobs.parts, threads)
 
 
 def in_lanes(array: np.ndarray, height: int) -> np.ndarray:
@@ -92,5 +98,5 @@ def finish(Y, R, acc, first, row, tokens, height, lanes, rows, epilogue):
         lanes,
         rows,
         lambda t: (first + t) * rows + row,
-        lambda t, r: epilogue.apply(acc[t * height + r], lambda: R[(first + t) * rows + row + r]),
+        lambda t, r: apply(epilogue, acc[t * height + r], lambda: R[(first + t) * rows + row + r]),
     )

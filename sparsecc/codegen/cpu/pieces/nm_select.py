@@ -13,10 +13,12 @@ import numpy as np
 from sparsecc.codegen.cpu.target import Target
 from sparsecc.codegen.spec import ceil_div
 from sparsecc.codegen.tvm_api import T, tirx
+from sparsecc.codegen.zeros import ZeroProfile
 
 Expr = Any
 
 GROUP = 4  # inputs: as many as two bits can tell apart, and as 128 bits hold of float32
+INDEX_BYTES = 0.25  # two bits for each stored weight
 PER_WORD = 16  # places in a word
 
 
@@ -133,3 +135,13 @@ def _by_shifts(window: Expr, places: Expr, groups: list[int], lanes: int) -> Exp
 
 
 _BYTES = {"pshufb": _pshufb, "tbl": _tbl, "": _by_shifts}
+
+
+def of_four(matrix: np.ndarray, *_: object) -> ZeroProfile | None:
+    """Of a matrix as N:M kernels store it, None where some group of four has no zero."""
+    count = kept(matrix)
+    return ZeroProfile(1, count / GROUP, 0.0) if count < GROUP else None
+
+
+def kept_of_four(zeros: ZeroProfile) -> tuple[int]:
+    return (round(zeros.density * GROUP),)

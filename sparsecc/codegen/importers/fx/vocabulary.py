@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from sparsecc.codegen.importers.base import Placeholder, Placeholders, args_of, conv_output_shape, shape_of
+from sparsecc.codegen.importers.base import Placeholder, Placeholders, added, args_of, arguments, conv_output_shape, shape_of
 from sparsecc.graph.fx.layers import parameter_of
 from sparsecc.ops import stored
 from sparsecc.ops.block_attention import restore
@@ -39,10 +39,14 @@ def _conv2d(node: fx.Node, importer: Any, placeholders: Placeholders, tensors: T
 
 
 def _block_attention(node: fx.Node, importer: Any, placeholders: Placeholders, tensors: Tensors) -> Any:
-    q, k, v, orders, keep, grid, text_first, block, scale, name = args_of(node)
-    block_map = restore(tensors[orders.name], tensors[keep.name], grid, text_first, block)
-    args = [importer.env[x] for x in (q, k, v)]
-    placeholder = Placeholder("block_attention", name, {"map": block_map, "scale": scale})
+    given = arguments(node)
+    orders, keep = (None if given[name] is None else tensors[given[name].name] for name in ("orders", "keep"))
+    assert keep is not None
+    block_map = restore(orders, keep, *(given[name] for name in ("grid", "text_first", "block", "causal")))
+    args = [importer.env[given[x]] for x in "qkv"]
+    if given["mask"] is not None:
+        args.append(added(importer.block_builder, importer.env[given["mask"]]))
+    placeholder = Placeholder("block_attention", given["name"], {"map": block_map, "scale": given["scale"]})
     return importer.block_builder.emit(placeholders.call(placeholder, args, [*shape_of(args[0])[:-1], shape_of(args[2])[-1]]))
 
 

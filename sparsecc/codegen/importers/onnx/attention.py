@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from sparsecc.codegen.importers.base import Placeholder, Placeholders, shape_of
+from sparsecc.codegen.importers.base import Placeholder, Placeholders, added, shape_of
 from sparsecc.codegen.tvm_api import relax
 from sparsecc.errors import ModelError
 
@@ -32,10 +32,8 @@ def _attention(builder: Any, inputs: list[Any], attributes: dict[str, Any], plac
         q, k, v = (_split(builder, x, count) for x, count in zip((q, k, v), heads, strict=True))
     scale = attributes.get("scale", 1 / math.sqrt(shape_of(q)[-1]))
     args = [q, k, v]
-    if mask is not None and mask.ty.dtype.dtype == "bool":
-        mask = builder.emit(relax.op.where(mask, relax.const(0.0, "float32"), relax.const(-math.inf, "float32")))
     if mask is not None:
-        args.append(mask)
+        args.append(added(builder, mask))
     placeholder = Placeholder("attention", "Attention", {"scale": scale, "causal": bool(attributes.get("is_causal"))})
     y = builder.emit(placeholders.call(placeholder, args, [*shape_of(q)[:-1], shape_of(v)[-1]]))
     return _join(builder, y) if flat else y

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from sparsecc.codegen.cpu.operators.recurrent import RecurrentSpec
 from sparsecc.codegen.importers.base import dtype_of, shape_of
 from sparsecc.codegen.importers.onnx.operators import reverse_sequence
+from sparsecc.codegen.recurrent import RecurrentSpec
 from sparsecc.codegen.tvm_api import GenericConst, relax
 
 _CLOSED = 1e4  # a gate that gets this much less is 0, and 1 with this much more

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from sparsecc.codegen.cpu.operators.recurrent import ACTIVATIONS, GATES, MULTIPLE, RecurrentSpec
 from sparsecc.codegen.importers.base import Placeholder, Placeholders, constant_of, converter, shape_of, text_of
 from sparsecc.codegen.importers.onnx.lengths import Lengths
+from sparsecc.codegen.recurrent import ACTIVATIONS, GATES, MULTIPLE, RecurrentSpec
 from sparsecc.codegen.tvm_api import relax
 from sparsecc.errors import ModelError
 

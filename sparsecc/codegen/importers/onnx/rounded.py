@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from sparsecc.codegen.cpu.operators import quantized_lstm
 from sparsecc.codegen.importers.base import Placeholders, constant_of, converter, shape_of
 from sparsecc.codegen.importers.onnx.lengths import Lengths
 from sparsecc.codegen.importers.onnx.recurrent import check, directed, layer_of, padded, specs, stacked, state_of
+from sparsecc.codegen.recurrent import extra
 from sparsecc.codegen.tvm_api import relax
 from sparsecc.errors import ModelError
 
@@ -61,7 +61,7 @@ def _lstm(builder: Any, inputs: list[Any], attributes: dict[str, Any], placehold
         w_scale, w_zero, r_scale, r_zero = (array[place] for array in found)
         spec = replace(spec, dtype=recurrent.dtype.name)
         layer = layer_of(spec, (weights[place] - w_zero).T, recurrent[place].T, bias[place], holes[place])
-        layer = replace(layer, extra=quantized_lstm.extra(spec, layer.extra, *(padded(spec, x[:, None]) for x in (r_scale, r_zero))))
+        layer = replace(layer, extra=extra(spec, layer.extra, *(padded(spec, x[:, None]) for x in (r_scale, r_zero))))
         product = builder.emit(relax.op.matmul(levels, relax.const(np.ascontiguousarray(layer.w.T))))
         factors = builder.emit(relax.op.multiply(scale, relax.const(padded(spec, w_scale[:, None])[:, 0])))
         projected = builder.emit(relax.op.add(relax.op.multiply(product, factors), relax.const(layer.bias)))

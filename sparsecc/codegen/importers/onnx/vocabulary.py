@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sparsecc.attention.base import BlockMap, Grid, unpack_bits
 from sparsecc.codegen.importers.base import Placeholder, Placeholders, conv_output_shape, shape_of, text_of
 from sparsecc.codegen.tvm_api import GenericConst
 from sparsecc.errors import ModelError
@@ -44,13 +43,11 @@ def _conv2d(inputs: list[Any], attributes: dict[str, Any], placeholders: Placeho
 
 
 def _block_attention(inputs: list[Any], attributes: dict[str, Any], placeholders: Placeholders) -> Any:
-    q, k, v, orders, keep = inputs
-    frames, height, width, text = (int(size) for size in attributes["grid"])
-    grid, block = Grid(frames, height, width, text, bool(attributes["text_first"])), int(attributes["block"])
-    bits = unpack_bits(torch.from_numpy(_array(keep)), grid.blocks(block))
-    block_map = BlockMap(grid, block, torch.from_numpy(_array(orders)), bits)
+    q, k, v, *constants = inputs
+    mask = [constants.pop(0)] if attributes.get("masked") else []
+    block_map = onnx_block_attention.restore(attributes, [torch.from_numpy(_array(constant)) for constant in constants])
     placeholder = Placeholder("block_attention", text_of(attributes["site"]), {"map": block_map, "scale": float(attributes["scale"])})
-    return placeholders.call(placeholder, [q, k, v], [*shape_of(q)[:-1], shape_of(v)[-1]])
+    return placeholders.call(placeholder, [q, k, v, *mask], [*shape_of(q)[:-1], shape_of(v)[-1]])
 
 
 def _weight_and_bias(inputs: list[Any], attributes: dict[str, Any]) -> tuple[Form, np.ndarray | None]:

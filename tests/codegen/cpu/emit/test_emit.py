@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparsecc.codegen.backend import Emitted
 from sparsecc.codegen.choose import Chooser
-from sparsecc.codegen.cpu.emit.emit import Emitted, emit
+from sparsecc.codegen.cpu.emit.emit import emit
 from tests.codegen.recognize.recognizing import recognized
 from tests.codegen.whole import HERE, compare, random
 from tests.tolerance import assert_close

@@ -10,7 +10,8 @@ import torch
 
 from sparsecc.codegen.cpu.pieces import groups
 from sparsecc.codegen.cpu.target import Target
-from sparsecc.codegen.spec import Knobs, MatmulSpec
+from sparsecc.codegen.knobs import Knobs
+from sparsecc.codegen.spec import MatmulSpec
 from tests.codegen.cpu.kernels.running import HERE, call, compiled, expected, random
 from tests.tolerance import assert_close
 

@@ -16,7 +16,8 @@ from torch.nn import functional
 from sparsecc.codegen import tvm_api
 from sparsecc.codegen.cpu import threads
 from sparsecc.codegen.cpu.target import Target, detect
-from sparsecc.codegen.spec import Knobs, MatmulSpec
+from sparsecc.codegen.knobs import Knobs
+from sparsecc.codegen.spec import MatmulSpec
 from tests.tolerance import assert_close
 
 few = settings(max_examples=6, deadline=None, derandomize=True)  # every example compiles a kernel

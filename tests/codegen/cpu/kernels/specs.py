@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from sparsecc.codegen.spec import Epilogue, MatmulSpec, panel_of
+from sparsecc.codegen.cpu.pieces.tiles import panel_of
+from sparsecc.codegen.spec import Epilogue, MatmulSpec
 
 SPECS = {
     "tiles": MatmulSpec.linear(64, 48, 3, 64),

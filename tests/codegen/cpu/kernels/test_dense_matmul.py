@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsecc.codegen.cpu.kernels import dense_matmul
+from sparsecc.codegen.cpu.pieces.tiles import Tiles
 from sparsecc.codegen.cpu.target import parse
-from sparsecc.codegen.spec import Epilogue, Knobs, MatmulSpec, ceil_div
+from sparsecc.codegen.spec import Epilogue, MatmulSpec, ceil_div
 from tests.codegen.cpu.kernels.assembly import hottest_loop, registers_of, stores
 from tests.codegen.cpu.kernels.running import ACTIVATIONS, HERE, NARROW, assembly, check_matmul, few, random
 from tests.codegen.cpu.kernels.specs import SPECS, panels, specs
@@ -20,7 +21,7 @@ def matrix_of(spec: MatmulSpec, seed: int = 0) -> np.ndarray:
     return random(np.random.default_rng(seed), spec.rows, spec.depth)
 
 
-def first(spec: MatmulSpec, target=HERE) -> Knobs:
+def first(spec: MatmulSpec, target=HERE) -> Tiles:
     return dense_matmul.space(spec, target)[0]
 
 

@@ -11,7 +11,6 @@ from sparsecc.codegen.cpu import target as tables
 from sparsecc.codegen.cpu.kernels import dense_group_matmul, dense_matmul, nm_group_matvec, nm_matvec
 from sparsecc.codegen.cpu.target import Target, parse
 from sparsecc.codegen.spec import MatmulSpec
-from sparsecc.runtime.machine import cannot_run
 from tests.codegen.cpu.kernels.few_tokens import n_of_four
 from tests.codegen.cpu.kernels.narrow import check_group_matmul
 from tests.codegen.cpu.kernels.running import assembly, check_matmul, random
@@ -70,7 +69,7 @@ def test_selections(row: tables._Instruction) -> None:
 @pytest.mark.parametrize("cpu", sorted({*CPUS.values()}))
 def test_what_this_machine_can_run_is_right(cpu: str) -> None:
     target = parse(f"cpu:{cpu}", 2)
-    if reason := cannot_run(target):
+    if reason := target.cannot_run:
         pytest.skip(f"{cpu}: {reason}")
     rng = np.random.default_rng(0)
     check_matmul(dense_matmul, MANY, dense_matmul.space(MANY, target)[0], random(rng, MANY.rows, MANY.depth), target)

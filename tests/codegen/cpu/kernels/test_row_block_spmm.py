@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsecc.codegen.cpu.kernels import row_block_spmm
+from sparsecc.codegen.cpu.pieces.tiles import Tiles
 from sparsecc.codegen.cpu.target import parse
-from sparsecc.codegen.spec import Epilogue, Knobs, MatmulSpec, ceil_div
+from sparsecc.codegen.spec import Epilogue, MatmulSpec, ceil_div
 from tests.codegen.cpu.kernels.assembly import hottest_loop, registers_of, stores
 from tests.codegen.cpu.kernels.running import HERE, NARROW, assembly, check_matmul, compiled, few, random, run_matmul
 from tests.codegen.cpu.kernels.specs import SPECS, panels, specs
@@ -26,7 +27,7 @@ def sparse_matrix(spec: MatmulSpec, block_rows: int = 1, density: float = 0.3, s
     return random(rng, spec.rows, spec.depth) * np.repeat(keep, block_rows, axis=0)[: spec.rows]
 
 
-def first(spec: MatmulSpec, block_rows: int = 1, target=HERE) -> Knobs:
+def first(spec: MatmulSpec, block_rows: int = 1, target=HERE) -> Tiles:
     return row_block_spmm.space(spec, block_rows, 0.3, target)[0]
 
 
@@ -104,7 +105,7 @@ def test_space(spec: MatmulSpec, block_rows: int) -> None:
 @given(spec=specs(16), rows=st.sampled_from([1, 2, 4]), groups=st.integers(1, 6), density=st.floats(0, 1), data=st.data())
 def test_stored_once_and_in_order(spec: MatmulSpec, rows: int, groups: int, density: float, data: st.DataObject) -> None:
     """What is stored gives the matrix back, and the groups cover the row blocks once."""
-    knobs = Knobs(16, rows, data.draw(st.sampled_from(panels(spec))), groups)
+    knobs = Tiles(16, rows, data.draw(st.sampled_from(panels(spec))), groups)
     matrix = sparse_matrix(spec, rows, density)
     values, index, starts, bounds, _ = row_block_spmm.prepare(matrix, None, spec, knobs)
     blocks = ceil_div(spec.rows, rows)
@@ -130,7 +131,7 @@ def test_groups_share_the_work() -> None:
     spec = MatmulSpec.linear(64, 32, 1, 16)
     matrix = np.zeros((64, 32), np.float32)
     matrix[:16] = 1
-    bounds = row_block_spmm.prepare(matrix, None, spec, Knobs(16, 1, 32, 4))[3]
+    bounds = row_block_spmm.prepare(matrix, None, spec, Tiles(16, 1, 32, 4))[3]
     work = [(matrix[a:b] != 0).sum() for a, b in pairwise(bounds)]
     assert max(work) <= 0.35 * matrix.sum()
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from sparsecc.codegen.cpu.kernels import sparse_group_matmul
 from sparsecc.codegen.cpu.pieces import groups
+from sparsecc.codegen.cpu.pieces.tiles import Tiles
 from sparsecc.codegen.cpu.target import parse
-from sparsecc.codegen.spec import Knobs, MatmulSpec
+from sparsecc.codegen.spec import MatmulSpec
 from tests.codegen.cpu.kernels.assembly import innermost_loops, loads, stores
 from tests.codegen.cpu.kernels.narrow import NARROW_TYPES, PLAIN, WIDENING, check_group_matmul, narrow_weight
 from tests.codegen.cpu.kernels.running import HERE, NARROW, assembly, few, random
@@ -91,7 +92,7 @@ def test_rows_that_use_a_group_share_its_place() -> None:
     matrix = np.zeros((3, 16), np.int8)
     matrix[:, 8:12] = [[1], [2], [3]]
     matrix[0, 0:4] = matrix[2, 4:8] = 4
-    values, places, counts, *_ = sparse_group_matmul.prepare(matrix, None, spec, Knobs(16, 3, 16, 1), np.ones(3, np.float32), HERE)
+    values, places, counts, *_ = sparse_group_matmul.prepare(matrix, None, spec, Tiles(16, 3, 16, 1), np.ones(3, np.float32), HERE)
     one, two, three, four = (value * 0x01010101 for value in (1, 2, 3, 4))
     assert values.tolist() == [four, four, one, two, three]
     assert places.tolist() == [0, 1, 2]

@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from sparsecc.codegen.cpu.operators import block_attention
 from sparsecc.codegen.cpu.operators.block_attention import BlockAttentionSpec
@@ -28,15 +27,22 @@ SPECS = {  # kept is counted once the blocks are drawn
     "block_below_a_vector": BlockAttentionSpec(1, 2, 2, 11, 8, 8, 3, 0, 0.3),
     "block_of_one": BlockAttentionSpec(1, 2, 2, 5, 8, 8, 1, 0, 0.3),
     "block_beyond_a_vector": BlockAttentionSpec(2, 2, 2, 4 * V, 8, 8, V + 5, 0, 0.3),
+    "causal": BlockAttentionSpec(2, 4, 2, 5 * V + 3, 16, 8, 2 * V, 0, 0.2, causal=True),
+    "padding_mask": BlockAttentionSpec(2, 4, 2, 2 * V + 3, 8, 8, V, 0, 0.3, mask=(2, 1, 1, 2 * V + 3)),
+    "mask_by_head": BlockAttentionSpec(1, 2, 2, V + 3, 8, 8, V, 0, 0.3, mask=(1, 2, V + 3, V + 3)),
+    "causal_odd_block": BlockAttentionSpec(1, 2, 2, 4 * V, 8, 8, V + 5, 0, 0.3, causal=True),
 }
 
 
 def drawn(spec: BlockAttentionSpec, density: float = 0.4, seed: int = 0) -> tuple[BlockAttentionSpec, np.ndarray, np.ndarray]:
-    """The spec with its blocks counted, an order of its own for each head, and which blocks are kept; no row is empty."""
+    """The spec with its blocks counted, an order of its own for each head, and which blocks are kept; no row is empty. Causal, the
+    diagonal and some below it in the one order that there is."""
     rng = np.random.default_rng(seed)
     places = np.stack([rng.permutation(spec.tokens) for _ in range(spec.heads)])
     keep = rng.random((spec.heads, spec.blocks, spec.blocks)) < density
     np.put_along_axis(keep, rng.integers(spec.blocks, size=(spec.heads, spec.blocks, 1)), True, axis=2)
+    if spec.causal:
+        places, keep = np.tile(np.arange(spec.tokens), (spec.heads, 1)), np.tril(keep) | np.eye(spec.blocks, dtype=bool)
     return replace(spec, kept=int(keep.sum())), places, keep
 
 
@@ -48,15 +54,18 @@ def run(
     q = factor * random(rng, spec.batch, spec.heads, spec.tokens, spec.head_dim)
     k = random(rng, spec.batch, spec.kv_heads, spec.tokens, spec.head_dim)
     v = random(rng, spec.batch, spec.kv_heads, spec.tokens, spec.value_dim)
+    masks = [] if spec.mask is None else [np.where(rng.random(spec.mask) < 0.4, np.float32(-np.inf), random(rng, *spec.mask))]
+    for mask in masks:
+        mask[..., 0, : spec.block] = -np.inf  # a query or more may see nothing
     where, *tables = block_attention.prepare(places, keep, spec, target)
     gathered = call_for_several(compiled(block_attention.build_gather(spec, target), target), [q, k, v, where], spec.gathered(target))
     assert not any(np.isnan(array).any() for array in gathered)
     [out] = call_for_several(
         compiled(block_attention.build(spec, target), target),
-        [*gathered, where, *tables],
+        [*gathered, where, *tables, *masks],
         [(spec.batch, spec.heads, spec.tokens, spec.value_dim)],
     )
-    return torch.from_numpy(out), oracle(spec, places, keep, q, k, v).float()
+    return torch.from_numpy(out), oracle(spec, places, keep, q, k, v, *masks).float()
 
 
 def oracle(spec: BlockAttentionSpec, places: np.ndarray, keep: np.ndarray, *inputs: np.ndarray) -> Tensor:
@@ -64,8 +73,11 @@ def oracle(spec: BlockAttentionSpec, places: np.ndarray, keep: np.ndarray, *inpu
     position = np.argsort(places, axis=1)  # of each token, in the order of each head
     block = position // spec.block
     mask = torch.from_numpy(np.stack([keep[h][np.ix_(block[h], block[h])] for h in range(spec.heads)]))
-    q, k, v = (torch.from_numpy(x).double() for x in inputs)
-    return scaled_dot_product_attention(q, k, v, mask, scale=spec.scale, enable_gqa=True)
+    mask = mask.tril() if spec.causal else mask
+    q, k, v, *masks = (torch.from_numpy(x).double() for x in inputs)
+    k, v = (x.repeat_interleave(spec.heads // spec.kv_heads, 1) for x in (k, v))
+    scores = spec.scale * q @ k.mT + (masks[0] if masks else 0)
+    return scores.masked_fill(~mask, -torch.inf).softmax(-1).nan_to_num(0) @ v
 
 
 @pytest.mark.parametrize("name", SPECS)

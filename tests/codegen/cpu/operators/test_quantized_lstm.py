@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sparsecc.codegen.cpu.operators import quantized_lstm, recurrent
-from sparsecc.codegen.cpu.operators.recurrent import RecurrentSpec
+from sparsecc.codegen.recurrent import RecurrentSpec, extra
 from tests.codegen.cpu.kernels.running import HERE, call, compiled, random
 
 
@@ -32,7 +32,7 @@ def test_it_rounds_the_state_of_all_sequences_together(batch: int, dtype: type, 
     holes, scales = 0.1 * random(rng, 3, 32), rng.uniform(0.001, 0.004, spec.rows).astype(np.float32)
     zeros = rng.integers(100, 140, spec.rows) if dtype is np.uint8 else np.zeros(spec.rows, int)
     h[:, depth:], c[:, depth:], x.reshape(steps, batch, 4, 32)[..., depth:] = 0, 0, 0  # as importers pad
-    arrays = [x, recurrent.prepare(spec, weight), h, c, quantized_lstm.extra(spec, holes, scales, zeros)]
+    arrays = [x, recurrent.prepare(spec, weight), h, c, extra(spec, holes, scales, zeros)]
     got = call(compiled(quantized_lstm.build(spec, HERE)), arrays, spec.out)[:, :, :depth]
     expected = np.empty((steps + 1, batch, 32), np.float32)
     for step in reversed(range(steps)) if reverse else range(steps):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sparsecc.codegen.cpu.operators import recurrent
-from sparsecc.codegen.cpu.operators.recurrent import RecurrentSpec
+from sparsecc.codegen.recurrent import RecurrentSpec
 from tests.codegen.cpu.kernels.running import HERE, call, compiled, random
 
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from sparsecc.codegen.cpu.operators import structured_matmul
 from sparsecc.codegen.cpu.operators.structured_matmul import Blocks, StructuredSpec
+from sparsecc.codegen.cpu.pieces.tiles import Tiles
 from sparsecc.codegen.cpu.target import Target, parse
-from sparsecc.codegen.spec import Epilogue, Knobs
+from sparsecc.codegen.spec import Epilogue
 from tests.codegen.cpu.kernels.assembly import hottest_loop, loops, registers_of, stores
 from tests.codegen.cpu.kernels.running import ACTIVATIONS, HERE, NARROW, assembly, call, compiled, few, random
 from tests.tolerance import assert_close
@@ -29,21 +30,23 @@ SPECS = {
     "low_rank": StructuredSpec((Blocks(1, 5, 40), Blocks(1, 33, 5)), 2, 2 * V, NONE),
     "rank_one": StructuredSpec((Blocks(1, 1, 12), Blocks(1, 9, 1)), 2, V, Epilogue("gelu")),
     "monarch": StructuredSpec((Blocks(4, 9, 8), Blocks(3, 11, 12)), 3, 4 * V, Epilogue("silu", residual=True)),
+    "tied": StructuredSpec((Blocks(6, 9, 4, tied=3), Blocks(3, 7, 18, tied=3)), 2, V, Epilogue("relu", residual=True)),
+    "one_tied": StructuredSpec((Blocks(4, 9, 8, tied=4),), 3, 2 * V, NONE),
     "monarch_residual_first": StructuredSpec(
         (Blocks(2, 8, 5), Blocks(4, 4, 4)), 2, V, Epilogue("tanh", residual=True, residual_first=True)
     ),
 }
 
 
-def first(spec: StructuredSpec, target: Target = HERE) -> tuple[Knobs, ...]:
+def first(spec: StructuredSpec, target: Target = HERE) -> tuple[Tiles, ...]:
     return tuple(structured_matmul.space(blocks, spec, target)[0] for blocks in spec.factors)
 
 
-def check(spec: StructuredSpec, knobs: tuple[Knobs, ...], target: Target = HERE) -> None:
+def check(spec: StructuredSpec, knobs: tuple[Tiles, ...], target: Target = HERE) -> None:
     """The kernel computes its factors, with their outputs in an order of their own, and writes everything."""
     rng = np.random.default_rng(0)
     x, residual = random(rng, *spec.x_shape), random(rng, *spec.y_shape)
-    weights = [random(rng, f.count, f.rows, f.cols) / np.float32(np.sqrt(f.cols)) for f in spec.factors]
+    weights = [random(rng, f.stored, f.rows, f.cols) / np.float32(np.sqrt(f.cols)) for f in spec.factors]
     places = [rng.permutation(f.outputs) for f in spec.factors]
     bias = random(rng, spec.factors[-1].outputs)
     biases = [None] * (len(weights) - 1) + [bias]
@@ -59,8 +62,9 @@ def expected(
 ) -> Tensor:
     """In float64, with each factor as a matrix."""
     total = torch.from_numpy(x).double()
-    for weight, where in zip(weights, places, strict=True):
-        matrix = torch.block_diag(*torch.from_numpy(weight).double())[np.argsort(where)]
+    for factor, weight, where in zip(spec.factors, weights, places, strict=True):
+        blocks = torch.from_numpy(weight).double().repeat_interleave(factor.tied, 0)
+        matrix = torch.block_diag(*blocks)[np.argsort(where)]
         total = matrix @ total
     epilogue, other = spec.epilogue, torch.from_numpy(residual).double()
     total = total + torch.from_numpy(bias).double()[:, None]
@@ -78,7 +82,7 @@ def test_first_choice(name: str) -> None:
 @pytest.mark.parametrize("groups", [1, 5])
 def test_rows_that_do_not_divide_a_block_and_groups(rows: int, groups: int) -> None:
     spec = StructuredSpec((Blocks(4, 17, 6),), 3, V, NONE)
-    check(spec, (Knobs(V, rows, 6, groups),))
+    check(spec, (Tiles(V, rows, 6, groups),))
 
 
 def test_register_tiles_of_two_sizes() -> None:

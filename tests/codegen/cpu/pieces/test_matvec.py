@@ -19,15 +19,15 @@ def test_space(cpu: str, rows: int, tokens: int, scratch: int) -> None:
     assert found
     for knobs in found:
         assert knobs.rows % target.lanes == 0
-        assert 1 <= knobs.groups <= ceil_div(rows, knobs.rows)
-        assert knobs.tile <= tokens
-        assert knobs.tile * (knobs.rows // target.lanes + scratch) + 2 <= target.registers
+        assert 1 <= knobs.parts <= ceil_div(rows, knobs.rows)
+        assert knobs.tokens <= tokens
+        assert knobs.tokens * (knobs.rows // target.lanes + scratch) + 2 <= target.registers
 
 
 def test_threads_have_the_same_work() -> None:
     target = parse("cpu:znver4", 2)
     assert matvec.space(MatmulSpec.linear(32, 24, 1, 1), target)[0].rows == 16  # two blocks, not one
-    assert matvec.space(MatmulSpec.linear(4096, 24, 1, 1), target)[0].groups == 2
+    assert matvec.space(MatmulSpec.linear(4096, 24, 1, 1), target)[0].parts == 2
 
 
 def test_blocks_divide_what_shares_its_inputs() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sparsecc.codegen.cpu.alignment import ALIGNMENT, aligned_copy, aligned_empty, in_place
+from sparsecc.codegen.alignment import ALIGNMENT, aligned_copy, aligned_empty, in_place
 
 
 @pytest.mark.parametrize("shape", [(), (0, 3), (3, 5), (1 << 18, 3)])

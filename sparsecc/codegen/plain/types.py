@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from sparsecc.codegen.cpu.forms import Forms
-from sparsecc.codegen.cpu.layout import Value
-from sparsecc.codegen.recognize.program import Expr, Node, dtype, shape
+from sparsecc.codegen.plain.tensors import Tensors
+from sparsecc.codegen.recognize.program import Expr, Node, dtype
 from sparsecc.codegen.tvm_api import relax
 
 _COMPARE = {"equal", "not_equal", "less", "less_equal", "greater", "greater_equal"}
@@ -12,19 +11,19 @@ _CHOOSE = {"maximum", "minimum", "max", "min", "prod", "multiply", "argmax", "ar
 _REAL = {"power", "mean", "sqrt", "exp", "log"}  # mean: TVM's divides no integers
 
 
-def in_another_type(forms: Forms, node: Node) -> Value | None:
+def in_another_type(known: Tensors, node: Node) -> Expr | None:
     """None for a node that needs none."""
     tensors = [dtype(arg) for arg in node.args if isinstance(arg.ty, relax.TensorType)]
     if node.what is not None or not tensors:
         return None
     if node.op in _COMPARE | _CHOOSE and set(tensors) == {"bool"}:
-        return _computed(forms, node, "uint8")
+        return _computed(known, node, "uint8")
     if node.op in _REAL and all("int" in kind for kind in tensors):
-        return _computed(forms, node, "float64")
+        return _computed(known, node, "float64")
     return None
 
 
-def _computed(forms: Forms, node: Node, kind: str) -> Value:
-    operands: list[Expr] = [forms.op(relax.op.astype(forms.natural(arg), kind)) for arg in node.args]
-    result, wanted = forms.op(relax.Call(node.expr.op, operands, node.expr.attrs)), dtype(node.var)
-    return Value(shape(node.var), natural=result if dtype(result) == wanted else forms.op(relax.op.astype(result, wanted)))
+def _computed(known: Tensors, node: Node, kind: str) -> Expr:
+    operands: list[Expr] = [known.op(relax.op.astype(known.natural(arg), kind)) for arg in node.args]
+    result, wanted = known.op(relax.Call(node.expr.op, operands, node.expr.attrs)), dtype(node.var)
+    return result if dtype(result) == wanted else known.op(relax.op.astype(result, wanted))

@@ -1,0 +1,87 @@
+"""Knobs of kernels with positions in the vector lanes, which pass over tiles of the output: their space, and guesses at the best."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sparsecc.codegen.knobs import Knobs
+from sparsecc.codegen.spec import MatmulSpec, ceil_div
+
+
+@dataclass(frozen=True)
+class Tiles(Knobs):
+    """tile: positions per inner kernel, a multiple of the vector width.  rows: outputs that share each load of X.
+    panel: inputs whose X stays in cache while all rows pass over it (a divisor of the depth, see `panel_of`).
+    groups: parts that the rows are divided into, so that every thread has work. A thread takes all positions through a part before it
+    goes on to the next: the part's weights stay in its cache."""
+
+    tile: int
+    rows: int
+    panel: int
+    groups: int
+
+    def __str__(self) -> str:
+        return f"{self.rows}x{self.tile} panel={self.panel} groups={self.groups}"
+
+
+_PANEL = 64  # inputs: the narrowest panel that a search tries
+_GROUPS = (1, 2, 3, 4, 6, 8, 12, 16)
+_MANY_JOBS = 16  # of a thread, of which one more is little
+
+
+def tile_for(positions: int, lanes: int, most: int) -> int:
+    """The tile that wastes least: tiles overlap at the end, so `positions` may be no multiple. Ties go to the larger tile."""
+    candidates = [t for t in range(most, 0, -lanes) if t <= positions] or [lanes]
+    return min(candidates, key=lambda t: (ceil_div(positions, t) * t, -t))
+
+
+def groups_for(jobs: int, threads: int, row_blocks: int) -> int:
+    """Smallest division of the rows with which every thread gets the same number of jobs, or so many that one more is little."""
+    groups = 1
+    while (jobs * groups) % threads and jobs * groups < _MANY_JOBS * threads and groups < row_blocks:
+        groups += 1
+    return groups
+
+
+def makespan(jobs: int, threads: int) -> int:
+    """Jobs of the thread that has most, times the threads."""
+    return ceil_div(jobs, threads) * threads
+
+
+def widened(first: list[Tiles], spec: MatmulSpec, tiles: dict[int, list[int]]) -> list[Tiles]:
+    """The guesses, then everything that a search may try besides. tiles: rows to try with each tile."""
+    panels = dict.fromkeys(
+        panel_of(spec, most) for most in (spec.depth, *(_PANEL << i for i in range(6)), *(3 * _PANEL << i for i in range(4)))
+    )
+    found = [
+        Tiles(tile, rows, panel, groups)
+        for tile, every in tiles.items()
+        for rows in every
+        for panel in panels
+        for groups in _GROUPS
+        if groups <= ceil_div(spec.rows, rows)
+    ]
+    return list(dict.fromkeys([*first, *found]))
+
+
+def panel_of(spec: MatmulSpec, most: int) -> int:
+    """The largest panel of at most `most` inputs: whole taps when a tap is smaller, otherwise an equal part of one tap's channels."""
+    if spec.channels > most:
+        return max(d for d in range(1, most + 1) if spec.channels % d == 0)
+    return spec.channels * max(d for d in _divisors(len(spec.taps)) if d == 1 or d * spec.channels <= most)
+
+
+def panel_within(spec: MatmulSpec, tile: int, size: int) -> int:
+    """The largest panel whose part of X takes at most `size` bytes, or one tap of one channel. Neighbouring taps read the same elements."""
+
+    def elements(taps: int) -> int:
+        """That some taps of one channel read."""
+        spans = [max(part) - min(part) for part in (spec.taps[at : at + taps] for at in range(0, len(spec.taps), taps))]
+        return min(taps * tile, max(spans) + tile)
+
+    whole = [taps for taps in _divisors(len(spec.taps)) if 4 * spec.channels * elements(taps) <= size]
+    return spec.channels * max(whole) if whole else panel_of(spec, max(size // (4 * tile), 1))
+
+
+def _divisors(number: int) -> list[int]:
+    return [d for d in range(1, number + 1) if number % d == 0]

@@ -1,0 +1,88 @@
+"""The slow backend as an oracle of the fast one: a small MiniLM, in every form that its layers can have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sparsecc.attention.base import Grid
+from sparsecc.codegen.backend import parse
+from sparsecc.codegen.compiler import build
+from sparsecc.errors import UserError
+from sparsecc.graph.fx.graph import FxGraph
+from sparsecc.passes.quantize import Quantize
+from tests.codegen.whole import HERE, block_map, fixed, packed, random, reordered, run, structured
+
+WIDTH, TOKENS, HEADS = 32, 24, 2
+REFERENCE = parse("reference", 1)
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.q, self.k, self.v, self.out = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
+        self.fc1, self.fc2 = nn.Linear(WIDTH, 2 * WIDTH), nn.Linear(2 * WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (project(x).unflatten(-1, (HEADS, -1)).transpose(1, 2) for project in (self.q, self.k, self.v))
+        x = self.norm1(x + self.out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)))
+        return self.norm2(x + self.fc2(functional.gelu(self.fc1(x))))
+
+
+X = random(1, TOKENS, WIDTH)
+
+
+def quantized(graph: FxGraph, dtype: str) -> FxGraph:
+    return Quantize(dtype=dtype, min_weights=0).apply(graph).graph  # type: ignore[return-value]
+
+
+FORMS: dict[str, Callable[[FxGraph], FxGraph]] = {
+    "dense": lambda graph: graph,
+    "4x1": lambda graph: packed(graph, "4x1", 0.6),
+    "2:4": lambda graph: packed(graph, "2:4", 0.5),
+    "unstructured": lambda graph: packed(graph, "unstructured", 0.6),
+    "structured": lambda graph: structured(graph, "low_rank:5", "monarch:2x4:2"),
+    "int8": lambda graph: quantized(packed(graph, "4x1", 0.6), "int8"),
+    "bfloat16": lambda graph: quantized(graph, "bfloat16"),
+    "blocks": lambda graph: reordered(graph, block_map(Grid(2, 3, 4), HEADS, 4, 0.4)),
+}
+COARSE = {"int8": 0.02, "bfloat16": 0.01}
+
+
+@pytest.fixture(scope="module")
+def graph() -> FxGraph:
+    torch.manual_seed(0)
+    return fixed(Block(), X)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_both_backends_compute_the_same(graph: FxGraph, name: str) -> None:
+    changed = FORMS[name](graph)
+    outputs = {target: run(build(changed, [X], target, measure=False)[0], [X])[0].numpy() for target in (HERE, REFERENCE)}
+    oracle = changed.run([X]).outputs[0].detach().numpy()
+    allowed = COARSE.get(name, 1e-4) * np.abs(oracle).max()
+    assert np.abs(outputs[REFERENCE] - oracle).max() <= allowed
+    assert np.abs(outputs[HERE] - outputs[REFERENCE]).max() <= allowed
+
+
+def test_images() -> None:
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2, groups=8), nn.Conv2d(8, 4, 1), nn.MaxPool2d(2)
+    )
+    x = random(1, 3, 12, 10)
+    changed = fixed(module, x)
+    ours = run(build(changed, [x], REFERENCE)[0], [x])[0]
+    assert torch.allclose(ours, module(x), atol=1e-5)
+
+
+def test_what_is_no_name_of_it() -> None:
+    with pytest.raises(UserError, match="reference takes no name"):
+        parse("reference:fast", 1)
+    with pytest.raises(UserError, match="there are: cpu, cpu:NAME, reference"):
+        parse("cuda", 1)
