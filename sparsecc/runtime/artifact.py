@@ -25,10 +25,10 @@ from typing import IO, Any
 
 import numpy as np
 
+from sparsecc.codegen import target as targets
 from sparsecc.codegen.alignment import ALIGNMENT, aligned_empty
-from sparsecc.codegen.cpu.target import Target as CpuTarget
+from sparsecc.codegen.cpu.target import Target
 from sparsecc.codegen.cpu.threads import wanted
-from sparsecc.codegen.target import Target
 from sparsecc.errors import ArtifactError, UserError
 from sparsecc.files import replacing, require_regular
 from sparsecc.graph.base import TensorSpec
@@ -52,7 +52,7 @@ class Contents:
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    target: Target
+    target: targets.Target
     report: Report
     structure: Any
     specializations: Sequence[Specialization]
@@ -61,7 +61,7 @@ class Contents:
 
 def save(contents: Contents, path: str | PathLike[str]) -> None:
     """Write it, atomically. Raises UserError when it cannot be written or linked."""
-    if not isinstance(contents.target, CpuTarget):
+    if not isinstance(contents.target, Target):
         raise UserError(f"{path}: only code for CPUs can be saved; this is for {contents.target.backend!r}")
     libraries = {f"lib_{number}.so": entry.program.to_bytes() for number, entry in enumerate(contents.specializations)}
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
@@ -148,14 +148,14 @@ def _specialization(entry: Mapping[str, Any], members: Mapping[str, memoryview])
     )
 
 
-def _target(manifest: Mapping[str, Any]) -> CpuTarget:
+def _target(manifest: Mapping[str, Any]) -> Target:
     try:
-        return CpuTarget(**(manifest["target"] | {"features": tuple(manifest["target"]["features"])}))
+        return Target(**(manifest["target"] | {"features": tuple(manifest["target"]["features"])}))
     except TypeError as error:
         raise ArtifactError(f"its target cannot be read: {error}") from error
 
 
-def _describe(contents: Contents, target: CpuTarget) -> dict[str, Any]:
+def _describe(contents: Contents, target: Target) -> dict[str, Any]:
     return {
         "sparsecc": contents.report.sparsecc,
         "format": FORMAT,
@@ -190,7 +190,7 @@ def _check_versions(manifest: Any) -> None:
         raise ArtifactError(f"compiled with TVM {manifest['tvm']}, but TVM {_tvm_version()} is installed; compile the model again")
 
 
-def _check_cpu(target: CpuTarget) -> None:
+def _check_cpu(target: Target) -> None:
     reason = target.cannot_run
     if reason:
         raise ArtifactError(f"{reason}; compile the model here, or for a smaller target")
