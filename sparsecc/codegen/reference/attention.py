@@ -24,11 +24,15 @@ def attention(tensors: Tensors, call: AttentionCall) -> Expr:
 
 def block_attention(tensors: Tensors, call: BlockAttentionCall) -> Expr:
     q, k, v = (tensors.natural(x) for x in (call.q, call.k, call.v))
-    seen = np.zeros((1, call.map.heads, call.map.grid.tokens, call.map.grid.tokens), bool)
+    tokens = call.map.grid.tokens
+    seen = np.zeros((1, call.map.heads, tokens, tokens), bool)
     for head, queries, keys in call.map.rows():
         seen[0, head, queries.numpy()[:, None], keys.numpy()] = True
+    if call.map.causal:
+        seen &= np.tri(tokens, dtype=bool)
     k = tensors.op(relax.op.permute_dims(k, [0, 1, 3, 2]))
-    return _attend(tensors, q, k, v, call.scale, [tensors.weight(_mask(seen))])
+    masks = [] if call.mask is None else [tensors.natural(call.mask)]
+    return _attend(tensors, q, k, v, call.scale, [*masks, tensors.weight(_mask(seen))])
 
 
 def _attend(tensors: Tensors, q: Expr, k: Expr, v: Expr, scale: float, masks: list[Expr]) -> Expr:
