@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from sparsecc.attention.base import Grid
 from sparsecc.codegen import choose
 from sparsecc.codegen.cpu import backend, roofline
-from sparsecc.codegen.cpu.kernels import dense_matmul
+from sparsecc.codegen.kernel import kernels
 from sparsecc.codegen.recognize.program import Layer
 from sparsecc.codegen.spec import Epilogue, MatmulSpec
 from sparsecc.codegen.task import Known, Task
@@ -124,8 +125,9 @@ def test_half_known_is_measured_with_the_known_knobs(times: list[float]) -> None
 def test_layers_that_came_dense_use_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
     dense = Task("dense_matmul", MatmulSpec.linear(16, 32, 1, 16))
     chosen = dense.space(HERE)[-1]
-    built, build = [], dense_matmul.build
-    monkeypatch.setattr(dense_matmul, "build", lambda spec, knobs, target: built.append(knobs) or build(spec, knobs, target))
+    built, row = [], kernels("cpu")["dense_matmul"]
+    noting = replace(row, build=lambda spec, knobs, target: built.append(knobs) or row.build(spec, knobs, target))
+    monkeypatch.setitem(kernels("cpu"), "dense_matmul", noting)
     check(fixed(nn.Sequential(nn.Linear(32, 16), nn.LayerNorm(16)), X), [X], known={dense: Known(chosen, 1.0)})
     assert built == [chosen]
 

@@ -24,7 +24,8 @@ def attention(tensors: Tensors, call: AttentionCall) -> Expr:
 
 def block_attention(tensors: Tensors, call: BlockAttentionCall) -> Expr:
     q, k, v = (tensors.natural(x) for x in (call.q, call.k, call.v))
-    seen = np.zeros((1, call.map.heads, call.map.grid.tokens, call.map.grid.tokens), bool)
+    tokens = call.map.grid.tokens
+    seen = np.zeros((1, call.map.heads, tokens, tokens), bool)
     for head, queries, keys in call.map.rows():
         seen[0, head, queries.numpy()[:, None], keys.numpy()] = True
     seen = np.tril(seen) if call.map.causal else seen
