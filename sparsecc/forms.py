@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,7 +66,7 @@ class Form(ABC):
 
     @property
     @abstractmethod
-    def sparse_format(self) -> Format | None:
+    def sparse_format(self) -> Format[Any] | None:
         """Of its values; None where these are dense, or factors."""
 
     @property

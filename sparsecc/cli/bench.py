@@ -120,7 +120,7 @@ def _result(source: Path, compiled: Compiled, timings: dict[str, Timing], thread
         "model": source.name,
         "threads": threads,
         "shapes": {spec.name: list(spec.shape) for spec in compiled.specializations[-1].inputs},
-        "target": compiled.target.cpu,
+        "target": compiled.target.name,
         "timings": {name: timing.to_dict() for name, timing in timings.items()},
         "speedup": {name: speedup(ours, timing).to_dict() for name, timing in timings.items() if name != "sparsecc"},
         "report": compiled.report.to_dict(),

@@ -40,7 +40,7 @@ class Emitted:
 class Backend(ABC, Generic[T]):
     """target: the type of its targets.  spellings: how users name them."""
 
-    target: ClassVar[type[Target]]
+    target: type[T]
     spellings: ClassVar[tuple[str, ...]]
 
     @abstractmethod

@@ -14,6 +14,11 @@ class Target(ABC):
 
     @property
     @abstractmethod
+    def name(self) -> str:
+        """What reports call it."""
+
+    @property
+    @abstractmethod
     def cannot_run(self) -> str | None:
         """Why code for it must not run on this machine. None when it may."""
 

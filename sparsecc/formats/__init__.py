@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparsecc import registry
 from sparsecc.errors import RecipeError, Refused
@@ -20,7 +20,7 @@ HELPERS = ("primitives",)  # modules here that are no formats
 DEFAULT_FORMATS = ("block", "csr", "nm")  # what recipes that name none mean; on a tie the first
 
 
-def from_key(key: str) -> Format:
+def from_key(key: str) -> Format[Any]:
     """Inverse of `Format.key`. Raises RecipeError for a key that no member writes."""
     name, _, parameters = key.partition(":")
     format = registry.load_class("formats", name, Format).parse(parameters)  # type: ignore[type-abstract]
@@ -30,7 +30,7 @@ def from_key(key: str) -> Format:
 
 
 @functools.cache
-def storing(pattern: Pattern) -> Format:
+def storing(pattern: Pattern) -> Format[Any]:
     """The default format for masks of a pattern: its own where it has one, otherwise csr, which stores any mask."""
     for name in DEFAULT_FORMATS:
         if (format := registry.load_class("formats", name, Format).of(pattern)) is not None:  # type: ignore[type-abstract]

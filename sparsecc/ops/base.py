@@ -30,8 +30,11 @@ class Operator(ABC):
     """
 
     takes: ClassVar[tuple[str, ...]]
-    trainable: bool = False
     bias: Tensor | None = None
+
+    @property
+    def trainable(self) -> bool:
+        return False
 
     @property
     @abstractmethod

@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sparsecc import registry
 from sparsecc.errors import ModelError
@@ -82,7 +82,7 @@ class Scheme:
     """How a quantized weight is stored. format: of its values, None where they are dense."""
 
     precision: Precision
-    format: Format | None = None
+    format: Format[Any] | None = None
 
     @property
     def key(self) -> str:
@@ -128,7 +128,7 @@ class Quantized(Form):
         return self.scheme.precision.dtype
 
     @property
-    def sparse_format(self) -> Format | None:
+    def sparse_format(self) -> Format[Any] | None:
         return self.scheme.format
 
     @property
@@ -158,7 +158,7 @@ class Quantized(Form):
         except RuntimeError as error:
             raise ModelError(f"layer '{layer}': its scales are damaged: {str(error).splitlines()[0]}") from None
 
-    def packed(self, format: Format, keep: Tensor) -> Quantized:
+    def packed(self, format: Format[Any], keep: Tensor) -> Quantized:
         """The same weight with its values in a sparse format. keep: bool [rows, cols], as for `Format.pack`."""
         tensors = format.pack(self.values(), keep).tensors
         return replace(self, scheme=replace(self.scheme, format=format), tensors={**tensors, **self.scales})

@@ -28,7 +28,7 @@ from sparsecc.timing import interleave
 
 
 class Cpu(TunableBackend[Target]):
-    target: ClassVar[type[Target]] = Target
+    target = Target
     spellings: ClassVar[tuple[str, ...]] = ("cpu", "cpu:NAME")
 
     def parse(self, text: str, threads: int) -> Target:

@@ -33,6 +33,10 @@ class Target(targets.Target):
     backend: ClassVar[str] = "cpu"
 
     @property
+    def name(self) -> str:
+        return self.cpu
+
+    @property
     def cannot_run(self) -> str | None:
         """Another architecture, or instructions that this CPU lacks."""
         here = platform.machine().replace("arm64", "aarch64")

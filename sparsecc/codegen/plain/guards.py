@@ -32,13 +32,11 @@ def guarded_division(tensors: Tensors, node: Node) -> Expr | None:
     kind, op = dtype(node.var), relax.op
     zero, one = relax.const(0, kind), relax.const(1, kind)
     by_zero = tensors.op(op.equal(b, zero))
-    special = by_zero
-    if not kind.startswith("u"):
-        by_minus_one = tensors.op(op.equal(b, relax.const(-1, kind)))
-        special = tensors.op(op.logical_or(by_zero, by_minus_one))
+    by_minus_one = None if kind.startswith("u") else tensors.op(op.equal(b, relax.const(-1, kind)))
+    special = by_zero if by_minus_one is None else tensors.op(op.logical_or(by_zero, by_minus_one))
     safe = tensors.op(op.where(special, one, b))
     result = tensors.op(relax.Call(node.expr.op, [a, safe], node.expr.attrs))
-    if not kind.startswith("u"):
+    if by_minus_one is not None:
         negated = zero if node.op in ("mod", "floor_mod") else _negated(tensors, a, kind)
         result = tensors.op(op.where(by_minus_one, negated, result))
     return tensors.op(op.where(by_zero, zero, result))

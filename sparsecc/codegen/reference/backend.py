@@ -30,6 +30,10 @@ class Target(targets.Target):
     backend: ClassVar[str] = "reference"
 
     @property
+    def name(self) -> str:
+        return self.backend
+
+    @property
     def cannot_run(self) -> None:
         return None
 
@@ -39,7 +43,7 @@ class Target(targets.Target):
 
 
 class Reference(Backend[Target]):
-    target: ClassVar[type[Target]] = Target
+    target = Target
     spellings: ClassVar[tuple[str, ...]] = ("reference",)
 
     def parse(self, text: str, threads: int) -> Target:
