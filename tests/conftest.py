@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,12 @@ def is_fast(path: Path) -> bool:
     inside = path.relative_to(TESTS)
     named = any(inside == Path(entry) or Path(entry) in inside.parents for entry in FAST)
     return named or (path.is_dir() and any(inside in Path(entry).parents for entry in FAST))
+
+
+def pytest_configure() -> None:
+    """A shell that starts the tests in the background has them ignore Ctrl-C, which some of them are about."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
