@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import decode as bench
 from benchmarks.decode import RIVAL
-from sparsecc.codegen import choose
+from sparsecc.codegen.cpu import backend
 from sparsecc.timing import Timing
 
 TAKEN = {RIVAL: 4.0, "dense fp32": 4.5, "16x1 fp32": 2.0, "2:4 fp32": 3.0, "2:4 int8": 1.0}
@@ -26,7 +26,7 @@ def rows(monkeypatch: pytest.MonkeyPatch, tokens: int) -> list[dict[str, Any]]:
         return {name: Timing(name, (1.0 + index,) * 3) for index, name in enumerate(calls)}
 
     monkeypatch.setattr(bench, "interleave", fake)
-    monkeypatch.setattr(choose, "interleave", fewest_bytes_first)
+    monkeypatch.setattr(backend, "interleave", fewest_bytes_first)
     return bench.measure(bench.Layer(64, 96, tokens, threads=2, cache=1 << 15, seconds=1.0))
 
 

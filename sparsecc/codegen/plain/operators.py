@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from sparsecc.codegen.plain.guards import guarded_operands
+from sparsecc.codegen.plain.guards import guarded_division, guarded_operands
 from sparsecc.codegen.plain.tensors import Tensors
+from sparsecc.codegen.plain.types import in_another_type
 from sparsecc.codegen.recognize.program import Expr, Node, dtype, shape
 from sparsecc.codegen.tvm_api import relax
 
@@ -23,6 +24,12 @@ ACTIVATIONS: dict[str, Callable[[Tensors, Expr], Expr]] = {  # activations that 
     "hardsigmoid": _hardsigmoid,
     "hardswish": lambda tensors, x: tensors.op(relax.op.multiply(x, _hardsigmoid(tensors, x))),
 }
+
+
+def spelled_out(tensors: Tensors, node: Node) -> Expr | None:
+    """An operator that TVM's own form computes wrongly, or not at all, by others; None for one that may stay as it is."""
+    guarded = guarded_division(tensors, node)
+    return guarded if guarded is not None else in_another_type(tensors, node)
 
 
 def as_it_was(tensors: Tensors, node: Node, functions: dict[Any, Any]) -> Expr:

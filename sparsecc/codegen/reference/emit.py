@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from sparsecc.codegen.backend import Emitted, UnnamedError
-from sparsecc.codegen.plain.guards import guarded_division
-from sparsecc.codegen.plain.operators import ACTIVATIONS, as_it_was
+from sparsecc.codegen.plain.operators import ACTIVATIONS, as_it_was, spelled_out
 from sparsecc.codegen.plain.tensors import Tensors
-from sparsecc.codegen.plain.types import in_another_type
 from sparsecc.codegen.recognize.program import AttentionCall, BlockAttentionCall, Expr, Layer, Node, Program, Subsampled, Var, dtype, shape
 from sparsecc.codegen.reference.attention import attention, block_attention
 from sparsecc.codegen.reference.layers import layer
@@ -53,9 +51,9 @@ def _node(made: Made, node: Node, functions: dict[Any, Any]) -> Expr:
         return _every_pixel(made, node.what)
     if node.op in made.program.placeholders:
         raise UnnamedError(f"the reference backend knows no {made.program.placeholders[node.op].kind}")
-    guarded = guarded_division(made, node) or in_another_type(made, node)
-    if guarded is not None:
-        return guarded
+    spelled = spelled_out(made, node)
+    if spelled is not None:
+        return spelled
     activation = ACTIVATIONS.get(node.op)
     return activation(made, made.natural(node.args[0])) if activation else as_it_was(made, node, functions)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparsecc.attention.base import BlockMap, Grid
+from sparsecc.attention.base import Grid
 from sparsecc.codegen.backend import parse
 from sparsecc.codegen.compiler import build
 from sparsecc.errors import UserError
@@ -44,10 +44,6 @@ def quantized(graph: FxGraph, dtype: str) -> FxGraph:
     return Quantize(dtype=dtype, min_weights=0).apply(graph).graph  # type: ignore[return-value]
 
 
-SEEN = torch.ones(HEADS, TOKENS // 4, TOKENS // 4, dtype=torch.bool).tril() & ~torch.ones(TOKENS // 4, TOKENS // 4, dtype=torch.bool).tril(
-    -3
-)
-
 FORMS: dict[str, Callable[[FxGraph], FxGraph]] = {
     "dense": lambda graph: graph,
     "4x1": lambda graph: packed(graph, "4x1", 0.6),
@@ -56,7 +52,6 @@ FORMS: dict[str, Callable[[FxGraph], FxGraph]] = {
     "structured": lambda graph: structured(graph, "low_rank:5", "monarch:2x4:2", "kronecker:4x2:1"),
     "int8": lambda graph: quantized(packed(graph, "4x1", 0.6), "int8"),
     "bfloat16": lambda graph: quantized(graph, "bfloat16"),
-    "causal": lambda graph: reordered(graph, BlockMap(Grid(1, 1, TOKENS), 4, None, SEEN, causal=True)),
     "blocks": lambda graph: reordered(graph, block_map(Grid(2, 3, 4), HEADS, 4, 0.4)),
 }
 COARSE = {"int8": 0.02, "bfloat16": 0.01}

@@ -59,7 +59,7 @@ def test_other_targets_versions_and_kernels_are_other_records(tmp_path: Path, mo
     with Records(path, replace(HERE, threads=7), "read") as records:
         assert records.all() == {}
     with monkeypatch.context() as patch:
-        patch.setattr(module, "version", lambda kernel: "another")
+        patch.setattr(module, "version", lambda backend, kernel: "another")
         with Records(path, HERE, "read") as records:
             assert records.all() == {}
     with monkeypatch.context() as patch:

@@ -25,9 +25,7 @@ from sparsecc.codegen.cpu.forms import Forms
 from sparsecc.codegen.cpu.layout import VIEWS, Value, layout_for
 from sparsecc.codegen.cpu.operators import layer_norm
 from sparsecc.codegen.cpu.target import Target
-from sparsecc.codegen.plain.guards import guarded_division
-from sparsecc.codegen.plain.operators import ACTIVATIONS, as_it_was
-from sparsecc.codegen.plain.types import in_another_type
+from sparsecc.codegen.plain.operators import ACTIVATIONS, as_it_was, spelled_out
 from sparsecc.codegen.recognize.program import AttentionCall, BlockAttentionCall, Expr, Layer, Node, Program, Subsampled, dtype, shape
 from sparsecc.codegen.tvm_api import relax
 
@@ -65,9 +63,9 @@ def _emit_node(forms: Forms, target: Target, chooser: Chooser[Target], node: Nod
     own = view or emit_recurrent(forms, target, node) or emit_grouped(forms, target, node) or _layer_norm(forms, target, node)
     if own is not None:
         return own
-    guarded = guarded_division(forms, node) or in_another_type(forms, node)
-    if guarded is not None:
-        return Value(shape(node.var), natural=guarded)
+    spelled = spelled_out(forms, node)
+    if spelled is not None:
+        return Value(shape(node.var), natural=spelled)
     extents = shape(node.var) if isinstance(node.var.ty, relax.TensorType) else ()
     return _elementwise(forms, node) or Value(extents, natural=as_it_was(forms, node, functions))
 
