@@ -16,6 +16,11 @@ def pack_bits(numbers: Tensor, width: int = 1) -> Tensor:
     return (padded.unflatten(-1, (-1, per_byte)) << shifts).sum(dim=-1, dtype=torch.uint8)
 
 
+def unpack_bits(packed: Tensor, count: int) -> Tensor:
+    """bool [..., count]: the flags that `pack_bits` has stored."""
+    return torch.from_numpy(np.unpackbits(packed.cpu().numpy(), axis=-1, count=count, bitorder="little").astype(bool))
+
+
 def numbers_of_bytes(width: int = 1) -> np.ndarray:
     """int32 [256, 8 / width]: the numbers that each byte holds, to look up what `pack_bits` has stored."""
     return np.arange(256, dtype=np.int32)[:, None] >> np.arange(0, 8, width, dtype=np.int32) & (1 << width) - 1

@@ -267,19 +267,3 @@ def least_density(grid: Grid, block: int, causal: bool = False) -> float:
 
 def _computed(keep: Tensor, causal: bool) -> Tensor:
     return keep.tril() if causal else keep
-
-
-def pack_bits(keep: Tensor) -> Tensor:
-    """bool[..., n] → uint8[..., ⌈n/8⌉], the first in the lowest bit."""
-    import numpy as np
-    import torch
-
-    return torch.from_numpy(np.packbits(keep.cpu().numpy(), axis=-1, bitorder="little"))
-
-
-def unpack_bits(bits: Tensor, count: int) -> Tensor:
-    """Inverse of `pack_bits`, to bool[..., count]."""
-    import numpy as np
-    import torch
-
-    return torch.from_numpy(np.unpackbits(bits.cpu().numpy(), axis=-1, count=count, bitorder="little").astype(bool))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparsecc.attention.base import BlockMap, Grid, pack_bits, unpack_bits
+from sparsecc.attention.base import BlockMap, Grid
 from sparsecc.errors import RecipeError
 from sparsecc.files import json_text, replacing, require_regular, write_text
 
@@ -81,12 +81,16 @@ def _site(name: str, found: BlockMap) -> dict[str, Any]:
 
 def _arrays(index: int, found: BlockMap) -> dict[str, Tensor]:
     """Without orders where the tokens keep the model's."""
+    from sparsecc.bits import pack_bits
+
     orders = {} if found.orders is None else {f"{index}.orders": found.orders}
     return {**orders, f"{index}.keep": pack_bits(found.keep)}
 
 
 def _map(index: int, site: Mapping[str, Any], stored: Mapping[str, np.ndarray]) -> BlockMap:
     import torch
+
+    from sparsecc.bits import unpack_bits
 
     grid, block = Grid(**site["grid"]), int(site["block"])
     orders = torch.from_numpy(stored[f"{index}.orders"]) if f"{index}.orders" in stored else None

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from sparsecc.attention.base import AXIS_ORDERS, BlockMap, Grid, pack_bits, unpack_bits
+from sparsecc.attention.base import AXIS_ORDERS, BlockMap, Grid
+from sparsecc.bits import pack_bits, unpack_bits
 from sparsecc.ops.base import ONNX_DOMAIN
 from sparsecc.ops.onnx_functions import Body, Call, Value
 

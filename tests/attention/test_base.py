@@ -12,9 +12,7 @@ from sparsecc.attention.base import (
     BlockMap,
     Grid,
     least_density,
-    pack_bits,
     required,
-    unpack_bits,
 )
 from sparsecc.errors import RecipeError
 
@@ -153,13 +151,3 @@ def test_any_order_that_leaves_the_text_where_it_is() -> None:
     for wrong, reason in [(order.flip(1), "moves the text"), (order.clamp(max=7), "leaves out a token"), (order.long(), "int32")]:
         with pytest.raises(ValueError, match=reason):
             BlockMap(grid, 4, wrong, keep)
-
-
-@pytest.mark.parametrize("count", [1, 7, 8, 9, 278])
-def test_bits_come_back(count: int) -> None:
-    keep = torch.rand(3, 5, count, generator=torch.Generator().manual_seed(count)) < 0.5
-    bits = pack_bits(keep)
-    assert bits.dtype == torch.uint8
-    assert bits.shape == (3, 5, -(-count // 8))
-    assert torch.equal(unpack_bits(bits, count), keep)
-    assert (bits[..., 0] & 1).bool().equal(keep[..., 0])
