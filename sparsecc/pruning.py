@@ -79,7 +79,7 @@ class Pruning:
             return
         if self.compare not in COMPARISONS:
             raise RecipeError(f"compare: no {self.compare!r}{registry.did_you_mean(self.compare, list(COMPARISONS))}")
-        if self.format.fixed_sparsity is not None:
+        if self.masks.fixed_sparsity is not None:
             raise RecipeError(f"compare: {self.pattern} compares the weights of a group; leave it out")
 
     def _check_refinement(self) -> None:
@@ -93,7 +93,7 @@ class Pruning:
             )
 
     def _check_amount(self) -> None:
-        fixed = self.format.fixed_sparsity
+        fixed = self.masks.fixed_sparsity
         if self.sparsity is not None and not 0 <= self.sparsity < 1:
             raise RecipeError(f"sparsity: {self.sparsity} is not in [0, 1); it is the fraction of zeros")
         if fixed is not None and self.sparsity is not None and abs(self.sparsity - fixed) > 1e-6:
@@ -106,7 +106,7 @@ class Pruning:
             raise RecipeError(f"floor: {self.floor} is not in [0, {1 - self.share:.4g}], what sparsity {self.share:.4g} keeps")
 
     def _check_limit(self) -> None:
-        if self.format.fixed_sparsity is not None:
+        if self.masks.fixed_sparsity is not None:
             raise RecipeError(f"budget: {self.pattern} has one size; leave it out, or take another pattern")
         if self.sparsity is not None:
             raise RecipeError("budget: is what decides the sparsity; leave one of them out")
@@ -114,13 +114,13 @@ class Pruning:
             raise RecipeError(f"floor: {self.floor} is not in [0, 1)")
 
     @property
-    def format(self) -> Pattern:
+    def masks(self) -> Pattern:
         return patterns.parse(self.pattern)
 
     @property
     def share(self) -> float:
         """The sparsity over all layers pruned, where no budget decides it."""
-        fixed = self.format.fixed_sparsity
+        fixed = self.masks.fixed_sparsity
         if fixed is not None:
             return fixed
         return 0.5 if self.sparsity is None else self.sparsity
@@ -144,7 +144,7 @@ class Pruning:
         """Why a site stays as it is before anything is measured, None when it does not. targets: those that meant it."""
         if site.rows * site.cols < self.min_weights:
             return Refused(f"{site.rows * site.cols} weights are fewer than min_weights {self.min_weights}")
-        return untouchable(site) or never_trained(site, targets) or self.format.check(site.rows, site.cols)
+        return untouchable(site) or never_trained(site, targets) or self.masks.check(site.rows, site.cols)
 
     def allocate(
         self,
@@ -180,12 +180,12 @@ class Pruning:
 
     def units(self, site: WeightSite) -> int:
         """How many weights or blocks of a site are kept or dropped whole."""
-        return site.rows * site.cols // self.format.unit_size
+        return site.rows * site.cols // self.masks.unit_size
 
     def unit_scores(self, site: WeightSite, stats: Stats, seed: int) -> Tensor:
         """float[units]: what each is worth."""
         score = criteria.create(self.criterion).score(self.weighed(site.matrix, stats), stats, site_seed(seed, site.name))
-        return self.format.unit_scores(score)
+        return self.masks.unit_scores(score)
 
     def weighed(self, matrix: Tensor, stats: Stats) -> Tensor:
         """The matrix with each row as large as it counts."""
@@ -212,7 +212,7 @@ class Pruning:
         return Cut(self.pattern, 1 - int(pruned.count_nonzero()) / pruned.numel(), self.by, site.from_matrix(pruned), note)
 
     def _choose(self, site: WeightSite, sparsity: float, stats: Stats, seed: int) -> Chosen:
-        matrix, project, criterion = self.weighed(site.matrix, stats), project_of(self.format), criteria.create(self.criterion)
+        matrix, project, criterion = self.weighed(site.matrix, stats), project_of(self.masks), criteria.create(self.criterion)
         if (self.compare or criterion.compares) == "output":
             project = within_outputs(project)
         chosen = criterion.choose(matrix, project, sparsity, stats, site_seed(seed, site.name), self._held(site))
@@ -238,7 +238,7 @@ class Pruning:
         largest = magnitude.max()
         if not ((magnitude == largest) | (magnitude == 0)).all():
             return False
-        scores = self.unit_scores(site, stats, seed)[self.format.unit_scores((magnitude != 0).to(magnitude)) != 0]
+        scores = self.unit_scores(site, stats, seed)[self.masks.unit_scores((magnitude != 0).to(magnitude)) != 0]
         return len(scores) > 1 and bool(scores.min() == scores.max())
 
     def _on_zeros(self, before: Tensor, after: Tensor) -> str:

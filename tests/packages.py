@@ -21,7 +21,7 @@ def install(folder: Path, name: str, points: str, modules: Mapping[str, str]) ->
 
 
 @contextmanager
-def installed(folder: Path, name: str, points: str, **modules: str) -> Iterator[None]:
+def installed(folder: Path, name: str, points: str, modules: Mapping[str, str]) -> Iterator[None]:
     """The same, in an empty folder, while the context lasts."""
     install(folder, name, points, modules)
     sys.path.insert(0, str(folder))

@@ -55,7 +55,7 @@ class Taylor(Criterion):
 def package(tmp_path: Path) -> Iterator[Callable[..., None]]:
     """Installs packages with members of families: name, entry points, modules."""
     with ExitStack() as stack:
-        yield lambda name, points, **modules: stack.enter_context(installed(tmp_path / name, name, points, **modules))
+        yield lambda name, points, **modules: stack.enter_context(installed(tmp_path / name, name, points, modules))
 
 
 @pytest.mark.parametrize("value", ["thing_a:Taylor", "thing_a"])

@@ -58,7 +58,7 @@ def sensitivity(
         raise UserError(f"samples: {samples} is less than 1")
     require_valid(targets=tuple(targets), ignore=tuple(ignore))
     pruning = Pruning(criterion=criterion, pattern=pattern)
-    if pruning.format.fixed_sparsity is not None:
+    if pruning.masks.fixed_sparsity is not None:
         raise RecipeError(f"pattern: {pattern} has one sparsity and so no curve; take 'unstructured' or blocks, as '4x1'")
     graph = sources.open_graph(model, example_inputs, input_shapes)
     context = Context(calibration=samples_of(calibration, graph.inputs), seed=seed)

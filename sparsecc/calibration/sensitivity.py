@@ -97,7 +97,7 @@ def measured(
             yield site, reason
             continue
         matrix, hessian = site.matrix, stats["hessian"]
-        zeros = float((pruning.format.unit_scores(matrix.abs().float()) == 0).double().mean())
+        zeros = float((pruning.masks.unit_scores(matrix.abs().float()) == 0).double().mean())
         points = sorted({zeros, *levels} - {0.0, 1.0})
         errors, model_errors, probe = [0.0], [0.0], (math.inf, matrix)
         for point in points:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_HOMES = {"build": "sparsecc.codegen.compiler", "threads": "sparsecc.codegen.cpu"}
+_HOMES = {"build": "sparsecc.codegen.compiler:build", "threads": "sparsecc.codegen.cpu.threads"}  # module, or module:name
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = importlib.import_module(_HOMES[name])
-    return getattr(home, name) if name == "build" else importlib.import_module(f"{home.__name__}.{name}")
+    module, _, attribute = _HOMES[name].partition(":")
+    home = importlib.import_module(module)
+    return getattr(home, attribute) if attribute else home

@@ -23,7 +23,7 @@ DEFAULT_FORMATS = ("block", "csr", "nm")  # what recipes that name none mean; on
 def from_key(key: str) -> Format[Any]:
     """Inverse of `Format.key`. Raises RecipeError for a key that no member writes."""
     name, _, parameters = key.partition(":")
-    format = registry.load_class("formats", name, Format).parse(parameters)  # type: ignore[type-abstract]
+    format = registry.load_class("formats", name, Format).parse(parameters)
     if format is None or format.key != key:
         raise RecipeError(f"format {key!r} is not one that sparsecc writes")
     return format
@@ -33,7 +33,7 @@ def from_key(key: str) -> Format[Any]:
 def storing(pattern: Pattern) -> Format[Any]:
     """The default format for masks of a pattern: its own where it has one, otherwise csr, which stores any mask."""
     for name in DEFAULT_FORMATS:
-        if (format := registry.load_class("formats", name, Format).of(pattern)) is not None:  # type: ignore[type-abstract]
+        if (format := registry.load_class("formats", name, Format).of(pattern)) is not None:
             return format
     return from_key("csr")
 
@@ -59,7 +59,7 @@ def fits(keep: Tensor, formats: Sequence[str] = DEFAULT_FORMATS, itemsize: int =
     found = [
         Fit(format, stored, format.bytes_packed(rows, cols, stored, itemsize))
         for name in formats
-        for format, stored in registry.load_class("formats", name, Format).fits(keep)  # type: ignore[type-abstract]
+        for format, stored in registry.load_class("formats", name, Format).fits(keep)
     ]
     return sorted(found, key=lambda fit: (fit.bytes_packed, -fit.format.pattern.unit_size))
 

@@ -161,7 +161,7 @@ class Prune(Pass):
     def _costs(self, pruning: Pruning, graph: Graph, sites: Sequence[WeightSite], context: Context) -> dict[str, Callable[[int], float]]:
         """What a site takes with so many units kept, in the unit of the budget, by name."""
         if pruning.limit is None or pruning.limit.unit == "bytes":
-            return {site.name: partial(nbytes, site, pruning.format) for site in sites}
+            return {site.name: partial(nbytes, site, pruning.masks) for site in sites}
         if context.clock is None:
             raise RecipeError(
                 "budget: milliseconds are measured by compile() for the machine that it runs on; give bytes for other targets"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -10,6 +9,7 @@ from typing import Self
 from torch import Tensor
 
 from sparsecc.errors import Refused
+from sparsecc.structures._parameters import blocks_and_terms
 from sparsecc.structures._svd import truncated
 from sparsecc.structures.base import Factor, Structure, Structured
 
@@ -39,8 +39,8 @@ class Monarch(Structure):
 
     @classmethod
     def parse(cls, parameters: str) -> Self | None:
-        fields = re.fullmatch(r"([1-9][0-9]{0,8})x([1-9][0-9]{0,8}):([1-9][0-9]{0,8})", parameters)
-        return cls(*map(int, fields.groups())) if fields else None
+        found = blocks_and_terms(parameters)
+        return None if found is None else cls(*found)
 
     @classmethod
     def sized(cls, rows: int, cols: int, params: float) -> list[Self]:

@@ -135,7 +135,7 @@ class Handle:
         return pruning.allocate(sites, lambda site: pruning.unit_scores(site, {}, self._method.seed))
 
     def _mask(self, site: WeightSite, module: nn.Module, sparsity: float) -> Masked:
-        format = self._method.pruning.format
+        format = self._method.pruning.masks
         if isinstance(self._method, Soft):
             return Parametrized(site, module, format, sparsity, self._method)
         return Hard(site, module, format, sparsity, self._listening)

@@ -15,7 +15,7 @@ import pytest
 import sparsecc
 from sparsecc import registry
 from tests.graph.onnx_models import mlp
-from tests.packages import install
+from tests.packages import install, installed
 from tools.reference import DOCS, ROOT
 
 PAGES = [
@@ -52,12 +52,17 @@ def _points() -> dict[str, dict[str, str]]:
     return found
 
 
-@pytest.fixture
-def examples(tmp_path: Path) -> Path:
-    """A folder with all examples, and their tests, as one installed package."""
+def _package() -> tuple[str, str, dict[str, str]]:
+    """All examples, and their tests, as one package: its name, its entry points, its modules."""
     points = "\n".join(f"[sparsecc.{family}]\n" + "\n".join(f"{k} = {v}" for k, v in of.items()) for family, of in _points().items())
     modules = {name.removesuffix(".py"): code for page in PAGES for name, code in _blocks(page).items()}
-    install(tmp_path, "examples", points, modules)
+    return "examples", points, modules
+
+
+@pytest.fixture
+def examples(tmp_path: Path) -> Path:
+    """A folder in which they are installed."""
+    install(tmp_path, *_package())
     return tmp_path
 
 
@@ -85,17 +90,12 @@ def test_they_pass_the_laws_of_their_families_and_their_own_tests(examples: Path
     assert run.stdout.count(".") > 10 * len(members)  # one for each that passed
 
 
-def test_recipes_that_do_not_name_them_give_the_same_bytes(examples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recipes_that_do_not_name_them_give_the_same_bytes(tmp_path: Path) -> None:
     def converted() -> list[bytes]:
-        registry._plugins.cache_clear()
         return [sparsecc.convert(mlp(), recipe)[0].SerializeToString(deterministic=True) for recipe in RECIPES]
 
     before = converted()
-    monkeypatch.syspath_prepend(examples)
-    try:
+    with installed(tmp_path, *_package()):
         after = converted()
         assert all(name in registry.members(family) for family, of in _points().items() for name in of)
-    finally:
-        monkeypatch.undo()
-        registry._plugins.cache_clear()
     assert after == before

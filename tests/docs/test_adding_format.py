@@ -40,7 +40,7 @@ def before() -> bytes:
 def bitmask(before: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Format]:
     points = tomllib.loads(FILES["pyproject.toml"])["project"]["entry-points"]["sparsecc.formats"]
     written = "[sparsecc.formats]\n" + "".join(f"{name} = {value}\n" for name, value in points.items())
-    with installed(tmp_path_factory.mktemp("site") / "package", "mine", written, bitmask=FILES["bitmask.py"]):
+    with installed(tmp_path_factory.mktemp("site") / "package", "mine", written, {"bitmask": FILES["bitmask.py"]}):
         yield formats.from_key("bitmask")
 
 
