@@ -29,7 +29,7 @@ from sparsecc.codegen.cpu.operators.block_attention import BlockAttentionSpec, b
 from sparsecc.codegen.cpu.target import detect
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import Attention
-from sparsecc.ops.block_attention import BlockAttention
+from sparsecc.ops.block_attention.torch import BlockAttention
 from sparsecc.passes.reorder_tokens import plan_of
 from sparsecc.timing import Progress, Spread, Timing, interleave, speedup
 

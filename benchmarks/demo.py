@@ -235,7 +235,7 @@ def _through_fx(module: Any, inputs: Any, proto: Any) -> tuple[Any, tuple[Any, A
     from sparsecc.graph.fx.graph import FxGraph
     from sparsecc.graph.onnx.graph import OnnxGraph
     from sparsecc.graph.sites import Attention
-    from sparsecc.ops.block_attention import BlockAttention
+    from sparsecc.ops.block_attention.torch import BlockAttention
 
     [written], graph = OnnxGraph.from_proto(proto).sites(Attention), FxGraph.from_module(module, inputs)
     [site], chosen = graph.sites(Attention), written.block_map

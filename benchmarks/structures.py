@@ -37,7 +37,7 @@ from sparsecc.calibration.statistics import second_moments
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import Linear
-from sparsecc.ops.structured_linear import StructuredLinear
+from sparsecc.ops.structured_linear.torch import StructuredLinear
 from sparsecc.passes.substitute import Substitute, relative_error
 from sparsecc.timing import Timing, interleave, speedup
 

@@ -1,7 +1,7 @@
 """Plug-in families: a folder is a family, a file is a member, the file's name is the member's name.
 
-A trailing underscore of a file is no part of the name, so that `global_.py` can be `global`. Files named `base`, files
-starting with an underscore and those that the package lists in `HELPERS` are no members.
+A member of several files is a folder of that name. A trailing underscore of a file is no part of the name, so that `global_.py` can be
+`global`. Files named `base`, files starting with an underscore and those that the package lists in `HELPERS` are no members.
 
 Other packages add members by entry points: one in the group `sparsecc.criteria`, called `taylor`, that names a class or a module with one,
 is the criterion `taylor`. A name that two claim is an error for the whole family.
@@ -62,6 +62,17 @@ def load_class(family: str, name: str, base: type[T]) -> type[T]:
     return cls
 
 
+def load_part(family: str, name: str, part: str, base: type[T]) -> type[T]:
+    """The one subclass of `base` in a module of a member that is a folder: `part` is the module's name. Raises what `load` raises."""
+    folder = load(family, name).__name__
+    try:
+        return _one_class(importlib.import_module(f"{folder}.{part}"), base)
+    except (ImportError, TypeError) as error:
+        if name not in _plugins(family):
+            raise
+        raise RecipeError(f"{_place(family, name)}: {error}") from error
+
+
 def create(family: str, name: str, base: type[T], **options: Any) -> T:
     """An instance of one member. Raises what `load` raises."""
     cls: Any = load_class(family, name, base)  # a member is concrete where its base is abstract
@@ -97,6 +108,7 @@ def did_you_mean(name: str, known: list[str]) -> str:
     return f"; there are: {', '.join(known)}" if len(known) <= _SHOWN else f"; there are {len(known)}: {', '.join(known[:_SHOWN])}, ..."
 
 
+@functools.cache
 def _own(family: str) -> dict[str, str]:
     """Member → file, of this package."""
     package = importlib.import_module(f"sparsecc.{family}")

@@ -11,13 +11,16 @@ from sparsecc import patterns, registry
 
 
 def install(folder: Path, name: str, points: str, modules: Mapping[str, str]) -> None:
-    """A package as pip leaves it in a folder of modules. points: its entry_points.txt.  modules: name → source."""
+    """A package as pip leaves it in a folder of modules. points: its entry_points.txt.  modules: name → source, with a slash in the name of
+    one that lies in a folder."""
     about = folder / f"{name}-1.0.dist-info"
     about.mkdir(parents=True)
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text(points)
     for module, source in modules.items():
-        (folder / f"{module}.py").write_text(source)
+        file = folder / f"{module}.py"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(source)
 
 
 @contextmanager
@@ -31,7 +34,7 @@ def installed(folder: Path, name: str, points: str, modules: Mapping[str, str]) 
     finally:
         sys.path.remove(str(folder))
         for module in modules:
-            sys.modules.pop(module, None)
+            sys.modules.pop(module.replace("/", ".").removesuffix(".__init__"), None)
         _forget()
 
 

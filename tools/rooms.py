@@ -42,7 +42,7 @@ ROOMS = (
     Room("structures", "factors in the place of a matrix", ("patterns", "formats", "criteria")),
     Room("precisions", "narrow numbers", ("formats",)),
     Room("attention", "block maps of attention"),
-    Room("ops", "the operators that replace layers, in torch and in ONNX", ("formats", "structures", "precisions", "attention")),
+    Room("ops", "the operators that replace layers, one folder each", ("formats", "structures", "precisions", "attention")),
     Room("graph", "models as passes see them, one folder for each host", ("formats", "precisions", "attention", "ops")),
     Room("pruning", "how weights are removed, as a value", ("patterns", "criteria", "refinements", "allocations", "graph")),
     Room("calibration", "samples, and what is measured with them", ("criteria", "graph", "pruning")),

@@ -154,7 +154,7 @@ def output_errors(result: Rewritten) -> dict[str, float | None]:
 
 
 def _attention_errors(result: Rewritten, original: Graph, example: Sample) -> dict[str, float | None]:
-    from sparsecc.ops.block_attention import relative_error
+    from sparsecc.ops.block_attention.torch import relative_error
 
     before = {site.name: site for site in original.sites(Attention)}
     errors: dict[str, float | None] = {}

@@ -34,7 +34,7 @@ def _misfit_of_weight(site: WeightSite, op: SiteOp) -> str | None:
 
 
 def _misfit_of_attention(site: Attention, op: Operator) -> str | None:
-    from sparsecc.ops.block_attention import BlockAttention  # here, because it imports torch
+    from sparsecc.ops.block_attention.torch import BlockAttention  # here, because it imports torch
 
     if site.bound is not None:
         return f"is left as it is: {site.bound}"

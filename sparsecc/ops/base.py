@@ -52,12 +52,21 @@ class Operator(ABC):
 
 @dataclass(frozen=True)
 class SiteOp(Operator):
-    """An operator with one weight, ready to stand in the place of a layer. Each narrows the type of `stored`."""
+    """An operator with one weight, ready to stand in the place of a layer. Each narrows the type of `stored`.
+
+    parameter: of the torch operator, and of nodes in ONNX: what the key of the weight's storage is called there.
+    """
 
     takes: ClassVar[tuple[str, ...]] = ("Linear",)
+    parameter: ClassVar[str]
 
     stored: Form = field(repr=False)
     bias: Tensor | None = field(default=None, repr=False)
+
+    @staticmethod
+    @abstractmethod
+    def storage(key: str) -> Any:
+        """The `Storage` of a weight with this key. Raises RecipeError for one that sparsecc does not write."""
 
     @property
     def trainable(self) -> bool:

@@ -88,15 +88,15 @@ def _operator(site: WeightSite, format: Format) -> SiteOp:
     """The sparse operator that computes what the site did."""
     matrix = site.matrix
     if site.quantized is not None:
-        from sparsecc.ops.quantized_linear import QuantizedLinear
+        from sparsecc.ops.quantized_linear.torch import QuantizedLinear
 
         return QuantizedLinear(site.quantized.packed(format, matrix != 0), site.bias)
     packed = format.pack(matrix, matrix != 0)
     if not isinstance(site, Conv2d):
-        from sparsecc.ops.sparse_linear import SparseLinear
+        from sparsecc.ops.sparse_linear.torch import SparseLinear
 
         return SparseLinear(stored=packed, bias=site.bias)
-    from sparsecc.ops.sparse_conv2d import SparseConv2d
+    from sparsecc.ops.sparse_conv2d.torch import SparseConv2d
 
     return SparseConv2d(
         stored=packed,

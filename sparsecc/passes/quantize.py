@@ -111,7 +111,7 @@ class Quantize(Pass):
             yield Match(site, known if isinstance(known, Refused) else _round(site, precision, known))
 
     def rewrite(self, graph: Graph, match: Match) -> None:
-        from sparsecc.ops.quantized_linear import QuantizedLinear
+        from sparsecc.ops.quantized_linear.torch import QuantizedLinear
 
         site, rounding = match.site, match.action
         assert isinstance(site, Linear)

@@ -113,7 +113,7 @@ class ReorderTokens(Pass):
             yield Match(site, refused[site.name]) if site.name in refused else next(found)
 
     def rewrite(self, graph: Graph, match: Match) -> None:
-        from sparsecc.ops.block_attention import BlockAttention
+        from sparsecc.ops.block_attention.torch import BlockAttention
 
         site, reordering = match.site, match.action
         assert isinstance(site, Attention)

@@ -102,7 +102,7 @@ class Substitute(Pass):
         yield from (Match(site, refused.get(site.name) or found[site.name]) for site in sites)
 
     def rewrite(self, graph: Graph, match: Match) -> None:
-        from sparsecc.ops.structured_linear import StructuredLinear
+        from sparsecc.ops.structured_linear.torch import StructuredLinear
 
         site, substitution = match.site, match.action
         assert isinstance(site, Linear)

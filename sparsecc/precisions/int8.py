@@ -4,7 +4,7 @@ Dettmers et al. 2022 (LLM.int8()) call this vector-wise. Calibrated, all inputs 
 
 Weights may take 7 bits. x86 CPUs without VNNI multiply unsigned by signed bytes with `pmaddubsw`, which adds two neighbouring products in
 16 bits and saturates: 255·127·2 does not fit, 255·64·2 does. Generated code never saturates. onnxruntime's does, so that a file for it
-either has such weights or multiplies twice (`ops/onnx_quantized.py`).
+either has such weights or multiplies twice (`ops/quantized_linear/onnx.py`).
 """
 
 from __future__ import annotations

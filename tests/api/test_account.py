@@ -11,7 +11,7 @@ from sparsecc.attention.base import Grid
 from sparsecc.formats.base import Packed
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import Attention, Conv2d, Linear
-from sparsecc.ops.block_attention import relative_error
+from sparsecc.ops.block_attention.torch import relative_error
 from sparsecc.precisions.base import Quantized
 from sparsecc.recipe import Recipe
 from sparsecc.report.base import totals

@@ -10,7 +10,7 @@ from sparsecc import attention
 from sparsecc.attention.base import Asked, BlockMap, Grid, Sample
 from sparsecc.attention.sliding_window import SlidingWindow
 from sparsecc.errors import RecipeError
-from sparsecc.ops.block_attention import reference
+from sparsecc.ops.block_attention.torch import reference
 from tests.tolerance import assert_close
 
 TOKENS, BLOCK, HEADS, DIM = 43, 4, 4, 8

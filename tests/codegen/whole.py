@@ -28,8 +28,8 @@ from sparsecc.graph.fx import trace
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import Attention, Linear
-from sparsecc.ops.block_attention import BlockAttention
-from sparsecc.ops.structured_linear import StructuredLinear
+from sparsecc.ops.block_attention.torch import BlockAttention
+from sparsecc.ops.structured_linear.torch import StructuredLinear
 from sparsecc.passes.pack import Pack
 from sparsecc.passes.prune import Prune
 from tests.tolerance import assert_close

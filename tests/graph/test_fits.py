@@ -10,8 +10,8 @@ from sparsecc.formats import storing
 from sparsecc.graph.channels import Channels
 from sparsecc.graph.fits import misfit, misfit_of_order, misfit_of_rest
 from sparsecc.graph.sites import Attention
-from sparsecc.ops.sparse_conv2d import SparseConv2d
-from sparsecc.ops.sparse_linear import SparseLinear
+from sparsecc.ops.sparse_conv2d.torch import SparseConv2d
+from sparsecc.ops.sparse_linear.torch import SparseLinear
 from sparsecc.patterns import parse
 from tests.passes.fake import conv, linear
 

@@ -17,7 +17,7 @@ from sparsecc.graph.base import Graph
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import Attention
-from sparsecc.ops.block_attention import BlockAttention, reference
+from sparsecc.ops.block_attention.torch import BlockAttention, reference
 from tests.laws.hosts import HOSTS
 from tests.laws.members import ATTENTION
 from tests.tolerance import assert_close

@@ -19,9 +19,9 @@ from sparsecc.formats import storing
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import Attention, Linear, Mlp, Site
 from sparsecc.ops.base import Operator
-from sparsecc.ops.block_attention import BlockAttention
-from sparsecc.ops.sparse_conv2d import SparseConv2d
-from sparsecc.ops.sparse_linear import SparseLinear
+from sparsecc.ops.block_attention.torch import BlockAttention
+from sparsecc.ops.sparse_conv2d.torch import SparseConv2d
+from sparsecc.ops.sparse_linear.torch import SparseLinear
 from sparsecc.patterns import parse
 from tests.laws.hosts import HOSTS
 from tests.tolerance import assert_close

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
+import torch
 
 from sparsecc import registry
 from sparsecc.graph.base import Graph
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.onnx.graph import OnnxGraph
+from sparsecc.ops import kind_of, name_of, operator
 from sparsecc.ops.base import TORCH_NAMESPACE
 from tests.laws.hosts import HOSTS, graph, outputs
 from tests.laws.pass_laws import calibrated, with_zeros
@@ -18,17 +18,19 @@ from tests.tolerance import assert_close
 
 
 def operators(of: Graph) -> set[str]:
-    """Names of the operators that a graph calls, as the files of `ops/` are called."""
+    """Names of the operators that a graph calls, as the folders of `ops/` are called."""
     if isinstance(of, FxGraph):
         calls = [str(node.target).split(".") for node in of.module.graph.nodes if node.op == "call_function"]
         return {call[1] for call in calls if call[0] == TORCH_NAMESPACE}
     assert isinstance(of, OnnxGraph)
-    return {_file_name(function.name) for function in of.proto().functions}
+    return {name_of(function.name) for function in of.proto().functions}
 
 
-def _file_name(function: str) -> str:
-    """SparseConv2d_nm_2_4 → sparse_conv2d."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", function.partition("_")[0]).lower()
+@pytest.mark.parametrize("name", registry.members("ops"))
+def test_it_is_called_alike_everywhere(name: str) -> None:
+    assert operator(name).__name__ == kind_of(name)
+    assert name_of(f"{kind_of(name)}_and_more") == name
+    assert hasattr(getattr(torch.ops, TORCH_NAMESPACE), name)
 
 
 @pytest.mark.parametrize("host", HOSTS)

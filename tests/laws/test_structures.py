@@ -16,7 +16,7 @@ from sparsecc.graph.base import Graph
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import Linear
-from sparsecc.ops.structured_linear import StructuredLinear
+from sparsecc.ops.structured_linear.torch import StructuredLinear
 from sparsecc.structures.base import Structure, Structured, apply
 from tests.laws.hosts import HOSTS, graph, outputs
 from tests.laws.members import STRUCTURES

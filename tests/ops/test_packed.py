@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparsecc.formats import storing
-from sparsecc.ops.stored import restore
+from sparsecc.formats import from_key, storing
 from sparsecc.patterns import parse
 
 PATTERNS = ("unstructured", "4x1", "2:4")
@@ -42,4 +41,4 @@ def test_both_are_operators_that_torch_accepts(pattern: str) -> None:
 def test_a_missing_tensor_is_refused() -> None:
     key, _, tensors = _case("2:4")
     with pytest.raises(ValueError, match="shorter"):
-        restore(tensors[:1], "format", key, 8, 16)
+        from_key(key).hold(8, 16, tensors[:1])

@@ -7,7 +7,7 @@ from sparsecc.calibration.context import Context
 from sparsecc.errors import RecipeError
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import Conv2d, WeightSite
-from sparsecc.ops.sparse_conv2d import SparseConv2d
+from sparsecc.ops.sparse_conv2d.torch import SparseConv2d
 from sparsecc.passes.pack import Pack, Storing
 from sparsecc.passes.prune import Prune
 from tests.passes.fake import FakeGraph, conv, linear

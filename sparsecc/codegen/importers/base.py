@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from sparsecc import ops
 from sparsecc.codegen.tvm_api import GenericConst, relax
 from sparsecc.errors import ModelError
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sparsecc.forms import Form
+
+W = TypeVar("W")
 
 PREFIX = "sparsecc."
 Convert = Callable[[Any, list[Any], dict[str, Any]], Any]  # of a builder, the inputs and the attributes of an ONNX operator
@@ -51,6 +54,15 @@ class Placeholders:
         key = f"{PREFIX}{len(self.found)}"
         self.found[key] = placeholder
         return relax.op.call_dps_packed(key, args, relax.TensorType(shape, dtype))
+
+
+def by_site(name: str, ways: Mapping[str, W]) -> W:
+    """Of the ways for kinds of site, the one to import an operator of `sparsecc.ops`. Raises ModelError where it takes none's place."""
+    takes = ops.operator(name).takes
+    for kind in takes:
+        if kind in ways:
+            return ways[kind]
+    raise ModelError(f"operator '{name}' takes the place of {' or '.join(takes)}; the compiler knows {' and '.join(ways)}")
 
 
 def args_of(node: Any) -> tuple[Any, ...]:

@@ -18,7 +18,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from sparsecc import registry
+from sparsecc import ops, registry
 from sparsecc.errors import ModelError, Refused
 from sparsecc.files import replacing
 from sparsecc.graph.abilities import Specializable
@@ -296,4 +296,4 @@ def _like(value: Tensor) -> Tensor:
 
 def _register_operators() -> None:
     for name in registry.members("ops"):
-        registry.load("ops", name)
+        ops.operator(name)

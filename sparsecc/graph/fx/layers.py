@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from sparsecc.ops.base import TORCH_NAMESPACE
+
 aten = torch.ops.aten
 HEIGHT = -2  # the axis that lines are given when a convolution along them becomes one of images
 
@@ -42,16 +44,16 @@ class Layer:
 
 @dataclass(frozen=True)
 class OperatorLayer:
-    """A call of the vocabulary's sparse_linear, sparse_conv2d, structured_linear or quantized_linear.
+    """A call of an operator of the vocabulary that has a weight.
 
-    tensors: the get_attr nodes of its weight.  parameter, key: how they store it, see `ops.stored`.
+    tensors: the get_attr nodes of its weight.  operator, key: whose they are, and how they store it, see `SiteOp.storage`.
     """
 
     node: Node
     x: Node
     tensors: tuple[Node, ...]
     bias: Node | None
-    parameter: str
+    operator: str
     key: str
     rows: int
     kernel: tuple[int, int] | None = None
@@ -106,7 +108,10 @@ def match(node: Any) -> Layer | OperatorLayer | None:
     """The layer that a node is; None for any other node, and for one whose weight or bias is computed."""
     if not isinstance(node, Node) or node.op != "call_function":
         return None
-    found = _MATCHERS.get(str(node.target))
+    name = str(node.target)
+    if name.startswith(f"{TORCH_NAMESPACE}."):
+        return _operator(node)
+    found = _MATCHERS.get(name)
     return found(node) if found else None
 
 
@@ -187,24 +192,26 @@ def _pair(value: Any) -> tuple[int, int]:
     return (int(values[0]), int(values[-1]))
 
 
-def _linear_operator(node: Node) -> OperatorLayer:
+def _operator(node: Node) -> OperatorLayer | None:
+    """Of an operator of ours that takes x, the tensors of a weight, a bias, the key of their storage, rows, and the geometry of a
+    convolution; others have no bias."""
+    given = arguments(node)
+    if "bias" not in given:
+        return None
     x, tensors, bias, key, rows = node.args[:5]
-    return OperatorLayer(node, x, tuple(tensors), bias, parameter_of(node), key, rows)  # type: ignore[arg-type]
+    kernel, geometry = None, None
+    if "kernel" in given:
+        kernel = _pair(given["kernel"])
+        geometry = Geometry(_pair(given["stride"]), tuple(given["padding"]), _pair(given["dilation"]), 1)
+    return OperatorLayer(node, x, tuple(tensors), bias, operator_of(node), key, rows, kernel, geometry)  # type: ignore[arg-type]
 
 
-def _sparse_conv2d(node: Node) -> OperatorLayer:
-    x, tensors, bias, key, rows, kernel, stride, padding, dilation, _ = node.args
-    geometry = Geometry(_pair(stride), tuple(padding), _pair(dilation), 1)  # type: ignore[arg-type]
-    return OperatorLayer(node, x, tuple(tensors), bias, parameter_of(node), key, rows, _pair(kernel), geometry)  # type: ignore[arg-type]
+def operator_of(node: Node) -> str:
+    """The name of a torch operator: what stands between its namespace and its overload."""
+    return str(node.target).split(".")[1]
 
 
-def parameter_of(node: Node) -> str:
-    """What an operator of the vocabulary calls the key that says how its weight is stored, see `ops.stored`."""
-    return str(node.target._schema.arguments[3].name)  # type: ignore[union-attr]
-
-
-# By name: an operator of the vocabulary is known here before anything imports it.
-_MATCHERS: dict[str, Callable[[Node], Layer | OperatorLayer | None]] = {
+_MATCHERS: dict[str, Callable[[Node], Layer | None]] = {
     "aten.linear.default": _linear,
     "aten.addmm.default": _addmm,
     "aten.mm.default": _matmul,
@@ -214,8 +221,4 @@ _MATCHERS: dict[str, Callable[[Node], Layer | OperatorLayer | None]] = {
     "aten.conv2d.default": _convolution,
     "aten.conv2d.padding": _convolution,
     "aten.convolution.default": _convolution,
-    "sparsecc.sparse_linear.default": _linear_operator,
-    "sparsecc.structured_linear.default": _linear_operator,
-    "sparsecc.quantized_linear.default": _linear_operator,
-    "sparsecc.sparse_conv2d.default": _sparse_conv2d,
 }

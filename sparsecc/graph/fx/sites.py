@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
+from sparsecc import ops
 from sparsecc.errors import ModelError, RecipeError
 from sparsecc.graph.fx.activations import activation_after
 from sparsecc.graph.fx.fold import unfolded_name
 from sparsecc.graph.fx.layers import Layer, OperatorLayer, arguments, aten, match, stored
 from sparsecc.graph.sites import Attention, Conv1d, Conv2d, Linear, Mlp, Site, WeightSite, unique
-from sparsecc.ops import stored as stored_weights
-from sparsecc.ops.block_attention import restore
+from sparsecc.ops.block_attention.torch import restore
 
 _BLOCK_ATTENTION = torch.ops.sparsecc.block_attention.default
 _ATTENTION = (aten.scaled_dot_product_attention.default, _BLOCK_ATTENTION)
@@ -162,7 +162,7 @@ def _dense_weight(layer: Layer, readers: dict[int, int]) -> dict[str, Any]:
 def _operator_weight(layer: OperatorLayer) -> dict[str, Any]:
     tensors = [stored(node).detach() for node in layer.tensors]  # type: ignore[union-attr]
     try:
-        weight = stored_weights.restore(tensors, layer.parameter, layer.key, layer.rows, layer.cols)
+        weight = ops.layer(layer.operator).storage(layer.key).hold(layer.rows, layer.cols, tensors)
     except (RecipeError, ValueError, TypeError) as error:
         raise ModelError(f"layer '{layer.node.meta[SITE]}': no operator that this version of sparsecc writes ({error})") from None
     return {"stored": weight, "weight_name": str(layer.tensors[0].target)}

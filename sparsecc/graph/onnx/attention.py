@@ -14,8 +14,8 @@ from sparsecc.graph.onnx.fold import constant, only_use
 from sparsecc.graph.onnx.masks import is_causal
 from sparsecc.graph.onnx.optional import require
 from sparsecc.graph.onnx.sparse import block_map, initializer, is_masked, make_block_attention
-from sparsecc.ops.block_attention import BlockAttention
-from sparsecc.ops.onnx_block_attention import is_block_attention
+from sparsecc.ops.block_attention.onnx import is_block_attention
+from sparsecc.ops.block_attention.torch import BlockAttention
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from sparsecc.graph.onnx.io import first_cause
 from sparsecc.graph.onnx.optional import require
 from sparsecc.graph.onnx.slim import slimmed
 from sparsecc.ops.base import ONNX_DOMAIN
-from sparsecc.ops.onnx_block_attention import Kind, is_block_attention
+from sparsecc.ops.block_attention.onnx import Kind, is_block_attention
 
 WEIGHT_BYTES = 4096  # smaller constants are never worth keeping from the tools
 _STAND_IN = "ai.sparsecc.weight_of."
@@ -117,7 +117,7 @@ def _take_apart(model: ir.Model) -> _Skeleton:
 
 
 def _stand_in(skeleton: _Skeleton, node: ir.Node, original: ir.Node) -> None:
-    """SparseLinear(x, ...) (and its kin) → MatMul(x, W), SparseConv2d(x, ...) → Conv(x, W), with W an input of the dense weight's shape."""
+    """SparseLinear(x, ...) and its kin → MatMul(x, W), SparseConv2d(x, ...) → Conv(x, W), with W an input of the dense weight's shape."""
     graph = skeleton.model.graph
     stored = onnx_sparse.weight(original)
     name = f"{_STAND_IN}{original.outputs[0].name}"

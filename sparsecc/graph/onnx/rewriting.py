@@ -18,7 +18,7 @@ from sparsecc.graph.onnx.optional import require
 from sparsecc.graph.onnx.sites import WeightNodes
 from sparsecc.graph.sites import Conv1d, Linear, Site, WeightSite
 from sparsecc.ops.base import Operator, SiteOp
-from sparsecc.ops.block_attention import BlockAttention
+from sparsecc.ops.block_attention.torch import BlockAttention
 
 
 def set_weight(model: ir.Model, site: WeightSite, weight: Tensor) -> None:

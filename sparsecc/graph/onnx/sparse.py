@@ -6,7 +6,7 @@ The meaning of the operators is `sparsecc.ops`' and the formats' own; this is th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -14,37 +14,20 @@ import torch
 from onnx_ir import tensor_adapters
 from torch import Tensor
 
+from sparsecc import ops
 from sparsecc.errors import ModelError, RecipeError, UserError
 from sparsecc.graph.onnx.names import given
 from sparsecc.graph.onnx.optional import require
-from sparsecc.ops import onnx_block_attention, onnx_functions, onnx_quantized, onnx_structured, stored
 from sparsecc.ops.base import ONNX_DOMAIN, SiteOp
-from sparsecc.ops.onnx_block_attention import is_block_attention
+from sparsecc.ops.block_attention import onnx as block_attention
+from sparsecc.ops.block_attention.onnx import is_block_attention
+from sparsecc.ops.onnx_body import DOMAIN_VERSION, MIN_OPSET
 
 if TYPE_CHECKING:
     from sparsecc.attention.base import BlockMap
     from sparsecc.forms import Form, Storage
-    from sparsecc.ops.block_attention import BlockAttention
+    from sparsecc.ops.block_attention.torch import BlockAttention
 
-
-class Meaning(Protocol):
-    """What a module says of the kinds of layer whose ONNX meaning it is."""
-
-    PARAMETER: str
-
-    def call(self, op: SiteOp, site: str) -> onnx_functions.Call: ...
-
-    def op_type(self, kind: str, storage: Any, rows: int, cols: int, bias: bool, /) -> str: ...
-
-    def function(self, kind: str, storage: Any, rows: int, cols: int, bias: bool, opset: int, /) -> ir.Function: ...
-
-
-_MEANINGS: dict[str, Meaning] = {
-    onnx_functions.LINEAR: onnx_functions,
-    onnx_functions.CONV2D: onnx_functions,
-    onnx_structured.LINEAR: onnx_structured,
-    onnx_quantized.LINEAR: onnx_quantized,
-}
 HEIGHT = 2  # the axis that lines are given when a convolution along them becomes one of images
 
 
@@ -54,7 +37,7 @@ def is_sparse(node: ir.Node) -> bool:
 
 
 def is_conv(node: ir.Node) -> bool:
-    return _kind(node) == onnx_functions.CONV2D
+    return "kernel_shape" in node.attributes
 
 
 def weight(node: ir.Node) -> Form:
@@ -62,7 +45,7 @@ def weight(node: ir.Node) -> Form:
     site = given(node)
     try:
         storage = _storage(node)
-        if _meaning(node).op_type(*_signature(node)) != node.op_type:
+        if ops.layer_functions(node.op_type).op_type(*_signature(node)) != node.op_type:
             raise TypeError(f"its weight is said to be {storage.key}, it has {len(node.inputs)} inputs")
         tensors = [tensor_of(require(node.inputs[1 + i])) for i in range(len(storage.tensor_names))]
         return storage.hold(*_shape(node), tensors)
@@ -75,7 +58,7 @@ def block_map(node: ir.Node) -> BlockMap:
     try:
         attributes = {name: attribute.value for name, attribute in node.attributes.items()}
         constants = node.inputs[4 if is_masked(node) else 3 :]
-        return onnx_block_attention.restore(attributes, [tensor_of(value) for value in constants if value is not None])
+        return block_attention.restore(attributes, [tensor_of(value) for value in constants if value is not None])
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"attention '{given(node)}': no {node.op_type} that this version of sparsecc writes ({error})") from None
 
@@ -91,7 +74,7 @@ def make_node(op: SiteOp, site: str, x: ir.Value, prefix: str, opset: int) -> ir
     Raises UserError when the model's opset is older than the function bodies.
     """
     _require_functions(f"layer '{site}'", opset)
-    call = _MEANINGS[type(op).__name__].call(op, site)
+    call = ops.layer_functions(type(op).__name__).call(op, site)
     parts = {**op.stored.tensors, **({"bias": op.bias} if op.bias is not None else {})}
     inputs = [x, *(initializer(tensor, f"{prefix}.{name}") for name, tensor in parts.items())]
     return ir.node(call.op_type, inputs, call.attributes, domain=ONNX_DOMAIN, num_outputs=1)
@@ -120,14 +103,14 @@ def make_block_attention(op: BlockAttention, site: str, inputs: Sequence[ir.Valu
     """The node for `op` that reads these q, k, v and perhaps a mask, its tensors as new initializers `<site>.<tensor>`, not yet in a
     graph."""
     _require_functions(f"attention '{site}'", opset)
-    call = onnx_block_attention.call(op, site, masked=len(inputs) > 3)
-    constants = [initializer(tensor, f"{site}.{name}") for name, tensor in onnx_block_attention.stored(op.map).items()]
+    call = block_attention.call(op, site, masked=len(inputs) > 3)
+    constants = [initializer(tensor, f"{site}.{name}") for name, tensor in block_attention.stored(op.map).items()]
     return ir.node(call.op_type, [*inputs, *constants], call.attributes, domain=ONNX_DOMAIN, num_outputs=1)
 
 
 def _require_functions(layer: str, opset: int) -> None:
-    if opset < onnx_functions.MIN_OPSET:
-        raise UserError(f"{layer}: its operator needs opset {onnx_functions.MIN_OPSET}, the model has {opset}; export it again")
+    if opset < MIN_OPSET:
+        raise UserError(f"{layer}: its operator needs opset {MIN_OPSET}, the model has {opset}; export it again")
 
 
 def complete(model: ir.Model) -> None:
@@ -137,7 +120,7 @@ def complete(model: ir.Model) -> None:
         del model.functions[identifier]
     nodes = [node for node in model.graph if node.domain == ONNX_DOMAIN]
     if nodes:
-        model.graph.opset_imports[ONNX_DOMAIN] = onnx_functions.DOMAIN_VERSION
+        model.graph.opset_imports[ONNX_DOMAIN] = DOMAIN_VERSION
         model.ir_version = max(model.ir_version, 8)  # the first with functions
     for node in nodes:
         identifier = (ONNX_DOMAIN, node.op_type, "")
@@ -147,31 +130,23 @@ def complete(model: ir.Model) -> None:
 
 def _storage(node: ir.Node) -> Storage:
     """How the node's attributes say that its weight is stored."""
-    parameter = _meaning(node).PARAMETER
-    return stored.storage(parameter, node.attributes.get_string(parameter, ""))
+    operator = ops.layer(ops.name_of(node.op_type))
+    return operator.storage(node.attributes.get_string(operator.parameter, ""))
 
 
 def _shape(node: ir.Node) -> tuple[int, int]:
     return node.attributes["rows"].as_int(), node.attributes["cols"].as_int()
 
 
-def _kind(node: ir.Node) -> str:
-    return node.op_type.partition("_")[0]
-
-
-def _meaning(node: ir.Node) -> Meaning:
-    return _MEANINGS[_kind(node)]
-
-
-def _signature(node: ir.Node) -> tuple[str, Any, int, int, bool]:
-    """What functions are told apart by."""
-    return _kind(node), _storage(node), *_shape(node), bias(node) is not None
+def _signature(node: ir.Node) -> tuple[Any, int, int, bool]:
+    """What functions of one operator are told apart by."""
+    return _storage(node), *_shape(node), bias(node) is not None
 
 
 def _function(node: ir.Node, opset: int) -> ir.Function:
     if is_block_attention(node):
-        return onnx_block_attention.function(node.op_type, opset)
-    return _meaning(node).function(*_signature(node), opset)
+        return block_attention.function(node.op_type, opset)
+    return ops.layer_functions(node.op_type).function(*_signature(node), opset)
 
 
 def initializer(tensor: Tensor, name: str) -> ir.Value:

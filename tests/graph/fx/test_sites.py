@@ -13,7 +13,7 @@ from sparsecc.errors import InputError, UserError
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.fx.sites import mlp_name
 from sparsecc.graph.sites import Attention, Conv1d, Linear
-from sparsecc.ops.block_attention import BlockAttention
+from sparsecc.ops.block_attention.torch import BlockAttention
 from sparsecc.passes.pack import Pack
 from sparsecc.passes.prune import Prune
 from tests.tolerance import assert_close

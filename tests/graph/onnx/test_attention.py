@@ -14,7 +14,7 @@ from sparsecc.attention.base import BlockMap, Grid, required
 from sparsecc.errors import ModelError, UserError
 from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import Attention
-from sparsecc.ops.block_attention import BlockAttention
+from sparsecc.ops.block_attention.torch import BlockAttention
 from tests.graph import onnx_models as models
 from tests.graph.onnx_models import node, random
 from tests.tolerance import assert_close

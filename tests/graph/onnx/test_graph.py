@@ -12,9 +12,9 @@ from sparsecc.errors import InputError, ModelError
 from sparsecc.formats import storing
 from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import Attention, Conv2d, Linear, Mlp, WeightSite
-from sparsecc.ops.sparse_conv2d import SparseConv2d
-from sparsecc.ops.sparse_linear import SparseLinear
-from sparsecc.ops.structured_linear import StructuredLinear
+from sparsecc.ops.sparse_conv2d.torch import SparseConv2d
+from sparsecc.ops.sparse_linear.torch import SparseLinear
+from sparsecc.ops.structured_linear.torch import StructuredLinear
 from sparsecc.patterns import parse
 from sparsecc.structures.low_rank import LowRank
 from sparsecc.structures.monarch import Monarch

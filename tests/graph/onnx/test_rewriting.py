@@ -8,7 +8,7 @@ import torch
 from sparsecc.formats import storing
 from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import Linear
-from sparsecc.ops.sparse_linear import SparseLinear
+from sparsecc.ops.sparse_linear.torch import SparseLinear
 from sparsecc.patterns import parse
 from tests.graph import onnx_models as models
 from tests.graph.onnx_models import node, random

@@ -18,8 +18,8 @@ from sparsecc.formats import storing
 from sparsecc.graph.onnx import sparse
 from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import Linear
-from sparsecc.ops.sparse_linear import SparseLinear
-from sparsecc.ops.structured_linear import StructuredLinear
+from sparsecc.ops.sparse_linear.torch import SparseLinear
+from sparsecc.ops.structured_linear.torch import StructuredLinear
 from sparsecc.patterns import parse
 from sparsecc.structures.monarch import Monarch
 from tests.graph import onnx_models as models

@@ -15,7 +15,7 @@ from sparsecc.codegen.importers.base import Imported, Placeholder, Placeholders,
 from sparsecc.codegen.importers.fx.converters import CONVERTERS, Converter
 from sparsecc.codegen.importers.fx.grouped import GROUPED
 from sparsecc.codegen.importers.fx.operators import MisfitError, check_drops, check_supported, checked, take_apart
-from sparsecc.codegen.importers.fx.vocabulary import VOCABULARY, Place, Tensors
+from sparsecc.codegen.importers.fx.vocabulary import Place, Tensors, vocabulary
 from sparsecc.codegen.tvm_api import GenericConst, from_exported_program, relax
 
 if TYPE_CHECKING:
@@ -50,11 +50,11 @@ def import_fx(program: ExportedProgram, misfits: Sequence[str] = ()) -> Imported
     Raises ModelError that lists operators TVM cannot take, and where they are.
     """
     check_drops(program.graph)
-    program = take_apart(program, (*CONVERTERS, *_PLACED), misfits)
+    program = take_apart(program, (*CONVERTERS, *_placed()), misfits)
     _drop_flags(program)
     tensors, placeholders = _tensors(program), Placeholders()
     constants = _fold(program, tensors)
-    check_supported(program.graph, (*CONVERTERS, *_PLACED))
+    check_supported(program.graph, (*CONVERTERS, *_placed()))
     converters = checked(_converters(placeholders, tensors, constants), program.graph)
     module = from_exported_program(program, run_ep_decomposition=False, custom_convert_map=converters)
     return Imported(module, placeholders.found)
@@ -159,7 +159,9 @@ def _four_axes(emit: Callable[[Any], Any], x: Any, wanted: list[int]) -> Any:
     return x if four == wanted else emit(relax.op.reshape(x, four))
 
 
-_PLACED: dict[str, Place] = {"scaled_dot_product_attention.default": _attention, **GROUPED, **VOCABULARY}
+def _placed() -> dict[str, Place]:
+    """What becomes a placeholder, by the names of torch operators."""
+    return {"scaled_dot_product_attention.default": _attention, **GROUPED, **vocabulary()}
 
 
 def _constant(tensor: torch.Tensor) -> Any:
@@ -172,6 +174,6 @@ def _converters(placeholders: Placeholders, tensors: dict[str, torch.Tensor], co
 
     return {
         **CONVERTERS,
-        **{name: placed(convert) for name, convert in _PLACED.items()},
+        **{name: placed(convert) for name, convert in _placed().items()},
         sparsecc_constant.__name__: lambda node, importer: _constant(constants[args_of(node)[0]]),
     }

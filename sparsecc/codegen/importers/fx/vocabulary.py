@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from sparsecc.codegen.importers.base import Placeholder, Placeholders, added, args_of, arguments, conv_output_shape, shape_of
-from sparsecc.graph.fx.layers import parameter_of
-from sparsecc.ops import stored
-from sparsecc.ops.block_attention import restore
+from sparsecc import ops, registry
+from sparsecc.codegen.importers.base import Placeholder, Placeholders, added, args_of, arguments, by_site, conv_output_shape, shape_of
+from sparsecc.graph.fx.layers import operator_of
+from sparsecc.ops.block_attention.torch import restore
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,14 +52,13 @@ def _block_attention(node: fx.Node, importer: Any, placeholders: Placeholders, t
 
 def _weight_and_bias(node: fx.Node, tensors: Tensors, rows: int, cols: int) -> tuple[Form, np.ndarray | None]:
     _, weight, bias, key = args_of(node)[:4]
-    form = stored.restore([tensors[part.name] for part in weight], parameter_of(node), key, rows, cols)
+    form = ops.layer(operator_of(node)).storage(key).hold(rows, cols, [tensors[part.name] for part in weight])
     return form, None if bias is None else tensors[bias.name].numpy()
 
 
-VOCABULARY: dict[str, Place] = {
-    "sparse_linear.default": _linear,
-    "sparse_conv2d.default": _conv2d,
-    "structured_linear.default": _linear,
-    "quantized_linear.default": _linear,
-    "block_attention.default": _block_attention,
-}
+_WAYS: Mapping[str, Place] = {"Linear": _linear, "Conv2d": _conv2d, "Attention": _block_attention}  # by the kind of site
+
+
+def vocabulary() -> dict[str, Place]:
+    """By the names of torch operators."""
+    return {f"{name}.default": by_site(name, _WAYS) for name in registry.members("ops")}

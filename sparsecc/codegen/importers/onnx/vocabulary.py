@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sparsecc.codegen.importers.base import Placeholder, Placeholders, conv_output_shape, shape_of, text_of
+from sparsecc import ops
+from sparsecc.codegen.importers.base import Placeholder, Placeholders, by_site, conv_output_shape, shape_of, text_of
 from sparsecc.codegen.tvm_api import GenericConst
 from sparsecc.errors import ModelError
-from sparsecc.ops import onnx_block_attention, onnx_functions, onnx_quantized, onnx_structured, stored
+from sparsecc.ops.block_attention.onnx import restore
 
 if TYPE_CHECKING:
     from sparsecc.forms import Form
@@ -18,41 +19,42 @@ if TYPE_CHECKING:
 
 def vocabulary_converter(op_type: str, placeholders: Placeholders) -> Any:
     """For TVM's table of converters."""
-    kind = op_type.split("_", 1)[0]
+    name = ops.name_of(op_type)
+    convert = by_site(name, _WAYS)
 
     class Converter:
         @classmethod
         def get_converter(cls, opset: int) -> Any:
-            return lambda builder, inputs, attributes, params: _KINDS[kind](list(inputs), attributes, placeholders)
+            return lambda builder, inputs, attributes, params: convert(name, list(inputs), attributes, placeholders)
 
     return Converter
 
 
-def _linear(inputs: list[Any], attributes: dict[str, Any], placeholders: Placeholders) -> Any:
-    form, bias = _weight_and_bias(inputs, attributes)
+def _linear(operator: str, inputs: list[Any], attributes: dict[str, Any], placeholders: Placeholders) -> Any:
+    form, bias = _weight_and_bias(operator, inputs, attributes)
     placeholder = Placeholder("linear", text_of(attributes["site"]), {}, form, bias)
     return placeholders.call(placeholder, inputs[:1], [*shape_of(inputs[0])[:-1], form.rows])
 
 
-def _conv2d(inputs: list[Any], attributes: dict[str, Any], placeholders: Placeholders) -> Any:
-    form, bias = _weight_and_bias(inputs, attributes)
+def _conv2d(operator: str, inputs: list[Any], attributes: dict[str, Any], placeholders: Placeholders) -> Any:
+    form, bias = _weight_and_bias(operator, inputs, attributes)
     names = (("kernel", "kernel_shape"), ("stride", "strides"), ("padding", "pads"), ("dilation", "dilations"))
     geometry: dict[str, Any] = {name: tuple(int(v) for v in attributes[attribute]) for name, attribute in names}
     placeholder = Placeholder("conv2d", text_of(attributes["site"]), geometry, form, bias)
     return placeholders.call(placeholder, inputs[:1], conv_output_shape(shape_of(inputs[0]), form.rows, geometry))
 
 
-def _block_attention(inputs: list[Any], attributes: dict[str, Any], placeholders: Placeholders) -> Any:
+def _block_attention(operator: str, inputs: list[Any], attributes: dict[str, Any], placeholders: Placeholders) -> Any:
     q, k, v, *constants = inputs
     mask = [constants.pop(0)] if attributes.get("masked") else []
-    block_map = onnx_block_attention.restore(attributes, [torch.from_numpy(_array(constant)) for constant in constants])
+    block_map = restore(attributes, [torch.from_numpy(_array(constant)) for constant in constants])
     placeholder = Placeholder("block_attention", text_of(attributes["site"]), {"map": block_map, "scale": float(attributes["scale"])})
     return placeholders.call(placeholder, [q, k, v, *mask], [*shape_of(q)[:-1], shape_of(v)[-1]])
 
 
-def _weight_and_bias(inputs: list[Any], attributes: dict[str, Any]) -> tuple[Form, np.ndarray | None]:
-    parameter = stored.parameter_among(attributes)
-    storage = stored.storage(parameter, text_of(attributes[parameter]))
+def _weight_and_bias(operator: str, inputs: list[Any], attributes: dict[str, Any]) -> tuple[Form, np.ndarray | None]:
+    kind = ops.layer(operator)
+    storage = kind.storage(text_of(attributes[kind.parameter]))
     count, arrays = len(storage.tensor_names), [_array(value) for value in inputs[1:]]
     form = storage.hold(int(attributes["rows"]), int(attributes["cols"]), [_tensor(array) for array in arrays[:count]])
     return form, arrays[count] if len(arrays) > count else None
@@ -69,10 +71,4 @@ def _array(value: Any) -> np.ndarray:
     return value.value.numpy()
 
 
-_KINDS = {
-    onnx_functions.LINEAR: _linear,
-    onnx_functions.CONV2D: _conv2d,
-    onnx_structured.LINEAR: _linear,
-    onnx_quantized.LINEAR: _linear,
-    onnx_block_attention.OP_TYPE: _block_attention,
-}
+_WAYS = {"Linear": _linear, "Conv2d": _conv2d, "Attention": _block_attention}  # by the kind of site

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from sparsecc.formats import from_key
-from sparsecc.formats.base import Packed
-from sparsecc.ops._packed import values_only
+from sparsecc.formats.base import Format, Packed
 from sparsecc.ops.base import SiteOp, TorchCall
+from sparsecc.ops.packed import values_only
 
 
 @dataclass(frozen=True)
 class SparseLinear(SiteOp):
     """Stands in the place of a Linear site."""
 
+    parameter: ClassVar[str] = "format"
+
     stored: Packed = field(repr=False)
+
+    @staticmethod
+    def storage(key: str) -> Format[Any]:
+        return from_key(key)
 
     def torch_call(self, name: str) -> TorchCall:
         packed = self.stored

@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-import onnx
-import onnx_ir as ir
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import helper, numpy_helper
 
 from sparsecc import structures
-from sparsecc.ops import onnx_structured
-from sparsecc.ops.structured_linear import StructuredLinear
+from sparsecc.ops import layer_functions
+from sparsecc.ops.structured_linear.torch import StructuredLinear
 from tests.graph import onnx_models as models
 from tests.laws.members import STRUCTURES
+from tests.ops.layers import model_of
 from tests.tolerance import assert_close
-
-
-def model_of(op: StructuredLinear, x_shape: list, opset: int = 18, ir_version: int = 8) -> onnx.ModelProto:
-    """One node that calls the operator's function."""
-    weight = op.stored
-    call = onnx_structured.call(op, "here")
-    function = onnx_structured.function("StructuredLinear", weight.structure, weight.rows, weight.cols, op.bias is not None, opset)
-    tensors = dict(weight.tensors) | ({"bias": op.bias} if op.bias is not None else {})
-    node = helper.make_node(call.op_type, ["x", *tensors], ["y"], domain="ai.sparsecc", **call.attributes)
-    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, x_shape)
-    y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [None] * len(x_shape))
-    weights = [numpy_helper.from_array(tensor.numpy(), name) for name, tensor in tensors.items()]
-    graph = helper.make_graph([node], "g", [x], [y], weights)
-    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("ai.sparsecc", 1)]
-    proto = helper.make_model(graph, opset_imports=opsets, ir_version=ir_version, functions=[ir.serde.serialize_function(function)])
-    onnx.checker.check_model(proto, full_check=True)
-    return proto
 
 
 def check(op: StructuredLinear, x: torch.Tensor, **versions: int) -> None:
@@ -76,13 +57,14 @@ def test_any_blocks(b: int, p: int, down: int, across: int, seed: int) -> None:
 )
 def test_activations_move_as_seldom_as_possible(key: str, moves: int) -> None:
     """Once on the way into blocks, between blocks, and out of them; the weights' own transposes are folded ahead."""
-    function = onnx_structured.function("StructuredLinear", structures.from_key(key), 8, 16, True, 18)
+    function = layer_functions("StructuredLinear").function(structures.from_key(key), 8, 16, True, 18)
     transposes, products = ([node for node in function if node.op_type == kind] for kind in ("Transpose", "MatMul"))
     assert len(products) == (3 if key.startswith("armor") else 2)
     assert len(transposes) - len(products) == moves
 
 
 def test_names_say_structure_shape_and_bias() -> None:
+    functions = layer_functions("StructuredLinear")
     monarch, low_rank = structures.from_key("monarch:4x8:2"), structures.from_key("low_rank:64")
-    assert onnx_structured.op_type("StructuredLinear", monarch, 3072, 768, True) == "StructuredLinear_monarch_4x8_2_3072x768"
-    assert onnx_structured.op_type("StructuredLinear", low_rank, 768, 768, False) == "StructuredLinear_low_rank_64_768x768_nobias"
+    assert functions.op_type(monarch, 3072, 768, True) == "StructuredLinear_monarch_4x8_2_3072x768"
+    assert functions.op_type(low_rank, 768, 768, False) == "StructuredLinear_low_rank_64_768x768_nobias"

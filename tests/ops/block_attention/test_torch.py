@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparsecc.attention.base import BlockMap, Grid, required
-from sparsecc.ops.block_attention import BlockAttention, reference, relative_error
+from sparsecc.ops.block_attention.torch import BlockAttention, reference, relative_error
 from tests.tolerance import assert_close
 
 GRIDS = [Grid(2, 3, 4), Grid(2, 3, 4, 5), Grid(3, 1, 5, 2, text_first=False), Grid(1, 1, 1)]

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from sparsecc.formats import storing
 from sparsecc.formats.base import Packed
-from sparsecc.ops.sparse_conv2d import SparseConv2d, matrix_of, weight_of
+from sparsecc.ops.sparse_conv2d.torch import SparseConv2d, matrix_of, weight_of
 from sparsecc.patterns import parse
 from tests.tolerance import assert_close
 

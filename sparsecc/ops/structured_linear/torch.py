@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from sparsecc.ops._packed import values_only
 from sparsecc.ops.base import SiteOp, TorchCall
+from sparsecc.ops.packed import values_only
 from sparsecc.structures import from_key
-from sparsecc.structures.base import Factor, Structured, apply
+from sparsecc.structures.base import Factor, Structure, Structured, apply
 
 
 @dataclass(frozen=True)
 class StructuredLinear(SiteOp):
     """Stands in the place of a Linear site."""
 
+    parameter: ClassVar[str] = "structure"
+
     stored: Structured = field(repr=False)
+
+    @staticmethod
+    def storage(key: str) -> Structure:
+        return from_key(key)
 
     def torch_call(self, name: str) -> TorchCall:
         stored = self.stored

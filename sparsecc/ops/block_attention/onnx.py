@@ -23,12 +23,13 @@ import onnx_ir as ir
 from sparsecc.attention.base import AXIS_ORDERS, BlockMap, Grid
 from sparsecc.bits import pack_bits, unpack_bits
 from sparsecc.ops.base import ONNX_DOMAIN
-from sparsecc.ops.onnx_functions import Body, Call, Value
+from sparsecc.ops.onnx_body import Body, Value
+from sparsecc.ops.onnx_layer import Call
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparsecc.ops.block_attention import BlockAttention
+    from sparsecc.ops.block_attention.torch import BlockAttention
 
 OP_TYPE = "BlockAttention"  # and what follows an underscore
 
@@ -99,9 +100,9 @@ def restore(attributes: Mapping[str, Any], constants: Sequence[Tensor]) -> Block
 
 
 def function(op_type: str, opset: int) -> ir.Function:
-    """What a node of this name calls. opset: the model's, at least onnx_functions.MIN_OPSET. Raises TypeError for a name that none has."""
+    """What a node of this name calls. opset: the model's, at least MIN_OPSET. Raises TypeError for a name that none has."""
     kind = Kind.of(op_type)
-    body = Body(kind.inputs)
+    body = Body(kind.inputs, opset)
     q, k, v = (body.inputs[name] for name in ("q", "k", "v"))
     if kind.grouped:
         k, v = (_repeated(body, x) for x in (k, v))
@@ -121,7 +122,7 @@ def function(op_type: str, opset: int) -> ir.Function:
     marks = [name for name, holds in (("causal", kind.causal), ("masked", kind.masked)) if holds]
     known = {"site": ir.AttributeType.STRING, **dict.fromkeys(marks, ir.AttributeType.INT)}
     unread = {} if kind.orders == "" else {"grid": ir.AttributeType.INTS, "text_first": ir.AttributeType.INT}
-    return body.function(op_type, output, opset, known | unread)
+    return body.function(op_type, output, known | unread)
 
 
 def _places(body: Body) -> tuple[Value, Value]:

@@ -11,9 +11,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from sparsecc.attention.base import AXIS_ORDERS, BlockMap, Grid, required
-from sparsecc.ops import onnx_block_attention
-from sparsecc.ops.block_attention import BlockAttention
-from sparsecc.ops.onnx_block_attention import Kind
+from sparsecc.ops.block_attention import onnx as block_attention
+from sparsecc.ops.block_attention.onnx import Kind
+from sparsecc.ops.block_attention.torch import BlockAttention
 from tests.graph import onnx_models as models
 from tests.tolerance import assert_close
 
@@ -31,7 +31,7 @@ def model_of(
     op: BlockAttention, opset: int = 18, ir_version: int = 8, dtype: int = TensorProto.FLOAT, mask: list[int] | None = None
 ) -> onnx.ModelProto:
     """One node that calls the function. mask: its shape."""
-    call, stored = onnx_block_attention.call(op, "here", mask is not None), onnx_block_attention.stored(op.map)
+    call, stored = block_attention.call(op, "here", mask is not None), block_attention.stored(op.map)
     node = helper.make_node(call.op_type, [*"qkv", *(["mask"] if mask else []), *stored], ["y"], domain="ai.sparsecc", **call.attributes)
     shape = ["batch", op.map.heads, op.map.grid.tokens, "dim"]
     inputs = [helper.make_tensor_value_info(name, dtype, ["batch", heads, *shape[2:]]) for name, heads in zip("qkv", kv(op), strict=True)]
@@ -39,7 +39,7 @@ def model_of(
     weights = [numpy_helper.from_array(tensor.numpy(), name) for name, tensor in stored.items()]
     graph = helper.make_graph([node], "g", inputs, [helper.make_tensor_value_info("y", dtype, [None] * 4)], weights)
     opsets = [helper.make_opsetid("", opset), helper.make_opsetid("ai.sparsecc", 1)]
-    functions = [ir.serde.serialize_function(onnx_block_attention.function(call.op_type, opset))]
+    functions = [ir.serde.serialize_function(block_attention.function(call.op_type, opset))]
     proto = helper.make_model(graph, opset_imports=opsets, ir_version=ir_version, functions=functions)
     onnx.checker.check_model(proto, full_check=True)
     return proto
@@ -77,7 +77,7 @@ def test_other_orders_causal_and_shared_keys(kind: str, grouped: bool, opset: in
     orders = torch.stack([torch.cat([torch.arange(2), 2 + torch.randperm(9)]) for _ in range(6)]).int() if kind == "permuted" else None
     causal = kind == "causal"
     op = BlockAttention(BlockMap(grid, 4, orders, keep.tril() if causal else keep, causal), 0.25, grouped)
-    found = Kind.of(onnx_block_attention.call(op, "here").op_type)
+    found = Kind.of(block_attention.call(op, "here").op_type)
     assert found == Kind("permuted" if orders is not None else "in_order", causal, grouped)
     check(op, opset=opset, ir_version=ir_version)
 
@@ -108,11 +108,11 @@ def test_other_precisions() -> None:
 
 def test_a_node_says_its_map() -> None:
     op = some_op(GRIDS[2], 8)
-    call, stored = onnx_block_attention.call(op, "here"), onnx_block_attention.stored(op.map)
+    call, stored = block_attention.call(op, "here"), block_attention.stored(op.map)
     node = ir.node(call.op_type, [], call.attributes, domain="ai.sparsecc")
-    assert onnx_block_attention.is_block_attention(node)
-    found = onnx_block_attention.restore(call.attributes, [stored["orders"], stored["keep"]])
+    assert block_attention.is_block_attention(node)
+    found = block_attention.restore(call.attributes, [stored["orders"], stored["keep"]])
     assert (found.grid, found.block) == (op.map.grid, op.map.block)
     assert torch.equal(found.keep, op.map.keep)
     with pytest.raises(ValueError, match="keep is"):
-        onnx_block_attention.restore(call.attributes, [stored["orders"], stored["keep"][:1]])
+        block_attention.restore(call.attributes, [stored["orders"], stored["keep"][:1]])

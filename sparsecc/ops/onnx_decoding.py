@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
-if TYPE_CHECKING:
-    from sparsecc.ops.onnx_functions import Body
+from sparsecc.ops.onnx_body import Body, Value
 
-Value = ir.Value
+if TYPE_CHECKING:
+    from sparsecc.formats.base import Format
+
+
+def decoded(body: Body, packed: Mapping[str, Value], format: Format[Any]) -> Value:
+    """The matrix [rows, cols] of packed tensors."""
+    return format.decode(OnnxOps(body), packed)
 
 
 class OnnxOps:

@@ -20,57 +20,37 @@ So weights in 7 bits are multiplied once. Weights in 8 bits are halved, and mult
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import onnx_ir as ir
 
-from sparsecc.ops.onnx_functions import LAYER, Body, Call, Value, decoded
-from sparsecc.precisions.base import Quantized
+from sparsecc.ops.onnx_body import Body, Value
+from sparsecc.ops.onnx_decoding import decoded
+from sparsecc.ops.onnx_layer import LayerFunctions, with_bias
+from sparsecc.precisions.base import Scheme
 from sparsecc.precisions.int8 import LEVELS, WEIGHT_LEVELS, Int8
 
-if TYPE_CHECKING:
-    from sparsecc.ops.base import SiteOp
-    from sparsecc.precisions.base import Scheme
-
-LINEAR = "QuantizedLinear"
-PARAMETER: str = "scheme"  # the attribute that says how the weight is stored
-_AXES_AS_INPUT = 18  # the opset in which ReduceMax takes its axes as an input
 _ZERO = 128  # the zero point of unsigned inputs
 
 
-def op_type(kind: str, scheme: Scheme, rows: int, cols: int, bias: bool) -> str:
-    """The function's name: `QuantizedLinear_int8_block_1x4`; the same for all shapes."""
-    return f"{kind}_{scheme.key.replace(':', '_').replace('/', '_')}" + ("" if bias else "_nobias")
+class QuantizedLinearFunctions(LayerFunctions[Scheme]):
+    """One for each scheme, of whatever shape."""
 
-
-def call(op: SiteOp, site: str) -> Call:
-    """The node that stands in the place of a site."""
-    weight = op.stored
-    assert isinstance(weight, Quantized)
-    attributes = {"scheme": weight.scheme.key, "rows": weight.rows, "cols": weight.cols, "site": site}
-    return Call(op_type(LINEAR, weight.scheme, weight.rows, weight.cols, op.bias is not None), attributes)
-
-
-def function(kind: str, scheme: Scheme, rows: int, cols: int, bias: bool, opset: int) -> ir.Function:
-    """The function that a node of one scheme and presence of a bias calls, of whatever shape. opset: the model's, at least MIN_OPSET."""
-    body = Body(["x", *scheme.tensor_names, *(["bias"] if bias else [])])
-    stored = {name: body.inputs[name] for name in scheme.value_names}
-    if not isinstance(scheme.precision, Int8):  # runtimes cast bfloat16, and do little else with it
-        stored[scheme.value_names[0]] = body.op("CastLike", stored[scheme.value_names[0]], body.inputs["x"])
-    format = scheme.format
-    values = decoded(body, stored, format) if format else stored[scheme.value_names[0]]
-    turned = body.op("Transpose", values, perm=[1, 0])
-    if not isinstance(scheme.precision, Int8):
-        y = _of_casts(body, turned)
-    elif not scheme.precision.calibrated:
-        y = _of_tokens(body, turned, scheme.precision, opset)
-    elif _is_narrow(scheme.precision):
-        y = _of_one_scale(body, turned)
-    else:
-        y = _scaled(body, _levels_of_one_scale(body), turned, scheme.precision, body.inputs["input_scale"])
-    y = body.op("Add", y, body.inputs["bias"]) if bias else y
-    return body.function(op_type(kind, scheme, rows, cols, bias), y, opset, {**LAYER, "scheme": ir.AttributeType.STRING})
+    def output(self, body: Body, storage: Scheme, rows: int, cols: int) -> Value:
+        stored = {name: body.inputs[name] for name in storage.value_names}
+        if not isinstance(storage.precision, Int8):  # runtimes cast bfloat16, and do little else with it
+            stored[storage.value_names[0]] = body.op("CastLike", stored[storage.value_names[0]], body.inputs["x"])
+        format = storage.format
+        values = decoded(body, stored, format) if format else stored[storage.value_names[0]]
+        turned = body.op("Transpose", values, perm=[1, 0])
+        if not isinstance(storage.precision, Int8):
+            y = _of_casts(body, turned)
+        elif not storage.precision.calibrated:
+            y = _of_tokens(body, turned, storage.precision)
+        elif _is_narrow(storage.precision):
+            y = _of_one_scale(body, turned)
+        else:
+            y = _scaled(body, _levels_of_one_scale(body), turned, storage.precision, body.inputs["input_scale"])
+        return with_bias(body, y)
 
 
 def _of_casts(body: Body, weight: Value) -> Value:
@@ -101,13 +81,9 @@ def _levels_of_one_scale(body: Body) -> Value:
     return body.op("QuantizeLinear", _clipped(body), body.inputs["input_scale"], body.tensor(np.array(_ZERO, np.uint8)))
 
 
-def _of_tokens(body: Body, weight: Value, precision: Int8, opset: int) -> Value:
+def _of_tokens(body: Body, weight: Value, precision: Int8) -> Value:
     x = body.inputs["x"]
-    magnitude = body.op("Abs", x)
-    if opset >= _AXES_AS_INPUT:
-        largest = body.op("ReduceMax", magnitude, body.ints(-1), keepdims=1)
-    else:
-        largest = body.op("ReduceMax", magnitude, axes=[-1], keepdims=1)
+    largest = body.largest(body.op("Abs", x))
     scale = body.op("Div", largest, body.tensor(np.array(LEVELS, np.float32)))
     zero, one, middle = (body.tensor(np.array(number, np.float32)) for number in (0, 1, _ZERO))
     scale = body.op("Where", body.op("Greater", largest, zero), scale, one)

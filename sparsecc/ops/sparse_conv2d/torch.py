@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from sparsecc.formats import from_key
-from sparsecc.formats.base import Packed
-from sparsecc.ops._packed import values_only
+from sparsecc.formats.base import Format, Packed
 from sparsecc.ops.base import SiteOp, TorchCall
+from sparsecc.ops.packed import values_only
 
 Pair = tuple[int, int]
 
@@ -27,12 +27,17 @@ class SparseConv2d(SiteOp):
     """
 
     takes: ClassVar[tuple[str, ...]] = ("Conv1d", "Conv2d")
+    parameter: ClassVar[str] = "format"
 
     stored: Packed = field(repr=False)
     kernel: Pair = (1, 1)
     stride: Pair = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilation: Pair = (1, 1)
+
+    @staticmethod
+    def storage(key: str) -> Format[Any]:
+        return from_key(key)
 
     def torch_call(self, name: str) -> TorchCall:
         geometry = (list(self.kernel), list(self.stride), list(self.padding), list(self.dilation))

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from sparsecc.formats import storing
 from sparsecc.formats.base import Packed
-from sparsecc.ops.sparse_linear import SparseLinear, reference
+from sparsecc.ops.sparse_linear.torch import SparseLinear, reference
 from sparsecc.patterns import parse
 from tests.tolerance import assert_close
 

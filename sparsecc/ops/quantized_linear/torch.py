@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,14 +12,20 @@ from torch.nn import functional
 
 from sparsecc.ops.base import SiteOp, TorchCall
 from sparsecc.precisions import scheme_from_key
-from sparsecc.precisions.base import Quantized
+from sparsecc.precisions.base import Quantized, Scheme
 
 
 @dataclass(frozen=True)
 class QuantizedLinear(SiteOp):
     """Stands in the place of a Linear site."""
 
+    parameter: ClassVar[str] = "scheme"
+
     stored: Quantized = field(repr=False)
+
+    @staticmethod
+    def storage(key: str) -> Scheme:
+        return scheme_from_key(key)
 
     def torch_call(self, name: str) -> TorchCall:
         stored = self.stored

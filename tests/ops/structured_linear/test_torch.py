@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparsecc import structures
-from sparsecc.ops.structured_linear import StructuredLinear, reference
+from sparsecc.ops.structured_linear.torch import StructuredLinear, reference
 from sparsecc.structures.base import Structured
 from tests.laws.members import STRUCTURES
 from tests.tolerance import assert_close

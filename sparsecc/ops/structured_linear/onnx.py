@@ -1,8 +1,8 @@
-"""The ONNX meaning of structured_linear: functions in domain `ai.sparsecc` whose bodies are standard operators. A node reads
+"""The ONNX meaning of structured_linear: functions that multiply by one factor after the other. A node reads
 
     StructuredLinear_<structure>_<rows>x<cols>[_nobias](x, *factors[, bias])  {structure, rows, cols, site}
 
-and a body multiplies by one factor after the other. A block-diagonal factor is one batched MatMul over [blocks, tokens, features];
+A block-diagonal factor is one batched MatMul over [blocks, tokens, features];
 between two of them everything that moves, the permutation included, is one Transpose. In onnxruntime that is 1.5 to 2.8 times as fast
 as the dense MatMul at a quarter of its work (benchmarks/results/structures.md); Split and Concat around a MatMul for each block were
 slower at 512 tokens and from 8 blocks on. A factor of one block is a plain MatMul, which onnxruntime packs ahead; a sparse one, which has
@@ -13,49 +13,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
-from sparsecc.ops.onnx_functions import LAYER, Body, Call, Value, decoded
-from sparsecc.structures.base import Structured
-
-if TYPE_CHECKING:
-    from sparsecc.ops.base import SiteOp
-    from sparsecc.structures.base import Factor, Structure
-
-LINEAR = "StructuredLinear"
-PARAMETER: str = "structure"  # the attribute that says how the weight is stored
+from sparsecc.ops.onnx_body import Body, Value
+from sparsecc.ops.onnx_decoding import decoded
+from sparsecc.ops.onnx_layer import LayerFunctions, with_bias
+from sparsecc.structures.base import Factor, Structure
 
 
-def op_type(kind: str, structure: Structure, rows: int, cols: int, bias: bool) -> str:
-    """The function's name: `StructuredLinear_monarch_4x8_2_3072x768`."""
-    return f"{kind}_{structure.key.replace(':', '_')}_{rows}x{cols}" + ("" if bias else "_nobias")
+class StructuredLinearFunctions(LayerFunctions[Structure]):
+    """Factors are known for one shape, so each has a function of its own."""
 
+    def name(self, storage: Structure, rows: int, cols: int) -> str:
+        return f"{super().name(storage, rows, cols)}_{rows}x{cols}"
 
-def call(op: SiteOp, site: str) -> Call:
-    """The node that stands in the place of a site."""
-    weight = op.stored
-    assert isinstance(weight, Structured)
-    attributes = {"structure": weight.structure.key, "rows": weight.rows, "cols": weight.cols, "site": site}
-    return Call(op_type(LINEAR, weight.structure, weight.rows, weight.cols, op.bias is not None), attributes)
-
-
-def function(kind: str, structure: Structure, rows: int, cols: int, bias: bool, opset: int) -> ir.Function:
-    """The function that a node of one structure, shape and presence of a bias calls. opset: the model's, at least MIN_OPSET."""
-    body = Body(["x", *structure.tensor_names, *(["bias"] if bias else [])])
-    factors = structure.outline(rows, cols)
-    y, blocks, names = body.inputs["x"], 1, iter(structure.tensor_names)
-    first = len(factors[0].weight)
-    view, order = (first, cols // first), (0, 1)
-    for factor in factors:
-        y = _moved(body, y, blocks, len(factor.weight), view, order)
-        y = _multiplied(body, y, _weight(body, factor, [body.inputs[next(names)] for _ in factor.tensors]), factor)
-        blocks = len(factor.weight)
-        view, order = factor.view or (blocks, factor.outputs // blocks), factor.order or (0, 1)
-    y = _moved(body, y, blocks, 1, view, order)
-    y = body.op("Add", y, body.inputs["bias"]) if bias else y
-    return body.function(op_type(kind, structure, rows, cols, bias), y, opset, {**LAYER, "structure": ir.AttributeType.STRING})
+    def output(self, body: Body, storage: Structure, rows: int, cols: int) -> Value:
+        factors = storage.outline(rows, cols)
+        y, blocks, names = body.inputs["x"], 1, iter(storage.tensor_names)
+        first = len(factors[0].weight)
+        view, order = (first, cols // first), (0, 1)
+        for factor in factors:
+            y = _moved(body, y, blocks, len(factor.weight), view, order)
+            y = _multiplied(body, y, _weight(body, factor, [body.inputs[next(names)] for _ in factor.tensors]), factor)
+            blocks = len(factor.weight)
+            view, order = factor.view or (blocks, factor.outputs // blocks), factor.order or (0, 1)
+        return with_bias(body, _moved(body, y, blocks, 1, view, order))
 
 
 def _weight(body: Body, factor: Factor, stored: Sequence[Value]) -> Value:

@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-import onnx
-import onnx_ir as ir
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import helper, numpy_helper
 
 from sparsecc.formats import storing
 from sparsecc.formats.base import Format, Packed
-from sparsecc.ops import onnx_functions
-from sparsecc.ops.base import SiteOp
-from sparsecc.ops.sparse_conv2d import SparseConv2d
-from sparsecc.ops.sparse_linear import SparseLinear
+from sparsecc.ops import layer_functions
+from sparsecc.ops.sparse_linear.torch import SparseLinear
 from sparsecc.patterns import parse
 from tests.graph import onnx_models as models
+from tests.ops.layers import model_of
 from tests.tolerance import assert_close
 
 PATTERNS = ["unstructured", "4x1", "16x1", "1x4", "2x8", "2:4", "1:2", "1:4", "3:8", "2:16", "5:32"]
-
-
-def model_of(op: SiteOp, x_shape: list, opset: int = 18, ir_version: int = 8) -> onnx.ModelProto:
-    """One node that calls the operator's function."""
-    call = onnx_functions.call(op, "here")
-    function = onnx_functions.function(type(op).__name__, op.stored.format, op.stored.rows, op.stored.cols, op.bias is not None, opset)
-    tensors = dict(op.stored.tensors) | ({"bias": op.bias} if op.bias is not None else {})
-    node = helper.make_node(call.op_type, ["x", *tensors], ["y"], domain="ai.sparsecc", **call.attributes)
-    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, x_shape)
-    y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [None] * len(x_shape))
-    weights = [numpy_helper.from_array(tensor.numpy(), name) for name, tensor in tensors.items()]
-    graph = helper.make_graph([node], "g", [x], [y], weights)
-    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("ai.sparsecc", 1)]
-    proto = helper.make_model(graph, opset_imports=opsets, ir_version=ir_version, functions=[ir.serde.serialize_function(function)])
-    onnx.checker.check_model(proto, full_check=True)
-    return proto
 
 
 def pack(format: Format, weight: torch.Tensor, keep: torch.Tensor) -> Packed:
@@ -101,21 +81,10 @@ def test_any_shape(pattern: str, down: int, across: int, sparsity: float, seed: 
     check_linear(pack(format, weight, format.pattern.project(weight.abs(), sparsity)), None)
 
 
-@pytest.mark.parametrize("pattern", ["unstructured", "4x1", "1x4", "2:4"])
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize(("kernel", "geometry"), [((1, 1), {}), ((3, 2), {"stride": (2, 1), "padding": (1, 0, 2, 1), "dilation": (1, 2)})])
-def test_convolution(pattern: str, bias: bool, kernel: tuple[int, int], geometry: dict) -> None:
-    format, weight = storing(parse(pattern)), torch.randn(8, kernel[0] * kernel[1] * 8)
-    packed = pack(format, weight, format.pattern.project(weight.abs(), 0.5))
-    op = SparseConv2d(packed, torch.randn(8) if bias else None, kernel, **geometry)
-    x = torch.randn(2, 8, 9, 10)
-    ours = models.run(model_of(op, ["n", 8, "h", "w"]), x=x.numpy())[0]
-    assert_close(torch.from_numpy(ours), op.reference(x))
-
-
 def test_names_say_format_and_bias() -> None:
-    assert onnx_functions.op_type("SparseLinear", storing(parse("2:4")), 8, 16, True) == "SparseLinear_nm_2_4"
-    assert onnx_functions.op_type("SparseConv2d", storing(parse("4x1")), 8, 16, False) == "SparseConv2d_block_4x1_nobias"
+    functions = layer_functions("SparseLinear")
+    assert functions.op_type(storing(parse("2:4")), 8, 16, True) == "SparseLinear_nm_2_4"
+    assert functions.op_type(storing(parse("4x1")), 8, 16, False) == "SparseLinear_block_4x1_nobias"
 
 
 def _sparsity(pattern: str) -> float:

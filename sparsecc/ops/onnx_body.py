@@ -1,0 +1,88 @@
+"""Bodies of ONNX functions in domain `ai.sparsecc`, written operator by operator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsecc.ops.base import ONNX_DOMAIN
+
+MIN_OPSET = 16  # ScatterElements adds since 16
+DOMAIN_VERSION = 1
+_AXES_AS_INPUT = 18  # the opset in which ReduceMax takes its axes as an input
+
+Value = ir.Value
+
+
+class Body:
+    """inputs: what the function takes, by name.  opset: of the model that it goes into, at least MIN_OPSET."""
+
+    def __init__(self, inputs: Sequence[str], opset: int) -> None:
+        self._opset = opset
+        self.inputs = {name: ir.Value(name=name) for name in inputs}
+        self.attributes: dict[str, ir.AttributeType] = {}
+        self._tape = ir.tape.Tape()
+
+    @cached_property
+    def rows(self) -> Value:
+        """int64[1], of the layer's matrix."""
+        return self.int_of("rows")
+
+    @cached_property
+    def cols(self) -> Value:
+        return self.int_of("cols")
+
+    def op(self, op_type: str, *inputs: Value | None, **attributes: ir.Attr | ir.TensorProtocol | int | Sequence[int] | str) -> Value:
+        return self._tape.op(op_type, inputs, attributes)
+
+    def ints(self, *values: int) -> Value:
+        """A constant int64[n]."""
+        return self.op("Constant", value_ints=list(values))
+
+    def scalar(self, value: int) -> Value:
+        """A constant int64 without dimensions."""
+        return self.op("Constant", value_int=value)
+
+    def tensor(self, array: np.ndarray) -> Value:
+        """Any constant."""
+        return self.op("Constant", value=ir.Tensor(array))
+
+    def ints_of(self, attribute: str) -> Value:
+        """A list-of-ints attribute of the calling node, as int64[n]."""
+        return self.op("Constant", value_ints=self.forward("value_ints", attribute))
+
+    def int_of(self, attribute: str) -> Value:
+        """An int attribute of the calling node, as int64[1]."""
+        number = self.op("Constant", value_int=self.forward("value_int", attribute, ir.AttributeType.INT))
+        return self.op("Reshape", number, self.ints(1))
+
+    def forward(self, name: str, to: str, kind: ir.AttributeType = ir.AttributeType.INTS) -> ir.Attr:
+        """The calling node's attribute `to`, handed on to an operator of the body as its attribute `name`."""
+        self.attributes[to] = kind
+        return ir.RefAttr(name, to, kind)
+
+    def concat(self, *parts: Value) -> Value:
+        return self.op("Concat", *parts, axis=0)
+
+    def int64(self, value: Value) -> Value:
+        return self.op("Cast", value, to=int(ir.DataType.INT64))
+
+    def largest(self, x: Value) -> Value:
+        """[..., 1]: along the last axis."""
+        if self._opset < _AXES_AS_INPUT:
+            return self.op("ReduceMax", x, axes=[-1], keepdims=1)
+        return self.op("ReduceMax", x, self.ints(-1), keepdims=1)
+
+    def zeros(self, like: Value, shape: Value) -> Value:
+        """Zeros of the element type of `like`."""
+        return self.op("Expand", self.op("CastLike", self.scalar(0), like), shape)
+
+    def function(self, name: str, output: Value, known: Mapping[str, ir.AttributeType]) -> ir.Function:
+        """known: attributes that nodes have beside those which the body reads."""
+        output.name = "y"
+        attributes = [ir.Attr(key, kind, None) for key, kind in {**known, **self.attributes}.items()]
+        graph = ir.Graph(list(self.inputs.values()), [output], nodes=self._tape.nodes, name=name, opset_imports={"": self._opset})
+        return ir.Function(ONNX_DOMAIN, name, graph=graph, attributes=attributes)

@@ -1,0 +1,1 @@
+"""A 2-D convolution whose weight is in a sparse format."""

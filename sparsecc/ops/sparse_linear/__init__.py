@@ -1,0 +1,1 @@
+"""x Wᵀ + b with W in a sparse format."""

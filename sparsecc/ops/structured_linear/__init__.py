@@ -1,0 +1,1 @@
+"""x Wᵀ + b with W a product of factors."""
