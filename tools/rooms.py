@@ -75,7 +75,7 @@ ROOMS = (
     Room(
         "api",
         "what `sparsecc.compile`, `convert` and the others do, where the stages meet",
-        ("patterns", "ops", "graph", "pruning", "calibration", "passes", "recipe", "codegen", "report", "runtime"),
+        ("patterns", "precisions", "ops", "graph", "pruning", "calibration", "passes", "recipe", "codegen", "report", "runtime"),
     ),
     Room(
         "__init__",

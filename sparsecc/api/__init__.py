@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
+from sparsecc import precisions, registry
 from sparsecc.api import account, checks, compare, sources
 from sparsecc.api.rewriting import Rewritten, rewrite
 from sparsecc.api.watching import Dump, Verify
@@ -41,8 +42,6 @@ class Watched:
 Path = str | PathLike[str]
 Shapes = Mapping[str, Sequence[int]]
 TOLERANCE = 1e-3  # relative to an output's largest magnitude; fp32 sums in another order stay a hundred times below
-# A difference in the last bit becomes a whole step where inputs are rounded: BERT-base with random weights is off by 0.06 and 0.01.
-_TOLERANCE_ROUNDED = {"int8": 0.15, "bfloat16": 0.03}
 
 
 def compile(
@@ -323,7 +322,8 @@ def tolerance(report: Report) -> float:
 
 def tolerance_of(dtypes: Iterable[str]) -> float:
     """How far outputs of a model with weights of these types may be from those of one in which they are dense."""
-    return max([TOLERANCE, *(_TOLERANCE_ROUNDED.get(dtype, TOLERANCE) for dtype in dtypes)])
+    narrow = [precisions.from_key(dtype) for dtype in dtypes if dtype in registry.members("precisions")]
+    return max([TOLERANCE, *(precision.tolerance for precision in narrow)])
 
 
 def _checked(compiled: Compiled, example: Sequence[Any], expected: Sequence[Any]) -> Report:

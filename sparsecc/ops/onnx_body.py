@@ -14,6 +14,8 @@ MIN_OPSET = 16  # ScatterElements adds since 16
 DOMAIN_VERSION = 1
 _AXES_AS_INPUT = 18  # the opset in which ReduceMax takes its axes as an input
 
+_TYPES = {"float32": ir.DataType.FLOAT, **{kind.name.lower(): kind for kind in ir.DataType}}
+
 Value = ir.Value
 
 
@@ -68,7 +70,11 @@ class Body:
         return self.op("Concat", *parts, axis=0)
 
     def int64(self, value: Value) -> Value:
-        return self.op("Cast", value, to=int(ir.DataType.INT64))
+        return self.cast(value, "int64")
+
+    def cast(self, x: Value, dtype: str) -> Value:
+        """dtype: by numpy's name, or bfloat16."""
+        return self.op("Cast", x, to=int(_TYPES[dtype]))
 
     def largest(self, x: Value) -> Value:
         """[..., 1]: along the last axis."""

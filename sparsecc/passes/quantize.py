@@ -14,7 +14,6 @@ from sparsecc.graph.select import never_trained, require_valid, select, untoucha
 from sparsecc.graph.sites import Linear, WeightSite
 from sparsecc.passes.base import Example, Match, Pass
 from sparsecc.precisions.base import Precision, Quantized
-from sparsecc.precisions.int8 import WEIGHT_LEVELS
 
 Activations = Literal["per_token", "calibrated"]
 
@@ -67,7 +66,7 @@ class Quantize(Pass):
         registry.require("dtype", "precisions", self.dtype)
         if self.activations not in get_args(Activations):
             raise RecipeError(f"activations: {self.activations!r} is none of {', '.join(get_args(Activations))}")
-        if self.calibrated and not hasattr(self._plain, "calibrated"):
+        if self.calibrated and not self._plain.calibrates:
             raise RecipeError(f"activations: {self.dtype} has no scales that could be calibrated; leave it out")
         if self.weight_bits is not None:
             self._require_weight_bits(self.weight_bits)
@@ -80,10 +79,10 @@ class Quantize(Pass):
 
     def precision(self, context: Context = Context()) -> Precision:
         """What layers are rounded to."""
-        plain, narrow = self._plain, context.destination == "onnx"
+        plain = self._plain
         options: dict[str, Any] = {"calibrated": True} if self.calibrated else {}
-        if hasattr(plain, "weight_bits"):
-            options["weight_bits"] = self.weight_bits or (7 if narrow else 8)
+        if plain.weight_bits_known:
+            options["weight_bits"] = self.weight_bits or plain.weight_bits_known[-1 if context.destination == "onnx" else 0]
         return replace(plain, **options)
 
     @property
@@ -91,10 +90,11 @@ class Quantize(Pass):
         return precisions.from_key(self.dtype)
 
     def _require_weight_bits(self, bits: int) -> None:
-        if not hasattr(self._plain, "weight_bits"):
+        known = self._plain.weight_bits_known
+        if not known:
             raise RecipeError(f"weight_bits: {self.dtype} has no other; leave it out")
-        if bits not in WEIGHT_LEVELS:
-            raise RecipeError(f"weight_bits: {bits} is none of {', '.join(map(str, WEIGHT_LEVELS))}")
+        if bits not in known:
+            raise RecipeError(f"weight_bits: {bits} is none of {', '.join(map(str, known))}")
 
     def find(self, graph: Graph, context: Context) -> Iterator[Match]:
         from sparsecc.calibration.statistics import largest_inputs  # here, because it imports torch

@@ -6,6 +6,9 @@ A precision works on a weight matrix W of shape [rows, cols] = [out, in] and kno
 
 where both factors are numbers of the format times scales that do not depend on the input channel, so that a kernel multiplies the
 numbers and scales the sums. Values are plain tensors of the format's own type, dense or in a sparse format.
+
+It says this twice: in torch (`dequantize`, `round_inputs`), plainly, and for ONNX files (`numbers`, `product`), in the operators that
+runtimes are fast at. `tests/laws/test_precisions.py` holds the second against the first.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 from sparsecc import registry
 from sparsecc.errors import ModelError
@@ -21,11 +24,33 @@ from sparsecc.formats.base import Packed
 from sparsecc.forms import Form
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from sparsecc.formats.base import Format
 
 VALUES = "values"
+T = TypeVar("T")
+
+
+class Nodes(Protocol[T]):
+    """Writes the body of a function of an ONNX file, at any opset from 16 on. T: a tensor in it."""
+
+    def op(self, op_type: str, /, *inputs: T, **attributes: int | list[int]) -> T:
+        """A standard operator with one output, such as `op("MatMul", x, weight)`."""
+        ...
+
+    def tensor(self, array: np.ndarray) -> T:
+        """A constant."""
+        ...
+
+    def cast(self, x: T, dtype: str) -> T:
+        """dtype: by numpy's name, or bfloat16."""
+        ...
+
+    def largest(self, x: T) -> T:
+        """[..., 1]: along the last axis."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -33,10 +58,20 @@ class Precision(ABC):
     """One member of the family. Fields are its options; instances are hashable.
 
     value_bits: of one weight.  scale_names: what `quantize` stores beside the values, in a fixed order.
+    rounds_inputs: whether `round_inputs` does anything. Compiled code multiplies the weights of a precision that it has no kernels for in
+    float32; one that rounds its inputs, too, is refused there.
+    tolerance: how far outputs of a whole model may be, relative to the largest, from those that are computed in another order: where
+    inputs are rounded, a difference in the last bit becomes a whole step.
+    calibrates: whether there is a field `calibrated`, for inputs with one scale that was found before.
+    weight_bits_known: what a field `weight_bits` may be: first what compiled code takes, last what ONNX files do; empty without the field.
     examples: options, as `parse` reads them, that the laws try; "" for none.
     """
 
     value_bits: ClassVar[int]
+    rounds_inputs: ClassVar[bool] = False
+    tolerance: ClassVar[float] = 1e-3
+    calibrates: ClassVar[bool] = False
+    weight_bits_known: ClassVar[tuple[int, ...]] = ()
     examples: ClassVar[tuple[str, ...]] = ()
 
     @property
@@ -72,9 +107,18 @@ class Precision(ABC):
     def dequantize(self, values: Tensor, scales: Mapping[str, Tensor]) -> Tensor:
         """float32 [rows, cols] of values [rows, cols] in the format. scales: by the names in `scale_names`."""
 
-    @abstractmethod
     def round_inputs(self, x: Tensor, scales: Mapping[str, Tensor]) -> Tensor:
-        """x [..., cols] as the layer multiplies it, in the type of x."""
+        """x [..., cols] as the layer multiplies it, in the type of x; where `rounds_inputs` is false, x itself."""
+        return x
+
+    def numbers(self, nodes: Nodes[T], values: T, x: T) -> T:
+        """In an ONNX file: the stored values in a type that runtimes move and multiply, each by itself, of whatever shape. A stored zero
+        stays zero: it may come from a sparse format, or be put there by one. x: what enters the layer, for its type."""
+        return values
+
+    @abstractmethod
+    def product(self, nodes: Nodes[T], x: T, weight: T, scales: Mapping[str, T]) -> T:
+        """In an ONNX file: round_inputs(x) · dequantize(values)ᵀ, [..., rows]. weight: [cols, rows], what `numbers` gave, turned."""
 
 
 @dataclass(frozen=True)

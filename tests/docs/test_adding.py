@@ -28,6 +28,7 @@ LAWS = {  # the files of tests/laws that try a family; those of passes try each 
     "formats": ["test_formats.py"],
     "passes": ["test_passes_fx.py"],
     "patterns": ["test_patterns.py"],
+    "precisions": ["test_precisions.py"],
     "refinements": ["test_refinements.py"],
     "structures": ["test_structures.py"],
     "train": ["test_train.py"],

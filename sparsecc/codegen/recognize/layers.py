@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from sparsecc.codegen.numbers import SIZE
 from sparsecc.codegen.recognize import activation, attention
 from sparsecc.codegen.recognize.conv import along_lines, convolution, depthwise, outputs_and_taps, overlapping, scale_and_shift, transposed
 from sparsecc.codegen.recognize.program import Expr, Geometry, Layer, Node, Program, dtype, reads, shape
 from sparsecc.codegen.recognize.strides import move_strides_up
 from sparsecc.codegen.spec import ACTIVATIONS
 from sparsecc.codegen.tvm_api import relax
+from sparsecc.errors import ModelError
+from sparsecc.forms import Form
+from sparsecc.precisions.base import Quantized
 
 _UNARY = {"nn.relu": "relu", "nn.gelu": "gelu", "nn.gelu_tanh": "gelu_tanh", "nn.silu": "silu", "sigmoid": "sigmoid", "tanh": "tanh"}
 
@@ -78,7 +82,15 @@ def _stored_linear(program: Program, node: Node) -> Layer | None:
     found = program.placeholders.get(node.op)
     if found is None or found.kind != "linear" or found.stored is None:
         return None
+    _require_kernels(found.name, found.stored)
     return Layer(node.args[0], found.stored, found.bias, site=found.name)
+
+
+def _require_kernels(site: str, weight: Form) -> None:
+    """Weights alone in other numbers are multiplied in float32; where inputs are rounded to them, too, that would be something else."""
+    if isinstance(weight, Quantized) and weight.scheme.precision.rounds_inputs and weight.stored_dtype not in SIZE:
+        known = " and ".join(sorted(SIZE.keys() - {"float32"}))
+        raise ModelError(f"layer '{site}': its inputs are rounded to {weight.stored_dtype}, kernels know {known}; convert to ONNX instead")
 
 
 def _stored_conv2d(program: Program, node: Node) -> Layer | None:

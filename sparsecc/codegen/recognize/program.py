@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsecc.codegen.importers.base import PREFIX, Imported, Placeholder
-from sparsecc.codegen.numbers import Numbers
+from sparsecc.codegen.numbers import SIZE, Numbers
 from sparsecc.codegen.tvm_api import GenericConst, relax
 from sparsecc.errors import ModelError
 from sparsecc.forms import Form
@@ -90,8 +90,9 @@ class Layer:
 
     @property
     def dtype(self) -> str:
-        """Of what is multiplied."""
-        return self.weight.stored_dtype if isinstance(self.weight, Form) else "float32"
+        """Of what is multiplied: float32 where kernels do not know the numbers that are stored."""
+        stored = self.weight.stored_dtype if isinstance(self.weight, Form) else "float32"
+        return stored if stored in SIZE else "float32"
 
     @property
     def numbers(self) -> Numbers:

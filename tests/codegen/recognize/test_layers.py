@@ -11,7 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparsecc.codegen.numbers import SIZE
 from sparsecc.codegen.recognize.program import Geometry, Layer, Node, Program, reads
+from sparsecc.errors import ModelError
+from sparsecc.ops.quantized_linear.torch import QuantizedLinear
+from sparsecc.precisions.int8 import Int8
 from tests.codegen.recognize.recognizing import layers, operators, recognized, recognized_onnx
 from tests.codegen.whole import random
 from tests.graph.onnx_models import model, node
@@ -28,6 +32,31 @@ def folded(module: nn.Module | Callable[..., Tensor], *inputs: Tensor) -> Layer:
     program = recognized(module, *inputs)
     assert operators(program) == ["layer"]
     return layers(program)[0]
+
+
+class Rounded(nn.Module):
+    """LINEAR in int8, as a rewritten graph holds it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.op = QuantizedLinear(Int8().quantize(LINEAR.weight.detach()))
+        for name, tensor in self.op.tensors.items():
+            self.register_buffer(name, tensor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        target, options = self.op.torch_call("fc")
+        return target(x, [self.values, self.scales], None, *options)
+
+
+def test_weights_in_numbers_without_a_kernel_are_float32_and_inputs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert folded(Rounded(), X).dtype == "int8"
+    monkeypatch.delitem(SIZE, "int8")
+    with pytest.raises(ModelError, match=r"^layer 'fc': its inputs are rounded to int8, kernels know bfloat16; convert to ONNX instead$"):
+        recognized(Rounded(), X)
+    monkeypatch.setattr(Int8, "rounds_inputs", False)
+    layer = folded(Rounded(), X)
+    assert layer.dtype == "float32"
+    assert np.array_equal(layer.numbers.matrix, Rounded().op.stored.dense().numpy())
 
 
 def test_linear_with_bias() -> None:

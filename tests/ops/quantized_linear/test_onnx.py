@@ -1,23 +1,21 @@
-"""The function's body against the reference, in a stock onnxruntime."""
+"""The function's name and body; what it computes is a law of precisions."""
 
 from __future__ import annotations
 
-import pytest
-import torch
-from torch import Tensor
+from sparsecc import precisions
+from sparsecc.ops import layer_functions
+from tests.ops.quantized_linear.schemes import COLS, ROWS
 
-from sparsecc.ops.quantized_linear.torch import QuantizedLinear
-from tests.graph import onnx_models as models
-from tests.ops.layers import model_of
-from tests.ops.quantized_linear.schemes import COLS, ROWS, every_scheme, stored
-from tests.tolerance import assert_close
+FUNCTIONS = layer_functions("QuantizedLinear")
 
 
-@every_scheme
-@pytest.mark.parametrize("opset", [16, 18])
-@pytest.mark.parametrize("bias", [torch.linspace(-1, 1, ROWS), None], ids=["bias", "no_bias"])
-def test_a_stock_onnxruntime_computes_it(key: str, format: str | None, opset: int, bias: Tensor | None) -> None:
-    op, x = QuantizedLinear(stored(key, format), bias), torch.randn(5, COLS)
-    x[1] = 0
-    found = models.run(model_of(op, [5, COLS], opset), x=x.numpy())[0]
-    assert_close(torch.from_numpy(found), op.reference(x))
+def test_names_say_precision_format_and_bias() -> None:
+    scheme = precisions.scheme_from_key
+    assert FUNCTIONS.op_type(scheme("int8:calibrated:7"), ROWS, COLS, True) == "QuantizedLinear_int8_calibrated_7"
+    assert FUNCTIONS.op_type(scheme("bfloat16/block:1x4"), ROWS, COLS, False) == "QuantizedLinear_bfloat16_block_1x4_nobias"
+
+
+def test_values_are_decoded_in_a_type_that_runtimes_move() -> None:
+    function = FUNCTIONS.function(precisions.scheme_from_key("bfloat16/csr"), ROWS, COLS, True, 18)
+    kinds = [node.op_type for node in function]
+    assert kinds[0] == "CastLike" and kinds[-3:] == ["CastLike", "MatMul", "Add"]
