@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sparsecc._version import __version__
 from sparsecc.api.rewriting import stored_share
+from sparsecc.codegen.numbers import SIZE
 from sparsecc.graph.sites import Attention, Conv2d, Unseen, WeightSite
 from sparsecc.report.base import Report, SiteReport, totals
 
@@ -129,7 +130,8 @@ def _attention(site: Attention, ledger: Ledger, error: float | None) -> SiteRepo
 def chosen(report: Report, choices: Sequence[Choice]) -> Report:
     """The report with the kernels that codegen picked for packed sites, and why."""
     by_site = {choice.site: choice for choice in choices}
-    sites = tuple(_with_choice(row, by_site[row.name]) if row.name in by_site else row for row in report.sites)
+    rows = (_with_choice(row, by_site[row.name]) if row.name in by_site else row for row in report.sites)
+    sites = tuple(_as_multiplied(row) for row in rows)
     return replace(report, sites=sites, totals=totals(sites))
 
 
@@ -140,6 +142,13 @@ def _with_choice(row: SiteReport, choice: Choice) -> SiteReport:
         return row
     reason = f"{row.reason}; {choice.reason}" if row.kind == "Attention" else choice.reason or row.reason
     return replace(row, decision=choice.decision, reason=reason)
+
+
+def _as_multiplied(row: SiteReport) -> SiteReport:
+    """Numbers that kernels do not know lie in a compiled model as float32."""
+    if not row.quantized or row.dtype in SIZE:
+        return row
+    return replace(row, dtype="float32", reason=f"{row.reason}; compiled in float32, there are no kernels for {row.dtype}")
 
 
 def output_errors(result: Rewritten) -> dict[str, float | None]:

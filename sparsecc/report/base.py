@@ -13,7 +13,6 @@ from sparsecc.report.reading import made
 
 Decision = Literal["sparse", "dense", "structured", "skipped"]
 _VALUE_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
-_NARROW = ("int8", "bfloat16")
 MASKED, ORIGINAL = "masked model", "model as it came"  # with whose outputs others are compared
 
 
@@ -25,8 +24,8 @@ class SiteReport:
     shape: of the weight as it is now.  bytes_dense: of the weight as it came, which may have had more outputs or inputs.
     bytes_packed, predicted_us, measured_us: of the sparse (structured, quantized, smaller) form, also where the dense one stays.
     bound_us: the least that peak and bandwidth of this machine allow the kernel of measured_us.
-    dtype: of the weight as it is stored.  dense_us: of float32.  A quantized layer has its dtype at the head of its format, and its
-    decision says whether the kernel skips zeros.
+    dtype: of the weight as it is stored; float32 where compiled code has no kernels for its numbers.  dense_us: of float32.  A quantized
+    layer has its dtype at the head of its format, and its decision says whether the kernel skips zeros.
     refused: what each pass that left it alone said, in the order of the recipe: "prune: already packed as csr".
     """
 
@@ -52,7 +51,7 @@ class SiteReport:
     @property
     def quantized(self) -> bool:
         """Whether its numbers are narrower than the model's."""
-        return self.dtype in _NARROW and (self.format or "").startswith(self.dtype)
+        return (self.format or "").replace("/", ":").partition(":")[0] == self.dtype
 
     @property
     def bytes_kept(self) -> int:
@@ -60,7 +59,9 @@ class SiteReport:
         packed = self.bytes_packed if self.decision in ("sparse", "structured") else None
         if packed is not None or self.bytes_dense is None:
             return packed or 0
-        return math.prod(self.shape) * _VALUE_BYTES[self.dtype] if self.dtype in _VALUE_BYTES else self.bytes_dense
+        if self.dtype in _VALUE_BYTES:
+            return math.prod(self.shape) * _VALUE_BYTES[self.dtype]
+        return self.bytes_packed if self.quantized and self.bytes_packed is not None else self.bytes_dense
 
     @property
     def chosen_us(self) -> float:

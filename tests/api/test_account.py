@@ -14,7 +14,7 @@ from sparsecc.graph.sites import Attention, Conv2d, Linear
 from sparsecc.ops.block_attention.torch import relative_error
 from sparsecc.precisions.base import Quantized
 from sparsecc.recipe import Recipe
-from sparsecc.report.base import totals
+from sparsecc.report.base import Report, SiteReport, totals
 from sparsecc.report.ledger import Entry, Ledger
 from sparsecc.structures.base import Structured
 from sparsecc.structures.low_rank import LowRank
@@ -84,6 +84,16 @@ def test_a_structured_site_says_what_it_became():
     before = Linear(name="a", stored=weight)
     left = (weight - structured.dense()).norm() / weight.norm()
     assert account._relative_error(before, after, torch.eye(6)) == pytest.approx(float(left))
+
+
+def test_numbers_without_kernels_are_float32_in_what_is_compiled():
+    rows = tuple(
+        SiteReport(name=dtype, kind="Linear", shape=(2, 2), dtype=dtype, format=dtype, reason="quantized") for dtype in ("int8", "e4m3")
+    )
+    known, unknown = account.chosen(Report(sparsecc="1", model="m", target="cpu", sites=rows), []).sites
+    assert known == rows[0]
+    assert (unknown.dtype, unknown.quantized, unknown.bytes_kept) == ("float32", False, 0)
+    assert unknown.reason == "quantized; compiled in float32, there are no kernels for e4m3"
 
 
 def test_a_pattern_is_claimed_as_long_as_its_zeros_are_there():

@@ -42,6 +42,16 @@ def test_totals_count_what_runs():
     assert totals(())["sparsity"] == 0
 
 
+def test_a_quantized_layer_has_its_dtype_at_the_head_of_its_format():
+    plain = dataclasses.replace(SITES[0], decision="dense", shape=(10, 5), bytes_dense=200, bytes_packed=60)
+    assert not dataclasses.replace(plain, dtype="float32", format="csr").quantized
+    int8 = dataclasses.replace(plain, dtype="int8", format="int8:calibrated/csr")
+    assert int8.quantized and int8.bytes_kept == 50
+    other = dataclasses.replace(plain, dtype="e4m3", format="e4m3/csr")
+    assert other.quantized and other.bytes_kept == 60
+    assert not dataclasses.replace(other, dtype="e4m", format="e4m3").quantized
+
+
 def test_written_files(tmp_path):
     text = REPORT.to_json(tmp_path / "r.json")
     assert (tmp_path / "r.json").read_text() == text
