@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 import onnx_ir as ir
 
@@ -46,7 +46,8 @@ class LayerFunctions(ABC, Generic[S]):
 
     def name(self, storage: S, rows: int, cols: int) -> str:
         """What tells functions apart besides the bias."""
-        return _word(storage)
+        key: str = cast(Any, storage).key
+        return key.replace(":", "_").replace("/", "_")
 
     def geometry(self, op: SiteOp) -> Mapping[str, Sequence[int]]:
         """Attributes of its nodes alone."""
@@ -73,8 +74,3 @@ class LayerFunctions(ABC, Generic[S]):
 def with_bias(body: Body, product: Value) -> Value:
     """The product and the bias, where there is one."""
     return body.op("Add", product, body.inputs["bias"]) if "bias" in body.inputs else product
-
-
-def _word(storage: Any) -> str:
-    """A key as a part of a name."""
-    return storage.key.replace(":", "_").replace("/", "_")

@@ -2,11 +2,11 @@
 
     StructuredLinear_<structure>_<rows>x<cols>[_nobias](x, *factors[, bias])  {structure, rows, cols, site}
 
-A block-diagonal factor is one batched MatMul over [blocks, tokens, features];
-between two of them everything that moves, the permutation included, is one Transpose. In onnxruntime that is 1.5 to 2.8 times as fast
-as the dense MatMul at a quarter of its work (benchmarks/results/structures.md); Split and Concat around a MatMul for each block were
-slower at 512 tokens and from 8 blocks on. A factor of one block is a plain MatMul, which onnxruntime packs ahead; a sparse one, which has
-the layer's rows and columns, is decoded for it when the session is made.
+A block-diagonal factor is one batched MatMul over [blocks, tokens, features]; between two of them everything that moves, the permutation
+included, is one Transpose. In onnxruntime that is 1.5 to 2.8 times as fast as the dense MatMul at a quarter of its work
+(benchmarks/results/structures.md); Split and Concat around a MatMul for each block were slower at 512 tokens and from 8 blocks on. A
+factor of one block is a plain MatMul, which onnxruntime packs ahead; a sparse one, which has the layer's rows and columns, is decoded for
+it when the session is made.
 """
 
 from __future__ import annotations
