@@ -107,7 +107,7 @@ def _look_names_up() -> None:
             return names[node.id]
         return evaluated(node, names)
 
-    evaluator._eval_expr = value
+    vars(evaluator)["_eval_expr"] = value
 
 
 class _Frames(ModuleType):
