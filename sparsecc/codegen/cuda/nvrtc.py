@@ -1,0 +1,88 @@
+"""TensorIR → CUDA C++ → cubin, on any machine: NVRTC and CUDA's headers come from PyPI with the extra `gpu-build`."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sparsecc.codegen.cuda.arch import Arch
+from sparsecc.codegen.tvm_api import tvm
+from sparsecc.errors import SparseccError, UserError
+
+_FLAGS = ("-default-device", "--device-int128")
+_PRELUDE = """#include <cuda/std/cstdint>
+using cuda::std::int8_t; using cuda::std::int16_t; using cuda::std::int32_t; using cuda::std::int64_t;
+using cuda::std::uint8_t; using cuda::std::uint16_t; using cuda::std::uint32_t; using cuda::std::uint64_t;
+"""
+
+
+@dataclass(frozen=True)
+class Built:
+    """source: CUDA C++.  cubin: for one architecture."""
+
+    source: str
+    cubin: bytes
+
+
+def build(func: Any, arch: Arch) -> Built:
+    """A PrimFunc in the style of device code → the source that TVM makes of it, and its cubin.
+
+    Raises UserError where the packages are not installed, SparseccError for a source that NVRTC refuses."""
+    module = tvm.IRModule({func.attrs["global_symbol"]: func})
+    compiled = tvm.compile(module, target=tvm.target.Target(dict(arch.target)), tir_pipeline="tirx")
+    source = compiled.mod.imports[0].inspect_source()
+    return Built(source, cubin(source, arch))
+
+
+def cubin(source: str, arch: Arch) -> bytes:
+    """Raises UserError where the packages are not installed, SparseccError for a source that NVRTC refuses."""
+    headers = _headers()
+    from cuda.bindings import nvrtc
+
+    text = _PRELUDE + source.replace("#include <cuda.h>\n", "")  # a header of the host's
+    flags = [f"--gpu-architecture={arch.name}", *_FLAGS, *(f"-I{folder}" for folder in headers)]
+    program = _done(nvrtc.nvrtcCreateProgram(text.encode(), b"kernel.cu", 0, None, None), "no program")
+    try:
+        [status] = nvrtc.nvrtcCompileProgram(program, len(flags), [flag.encode() for flag in flags])
+        if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+            raise SparseccError(f"NVRTC refuses a kernel for {arch.name}: {_first_error(program)}")
+        code = b" " * _done(nvrtc.nvrtcGetCUBINSize(program), "no size of the code")
+        _done(nvrtc.nvrtcGetCUBIN(program, code), "no code")
+        return code
+    finally:
+        nvrtc.nvrtcDestroyProgram(program)
+
+
+def _first_error(program: Any) -> str:
+    from cuda.bindings import nvrtc
+
+    log = b" " * _done(nvrtc.nvrtcGetProgramLogSize(program), "no log")
+    _done(nvrtc.nvrtcGetProgramLog(program, log), "no log")
+    lines = log.decode(errors="replace").splitlines()
+    return next((line for line in lines if "error" in line), lines[0] if lines else "it says nothing").strip()
+
+
+def _done(result: tuple[Any, ...], what: str) -> Any:
+    from cuda.bindings import nvrtc
+
+    status, *values = result
+    if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        raise SparseccError(f"NVRTC gives {what}: {nvrtc.nvrtcGetErrorString(status)[1].decode()}")
+    return values[0] if values else None
+
+
+@cache
+def _headers() -> tuple[Path, Path]:
+    """CUDA's, and those of its C++ library. Raises UserError where a package is missing."""
+    for package in ("cuda", "nvidia"):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"kernels for CUDA need the package {package!r}; run: pip install 'sparsecc[gpu-build]'")
+    spec = importlib.util.find_spec("nvidia.cu13")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        include = Path(folder) / "include"
+        if (include / "cccl" / "cuda" / "std" / "cstdint").exists() and (include / "cuda_bf16.h").exists():
+            return include, include / "cccl"
+    raise UserError("kernels for CUDA need the headers of CUDA 13; run: pip install 'sparsecc[gpu-build]'")

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import importlib.util
+import re
+
+import pytest
+
+from sparsecc.codegen.cuda import nvrtc
+from sparsecc.codegen.cuda.arch import ARCHES, Arch, arch
+from sparsecc.errors import SparseccError, UserError
+
+
+@pytest.mark.parametrize("known", ARCHES, ids=lambda known: known.name)
+def test_a_source_becomes_code_for_every_architecture(known: Arch) -> None:
+    code = nvrtc.cubin('extern "C" __global__ void twice(float* x) { x[threadIdx.x] *= 2; }', known)
+    assert code[:4] == b"\x7fELF" and b"twice" in code
+
+
+def test_a_source_that_is_refused_is_named_by_its_first_error() -> None:
+    with pytest.raises(SparseccError, match=r"NVRTC refuses a kernel for sm_80: .*\bnonsense\b"):
+        nvrtc.cubin("nonsense here;", arch("sm_80"))
+
+
+def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvrtc._headers.cache_clear()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=re.escape("pip install 'sparsecc[gpu-build]'")):
+        nvrtc.cubin("", arch("sm_80"))
+
+
+def test_an_architecture_that_nobody_builds_for() -> None:
+    with pytest.raises(UserError, match="'sm_70'; there are: sm_80, sm_89, sm_90a"):
+        arch("sm_70")
