@@ -16,8 +16,9 @@ from torch.utils import _pytree as pytree
 
 from sparsecc import structures
 from sparsecc.attention.base import AXIS_ORDERS, BlockMap, Grid, required
-from sparsecc.codegen import tvm_api
-from sparsecc.codegen.choose import Choice
+from sparsecc.codegen import compiler, tvm_api
+from sparsecc.codegen.backend import Emitted, backend_of
+from sparsecc.codegen.choose import Choice, Chooser
 from sparsecc.codegen.compiler import build
 from sparsecc.codegen.cpu import threads
 from sparsecc.codegen.cpu.target import Target, detect
@@ -78,6 +79,12 @@ def fixed(module: nn.Module | Callable[..., Any], *inputs: Tensor) -> FxGraph:
 
 def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed + sum(shape)))
+
+
+def emitted(graph: Graph, inputs: Sequence[Tensor], target: Target) -> Emitted:
+    """What would be compiled for a target, without measuring."""
+    program = compiler._program(compiler._imported(graph, [x.numpy() for x in inputs]))
+    return backend_of(target).emit(program, Chooser(target, measure=False))
 
 
 def run(library: Library, inputs: Sequence[Any]) -> list[Tensor]:
