@@ -24,7 +24,7 @@ from sparsecc.codegen.cpu import threads
 from sparsecc.codegen.cpu.target import Target, detect
 from sparsecc.codegen.library import Library
 from sparsecc.codegen.task import Known, Task
-from sparsecc.graph.base import Graph
+from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.fx import trace
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.onnx.graph import OnnxGraph
@@ -140,16 +140,16 @@ def against_torch(cases: Mapping[str, Case]) -> Callable[[str], None]:
     return test
 
 
-def packed(graph: G, pattern: str, sparsity: float) -> G:
+def packed(graph: G, pattern: str, sparsity: float, targets: Targets = ALL) -> G:
     """Pruned by magnitude and stored."""
-    pruned = Prune(pattern=pattern, sparsity=None if ":" in pattern else sparsity, min_weights=0).apply(graph).graph
-    return Pack().apply(pruned).graph  # type: ignore[return-value]
+    pruned = Prune(pattern=pattern, sparsity=None if ":" in pattern else sparsity, min_weights=0, targets=targets).apply(graph).graph
+    return Pack(targets=targets).apply(pruned).graph  # type: ignore[return-value]
 
 
-def structured(graph: G, *keys: str) -> G:
+def structured(graph: G, *keys: str, targets: Targets = ALL) -> G:
     """Every linear layer as the nearest matrix of a structure, the keys in turns."""
     changed = graph.copy()
-    for site, key in zip(list(changed.sites(Linear)), cycle(keys), strict=False):
+    for site, key in zip(list(changed.sites(Linear, targets)), cycle(keys), strict=False):
         weight = structures.from_key(key).project(site.weight.detach())
         changed.replace(site, StructuredLinear(weight, site.bias))
     return changed  # type: ignore[return-value]
@@ -163,9 +163,9 @@ def block_map(grid: Grid, heads: int, block: int, density: float) -> BlockMap:
     return BlockMap(grid, block, orders, keep | required(grid, block))
 
 
-def reordered(graph: G, *maps: BlockMap) -> G:
+def reordered(graph: G, *maps: BlockMap, targets: Targets = ALL) -> G:
     """Every attention over the blocks of a map."""
     changed = graph.copy()
-    for site, found in zip(list(changed.sites(Attention)), maps, strict=True):
+    for site, found in zip(list(changed.sites(Attention, targets)), maps, strict=True):
         changed.replace(site, BlockAttention(found, site.scale))
     return changed  # type: ignore[return-value]
