@@ -34,6 +34,7 @@ from models import minilm
 from sparsecc import structures
 from sparsecc.calibration.context import Context
 from sparsecc.calibration.statistics import second_moments
+from sparsecc.errors import Refused
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import Linear
@@ -115,7 +116,8 @@ def substituted(graph: FxGraph, way: Way, calibration: Sequence[Any], held_out: 
     matches = list(step.find(graph, context))
     result, sites = graph.copy(), graph.sites(Linear, LAYERS)
     for match in matches:
-        step.rewrite(result, match)
+        if not isinstance(match.action, Refused):
+            step.rewrite(result, match.site, match.action)
     after = result.sites(Linear, LAYERS)
     inputs = second_moments(graph, sites, Context(calibration=held_out))
     errors = {a.name: relative_error(a.matrix, b.matrix, stats["hessian"]) for a, b, stats in zip(sites, after, inputs, strict=True)}

@@ -111,8 +111,9 @@ class Chooser(Generic[T]):
         """Median µs by task, all in turns, on random inputs. Layers alike are timed once."""
         key = tuple(timed)
         if key not in self._us:
-            plans = [self._plan(t, numbers if t.spec.dtype == layer.dtype else Numbers(layer.matrix), layer.bias) for t in timed]
-            calls = [self._run(plan, task.spec) for plan, task in zip(plans, timed, strict=True)]
+            whole = Numbers(layer.matrix)
+            plans = (self._plan(t, numbers if t.spec.dtype == layer.dtype else whole, layer.bias) for t in timed)
+            calls = [self._run(plan, task.spec) for plan, task in zip(plans, timed, strict=True)]  # which has copies of a plan's weights
             self._us[key] = self._timed(*calls)
         return dict(zip(timed, self._us[key], strict=True))
 

@@ -5,9 +5,11 @@ Names are looked up on first use, and `import sparsecc` loads no TVM. Add a line
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import os
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,6 +58,8 @@ def __getattr__(name: str) -> Any:
         importlib.import_module("tvm")
     if name == "T":
         _walk_stacks_without_sources()
+        _parse_each_text_once()
+        _look_names_up()
     module, _, attribute = _HOMES[name].partition(":")
     value = importlib.import_module(module)
     if attribute != "__self__":
@@ -75,6 +79,35 @@ def _walk_stacks_without_sources() -> None:
     line of source, too, through all loaded modules: under pytest 0.6 s a time, two thirds of a build."""
     for module in ("tvm.tirx.script.parser.entry", "tvm.script.parser.core.parser"):
         vars(importlib.import_module(module))["inspect"] = _Frames("inspect")
+
+
+def _parse_each_text_once() -> None:
+    """A kernel's text is parsed anew, and twice, for each layer that it is built for, which was a third of the parser's time. The tree
+    depends on the text alone. The parser writes into it while it walks (it takes decorators off), so that each walk gets a copy."""
+    diagnostics = importlib.import_module("tvm.script.parser.core.diagnostics")
+    parse = diagnostics.doc.parse
+
+    @functools.lru_cache(maxsize=512)
+    def tree(text: str) -> bytes:
+        return pickle.dumps(parse(text), pickle.HIGHEST_PROTOCOL)
+
+    diagnostics.Source.as_ast = lambda source: pickle.loads(tree(source.source))
+
+
+def _look_names_up() -> None:
+    """Names and constants stand for themselves. The parser compiles each of them to Python's bytecode and evaluates that: a quarter of its
+    time."""
+    evaluator = importlib.import_module("tvm.script.parser.core.evaluator")
+    doc, evaluated = evaluator.doc, evaluator._eval_expr
+
+    def value(node: Any, names: dict[str, Any] | None) -> Any:
+        if type(node) is doc.Constant:
+            return node.value
+        if type(node) is doc.Name and names is not None and node.id in names:
+            return names[node.id]
+        return evaluated(node, names)
+
+    vars(evaluator)["_eval_expr"] = value
 
 
 class _Frames(ModuleType):

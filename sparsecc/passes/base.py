@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from sparsecc import registry
 from sparsecc.calibration.context import Context
@@ -13,15 +13,20 @@ from sparsecc.errors import Refused
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import Site
 
+S = TypeVar("S", bound=Site)  # the sites that a pass looks at
+A = TypeVar("A")  # what it does there; `str` of it is for the report
+S_co = TypeVar("S_co", bound=Site, covariant=True)
+A_co = TypeVar("A_co", covariant=True)
+
 
 @dataclass(frozen=True)
-class Match:
-    """A site and what will be done there (pass-specific; once it is done, in words), or why nothing will.
+class Match(Generic[S_co, A_co]):
+    """A site and what will be done there (once it is done, in words), or why nothing will.
 
     layers: names of the sites whose weights that is about, where these are others."""
 
-    site: Site
-    action: Any | Refused
+    site: S_co
+    action: A_co | Refused
     layers: tuple[str, ...] = ()
 
     @property
@@ -36,7 +41,7 @@ class PassResult:
 
     graph: Graph
     modified: bool
-    matches: tuple[Match, ...]
+    matches: tuple[Match[Any, str], ...]
     original: Graph | None = None
 
 
@@ -55,8 +60,9 @@ class Example(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Pass(ABC):
-    """Graph → Graph, without memory. Subclasses add fields; the recipe, defaults and help all come from the fields.
+class Pass(ABC, Generic[S, A]):
+    """Graph → Graph, without memory. A subclass names the type of its sites, and of what it does there. It adds fields; the recipe,
+    defaults and help all come from these.
 
     targets: the layers to work on, as names, kinds or `re:` expressions. An empty list means every layer that the pass can take.
     ignore: layers to leave out, in the same form.
@@ -67,12 +73,12 @@ class Pass(ABC):
     examples: ClassVar[tuple[Example, ...]] = ()
 
     @abstractmethod
-    def find(self, graph: Graph, context: Context) -> Iterator[Match]:
+    def find(self, graph: Graph, context: Context) -> Iterator[Match[S, A]]:
         """Pure: the sites and what would be done to each. `explain` prints this."""
 
     @abstractmethod
-    def rewrite(self, graph: Graph, match: Match) -> None:
-        """Edit the graph at one match that is not refused."""
+    def rewrite(self, graph: Graph, site: S, action: A, /) -> None:
+        """Edit the graph at one site, as `find` said."""
 
     @property
     def asked_pattern(self) -> str | None:
@@ -82,21 +88,24 @@ class Pass(ABC):
     def apply(self, graph: Graph, context: Context = Context()) -> PassResult:
         """Find on the graph as given, rewrite a copy."""
         result = graph.copy()
-        matches = list(self.find(result, context))
-        taken = [index for index, match in enumerate(matches) if match.refused is None]
-        original = self._reordered(context.original, [matches[index] for index in taken])
-        for index in taken:
-            self.rewrite(result, matches[index])
-            matches[index] = replace(matches[index], action=str(matches[index].action))  # a mask is as large as a quarter of its weight
-        return PassResult(result, bool(taken), tuple(matches), original)
+        found = list(self.find(result, context))
+        original = self._reordered(context.original, found)
+        done = []
+        while found:
+            match = found.pop(0)
+            if not isinstance(match.action, Refused):
+                self.rewrite(result, match.site, match.action)
+            done.append(replace(match, action=match.action if isinstance(match.action, Refused) else str(match.action)))
+        return PassResult(result, any(match.refused is None for match in done), tuple(done), original)
 
-    def _reordered(self, original: Graph | None, matches: Sequence[Match]) -> Graph | None:
+    def _reordered(self, original: Graph | None, matches: Sequence[Match[S, A]]) -> Graph | None:
         """The model as it came in the order that `rewrite` gives this one, so that layers can still be compared by name."""
-        if not self.reorders or original is None or not matches:
+        if not self.reorders or original is None or all(isinstance(match.action, Refused) for match in matches):
             return original
         original = original.copy()
         for match in matches:
-            self.rewrite(original, match)
+            if not isinstance(match.action, Refused):
+                self.rewrite(original, match.site, match.action)
         return original
 
 

@@ -33,7 +33,7 @@ class Storing:
 
 
 @dataclass(frozen=True)
-class Pack(Pass):
+class Pack(Pass[WeightSite, Storing]):
     """Store each weight that has zeros in the format that takes the fewest bytes; refuse where none saves 5 % of the dense bytes.
 
     linear(x, W, b)  ->  sparse_linear(x, packed, b)
@@ -59,15 +59,12 @@ class Pack(Pass):
         for name in self.formats:
             registry.require("formats", "formats", name)
 
-    def find(self, graph: Graph, context: Context) -> Iterator[Match]:
+    def find(self, graph: Graph, context: Context) -> Iterator[Match[WeightSite, Storing]]:
         for site in select(graph, WeightSite, self.targets, self.ignore):
             dense = site.quantized is not None and site.quantized.scheme.format is None
             yield Match(site, (None if dense else untouchable(site)) or self._store(site))
 
-    def rewrite(self, graph: Graph, match: Match) -> None:
-        site, storing = match.site, match.action
-        assert isinstance(site, WeightSite)
-        assert isinstance(storing, Storing)
+    def rewrite(self, graph: Graph, site: WeightSite, storing: Storing) -> None:
         graph.replace(site, _operator(site, storing.format))
 
     def _store(self, site: WeightSite) -> Storing | Refused:

@@ -55,7 +55,7 @@ class Gather:
 
 
 @dataclass(frozen=True)
-class Permute(Pass):
+class Permute(Pass[Mlp | Linear, Order | Gather]):
     """Reorder the neurons of an Mlp (Linear, activation, Linear), so that blocks or groups of their weights are pruned with less loss.
 
     second(act(first(x)))  ->  second[:, p](act(first[p](x)))
@@ -96,7 +96,7 @@ class Permute(Pass):
         """Neurons that have to stand together."""
         return self._mask.part[0] if self._groups is None else self._groups[1]
 
-    def find(self, graph: Graph, context: Context) -> Iterator[Match]:
+    def find(self, graph: Graph, context: Context) -> Iterator[Match[Mlp | Linear, Order | Gather]]:
         layers = select(graph, Linear, self.targets, self.ignore) if self.inputs else []
         sites = self._mlps(graph, layers)
         reasons = [self._refuse(site) for site in sites]
@@ -117,7 +117,7 @@ class Permute(Pass):
 
     def _gathers(
         self, graph: Graph, layers: Sequence[Linear], refused: Mapping[str, Refused | None], norms: Mapping[str, Tensor]
-    ) -> Iterator[Match]:
+    ) -> Iterator[Match[Mlp | Linear, Order | Gather]]:
         """One order for all layers that read one value."""
         together: dict[Hashable | None, list[Linear]] = {}
         for site in layers:
@@ -130,24 +130,15 @@ class Permute(Pass):
             found |= {site.name: best if isinstance(best, Refused) else Gather(*best) for site in group}
         yield from (Match(site, refused[site.name] or found[site.name]) for site in layers)
 
-    def rewrite(self, graph: Graph, match: Match) -> None:
+    def rewrite(self, graph: Graph, site: Mlp | Linear, action: Order | Gather) -> None:
         # as they are now: of two Mlps in a row the second layer of one is the first of the other
         layers = {layer.name: layer for layer in graph.sites(Linear)}
-        if isinstance(match.action, Gather):
-            layer = layers[match.site.name]
-            if layer.cols == len(match.action.columns):
-                graph.gather_inputs(layer, match.action.columns)
-            return
-        site, order = match.site, match.action
-        assert isinstance(site, Mlp)
-        assert isinstance(order, Order)
-        first, second = layers[site.first.name], layers[site.second.name]
-        if first.rows != len(order.rows):
-            return  # the original of a model that has lost neurons: there is no telling which ones, and nobody asks
-        graph.set_weight(first, first.weight[order.rows])
-        if first.bias is not None:
-            graph.set_bias(first, first.bias[order.rows])
-        graph.set_weight(second, second.weight[:, order.rows])
+        if isinstance(action, Gather):
+            layer = layers[site.name]
+            if layer.cols == len(action.columns):
+                graph.gather_inputs(layer, action.columns)
+        elif isinstance(site, Mlp):
+            _reorder(graph, layers[site.first.name], layers[site.second.name], action.rows)
 
     def _refuse_layer(self, graph: Graph, site: Linear) -> Refused | None:
         if site.cols % self.height:
@@ -198,6 +189,16 @@ class Permute(Pass):
     @property
     def _mask(self) -> Pattern:
         return patterns.parse(self.pattern)
+
+
+def _reorder(graph: Graph, first: Linear, second: Linear, rows: Tensor) -> None:
+    """rows: the neurons between two layers, in their new order."""
+    if first.rows != len(rows):
+        return  # the original of a model that has lost neurons: there is no telling which ones, and nobody asks
+    graph.set_weight(first, first.weight[rows])
+    if first.bias is not None:
+        graph.set_bias(first, first.bias[rows])
+    graph.set_weight(second, second.weight[:, rows])
 
 
 def _scores(layer: Linear, norms: Tensor | None) -> Tensor:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Prune(Pass):
+class Prune(Pass[WeightSite, Cut]):
     """Score the weights, choose a mask of the pattern, write zeros. The weight stays dense until `pack` stores it.
 
     linear(x, W, b)  ->  linear(x, W·keep, b)
@@ -119,7 +119,7 @@ class Prune(Pass):
     def asked_pattern(self) -> str:
         return self.pattern
 
-    def find(self, graph: Graph, context: Context) -> Iterator[Match]:
+    def find(self, graph: Graph, context: Context) -> Iterator[Match[WeightSite, Cut]]:
         """A criterion that calibrates sees the inputs that the layers pruned before give a layer."""
         pruning = self.pruning
         sites = select(graph, WeightSite, self.targets, self.ignore)
@@ -142,10 +142,7 @@ class Prune(Pass):
             found |= {site.name: _cut(pruning, site, shares[site.name], {}, context) for site in taken}
         yield from (Match(site, found[site.name]) for site in sites)
 
-    def rewrite(self, graph: Graph, match: Match) -> None:
-        site, cut = match.site, match.action
-        assert isinstance(site, WeightSite)
-        assert isinstance(cut, Cut)
+    def rewrite(self, graph: Graph, site: WeightSite, cut: Cut) -> None:
         graph.set_weight(site, cut.weight)
 
     def _varied(self, graph: Graph, context: Context) -> Context:

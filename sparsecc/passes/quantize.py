@@ -33,7 +33,7 @@ class Rounding:
 
 
 @dataclass(frozen=True)
-class Quantize(Pass):
+class Quantize(Pass[WeightSite, Rounding]):
     """Store the weights of linear layers in a narrow number format and multiply in it.
 
     linear(x, W, b)  ->  quantized_linear(x, values, scales, b)
@@ -96,7 +96,7 @@ class Quantize(Pass):
         if bits not in WEIGHT_LEVELS:
             raise RecipeError(f"weight_bits: {bits} is none of {', '.join(map(str, WEIGHT_LEVELS))}")
 
-    def find(self, graph: Graph, context: Context) -> Iterator[Match]:
+    def find(self, graph: Graph, context: Context) -> Iterator[Match[WeightSite, Rounding]]:
         from sparsecc.calibration.statistics import largest_inputs  # here, because it imports torch
 
         sites = select(graph, WeightSite, self.targets, self.ignore)
@@ -110,12 +110,9 @@ class Quantize(Pass):
             known = refused.get(site.name) or largest.get(site.name)
             yield Match(site, known if isinstance(known, Refused) else _round(site, precision, known))
 
-    def rewrite(self, graph: Graph, match: Match) -> None:
+    def rewrite(self, graph: Graph, site: WeightSite, rounding: Rounding) -> None:
         from sparsecc.ops.quantized_linear import QuantizedLinear
 
-        site, rounding = match.site, match.action
-        assert isinstance(site, Linear)
-        assert isinstance(rounding, Rounding)
         graph.replace(site, QuantizedLinear(rounding.weight, site.bias))
 
     def _refuse(self, site: WeightSite, graph: Graph) -> Refused | None:

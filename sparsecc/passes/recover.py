@@ -51,7 +51,7 @@ class Rebuilt:
 
 
 @dataclass(frozen=True)
-class Recover(Pass):
+class Recover(Pass[WeightSite, Rebuilt]):
     """Give the kept weights and biases new values, so that the model comes near to the dense one again. Masks stay; no labels are needed.
 
     The pass compares with the model as it came, before the first pass of the recipe, and therefore belongs into the recipe that prunes.
@@ -102,7 +102,7 @@ class Recover(Pass):
         if self.dtype not in DTYPES:
             raise RecipeError(f"dtype: no {self.dtype!r}{did_you_mean(self.dtype, list(DTYPES))}")
 
-    def find(self, graph: Graph, context: Context) -> Iterator[Match]:
+    def find(self, graph: Graph, context: Context) -> Iterator[Match[WeightSite, Rebuilt]]:
         original = graph if context.original is None else context.original
         sites = select(graph, WeightSite, self.targets, self.ignore)
         graph, original = on_device(graph, self.device), on_device(original, self.device)
@@ -122,10 +122,8 @@ class Recover(Pass):
             found[site.name] = rebuilt
         yield from (Match(site, found[site.name]) for site in sites)
 
-    def rewrite(self, graph: Graph, match: Match) -> None:
-        assert isinstance(match.site, WeightSite)
-        assert isinstance(match.action, Rebuilt)
-        _set(graph, match.site, match.action)
+    def rewrite(self, graph: Graph, site: WeightSite, rebuilt: Rebuilt) -> None:
+        _set(graph, site, rebuilt)
 
     def _unlike(self, site: WeightSite, dense: WeightSite | None) -> Refused | None:
         """Why a layer cannot learn from the dense one. One that has lost outputs learns by what comes after it."""

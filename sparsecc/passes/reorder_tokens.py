@@ -44,7 +44,7 @@ class Reordering:
 
 
 @dataclass(frozen=True)
-class ReorderTokens(Pass):
+class ReorderTokens(Pass[Attention, Reordering]):
     """Order the tokens of each attention head such that its map is blocky, and compute only the heaviest blocks; or compute a fixed
     pattern of blocks over the order that the model has.
 
@@ -99,7 +99,7 @@ class ReorderTokens(Pass):
         if self.block < 1:
             raise RecipeError(f"block: {self.block} tokens are no block")
 
-    def find(self, graph: Graph, context: Context) -> Iterator[Match]:
+    def find(self, graph: Graph, context: Context) -> Iterator[Match[Attention, Reordering]]:
         sites = select(graph, Attention, self.targets, self.ignore)
         if not sites:
             return
@@ -112,12 +112,9 @@ class ReorderTokens(Pass):
         for site in sites:
             yield Match(site, refused[site.name]) if site.name in refused else next(found)
 
-    def rewrite(self, graph: Graph, match: Match) -> None:
+    def rewrite(self, graph: Graph, site: Attention, reordering: Reordering) -> None:
         from sparsecc.ops.block_attention import BlockAttention
 
-        site, reordering = match.site, match.action
-        assert isinstance(site, Attention)
-        assert isinstance(reordering, Reordering)
         graph.replace(site, BlockAttention(reordering.map, site.scale, site.kv_heads != site.heads))
 
     @cached_property
@@ -144,7 +141,7 @@ class ReorderTokens(Pass):
             return Refused(f"density {self.density:g}: text and the diagonal alone are {least:.2g} of the blocks")
         return None
 
-    def _planned(self, graph: Graph, sites: Sequence[Attention], path: str) -> Iterator[Match]:
+    def _planned(self, graph: Graph, sites: Sequence[Attention], path: str) -> Iterator[Match[Attention, Reordering]]:
         from sparsecc.attention.plan import Plan
 
         try:
@@ -173,7 +170,7 @@ class ReorderTokens(Pass):
             raise RecipeError(f"{path}: the plan is for a grid of {found.grid}, the recipe says {grid}")
         return Reordering(found)
 
-    def _unmeasured(self, sites: Sequence[Attention]) -> Iterator[Match]:
+    def _unmeasured(self, sites: Sequence[Attention]) -> Iterator[Match[Attention, Reordering]]:
         """Without samples."""
         if sites and self._pattern.needs_samples:
             raise RecipeError("plan: missing, so that calibration inputs are needed; pass calibration= (--calib)")
@@ -183,7 +180,7 @@ class ReorderTokens(Pass):
             open_length = Refused("the model leaves its number of tokens open; fix the input's sizes, or give calibration inputs")
             yield Match(site, open_length if site.tokens is None else self._choose(site, site.tokens, []))
 
-    def _calibrated(self, graph: Graph, sites: Sequence[Attention], context: Context) -> Iterator[Match]:
+    def _calibrated(self, graph: Graph, sites: Sequence[Attention], context: Context) -> Iterator[Match[Attention, Reordering]]:
         assert context.calibration
         held = sum(12 * self._held(site) * site.heads * site.head_dim for site in sites) // max(1, len(sites)) * len(context.calibration)
         count = max(1, TAPPED_BYTES // max(1, held))

@@ -58,7 +58,7 @@ class Removal:
 
 
 @dataclass(frozen=True)
-class Structured(Pass):
+class Structured(Pass[Mlp | Attention, Removal]):
     """Remove neurons of an Mlp (Linear, activation, Linear) and heads of an attention: a smaller dense model is left.
 
     second(act(first(x)))  ->  second[:, keep](act(first[keep](x)))
@@ -104,7 +104,7 @@ class Structured(Pass):
         if self.round_to < 1:
             raise RecipeError(f"round_to: {self.round_to} is less than 1")
 
-    def find(self, graph: Graph, context: Context) -> Iterator[Match]:
+    def find(self, graph: Graph, context: Context) -> Iterator[Match[Mlp | Attention, Removal]]:
         """A criterion that calibrates sees what the sites before a site give once they have lost theirs."""
         sites = self._sites(graph)
         found: dict[str, Removal | Refused] = {}
@@ -125,10 +125,7 @@ class Structured(Pass):
             layers = channels[site.name].layers if site.name in channels else (site.first, site.second) if isinstance(site, Mlp) else ()
             yield Match(site, found[site.name], tuple(layer.name for layer in layers))
 
-    def rewrite(self, graph: Graph, match: Match) -> None:
-        site, removal = match.site, match.action
-        assert isinstance(site, (Mlp, Attention))
-        assert isinstance(removal, Removal)
+    def rewrite(self, graph: Graph, site: Mlp | Attention, removal: Removal) -> None:
         graph.narrow(site, removal.units, removal.weight, removal.bias)
 
     def _sites(self, graph: Graph) -> list[Mlp | Attention]:

@@ -49,7 +49,7 @@ class Substitution:
 
 
 @dataclass(frozen=True)
-class Substitute(Pass):
+class Substitute(Pass[Linear, Substitution]):
     """Replace the weight of a linear layer by the nearest product of small factors; refuse where that is too far away.
 
     linear(x, W, b)  ->  structured_linear(x, factors, b)
@@ -87,7 +87,7 @@ class Substitute(Pass):
         if self.max_error is not None and self.max_error <= 0:
             raise RecipeError(f"max_error: {self.max_error} is not positive; leave it out to allow any error")
 
-    def find(self, graph: Graph, context: Context) -> Iterator[Match]:
+    def find(self, graph: Graph, context: Context) -> Iterator[Match[Linear, Substitution]]:
         sites = select(graph, Linear, self.targets, self.ignore)
         refused = {site.name: reason for site in sites if (reason := self._refuse(site))}
         taken = [site for site in sites if site.name not in refused]
@@ -101,12 +101,9 @@ class Substitute(Pass):
                 context.progress(Progress("substituting", done, len(taken), site.name))
         yield from (Match(site, refused.get(site.name) or found[site.name]) for site in sites)
 
-    def rewrite(self, graph: Graph, match: Match) -> None:
+    def rewrite(self, graph: Graph, site: Linear, substitution: Substitution) -> None:
         from sparsecc.ops.structured_linear import StructuredLinear
 
-        site, substitution = match.site, match.action
-        assert isinstance(site, Linear)
-        assert isinstance(substitution, Substitution)
         graph.replace(site, StructuredLinear(substitution.weight, site.bias))
 
     def _refuse(self, site: Linear) -> Refused | None:

@@ -74,14 +74,14 @@ def test_each_pass_is_held_against_the_masked_model(graph: FxGraph) -> None:
 
 
 @dataclass(frozen=True)
-class Halved(Pass):
+class Halved(Pass[Linear, str]):
     """Claims to be done with the bias alone, and changes a weight behind the graph's back."""
 
     def find(self, graph, context):
         yield Match(graph.sites(Linear)[0], "halved")
 
-    def rewrite(self, graph, match) -> None:
-        graph.set_bias(match.site, match.site.bias)
+    def rewrite(self, graph, site, action) -> None:
+        graph.set_bias(site, site.bias)
         graph.run = lambda inputs, taps=(), run=graph.run: replace(run(inputs, taps), outputs=(run(inputs).outputs[0] / 2,))
 
 

@@ -1,5 +1,7 @@
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -43,3 +45,26 @@ def test_kernels_are_parsed_without_looking_for_sources(monkeypatch):
             y[i] = x[i] * 2.0
 
     assert doubled.body is not None
+
+
+def test_a_kernel_is_parsed_once_and_is_the_same_every_time():
+    """Trees are kept; what the parser writes into them must not reach the next kernel, in this thread or in another."""
+    texts = [str(_sums(4).script()), str(_sums(8).script()), str(_sums(4).script())]
+    with ThreadPoolExecutor(4) as pool:
+        others = list(pool.map(lambda n: str(_sums(n).script()), [4, 8] * 8))
+    assert texts[0] == texts[2] != texts[1]
+    assert others == texts[:2] * 8
+
+
+def _sums(n: int) -> Any:
+    @tvm_api.T.prim_func(private=True)
+    def sums(x: tvm_api.T.Buffer((n,), "float32"), y: tvm_api.T.Buffer((1,), "float32")):
+        @tvm_api.T.inline
+        def add(value):
+            y[0] += value
+
+        y[0] = 0.0
+        for i in range(n):
+            add(x[i])
+
+    return sums

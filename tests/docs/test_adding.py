@@ -78,7 +78,7 @@ def test_they_pass_the_laws_of_their_families_and_their_own_tests(examples: Path
     laws = sorted({f"tests/laws/{file}" for family in _points() for file in [*LAWS[family], "test_members.py"]})
     words = f"({' or '.join([*members, 'test_every_member_names_examples'])}) and not ({' or '.join(LEFT_OUT)})"
     asked = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "pyproject.toml", "-k", words]
-    path = os.pathsep.join([str(examples), str(ROOT)])
+    path = os.pathsep.join([str(examples), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     run = subprocess.run(
         [*asked, *laws, *map(str, sorted(examples.glob("test_*.py")))],
         cwd=ROOT,

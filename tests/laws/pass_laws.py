@@ -52,7 +52,7 @@ def tried(host: str, name: str, case: Case) -> Tried:
     looked, seen = in_words(matches), weights(copy)
     for match in matches:
         if match.refused is None:
-            case.step.rewrite(copy, match)
+            case.step.rewrite(copy, match.site, match.action)
     return Tried(looked, seen, weights(copy), case.step.apply(with_zeros(host, name), calibrated(host, name)))
 
 
@@ -60,11 +60,11 @@ def calibrated(host: str, name: str) -> Context:
     return Context(calibration=[(model(name)[1],)], original=graph(host, name))
 
 
-def in_words(matches: list[Match]) -> list[tuple[str, str]]:
+def in_words(matches: list[Match[Any, Any]]) -> list[tuple[str, str]]:
     return [(match.site.name, str(match.refused or match.action)) for match in matches]
 
 
-def layers_of(match: Match) -> tuple[str, ...]:
+def layers_of(match: Match[Any, Any]) -> tuple[str, ...]:
     """Names of the sites whose weights a match may change."""
     site = match.site
     return match.layers or ((site.first.name, site.second.name) if isinstance(site, Mlp) else (site.name,))

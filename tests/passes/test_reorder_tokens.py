@@ -181,7 +181,7 @@ def test_needs_calibration_or_a_plan() -> None:
 WINDOW = ReorderTokens(pattern="sliding_window:40", block=16)
 
 
-def windowed(*sites: Attention, step: ReorderTokens = WINDOW, context: Context = Context()) -> list[Match]:
+def windowed(*sites: Attention, step: ReorderTokens = WINDOW, context: Context = Context()) -> list[Match[Attention, Reordering]]:
     return list(step.find(AttentionGraph(sites), context))
 
 
@@ -254,7 +254,7 @@ def plan(tmp_path: Path) -> str:
     return str(tmp_path / "plan.json")
 
 
-def with_plan(plan: str, *sites: Attention, **fields: Any) -> list[Match]:
+def with_plan(plan: str, *sites: Attention, **fields: Any) -> list[Match[Any, str]]:
     """Without calibration."""
     return list(ReorderTokens(plan=plan, **fields).apply(AttentionGraph(sites)).matches)
 
