@@ -1,8 +1,8 @@
-"""What every run of the tests says of itself, which tests are fast, and what torch need not do for each of a thousand exports."""
+"""What every run of the tests says of itself, which tests are fast, and what need not be done for each of thousands of tests."""
 
 from __future__ import annotations
 
-import functools
+import gc
 import signal
 import sys
 import threading
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests import exporting
 
 TESTS = Path(__file__).parent
 FAST = (  # folders and files whose tests neither export with torch nor load TVM; all of them together take less than a minute
@@ -118,8 +120,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(f"CPU: {host_name()} ({target.cpu}), {target.vector_bits}-bit vectors, {products}")
 
 
+def pytest_collection_finish() -> None:
+    """Modules and test items stay to the end. Collected as often as by default, garbage takes 10 % of a run that compiles."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
+
+
 def pytest_runtest_setup() -> None:
-    """torch asks the dispatcher for all its operators 15 times per export, since programs may add some: 7 % of a run."""
-    utils = sys.modules.get("torch._export.utils")
-    if utils is not None and not hasattr(utils._materialize_cpp_cia_ops, "cache_info"):
-        vars(utils)["_materialize_cpp_cia_ops"] = functools.cache(utils._materialize_cpp_cia_ops)
+    exporting.remember()

@@ -65,7 +65,7 @@ def test_there_is_none_for_another_machine() -> None:
 
 def test_compile_keeps_a_budget_or_names_the_nearest() -> None:
     torch.manual_seed(0)
-    module, x = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 64)).eval(), (torch.randn(32, 64),)
+    module, x = nn.Sequential(nn.Linear(64, 64), nn.ReLU()).eval(), (torch.randn(16, 64),)
 
     def compiled(milliseconds: float) -> sparsecc.runtime.compiled.Compiled:
         prune = {"prune": {"pattern": "4x1", "budget": {"milliseconds": milliseconds}}}

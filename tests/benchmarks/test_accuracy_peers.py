@@ -18,14 +18,15 @@ from sparsecc.graph.sites import WeightSite
 from sparsecc.passes.prune import Prune
 
 
-@pytest.fixture
-def case(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Case:
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     """Three layers, of which the last is too small to be pruned."""
-    monkeypatch.setattr("benchmarks.export.CACHE", tmp_path_factory.mktemp("models"))
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 32), nn.ReLU(), nn.Linear(32, 8)).eval()
     x = torch.randn(24, 64)
-    graph = OnnxGraph.from_file(exported("layers", module, (x,), ("x",), free=((0,),)))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("benchmarks.export.CACHE", tmp_path_factory.mktemp("models"))
+        graph = OnnxGraph.from_file(exported("layers", module, (x,), ("x",), free=((0,),)))
     return Case(graph, [{"x": part.numpy()} for part in x.split(8)], lambda graph: np.zeros(1))
 
 

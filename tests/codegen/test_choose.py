@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from sparsecc.attention.base import Grid
-from sparsecc.codegen import choose
+from sparsecc.codegen import choose, compiler
+from sparsecc.codegen.choose import Choice
 from sparsecc.codegen.cpu import backend, roofline
 from sparsecc.codegen.kernel import kernels
 from sparsecc.codegen.recognize.program import Layer
@@ -30,9 +32,17 @@ from tests.codegen.whole import HERE, Lambda, Parallel, block_map, check, fixed,
 X = random(16, 32)
 
 
-def graph(sparsity: float = 0.75) -> Any:
+@cache
+def graph() -> Any:
     torch.manual_seed(0)
-    return packed(fixed(nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 32)), X), "4x1", sparsity)
+    return packed(fixed(nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 32)), X), "4x1", 0.75)
+
+
+def chosen(model: Any, inputs: Sequence[Tensor], measure: bool = False, known: Mapping[Task, Known] | None = None) -> list[Choice]:
+    """As `check` says it, without the code of the whole model, which a few tests compile and run."""
+    chooser = choose.Chooser(HERE, measure, known or {})
+    compiler.choose(model, inputs, chooser)
+    return chooser.choices
 
 
 @pytest.fixture
@@ -66,11 +76,11 @@ def test_a_kernel_is_held_against_what_it_has_to_do(times: list[float], monkeypa
     """Its multiplications and its bytes, whether it stays or not; a target that is not this machine has no bound."""
     times[:] = [4e-6, 2e-6]
     monkeypatch.setattr(roofline, "bound_us", lambda ops, size, dtype, target: ops + 1e6 * size)
-    choice = check(graph(), [X], measure=True)[0]
+    choice = chosen(graph(), [X], measure=True)[0]
     tokens, weights = 16, 0.25 * 32 * 16  # one tile
     moved = 4 * (weights + tokens * (32 + 16)) + 2 * weights / 4
     assert choice.bound_us == pytest.approx(2 * tokens * weights + 1e6 * moved)
-    assert check(graph(), [X], measure=False)[0].bound_us is None
+    assert chosen(graph(), [X], measure=False)[0].bound_us is None
 
 
 def test_dense_stays_where_it_is_faster(times: list[float]) -> None:
@@ -84,52 +94,52 @@ def test_dense_stays_where_it_is_faster(times: list[float]) -> None:
 
 def test_without_measuring_what_is_stored_sparse_runs_sparse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "interleave", lambda *_, **__: pytest.fail("measured"))
-    for choice in check(graph(), [X], measure=False):
+    for choice in chosen(graph(), [X], measure=False):
         assert (choice.decision, choice.measured_us, choice.dense_us, choice.predicted_us) == ("sparse", None, None, None)
         assert choice.reason == "not measured: the target is not this machine"
 
 
 def test_layers_that_came_dense_are_no_choice(times: list[float]) -> None:
-    assert check(fixed(nn.Linear(32, 16), X), [X], measure=True) == []
+    assert chosen(fixed(nn.Linear(32, 16), X), [X], measure=True) == []
 
 
 def test_what_the_records_know_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "interleave", lambda *_, **__: pytest.fail("measured"))
     sparse, dense = tasks_of(graph())
-    chosen = sparse.space(HERE)[-1]
-    known = {sparse: Known(chosen, 1.0), dense: Known(dense.space(HERE)[0], 4.0)}
-    choice = check(graph(), [X], measure=True, known=known | others(known))[0]
-    assert choice.kernel == f"row_block_spmm {chosen.rows}x{chosen.tile} panel={chosen.panel} groups={chosen.groups}"
+    knobs = sparse.space(HERE)[-1]
+    known = {sparse: Known(knobs, 1.0), dense: Known(dense.space(HERE)[0], 4.0)}
+    choice = chosen(graph(), [X], measure=True, known=known | others(known))[0]
+    assert choice.kernel == f"row_block_spmm {knobs.rows}x{knobs.tile} panel={knobs.panel} groups={knobs.groups}"
     assert (choice.measured_us, choice.dense_us, choice.predicted_us) == (1.0, 4.0, pytest.approx(4.0 * 0.25))
     assert choice.reason == "4.00x as fast as dense, by the records"
 
 
 def test_dense_may_be_the_faster_one_by_the_records() -> None:
     sparse, dense = tasks_of(graph())
-    chosen = dense.space(HERE)[-1]
-    known = {sparse: Known(sparse.space(HERE)[0], 6.0), dense: Known(chosen, 4.0)}
+    knobs = dense.space(HERE)[-1]
+    known = {sparse: Known(sparse.space(HERE)[0], 6.0), dense: Known(knobs, 4.0)}
     choice = check(graph(), [X], measure=False, known=known)[0]
-    assert choice.kernel.startswith(f"dense_matmul {chosen.rows}x{chosen.tile} ")
+    assert choice.kernel.startswith(f"dense_matmul {knobs.rows}x{knobs.tile} ")
     assert (choice.decision, choice.reason) == ("dense", "dense is 1.50x as fast, by the records")
 
 
 def test_half_known_is_measured_with_the_known_knobs(times: list[float]) -> None:
     times[:] = [1e-6, 3e-6]
     sparse, _ = tasks_of(graph())
-    chosen = sparse.space(HERE)[-1]
-    choice = check(graph(), [X], measure=True, known={sparse: Known(chosen, 9.0)})[0]
-    assert choice.kernel.endswith(f"panel={chosen.panel} groups={chosen.groups}")
+    knobs = sparse.space(HERE)[-1]
+    choice = chosen(graph(), [X], measure=True, known={sparse: Known(knobs, 9.0)})[0]
+    assert choice.kernel.endswith(f"panel={knobs.panel} groups={knobs.groups}")
     assert choice.measured_us == pytest.approx(1)
 
 
 def test_layers_that_came_dense_use_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
     dense = Task("dense_matmul", MatmulSpec.linear(16, 32, 1, 16))
-    chosen = dense.space(HERE)[-1]
+    knobs = dense.space(HERE)[-1]
     built, row = [], kernels("cpu")["dense_matmul"]
-    noting = replace(row, build=lambda spec, knobs, target: built.append(knobs) or row.build(spec, knobs, target))
+    noting = replace(row, build=lambda spec, given, target: built.append(given) or row.build(spec, given, target))
     monkeypatch.setitem(kernels("cpu"), "dense_matmul", noting)
-    check(fixed(nn.Sequential(nn.Linear(32, 16), nn.LayerNorm(16)), X), [X], known={dense: Known(chosen, 1.0)})
-    assert built == [chosen]
+    chosen(fixed(nn.Sequential(nn.Linear(32, 16), nn.LayerNorm(16)), X), [X], known={dense: Known(knobs, 1.0)})
+    assert built == [knobs]
 
 
 def layer_of(site: WeightSite) -> Layer:
@@ -153,6 +163,7 @@ def others(known: dict[Task, Known]) -> dict[Task, Known]:
 FEW = random(3, 64)
 
 
+@cache
 def few(*steps: Pass) -> Any:
     torch.manual_seed(0)
     graph: Any = fixed(nn.Sequential(nn.Linear(64, 64), nn.ReLU()), FEW)
@@ -167,7 +178,7 @@ def test_few_tokens_take_the_fastest_of_several(times: list[float]) -> None:
     for fastest, kernel in enumerate(ways):
         times[:] = [9e-6] * 3 + [6e-6]
         times[fastest] = 3e-6
-        [choice] = check(few(Prune(pattern="2:4"), Pack()), [FEW], measure=True)
+        [choice] = chosen(few(Prune(pattern="2:4"), Pack()), [FEW], measure=True)
         assert choice.kernel.startswith(f"{kernel} ")
         assert choice.decision == ("dense" if kernel == "dense_matvec" else "sparse")
         assert choice.reason == ("dense is 3.00x as fast" if kernel == "dense_matvec" else "2.00x as fast as dense")
@@ -178,11 +189,11 @@ def test_few_tokens_take_the_fastest_of_several(times: list[float]) -> None:
 def test_few_narrow_tokens_take_the_fastest_of_several(times: list[float]) -> None:
     """nm_group_matvec, sparse_group_matmul, dense_group_matvec; dense in float32 for the account."""
     times[:] = [2e-6, 9e-6, 3e-6, 4e-6]
-    [choice] = check(few(Prune(pattern="2:4"), Quantize(), Pack()), [FEW], measure=True)
+    [choice] = chosen(few(Prune(pattern="2:4"), Quantize(), Pack()), [FEW], measure=True)
     assert choice.kernel.startswith("nm_group_matvec ")
     assert choice.reason == "int8: 2.00x as fast as dense float32, 1.50x as fast as dense int8"
     times[:] = [4e-6, 9e-6, 2e-6, 3e-6]
-    [choice] = check(few(Prune(pattern="2:4"), Quantize(), Pack()), [FEW], measure=True)
+    [choice] = chosen(few(Prune(pattern="2:4"), Quantize(), Pack()), [FEW], measure=True)
     assert choice.decision == "dense" and choice.kernel.startswith("dense_group_matvec ")
     assert choice.reason == "int8: 1.50x as fast as dense float32, dense int8 is 2.00x as fast"
 
@@ -206,13 +217,14 @@ def test_layers_alike_are_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_factors_of_few_tokens_against_the_dense_kernel_of_few_tokens(times: list[float], factors_us: float) -> None:
     times[:] = [factors_us * 1e-6, 2e-6]
     torch.manual_seed(0)
-    [choice] = check(structured(fixed(nn.Linear(64, 64), FEW), "low_rank:4"), [FEW], measure=True)
+    [choice] = chosen(structured(fixed(nn.Linear(64, 64), FEW), "low_rank:4"), [FEW], measure=True)
     assert choice.kernel.startswith("structured_matmul" if factors_us < 2 else "dense_matvec")
 
 
 TOKENS = random(128, 32)  # two tiles: factors may be one kernel
 
 
+@cache
 def low_rank() -> Any:
     torch.manual_seed(0)
     return structured(fixed(nn.Sequential(nn.Linear(32, 24), nn.ReLU()), TOKENS), "low_rank:4")
@@ -221,7 +233,7 @@ def low_rank() -> Any:
 @pytest.mark.parametrize(("fused", "apart"), [(1e-6, 2e-6), (2e-6, 1e-6)])
 def test_the_faster_chain_stays(times: list[float], fused: float, apart: float) -> None:
     times[:] = [fused, apart, 3e-6]
-    [choice] = check(low_rank(), [TOKENS], measure=True)
+    [choice] = chosen(low_rank(), [TOKENS], measure=True)
     assert (choice.site, choice.decision, choice.reason) == ("0", "structured", "3.00x as fast as dense")
     assert (" then " in choice.kernel) == (apart < fused)
     assert (choice.measured_us, choice.dense_us) == (pytest.approx(1), pytest.approx(3))
@@ -239,14 +251,14 @@ def test_the_product_stays_where_it_is_faster(times: list[float]) -> None:
 
 def test_without_measuring_what_is_structured_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "interleave", lambda *_, **__: pytest.fail("measured"))
-    [choice] = check(low_rank(), [TOKENS], measure=False)
+    [choice] = chosen(low_rank(), [TOKENS], measure=False)
     assert (choice.decision, choice.measured_us, choice.dense_us, choice.predicted_us) == ("structured", None, None, None)
     assert choice.reason == "not measured: the target is not this machine"
 
 
 def test_without_measuring_factors_that_are_more_work_are_multiplied_ahead() -> None:
     torch.manual_seed(0)
-    [choice] = check(structured(fixed(nn.Linear(32, 24), TOKENS), "armor:8"), [TOKENS], measure=False)
+    [choice] = chosen(structured(fixed(nn.Linear(32, 24), TOKENS), "armor:8"), [TOKENS], measure=False)
     assert choice.decision == "dense"
     assert choice.kernel.startswith("dense_matmul ")
 
@@ -257,7 +269,7 @@ def test_skipped_blocks_are_timed_once_for_layers_alike(times: list[float]) -> N
     inputs = [random(2, 3, 29, 8, seed=seed) for seed in range(3)] * 2
     blocks = block_map(Grid(2, 3, 4, 5), 3, 8, 0.3)
     module = Parallel([Lambda(scaled_dot_product_attention)] * 2, [3, 3])
-    first, second = check(reordered(fixed(module, *inputs), blocks, blocks), inputs, measure=True)
+    first, second = chosen(reordered(fixed(module, *inputs), blocks, blocks), inputs, measure=True)
     assert first.site != second.site
     for choice in (first, second):
         assert (choice.kernel, choice.decision, choice.reason) == ("block_attention 8x8", "sparse", "2.00x as fast as dense")

@@ -222,10 +222,10 @@ class Odd(Residuals):
         self.fc1, self.fc2, self.fc3, self.fc4 = nn.Linear(32, 80), nn.Linear(80, 32, bias=False), nn.Linear(32, 32), nn.Linear(32, 9)
 
 
-def without_rows(graph: FxGraph) -> FxGraph:
-    """Every fifth row and the last 16 are zeros."""
+def without_rows(graph: FxGraph, target: str) -> FxGraph:
+    """Every fifth row and the last 16 of some layers are zeros."""
     changed = graph.copy()
-    for site in changed.sites(WeightSite):
+    for site in changed.sites(WeightSite, (target,)):
         weight = site.weight.detach().clone()
         weight[::5] = 0
         weight[-16:] = 0
@@ -233,31 +233,34 @@ def without_rows(graph: FxGraph) -> FxGraph:
     return changed  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("shape", [(1,), (3,), (2, 4), (9,)])
-@pytest.mark.parametrize("pattern", FEW)
-def test_few_tokens(pattern: str, shape: tuple[int, ...]) -> None:
-    """Residuals before and after activations, features in odd numbers; nine tokens are many."""
-    torch.manual_seed(0)
-    x = random(*shape, 32)
-    choices = check(packed(fixed(Odd(), x), pattern, 0.75), [x])
-    names = FEW[pattern] if x.numel() <= 8 * 32 else ("row_block_spmm",)
-    assert choices and {choice.kernel.split()[0] for choice in choices} <= {*names}
+SHAPES = (1,), (3,), (2, 4), (9,)
 
 
 @pytest.mark.parametrize("pattern", FEW)
-def test_few_tokens_and_rows_without_weights(pattern: str) -> None:
+def test_few_tokens(pattern: str) -> None:
+    """Residuals before and after activations, features in odd numbers, and rows without weights; nine tokens are many.
+
+    Three shapes for each pattern, the first one without rows: a layer's kernel is chosen by its pattern and whether its tokens are few.
+    """
     torch.manual_seed(0)
-    x = random(3, 32)
-    check(packed(without_rows(fixed(Odd(), x)), pattern, 0.5), [x])
+    first = [*FEW].index(pattern)
+    shapes = [SHAPES[(first + i) % len(SHAPES)] for i in (0, 1, 2)]
+    inputs = [random(*shape, 32) for shape in shapes]
+    graph = without_rows(fixed(Parallel([Odd() for _ in shapes]), *inputs), r"re:each\.0\..*")
+    choices = check(packed(graph, pattern, 0.75), inputs)
+    assert {choice.site.split(".")[1] for choice in choices} == {"0", "1", "2"}
+    for choice in choices:
+        index = int(choice.site.split(".")[1])
+        names = FEW[pattern] if inputs[index].numel() <= 8 * 32 else ("row_block_spmm",)
+        assert index == 0 or choice.kernel.split()[0] in names, choice
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 3), (2, 4), (3, 3)])
-def test_a_transformer_of_few_tokens(shape: tuple[int, int]) -> None:
+def test_a_transformer_of_few_tokens() -> None:
     """Attention has tiles of its own, normalization and softmax the natural order."""
     torch.manual_seed(0)
-    x = random(*shape, 32)
-    for graph in (fixed(Transformer(32, 4), x), packed(fixed(Transformer(32, 4), x), "2:4", 0.5)):
-        check(graph, [x])
+    inputs = [random(*shape, 32) for shape in ((1, 1), (2, 4), (1, 3), (3, 3))]
+    graph = fixed(Parallel([Transformer(32, 4) for _ in inputs]), *inputs)
+    check(packed(graph, "2:4", 0.5, (r"re:each\.[23]\..*",)), inputs)
 
 
 KEYS = ("low_rank:5", "monarch:4x2:3", "monarch:1x8:2", "monarch:3x5:1")

@@ -16,14 +16,15 @@ from torch.utils import _pytree as pytree
 
 from sparsecc import structures
 from sparsecc.attention.base import AXIS_ORDERS, BlockMap, Grid, required
-from sparsecc.codegen import tvm_api
-from sparsecc.codegen.choose import Choice
+from sparsecc.codegen import compiler, tvm_api
+from sparsecc.codegen.backend import Emitted, backend_of
+from sparsecc.codegen.choose import Choice, Chooser
 from sparsecc.codegen.compiler import build
 from sparsecc.codegen.cpu import threads
 from sparsecc.codegen.cpu.target import Target, detect
 from sparsecc.codegen.library import Library
 from sparsecc.codegen.task import Known, Task
-from sparsecc.graph.base import Graph
+from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.fx import trace
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.onnx.graph import OnnxGraph
@@ -80,6 +81,12 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed + sum(shape)))
 
 
+def emitted(graph: Graph, inputs: Sequence[Tensor], target: Target) -> Emitted:
+    """What would be compiled for a target, without measuring."""
+    program = compiler._program(compiler._imported(graph, [x.numpy() for x in inputs]))
+    return backend_of(target).emit(program, Chooser(target, measure=False))
+
+
 def run(library: Library, inputs: Sequence[Any]) -> list[Tensor]:
     machine = tvm_api.VirtualMachine(library.executable, tvm_api.cpu())
     tensors = [tvm_api.tensor(array) for array in (*(np.ascontiguousarray(x) for x in inputs), *library.weights.values())]
@@ -133,16 +140,16 @@ def against_torch(cases: Mapping[str, Case]) -> Callable[[str], None]:
     return test
 
 
-def packed(graph: G, pattern: str, sparsity: float) -> G:
+def packed(graph: G, pattern: str, sparsity: float, targets: Targets = ALL) -> G:
     """Pruned by magnitude and stored."""
-    pruned = Prune(pattern=pattern, sparsity=None if ":" in pattern else sparsity, min_weights=0).apply(graph).graph
-    return Pack().apply(pruned).graph  # type: ignore[return-value]
+    pruned = Prune(pattern=pattern, sparsity=None if ":" in pattern else sparsity, min_weights=0, targets=targets).apply(graph).graph
+    return Pack(targets=targets).apply(pruned).graph  # type: ignore[return-value]
 
 
-def structured(graph: G, *keys: str) -> G:
+def structured(graph: G, *keys: str, targets: Targets = ALL) -> G:
     """Every linear layer as the nearest matrix of a structure, the keys in turns."""
     changed = graph.copy()
-    for site, key in zip(list(changed.sites(Linear)), cycle(keys), strict=False):
+    for site, key in zip(list(changed.sites(Linear, targets)), cycle(keys), strict=False):
         weight = structures.from_key(key).project(site.weight.detach())
         changed.replace(site, StructuredLinear(weight, site.bias))
     return changed  # type: ignore[return-value]
@@ -156,9 +163,9 @@ def block_map(grid: Grid, heads: int, block: int, density: float) -> BlockMap:
     return BlockMap(grid, block, orders, keep | required(grid, block))
 
 
-def reordered(graph: G, *maps: BlockMap) -> G:
+def reordered(graph: G, *maps: BlockMap, targets: Targets = ALL) -> G:
     """Every attention over the blocks of a map."""
     changed = graph.copy()
-    for site, found in zip(list(changed.sites(Attention)), maps, strict=True):
+    for site, found in zip(list(changed.sites(Attention, targets)), maps, strict=True):
         changed.replace(site, BlockAttention(found, site.scale))
     return changed  # type: ignore[return-value]

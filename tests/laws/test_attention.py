@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ class SelfAttention(nn.Module):
         return self.out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
+@cache
 def attending(host: str, grid: Grid) -> tuple[Graph, Tensor]:
     with torch.random.fork_rng():
         torch.manual_seed(grid.tokens)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -33,25 +31,36 @@ torch.set_num_threads(1)
 from sparsecc.passes import pipeline
 from sparsecc.calibration.context import Context
 from sparsecc.recipe import Recipe
+from tests import exporting
 from tests.laws.hosts import graph, model
+import torch.export, torch.onnx
 
-host, path, seed = sys.argv[1:]
+exporting.remember()
 x = model("transformer")[1]
 inputs = [(torch.randn(x.shape, generator=torch.Generator().manual_seed(i)),) for i in range(6)]
-recipe = Recipe.load({{"passes": {_RECIPES!r}[host]}})
-pipeline.run(graph(host, "transformer"), recipe, Context(calibration=inputs, seed=int(seed)))[0].save(path)
+for seed in map(int, sys.argv[2:]):
+    for host, passes in {_RECIPES!r}.items():
+        recipe, end = Recipe.load({{"passes": passes}}), "pt2" if host == "fx" else "onnx"
+        result, _ = pipeline.run(graph(host, "transformer"), recipe, Context(calibration=inputs, seed=seed))
+        result.save(Path(sys.argv[1]) / f"{{host}}_{{seed}}.{{end}}")
 """
 
 
-@pytest.mark.parametrize("host", HOSTS)
-def test_two_processes_write_the_same_bytes(host: str, tmp_path: Path) -> None:
-    def written(name: str, seed: int, hashes: int) -> str:
-        path = tmp_path / name / f"model.{'pt2' if host == 'fx' else 'onnx'}"
-        path.parent.mkdir()
-        environment = {**os.environ, "PYTHONHASHSEED": str(hashes)}
-        subprocess.run([sys.executable, "-c", _RUN, host, str(path), str(seed)], check=True, env=environment)
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """What two processes write, by host and seed."""
 
-    first = written("first", 7, hashes=1)
-    assert written("second", 7, hashes=2) == first
-    assert written("other", 8, hashes=1) != first
+    def write(hashes: int, *seeds: int) -> dict[str, bytes]:
+        folder = tmp_path_factory.mktemp("process")
+        environment = {**os.environ, "PYTHONHASHSEED": str(hashes)}
+        subprocess.run([sys.executable, "-c", _RUN, str(folder), *map(str, seeds)], check=True, env=environment)
+        return {path.stem: path.read_bytes() for path in folder.iterdir()}
+
+    return write(1, 7, 8), write(2, 7)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_two_processes_write_the_same_bytes(host: str, written: tuple[dict[str, bytes], dict[str, bytes]]) -> None:
+    first, second = written
+    assert first[f"{host}_7"] == second[f"{host}_7"]
+    assert first[f"{host}_7"] != first[f"{host}_8"]

@@ -100,7 +100,7 @@ def grown(work):
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
 with torch.device("meta"):
-    module = torch.nn.Sequential(*(Block() for _ in range(64))).eval()
+    module = torch.nn.Sequential(*(Block() for _ in range(32))).eval()
 module.load_state_dict(load_file(folder / "m.safetensors"), assign=True)
 inputs = [(torch.randn(64, 128),) for _ in range(8)]
 step = Prune(criterion="sparsegpt", pattern="2:4")
@@ -114,8 +114,8 @@ assert all((site.weight == 0).float().mean() >= 0.5 for site in graphs[1].sites(
 
 @on_linux
 def test_a_model_larger_than_memory(tmp_path: Path) -> None:
-    """256 MB in 64 layers, mapped; measured: 45 MB while it is pruned, 28 MB while it is saved."""
-    save_file({f"{i}.up.weight": 0.02 * torch.randn(8192, 128) for i in range(64)}, tmp_path / "m.safetensors")
+    """128 MB in 32 layers, mapped; measured: 38 MB while it is pruned, 13 MB while it is saved."""
+    save_file({f"{i}.up.weight": 0.02 * torch.randn(8192, 128) for i in range(32)}, tmp_path / "m.safetensors")
     result = subprocess.run([sys.executable, "-c", _MEASURE, str(tmp_path)], capture_output=True, text=True, check=True)
     pruning, saving = map(float, result.stdout.split())
     assert pruning < 96

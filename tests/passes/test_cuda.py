@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,8 +21,15 @@ from sparsecc.passes.recover import Recover
 from sparsecc.passes.structured import CRITERIA, Structured
 from sparsecc.passes.substitute import Substitute
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"))]
+no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+DEVICES = ["cpu", pytest.param("cuda", marks=no_gpu)]
 WIDTH = 64
+
+
+def on_devices(cases: Sequence[Any], names: Callable[[Any], str]) -> list[Any]:
+    """All cases on the GPU, and the first one on the CPU, where a device changes nothing: it tries the test."""
+    there = [pytest.param("cuda", case, marks=no_gpu, id=f"{names(case)}-cuda") for case in cases]
+    return [pytest.param("cpu", cases[0], id=f"{names(cases[0])}-cpu"), *there]
 
 
 class Block(nn.Module):
@@ -42,6 +51,12 @@ def module() -> nn.Module:
         return Block().eval()
 
 
+@cache
+def traced(device: str = "cpu") -> FxGraph:
+    """The module there; passes leave it as it is."""
+    return FxGraph.from_module(module().to(device), samples()[0])
+
+
 def samples(count: int = 20) -> list[tuple[Tensor]]:
     return [(torch.randint(100, (2, 12), generator=torch.Generator().manual_seed(i)),) for i in range(count)]
 
@@ -58,25 +73,23 @@ def error(graph: FxGraph, dense: FxGraph) -> float:
     return (sum(float((a - b).square().sum()) for a, b in pairs) / sum(float(b.square().sum()) for _, b in pairs)) ** 0.5
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"criterion": "wanda"},
-        {"criterion": "wanda", "refinement": "dsnot", "pattern": "2:4"},
-        {"criterion": "sparsegpt", "pattern": "4x1"},
-        {"criterion": "sparsegpt", "allocation": "sensitivity"},
-        {"criterion": "alps", "pattern": "2:4"},
-        {"criterion": "alps", "rows": "fisher"},
-        {"criterion": "fisher", "allocation": "owl"},
-        {"criterion": "obs"},
-        {"criterion": "chita", "pattern": "2:4"},
-        {"criterion": "spectral", "allocation": "global"},
-    ],
-    ids=lambda fields: "-".join(fields.values()),
-)
-def test_a_device_prunes_as_the_cpu_does(device: str, fields: dict) -> None:
-    dense = FxGraph.from_module(module(), samples()[0])
+FIELDS: list[dict[str, Any]] = [
+    {"criterion": "sparsegpt", "allocation": "sensitivity"},
+    {"criterion": "wanda"},
+    {"criterion": "wanda", "refinement": "dsnot", "pattern": "2:4"},
+    {"criterion": "sparsegpt", "pattern": "4x1"},
+    {"criterion": "alps", "pattern": "2:4"},
+    {"criterion": "alps", "rows": "fisher"},
+    {"criterion": "fisher", "allocation": "owl"},
+    {"criterion": "obs"},
+    {"criterion": "chita", "pattern": "2:4"},
+    {"criterion": "spectral", "allocation": "global"},
+]
+
+
+@pytest.mark.parametrize(("device", "fields"), on_devices(FIELDS, lambda fields: "-".join(fields.values())))
+def test_a_device_prunes_as_the_cpu_does(device: str, fields: dict[str, Any]) -> None:
+    dense = traced()
     there = applied([Prune(device=device, **fields)], dense)
     assert {site.weight.device.type for site in there.sites(WeightSite)} == {"cpu"}
     here = applied([Prune(**fields)], dense)
@@ -86,10 +99,9 @@ def test_a_device_prunes_as_the_cpu_does(device: str, fields: dict) -> None:
         assert float(((one.weight != 0) == (other.weight != 0)).float().mean()) > alike
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("device", "dtype"), on_devices(["bfloat16", "float32"], str))
 def test_recovery(device: str, dtype: str, tmp_path: Path) -> None:
-    dense = FxGraph.from_module(module(), samples()[0])
+    dense = traced()
     pruned = applied([Prune(pattern="2:4")], dense)
     checkpoint = str(tmp_path / "state")
     blocks = Recover(method="blocks", steps=40, learning_rate=2e-3, dtype=dtype, device=device, checkpoint=str(tmp_path / "blocks"))
@@ -108,7 +120,7 @@ def test_recovery(device: str, dtype: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_distillation_goes_on_there(device: str, tmp_path: Path) -> None:
-    dense = FxGraph.from_module(module(), samples()[0])
+    dense = traced()
     pruned = applied([Prune(pattern="2:4")], dense)
     learn = Recover(method="distillation", steps=20, learning_rate=2e-3, device=device, checkpoint=str(tmp_path / "state"))
 
@@ -123,7 +135,7 @@ def test_distillation_goes_on_there(device: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_module_that_lies_there_is_worked_on_there(device: str, tmp_path: Path) -> None:
-    dense = FxGraph.from_module(copy.deepcopy(module()).to(device), samples()[0])
+    dense = traced(device)
     learning = Recover(), Recover(method="distillation", steps=10)
     result = applied([Permute(pattern="2:4"), Prune(criterion="sparsegpt", pattern="2:4"), *learning], dense)
     assert {site.weight.device.type for site in result.sites(WeightSite)} == {device}
@@ -133,14 +145,11 @@ def test_a_module_that_lies_there_is_worked_on_there(device: str, tmp_path: Path
     torch.testing.assert_close(saved.run(samples()[0]).outputs, result.run(samples()[0]).outputs)
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(
-    "step",
-    [*(Structured(neurons=0.25, criterion=name) for name in CRITERIA), Substitute(), Substitute(structure="armor", params=0.8)],
-    ids=str,
-)
+STEPS = [*(Structured(neurons=0.25, criterion=name) for name in CRITERIA), Substitute(), Substitute(structure="armor", params=0.8)]
+
+
+@pytest.mark.parametrize(("device", "step"), on_devices(STEPS[::-1], str))
 def test_other_passes_run_where_the_weights_lie(device: str, step: Pass) -> None:
-    dense = FxGraph.from_module(module(), samples()[0])
-    there, here = applied([step], FxGraph.from_module(copy.deepcopy(module()).to(device), samples()[0])), applied([step], dense)
+    there, here = applied([step], traced(device)), applied([step], traced())
     assert {site.weight.device.type for site in there.sites(WeightSite)} == {device}
-    assert error(there, dense) == pytest.approx(error(here, dense), rel=0.05)
+    assert error(there, traced()) == pytest.approx(error(here, traced()), rel=0.05)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -55,10 +57,18 @@ def shapes(of: Graph) -> dict[str, tuple[int, ...]]:
     return {site.name: site.shape for site in of.sites(WeightSite)}
 
 
-def seeded(module: type[nn.Module]) -> nn.Module:
+@cache
+def seeded(module: Callable[..., nn.Module], *options: str) -> nn.Module:
+    """The same on every call; not to be modified."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        return module().eval()
+        return module(*options).eval()
+
+
+@cache
+def hosted(host: str, module: nn.Module, width: int) -> Graph:
+    """Passes leave it as it is, so tests share it."""
+    return HOSTS[host](module, samples(width)[0][0])
 
 
 @every_host
@@ -100,8 +110,7 @@ def test_a_removal_is_a_zero_in_what_reads_it(host: str) -> None:
 @every_host
 @every_criterion
 def test_grouped_heads_and_odd_sizes(host: str, criterion: str) -> None:
-    module = seeded(Grouped)
-    before = HOSTS[host](module, samples(30)[0][0])
+    before = hosted(host, seeded(Grouped), 30)
     result = Structured(neurons=0.5, heads=0.5, criterion=criterion, round_to=8).apply(before, Context(calibration=samples(30)))
     attention, mlp = result.matches
     assert str(attention.action).startswith("1 of 2 groups of heads removed")
@@ -110,30 +119,32 @@ def test_grouped_heads_and_odd_sizes(host: str, criterion: str) -> None:
     assert result.graph.run(samples(30)[0]).outputs[0].isfinite().all()
 
 
+class Dying(nn.Module):
+    def __init__(self, activation: str) -> None:
+        super().__init__()
+        self.query, self.key, self.value, self.out = (nn.Linear(24, 24) for _ in range(4))
+        self.fc1, self.fc2 = nn.Linear(24, 40), nn.Linear(40, 24)
+        self.activation = getattr(torch, activation)
+        with torch.no_grad():
+            self.fc1.weight[3:9] = 0
+            self.fc2.weight[:, 20:25] = 0
+            self.value.weight[6:12] = 0
+            self.out.weight[:, 18:] = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).unflatten(2, (4, 6)).transpose(1, 2) for layer in (self.query, self.key, self.value))
+        x = x + self.out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.fc2(self.activation(self.fc1(x)))
+
+
 @every_host
 @every_criterion
 @pytest.mark.parametrize("activation", ["relu", "sigmoid"])
 def test_what_is_dead_goes_and_no_output_changes(host: str, criterion: str, activation: str) -> None:
     """6 of 40 neurons give the same whatever comes in, nothing reads 5 others; one head of 4 never varies, nothing reads another."""
 
-    class Dying(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.query, self.key, self.value, self.out = (nn.Linear(24, 24) for _ in range(4))
-            self.fc1, self.fc2 = nn.Linear(24, 40), nn.Linear(40, 24)
-            with torch.no_grad():
-                self.fc1.weight[3:9] = 0
-                self.fc2.weight[:, 20:25] = 0
-                self.value.weight[6:12] = 0
-                self.out.weight[:, 18:] = 0
-
-        def forward(self, x: Tensor) -> Tensor:
-            q, k, v = (layer(x).unflatten(2, (4, 6)).transpose(1, 2) for layer in (self.query, self.key, self.value))
-            x = x + self.out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-            return self.fc2(getattr(torch, activation)(self.fc1(x)))
-
-    module = seeded(Dying)
-    before = HOSTS[host](module, samples(24)[0][0])
+    module = seeded(Dying, activation)
+    before = hosted(host, module, 24)
     result = Structured(heads=0.01, criterion=criterion).apply(before, Context(calibration=samples(24)))
     words = [str(match.action) for match in result.matches]
     assert words[0].startswith("2 of 4 heads removed (2 dead)")
@@ -142,27 +153,37 @@ def test_what_is_dead_goes_and_no_output_changes(host: str, criterion: str, acti
         assert_close(result.graph.run(x).outputs[0], module(*x).detach())
 
 
+def asleep() -> nn.Module:
+    module = nn.Sequential(nn.Linear(16, 50), nn.ReLU(), nn.Linear(50, 8))
+    with torch.no_grad():
+        module[0].bias[::5] = -100.0
+    return module
+
+
 @every_host
 @pytest.mark.parametrize("criterion", ["contribution", "obs"])
 def test_neurons_that_no_input_wakes(host: str, criterion: str) -> None:
-    module = nn.Sequential(nn.Linear(16, 50), nn.ReLU(), nn.Linear(50, 8)).eval()
-    with torch.no_grad():
-        module[0].bias[::5] = -100.0
-    before = HOSTS[host](module, samples(16)[0][0])
+    module = seeded(asleep)
+    before = hosted(host, module, 16)
     result = Structured(criterion=criterion).apply(before, Context(calibration=samples(16)))
     assert shapes(result.graph) == {"0": (40, 16), "2": (8, 40)}
     for x in samples(16, 12):
         assert_close(result.graph.run(x).outputs[0], module(*x).detach())
 
 
-@every_host
-@every_criterion
-def test_without_a_bias_constants_are_not_dead(host: str, criterion: str) -> None:
-    module = nn.Sequential(nn.Linear(16, 20), nn.Sigmoid(), nn.Linear(20, 8, bias=False)).eval()
+def without_a_bias() -> nn.Module:
+    module = nn.Sequential(nn.Linear(16, 20), nn.Sigmoid(), nn.Linear(20, 8, bias=False))
     with torch.no_grad():
         module[0].weight[:4] = 0  # which give ½ and more
         module[2].weight[:, 10:13] = 0
-    before = HOSTS[host](module, samples(16)[0][0])
+    return module
+
+
+@every_host
+@every_criterion
+def test_without_a_bias_constants_are_not_dead(host: str, criterion: str) -> None:
+    module = seeded(without_a_bias)
+    before = hosted(host, module, 16)
     result = Structured(criterion=criterion).apply(before, Context(calibration=samples(16)))
     assert shapes(result.graph) == {"0": (17, 16), "2": (8, 17)}
     for x in samples(16):
@@ -187,14 +208,15 @@ def test_what_calibration_is_good_for(host: str) -> None:
     assert errors[2] < 0.5 * errors[1]
 
 
+def in_a_row() -> nn.Module:
+    return nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 24), nn.GELU(), nn.Linear(24, 4))
+
+
 @every_host
 @every_criterion
 def test_layers_in_a_row_and_shares_of_what_came(host: str, criterion: str) -> None:
     """The layer in the middle loses columns, then rows. A second time nothing is left to do; a larger share takes the difference."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        module = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 24), nn.GELU(), nn.Linear(24, 4)).eval()
-    before = HOSTS[host](module, samples(8)[0][0])
+    before = hosted(host, seeded(in_a_row), 8)
     context = Context(calibration=samples(8), original=before)
     once = Structured(neurons=0.25, criterion=criterion).apply(before, context)
     assert shapes(once.graph) == {"0": (24, 8), "2": (18, 24), "4": (4, 18)}

@@ -116,33 +116,36 @@ from tests.graph.onnx import test_write as tests
 from tests.graph import onnx_models as models
 
 graphs = [OnnxGraph.from_proto(proto) for proto in (models.mlp(), tests.other())]
-def killed_in(function):
+def killed_in(function, path, call):
     pid = os.fork()
     if pid == 0:
         calls = []
         def kill(*arguments, **options):
             calls.append(function(*arguments, **options))
-            if len(calls) == int(sys.argv[3]):
+            if len(calls) == call:
                 os.kill(os.getpid(), signal.SIGKILL)
         setattr(write if function is write.take_place else write.ir, function.__name__, kill)
-        graphs[1].save(sys.argv[2], external=True)
+        graphs[1].save(path, external=True)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-graphs[0].save(sys.argv[2], external=True)
-assert killed_in({"save": write.ir.save, "take_place": write.take_place}[sys.argv[1]]) == -signal.SIGKILL
+for function, call, path in zip(*[iter(sys.argv[1:])] * 3):
+    graphs[0].save(path, external=True)
+    assert killed_in({"save": write.ir.save, "take_place": write.take_place}[function], path, int(call)) == -signal.SIGKILL
 """
 
 
-@pytest.mark.parametrize(("function", "call", "new"), [("save", 1, False), ("take_place", 1, False), ("take_place", 2, True)])
-def test_kills_leave_a_whole_model_and_nothing_that_the_next_write_does_not_clean_up(
-    function: str, call: int, new: bool, tmp_path: Path
-) -> None:
-    path = tmp_path / "m.onnx"
-    subprocess.run([sys.executable, "-c", WRITER, function, str(path), str(call)], check=True, cwd=ROOT)
-    assert same(path, other() if new else models.mlp())
-    OnnxGraph.from_proto(other()).save(path, external=True)
-    assert same(path, other())
-    assert files(tmp_path) == ["m.onnx", "m.onnx.data"]
+def test_kills_leave_a_whole_model_and_nothing_that_the_next_write_does_not_clean_up(tmp_path: Path) -> None:
+    kills = {("save", 1): models.mlp(), ("take_place", 1): models.mlp(), ("take_place", 2): other()}  # which model is left
+    paths = {kill: tmp_path / f"{kill[0]} {kill[1]}" / "m.onnx" for kill in kills}
+    for path in paths.values():
+        path.parent.mkdir()
+    words = [word for (function, call), path in paths.items() for word in (function, str(call), str(path))]
+    subprocess.run([sys.executable, "-c", WRITER, *words], check=True, cwd=ROOT)
+    for kill, path in paths.items():
+        assert same(path, kills[kill]), kill
+        OnnxGraph.from_proto(other()).save(path, external=True)
+        assert same(path, other()), kill
+        assert files(path.parent) == ["m.onnx", "m.onnx.data"], kill
 
 
 def test_two_who_write_at_once_do_not_mix_their_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

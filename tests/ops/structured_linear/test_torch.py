@@ -64,7 +64,7 @@ def test_gradients_and_their_gradients_are_those_of_finite_differences(key: str,
 
     inputs = [tensor.detach().clone().requires_grad_(tensor.is_floating_point()) for tensor in inputs]
     assert torch.autograd.gradcheck(call, inputs)
-    assert torch.autograd.gradgradcheck(call, inputs)
+    assert torch.autograd.gradgradcheck(call, inputs, fast_mode=True)  # along a direction at random instead of every one
 
 
 @pytest.mark.parametrize("frozen", ["x", "factors", "bias"])

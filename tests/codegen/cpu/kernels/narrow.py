@@ -12,7 +12,7 @@ from sparsecc.codegen.cpu.pieces import groups
 from sparsecc.codegen.cpu.target import Target
 from sparsecc.codegen.knobs import Knobs
 from sparsecc.codegen.spec import MatmulSpec
-from tests.codegen.cpu.kernels.running import HERE, call, compiled, expected, random
+from tests.codegen.cpu.kernels.running import HERE, built, call, expected, random
 from tests.tolerance import assert_close
 
 NARROW_TYPES = ("int8", "bfloat16")
@@ -47,7 +47,7 @@ def check_group_matmul(kernel: ModuleType, spec: MatmulSpec, knobs: Knobs, matri
     grouped, token_scales = groups.group_array(x, spec.dtype, target, scale)
     last = residual if spec.epilogue.residual else padded_bias
     arrays = [grouped, padded_bias if token_scales is None else token_scales, *prepared, last]
-    got = call(compiled(kernel.build(spec, knobs, target), target), arrays, spec.y_shape)
+    got = call(built(kernel.build, spec, knobs, target), arrays, spec.y_shape)
     whole = weight * (1.0 if scales is None else scales.astype(np.float64)[:, None])
     written = np.ascontiguousarray(got[:, :, : spec.positions])
     assert_close(torch.from_numpy(written), expected(spec, narrowed(x, spec.dtype, scale), whole, bias, residual))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -43,6 +44,12 @@ def compiled(func: Any, target: Target = HERE) -> Callable[..., None]:
     return lambda *arguments: threads.run(target.threads, lambda: function(*arguments))
 
 
+@lru_cache(maxsize=64)
+def built(build: Callable[..., Any], *arguments: Any) -> Callable[..., None]:
+    """The kernel that `build` makes of a spec, knobs where it takes some, and a target. Tests nearby share it."""
+    return compiled(build(*arguments), arguments[-1])
+
+
 def assembly(func: Any, target: Target) -> str:
     module = tvm_api.IRModule({"main": func.with_attr("global_symbol", "main")})
     return tvm_api.compile_module(module, target.llvm).mod.inspect_source("asm")
@@ -65,7 +72,7 @@ def random(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 def check_matmul(kernel: ModuleType, spec: MatmulSpec, knobs: Knobs, matrix: np.ndarray, target: Target = HERE, bias: bool = True) -> None:
     """`kernel` (dense_matmul or row_block_spmm) computes what `spec` says for this matrix, and writes nothing else."""
-    run_matmul(compiled(kernel.build(spec, knobs, target), target), kernel, spec, knobs, matrix, bias)
+    run_matmul(built(kernel.build, spec, knobs, target), kernel, spec, knobs, matrix, bias)
 
 
 def run_matmul(

@@ -10,7 +10,7 @@ from sparsecc.codegen.cpu.target import parse
 from sparsecc.codegen.spec import Epilogue, MatmulSpec
 from tests.codegen.cpu.kernels.assembly import hottest_loop, registers_of, stores
 from tests.codegen.cpu.kernels.few_tokens import SPECS, dense, specs
-from tests.codegen.cpu.kernels.running import ACTIVATIONS, HERE, NARROW, assembly, call, check_matmul, compiled, few, random
+from tests.codegen.cpu.kernels.running import ACTIVATIONS, HERE, NARROW, assembly, built, call, check_matmul, few, random
 
 
 def first(spec: MatmulSpec, target=HERE):
@@ -54,7 +54,7 @@ def test_nan_stays_with_its_token() -> None:
     x = random(np.random.default_rng(0), *spec.x_shape)
     x[1, 7] = np.nan
     weights = dense_matvec.prepare(dense(spec), None, spec, first(spec))
-    got = call(compiled(dense_matvec.build(spec, first(spec), HERE)), [x, *weights, weights[-1]], spec.y_shape)
+    got = call(built(dense_matvec.build, spec, first(spec), HERE), [x, *weights, weights[-1]], spec.y_shape)
     assert torch.from_numpy(got).isnan().all(dim=1).squeeze().tolist() == [False, True, False]
     assert np.isnan(got).sum() == spec.rows
 

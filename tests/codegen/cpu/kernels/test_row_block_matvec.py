@@ -10,7 +10,7 @@ from sparsecc.codegen.cpu.target import parse
 from sparsecc.codegen.spec import MatmulSpec
 from tests.codegen.cpu.kernels.assembly import hottest_loop, registers_of, stores
 from tests.codegen.cpu.kernels.few_tokens import SPECS, row_blocks, specs
-from tests.codegen.cpu.kernels.running import HERE, NARROW, assembly, check_matmul, compiled, few, run_matmul
+from tests.codegen.cpu.kernels.running import HERE, NARROW, assembly, built, check_matmul, few, run_matmul
 
 
 def first(spec: MatmulSpec, block_rows: int = 16, target=HERE):
@@ -37,7 +37,7 @@ def test_short_vectors(name: str) -> None:
 def test_layers_share_a_kernel_whatever_they_store() -> None:
     """Any number of blocks in a row, also where it is no multiple of those that are summed apart."""
     spec = SPECS["ragged_rows"]
-    function = compiled(row_block_matvec.build(spec, first(spec), HERE))
+    function = built(row_block_matvec.build, spec, first(spec), HERE)
     one = np.zeros((spec.rows, spec.depth), np.float32)
     one[-1, -1] = 2
     for matrix in (np.zeros_like(one), one, np.ones_like(one), *(row_blocks(spec, 16, density) for density in (0.02, 0.3, 0.9))):

@@ -14,7 +14,7 @@ from sparsecc.codegen.cpu.pieces.tiles import Tiles
 from sparsecc.codegen.cpu.target import parse
 from sparsecc.codegen.spec import Epilogue, MatmulSpec, ceil_div
 from tests.codegen.cpu.kernels.assembly import hottest_loop, registers_of, stores
-from tests.codegen.cpu.kernels.running import HERE, NARROW, assembly, check_matmul, compiled, few, random, run_matmul
+from tests.codegen.cpu.kernels.running import HERE, NARROW, assembly, built, check_matmul, few, random, run_matmul
 from tests.codegen.cpu.kernels.specs import SPECS, panels, specs
 
 
@@ -54,7 +54,7 @@ def test_anywhere_in_the_space(name: str) -> None:
 def test_layers_share_a_kernel_whatever_they_store(name: str) -> None:
     spec = SPECS[name]
     knobs = replace(first(spec, 4), panel=panels(spec)[1], groups=3)
-    function = compiled(row_block_spmm.build(spec, knobs, HERE))
+    function = built(row_block_spmm.build, spec, knobs, HERE)
     one = np.zeros((spec.rows, spec.depth), np.float32)
     one[-1, -1] = 2
     matrices = (np.zeros_like(one), one, np.ones_like(one), *(sparse_matrix(spec, 4, density, seed=3) for density in (0.02, 0.9)))

@@ -17,7 +17,7 @@ from sparsecc.codegen.cpu.pieces import groups
 from sparsecc.codegen.cpu.target import Target, parse
 from sparsecc.codegen.spec import ceil_div
 from tests.codegen.cpu.kernels.assembly import hottest_loop, registers_of, stores
-from tests.codegen.cpu.kernels.running import HERE, NARROW, assembly, call, compiled, few, random
+from tests.codegen.cpu.kernels.running import HERE, NARROW, assembly, built, call, few, random
 from tests.tolerance import assert_close
 
 V = HERE.lanes
@@ -59,7 +59,7 @@ def run(spec: AttentionSpec, mask: np.ndarray | None = None, target: Target = HE
         q, k, v = (groups.bfloat16(x) for x in (q, k, v))
         inputs = [*(groups.group_array(x, "bfloat16", target)[0] for x in inputs[:2]), pairs(inputs[2], spec, target)]
     shape = (spec.batch * spec.padded_queries // spec.tile, spec.heads * spec.value_dim, spec.tile)
-    function = compiled(attention.build(spec, target), target)
+    function = built(attention.build, spec, target)
     out = call(function, [*inputs, mask], shape)
     out = out.transpose(0, 2, 1).reshape(spec.batch, spec.padded_queries, spec.heads, spec.value_dim)[:, : spec.queries]
     return torch.from_numpy(np.ascontiguousarray(out.transpose(0, 2, 1, 3))), oracle(spec, q, k, v, mask).float()
@@ -68,7 +68,7 @@ def run(spec: AttentionSpec, mask: np.ndarray | None = None, target: Target = HE
 def pairs(v: np.ndarray, spec: AttentionSpec, target: Target) -> np.ndarray:
     pair = PairSpec(spec.batch, spec.keys, v.shape[1], spec.key_tile)
     out = tvm_api.tensor(np.zeros(pair.y_shape, np.int32))
-    compiled(pair_tokens.build(pair, target), target)(tvm_api.tensor(v), out)
+    built(pair_tokens.build, pair, target)(tvm_api.tensor(v), out)
     return out.numpy()
 
 
@@ -93,8 +93,16 @@ def test_short_vectors(name: str) -> None:
     assert_close(*run(spec, target=NARROW))
 
 
-@pytest.mark.parametrize("target", [HERE, replace(HERE, features=()), NARROW], ids=["here", "plain", "short_vectors"])
-@pytest.mark.parametrize("name", [name for name in SPECS if name != "odd_head_dims"])
+EVEN = [name for name in SPECS if name != "odd_head_dims"]
+PLAIN = replace(HERE, features=())
+FURTHER = ["plain", "keys_fill_no_tile", "one_kv_head_causal", "mask_of_keys"]  # a target changes products, not what masks and tiles do
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [*((HERE, name) for name in EVEN), *((target, name) for target in (PLAIN, NARROW) for name in FURTHER)],
+    ids=[*EVEN, *(f"{name}, {target}" for target in ("plain", "short vectors") for name in FURTHER)],
+)
 def test_bfloat16(name: str, target: Target) -> None:
     """What the softmax gives is rounded to 8 bits: by 1/512 of each weight, and of the largest value at most."""
     spec = replace(SPECS[name], dtype="bfloat16")

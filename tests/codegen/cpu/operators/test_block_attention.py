@@ -13,7 +13,7 @@ from sparsecc.codegen.cpu.operators import block_attention
 from sparsecc.codegen.cpu.operators.block_attention import BlockAttentionSpec
 from sparsecc.codegen.cpu.target import Target, parse
 from tests.codegen.cpu.kernels.assembly import hottest_loop, loops, registers_of, stores
-from tests.codegen.cpu.kernels.running import HERE, NARROW, assembly, call_for_several, compiled, few, random
+from tests.codegen.cpu.kernels.running import HERE, NARROW, assembly, built, call_for_several, few, random
 from tests.tolerance import assert_close
 
 V = HERE.lanes
@@ -58,10 +58,10 @@ def run(
     for mask in masks:
         mask[..., 0, : spec.block] = -np.inf  # a query or more may see nothing
     where, *tables = block_attention.prepare(places, keep, spec, target)
-    gathered = call_for_several(compiled(block_attention.build_gather(spec, target), target), [q, k, v, where], spec.gathered(target))
+    gathered = call_for_several(built(block_attention.build_gather, spec, target), [q, k, v, where], spec.gathered(target))
     assert not any(np.isnan(array).any() for array in gathered)
     [out] = call_for_several(
-        compiled(block_attention.build(spec, target), target),
+        built(block_attention.build, spec, target),
         [*gathered, where, *tables, *masks],
         [(spec.batch, spec.heads, spec.tokens, spec.value_dim)],
     )

@@ -15,7 +15,7 @@ from sparsecc.codegen.cpu.pieces.tiles import Tiles
 from sparsecc.codegen.cpu.target import Target, parse
 from sparsecc.codegen.spec import Epilogue
 from tests.codegen.cpu.kernels.assembly import hottest_loop, loops, registers_of, stores
-from tests.codegen.cpu.kernels.running import ACTIVATIONS, HERE, NARROW, assembly, call, compiled, few, random
+from tests.codegen.cpu.kernels.running import ACTIVATIONS, HERE, NARROW, assembly, built, call, few, random
 from tests.tolerance import assert_close
 
 V = HERE.lanes
@@ -52,7 +52,7 @@ def check(spec: StructuredSpec, knobs: tuple[Tiles, ...], target: Target = HERE)
     biases = [None] * (len(weights) - 1) + [bias]
     parts = zip(weights, places, biases, knobs, strict=True)
     prepared = [array for part in parts for array in structured_matmul.prepare(*part)]
-    function = compiled(structured_matmul.build(spec, knobs, target), target)
+    function = built(structured_matmul.build, spec, knobs, target)
     got = call(function, [x, *prepared, residual if spec.epilogue.residual else prepared[-1]], spec.y_shape)
     assert_close(torch.from_numpy(got), expected(spec, x, weights, places, bias, residual))
 
