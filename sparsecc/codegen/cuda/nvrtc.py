@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from dataclasses import dataclass
 from functools import cache
@@ -39,9 +40,7 @@ def build(func: Any, arch: Arch) -> Built:
 
 def cubin(source: str, arch: Arch) -> bytes:
     """Raises UserError where the packages are not installed, SparseccError for a source that NVRTC refuses."""
-    headers = _headers()
-    from cuda.bindings import nvrtc
-
+    headers, nvrtc = _headers(), _nvrtc()
     text = _PRELUDE + source.replace("#include <cuda.h>\n", "")  # a header of the host's
     flags = [f"--gpu-architecture={arch.name}", *_FLAGS, *(f"-I{folder}" for folder in headers)]
     program = _done(nvrtc.nvrtcCreateProgram(text.encode(), b"kernel.cu", 0, None, None), "no program")
@@ -57,8 +56,7 @@ def cubin(source: str, arch: Arch) -> bytes:
 
 
 def _first_error(program: Any) -> str:
-    from cuda.bindings import nvrtc
-
+    nvrtc = _nvrtc()
     log = b" " * _done(nvrtc.nvrtcGetProgramLogSize(program), "no log")
     _done(nvrtc.nvrtcGetProgramLog(program, log), "no log")
     lines = log.decode(errors="replace").splitlines()
@@ -66,12 +64,15 @@ def _first_error(program: Any) -> str:
 
 
 def _done(result: tuple[Any, ...], what: str) -> Any:
-    from cuda.bindings import nvrtc
-
+    nvrtc = _nvrtc()
     status, *values = result
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         raise SparseccError(f"NVRTC gives {what}: {nvrtc.nvrtcGetErrorString(status)[1].decode()}")
     return values[0] if values else None
+
+
+def _nvrtc() -> Any:
+    return importlib.import_module("cuda.bindings.nvrtc")
 
 
 @cache
