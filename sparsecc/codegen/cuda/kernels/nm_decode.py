@@ -4,7 +4,8 @@
 
 A block computes `rows` outputs for all tokens. Its weights come through a ring of bulk copies; each stage holds `inputs` inputs of all its
 rows, and its warps share out the steps of a stage. Weights do not depend on the kernel before, so that the ring is filled before
-`griddepcontrol.wait`. At the end the warps' sums are added in shared memory, where the ring was.
+`griddepcontrol.wait`. X comes from L2, one stage ahead into registers: 8 tokens of 14336 inputs took 23.3 µs without that, 18.4 with it. At
+the end the warps' sums are added in shared memory, where the ring was.
 """
 
 from __future__ import annotations
@@ -112,9 +113,9 @@ def build(spec: DecodeSpec, knobs: Ring, arch: Arch):
         sums = T.alloc_local([tiles * groups * 4], "float32")
         a = T.alloc_local([tiles * 8], "uint32")
         e = T.alloc_local([tiles], "uint32")
-        r = T.alloc_local([groups * 8], "uint32")
-        f = T.alloc_local([groups * 8], "uint32")
-        s = T.alloc_local([groups * 4], "uint32")
+        r = T.alloc_local([per_warp * groups * 4], "uint32")  # X of the next stage as it was read
+        f = T.alloc_local([per_warp * groups * 4], "uint32")  # and of this one as fragments
+        s = T.alloc_local([2], "uint32")
         policy = T.alloc_local([1], "uint64")
 
         @T.inline
@@ -128,6 +129,16 @@ def build(spec: DecodeSpec, knobs: Ring, arch: Arch):
             )  # fmt: skip
 
         T.ptx["createpolicy.fractional.L2::evict_first.b64"](policy[0], T.float32(1.0))
+
+        @T.inline
+        def read(k):
+            for step in T.unroll(per_warp):
+                for g in T.unroll(groups):
+                    i = T.meta_var((step * groups + g) * 4)
+                    column = T.meta_var(k * knobs.inputs + (warp * per_warp + step) * STEP + lane % 4 * 8)
+                    if g * 8 + lane // 4 < tokens and column < depth:
+                        T.ptx["ld.global.v4.b32"](r[i], r[i + 1], r[i + 2], r[i + 3], X.ptr_to([g * 8 + lane // 4, column]))
+
         if thread == 0:
             for i in T.unroll(stages):
                 T.ptx.mbarrier.init.shared.b64(full.ptr_to([i]), T.uint32(1))
@@ -139,39 +150,37 @@ def build(spec: DecodeSpec, knobs: Ring, arch: Arch):
         T.ptx.griddepcontrol.wait()
         for i in T.unroll(tiles * groups * 4):
             sums[i] = T.float32(0)
+        for i in T.unroll(per_warp * groups * 4):
+            r[i] = T.uint32(0)
+        read(0)
         for k in T.serial(steps):
             at = T.meta_var(k % stages)
+            for i in T.unroll(per_warp * groups):  # neighbours swap: even lanes take first halves of four groups, odd ones second
+                s[0] = T.if_then_else(lane % 2 == 0, r[i * 4 + 1], r[i * 4])
+                s[1] = T.if_then_else(lane % 2 == 0, r[i * 4 + 3], r[i * 4 + 2])
+                for j in T.unroll(2):
+                    T.ptx["shfl_sync.bfly.b32"](s[j], s[j], T.uint32(1), T.uint32(0x1F), T.uint32(0xFFFFFFFF))
+                f[i * 4] = T.if_then_else(lane % 2 == 0, r[i * 4], s[0])
+                f[i * 4 + 1] = T.if_then_else(lane % 2 == 0, r[i * 4 + 2], s[1])
+                f[i * 4 + 2] = T.if_then_else(lane % 2 == 0, s[0], r[i * 4 + 1])
+                f[i * 4 + 3] = T.if_then_else(lane % 2 == 0, s[1], r[i * 4 + 3])
+            for i in T.unroll(per_warp * groups * 4):
+                r[i] = T.uint32(0)
+            read(k + 1)
             T.cuda.mbarrier_wait(full.ptr_to([at]), (k // stages) % 2)
             for pair in T.unroll(per_warp // 2):
                 step = T.meta_var(warp * per_warp + pair * 2)
-                for g in T.unroll(groups):
-                    for half in T.unroll(2):
-                        i = T.meta_var((g * 2 + half) * 4)
-                        column = T.meta_var(k * knobs.inputs + (step + half) * STEP + lane % 4 * 8)
-                        for j in T.unroll(4):
-                            r[i + j] = T.uint32(0)
-                        if g * 8 + lane // 4 < tokens and column < depth:
-                            T.ptx["ld.global.v4.b32"](r[i], r[i + 1], r[i + 2], r[i + 3], X.ptr_to([g * 8 + lane // 4, column]))
                 for t in T.unroll(tiles):
                     for half in T.unroll(2):
                         i = T.meta_var(t * 8 + half * 4)
                         offset = T.meta_var(at * stage + (t * tile_steps + step + half) * VALUE_BYTES + lane * 16)
                         T.ptx["ld.shared.v4.b32"](a[i], a[i + 1], a[i + 2], a[i + 3], ring.ptr_to([offset]))
                     T.ptx["ld.shared.b32"](e[t], ring.ptr_to([at * stage + places + (t * tile_steps + step) * PLACE_BYTES + lane * 4]))
-                for i in T.unroll(groups * 2):  # neighbours swap: an even lane takes the first halves of four groups, an odd one the second
-                    s[i * 2] = T.if_then_else(lane % 2 == 0, r[i * 4 + 1], r[i * 4])
-                    s[i * 2 + 1] = T.if_then_else(lane % 2 == 0, r[i * 4 + 3], r[i * 4 + 2])
-                    for j in T.unroll(2):
-                        T.ptx["shfl_sync.bfly.b32"](s[i * 2 + j], s[i * 2 + j], T.uint32(1), T.uint32(0x1F), T.uint32(0xFFFFFFFF))
-                    f[i * 4] = T.if_then_else(lane % 2 == 0, r[i * 4], s[i * 2])
-                    f[i * 4 + 1] = T.if_then_else(lane % 2 == 0, r[i * 4 + 2], s[i * 2 + 1])
-                    f[i * 4 + 2] = T.if_then_else(lane % 2 == 0, s[i * 2], r[i * 4 + 1])
-                    f[i * 4 + 3] = T.if_then_else(lane % 2 == 0, s[i * 2 + 1], r[i * 4 + 3])
                 for t in T.unroll(tiles):
                     for g in T.unroll(groups):
                         c = T.meta_var((t * groups + g) * 4)
-                        add(sums, c, a, t * 8, f, g * 8, e, t, 0)
-                        add(sums, c, a, t * 8 + 4, f, g * 8 + 4, e, t, 1)
+                        add(sums, c, a, t * 8, f, (pair * 2 * groups + g) * 4, e, t, 0)
+                        add(sums, c, a, t * 8 + 4, f, ((pair * 2 + 1) * groups + g) * 4, e, t, 1)
             T.cuda.cta_sync()
             if thread == 0 and k + stages < steps:
                 T.ptx.mbarrier.arrive.expect_tx.shared.b64(full.ptr_to([at]), T.uint32(stage))
