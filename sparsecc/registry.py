@@ -63,14 +63,15 @@ def load_class(family: str, name: str, base: type[T]) -> type[T]:
 
 
 def load_part(family: str, name: str, part: str, base: type[T]) -> type[T]:
-    """The one subclass of `base` in a module of a member that is a folder: `part` is the module's name. Raises what `load` raises."""
+    """The one subclass of `base` in a module of a member that is a folder: `part` is the module's name. Raises RecipeError where there is
+    no such member, and for a package's that is not so."""
     folder = load(family, name).__name__
+    if name not in _plugins(family):
+        return _one_class(importlib.import_module(f"{folder}.{part}"), base)
     try:
         return _one_class(importlib.import_module(f"{folder}.{part}"), base)
-    except (ImportError, TypeError) as error:
-        if name not in _plugins(family):
-            raise
-        raise RecipeError(f"{_place(family, name)}: {error}") from error
+    except Exception as error:
+        raise RecipeError(f"{_place(family, name)} has no {base.__name__} in '{part}': {type(error).__name__}: {error}") from error
 
 
 def create(family: str, name: str, base: type[T], **options: Any) -> T:

@@ -41,7 +41,7 @@ FAST = (  # folders and files whose tests neither export with torch nor load TVM
     "passes/test_pack.py",
     "passes/test_pipeline.py",
     "patterns",
-    "precisions",
+    "precisions/test_precisions.py",
     "refinements",
     "report/test_base.py",
     "report/test_html.py",

@@ -111,7 +111,7 @@ def compile(
         inputs=result.graph.inputs,
         outputs=result.graph.outputs,
         target=goal,
-        report=account.chosen(report, choices),
+        report=account.chosen(report, choices, result.graph),
         structure=result.graph.structure,
         specialize=lambda inputs: codegen.build(result.graph, inputs, goal, known=known)[0],
         to_onnx=result.graph.proto if isinstance(result.graph, HasProto) else None,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sparsecc.forms import Form
     from sparsecc.graph.base import Graph
     from sparsecc.graph.inputs import Sample
+    from sparsecc.precisions.base import Quantized
     from sparsecc.report.ledger import Ledger
 
 SITES_PER_RUN = 16  # how many layers' inputs are held at once
@@ -127,11 +128,12 @@ def _attention(site: Attention, ledger: Ledger, error: float | None) -> SiteRepo
     )
 
 
-def chosen(report: Report, choices: Sequence[Choice]) -> Report:
-    """The report with the kernels that codegen picked for packed sites, and why."""
+def chosen(report: Report, choices: Sequence[Choice], graph: Graph) -> Report:
+    """The report with the kernels that codegen picked for packed sites of the graph, and why."""
     by_site = {choice.site: choice for choice in choices}
     rows = (_with_choice(row, by_site[row.name]) if row.name in by_site else row for row in report.sites)
-    sites = tuple(_as_multiplied(row) for row in rows)
+    stored = {site.name: site.quantized for site in graph.sites(WeightSite)}
+    sites = tuple(_as_multiplied(row, stored.get(row.name)) for row in rows)
     return replace(report, sites=sites, totals=totals(sites))
 
 
@@ -144,11 +146,12 @@ def _with_choice(row: SiteReport, choice: Choice) -> SiteReport:
     return replace(row, decision=choice.decision, reason=reason)
 
 
-def _as_multiplied(row: SiteReport) -> SiteReport:
+def _as_multiplied(row: SiteReport, weight: Quantized | None) -> SiteReport:
     """Numbers that kernels do not know lie in a compiled model as float32."""
-    if not row.quantized or row.dtype in SIZE:
+    if weight is None or row.dtype in SIZE:
         return row
-    return replace(row, dtype="float32", reason=f"{row.reason}; compiled in float32, there are no kernels for {row.dtype}")
+    reason = f"{row.reason}; compiled in float32, there are no kernels for {row.dtype}"
+    return replace(row, dtype="float32", bytes_packed=weight.bytes_float32, reason=reason)
 
 
 def output_errors(result: Rewritten) -> dict[str, float | None]:

@@ -30,7 +30,7 @@ def against_file(report: Report, result: Rewritten, samples: Sequence[Sequence[A
 
 
 def against_masked(report: Report, result: Rewritten, samples: Sequence[Sequence[Any]]) -> Report:
-    """The report with the converted model compared to the masked one, both run exactly; where layers were made int8, also as an
+    """The report with the converted model compared to the masked one, both run exactly; where layers were quantized, also as an
     onnxruntime without options runs them on this machine: that is what users get."""
     graph: Any = result.graph
     masked: Any = result.masked

@@ -113,7 +113,7 @@ class Chooser(Generic[T]):
         if key not in self._us:
             whole = Numbers(layer.matrix)
             plans = (self._plan(t, numbers if t.spec.dtype == layer.dtype else whole, layer.bias) for t in timed)
-            calls = [self._run(plan, task.spec) for plan, task in zip(plans, timed, strict=True)]  # which has copies of a plan's weights
+            calls = [self._run(plan, task.spec) for plan, task in zip(plans, timed, strict=True)]  # one plan at a time: calls copy weights
             self._us[key] = self._timed(*calls)
         return dict(zip(timed, self._us[key], strict=True))
 

@@ -8,10 +8,11 @@ site whose place it takes, so that one more is one more folder.
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from sparsecc import registry
-from sparsecc.errors import RecipeError
+from sparsecc.errors import RecipeError, RecipeWarning
 from sparsecc.ops.base import Operator, SiteOp
 
 if TYPE_CHECKING:
@@ -23,6 +24,15 @@ HELPERS = ("onnx_body", "onnx_decoding", "onnx_layer", "packed")  # modules here
 def operator(name: str) -> type[Operator]:
     """The class of an operator; torch knows the operator from then on."""
     return registry.load_part("ops", name, "torch", Operator)
+
+
+def register() -> None:
+    """Torch knows all of them from then on, for files that may call any. A package's that cannot be imported is warned of and left out."""
+    for name in registry.members("ops"):
+        try:
+            operator(name)
+        except RecipeError as error:
+            warnings.warn(str(error), RecipeWarning, stacklevel=3)
 
 
 def layer(name: str) -> type[SiteOp]:

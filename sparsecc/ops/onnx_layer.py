@@ -20,7 +20,7 @@ from sparsecc.ops.onnx_body import Body, Value
 if TYPE_CHECKING:
     from sparsecc.ops.base import SiteOp
 
-S = TypeVar("S")  # a Storage
+S = TypeVar("S")  # a Storage; pyright tells a class attribute from the property that `forms.Storage` asks for
 
 # Attributes that every layer's node has, whether the body reads them or only who imports the file.
 _ATTRIBUTES = {"site": ir.AttributeType.STRING, "rows": ir.AttributeType.INT, "cols": ir.AttributeType.INT}

@@ -137,7 +137,8 @@ class Permute(Pass[Mlp | Linear, Order | Gather]):
             layer = layers[site.name]
             if layer.cols == len(action.columns):
                 graph.gather_inputs(layer, action.columns)
-        elif isinstance(site, Mlp):
+        else:
+            assert isinstance(site, Mlp)  # whose neurons an `Order` is of
             _reorder(graph, layers[site.first.name], layers[site.second.name], action.rows)
 
     def _refuse_layer(self, graph: Graph, site: Linear) -> Refused | None:

@@ -195,6 +195,12 @@ class Quantized(Form):
     def keep(self, layer: str = "") -> Tensor:
         return self.values(layer) != 0
 
+    @property
+    def bytes_float32(self) -> int:
+        """What the same numbers take in float32, in the same format."""
+        kept, format = self.tensors[self.scheme.value_names[0]].numel(), self.scheme.format
+        return 4 * kept if format is None else format.bytes_packed(self.rows, self.cols, kept, 4)
+
     def dense(self, layer: str = "") -> Tensor:
         """float32 [rows, cols]. Raises ModelError, which names `layer`, when tensors do not fit each other."""
         try:

@@ -8,16 +8,19 @@ from models._locality import planted
 from sparsecc.api import account
 from sparsecc.api.rewriting import rewrite
 from sparsecc.attention.base import Grid
+from sparsecc.formats import from_key
 from sparsecc.formats.base import Packed
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import Attention, Conv2d, Linear
 from sparsecc.ops.block_attention.torch import relative_error
 from sparsecc.precisions.base import Quantized
+from sparsecc.precisions.bfloat16 import BFloat16
 from sparsecc.recipe import Recipe
-from sparsecc.report.base import Report, SiteReport, totals
+from sparsecc.report.base import Report, totals
 from sparsecc.report.ledger import Entry, Ledger
 from sparsecc.structures.base import Structured
 from sparsecc.structures.low_rank import LowRank
+from tests.passes.fake import FakeGraph
 
 
 def test_output_error_of_a_linear():
@@ -86,14 +89,26 @@ def test_a_structured_site_says_what_it_became():
     assert account._relative_error(before, after, torch.eye(6)) == pytest.approx(float(left))
 
 
-def test_numbers_without_kernels_are_float32_in_what_is_compiled():
-    rows = tuple(
-        SiteReport(name=dtype, kind="Linear", shape=(2, 2), dtype=dtype, format=dtype, reason="quantized") for dtype in ("int8", "e4m3")
-    )
-    known, unknown = account.chosen(Report(sparsecc="1", model="m", target="cpu", sites=rows), []).sites
-    assert known == rows[0]
-    assert (unknown.dtype, unknown.quantized, unknown.bytes_kept) == ("float32", False, 0)
-    assert unknown.reason == "quantized; compiled in float32, there are no kernels for e4m3"
+class Doubles(BFloat16):
+    """Numbers that no kernel knows."""
+
+    key = "doubles"
+
+
+@pytest.mark.parametrize("format", [None, "nm:2:4"])
+def test_numbers_without_kernels_are_float32_in_what_is_compiled(format: str | None):
+    weight = torch.tensor([[1.0, 0, 2, 0] * 8] * 4)
+    stored = Doubles().quantize(weight)
+    stored = stored if format is None else stored.packed(from_key(format), weight != 0)
+    known = BFloat16().quantize(weight)
+    sites = [Linear(name="a", stored=stored), Linear(name="b", stored=known)]
+    rows = tuple(account._site(site, site, Linear(name=site.name, stored=weight), Ledger(), None) for site in sites)
+    report = Report(sparsecc="1", model="m", target="cpu", sites=rows)
+    found, same = account.chosen(report, [], FakeGraph(sites)).sites
+    assert same == rows[1]
+    assert (found.dtype, found.quantized) == ("float32", False)
+    assert found.bytes_kept == (4 * 4 * 32 if format is None else from_key(format).pack(weight, weight != 0).nbytes)
+    assert found.reason.endswith("compiled in float32, there are no kernels for doubles")
 
 
 def test_a_pattern_is_claimed_as_long_as_its_zeros_are_there():

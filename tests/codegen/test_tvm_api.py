@@ -1,3 +1,4 @@
+import ast
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -47,13 +48,25 @@ def test_kernels_are_parsed_without_looking_for_sources(monkeypatch):
     assert doubled.body is not None
 
 
-def test_a_kernel_is_parsed_once_and_is_the_same_every_time():
+def test_a_kernel_is_parsed_once_and_is_the_same_every_time(monkeypatch):
     """Trees are kept; what the parser writes into them must not reach the next kernel, in this thread or in another."""
+    parsed, parse = [], ast.parse
+    monkeypatch.setattr(ast, "parse", lambda source, *rest, **options: parsed.append(source) or parse(source, *rest, **options))
     texts = [str(_sums(4).script()), str(_sums(8).script()), str(_sums(4).script())]
     with ThreadPoolExecutor(4) as pool:
         others = list(pool.map(lambda n: str(_sums(n).script()), [4, 8] * 8))
     assert texts[0] == texts[2] != texts[1]
     assert others == texts[:2] * 8
+    assert sum("def sums" in str(source) for source in parsed) == 1
+
+
+def test_names_and_constants_are_looked_up(monkeypatch):
+    """What the kernel does not know is still named by the parser."""
+    with pytest.raises(Exception, match="Undefined variable: unknown"):
+
+        @tvm_api.T.prim_func(private=True)
+        def wrong(x: tvm_api.T.Buffer((4,), "float32")):
+            x[0] = unknown  # noqa: F821
 
 
 def _sums(n: int) -> Any:

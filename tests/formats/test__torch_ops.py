@@ -1,4 +1,4 @@
-"""What the primitives refuse; `tests/ops/test__onnx_decoding.py` compares what they compute with the ONNX ones."""
+"""What the primitives refuse; `tests/ops/test_onnx_decoding.py` compares what they compute with the ONNX ones."""
 
 from __future__ import annotations
 

@@ -27,15 +27,13 @@ _RECIPES = {
 }
 _RUN = f"""
 import sys, torch
+from pathlib import Path
 torch.set_num_threads(1)
 from sparsecc.passes import pipeline
 from sparsecc.calibration.context import Context
 from sparsecc.recipe import Recipe
-from tests import exporting
 from tests.laws.hosts import graph, model
-import torch.export, torch.onnx
 
-exporting.remember()
 x = model("transformer")[1]
 inputs = [(torch.randn(x.shape, generator=torch.Generator().manual_seed(i)),) for i in range(6)]
 for seed in map(int, sys.argv[2:]):

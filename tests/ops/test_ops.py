@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from torch import Tensor
 from sparsecc import ops, registry
 from sparsecc.codegen.backend import parse
 from sparsecc.codegen.compiler import build
-from sparsecc.errors import ModelError, RecipeError
+from sparsecc.errors import ModelError, RecipeError, RecipeWarning
 from sparsecc.graph.base import Graph
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.onnx.graph import OnnxGraph
@@ -79,6 +81,24 @@ def test_a_file_carries_it_and_is_read_back(gained: type) -> None:
     assert {function.name for function in made.functions} == {"GainedLinear_gains"}
     assert_close(torch.from_numpy(models.run(made, x=x.numpy())[0]), expected)
     assert_close(outputs_of(OnnxGraph.from_proto(made), (x,)), expected)
+
+
+CONV1D = "from sparsecc.ops.base import SiteOp\nclass BrokenLinear(SiteOp):\n    takes = ('Conv1d',)\n"
+
+
+@pytest.mark.parametrize("source", ["raise RuntimeError('boom')", "import nothing_here", "", CONV1D])
+def test_one_that_is_broken_is_in_the_way_of_no_model_without_it(source: str, tmp_path: Path) -> None:
+    module, inputs, graph = fx_models.case("mlp")
+    graph.save(tmp_path / "m.pt2")
+    modules = {"broken_linear/__init__": "", "broken_linear/torch": source}
+    with installed(tmp_path, "theirs", "[sparsecc.ops]\nbroken_linear = broken_linear\n", modules):
+        library, _ = build(graph, inputs, parse("reference", 1))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", RecipeWarning)
+            FxGraph.load(tmp_path / "m.pt2")
+    assert_close(run(library, inputs)[0], module(*inputs))
+    words = "ops: 'broken_linear' of package theirs has no Operator in 'torch'"
+    assert [str(each.message).startswith(words) for each in said] == [True] * (source != CONV1D)
 
 
 def test_without_its_package_the_file_is_refused(gained: type) -> None:

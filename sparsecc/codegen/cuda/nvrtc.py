@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from sparsecc.codegen.cuda.arch import Arch
 from sparsecc.codegen.tvm_api import tvm
 from sparsecc.errors import SparseccError, UserError
 
+_INSTALL = "run: pip install 'sparsecc[gpu-build]'"
 _FLAGS = ("-default-device", "--device-int128")
 _PRELUDE = """#include <cuda/std/cstdint>
 using cuda::std::int8_t; using cuda::std::int16_t; using cuda::std::int32_t; using cuda::std::int64_t;
@@ -43,7 +44,10 @@ def cubin(source: str, arch: Arch) -> bytes:
     headers, nvrtc = _headers(), _nvrtc()
     text = _PRELUDE + source.replace("#include <cuda.h>\n", "")  # a header of the host's
     flags = [f"--gpu-architecture={arch.name}", *_FLAGS, *(f"-I{folder}" for folder in headers)]
-    program = _done(nvrtc.nvrtcCreateProgram(text.encode(), b"kernel.cu", 0, None, None), "no program")
+    try:
+        program = _done(nvrtc.nvrtcCreateProgram(text.encode(), b"kernel.cu", 0, None, None), "no program")
+    except RuntimeError as error:  # of cuda-bindings, which opens the library now
+        raise UserError(f"kernels for CUDA need nvidia-cuda-nvrtc ({str(error).splitlines()[0]}); {_INSTALL}") from error
     try:
         [status] = nvrtc.nvrtcCompileProgram(program, len(flags), [flag.encode() for flag in flags])
         if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
@@ -72,18 +76,18 @@ def _done(result: tuple[Any, ...], what: str) -> Any:
 
 
 def _nvrtc() -> Any:
-    return importlib.import_module("cuda.bindings.nvrtc")
+    """Raises UserError where it is not installed."""
+    try:
+        return importlib.import_module("cuda.bindings.nvrtc")
+    except ImportError:
+        raise UserError(f"kernels for CUDA need cuda-bindings; {_INSTALL}") from None
 
 
 @cache
 def _headers() -> tuple[Path, Path]:
-    """CUDA's, and those of its C++ library. Raises UserError where a package is missing."""
-    for package in ("cuda", "nvidia"):
-        if importlib.util.find_spec(package) is None:
-            raise UserError(f"kernels for CUDA need the package {package!r}; run: pip install 'sparsecc[gpu-build]'")
-    spec = importlib.util.find_spec("nvidia.cu13")
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        include = Path(folder) / "include"
+    """CUDA's, and those of its C++ library. Raises UserError where they are missing."""
+    for folder in map(Path, sys.path):
+        include = folder / "nvidia" / "cu13" / "include"
         if (include / "cccl" / "cuda" / "std" / "cstdint").exists() and (include / "cuda_bf16.h").exists():
             return include, include / "cccl"
-    raise UserError("kernels for CUDA need the headers of CUDA 13; run: pip install 'sparsecc[gpu-build]'")
+    raise UserError(f"kernels for CUDA need the headers of CUDA 13; {_INSTALL}")

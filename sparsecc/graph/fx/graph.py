@@ -18,7 +18,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from sparsecc import ops, registry
+from sparsecc import ops
 from sparsecc.errors import ModelError, Refused
 from sparsecc.files import replacing
 from sparsecc.graph.abilities import Specializable
@@ -98,7 +98,7 @@ class FxGraph(Differentiable, Specializable):
     @classmethod
     def load(cls, path: str | PathLike[str]) -> FxGraph:
         """Read what `save` wrote, or any .pt2 file of torch.export. Raises ModelError naming the file."""
-        _register_operators()
+        ops.register()
         caches.register()
         files = {_NAMES: ""}
         try:
@@ -292,8 +292,3 @@ def _like(value: Tensor) -> Tensor:
     """Zeros in the shape that the model was traced with."""
     sizes = [size.node.hint if isinstance(size, torch.SymInt) else size for size in value.shape]
     return torch.zeros(sizes, dtype=value.dtype)
-
-
-def _register_operators() -> None:
-    for name in registry.members("ops"):
-        ops.operator(name)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import importlib.util
 import re
+import sys
 
 import pytest
 
@@ -21,10 +21,16 @@ def test_a_source_that_is_refused_is_named_by_its_first_error() -> None:
         nvrtc.cubin("nonsense here;", arch("sm_80"))
 
 
-def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bindings_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.bindings.nvrtc", None)
+    with pytest.raises(UserError, match=re.escape("need cuda-bindings; run: pip install 'sparsecc[gpu-build]'")):
+        nvrtc.cubin("", arch("sm_80"))
+
+
+def test_headers_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     nvrtc._headers.cache_clear()
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=re.escape("pip install 'sparsecc[gpu-build]'")):
+    monkeypatch.setattr(sys, "path", [])
+    with pytest.raises(UserError, match=re.escape("need the headers of CUDA 13; run: pip install 'sparsecc[gpu-build]'")):
         nvrtc.cubin("", arch("sm_80"))
 
 

@@ -42,6 +42,47 @@ def test_a_lane_holds_what_the_instruction_wants() -> None:
     )  # nothing kept: two places all the same
 
 
+def test_the_instruction_gives_the_product() -> None:
+    """The kernel's steps on integers in the place of floats: lanes, the swap of halves and the selectors as the PTX ISA has them."""
+    rows, depth, tokens = 32, 256, 8
+    weight = sparse(rows, depth, 3) % 50
+    weight = np.where(weight, weight, 0).astype(np.uint16)
+    x = np.random.default_rng(4).integers(0, 50, (tokens, depth))
+    packed = pack(weight, rows, depth)[0, 0]
+    cut = rows // TILE * depth // STEP * VALUE_BYTES
+    values = packed[:cut].view(np.uint16).reshape(rows // TILE, depth // STEP, 32, 4, 2).astype(int)
+    words = packed[cut:].view(np.uint32).reshape(rows // TILE, depth // STEP // 2, 32)
+    y = np.zeros((tokens, rows), int)
+    for tile, step in np.ndindex(rows // TILE, depth // STEP):
+        y[:, tile * TILE : (tile + 1) * TILE] += _multiplied(values[tile, step], words[tile, step // 2], step % 2, _fragments(x, step)).T
+    assert np.array_equal(y, x @ weight.T.astype(int))
+
+
+def _fragments(x: np.ndarray, step: int) -> np.ndarray:
+    """[32 inputs of the instruction, tokens]: what lanes hold once neighbours have swapped halves of the 8 inputs that each has read."""
+    b = np.zeros((STEP, len(x)), int)
+    for lane in range(32):
+        token, q = divmod(lane, 4)
+        own, other = (x[token, step * STEP + 8 * part : step * STEP + 8 * part + 8].reshape(4, 2) for part in (q, q ^ 1))
+        held = [own[0], own[2], other[0], other[2]] if q % 2 == 0 else [other[1], other[3], own[1], own[3]]
+        for j, pair in enumerate(held):
+            b[8 * j + 2 * q : 8 * j + 2 * q + 2, token] = pair
+    return b
+
+
+def _multiplied(values: np.ndarray, words: np.ndarray, selector: int, b: np.ndarray) -> np.ndarray:
+    """mma.sp.m16n8k32: [16, tokens].  values: [lane, register, 2].  words: of the lanes, of which the selector takes one pair in four."""
+    result = np.zeros((TILE, b.shape[1]), int)
+    for lane, register in np.ndindex(32, 4):
+        g, q = divmod(lane, 4)
+        row, group = g + 8 * (register % 2), q + 4 * (register // 2)
+        word = int(words[4 * g + 2 * selector + group // 4]) >> 16 * (register % 2)
+        nibble = word >> 4 * (group % 4) & 0xF
+        for value, place in zip(values[lane, register], (nibble & 3, nibble >> 2), strict=True):
+            result[row] += value * b[4 * group + place]
+    return result
+
+
 def test_zeros_of_either_sign_are_not_kept() -> None:
     weight = np.array([[0x8000, 0x3F80, 0x8000, 0x3F80]], np.uint16)
     assert unpack(pack(weight, 16, 64), 16, 64, 1, 4).tolist() == [[0, 0x3F80, 0, 0x3F80]]

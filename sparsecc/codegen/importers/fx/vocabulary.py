@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -60,5 +61,9 @@ _WAYS: Mapping[str, Place] = {"Linear": _linear, "Conv2d": _conv2d, "Attention":
 
 
 def vocabulary() -> dict[str, Place]:
-    """By the names of torch operators."""
-    return {f"{name}.default": by_site(name, _WAYS) for name in registry.members("ops")}
+    """By the names of torch operators. One is loaded when it is met, so that what another package brings breaks no model without it."""
+    return {f"{name}.default": partial(_place, name) for name in registry.members("ops")}
+
+
+def _place(name: str, node: fx.Node, importer: Any, placeholders: Placeholders, tensors: Tensors) -> Any:
+    return by_site(name, _WAYS)(node, importer, placeholders, tensors)
