@@ -11,6 +11,7 @@ from sparsecc.attention.base import Grid
 from sparsecc.formats import from_key
 from sparsecc.formats.base import Packed
 from sparsecc.graph.fx.graph import FxGraph
+from sparsecc.graph.inputs import bind
 from sparsecc.graph.sites import Attention, Conv2d, Linear
 from sparsecc.ops.block_attention.torch import relative_error
 from sparsecc.precisions.base import Quantized
@@ -47,19 +48,21 @@ class Attending(nn.Module):
 def reordered():
     """Of two attentions the second is cross attention."""
     sample = planted(Grid(2, 5, 6, text_tokens=3), (3, 1))
+    graph = FxGraph.from_module(Attending(), tuple(sample))
+    given = bind(graph.inputs, sample)
     recipe = {"passes": [{"reorder_tokens": {"grid": [2, 5, 6], "text_tokens": 3, "density": 0.5, "block": 8}}]}
-    return sample, rewrite(FxGraph.from_module(Attending(), tuple(sample)), Recipe.load(recipe), [tuple(sample)], list(sample), "m")
+    return sample, rewrite(graph, Recipe.load(recipe), [given], given, "m")
 
 
 def test_a_reordered_attention_has_a_row_and_one_that_was_refused_its_reason(reordered):
-    sample, result = reordered
+    (q, k, v), result = reordered
     sparse, cross = account.report(result, "cpu").sites
     assert (sparse.kind, sparse.shape, sparse.pattern, sparse.format) == ("Attention", (2, 63, 64), "8x8", "block_map")
     assert (sparse.decision, sparse.sparsity) == ("sparse", pytest.approx(0.5))
     assert sparse.reason.startswith("density 0.50, lost mass 0.")
     assert sparse.reason.endswith("order FWH for head 1, order HWF for head 0")
     block_map = next(site.block_map for site in result.graph.sites(Attention) if site.block_map is not None)
-    assert sparse.output_error == pytest.approx(relative_error(*sample, block_map, 0.125))
+    assert sparse.output_error == pytest.approx(relative_error(q, k, v, block_map, 0.125))
     assert (cross.decision, cross.format) == ("skipped", None)
     assert cross.reason == "cross attention: 63 queries, 5 keys"
 
@@ -92,7 +95,9 @@ def test_a_structured_site_says_what_it_became():
 class Doubles(BFloat16):
     """Numbers that no kernel knows."""
 
-    key = "doubles"
+    @property
+    def key(self) -> str:
+        return "doubles"
 
 
 @pytest.mark.parametrize("format", [None, "nm:2:4"])
@@ -114,7 +119,7 @@ def test_numbers_without_kernels_are_float32_in_what_is_compiled(format: str | N
 def test_a_pattern_is_claimed_as_long_as_its_zeros_are_there():
     torch.manual_seed(0)
     graph = FxGraph.from_module(nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 64)), (torch.randn(3, 64),))
-    samples = [[torch.randn(200, 64)]]
+    samples = [bind(graph.inputs, (torch.randn(200, 64),))]
 
     def patterns(*steps):
         result = rewrite(graph, Recipe.load({"passes": [{"prune": {"pattern": "2:4"}}, *steps]}), samples, None, "m")
@@ -139,12 +144,15 @@ def test_nothing_is_made_dense_to_fill_a_report(monkeypatch):
     for form in (Packed, Structured, Quantized):
         monkeypatch.setattr(form, "dense", lambda self, layer="": made.append(self.key))
     report = account.report(result, "cpu")
-    assert [site.format for site in report.sites] == [*report.sites[0].format.split(), "int8", "nm:2:4"] and made == []
+    structure = report.sites[0].format
+    assert structure is not None
+    assert [site.format for site in report.sites] == [*structure.split(), "int8", "nm:2:4"] and made == []
     assert [site.dtype for site in result.graph.sites(Linear)] == ["float32"] * 3 and made == []
 
 
 def test_the_pattern_asked_for_and_the_format_stored():
     model, x = nn.Linear(64, 64).eval(), torch.randn(4, 64)
     line = "prune{pattern=unstructured,sparsity=0.9} pack{formats=[block]}"
-    [row] = account.report(rewrite(FxGraph.from_module(model, (x,)), Recipe.load(line), None, [x], "m"), "cpu").sites
-    assert row.pattern == "unstructured" and row.format.startswith("block:")
+    graph = FxGraph.from_module(model, (x,))
+    [row] = account.report(rewrite(graph, Recipe.load(line), None, bind(graph.inputs, (x,)), "m"), "cpu").sites
+    assert row.pattern == "unstructured" and row.format is not None and row.format.startswith("block:")

@@ -65,7 +65,7 @@ def test_an_exact_reference_for_int8() -> None:
     """Unsigned times signed bytes saturate in onnxruntime on CPUs without VNNI; weights behind DequantizeLinear make it round inputs."""
     q, x, drawn = np.arange(-128, 128).astype(np.int8).reshape(16, 16), random(4, 16), np.random.default_rng(0)
     nodes = [node("DequantizeLinear", "q s", "w"), node("MatMul", "x w", "a"), node("MatMulInteger", "u q", "b")]
-    proto = models.model(nodes, {"x": [4, 16], "u": [4, 16]}, {"a": [4, 16], "b": [4, 16]}, {"q": q, "s": np.float32(0.01)})
+    proto = models.model(nodes, {"x": [4, 16], "u": [4, 16]}, {"a": [4, 16], "b": [4, 16]}, {"q": q, "s": np.array(0.01, np.float32)})
     proto.graph.input[1].type.tensor_type.elem_type, proto.graph.output[1].type.tensor_type.elem_type = TensorProto.UINT8, TensorProto.INT32
     u = drawn.integers(200, 256, (4, 16)).astype(np.uint8)
     graph = OnnxGraph.from_proto(proto)

@@ -23,7 +23,8 @@ def differs(ours: list[Any], theirs: list[Any]) -> bool:
 
 
 def test_equal_outputs() -> None:
-    assert check([1.0, -2.0], [1.0, -2.0]) == Check(max_abs=0.0, max_rel=0.0, cosine=pytest.approx(1.0))
+    about_one: Any = pytest.approx(1.0)
+    assert check([1.0, -2.0], [1.0, -2.0]) == Check(max_abs=0.0, max_rel=0.0, cosine=about_one)
     assert check([0.0], [0.0]) == Check(max_abs=0.0, max_rel=0.0, cosine=1.0)
     assert check([np.inf, np.nan, 1.0], [np.inf, np.nan, 1.0]).max_abs == 0
     assert check(np.zeros((0, 3)), np.zeros((0, 3))).cosine == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -87,7 +88,7 @@ def test_a_promise_is_counted_from_the_dense_model(evaluation: Evaluation) -> No
     for error, reached in ((0.119, True), (0.121, False)):
         found = common.promised(evaluation, row, {"error": error}, dense)
         assert found == {"limit": pytest.approx(0.12), "reached": reached}
-    higher = Evaluation(**vars(evaluation) | {"lower_is_better": False})
+    higher = replace(evaluation, lower_is_better=False)
     assert (
         common.promised(higher, row, {"error": 0.081}, dense)["reached"]
         and not common.promised(higher, row, {"error": 0.079}, dense)["reached"]

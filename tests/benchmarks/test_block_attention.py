@@ -38,7 +38,7 @@ def test_the_map_has_the_density_and_what_every_head_keeps(density: float) -> No
     found = bench.block_map(GRID, 3, density)
     assert found.density == pytest.approx(density, abs=1 / GRID.blocks(BLOCK) ** 2)
     assert bool(found.keep[:, required(GRID, BLOCK)].all())
-    assert found.orders.tolist() == [5, 4, 3]
+    assert found.orders is not None and found.orders.tolist() == [5, 4, 3]
 
 
 def test_the_dense_engines_agree(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from benchmarks.coverage.weights import covered, of_module, of_onnx
 from benchmarks.machine import one_line
 from sparsecc.errors import ModelError, UserError
 from sparsecc.report.base import Report, SiteReport
+from sparsecc.runtime.compiled import Compiled
 
 ROW = Row("timm/a", "timm", "right", "done", "", 1e-6, 4, 3, 1000, 900, 950, 2.5, 1.25, 0.5, "A CPU; torch 2")
 
@@ -41,18 +42,23 @@ def test_the_tables_hold_what_is_asked_for():
 
 def test_inputs_differ_between_draws_and_not_between_calls():
     model = architectures()["transformers/bert"]
-    first, again, second = model.example(0), model.example(0), model.example(1)
-    assert torch.equal(first["input_ids"], again["input_ids"])
-    assert not torch.equal(first["input_ids"], second["input_ids"])
+    drawn = []
+    for seed in (0, 0, 1):
+        example = model.example(seed)
+        assert isinstance(example, dict)
+        drawn.append(example["input_ids"])
+    first, again, second = drawn
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
 
 
 def test_values_that_hide_a_mistake_are_drawn():
-    module = torch.nn.Sequential(torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 4))
-    weight = module[1].weight.clone()
-    enliven(module)
-    assert module[0].weight.std() > 0.01
-    assert module[0].running_var.min() >= 1
-    assert torch.equal(module[1].weight, weight)
+    norm, linear = torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 4)
+    weight = linear.weight.clone()
+    enliven(torch.nn.Sequential(norm, linear))
+    assert norm.weight.std() > 0.01
+    assert norm.running_var is not None and norm.running_var.min() >= 1
+    assert torch.equal(linear.weight, weight)
 
 
 class Mixed(torch.nn.Module):
@@ -201,9 +207,21 @@ def test_what_is_given_is_found_by_file_before_package():
     assert OnnxFile("", "magika==1.0.3", "a.onnx").given.sizes == {}
 
 
-class Compiled:
+class Reported(Compiled):
+    """Has a report and no code."""
+
     def __init__(self, *sites):
         self.report = Report(sparsecc="0", model="m", target="cpu", sites=sites)
+
+
+class Echo(Compiled):
+    """Gives back what it is called with."""
+
+    def __init__(self):
+        pass
+
+    def __call__(self, *tensors):
+        return tensors
 
 
 def _subject(answer=None, error=None, reference=None):
@@ -215,7 +233,7 @@ def _subject(answer=None, error=None, reference=None):
     def compiles():
         if error:
             raise error
-        return Compiled(site, unseen, table, SiteReport(name="a", kind="Attention", shape=(2, 4)))
+        return Reported(site, unseen, table, SiteReport(name="a", kind="Attention", shape=(2, 4)))
 
     right = [np.ones(3, np.float32)]
     return Subject(
@@ -263,7 +281,7 @@ def test_a_module_is_called_by_name_and_with_flags():
 
     plain = measure.of_architecture(Architecture("timm/a", Adds, lambda: {"x": torch.ones(2), "twice": True}), 1)
     assert plain.reference(0)[0].tolist() == [2, 2]
-    assert plain.call(lambda *tensors: tensors, 0)[0].tolist() == [1, 1]
+    assert plain.call(Echo(), 0)[0].tolist() == [1, 1]
 
 
 STDERR = """Traceback (most recent call last):

@@ -17,6 +17,7 @@ def test_exported_once_then_taken_from_the_cache(
     module, x = torch.nn.Linear(3, 2).eval(), torch.ones(1, 3)
     path = export.exported("linear", module, (x,), ("x",))
     (y,) = onnxruntime.InferenceSession(path).run(None, {"x": x.numpy()})
+    assert isinstance(y, np.ndarray)
     np.testing.assert_allclose(y, module(x).detach().numpy(), rtol=1e-5)
     written = path.stat().st_mtime_ns
     assert export.exported("linear", module, (x,), ("x",)) == path and path.stat().st_mtime_ns == written

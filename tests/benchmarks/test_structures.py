@@ -13,7 +13,7 @@ LAYERS = ("encoder.layer.0.output.dense", "encoder.layer.1.output.dense")
 
 
 def outcome(way: Way, *errors: float) -> Outcome:
-    by_layer = dict(zip(LAYERS, errors, strict=True))
+    by_layer: dict[str, float] = dict(zip(LAYERS, errors, strict=True))
     return Outcome(way, dict.fromkeys(LAYERS, "low_rank:9"), by_layer, by_layer, cosine=0.75)
 
 

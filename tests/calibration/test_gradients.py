@@ -100,7 +100,7 @@ def test_they_are_those_of_the_matrix_of_a_convolution(monkeypatch: pytest.Monke
     of, x = graph("fx", "convolutions"), model("convolutions")[1]
     [site] = of.sites(WeightSite, ("dilated",))
     [(_, found)] = gradients(of, [site], Context(calibration=[(x,)], seed=3))
-    assert found is not None
+    assert found is not None and isinstance(of, FxGraph)
     [y] = of.run((x,)).outputs
     direction = torch.randn(y.shape, generator=torch.Generator().manual_seed(3)) / y.norm()
     step = 1e-2 * found[0] / found[0].norm()

@@ -18,7 +18,8 @@ from tests.cli.conftest import INPUTS, two_layers
 
 def test_calibration_from_an_iterable():
     assert samples_of(None, SPECS) is None
-    assert len(samples_of((sample(i) for i in range(3)), SPECS)) == 3
+    three = samples_of((sample(i) for i in range(3)), SPECS)
+    assert three is not None and len(three) == 3
     with pytest.raises(InputError, match="calibration: no samples"):
         samples_of([], SPECS)
     with pytest.raises(InputError, match="calibration, sample 1: input 'x' is float64"):
@@ -42,11 +43,12 @@ def test_buffers_that_are_refilled_are_copied(form):
     if form == "loader":
 
         class Refilled(DataLoader):
-            def __iter__(self):
+            def __iter__(self) -> Any:
                 return refilling([x, torch.from_numpy(ids)])
 
         source = Refilled(TensorDataset(x))
     samples = samples_of(source, SPECS)
+    assert samples is not None
     assert [[float(value.max()) for value in sample] for sample in samples] == [[0, 0], [1, 1], [2, 2]]
 
 
@@ -56,12 +58,13 @@ def test_a_list_of_one_refilled_buffer_is_warned_of():
         samples_of(given, SPECS)
     shared, apart = torch.zeros(1, 3, dtype=torch.int64), [torch.full((1, 4), value) for value in (1.0, 2.0)]
     samples = samples_of([(x, shared) for x in apart], SPECS)  # one mask for all samples is as it should be
+    assert samples is not None
     assert samples[0][0].data_ptr() == apart[0].data_ptr()  # nothing is copied that the caller holds
 
 
 def test_a_batch_of_a_loader_that_is_no_tensor_is_numbered():
     class Broken(DataLoader):
-        def __iter__(self):
+        def __iter__(self) -> Any:
             return iter([tuple(map(torch.from_numpy, sample())), 7])
 
     with pytest.raises(InputError, match="calibration, sample 1: inputs are a int"):
@@ -74,6 +77,7 @@ def test_calibration_from_npz(tmp_path, extra):
     arrays = {"x": np.arange(20, dtype=np.float32).reshape(5, 4), "ids": np.ones((5, 3), np.int64)}
     np.savez(path, **{name: array[:, None] if extra else array for name, array in arrays.items()})
     samples = samples_of(path, SPECS)
+    assert samples is not None
     assert [s[0].shape for s in samples] == [(1, 4)] * 5
     assert samples[2][0][0, 0] == 8
 
@@ -126,6 +130,7 @@ def test_a_mapping_is_what_an_npz_holds():
 
 
 X, LABELS = torch.arange(40.0).reshape(10, 4), torch.arange(10)
+PAIRS: Any = [({"x": x}, y) for x, y in zip(X, LABELS, strict=True)]  # a list does for a Dataset
 
 
 def loader(*columns, names=None, size=4):
@@ -141,7 +146,7 @@ def loader(*columns, names=None, size=4):
         loader(X),
         loader(X, LABELS),
         loader(LABELS, X, names=("labels", "x")),
-        DataLoader([({"x": x}, y) for x, y in zip(X, LABELS, strict=True)], batch_size=4),
+        DataLoader(PAIRS, batch_size=4),
         (batch for (batch,) in loader(X)),
         iter([(X[:4],), {"x": X[4:8].numpy()}, X[8:]]),
     ],

@@ -20,7 +20,8 @@ def test_a_block_keeps_the_shape_and_a_causal_one_the_past() -> None:
 
 
 def test_what_adds_to_the_stream_begins_smaller() -> None:
-    module = initialized(nn.ModuleList(Block(64, 4, False) for _ in range(8)))
-    assert float(module[0].down.weight.detach().std()) == pytest.approx(0.02 / 4, rel=0.1)
-    assert float(module[0].up.weight.detach().std()) == pytest.approx(0.02, rel=0.1)
-    assert not module[0].up.bias.any() and bool((module[0].mlp_norm.weight == 1).all())
+    blocks = [Block(64, 4, False) for _ in range(8)]
+    initialized(nn.ModuleList(blocks))
+    assert float(blocks[0].down.weight.detach().std()) == pytest.approx(0.02 / 4, rel=0.1)
+    assert float(blocks[0].up.weight.detach().std()) == pytest.approx(0.02, rel=0.1)
+    assert not blocks[0].up.bias.any() and bool((blocks[0].mlp_norm.weight == 1).all())

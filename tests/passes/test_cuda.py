@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsecc.calibration.context import Context
+from sparsecc.graph.base import Graph
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes.base import Pass
@@ -62,13 +63,14 @@ def samples(count: int = 20) -> list[tuple[Tensor]]:
 
 
 def applied(steps: list[Pass], graph: FxGraph) -> FxGraph:
-    result = graph
+    result: Graph = graph
     for step in steps:
         result = step.apply(result, Context(calibration=samples(), original=graph)).graph
+    assert isinstance(result, FxGraph)
     return result
 
 
-def error(graph: FxGraph, dense: FxGraph) -> float:
+def error(graph: Graph, dense: Graph) -> float:
     pairs = [(graph.run(x).outputs[0].cpu(), dense.run(x).outputs[0].cpu()) for x in samples(24)[20:]]
     return (sum(float((a - b).square().sum()) for a, b in pairs) / sum(float(b.square().sum()) for _, b in pairs)) ** 0.5
 

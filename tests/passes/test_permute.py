@@ -139,7 +139,7 @@ def test_what_has_no_groups_gathers_nothing() -> None:
     with pytest.raises(RecipeError, match="inputs"):
         Permute(inputs=True)
     odd = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 8))
-    odd[2].weight.data[:] = 1.0
+    odd.get_parameter("2.weight").data[:] = 1.0
     matches = Permute(pattern="2:4", inputs=True).apply(FxGraph.from_module(odd.eval(), torch.randn(3, 6))).matches
     assert [str(match.refused).split(": ")[1] for match in matches] == [
         "no order found in which the pattern keeps more than 50.0% of the scores",

@@ -285,7 +285,7 @@ def test_rows_count_by_what_they_do_to_the_outputs() -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(32, 8, bias=False), nn.Linear(8, 4, bias=False))
     with torch.no_grad():
-        module[1].weight[:, 4:] *= 0.01
+        module.get_parameter("1.weight")[:, 4:] *= 0.01
     inputs = [(torch.randn(16, 32),) for _ in range(4)]
     graph = FxGraph.from_module(module.eval(), inputs[0])
 
@@ -306,7 +306,7 @@ def test_weights_are_compared_within_the_layer_or_within_an_output(criterion: st
     module = nn.Sequential(nn.Linear(32, 8, bias=False))
     inputs = [(torch.randn(16, 32, generator=torch.Generator().manual_seed(0)),)]
     with torch.no_grad():
-        module[0].weight[4:] *= 0.01
+        module.get_parameter("0.weight")[4:] *= 0.01
     step = Prune(min_weights=0, criterion=criterion, compare=compare)
     [site] = step.apply(FxGraph.from_module(module.eval(), inputs[0]), Context(calibration=inputs)).graph.sites(WeightSite)
     assert ((site.matrix != 0).sum(1) == 16).all() == even

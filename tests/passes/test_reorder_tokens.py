@@ -123,7 +123,11 @@ def test_refuses_by_the_tensors_when_the_model_leaves_its_sizes_open(monkeypatch
         ((q[:, :, :9], k[:, :, :9], v[:, :, :9]), "9 tokens, a grid of"),
         ((q, k * float("nan"), v), "its q, k or v held NaN"),
     ]:
-        monkeypatch.setattr(AttentionGraph, "run", lambda self, inputs, names, taps=taps: Run((), dict.fromkeys(names, taps)))
+
+        def run(self: AttentionGraph, inputs: Any, names: Sequence[str], taps: tuple[Tensor, ...] = taps) -> Run:
+            return Run((), dict.fromkeys(names, taps))
+
+        monkeypatch.setattr(AttentionGraph, "run", run)
         assert refusal(site).startswith(reason)
 
 

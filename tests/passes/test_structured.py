@@ -156,7 +156,7 @@ def test_what_is_dead_goes_and_no_output_changes(host: str, criterion: str, acti
 def asleep() -> nn.Module:
     module = nn.Sequential(nn.Linear(16, 50), nn.ReLU(), nn.Linear(50, 8))
     with torch.no_grad():
-        module[0].bias[::5] = -100.0
+        module.get_parameter("0.bias")[::5] = -100.0
     return module
 
 
@@ -174,8 +174,8 @@ def test_neurons_that_no_input_wakes(host: str, criterion: str) -> None:
 def without_a_bias() -> nn.Module:
     module = nn.Sequential(nn.Linear(16, 20), nn.Sigmoid(), nn.Linear(20, 8, bias=False))
     with torch.no_grad():
-        module[0].weight[:4] = 0  # which give ½ and more
-        module[2].weight[:, 10:13] = 0
+        module.get_parameter("0.weight")[:4] = 0  # which give ½ and more
+        module.get_parameter("2.weight")[:, 10:13] = 0
     return module
 
 
@@ -378,7 +378,7 @@ def test_packed_layers_stay(host: str) -> None:
 def test_all_neurons_dead_but_one() -> None:
     module = nn.Sequential(nn.Linear(8, 30), nn.ReLU(), nn.Linear(30, 8)).eval()
     with torch.no_grad():
-        module[2].weight.zero_()
+        module.get_parameter("2.weight").zero_()
     found = FxGraph.from_module(module, samples(8)[0])
     after = Structured().apply(found).graph
     assert shapes(after) == {"0": (1, 8), "2": (8, 1)}
@@ -398,7 +398,8 @@ def test_zeros_that_came_stay_where_the_others_make_up_for_what_goes() -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 48))
     with torch.no_grad():
-        module[2].weight[::2] = module[2].weight[::2].masked_fill(torch.rand(24, 64) < 0.5, 0)
+        weight = module.get_parameter("2.weight")
+        weight[::2] = weight[::2].masked_fill(torch.rand(24, 64) < 0.5, 0)
     graph, zeros = FxGraph.from_module(module, (torch.randn(3, 32),)), []
     for keep_zeros in (True, False):
         step = Structured(neurons=0.25, criterion="obs", dead=0.0, keep_zeros=keep_zeros)

@@ -56,7 +56,9 @@ def test_work_is_said_where_it_is_not_as_many_products_as_numbers() -> None:
 
 def test_twice_is_once() -> None:
     once = Substitute().apply(FakeGraph([linear("a")])).graph
-    key = once.sites(Linear)[0].form.key
+    form = once.sites(Linear)[0].form
+    assert form is not None
+    key = form.key
     assert refusals(Substitute(), *once.sites(Linear)) == [f"already structured as {key}"]
     assert [match.refused.reason for match in Prune().apply(once).matches if match.refused] == [f"already structured as {key}"]
     assert [match.refused.reason for match in Pack().apply(once).matches if match.refused] == [f"already structured as {key}"]

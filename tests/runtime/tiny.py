@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import platform
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -26,14 +27,19 @@ def executable(tokens: int, returns: tuple[int, ...]):
     import tvm
     from tvm import relax
 
-    x = relax.Var("x", relax.TensorType((tokens, COLS), "float32"))
-    w = relax.Var("w", relax.TensorType((ROWS, COLS), "float32"))
+    x = relax.Var("x", relax.TensorType(_shape(tokens, COLS), "float32"))
+    w = relax.Var("w", relax.TensorType(_shape(ROWS, COLS), "float32"))
     builder = relax.BlockBuilder()
     with builder.function("main", [x, w]):
         y = builder.emit_te(_matmul, x, w)
         r = builder.emit_te(_relu, y)
         builder.emit_func_output(relax.Tuple([(y, r, x)[i] for i in returns]))
     return tvm.compile(builder.get(), target=tvm.target.Target("llvm"))
+
+
+def _shape(*sizes: Any) -> list[Any]:
+    """TVM takes numbers where its annotations ask for expressions."""
+    return list(sizes)
 
 
 def _matmul(x, w):

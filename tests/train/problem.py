@@ -37,6 +37,13 @@ def student(seed: int = 3) -> nn.Sequential:
         return nn.Sequential(nn.Linear(INPUTS, NEURONS), nn.ReLU(), nn.Linear(NEURONS, OUTPUTS))
 
 
+def weight_of(model: nn.Module, layer: str = "0") -> Tensor:
+    """As the forward pass sees it."""
+    found = model.get_submodule(layer).weight
+    assert isinstance(found, Tensor)
+    return found
+
+
 def adam(model: nn.Module) -> Optimizer:
     return torch.optim.Adam(model.parameters(), lr=1e-2, weight_decay=1e-3)
 

@@ -7,6 +7,7 @@ import torch
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.multiprocessing.spawn import spawn
 
 from sparsecc.errors import UserError
 from sparsecc.graph.sites import WeightSite
@@ -15,7 +16,7 @@ from sparsecc.train._handle import Handle
 from sparsecc.train._recipe import read
 from sparsecc.train.gmp import Gmp
 from tests.passes.fake import FakeGraph, linear
-from tests.train.problem import adam, attached, batches, step, student
+from tests.train.problem import adam, attached, batches, step, student, weight_of
 
 
 def test_layers_with_their_zeros_or_reasons() -> None:
@@ -35,7 +36,7 @@ def test_a_layer_that_stays_dense_trains_as_always() -> None:
     attached("set", model, optimizer, sparsity=0.75, min_weights=1000)
     for x, y in batches(3):
         step(model, optimizer, x, y)
-    assert model[2].weight.all()
+    assert weight_of(model, "2").all()
 
 
 @pytest.mark.parametrize("method", ["gmp", "cast", "granet"])
@@ -49,14 +50,14 @@ def test_finishing_early_is_refused_unless_it_is_meant(method: str) -> None:
         handle.finish()
     handle.finish(early=True)
     assert [layer.sparsity for layer in handle.layers] == [0.75, 0.75]
-    assert float((model[0].weight == 0).float().mean()) == 0.75
+    assert float((weight_of(model) == 0).float().mean()) == 0.75
 
 
 @pytest.mark.parametrize("method", ["set", "rigl", "srigl", "sr_ste"])
 def test_masks_that_are_complete_may_be_finished_any_time(method: str) -> None:
     model, handle = attached(method, sparsity=0.75)
     handle.finish()
-    assert float((model[0].weight == 0).float().mean()) == 0.75  # type: ignore[index]
+    assert float((weight_of(model) == 0).float().mean()) == 0.75
 
 
 @pytest.mark.parametrize("to_none", [True, False])
@@ -74,7 +75,7 @@ def test_a_step_that_a_grad_scaler_leaves_out_does_not_count(to_none: bool) -> N
         scaler.update()
         optimizer.zero_grad(set_to_none=to_none)
     assert handle.step == 2
-    assert model[0].weight.isfinite().all()
+    assert weight_of(model).isfinite().all()
     assert handle.layers[0].sparsity == 0.75
 
 
@@ -105,10 +106,10 @@ def test_what_is_no_optimizer() -> None:
 def test_a_second_attach_is_refused_until_the_first_is_finished(methods: tuple[str, str]) -> None:
     first, second = methods
     model, handle = attached(first, targets=["0"])
-    weight = model[0].weight.clone()  # type: ignore[index]
+    weight = weight_of(model).clone()
     with pytest.raises(UserError, match=r"layer '0': masks of another attach\(\) lie on it; finish\(\) that one first"):
         attached(second, model)
-    assert torch.equal(model[0].weight, weight)  # type: ignore[index]
+    assert torch.equal(weight_of(model), weight)
     attached(second, model, targets=["2"])
     handle.finish(early=True)
     attached(second, model, targets=["0"])
@@ -136,7 +137,7 @@ def test_masks_stay_as_long_as_the_optimizer_that_keeps_them() -> None:
         attached("set", model)
     for x, y in batches(2):
         step(model, optimizer, x, y)
-    assert float((model[0].weight == 0).float().mean()) == 0.75
+    assert float((weight_of(model) == 0).float().mean()) == 0.75
 
 
 @pytest.mark.parametrize("method", ["rigl", "sr_ste"])
@@ -186,7 +187,8 @@ def one_process(rank: int, folder: str) -> None:
     for x, y in batches(2, seed=rank):
         step(parallel, optimizer, x, y)
     torch.save([first, handle.state_dict()["masks"], {**model.state_dict(), **_named(softly)}], f"{folder}/{rank}.pt")
-    divided = fully_shard(student(), mesh=init_device_mesh("cpu", (2,)))
+    divided = student()
+    fully_shard(divided, mesh=init_device_mesh("cpu", (2,)))
     with pytest.raises(UserError, match="layer '0': its weight is divided over processes"):
         attached("gmp", divided)
     distributed.destroy_process_group()
@@ -197,7 +199,7 @@ def _named(softly: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def test_several_processes_come_to_the_same_masks(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(one_process, (str(tmp_path),), nprocs=2)
+    spawn(one_process, (str(tmp_path),), nprocs=2)
     (first, masks, weights), (_, others, other_weights) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     for name, keep in masks.items():
         assert not torch.equal(keep, first[name])

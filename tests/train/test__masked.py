@@ -98,7 +98,10 @@ def test_hooks_on_the_gradient_of_a_parametrized_weight_are_heard() -> None:
     """DistributedDataParallel has such hooks, put on before the masks and never again."""
     module, heard = nn.Linear(8, 4), []
     weight = module.weight
-    node = weight.view_as(weight).grad_fn.next_functions[0][0]  # type: ignore[union-attr]
+    grad_fn = weight.view_as(weight).grad_fn
+    assert grad_fn is not None
+    node = grad_fn.next_functions[0][0]
+    assert node is not None
     node.register_hook(lambda *_: heard.append(len(heard)))
     layer = Parametrized(Linear(name="x", stored=weight), module, Unstructured(), 0.5, SrSte(steps=10))
     module(torch.ones(1, 8)).sum().backward()

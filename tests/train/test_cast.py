@@ -34,7 +34,7 @@ def test_nothing_jumps_at_the_end() -> None:
     _, handle = attached("cast", model, optimizer, pattern="2:4")
     x = torch.randn(5, 16)
     assert torch.equal(
-        model(x), nn.functional.linear(x, dict(model.named_parameters())["0.parametrizations.weight.original"], model[0].bias)
+        model(x), nn.functional.linear(x, model.get_parameter("0.parametrizations.weight.original"), model.get_parameter("0.bias"))
     )
     for _ in range(40):
         model(x).square().sum().backward()

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sparsecc.train.rigl import Rigl
-from tests.train.problem import attached, step
+from tests.train.problem import attached, step, weight_of
 from tests.train.views import random, view
 
 
@@ -23,7 +23,7 @@ def test_it_finds_the_weights_that_made_the_data() -> None:
         step(model, optimizer, x, x @ truth.T)
     handle.finish()
     assert before < 0.3 * int(planted.sum())
-    assert torch.equal(model[0].weight != 0, planted)
+    assert torch.equal(weight_of(model) != 0, planted)
 
 
 def test_the_share_falls_as_a_cosine() -> None:
@@ -40,7 +40,7 @@ def test_new_weights_start_at_zero_and_so_does_what_the_optimizer_knows_of_them(
     model = nn.Sequential(nn.Linear(40, 16))
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-2, weight_decay=0.1)
     _, handle = attached("rigl", model, optimizer, steps=100, every=5, sparsity=0.8)
-    weight, old = model[0].weight, handle.state_dict()["masks"]["0"]
+    weight, old = weight_of(model), handle.state_dict()["masks"]["0"]
     for _ in range(5):
         step(model, optimizer, torch.randn(64, 40), torch.randn(64, 16))
     now = handle.state_dict()["masks"]["0"]

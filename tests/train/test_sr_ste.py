@@ -6,17 +6,17 @@ from torch import nn
 
 from sparsecc.errors import RecipeError
 from sparsecc.train.sr_ste import SrSte
-from tests.train.problem import attached
+from tests.train.problem import attached, weight_of
 
 
 def test_one_step_is_the_papers() -> None:
     """w ← w - η (∂L/∂w̃ + λ (1 - keep) w), all weights at once."""
     model = nn.Sequential(nn.Linear(8, 4, bias=False))
-    start = model[0].weight.detach().clone()
+    start = weight_of(model).detach().clone()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     _, handle = attached("sr_ste", model, optimizer, pattern="2:4", decay=0.5)
     keep = handle.state_dict()["masks"]["0"]
-    assert torch.equal(model[0].weight, start * keep)
+    assert torch.equal(weight_of(model), start * keep)
     x = torch.randn(5, 8)
     for _ in range(2):  # two backward passes for one step: the pull counts once
         (model(x).square().sum() / 2).backward()

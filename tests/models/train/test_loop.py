@@ -13,7 +13,7 @@ def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return inputs, (inputs[:, 0] > 0).long()
 
 
-def learnt(seed: int = 0) -> nn.Module:
+def learnt(seed: int = 0) -> nn.Linear:
     torch.manual_seed(0)
     module = nn.Linear(8, 2)
     train(module, draw, steps=60, rate=0.1, device="cpu", seed=seed)

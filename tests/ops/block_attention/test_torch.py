@@ -44,6 +44,8 @@ def mask(block_map: BlockMap) -> Tensor:
 class Attending(nn.Module):
     """An attention as a rewritten graph holds it."""
 
+    keep: Tensor
+
     def __init__(self, grid: Grid) -> None:
         super().__init__()
         self.op = BlockAttention(some_map(grid), 0.3)
@@ -150,7 +152,8 @@ def test_gradients_are_those_of_dense_attention_with_the_same_mask(grid: Grid) -
     ours = tuple(x.clone().requires_grad_() for x in dense)
     theirs = tuple(x.clone().requires_grad_() for x in dense)
     module(*ours).square().sum().backward()
-    functional.scaled_dot_product_attention(*theirs, seen, scale=0.3).square().sum().backward()
+    q, k, v = theirs
+    functional.scaled_dot_product_attention(q, k, v, seen, scale=0.3).square().sum().backward()
     for a, b in zip(ours, theirs, strict=True):
         assert a.grad is not None and b.grad is not None
         assert_close(a.grad, b.grad)

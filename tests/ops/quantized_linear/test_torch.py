@@ -31,6 +31,7 @@ def test_it_multiplies_what_is_left_of_inputs_and_weight(key: str, format: str |
 def test_gradients_pass_through_the_rounding(key: str) -> None:
     weight, x, bias = stored(key), torch.randn(3, COLS, requires_grad=True), torch.zeros(ROWS, requires_grad=True)
     call(weight, x, bias).sum().backward()
+    assert x.grad is not None and bias.grad is not None
     assert_close(x.grad, weight.dense().sum(0).expand(3, -1))
     assert_close(bias.grad, torch.full((ROWS,), 3.0))
 

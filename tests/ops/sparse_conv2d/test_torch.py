@@ -66,9 +66,11 @@ def test_gradients_are_the_dense_ones_at_the_stored_positions(pattern: str, geom
     assert op.bias is not None
     dense, dense_bias, dense_x = (t.detach().clone().requires_grad_() for t in (weight, op.bias, x))
     _dense(op, dense_x, dense, dense_bias).square().sum().backward()
+    assert x.grad is not None and dense_x.grad is not None
     assert_close(x.grad, dense_x.grad)
+    assert op.bias.grad is not None and dense_bias.grad is not None
     assert_close(op.bias.grad, dense_bias.grad)
-    assert dense.grad is not None
+    assert values.grad is not None and dense.grad is not None
     assert_close(values.grad, packed.format.pack(matrix_of(dense.grad), keep).tensors["values"])
 
 
