@@ -96,4 +96,6 @@ def test_frames_of_the_caller_keep_what_they_hold():
             work()
         assert handled.__traceback__ and handled.__traceback__.tb_next
         assert handled.__traceback__.tb_next.tb_frame.f_locals == {"secret": "before"}
+    else:
+        pytest.fail("nothing was raised")
     assert raised.traceback[-1].frame.f_locals == {"secret": "inside"}

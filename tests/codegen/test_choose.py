@@ -21,6 +21,7 @@ from sparsecc.codegen.kernel import kernels
 from sparsecc.codegen.recognize.program import Layer
 from sparsecc.codegen.spec import Epilogue, MatmulSpec
 from sparsecc.codegen.task import Known, Task
+from sparsecc.forms import Form
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes.base import Pass
 from sparsecc.passes.pack import Pack
@@ -143,7 +144,7 @@ def test_layers_that_came_dense_use_the_records(monkeypatch: pytest.MonkeyPatch)
 
 
 def layer_of(site: WeightSite) -> Layer:
-    return Layer(None, site.stored, site=site.name)
+    return Layer(None, site.stored if isinstance(site.stored, Form) else site.stored.numpy(), site=site.name)
 
 
 def tasks_of(model: Any) -> tuple[Task, Task]:
@@ -174,7 +175,7 @@ def few(*steps: Pass) -> Any:
 
 def test_few_tokens_take_the_fastest_of_several(times: list[float]) -> None:
     """Ways come from the fewest bytes of weights on, and end with dense."""
-    ways = ["nm_matvec", "row_block_spmm", "row_block_matvec", "dense_matvec"]
+    ways, predicted = ["nm_matvec", "row_block_spmm", "row_block_matvec", "dense_matvec"], []
     for fastest, kernel in enumerate(ways):
         times[:] = [9e-6] * 3 + [6e-6]
         times[fastest] = 3e-6
@@ -183,7 +184,8 @@ def test_few_tokens_take_the_fastest_of_several(times: list[float]) -> None:
         assert choice.decision == ("dense" if kernel == "dense_matvec" else "sparse")
         assert choice.reason == ("dense is 3.00x as fast" if kernel == "dense_matvec" else "2.00x as fast as dense")
         assert (choice.measured_us, choice.dense_us) == (pytest.approx(9 if fastest == 3 else 3), pytest.approx(3 if fastest == 3 else 6))
-    assert choice.predicted_us == pytest.approx(3 * 2.125 / 4), "by bytes"
+        predicted.append(choice.predicted_us)
+    assert predicted[-1] == pytest.approx(3 * 2.125 / 4), "by bytes"
 
 
 def test_few_narrow_tokens_take_the_fastest_of_several(times: list[float]) -> None:

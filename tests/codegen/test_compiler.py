@@ -100,7 +100,7 @@ CASES: dict[str, Case] = {
     "depthwise": case(nn.Conv2d(6, 6, 3, padding=1, groups=6), random(1, 6, 7, 7)),
     "layer norm": case(nn.LayerNorm(33), random(3, 20, 33)),
     "layer norm, one token": case(nn.LayerNorm(7), random(1, 7)),
-    "layer norm of two axes": case(nn.LayerNorm((5, 7)), random(3, 5, 7)),
+    "layer norm of two axes": case(nn.LayerNorm([5, 7]), random(3, 5, 7)),
     "elementwise": case(lambda x, y: (x - y) * x.sigmoid() / (y.abs() + 1) - functional.silu(x).maximum(y), random(5, 3, 7), random(3, 7)),
     "bias and scale on tiles": case(lambda x: ((x @ SQUARE) * 2 + 1).abs() * torch.arange(12.0), random(20, 12)),
     "column on tiles": case(lambda x: (x @ SQUARE) * torch.arange(20.0)[:, None], random(20, 12)),

@@ -37,6 +37,7 @@ class ConvNet(nn.Module):
         self.drop = nn.Dropout()
         self.head = nn.Linear(8, 5)
         with torch.no_grad():
+            assert self.norm.running_mean is not None and self.norm.running_var is not None
             self.norm.running_mean.uniform_(-1, 1)
             self.norm.running_var.uniform_(1, 2)
             self.norm.weight.uniform_(0.5, 2)
@@ -97,14 +98,21 @@ def bert(attention: str = "sdpa", layers: int = 1) -> nn.Module:
 
     torch.manual_seed(0)
     sizes = {"vocab_size": 50, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 64}
-    return BertModel(BertConfig(num_hidden_layers=layers, attn_implementation=attention, **sizes)).eval()
+    how: dict[str, Any] = {**sizes, "attn_implementation": attention}
+    return BertModel(BertConfig(num_hidden_layers=layers, **how)).eval()
 
 
 def llama() -> nn.Module:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    sizes = {"vocab_size": 50, "hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64}
+    sizes: dict[str, Any] = {
+        "vocab_size": 50,
+        "hidden_size": 32,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 64,
+    }
     return LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, use_cache=False, tie_word_embeddings=True, **sizes)).eval()
 
 
@@ -112,7 +120,7 @@ def vit() -> nn.Module:
     from transformers import ViTConfig, ViTModel
 
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, "image_size": 16, "patch_size": 8}
+    sizes: dict[str, Any] = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, "image_size": 16, "patch_size": 8}
     return ViTModel(ViTConfig(num_hidden_layers=1, **sizes)).eval()
 
 
@@ -125,7 +133,7 @@ def tokens(batch: int = 1, length: int = 12) -> dict[str, Tensor]:
 
 
 @cache
-def case(name: str) -> tuple[nn.Module, Any, FxGraph]:
+def case(name: str) -> tuple[Any, Any, FxGraph]:
     """A model, inputs and its graph. Shared by the tests: rewrite copies only."""
     torch.manual_seed(0)
     module, inputs = {

@@ -43,7 +43,7 @@ X, IMAGE = floats(2, 3, 4), floats(1, 3, 6, 6)
 POSITIVE, ROUND = abs(X) + np.float32(0.1), np.round(X)
 PLACES = ints(0, 1, 2, 0, 0, 1, 2, 0).reshape(2, 1, 4)
 BYTES = _drawn.integers(-100, 100, (2, 3, 4)).astype(np.int8)
-ROIS = np.float32([[0, 0, 4, 4], [1, 1, 5, 3]])
+ROIS = np.array([[0, 0, 4, 4], [1, 1, 5, 3]], np.float32)
 BOXES = np.sort(_drawn.random((1, 6, 2, 2)).astype(np.float32), 2).reshape(1, 6, 4)
 PADS = [0, 0, 1, 2, 0, 0, 2, 1]
 
@@ -77,8 +77,10 @@ def _elementwise() -> Iterator[Case]:
     yield case("Equal", ROUND.astype(np.int32), np.round(floats(2, 3, 4)).astype(np.int32))
     for to in (1, 6, 9, 10):
         yield case("Cast", X, to=to)
-    for bounds in ({"min": -0.5, "max": 0.5}, {"min": -0.5}, {"max": 0.5}, {}):
-        yield case("Clip", X, until=10, **bounds)
+    yield case("Clip", X, until=10, min=-0.5, max=0.5)
+    yield case("Clip", X, until=10, min=-0.5)
+    yield case("Clip", X, until=10, max=0.5)
+    yield case("Clip", X, until=10)
     yield case("Clip", X.astype(np.float16), until=10, min=-0.5, max=0.5)
     yield case("Clip", X, np.float32(-0.5), np.float32(0.5), since=11)
     yield case("Clip", X, None, np.float32(0.5), since=11)
@@ -103,8 +105,9 @@ def _products() -> Iterator[Case]:
     yield case("Gemm", floats(3, 4), floats(4, 5), since=11)
     yield case("Conv", IMAGE, floats(4, 3, 3, 3), floats(4), stored=(1, 2), pads=[1, 1, 1, 1])
     yield case("Conv", IMAGE, floats(4, 3, 3, 3), auto_pad="SAME_LOWER", strides=[2, 2])
-    for way in ({"output_padding": [1, 1]}, {"output_shape": [12, 12]}, {"auto_pad": "SAME_UPPER"}):
-        yield case("ConvTranspose", IMAGE, floats(3, 4, 3, 3), strides=[2, 2], **way)
+    yield case("ConvTranspose", IMAGE, floats(3, 4, 3, 3), strides=[2, 2], output_padding=[1, 1])
+    yield case("ConvTranspose", IMAGE, floats(3, 4, 3, 3), strides=[2, 2], output_shape=[12, 12])
+    yield case("ConvTranspose", IMAGE, floats(3, 4, 3, 3), strides=[2, 2], auto_pad="SAME_UPPER")
     for op, gates in (("LSTM", 4), ("GRU", 3), ("RNN", 1)):
         wide = gates * 6
         yield case(op, floats(5, 2, 3), floats(1, wide, 3), floats(1, wide, 6), floats(1, 2 * wide), outputs=2, hidden_size=6)
@@ -163,8 +166,9 @@ def _reductions() -> Iterator[Case]:
 
 
 def _resizing() -> Iterator[Case]:
+    none = np.array([], np.float32)
     for factors in ([1, 1, 2, 2], [1, 1, 1.5, 2.5], [1, 1, 0.5, 0.5], [1, 1, 0.6, 2], [1, 1, 0.7, 0.7]):
-        scales = np.float32(factors)
+        scales = np.array(factors, np.float32)
         for mode in ("nearest", "linear"):
             if min(factors) >= 1:
                 yield case("Upsample", IMAGE, until=8, scales=[float(factor) for factor in factors], mode=mode)
@@ -172,10 +176,9 @@ def _resizing() -> Iterator[Case]:
             yield case("Resize", IMAGE, scales, since=10, until=10, stored=(1,), mode=mode)
             yield case("Resize", IMAGE, scales, since=10, until=10, mode=mode)
             for places in ("half_pixel", "asymmetric", "align_corners"):
-                way = {"mode": mode, "coordinate_transformation_mode": places}
-                yield case("Resize", IMAGE, np.float32([]), scales, since=11, stored=(1, 2), **way)
-        yield case("Resize", IMAGE, np.float32([]), scales, since=11, stored=(1, 2), mode="cubic")
-    yield case("Resize", IMAGE, np.float32([]), np.float32([]), ints(1, 3, 9, 4), since=11, stored=(1, 2, 3), mode="linear")
+                yield case("Resize", IMAGE, none, scales, since=11, stored=(1, 2), mode=mode, coordinate_transformation_mode=places)
+        yield case("Resize", IMAGE, none, scales, since=11, stored=(1, 2), mode="cubic")
+    yield case("Resize", IMAGE, none, none, ints(1, 3, 9, 4), since=11, stored=(1, 2, 3), mode="linear")
     for mode in ("constant", "reflect", "edge"):
         yield case("Pad", IMAGE, until=10, pads=PADS, mode=mode)
         yield case("Pad", IMAGE, ints(*PADS), since=11, mode=mode)
@@ -226,11 +229,11 @@ def _indexing() -> Iterator[Case]:
     yield case("ScatterND", X, ints(0, 1, 1, 2).reshape(2, 2), floats(2, 4), since=11)
     yield case("Compress", X, np.array([True, False]), since=9, axis=0)
     yield case("NonZero", ROUND, since=9)
-    yield case("OneHot", ints(1, 0, 2), ints(4), np.float32([2, 5]), since=9, axis=0)
+    yield case("OneHot", ints(1, 0, 2), ints(4), np.array([2, 5], np.float32), since=9, axis=0)
     yield case("TopK", X, outputs=2, until=9, k=2, axis=1)
     yield case("TopK", X, ints(2), outputs=2, since=10)
     scores = _drawn.random((1, 2, 6)).astype(np.float32)
-    yield case("NonMaxSuppression", BOXES, scores, ints(3), np.float32([0.5]), np.float32([0.3]), since=10)
+    yield case("NonMaxSuppression", BOXES, scores, ints(3), np.array([0.5], np.float32), np.array([0.3], np.float32), since=10)
 
 
 def _unchanged() -> Iterator[Case]:

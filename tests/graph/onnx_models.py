@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -19,13 +19,13 @@ Shape = Sequence[int | str | None]
 
 def model(
     nodes: Sequence[onnx.NodeProto],
-    inputs: Mapping[str, Shape],
-    outputs: Mapping[str, Shape],
+    inputs: Mapping[str, Shape | None],
+    outputs: Mapping[str, Shape | None],
     weights: Mapping[str, np.ndarray] | None = None,
     opset: int = 18,
     name: str = "test",
 ) -> onnx.ModelProto:
-    """A model with fp32 inputs and outputs."""
+    """A model with fp32 inputs and outputs, whose shape is None where nothing is said of it."""
     graph = helper.make_graph(
         nodes,
         name,
@@ -69,7 +69,7 @@ def mlp(opset: int = 18) -> onnx.ModelProto:
 def run(proto: onnx.ModelProto, **feeds: np.ndarray) -> list[np.ndarray]:
     """The model in a stock onnxruntime."""
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, feeds)
+    return cast(list[np.ndarray], session.run(None, feeds))
 
 
 class Cnn(nn.Module):
@@ -92,13 +92,16 @@ class Cnn(nn.Module):
 
 
 @cache
-def cnn() -> tuple[onnx.ModelProto, nn.Module]:
+def cnn() -> tuple[onnx.ModelProto, Cnn]:
     torch.manual_seed(0)
     module = Cnn().eval()
+    assert module.norm.running_mean is not None and module.norm.running_var is not None
     module.norm.running_mean.normal_()
     module.norm.running_var.uniform_(0.5, 2.0)
     x = torch.randn(2, 3, 16, 16)
-    return torch.onnx.export(module, (x,), dynamo=True, verbose=False, dynamic_shapes=({0: "batch"},)).model_proto, module
+    program = torch.onnx.export(module, (x,), dynamo=True, verbose=False, dynamic_shapes=({0: "batch"},))
+    assert program is not None
+    return program.model_proto, module
 
 
 class SelfAttention(nn.Module):
@@ -118,6 +121,7 @@ def self_attention(opset: int) -> onnx.ModelProto:
     program = torch.onnx.export(
         SelfAttention().eval(), (x,), dynamo=True, verbose=False, opset_version=opset, dynamic_shapes=({0: "batch", 1: "tokens"},)
     )
+    assert program is not None
     return program.model_proto
 
 
@@ -134,4 +138,5 @@ def bert() -> tuple[onnx.ModelProto, nn.Module]:
     ids, mask = torch.randint(0, 50, (2, 12)), torch.ones(2, 12, dtype=torch.int64)
     sizes = {0: Dim("batch"), 1: Dim("tokens")}
     program = torch.onnx.export(module, (ids, mask), dynamo=True, verbose=False, opset_version=18, dynamic_shapes=(sizes, sizes))
+    assert program is not None
     return program.model_proto, module

@@ -17,7 +17,8 @@ SPECS = (
     TensorSpec("mask", ("batch", "tokens"), "float32"),
     TensorSpec("scale", (), "float32"),
 )
-IDS, MASK, SCALE = torch.zeros(2, 3, dtype=torch.int64), np.ones((2, 3), np.float32), torch.tensor(1.0)
+IDS, MASK = torch.zeros(2, 3, dtype=torch.int64), np.ones((2, 3), np.float32)
+SCALE: Any = torch.tensor(1.0)
 
 
 @pytest.mark.parametrize("inputs", [(IDS, MASK, SCALE), [IDS, MASK, SCALE], {"scale": SCALE, "mask": MASK, "ids": IDS}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ def _function():
     from tvm import te
 
     x = te.placeholder((64, 1024), name="x")
-    schedule = tvm.s_tir.Schedule(te.create_prim_func([x, te.compute(x.shape, lambda i, j: 2 * x[i, j], name="y")]))
+    tensors: list[Any] = [x, te.compute(x.shape, lambda i, j: 2 * x[i, j], name="y")]
+    schedule = tvm_api.s_tir.Schedule(te.create_prim_func(tensors))
     schedule.parallel(schedule.get_loops(schedule.get_sblock("y"))[0])
     return tvm.compile(schedule.mod, target=tvm.target.Target("llvm"))["main"]

@@ -85,7 +85,7 @@ def test_a_region_of_an_image_that_is_not_there(compiled: Compiled, image: int) 
 
 
 def test_computed_boxes_of_an_image_that_is_not_there_are_of_the_first(compiled: Compiled) -> None:
-    boxes = FEEDS["boxes"] * np.float32([0, 1, 1, 1, 1])
+    boxes = FEEDS["boxes"] * np.array([0, 1, 1, 1, 1], np.float32)
     for image in (2, -5, 1e9, -np.inf):
         shift = np.zeros_like(boxes)
         shift[1, 0] = image

@@ -18,7 +18,7 @@ from tests.graph.onnx_models import model
 
 Q, K, V = random(2, 3, 16, 4), random(2, 3, 16, 4, seed=1), random(2, 3, 16, 4, seed=2)
 MASK = random(2, 1, 16, 16)
-Function = Callable[..., Tensor]
+Function = Callable[..., Tensor | tuple[Tensor, ...]]
 
 
 def only(function: Function, *inputs: Tensor) -> AttentionCall:

@@ -30,14 +30,12 @@ class Bottleneck(nn.Module):
 
 RESNET = nn.Sequential(Bottleneck(8, 1, True), Bottleneck(16, 1, False), Bottleneck(16, 2, True), Bottleneck(16, 1, False))
 POINTWISE, STRIDED, OTHER = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1, 2), nn.Conv2d(8, 8, 1, 3)
-KERNELS = nn.ModuleDict(
-    {
-        "3x3": nn.Conv2d(8, 8, 3, padding=1),
-        "strided_and_dilated": nn.Conv2d(8, 8, (3, 2), (1, 2), padding=(2, 1), dilation=(2, 1)),
-        "depthwise": nn.Conv2d(8, 8, 3, padding=1, groups=8),
-        "1x1": POINTWISE,
-    }
-)
+KERNELS = {
+    "3x3": nn.Conv2d(8, 8, 3, padding=1),
+    "strided_and_dilated": nn.Conv2d(8, 8, (3, 2), (1, 2), padding=(2, 1), dilation=(2, 1)),
+    "depthwise": nn.Conv2d(8, 8, 3, padding=1, groups=8),
+    "1x1": POINTWISE,
+}
 
 
 def strides(program: Program) -> list[tuple[int, int]]:

@@ -70,7 +70,7 @@ def test_tuning_finds_something(records: Records) -> None:
     sparse = next(task for task in result.tasks if task.task == SPARSE)
     assert (result.measured, sparse.layers, sparse.candidates) == (100, 12, len(SPARSE.space(HERE)))
     assert sparse.untuned_us == cost(SPARSE, SPARSE.space(HERE)[0])
-    assert sparse.knobs is not None and sparse.tuned_us is not None and sparse.speedup is not None
+    assert sparse.knobs is not None and sparse.tuned_us is not None and sparse.untuned_us is not None and sparse.speedup is not None
     assert sparse.tuned_us.median == cost(SPARSE, sparse.knobs) < sparse.untuned_us
     assert result.tuned_us == 12 * sparse.tuned_us.median
     assert f"({sparse.speedup:.2f}x)" in str(result)

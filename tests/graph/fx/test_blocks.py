@@ -123,7 +123,7 @@ def test_every_layer_has_a_gradient_in_its_block(name: str) -> None:
     sites = {site.name: site for site in graph.sites(WeightSite)}
     for block in graph.blocks(x):
         given = {site: (sites[site].weight.detach().clone().requires_grad_(), None) for site in block.sites}
-        sum(y.square().sum() for y in block.run(1, given)).backward()
+        sum((y.square().sum() for y in block.run(1, given)), torch.zeros(())).backward()
         assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight, _ in given.values())
 
 

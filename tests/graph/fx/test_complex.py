@@ -14,6 +14,8 @@ from tests.tolerance import assert_close
 class Rotary(nn.Module):
     """Rotations as Llama's own code has them, with angles that are stored and angles that are computed."""
 
+    turns: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("turns", torch.polar(torch.ones(6, 4), torch.outer(torch.arange(6.0), torch.rand(4))))

@@ -13,6 +13,8 @@ from sparsecc.graph.fx.computed import computed, copied, plain, writable, write
 class Masking(nn.Module):
     """A mask of somebody's own."""
 
+    keep: Tensor
+
     def __init__(self, keep: Tensor) -> None:
         super().__init__()
         self.register_buffer("keep", keep)
@@ -93,7 +95,7 @@ def test_where_zeros_do_not_survive_everything_is_as_it_was(make: Callable[[], n
 
 def test_a_module_that_torch_cannot_copy() -> None:
     module = by_torch()
-    module.weight = module.weight_orig * module.weight_mask  # as after a forward pass
+    module.weight = module.get_parameter("weight_orig") * module.get_buffer("weight_mask")  # as after a forward pass
     twin = copied(module)
     assert computed(twin) == ["weight"]
     assert torch.equal(twin.weight_orig, module.weight_orig)  # type: ignore[arg-type]

@@ -14,6 +14,8 @@ from tests.laws.hosts import MODELS, graph, model
 class Positions(nn.Module):
     """Tied weights, a constant, and operators that make tensors."""
 
+    scale: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.first, self.second = nn.Linear(16, 16), nn.Linear(16, 16)

@@ -46,6 +46,8 @@ def test_folded_weights_can_be_trained() -> None:
 
 def test_compressed_weights_stay_compressed() -> None:
     class Int8(nn.Module):
+        weight: Tensor
+
         def __init__(self) -> None:
             super().__init__()
             rows = FOLDED_FLOAT_BYTES // 4 // 64 + 1
@@ -76,6 +78,7 @@ def test_batch_norm_moves_into_the_layer_before_it() -> None:
             self.fc, self.norm1 = nn.Linear(4, 6, bias=False), nn.BatchNorm1d(6)
             self.tokens, self.norm2 = nn.Linear(6, 6), nn.BatchNorm1d(5)
             for norm in (self.norm, self.norm1, self.norm2):
+                assert norm.running_mean is not None and norm.running_var is not None
                 norm.running_mean.uniform_(-1, 1)
                 norm.running_var.uniform_(1, 2)
 
@@ -126,13 +129,15 @@ def test_an_added_vector_is_a_bias() -> None:
 @pytest.mark.filterwarnings("ignore:The tensor attribute")
 def test_a_computed_weight_keeps_its_modules_name() -> None:
     class Masked(nn.Linear):
+        mask: Tensor
+
         def __init__(self) -> None:
             super().__init__(8, 8)
             self.register_buffer("mask", torch.rand(8, 8) > 0.5)
             self.down, self.up = nn.Parameter(torch.randn(2, 8)), nn.Parameter(torch.randn(8, 2))
 
-        def forward(self, x: Tensor) -> Tensor:
-            return nn.functional.linear(x, self.mask * (self.weight + self.up @ self.down), self.bias)
+        def forward(self, input: Tensor) -> Tensor:
+            return nn.functional.linear(input, self.mask * (self.weight + self.up @ self.down), self.bias)
 
     class Kernel(nn.Module):
         def __init__(self) -> None:

@@ -175,7 +175,7 @@ def test_layers_that_are_no_module() -> None:
     assert_close(linears["normed"].weight, module.normed.weight.detach())
     assert torch.equal(linears["in_out"].weight, module.in_out.detach().T)
     assert torch.equal(linears["out_in"].weight, module.out_in.detach())
-    assert torch.equal(linears["in_out"].bias, module.added.detach())
+    assert linears["in_out"].bias is not None and torch.equal(linears["in_out"].bias, module.added.detach())
     assert linears["in_out"].activation == "silu"
 
 

@@ -13,6 +13,9 @@ from sparsecc.graph.sites import WeightSite
 class Mixed(nn.Module):
     """A layer of each kind that no pass takes, two that it does, and constants."""
 
+    scale: Tensor
+    rounded: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.table, self.place = nn.Embedding(10, 8), nn.Parameter(torch.randn(1, 6, 8))

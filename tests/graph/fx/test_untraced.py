@@ -10,7 +10,8 @@ from sparsecc.graph.sites import Conv2d, Linear, WeightSite
 
 
 def test_layers_are_the_modules_and_a_copy_shares_what_it_does_not_change() -> None:
-    model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Flatten(), nn.Linear(8, 6), nn.Linear(8, 6))
+    conv = nn.Conv2d(4, 8, 3)
+    model = nn.Sequential(conv, nn.Flatten(), nn.Linear(8, 6), nn.Linear(8, 6))
     model[3].weight = model[2].weight
     graph = UntracedGraph(model)
     assert [(site.name, site.weight_name, site.shared) for site in graph.sites(WeightSite)] == [
@@ -21,7 +22,7 @@ def test_layers_are_the_modules_and_a_copy_shares_what_it_does_not_change() -> N
     [site] = graph.sites(Conv2d)
     other = graph.copy()
     other.set_weight(site, torch.zeros(site.shape))
-    assert model[0].weight.all()
+    assert conv.weight.all()
     assert not other.module[0].weight.any()  # type: ignore[index]
     assert other.module[2].weight is model[2].weight  # type: ignore[index]
 

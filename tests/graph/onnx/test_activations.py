@@ -82,7 +82,7 @@ FORMS: dict[str, tuple[str | None, list[onnx.NodeProto]]] = {
 def test_forms(form: str) -> None:
     expected, nodes = FORMS[form]
     used = {name for op in nodes for name in op.input}
-    weights = {name: np.float32(number) for name, number in NUMBERS.items() if name in used}
+    weights = {name: np.array(number, np.float32) for name, number in NUMBERS.items() if name in used}
     weights |= {"vector": random(2, 16)} if "vector" in used else {}
     proto = models.model([node("MatMul", "x w", "h"), *nodes], {"x": [2, 32]}, {"y": [2, 16]}, {"w": random(32, 16), **weights})
     (site,) = OnnxGraph.from_proto(proto).sites(Linear)

@@ -17,7 +17,12 @@ def divided(a: int, b: int, op_type: str = "Div", computed: bool = False) -> onn
     """x + a / b, folded when the model is read."""
     nodes = [node("Neg", "c", "b")] if computed else []
     nodes += [node(op_type, "a b", "q"), node("Cast", "q", "f", to=TensorProto.FLOAT), node("Add", "x f", "y")]
-    return model(nodes, {"x": [1]}, {"y": [1]}, {"a": np.int32([a]), **({"c": np.int32([-b])} if computed else {"b": np.int32([b])})})
+    return model(
+        nodes,
+        {"x": [1]},
+        {"y": [1]},
+        {"a": np.array([a], np.int32), **({"c": np.array([-b], np.int32)} if computed else {"b": np.array([b], np.int32)})},
+    )
 
 
 @pytest.mark.parametrize(
@@ -27,8 +32,8 @@ def divided(a: int, b: int, op_type: str = "Div", computed: bool = False) -> onn
         (divided(7, -1), ["Div 'q'"]),
         (divided(7, 0, "Mod"), ["Mod 'q'"]),
         (divided(7, 2, computed=True), ["Div 'q'"]),
-        (model([node("Div", "x w", "y")], {"x": [1]}, {"y": [1]}, {"w": np.float32([0])}), []),
-        (model([node("Sqrt", "w", "r"), node("Div", "w r", "y")], {"x": [1]}, {"y": [1]}, {"w": np.float32([2])}), []),
+        (model([node("Div", "x w", "y")], {"x": [1]}, {"y": [1]}, {"w": np.array([0], np.float32)}), []),
+        (model([node("Sqrt", "w", "r"), node("Div", "w r", "y")], {"x": [1]}, {"y": [1]}, {"w": np.array([2], np.float32)}), []),
         (model([node("Cast", "x", "i", to=TensorProto.INT32), node("Div", "i i", "y")], {"x": [1]}, {"y": [1]}), []),
     ],
     ids=["harmless", "by -1", "by 0", "computed", "float", "computed float", "not folded"],

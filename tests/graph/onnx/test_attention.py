@@ -104,7 +104,8 @@ def test_the_operator_of_opset_23(causal: int) -> None:
     (site,) = graph.sites(Attention)
     assert (site.causal, site.has_mask, site.scale) == (bool(causal), False, 1 / math.sqrt(DIM))
     run = graph.run(FEEDS, [site.name])
-    assert_close(run.outputs[0], torch.nn.functional.scaled_dot_product_attention(*run.taps[site.name], is_causal=bool(causal)))
+    q, k, v = run.taps[site.name]
+    assert_close(run.outputs[0], torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=bool(causal)))
 
 
 def test_the_operator_with_heads_in_the_last_axis_and_fewer_of_k_and_v() -> None:
@@ -134,7 +135,8 @@ def test_causal_torch_exports(opset: int) -> None:
     (site,) = graph.sites(Attention)
     assert (site.heads, site.head_dim, site.causal, site.has_mask) == (4, 8, True, False)
     run = graph.run([random(2, 7, 32)], [site.name, "out"])
-    oracle = torch.nn.functional.scaled_dot_product_attention(*run.taps[site.name], is_causal=True)
+    q, k, v = run.taps[site.name]
+    oracle = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
     assert_close(run.taps["out"][0], oracle.transpose(1, 2).flatten(2).contiguous())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -32,7 +34,7 @@ def model(then: onnx.GraphProto, other: onnx.GraphProto) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def node(op_type: str, inputs: str, output: str = "r", **how: object) -> onnx.NodeProto:
+def node(op_type: str, inputs: str, output: str = "r", **how: Any) -> onnx.NodeProto:
     return helper.make_node(op_type, inputs.split(), [output], name=f"{op_type}_{output}", **how)
 
 

@@ -50,7 +50,7 @@ def test_an_invalid_model() -> None:
 
 def test_shapes_that_a_file_declares_wrongly_are_not_folded_in() -> None:
     nodes = [node("Shape", "x", "s"), node("Concat", "one s", "t", axis=0), node("Reshape", "x t", "y")]
-    proto = models.model(nodes, {"x": ["n", 3]}, {"y": [1, "n"]}, {"one": np.int64([1])})
+    proto = models.model(nodes, {"x": ["n", 3]}, {"y": [1, "n"]}, {"one": np.array([1], np.int64)})
     assert OnnxGraph.from_proto(proto).run([random(4, 3)]).outputs[0].shape == (1, 4, 3)
 
 
@@ -116,7 +116,7 @@ def test_batch_norms_and_scales_after_a_convolution_are_folded() -> None:
         node("Add", "m three", "y"),
     ]
     weights = {"conv.weight": random(8, 4, 3, 3), "scale": random(8), "shift": random(8, seed=1), "mean": random(8, seed=2)}
-    weights |= {"var": np.abs(random(8, seed=3)) + 0.5, "two": np.float32([2]), "three": random(8, 1, 1)}
+    weights |= {"var": np.abs(random(8, seed=3)) + 0.5, "two": np.array([2], np.float32), "three": random(8, 1, 1)}
     proto = models.model(nodes, {"x": ["n", 4, 8, 8]}, {"y": ["n", 8, 8, 8]}, weights)
     graph = OnnxGraph.from_proto(proto)
     assert [op.op_type for op in graph.model.graph] == ["Conv"]
@@ -143,7 +143,7 @@ def test_shape_arithmetic_is_folded_when_shapes_are_fixed() -> None:
         node("Reshape", "x target", "flat"),
         node("MatMul", "flat w", "y"),
     ]
-    weights = {"zero": np.int64([0]), "one": np.int64([1]), "minus": np.int64([-1]), "w": random(12, 16)}
+    weights = {"zero": np.array([0], np.int64), "one": np.array([1], np.int64), "minus": np.array([-1], np.int64), "w": random(12, 16)}
     proto = models.model(nodes, {"x": ["n", 3, 4]}, {"y": ["n", 16]}, weights)
     graph = OnnxGraph.from_proto(proto, {"x": (5, 3, 4)})
     assert [op.op_type for op in graph.model.graph] == ["Reshape", "MatMul"]

@@ -56,5 +56,7 @@ def test_piece_by_piece() -> None:
     """As calibration runs a model."""
     found = OnnxGraph.from_proto(divided_in_a_branch())
     layer = next(node for node in found.model.graph if node.op_type == "MatMul")
-    [[f]] = Walk(found.model, [FEEDS], "here").reach([layer.inputs[0]])
+    entering = layer.inputs[0]
+    assert entering is not None
+    [[f]] = Walk(found.model, [FEEDS], "here").reach([entering])
     assert f.tolist() == [LEAST, 2]

@@ -14,7 +14,7 @@ from tests.graph.onnx_models import node, random
 
 CONV = node("Conv", "x w b", "c", kernel_shape=[1, 1])
 SHAPES = {"x": ["n", 4, 3, 3]}, {"y": ["n", 6, 3, 3]}
-WEIGHTS = {"w": random(6, 4, 1, 1), "b": random(6), "number": np.float32([3]), "each": random(6, 1, 1), "along": random(3)}
+WEIGHTS = {"w": random(6, 4, 1, 1), "b": random(6), "number": np.array([3], np.float32), "each": random(6, 1, 1), "along": random(3)}
 
 
 def folded(nodes: list, shapes: tuple[dict, dict], weights: dict[str, np.ndarray], feed: np.ndarray) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, inliner
 
 from sparsecc.errors import ModelError
 from sparsecc.graph.onnx import functions as onnx_functions
@@ -41,7 +41,7 @@ def test_functions_of_functions() -> None:
 
 
 def test_functions_that_double_are_counted_and_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx.inliner, "inline_local_functions", lambda proto: pytest.fail("was inlined"))
+    monkeypatch.setattr(inliner, "inline_local_functions", lambda proto: pytest.fail("was inlined"))
     doubling = [function("F0", "Relu"), *(function(f"F{n}", f"F{n - 1}", f"F{n - 1}") for n in range(1, 65))]
     with pytest.raises(ModelError, match=r"its functions come to 18,446,744,073,709,551,617 operators"):
         OnnxGraph.from_proto(calling(*doubling))

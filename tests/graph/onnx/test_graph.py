@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
 import pytest
@@ -58,7 +60,7 @@ def test_bert_has_the_layers_of_its_modules() -> None:
     assert [site.name for site in graph.sites(Linear)] == list(linears)
     for site in graph.sites(Linear):
         assert torch.equal(site.weight, linears[site.name].weight)
-        assert torch.equal(site.bias, linears[site.name].bias)
+        assert site.bias is not None and torch.equal(site.bias, linears[site.name].bias)
     assert [site.activation for site in graph.sites(Linear)][4] == "gelu"
     assert [site.name for site in graph.sites(Attention)] == [f"encoder.layer.{k}.attention.self" for k in (0, 1)]
     assert next((mlp.name, mlp.first.name) for mlp in graph.sites(Mlp)) == ("encoder.layer.0.mlp", "encoder.layer.0.intermediate.dense")
@@ -71,8 +73,9 @@ def test_cnn_has_the_layers_of_its_modules_with_the_batch_norm_folded() -> None:
     assert list(found) == ["stem", "depthwise", "wide", "pointwise", "head"]
     assert found["stem"].bias is not None
     assert (found["stem"].activation, found["depthwise"].activation, found["wide"].activation) == ("relu", "hardswish", "silu")
-    wide = found["wide"]
-    assert (wide.padding, wide.dilation, wide.groups, found["depthwise"].groups) == ((2, 2, 2, 2), (2, 2), 1, 16)
+    wide, depthwise = found["wide"], found["depthwise"]
+    assert isinstance(wide, Conv2d) and isinstance(depthwise, Conv2d)
+    assert (wide.padding, wide.dilation, wide.groups, depthwise.groups) == ((2, 2, 2, 2), (2, 2), 1, 16)
     x = torch.randn(3, 3, 16, 16)
     assert_close(graph.run([x]).outputs[0], module(x).detach())
 
@@ -95,7 +98,7 @@ def test_packed_equals_masked_and_every_name_stays(pattern: str) -> None:
     for before, after in zip(masked.sites(WeightSite), sites, strict=True):
         assert (before.name, before.activation) == (after.name, after.activation)
         assert torch.equal(before.weight, after.weight)
-        assert torch.equal(before.bias, after.bias)
+        assert before.bias is not None and after.bias is not None and torch.equal(before.bias, after.bias)
     for ours, oracle in zip(packed.run(BERT_INPUTS).outputs, masked.run(BERT_INPUTS).outputs, strict=True):
         assert_close(ours, oracle)
 
@@ -123,6 +126,7 @@ def test_a_packed_file_is_valid_runs_anywhere_and_reads_back_packed(tmp_path) ->
     again = OnnxGraph.from_file(tmp_path / "packed.onnx")
     assert [site.name for site in again.sites()] == [site.name for site in packed.sites()]
     for before, after in zip(packed.sites(WeightSite), again.sites(WeightSite), strict=True):
+        assert before.packed is not None and after.packed is not None
         assert after.packed.format == before.packed.format
         assert all(torch.equal(after.packed.tensors[name], tensor) for name, tensor in before.packed.tensors.items())
     assert torch.equal(again.run(BERT_INPUTS).outputs[0], oracle[0])
@@ -173,6 +177,7 @@ def test_set_weight_changes_the_copy_only() -> None:
         assert torch.equal(graph.sites(Linear, (name,))[0].weight, site.weight)
     x = torch.randn(4, 32)
     fc1, fc2, head = copy.sites(Linear)
+    assert fc1.bias is not None and fc2.bias is not None and head.bias is not None
     oracle = head.weight @ (fc2.weight @ torch.relu(fc1.weight @ x.T + fc1.bias[:, None]) + fc2.bias[:, None]) + head.bias[:, None]
     assert_close(copy.run([x]).outputs[0], oracle.T.contiguous())
 
@@ -203,8 +208,12 @@ def test_taps_are_what_enters_a_site() -> None:
     names = ["encoder.layer.0.attention.self.query", "encoder.layer.0.attention.self", "encoder.layer.1.mlp"]
     run = graph.run(BERT_INPUTS, names)
     seen: dict[str, torch.Tensor] = {}
+
+    def noting(name: str) -> Callable[..., None]:
+        return lambda _, x, y: seen.update({name: x[0], f"{name}.out": y})
+
     for name in ("encoder.layer.0.attention.self.query", "encoder.layer.0.attention.self.key", "encoder.layer.1.intermediate.dense"):
-        module.get_submodule(name).register_forward_hook(lambda _, x, y, name=name: seen.update({name: x[0], f"{name}.out": y}))
+        module.get_submodule(name).register_forward_hook(noting(name))
     module(**{name: torch.from_numpy(array) for name, array in BERT_INPUTS.items()})
     assert_close(run.taps[names[0]][0], seen[names[0]].detach())
     assert_close(run.taps[names[2]][0], seen["encoder.layer.1.intermediate.dense"].detach())

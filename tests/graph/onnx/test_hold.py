@@ -55,10 +55,10 @@ def test_random_numbers_are_drawn_anew() -> None:
 @pytest.mark.parametrize(
     ("nodes", "weights"),
     [
-        ([node("ConstantOfShape", "s", "c")], {"s": np.int64([10**6, 10**6])}),
-        ([node("Mul", "a a", "s"), node("Expand", "one s", "c")], {"a": np.int64([10**3, 2000]), "one": random(1)}),
+        ([node("ConstantOfShape", "s", "c")], {"s": np.array([10**6, 10**6], np.int64)}),
+        ([node("Mul", "a a", "s"), node("Expand", "one s", "c")], {"a": np.array([10**3, 2000], np.int64), "one": random(1)}),
         ([node("Range", "zero many one", "c")], {"zero": np.int64(0), "many": np.int64(10**12), "one": np.int64(1)}),
-        ([node("Tile", "w s", "c")], {"w": random(4, 4), "s": np.int64([10**6, 10**6])}),
+        ([node("Tile", "w s", "c")], {"w": random(4, 4), "s": np.array([10**6, 10**6], np.int64)}),
     ],
 )
 def test_what_no_machine_can_hold_is_refused(nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray]) -> None:
@@ -71,7 +71,7 @@ def test_what_no_machine_can_hold_is_refused(nodes: list[onnx.NodeProto], weight
 
 def test_a_held_value_that_is_read_twice() -> None:
     nodes = [node("Expand", "one s", "c"), node("MatMul", "x c", "a"), node("Relu", "c", "d"), node("MatMul", "a d", "y")]
-    proto = models.model(nodes, {"x": [2, 300]}, {"y": [2, 300]}, {"one": random(1, 1), "s": np.int64([300, 300])})
+    proto = models.model(nodes, {"x": [2, 300]}, {"y": [2, 300]}, {"one": random(1, 1), "s": np.array([300, 300], np.int64)})
     graph, x = OnnxGraph.from_proto(proto), random(2, 300)
     assert operators(graph).count("Expand") == 1
     assert np.allclose(models.run(graph.proto(), x=x)[0], models.run(proto, x=x)[0], rtol=1e-4)

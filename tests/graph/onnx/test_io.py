@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from sparsecc.errors import ModelError
 from sparsecc.graph.onnx import io as onnx_io
 from sparsecc.graph.onnx.graph import OnnxGraph
+from sparsecc.graph.sites import WeightSite
 from tests.graph import onnx_models as models
 from tests.graph.onnx.test_sparse import packed_mlp
 from tests.graph.onnx_models import node, random
@@ -26,6 +27,12 @@ def external(tmp_path: Path) -> Path:
     path = tmp_path / "model.onnx"
     onnx.save(models.mlp(), path, save_as_external_data=True, location="model.onnx.data", size_threshold=0)
     return path
+
+
+def first_weight(path: Path) -> np.ndarray:
+    value = onnx_io.read(path).graph.initializers["fc1.weight"].const_value
+    assert value is not None
+    return value.numpy()
 
 
 def relocate(path: Path, **entries: str) -> None:
@@ -112,8 +119,7 @@ def test_an_unknown_operator_inside_a_branch() -> None:
 
 
 def test_external_data_is_mapped_and_read(external: Path) -> None:
-    model = onnx_io.read(external)
-    mapped = model.graph.initializers["fc1.weight"].const_value.numpy()
+    mapped = first_weight(external)
     assert not mapped.flags.owndata
     assert np.array_equal(mapped, random(32, 64))
     x = random(3, 32)
@@ -141,7 +147,7 @@ def test_external_data_outside_the_folder_is_refused_unread(location: str, exter
 def test_external_data_through_a_link_inside_the_folder(external: Path) -> None:
     (external.parent / "link").symlink_to("model.onnx.data")
     relocate(external, location="link")
-    assert np.array_equal(onnx_io.read(external).graph.initializers["fc1.weight"].const_value.numpy(), random(32, 64))
+    assert np.array_equal(first_weight(external), random(32, 64))
 
 
 def test_a_cache_of_links_to_the_model_and_its_data(external: Path, tmp_path: Path) -> None:
@@ -152,8 +158,7 @@ def test_a_cache_of_links_to_the_model_and_its_data(external: Path, tmp_path: Pa
     for number, file in enumerate((external, external.parent / "model.onnx.data")):
         file.rename(contents / f"{number}")
         (revision / file.name).symlink_to(f"../blobs/{number}")
-    model = onnx_io.read(revision / "model.onnx")
-    assert np.array_equal(model.graph.initializers["fc1.weight"].const_value.numpy(), random(32, 64))
+    assert np.array_equal(first_weight(revision / "model.onnx"), random(32, 64))
 
 
 def test_links_of_which_one_leads_elsewhere(external: Path, tmp_path: Path) -> None:
@@ -216,6 +221,7 @@ def test_external_data_of_a_constant_is_read_too(tmp_path: Path) -> None:
     tensor.external_data.add(key="location", value="w.bin")
     (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
     (site,) = OnnxGraph.from_file(tmp_path / "m.onnx").sites()
+    assert isinstance(site, WeightSite)
     assert np.array_equal(site.weight.numpy().T, random(32, 32))
 
 
@@ -228,7 +234,7 @@ def test_bfloat16_and_unaligned_external_data(tmp_path: Path) -> None:
         tensor.external_data.add(key=key, value=value)
     (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
     value = onnx_io.read(tmp_path / "m.onnx").graph.initializers["w"].const_value
-    assert value.dtype == ir.DataType.BFLOAT16
+    assert value is not None and value.dtype == ir.DataType.BFLOAT16
     assert np.array_equal(value.numpy(), weight)
 
 

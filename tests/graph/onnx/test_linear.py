@@ -17,7 +17,7 @@ from tests.tolerance import assert_close
 X = {"x": (2, 5, 8)}
 CASES = {
     "a weight with a leading 1": (node("MatMul", "x w", "y"), X, {"w": random(1, 8, 6)}),
-    "a number as C": (node("Gemm", "x w c", "y"), {"x": (5, 8)}, {"w": random(8, 6), "c": np.float32([0.5])}),
+    "a number as C": (node("Gemm", "x w c", "y"), {"x": (5, 8)}, {"w": random(8, 6), "c": np.array([0.5], np.float32)}),
     "a C without axes": (node("Gemm", "x w c", "y"), {"x": (5, 8)}, {"w": random(8, 6), "c": np.float32(0.5)}),
     "a C of other rows": (node("Gemm", "x w c", "y"), {"x": (5, 8)}, {"w": random(8, 6), "c": random(5, 6)}),
     "a C of one column": (node("Gemm", "x w c", "y"), {"x": (5, 8)}, {"w": random(8, 6), "c": random(5, 1)}),

@@ -31,7 +31,7 @@ BLOCKED = np.where(LOWER, 0, -np.inf).astype(np.float32)
         (BLOCKED[:4], False),
         (np.stack([BLOCKED, BLOCKED]), False),
         (np.float32(0), False),
-        (np.float32([[0]]), False),
+        (np.array([[0]], np.float32), False),
     ],
 )
 def test_constants(mask: np.ndarray, causal: bool) -> None:
@@ -39,7 +39,7 @@ def test_constants(mask: np.ndarray, causal: bool) -> None:
     assert is_causal(ir.serde.deserialize_model(proto).graph.initializers["mask"]) == causal
 
 
-FILLED = helper.make_node("ConstantOfShape", ["shape"], ["ones"], value=numpy_helper.from_array(np.float32([1])))
+FILLED = helper.make_node("ConstantOfShape", ["shape"], ["ones"], value=numpy_helper.from_array(np.array([1], np.float32)))
 EXPANDED = node("Expand", "one shape", "ones")
 
 

@@ -27,7 +27,7 @@ def listed(proto: onnx.ModelProto, *names: str) -> onnx.ModelProto:
 def scaled() -> onnx.ModelProto:
     """x -> fc -> times scale, which is 1 unless a caller says something else."""
     nodes = [node("MatMul", "x w", "h"), node("Mul", "h scale", "y")]
-    return listed(models.model(nodes, {"x": ["n", 32]}, {"y": ["n", 16]}, {"w": random(32, 16), "scale": np.float32(1)}), "scale")
+    return listed(models.model(nodes, {"x": ["n", 32]}, {"y": ["n", 16]}, {"w": random(32, 16), "scale": np.array(1, np.float32)}), "scale")
 
 
 def test_weights_that_an_old_file_lists_as_inputs() -> None:
@@ -73,7 +73,7 @@ def test_the_standard_by_its_other_name() -> None:
 
 def test_domains_that_nothing_imports() -> None:
     nodes = [node("MatMul", "x w", "h"), helper.make_node("Gelu", ["h"], ["y"], domain="com.microsoft")]
-    proto = models.model(nodes, {"x": ["n", 32]}, {"y": None}, {"w": random(32, 16)}, opset=17)  # type: ignore[dict-item]
+    proto = models.model(nodes, {"x": ["n", 32]}, {"y": None}, {"w": random(32, 16)}, opset=17)
     graph, x = OnnxGraph.from_proto(proto), random(2, 32)
     assert np.allclose(models.run(graph.proto(), x=x)[0], models.run(proto, x=x)[0], atol=1e-5)
 
@@ -102,7 +102,7 @@ def sparse(indices: np.ndarray, values: int = 3, shape: tuple[int, ...] = (4, 8)
     return proto
 
 
-@pytest.mark.parametrize("indices", [np.int64([1, 10, 31]), np.int64([[0, 1], [1, 2], [3, 7]])])
+@pytest.mark.parametrize("indices", [np.array([1, 10, 31], np.int64), np.array([[0, 1], [1, 2], [3, 7]], np.int64)])
 def test_a_sparse_initializer_is_the_weight_with_its_zeros(indices: np.ndarray) -> None:
     (site,) = OnnxGraph.from_proto(sparse(indices)).sites(Linear)
     weight = site.weight.numpy().T
@@ -113,11 +113,11 @@ def test_a_sparse_initializer_is_the_weight_with_its_zeros(indices: np.ndarray) 
 @pytest.mark.parametrize(
     ("proto", "message"),
     [
-        (sparse(np.int64([1, 2, 32])), "an index lies outside"),
-        (sparse(np.int64([1, 2, -1])), "an index lies outside"),
-        (sparse(np.int64([1, 2])), r"\(2,\) indices for \(3,\) values"),
-        (sparse(np.int64([1, 2, 3]), shape=(2**20, 2**20)), "too large to be made dense"),
-        (sparse(np.int64([1, 2, 3]), shape=(-4, -8)), "its shape .* is none"),
+        (sparse(np.array([1, 2, 32], np.int64)), "an index lies outside"),
+        (sparse(np.array([1, 2, -1], np.int64)), "an index lies outside"),
+        (sparse(np.array([1, 2], np.int64)), r"\(2,\) indices for \(3,\) values"),
+        (sparse(np.array([1, 2, 3], np.int64), shape=(2**20, 2**20)), "too large to be made dense"),
+        (sparse(np.array([1, 2, 3], np.int64), shape=(-4, -8)), "its shape .* is none"),
     ],
 )
 def test_sparse_initializers_that_are_none(proto: onnx.ModelProto, message: str) -> None:
@@ -126,7 +126,7 @@ def test_sparse_initializers_that_are_none(proto: onnx.ModelProto, message: str)
 
 
 def test_a_sparse_constant() -> None:
-    (tensor,) = sparse(np.int64([1, 10, 31])).graph.sparse_initializer
+    (tensor,) = sparse(np.array([1, 10, 31], np.int64)).graph.sparse_initializer
     constant = helper.make_node("Constant", [], ["w"], sparse_value=tensor)
     proto = models.model([constant, node("MatMul", "x w", "y")], {"x": ["n", 4]}, {"y": ["n", 8]})
     x = random(2, 4)
@@ -136,7 +136,7 @@ def test_a_sparse_constant() -> None:
 def test_a_table_of_strings_stays() -> None:
     nodes = [node("MatMul", "x w", "s"), node("ArgMax", "s", "best", axis=1, keepdims=0), node("Gather", "names best", "y")]
     proto = models.model(nodes, {"x": [2, 32]}, {"y": [2]}, {"w": random(32, 3)})
-    proto.graph.initializer.append(helper.make_tensor("names", TensorProto.STRING, [3], [b"a", b"b", b"c"]))
+    proto.graph.initializer.add(name="names", data_type=TensorProto.STRING, dims=[3], string_data=[b"a", b"b", b"c"])
     proto.graph.output[0].type.tensor_type.elem_type = TensorProto.STRING
     graph, x = OnnxGraph.from_proto(proto), random(2, 32)
     assert list(graph.run([x]).outputs[0]) == list(models.run(graph.proto(), x=x)[0]) == list(models.run(proto, x=x)[0])

@@ -68,8 +68,8 @@ def test_the_table_has_all_that_the_converter_touches() -> None:
     "one",
     [
         case("Hardmax", floats(2, 3, 4), axis=1, until=12),
-        case("Resize", floats(1, 3, 6, 6), np.float32([1, 1, 0.7, 2]), mode="nearest", since=10, until=10),
-        case("Upsample", floats(1, 3, 6, 6), np.float32([1, 1, 2, 2]), mode="linear", since=9, until=9),
+        case("Resize", floats(1, 3, 6, 6), np.array([1, 1, 0.7, 2], np.float32), mode="nearest", since=10, until=10),
+        case("Upsample", floats(1, 3, 6, 6), np.array([1, 1, 2, 2], np.float32), mode="linear", since=9, until=9),
     ],
     ids=lambda one: one.op,
 )
@@ -88,7 +88,7 @@ def test_inside_a_branch(one: Case) -> None:
 
 def test_a_size_that_may_be_broadcast_is_not_taken_for_the_other_one() -> None:
     nodes = [node("Expand", "x shape", "e"), node("Shape", "x", "s"), node("Reshape", "e t", "y")]
-    weights = {"shape": np.int64([3, 4]), "t": np.int64([12])}
+    weights = {"shape": np.array([3, 4], np.int64), "t": np.array([12], np.int64)}
     proto = models.model([*nodes[::2], nodes[1]], {"x": ["a", "b"]}, {"y": ["c"]}, weights, opset=13)
     proto.graph.output.append(helper.make_tensor_value_info("s", TensorProto.INT64, [2]))
     graph = OnnxGraph.from_proto(proto)
@@ -106,6 +106,6 @@ def test_what_cannot_be_converted_is_said() -> None:
 
 
 def test_outputs_need_no_shape() -> None:
-    proto = models.model([node("Relu", "x", "y")], {"x": [2]}, {"y": None}, opset=12)  # type: ignore[dict-item]
+    proto = models.model([node("Relu", "x", "y")], {"x": [2]}, {"y": None}, opset=12)
     onnx_opset.check(proto)
     assert OnnxGraph.from_proto(proto).run([random(2)]).outputs[0].shape == (2,)

@@ -77,7 +77,7 @@ def test_inputs_that_onnxruntime_fails_on() -> None:
     nodes = [node("Cast", "x", "i", to=7), node("Gather", "w i", "y")]
     graph = OnnxGraph.from_proto(models.model(nodes, {"x": ["n"]}, {"y": ["n", 8]}, {"w": random(4, 8)}))
     with pytest.raises(InputError, match=r"onnxruntime fails on these inputs.*Gather"):
-        graph.run([np.float32([9])])
+        graph.run([np.array([9], np.float32)])
 
 
 def test_a_large_weight_that_nothing_reads() -> None:

@@ -164,10 +164,12 @@ def test_a_convolution_along_a_line_is_one_of_images_of_height_1() -> None:
     assert torch.equal(first.from_matrix(first.matrix), first.weight)
     graph.set_weight(first, first.weight * (first.weight.abs() > 1))
     packed = Pack().apply(graph).graph
+    assert isinstance(packed, OnnxGraph)
     x = random(3, 4, 21, seed=1)
     assert_close(packed.run([x]).outputs[0], graph.run([x]).outputs[0])
     again = OnnxGraph.from_proto(packed.proto())
     for before, after in zip(graph.sites(WeightSite), again.sites(WeightSite), strict=True):
+        assert isinstance(before, Conv1d) and isinstance(after, Conv1d)
         assert (before.kind, before.name, before.padding) == (after.kind, after.name, after.padding)
         assert torch.equal(before.weight, after.weight)
     assert again.sites(WeightSite)[0].packed is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import ml_dtypes
 import numpy as np
@@ -42,14 +42,17 @@ def test_tensors_of_every_type_share_memory(dtype: type, shape: tuple[int, ...])
     tensor = sparse.tensor_of(ir.Value(name="t", const_value=ir.Tensor(array)))
     assert tensor.shape == shape
     assert np.array_equal(tensor.double().numpy(), array.astype(np.float64))
-    back = sparse.initializer(tensor, "t").const_value.numpy()
+    value = sparse.initializer(tensor, "t").const_value
+    assert value is not None
+    back = value.numpy()
     assert back.dtype == dtype
     if array.size:
         assert tensor.data_ptr() == array.ctypes.data
 
 
 def test_numbers_of_four_bits_are_refused() -> None:
-    value = ir.Value(name="b", const_value=ir.Tensor(np.zeros(8, ml_dtypes.int4), dtype=ir.DataType.INT4))
+    numbers = cast(np.ndarray, np.zeros(8, ml_dtypes.int4))
+    value = ir.Value(name="b", const_value=ir.Tensor(numbers, dtype=ir.DataType.INT4))
     with pytest.raises(ModelError, match="tensor 'b' is int4, in which no layer computes"):
         sparse.tensor_of(value)
 

@@ -82,7 +82,7 @@ def test_strings_that_go_in() -> None:
 
 
 def test_an_input_without_a_rank_asks_for_one() -> None:
-    proto = models.model([node("MatMul", "x w", "y")], {"x": None}, {"y": None}, {"w": random(32, 3)})  # type: ignore[dict-item]
+    proto = models.model([node("MatMul", "x w", "y")], {"x": None}, {"y": None}, {"w": random(32, 3)})
     with pytest.raises(ModelError, match=r"input 'x' has no shape, .* input_shapes=\{'x': "):
         OnnxGraph.from_proto(proto)
     graph = OnnxGraph.from_proto(proto, {"x": (2, 32)})

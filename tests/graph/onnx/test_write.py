@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import external_data_helper
 
 from sparsecc.errors import UserError
 from sparsecc.graph.onnx import write
@@ -68,7 +69,7 @@ def test_what_others_made_stays_whatever_the_old_model_says(location: str, tmp_p
     theirs = tmp_path / "m.onnx.data.important" if location == "elsewhere" else tmp_path / "work" / location
     theirs.write_bytes(bytes(1 << 16))
     proto = models.mlp()
-    onnx.external_data_helper.set_external_data(proto.graph.initializer[0], str(theirs) if location == "elsewhere" else location)
+    external_data_helper.set_external_data(proto.graph.initializer[0], str(theirs) if location == "elsewhere" else location)
     proto.graph.initializer[0].ClearField("raw_data")
     (tmp_path / "work" / "m.onnx").write_bytes(proto.SerializeToString())
     for to_external in (True, False):

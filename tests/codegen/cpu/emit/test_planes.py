@@ -72,7 +72,8 @@ def odd_ones() -> dict[str, Case]:
     line, wide, strided, alone = nn.Conv1d(4, 8, 1), nn.Conv1d(4, 8, 3, padding=1), nn.Conv1d(4, 8, 5, 2, dilation=2), nn.Conv1d(8, 4, 1)
     per_channel, uneven = nn.Conv1d(8, 8, 3, padding=1, groups=8), nn.Conv1d(4, 8, 4, padding="same")
     up_line, up, gaps = nn.ConvTranspose1d(4, 6, 8, 4, 2), nn.ConvTranspose2d(4, 6, 4, 2, 1), nn.ConvTranspose1d(4, 6, 2, 3, 1, 2)
-    odd, cropped, flipped = (nn.ConvTranspose2d(4, 6, *sizes) for sizes in ((3, 2, 1, 1), (5, 2, 4), ((3, 5), (1, 2), (2, 4))))
+    odd, cropped = nn.ConvTranspose2d(4, 6, 3, 2, 1, 1), nn.ConvTranspose2d(4, 6, 5, 2, 4)
+    flipped = nn.ConvTranspose2d(4, 6, (3, 5), (1, 2), (2, 4))
     inner = nn.ConvTranspose1d(4, 6, 2, padding=2)
     narrow, last = random(2, 4, 21), random(2, 7, 9, 4)
     return {

@@ -127,10 +127,16 @@ def test_any_shape(data: st.DataObject) -> None:
     assert_close(*run(spec))
 
 
+def hides_nothing(spec: AttentionSpec) -> np.ndarray:
+    """A mask for it to write into."""
+    assert spec.mask is not None
+    return np.zeros(spec.mask, np.float32)
+
+
 @pytest.mark.parametrize("low", [-1e4, -1e30, np.finfo(np.float32).min, -np.inf])
 def test_masked_keys_do_not_count(low: float) -> None:
     spec = SPECS["mask_of_keys"]
-    mask = np.zeros(spec.mask, np.float32)
+    mask = hides_nothing(spec)
     mask[0, ..., 20:] = mask[1, ..., :5] = low
     assert_close(*run(spec, mask))
 
@@ -138,7 +144,7 @@ def test_masked_keys_do_not_count(low: float) -> None:
 def test_a_query_that_sees_no_key() -> None:
     """The lowest finite score everywhere is a mean over the keys, as in softmax; -inf everywhere gives zeros, as in torch."""
     spec = SPECS["mask_of_keys"]
-    mask = np.zeros(spec.mask, np.float32)
+    mask = hides_nothing(spec)
     mask[0] = np.finfo(np.float32).min
     got, expected = run(spec, mask)
     assert_close(got, expected)
@@ -151,7 +157,7 @@ def test_a_query_that_sees_no_key() -> None:
 @pytest.mark.parametrize("low", [np.finfo(np.float32).min, -np.inf])
 def test_a_query_does_not_see_the_future_when_all_else_is_masked(low: float) -> None:
     spec = replace(SPECS["mask_and_causal"], mask=(1, 1, 33, 33))
-    mask = np.zeros(spec.mask, np.float32)
+    mask = hides_nothing(spec)
     mask[..., 4, :5] = low
     got, expected = run(spec, mask)
     assert_close(got, expected.nan_to_num(0.0))
@@ -166,7 +172,7 @@ def test_large_scores_do_not_overflow() -> None:
 @pytest.mark.parametrize("nan", [np.nan, -np.nan])
 def test_a_score_without_a_value_gives_none(dtype: str, nan: float) -> None:
     spec = replace(SPECS["plain"], mask=(1, 1, SPECS["plain"].queries, SPECS["plain"].keys), dtype=dtype)
-    mask = np.zeros(spec.mask, np.float32)
+    mask = hides_nothing(spec)
     mask[..., 4, 2], mask[..., 6, 3] = nan, nan
     got, _ = run(spec, mask)
     assert got[:, :, [4, 6]].isnan().all()

@@ -25,7 +25,7 @@ def run(x: np.ndarray, target=HERE, scale: float | None = None) -> tuple[np.ndar
 @pytest.mark.parametrize("features", [1, 3, 4, 16, 50, 4096])
 @pytest.mark.parametrize("target", [HERE, NARROW], ids=["here", "short_vectors"])
 def test_it_is_what_numpy_makes(features: int, target) -> None:
-    x = random(np.random.default_rng(0), 3, features) * np.float32([[0.01], [1], [30]])
+    x = random(np.random.default_rng(0), 3, features) * np.array([[0.01], [1], [30]], np.float32)
     found, scales = run(x, target)
     np.testing.assert_allclose(scales, np.abs(x).max(axis=1) / 127, rtol=1e-6)
     wanted = np.rint(x / scales[:, None])

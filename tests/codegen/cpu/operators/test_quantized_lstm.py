@@ -10,7 +10,7 @@ from sparsecc.codegen.recurrent import RecurrentSpec, extra
 from tests.codegen.cpu.kernels.running import HERE, call, compiled, random
 
 
-def rounded(h: np.ndarray) -> tuple[np.ndarray, float]:
+def rounded(h: np.ndarray) -> tuple[np.ndarray, np.float32]:
     """Integers with the zero point taken off, and what one of them stands for."""
     low, high = min(h.min(), 0), max(h.max(), 0)
     scale = (high - low) / np.float32(255) if high > low else np.float32(1)

@@ -1,5 +1,8 @@
 """Largest errors over the whole range against float64, as the docstrings promise them; what infinities and NaN give."""
 
+# pyright: reportInvalidTypeForm=false
+# Buffers of TVMScript are calls where Python has types.
+
 from __future__ import annotations
 
 from collections.abc import Callable

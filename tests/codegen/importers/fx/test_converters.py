@@ -96,7 +96,7 @@ CASES: dict[str, Case] = {
     "group norm without weights": (nn.GroupNorm(4, 4, affine=False), (IMAGE,)),
     "instance norm by known statistics": (trained(nn.InstanceNorm2d(4, affine=True, track_running_stats=True)), (IMAGE,)),
     "instance norm of series": (trained(nn.InstanceNorm1d(6, affine=True)), (X,)),
-    "layer norm without weight": (nn.LayerNorm((6, 5), elementwise_affine=False, eps=1e-3), (X,)),
+    "layer norm without weight": (nn.LayerNorm([6, 5], elementwise_affine=False, eps=1e-3), (X,)),
 }
 
 

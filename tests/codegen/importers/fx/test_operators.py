@@ -17,7 +17,7 @@ from tests.tolerance import assert_close
 SEQUENCE = random(2, 3, 3)
 
 
-def recurrent(kind: type[nn.RNNBase], **how: Any) -> nn.Module:
+def recurrent(kind: Callable[..., nn.Module], **how: Any) -> nn.Module:
     torch.manual_seed(0)
     return kind(3, 5, batch_first=True, **how)
 

@@ -22,7 +22,8 @@ def placeholders(graph: FxGraph, *inputs: Tensor) -> list[Placeholder]:
 
 @pytest.mark.parametrize("key", ["low_rank:3", "monarch:2x4:2"])
 def test_structured_weights(key: str) -> None:
-    model, x = nn.Sequential(nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, 16, bias=False)), random(2, 5, 12)
+    first, x = nn.Linear(12, 20), random(2, 5, 12)
+    model = nn.Sequential(first, nn.ReLU(), nn.Linear(20, 16, bias=False))
     graph = structured(fixed(model, x), key)
     found = placeholders(graph, x)
     assert [(p.kind, p.name) for p in found] == [("linear", "0"), ("linear", "2")]
@@ -31,7 +32,7 @@ def test_structured_weights(key: str) -> None:
         assert placeholder.stored.structure.key == key
         assert torch.equal(placeholder.stored.dense(), site.form.dense())
     bias, none = (placeholder.bias for placeholder in found)
-    assert bias is not None and torch.equal(torch.from_numpy(bias), model[0].bias)
+    assert bias is not None and torch.equal(torch.from_numpy(bias), first.bias)
     assert none is None
 
 
@@ -44,5 +45,5 @@ def test_block_attention(grid: Grid) -> None:
     assert (placeholder.kind, placeholder.attributes["scale"]) == ("block_attention", 0.25)
     found = placeholder.attributes["map"]
     assert (found.grid, found.block) == (grid, 4)
-    assert torch.equal(found.orders, blocks.orders)
+    assert blocks.orders is not None and torch.equal(found.orders, blocks.orders)
     assert torch.equal(found.keep, blocks.keep)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -18,7 +20,7 @@ FEWER = {"q": (1, 4, 12, 4), "k": (1, 2, 16, 4), "v": (1, 2, 16, 4)}
 MASK = np.random.default_rng(0).random((2, 1, 12, 16)) > 0.4
 MASK[..., 0] = True
 
-Form = tuple[dict[str, tuple[int, ...]], dict[str, object], np.ndarray | None]
+Form = tuple[dict[str, tuple[int, ...]], dict[str, Any], np.ndarray | None]
 FORMS: dict[str, Form] = {
     "plain": (HEADS, {}, None),
     "scaled": (HEADS, {"scale": 0.3}, None),

@@ -21,7 +21,7 @@ def test_bfloat16_there_and_back() -> None:
 
 def test_integers_of_floats() -> None:
     """What does not fit has the value that x86 gives it, in onnxruntime as here."""
-    values = np.float32([0.5, -1.7, 300.2, -300.9, 127.9, 128.5, 65537.3, 70000, -70000, 1e9, -1e9, 2.1e9, -0.0, 0.0, 1, -1])
+    values = np.array([0.5, -1.7, 300.2, -300.9, 127.9, 128.5, 65537.3, 70000, -70000, 1e9, -1e9, 2.1e9, -0.0, 0.0, 1, -1], np.float32)
     nodes = [helper.make_node("Cast", ["x"], [name], to=getattr(TensorProto, name)) for name in WHOLE]
     check_onnx(build(nodes, {"x": values}, {}), values)
 

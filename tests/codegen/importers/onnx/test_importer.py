@@ -9,6 +9,7 @@ from sparsecc.codegen.importers.onnx.importer import import_onnx
 from sparsecc.codegen.recognize.layers import recognize
 from sparsecc.codegen.recognize.program import Program
 from sparsecc.errors import ModelError
+from sparsecc.formats.base import Packed
 from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.graph.sites import Conv2d
 from tests.codegen.whole import packed
@@ -57,7 +58,7 @@ def test_shapes_that_do_not_fit_name_the_operator() -> None:
 def test_packed_weights_are_placeholders_with_their_sites() -> None:
     graph = packed(OnnxGraph.from_proto(mlp(), {"x": [5, 32]}), "2:4", 0.5)
     found = import_onnx(graph.proto()).placeholders.values()
-    assert [(p.kind, p.name, p.stored and p.stored.format.key) for p in found] == [
+    assert [(p.kind, p.name, isinstance(p.stored, Packed) and p.stored.format.key) for p in found] == [
         ("linear", "fc1", "nm:2:4"),
         ("linear", "fc2", "nm:2:4"),
         ("linear", "head", "nm:2:4"),

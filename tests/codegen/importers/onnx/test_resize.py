@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -16,7 +18,7 @@ from tests.graph.onnx_models import random
 MODES = ("asymmetric", "half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "align_corners")
 
 
-def resize(output: str, *names: str, **attributes: object) -> onnx.NodeProto:
+def resize(output: str, *names: str, **attributes: Any) -> onnx.NodeProto:
     return helper.make_node("Resize", ["x", *names], [output], name=output, **attributes)
 
 

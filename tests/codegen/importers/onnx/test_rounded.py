@@ -21,13 +21,13 @@ def layer(
 ) -> tuple[Any, dict[str, np.ndarray]]:
     """given: names of the inputs after x, W and R.  rows: that have a scale of their own. Outputs are y0, h0 and c0 for the first layer."""
     rng, size = np.random.default_rng(place), (directions,) if rows == 1 else (directions, rows)
-    half = [np.iinfo(dtype).min // 2, np.iinfo(dtype).max // 2]  # so that no pair of products saturates in onnxruntime
+    low, high = np.iinfo(dtype).min // 2, np.iinfo(dtype).max // 2  # so that no pair of products saturates in onnxruntime
     scales, zeros = (
         (rng.uniform(0.002, 0.01, size).astype(np.float32) for _ in range(2)),
         np.full(size, 60 if dtype is np.uint8 else 0, dtype),
     )
     weights = {
-        f"{name}{place}": rng.integers(*half, (directions, width, 4 * HIDDEN)).astype(dtype)
+        f"{name}{place}": rng.integers(low, high, (directions, width, 4 * HIDDEN)).astype(dtype)
         for name, width in (("W", INPUTS), ("R", HIDDEN))
     }
     weights |= {f"B{place}": random(directions, 8 * HIDDEN, seed=place), f"P{place}": random(directions, 3 * HIDDEN, seed=place)}

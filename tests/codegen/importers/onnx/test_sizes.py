@@ -45,7 +45,7 @@ def test_sizes_of_values_are_known() -> None:
         node("Expand", "h t", "e"),
         node("Slice", "e one two", "y"),
     ]
-    weights = {"one": np.int64([1]), "two": np.int64([2])}
+    weights = {"one": np.array([1], np.int64), "two": np.array([2], np.int64)}
     assert data_dependent(model(nodes, {"x": [2, 4]}, {"y": N}, weights).graph) == []
     nodes[2] = node("NonZero", "h", "t")
     assert [found.split(" ")[0] for found in data_dependent(model(nodes, {"x": [2, 4]}, {"y": N}, weights).graph)] == ["NonZero", "Expand"]

@@ -56,7 +56,7 @@ def test_block_attention(grid: Grid) -> None:
     assert (placeholder.kind, placeholder.name, placeholder.attributes["scale"]) == ("block_attention", site.name, 0.25)
     found = placeholder.attributes["map"]
     assert (found.grid, found.block) == (grid, 4)
-    assert torch.equal(found.orders, blocks.orders)
+    assert blocks.orders is not None and torch.equal(found.orders, blocks.orders)
     assert torch.equal(found.keep, blocks.keep)
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from onnx import helper
@@ -15,7 +17,7 @@ X = floats(2, 5, 16)
     ("op_type", "inputs", "attributes"),
     [("Gelu", "x", {}), ("BiasGelu", "x b", {}), ("FastGelu", "x", {}), ("FastGelu", "x b", {}), ("QuickGelu", "x", {"alpha": 1.5})],
 )
-def test_activations(op_type: str, inputs: str, attributes: dict[str, float]) -> None:
+def test_activations(op_type: str, inputs: str, attributes: dict[str, Any]) -> None:
     check(op_type, inputs, {"x": X}, {"b": floats(16)} if "b" in inputs else {}, **attributes)
 
 
