@@ -66,11 +66,11 @@ def load_part(family: str, name: str, part: str, base: type[T]) -> type[T]:
     """The one subclass of `base` in a module of a member that is a folder: `part` is the module's name. Raises RecipeError where there is
     no such member, and for a package's that is not so."""
     folder = load(family, name).__name__
-    if name not in _plugins(family):
-        return _one_class(importlib.import_module(f"{folder}.{part}"), base)
     try:
         return _one_class(importlib.import_module(f"{folder}.{part}"), base)
     except Exception as error:
+        if name not in _plugins(family):
+            raise
         raise RecipeError(f"{_place(family, name)} has no {base.__name__} in '{part}': {type(error).__name__}: {error}") from error
 
 

@@ -111,7 +111,7 @@ class Chooser(Generic[T]):
         """Median µs by task, all in turns, on random inputs. Layers alike are timed once."""
         key = tuple(timed)
         if key not in self._us:
-            whole = Numbers(layer.matrix)
+            whole = numbers if layer.dtype == "float32" else Numbers(layer.matrix)
             plans = (self._plan(t, numbers if t.spec.dtype == layer.dtype else whole, layer.bias) for t in timed)
             calls = [self._run(plan, task.spec) for plan, task in zip(plans, timed, strict=True)]  # one plan at a time: calls copy weights
             self._us[key] = self._timed(*calls)

@@ -34,7 +34,7 @@ def build(func: Any, arch: Arch) -> Built:
 
     Raises UserError where the packages are not installed, SparseccError for a source that NVRTC refuses."""
     module = tvm.IRModule({func.attrs["global_symbol"]: func})
-    compiled = tvm.compile(module, target=tvm.target.Target(dict(arch.target)), tir_pipeline="tirx")
+    compiled = tvm.compile(module, target=tvm.target.Target(arch.target), tir_pipeline="tirx")
     source = compiled.mod.imports[0].inspect_source()
     return Built(source, cubin(source, arch))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,12 +50,13 @@ def import_fx(program: ExportedProgram, misfits: Sequence[str] = ()) -> Imported
     Raises ModelError that lists operators TVM cannot take, and where they are.
     """
     check_drops(program.graph)
-    program = take_apart(program, (*CONVERTERS, *_placed()), misfits)
+    places = _places()
+    program = take_apart(program, (*CONVERTERS, *places), misfits)
     _drop_flags(program)
     tensors, placeholders = _tensors(program), Placeholders()
     constants = _fold(program, tensors)
-    check_supported(program.graph, (*CONVERTERS, *_placed()))
-    converters = checked(_converters(placeholders, tensors, constants), program.graph)
+    check_supported(program.graph, (*CONVERTERS, *places))
+    converters = checked(_converters(places, placeholders, tensors, constants), program.graph)
     module = from_exported_program(program, run_ep_decomposition=False, custom_convert_map=converters)
     return Imported(module, placeholders.found)
 
@@ -159,7 +160,7 @@ def _four_axes(emit: Callable[[Any], Any], x: Any, wanted: list[int]) -> Any:
     return x if four == wanted else emit(relax.op.reshape(x, four))
 
 
-def _placed() -> dict[str, Place]:
+def _places() -> dict[str, Place]:
     """What becomes a placeholder, by the names of torch operators."""
     return {"scaled_dot_product_attention.default": _attention, **GROUPED, **vocabulary()}
 
@@ -168,12 +169,14 @@ def _constant(tensor: torch.Tensor) -> Any:
     return relax.const(tensor.detach().numpy(), str(tensor.dtype).removeprefix("torch."))
 
 
-def _converters(placeholders: Placeholders, tensors: dict[str, torch.Tensor], constants: list[torch.Tensor]) -> dict[str, Converter]:
+def _converters(
+    places: Mapping[str, Place], placeholders: Placeholders, tensors: dict[str, torch.Tensor], constants: list[torch.Tensor]
+) -> dict[str, Converter]:
     def placed(convert: Callable[..., Any]) -> Converter:
         return lambda node, importer: convert(node, importer, placeholders, tensors)
 
     return {
         **CONVERTERS,
-        **{name: placed(convert) for name, convert in _placed().items()},
+        **{name: placed(convert) for name, convert in places.items()},
         sparsecc_constant.__name__: lambda node, importer: _constant(constants[args_of(node)[0]]),
     }
