@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -23,10 +24,13 @@ using cuda::std::uint8_t; using cuda::std::uint16_t; using cuda::std::uint32_t; 
 
 @dataclass(frozen=True)
 class Built:
-    """source: CUDA C++.  cubin: for one architecture."""
+    """source: CUDA C++.  cubin: for one architecture.  name: of the function in it.  arguments: the names of its parameters (of
+    buffers those of the kernel) in their order, which TVM decides."""
 
     source: str
     cubin: bytes
+    name: str
+    arguments: tuple[str, ...]
 
 
 def build(func: Any, arch: Arch) -> Built:
@@ -36,7 +40,15 @@ def build(func: Any, arch: Arch) -> Built:
     module = tvm.IRModule({func.attrs["global_symbol"]: func})
     compiled = tvm.compile(module, target=tvm.target.Target(arch.target), tir_pipeline="tirx")
     source = compiled.mod.imports[0].inspect_source()
-    return Built(source, cubin(source, arch))
+    return Built(source, cubin(source, arch), *_signature(source))
+
+
+def _signature(source: str) -> tuple[str, tuple[str, ...]]:
+    """The name of the one kernel in a source, and those of its parameters."""
+    found = re.search(r"__global__ void (?:__\w+__\([^)]*\) )?(\w+)\(([^)]*)\)\s*\{", source)
+    if found is None:
+        raise SparseccError("TVM made a source without a kernel")
+    return found[1], tuple(name.removesuffix("_ptr") for name in re.findall(r"(\w+)\s*(?:,|$)", found[2]))
 
 
 def cubin(source: str, arch: Arch) -> bytes:

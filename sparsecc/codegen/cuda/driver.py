@@ -1,0 +1,137 @@
+"""Loading cubins and launching their kernels through the CUDA driver's own library, and nothing else: no toolkit, no compiler, no TVM.
+
+Source: CUDA Driver API, "Module Management" and "Execution Control" (12.0 and later).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from ctypes import POINTER, Structure, Union, byref, c_char, c_char_p, c_int, c_uint, c_void_p
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from sparsecc.errors import SparseccError, UserError
+
+_SHARED_BYTES = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+_CLUSTER, _DEPENDENT = 4, 6  # CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, .._PROGRAMMATIC_STREAM_SERIALIZATION
+_NO_BINARY = (200, 209)  # CUDA_ERROR_INVALID_IMAGE, .._NO_BINARY_FOR_GPU
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """grid: blocks.  threads: of a block.  shared_bytes: dynamic ones of a block.  cluster: blocks of a cluster, along the grid's first
+    side.  dependent: may start before the kernel before it has ended (`griddepcontrol`), sm_90 and later."""
+
+    grid: tuple[int, int, int]
+    threads: int
+    shared_bytes: int
+    cluster: int = 1
+    dependent: bool = False
+
+
+class _Value(Union):
+    _fields_ = (("pad", c_char * 64), ("cluster", c_uint * 3), ("number", c_int))
+
+
+class _Attribute(Structure):
+    _fields_ = (("id", c_int), ("pad", c_char * 4), ("value", _Value))
+
+
+class _Config(Structure):
+    _fields_ = (
+        ("grid", c_uint * 3),
+        ("block", c_uint * 3),
+        ("shared_bytes", c_uint),
+        ("stream", c_void_p),
+        ("attributes", POINTER(_Attribute)),
+        ("count", c_uint),
+    )
+
+
+class Kernel:
+    """A function of a cubin on the device whose context is current when it is loaded.
+
+    Callable from several threads; its arguments are addresses and numbers, as `arguments` says: "p" for an address, "i" for an int32.
+
+    Raises SparseccError for a cubin that the device cannot run.
+    """
+
+    def __init__(self, cubin: bytes, name: str, geometry: Geometry, arguments: str) -> None:
+        driver = _driver()
+        self._module = c_void_p()  # stays loaded as long as the process lives
+        code = driver.cuModuleLoadData(byref(self._module), cubin)
+        if code in _NO_BINARY:
+            raise SparseccError(f"kernel {name} is not for this GPU: {_words(code)}")
+        _check(code, f"loading kernel {name}")
+        self._function = c_void_p()
+        _check(driver.cuModuleGetFunction(byref(self._function), self._module, name.encode()), f"finding kernel {name}")
+        if geometry.shared_bytes > 48 * 1024:
+            code = driver.cuFuncSetAttribute(self._function, _SHARED_BYTES, geometry.shared_bytes)
+            _check(code, f"{geometry.shared_bytes} bytes of shared memory for kernel {name}")
+        self.name, self._geometry, self._arguments = name, geometry, arguments
+        self._launch, self._local = driver.cuLaunchKernelEx, threading.local()
+
+    def __call__(self, stream: int, *arguments: int) -> None:
+        """Raises SparseccError where the launch fails."""
+        try:
+            config, values, places = self._local.ready
+        except AttributeError:
+            config, values, places = self._local.ready = self._ready()
+        for value, argument in zip(values, arguments, strict=True):
+            value.value = argument
+        config.stream = stream
+        code = self._launch(config, self._function, places, None)
+        if code:
+            _check(code, f"launching kernel {self.name}")
+
+    def _ready(self) -> tuple[Any, Any, Any]:
+        geometry = self._geometry
+        attributes = []
+        if geometry.cluster > 1:
+            attributes.append(_Attribute(_CLUSTER, b"", _Value(cluster=(geometry.cluster, 1, 1))))
+        if geometry.dependent:
+            attributes.append(_Attribute(_DEPENDENT, b"", _Value(number=1)))
+        row = (_Attribute * max(1, len(attributes)))(*attributes)
+        config = _Config(geometry.grid, (geometry.threads, 1, 1), geometry.shared_bytes, 0, row, len(attributes))
+        values = [c_void_p() if kind == "p" else c_int() for kind in self._arguments]
+        places = (c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+        return config, values, places
+
+
+def _check(code: int, what: str) -> None:
+    if code:
+        raise SparseccError(f"{what}: the CUDA driver says: {_words(code)}")
+
+
+def _words(code: int) -> str:
+    text = c_char_p()
+    _driver().cuGetErrorString(code, byref(text))
+    return text.value.decode() if text.value else f"error {code}"
+
+
+@cache
+def _driver() -> Any:
+    """Raises UserError where there is none."""
+    try:
+        library = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        raise UserError("this machine has no CUDA driver (libcuda.so.1), so that nothing can run on a GPU") from None
+    if not hasattr(library, "cuLaunchKernelEx"):
+        raise UserError("the CUDA driver is older than 12.0; update it")
+    library.cuLaunchKernelEx.argtypes = (POINTER(_Config), c_void_p, POINTER(c_void_p), c_void_p)
+    library.cuModuleLoadData.argtypes = (POINTER(c_void_p), c_char_p)
+    library.cuModuleGetFunction.argtypes = (POINTER(c_void_p), c_void_p, c_char_p)
+    library.cuFuncSetAttribute.argtypes = (c_void_p, c_int, c_int)
+    library.cuGetErrorString.argtypes = (c_int, POINTER(c_char_p))
+    return library
+
+
+def present() -> bool:
+    """Whether there is a driver to load cubins with."""
+    try:
+        _driver()
+    except UserError:
+        return False
+    return True

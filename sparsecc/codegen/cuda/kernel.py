@@ -1,0 +1,74 @@
+"""Kernels of linear layers on CUDA devices: each is a file in `kernels/` that ends in its row, `KERNEL`.
+
+    Y = activation(X Wᵀ + bias) + residual
+
+X [tokens, depth], W [rows, depth], Y and residual [tokens, rows]. In a gated layer (SwiGLU) W holds the gate's rows and then as many of the
+other factor's, and Y [tokens, rows / 2] = activation(gate) · other + residual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sparsecc.codegen.cuda.arch import Arch
+from sparsecc.codegen.cuda.driver import Geometry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ACTIVATIONS = ("", "relu", "silu", "gelu", "gelu_tanh")
+
+
+@dataclass(frozen=True)
+class LinearSpec:
+    """form: how the weight is stored, one of the kernel's `forms`.  rows, depth: of W.  tokens: at most, one of the kernel's buckets.
+    dtype: of X, Y, bias and residual; sums are float32."""
+
+    form: str
+    rows: int
+    depth: int
+    tokens: int
+    dtype: str = "bfloat16"
+    bias: bool = False
+    activation: str = ""
+    gated: bool = False
+    residual: bool = False
+
+    @property
+    def outputs(self) -> int:
+        return self.rows // 2 if self.gated else self.rows
+
+
+@dataclass(frozen=True)
+class Weights:
+    """numbers: [rows, depth], of the spec's dtype, or int8 where the form has narrow numbers.  scales: float32 [rows, groups] that narrow
+    numbers are multiplied by.  zeros: int8 [rows, groups] that are subtracted from them before."""
+
+    numbers: Tensor
+    scales: Tensor | None = None
+    zeros: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What is to be known about a kernel.
+
+    forms: of weights that it multiplies.  tokens: its buckets, ascending.
+    space(spec, arch): the knobs to choose from, the best guess first; none where the architecture or the shape is not for it.
+    prepare(weights, spec): the weights as all knobs read them, by the names of the parameters that they are; torch tensors, on the device
+    where the weights are.
+    unpack(parts, spec): its inverse, exact.
+    build(spec, knobs, arch): PrimFunc whose buffers are named X, Y, tokens, and where the spec has them bias and residual (`B`, `R`),
+    besides those of `prepare`.
+    geometry(spec, knobs, arch): how it is launched.
+    """
+
+    forms: tuple[str, ...]
+    tokens: tuple[int, ...]
+    space: Callable[[LinearSpec, Arch], list[Any]]
+    prepare: Callable[[Weights, LinearSpec], dict[str, Tensor]]
+    unpack: Callable[[dict[str, Tensor], LinearSpec], Weights]
+    build: Callable[[LinearSpec, Any, Arch], Any]
+    geometry: Callable[[LinearSpec, Any, Arch], Geometry]

@@ -1,0 +1,55 @@
+"""How long kernels take on a GPU: CUDA graphs of many calls over rotated weights, replayed in turns.
+
+A weight that is used again and again stays in the L2 cache, which no weight of a whole model does; and a single launch takes longer than a
+small kernel. So each graph holds calls for several copies of the weights, more bytes together than the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from sparsecc.timing import Spread
+
+COLD_BYTES = 256 << 20  # of rotated copies; the largest L2 cache has 60 MB
+
+
+def copies(weight_bytes: int) -> int:
+    """How many of a weight to rotate."""
+    return max(4, -(-COLD_BYTES // max(1, weight_bytes)))
+
+
+def graph(calls: Sequence[Callable[[], object]], at_least: int = 20) -> tuple[torch.cuda.CUDAGraph, int]:
+    """The calls, one after another and all over again until there are `at_least`, captured; and how many there are."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for call in calls:
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    torch.cuda.synchronize()
+    captured, rounds = torch.cuda.CUDAGraph(), -(-at_least // len(calls))
+    with torch.cuda.graph(captured):
+        for _ in range(rounds):
+            for call in calls:
+                call()
+    return captured, rounds * len(calls)
+
+
+def in_turns(candidates: Sequence[Sequence[Callable[[], object]]], rounds: int = 15, at_least: int = 20) -> list[Spread]:
+    """Microseconds of a call for each candidate, which is the calls for its rotated copies; of all of them in turns, A B C A B C.
+
+    Raises what a candidate's call raises."""
+    graphs = [graph(calls, at_least) for calls in candidates]
+    taken: list[list[float]] = [[] for _ in graphs]
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    for number in range(rounds + 2):
+        for (captured, count), times in zip(graphs, taken, strict=True):
+            start.record()
+            captured.replay()
+            end.record()
+            end.synchronize()
+            if number >= 2:  # the first ones load code and raise clocks
+                times.append(start.elapsed_time(end) * 1000 / count)
+    return [Spread.of(times) for times in taken]
