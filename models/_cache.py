@@ -1,4 +1,4 @@
-"""Keys and values of the tokens so far, in buffers of a fixed size: a step writes its own in their place, so that a CUDA graph can hold it."""
+"""Keys and values of the tokens so far, in buffers of a fixed size that a step writes its own into, so that a CUDA graph can hold it."""
 
 from __future__ import annotations
 

@@ -68,6 +68,7 @@ class Kernel:
 
     forms: tuple[str, ...]
     tokens: tuple[int, ...]
+    knobs: type[Any]
     parts: Callable[[LinearSpec], tuple[str, ...]]
     space: Callable[[LinearSpec, Arch], list[Any]]
     prepare: Callable[[Weights, LinearSpec], dict[str, Tensor]]

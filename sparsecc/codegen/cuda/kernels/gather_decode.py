@@ -20,8 +20,8 @@ from sparsecc.codegen.cuda.arch import Arch
 from sparsecc.codegen.cuda.driver import Geometry
 from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Weights
 from sparsecc.codegen.cuda.pieces.epilogue import result
+from sparsecc.codegen.cuda.script import T
 from sparsecc.codegen.cuda.streams import BLOCK, CLASSES, HEADER, LANES, POSITIONS, ROWS, UNIT, pack, strips, units, unpack
-from sparsecc.codegen.tvm_api import T
 
 TOKENS = (1, 2, 4)
 _BULK = "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
@@ -247,8 +247,12 @@ def build(spec: LinearSpec, knobs: Gather, arch: Arch):
                 streams = T.meta_var(T.cast(count[0], "int32"))
                 mine = T.meta_var(T.cast(count[1], "int32"))
                 if T.cast(length[0], "int32") > number[0]:
-                    T.ptx["ld.shared.v4.b32"](v[0], v[1], v[2], v[3], ring.ptr_to([warp * ring_bytes + ((off[0] + mine * 16) & (ring_bytes - 1))]))
-                    T.ptx["ld.shared.b32"](gaps[0], ring.ptr_to([warp * ring_bytes + ((off[0] + streams * 16 + mine * 4) & (ring_bytes - 1))]))
+                    T.ptx["ld.shared.v4.b32"](
+                        v[0], v[1], v[2], v[3], ring.ptr_to([warp * ring_bytes + ((off[0] + mine * 16) & (ring_bytes - 1))])
+                    )
+                    T.ptx["ld.shared.b32"](
+                        gaps[0], ring.ptr_to([warp * ring_bytes + ((off[0] + streams * 16 + mine * 4) & (ring_bytes - 1))])
+                    )
                     for i in T.unroll(BLOCK):
                         at[i] = at[(i - 1) % BLOCK] + T.cast((gaps[0] >> T.uint32(4 * i)) & T.uint32(15), "int32") * pitch
                     for i in T.unroll(BLOCK):
@@ -301,4 +305,4 @@ def _wide(word, odd, dtype):
     return T.cast(T.reinterpret("float16", T.cast(T.Select(odd == 1, word >> T.uint32(16), word), "uint16")), "float32")
 
 
-KERNEL = Kernel(("sparse",), TOKENS, space, prepare, restore, build, geometry)
+KERNEL = Kernel(("sparse",), TOKENS, Gather, lambda _: ("W", "starts"), space, prepare, restore, build, geometry, None, None)

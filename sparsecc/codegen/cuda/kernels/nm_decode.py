@@ -17,7 +17,7 @@ import numpy as np
 
 from sparsecc.codegen.cuda.arch import Arch
 from sparsecc.codegen.cuda.pack import PLACE_BYTES, STEP, TILE, VALUE_BYTES, pack
-from sparsecc.codegen.tvm_api import T
+from sparsecc.codegen.cuda.script import T
 
 TOKENS = (8, 16, 32, 64)  # buckets: a kernel takes up to as many
 _MULTIPLY = "mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.{0}.{0}.f32"
