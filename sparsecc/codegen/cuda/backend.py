@@ -25,7 +25,7 @@ class _Recorded:
 
 class Cuda(Backend[Target]):
     target = Target
-    spellings: ClassVar[tuple[str, ...]] = ("cuda", "cuda:sm_90a", "cuda:sm_90a,sm_80")
+    spellings: ClassVar[tuple[str, ...]] = ("cuda", "cuda:sm_90a,..")
 
     recorded: ClassVar[Recorded | None] = _Recorded()
 
