@@ -10,6 +10,9 @@ from torch.nn import functional as F
 class Cache(nn.Module):
     """keys, values: [1, heads, tokens, head_dim], for one sequence."""
 
+    keys: Tensor
+    values: Tensor
+
     def __init__(self, heads: int, tokens: int, head_dim: int) -> None:
         super().__init__()
         for name in ("keys", "values"):
