@@ -38,7 +38,9 @@ class Emitted:
 
 
 class Backend(ABC, Generic[T]):
-    """target: the type of its targets.  spellings: how users name them."""
+    """target: the type of its targets.  spellings: how users name them.
+
+    One that is no `WholeBackend` leaves the graph to its host, and makes kernels for single layers."""
 
     target: type[T]
     spellings: ClassVar[tuple[str, ...]]
@@ -46,6 +48,10 @@ class Backend(ABC, Generic[T]):
     @abstractmethod
     def parse(self, text: str, threads: int) -> T:
         """The target that a user means by `text`, whose first word is the backend's name. Raises UserError for one that is not there."""
+
+
+class WholeBackend(Backend[T]):
+    """One that compiles the whole graph."""
 
     @abstractmethod
     def emit(self, program: Program, chooser: Chooser[T]) -> Emitted:
@@ -58,7 +64,7 @@ class Backend(ABC, Generic[T]):
         Raises UnnamedError for what cannot be compiled."""
 
 
-class TunableBackend(Backend[T]):
+class TunableBackend(WholeBackend[T]):
     """One with kernels to choose between, see `kernel.kernels`, and a machine to time them on."""
 
     @abstractmethod
@@ -117,6 +123,14 @@ def named(name: str) -> Backend[Any]:
 
 def backend_of(target: T) -> Backend[T]:
     return named(target.backend)
+
+
+def whole(target: T) -> WholeBackend[T]:
+    """Raises UserError for a backend that leaves the graph to its host."""
+    backend = backend_of(target)
+    if not isinstance(backend, WholeBackend):
+        raise UserError(f"target {target.backend!r} compiles no whole graphs")
+    return backend
 
 
 def tunable(target: T) -> TunableBackend[T]:
