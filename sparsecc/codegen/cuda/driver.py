@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from ctypes import POINTER, Structure, Union, byref, c_char, c_char_p, c_int, c_uint, c_void_p
+from ctypes import POINTER, Structure, Union, byref, c_char, c_char_p, c_int, c_uint, c_uint64, c_void_p
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -16,6 +16,11 @@ from sparsecc.errors import SparseccError, UserError
 
 _SHARED_BYTES = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _CLUSTER, _DEPENDENT = 4, 6  # CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, .._PROGRAMMATIC_STREAM_SERIALIZATION
+_MAP_BYTES = 128
+_ARGUMENTS: dict[str, Any] = {"p": c_void_p, "i": c_int, "m": c_char * _MAP_BYTES}
+_UINTS = {1: 0, 2: 1, 4: 2}  # bytes → CU_TENSOR_MAP_DATA_TYPE_UINT8, .._UINT16, .._UINT32
+_SWIZZLES = {0: 0, 32: 1, 64: 2, 128: 3}  # bytes → CU_TENSOR_MAP_SWIZZLE_..
+_PROMOTE = 3  # CU_TENSOR_MAP_L2_PROMOTION_L2_256B
 _NO_BINARY = (200, 209)  # CUDA_ERROR_INVALID_IMAGE, .._NO_BINARY_FOR_GPU
 
 
@@ -53,7 +58,7 @@ class _Config(Structure):
 class Kernel:
     """A function of a cubin on the device whose context is current when it is loaded.
 
-    Callable from several threads; its arguments are addresses and numbers, as `arguments` says: "p" for an address, "i" for an int32.
+    Callable from several threads; its arguments are what `arguments` says: "p" for an address, "i" for an int32, "m" for a tensor map.
 
     Raises SparseccError for a cubin that the device cannot run.
     """
@@ -73,7 +78,7 @@ class Kernel:
         self.name, self._geometry, self._arguments = name, geometry, arguments
         self._launch, self._local = driver.cuLaunchKernelEx, threading.local()
 
-    def __call__(self, stream: int, *arguments: int) -> None:
+    def __call__(self, stream: int, *arguments: int | bytes) -> None:
         """Raises SparseccError where the launch fails."""
         try:
             config, values, places = self._local.ready
@@ -95,9 +100,41 @@ class Kernel:
             attributes.append(_Attribute(_DEPENDENT, b"", _Value(number=1)))
         row = (_Attribute * max(1, len(attributes)))(*attributes)
         config = _Config(geometry.grid, (geometry.threads, 1, 1), geometry.shared_bytes, 0, row, len(attributes))
-        values = [c_void_p() if kind == "p" else c_int() for kind in self._arguments]
+        values = [_ARGUMENTS[kind]() for kind in self._arguments]
         places = (c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
         return config, values, places
+
+
+def tensor_map(
+    address: int, number_bytes: int, shape: tuple[int, ...], strides: tuple[int, ...], box: tuple[int, ...], swizzle: int = 128
+) -> bytes:
+    """What copies of boxes (`cp.async.bulk.tensor`) know about a tensor, for a parameter "m".
+
+    shape, box: numbers along each dimension, the contiguous one last.  strides: bytes from one to the next along all other dimensions.
+    swizzle: bytes of the pattern in which a box lies in shared memory, 0 for none.  What a box holds outside of the tensor is read as zero
+    and not written.
+
+    Raises SparseccError for what the device cannot copy: an address or strides that are no multiples of 16 bytes, a box of more than 256
+    numbers along a dimension or of wider rows than the swizzle."""
+    rank = len(shape)
+    room = (c_char * (2 * _MAP_BYTES))()
+    begin = -ctypes.addressof(room) % 64  # the driver wants it aligned so
+    code = _driver().cuTensorMapEncodeTiled(
+        ctypes.addressof(room) + begin,
+        _UINTS[number_bytes],
+        rank,
+        address,
+        (c_uint64 * rank)(*reversed(shape)),
+        (c_uint64 * max(1, rank - 1))(*reversed(strides)),
+        (c_uint * rank)(*reversed(box)),
+        (c_uint * rank)(*[1] * rank),
+        0,
+        _SWIZZLES[swizzle],
+        _PROMOTE,
+        0,
+    )
+    _check(code, f"a tensor map of {shape} in boxes of {box}, {strides} bytes apart at {address:#x}")
+    return bytes(room[begin : begin + _MAP_BYTES])
 
 
 def _check(code: int, what: str) -> None:
@@ -124,6 +161,7 @@ def _driver() -> Any:
     library.cuModuleLoadData.argtypes = (POINTER(c_void_p), c_char_p)
     library.cuModuleGetFunction.argtypes = (POINTER(c_void_p), c_void_p, c_char_p)
     library.cuFuncSetAttribute.argtypes = (c_void_p, c_int, c_int)
+    library.cuTensorMapEncodeTiled.argtypes = (c_void_p, c_int, c_uint, c_void_p, *(c_void_p,) * 4, *(c_int,) * 4)
     library.cuGetErrorString.argtypes = (c_int, POINTER(c_char_p))
     return library
 
