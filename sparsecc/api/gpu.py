@@ -126,8 +126,8 @@ def chosen(report: Report, choices: Sequence[tuple[tuple[str, ...], Choice]]) ->
     """The report with what runs each packed layer, and the table of what was timed."""
     by_site = {name: (names, choice) for names, choice in choices for name in names}
     sites = tuple(replace(row, **_decided(*by_site[row.name])) if row.name in by_site else row for row in report.sites)
-    rows = dict.fromkeys(row for _, choice in choices for row in choice.rows)
-    return replace(report, sites=sites, kernels=tuple(map(_kernel, rows)), totals=account.totals(sites))
+    rows = {id(row): row for _, choice in choices for row in choice.rows}  # layers alike share them
+    return replace(report, sites=sites, kernels=tuple(map(_kernel, rows.values())), totals=account.totals(sites))
 
 
 def _decided(names: tuple[str, ...], choice: Choice) -> dict[str, Any]:

@@ -6,10 +6,12 @@ Source: CUDA Driver API, "Module Management" and "Execution Control" (12.0 and l
 from __future__ import annotations
 
 import ctypes
+import struct
 import threading
 from ctypes import POINTER, Structure, Union, byref, c_char, c_char_p, c_int, c_uint, c_uint64, c_void_p
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from typing import Any
 
 from sparsecc.errors import SparseccError, UserError
@@ -17,7 +19,6 @@ from sparsecc.errors import SparseccError, UserError
 _SHARED_BYTES = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _CLUSTER, _DEPENDENT = 4, 6  # CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, .._PROGRAMMATIC_STREAM_SERIALIZATION
 _MAP_BYTES = 128
-_ARGUMENTS: dict[str, Any] = {"p": c_void_p, "i": c_int, "m": c_char * _MAP_BYTES}
 _UINTS = {1: 0, 2: 1, 4: 2}  # bytes → CU_TENSOR_MAP_DATA_TYPE_UINT8, .._UINT16, .._UINT32
 _SWIZZLES = {0: 0, 32: 1, 64: 2, 128: 3}  # bytes → CU_TENSOR_MAP_SWIZZLE_..
 _PROMOTE = 3  # CU_TENSOR_MAP_L2_PROMOTION_L2_256B
@@ -55,6 +56,9 @@ class _Config(Structure):
     )
 
 
+_KINDS = {"p": "Q", "i": "i4x", "m": f"{_MAP_BYTES}s"}  # of arguments, as `struct` spells them
+
+
 class Kernel:
     """A function of a cubin on the device whose context is current when it is loaded.
 
@@ -75,23 +79,24 @@ class Kernel:
         if geometry.shared_bytes > 48 * 1024:
             code = driver.cuFuncSetAttribute(self._function, _SHARED_BYTES, geometry.shared_bytes)
             _check(code, f"{geometry.shared_bytes} bytes of shared memory for kernel {name}")
-        self.name, self._geometry, self._arguments = name, geometry, arguments
-        self._launch, self._local = driver.cuLaunchKernelEx, threading.local()
+        self.name, self._geometry, self._kinds = name, geometry, arguments
+        self._pack = struct.Struct("<" + "".join(_KINDS[kind] for kind in arguments)).pack_into
+        self._launch, self._handle, self._local = driver.cuLaunchKernelEx, self._function.value, threading.local()
 
     def __call__(self, stream: int, *arguments: int | bytes) -> None:
         """Raises SparseccError where the launch fails."""
         try:
-            config, values, places = self._local.ready
+            config, place, buffer, places, _ = self._local.ready
         except AttributeError:
-            config, values, places = self._local.ready = self._ready()
-        for value, argument in zip(values, arguments, strict=True):
-            value.value = argument
+            config, place, buffer, places, _ = self._local.ready = self._ready()
+        self._pack(buffer, 0, *arguments)
         config.stream = stream
-        code = self._launch(config, self._function, places, None)
+        code = self._launch(place, self._handle, places, None)
         if code:
             _check(code, f"launching kernel {self.name}")
 
-    def _ready(self) -> tuple[Any, Any, Any]:
+    def _ready(self) -> tuple[Any, ...]:
+        """A thread's own: the configuration and its address, a buffer for the arguments, the address of their addresses, what they lie in."""
         geometry = self._geometry
         attributes = []
         if geometry.cluster > 1:
@@ -100,9 +105,10 @@ class Kernel:
             attributes.append(_Attribute(_DEPENDENT, b"", _Value(number=1)))
         row = (_Attribute * max(1, len(attributes)))(*attributes)
         config = _Config(geometry.grid, (geometry.threads, 1, 1), geometry.shared_bytes, 0, row, len(attributes))
-        values = [_ARGUMENTS[kind]() for kind in self._arguments]
-        places = (c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
-        return config, values, places
+        ends = list(accumulate(struct.calcsize(_KINDS[kind]) for kind in self._kinds))
+        buffer = ctypes.create_string_buffer(max(8, *ends, 0))
+        places = (c_void_p * max(1, len(ends)))(*(ctypes.addressof(buffer) + start for start in [0, *ends][:-1]))
+        return config, ctypes.addressof(config), buffer, ctypes.addressof(places), places
 
 
 def tensor_map(
@@ -157,7 +163,7 @@ def _driver() -> Any:
         raise UserError("this machine has no CUDA driver (libcuda.so.1), so that nothing can run on a GPU") from None
     if not hasattr(library, "cuLaunchKernelEx"):
         raise UserError("the CUDA driver is older than 12.0; update it")
-    library.cuLaunchKernelEx.argtypes = (POINTER(_Config), c_void_p, POINTER(c_void_p), c_void_p)
+    library.cuLaunchKernelEx.argtypes = (c_void_p, c_void_p, c_void_p, c_void_p)
     library.cuModuleLoadData.argtypes = (POINTER(c_void_p), c_char_p)
     library.cuModuleGetFunction.argtypes = (POINTER(c_void_p), c_void_p, c_char_p)
     library.cuFuncSetAttribute.argtypes = (c_void_p, c_int, c_int)

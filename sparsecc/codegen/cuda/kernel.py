@@ -52,13 +52,21 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Of a packed weight. dtype: torch's name.  shape: with -1 where it depends on the numbers."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Kernel:
     """What is to be known about a kernel.
 
     forms: of weights that it multiplies.  tokens: its buckets, ascending.
     space(spec, arch): the knobs to choose from, the best guess first; none where the architecture or the shape is not for it.
-    parts: names of the parameters that hold the weights.
-    prepare(weights, spec): the weights as all knobs read them, by the names in `parts` and in their order; on the device where they are.
+    parts(spec): what a packed weight consists of, by the names of the parameters; only the last one's size may depend on the numbers.
+    prepare(weights, spec): the weights as all knobs read them, by these names; on the device where they are.
     unpack(parts, spec): its inverse, exact.
     build(spec, knobs, arch): PrimFunc whose buffers are named X, Y, tokens, and where the spec has them bias and residual (`B`, `R`),
     besides those of `prepare`.
@@ -70,7 +78,7 @@ class Kernel:
     forms: tuple[str, ...]
     tokens: tuple[int, ...]
     knobs: type[Any]
-    parts: Callable[[LinearSpec], tuple[str, ...]]
+    parts: Callable[[LinearSpec], dict[str, Part]]
     space: Callable[[LinearSpec, Arch], list[Any]]
     prepare: Callable[[Weights, LinearSpec], dict[str, Tensor]]
     unpack: Callable[[dict[str, Tensor], LinearSpec], Weights]

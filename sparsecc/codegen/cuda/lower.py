@@ -21,7 +21,7 @@ from sparsecc.codegen.cuda import operator
 from sparsecc.codegen.cuda.choose import Choice
 from sparsecc.codegen.cuda.forms import Refusal, Stored, weights_of
 from sparsecc.codegen.cuda.kernel import ACTIVATIONS, LinearSpec, Weights
-from sparsecc.codegen.cuda.kernels import kernel_of
+from sparsecc.codegen.cuda.unpacking import packed
 from sparsecc.graph.fx import cleanup
 from sparsecc.graph.fx.activations import activation_after
 from sparsecc.graph.fx.layers import OperatorLayer, aten, match, stored
@@ -197,22 +197,20 @@ def _replace(module: GraphModule, call: _Call, chooser: Chooses) -> Choice:
         for layer in call.layers:
             _make_dense(module, layer)
         return choice
-    packed = kernel_of(spec.form).prepare(weights, spec)
+    blob = packed(spec, weights)
     del weights
     first = call.layers[0]
     before = call.result if call.result is not None else first.node
-    prefix = free_prefix(module, _common([layer.site.name for layer in call.layers]), tuple(packed))
-    reads = []
-    for name, tensor in packed.items():
-        assign(module, f"{prefix}.{name}", tensor, trainable=False)
-        reads.append(read_node(module, before, f"{prefix}.{name}"))
+    prefix = free_prefix(module, _common([layer.site.name for layer in call.layers]), ("packed", "bias"))
+    assign(module, f"{prefix}.packed", blob, trainable=False)
+    weight = read_node(module, before, f"{prefix}.packed")
     bias = None
     if spec.bias:
         biases = [layer.bias for layer in call.layers if layer.bias is not None]
         assign(module, f"{prefix}.bias", torch.cat(biases).to(first.x.meta["val"].dtype), trainable=False)
         bias = read_node(module, before, f"{prefix}.bias")
     with module.graph.inserting_before(before):
-        y = module.graph.call_function(operator.linear_cuda, (first.x, reads, bias, call.residual, operator.register(choice.plan)))
+        y = module.graph.call_function(operator.linear_cuda, (first.x, weight, bias, call.residual, operator.register(choice.plan)))
     value = first.node.meta["val"]
     y.meta["val"] = value.new_empty((*value.shape[:-1], spec.outputs))
     if call.result is not None:

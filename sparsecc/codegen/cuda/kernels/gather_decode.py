@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sparsecc.codegen.cuda.arch import Arch
 from sparsecc.codegen.cuda.driver import Geometry
-from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Weights
+from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Part, Weights
 from sparsecc.codegen.cuda.pieces.epilogue import result
 from sparsecc.codegen.cuda.script import T
 from sparsecc.codegen.cuda.streams import BLOCK, CLASSES, HEADER, LANES, POSITIONS, ROWS, UNIT, pack, strips, units, unpack
@@ -80,6 +80,11 @@ def _space(spec: LinearSpec, arch: Arch) -> Iterator[Gather]:
                         knobs = Gather(count, splits, copies, segment, segments)
                         if 4 <= knobs.warps <= 28 and knobs.shared_bytes(spec) <= arch.shared_bytes:
                             yield knobs
+
+
+def parts(spec: LinearSpec) -> dict[str, Part]:
+    blocks = strips(spec.outputs, spec.gated) * units(spec.depth)
+    return {"starts": Part("int32", (blocks + 1,)), "W": Part("uint8", (-1,))}
 
 
 def prepare(weights: Weights, spec: LinearSpec) -> dict[str, Tensor]:
@@ -305,4 +310,4 @@ def _wide(word, odd, dtype):
     return T.cast(T.reinterpret("float16", T.cast(T.Select(odd == 1, word >> T.uint32(16), word), "uint16")), "float32")
 
 
-KERNEL = Kernel(("sparse",), TOKENS, Gather, lambda _: ("W", "starts"), space, prepare, restore, build, geometry, "gather_expand")
+KERNEL = Kernel(("sparse",), TOKENS, Gather, parts, space, prepare, restore, build, geometry, "gather_expand")

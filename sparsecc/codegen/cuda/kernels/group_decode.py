@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from sparsecc.codegen.cuda.arch import Arch
 from sparsecc.codegen.cuda.driver import Geometry
-from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Weights
+from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Part, Weights
 from sparsecc.codegen.cuda.pack_groups import FORMS, PIECE, TILE, form, pack, pieces, tiles, unpack
 from sparsecc.codegen.cuda.pieces.epilogue import result, tile_row
 from sparsecc.codegen.cuda.script import T
@@ -119,6 +119,10 @@ def _space(spec: LinearSpec, arch: Arch) -> Iterator[Ring]:
                     if count * plan.wide > 14:  # more sums than a lane has registers for
                         continue
                     yield ring
+
+
+def parts(spec: LinearSpec) -> dict[str, Part]:
+    return {"W": Part("uint8", (tiles(spec), pieces(spec), form(spec.form).piece_bytes))}
 
 
 def prepare(weights: Weights, spec: LinearSpec) -> dict[str, object]:
@@ -389,4 +393,4 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
     return group_decode
 
 
-KERNEL = Kernel(FORMS, TOKENS, Ring, lambda _: ("W",), space, prepare, _unpack, build, geometry, "group_expand")
+KERNEL = Kernel(FORMS, TOKENS, Ring, parts, space, prepare, _unpack, build, geometry, "group_expand")

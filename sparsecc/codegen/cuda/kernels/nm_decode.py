@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import sparsecc.codegen.cuda.pack as packing
 from sparsecc.codegen.cuda.arch import Arch
 from sparsecc.codegen.cuda.driver import Geometry
-from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Weights
+from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Part, Weights
 from sparsecc.codegen.cuda.pack import PIECE, STEP, TILE, UNIT
 from sparsecc.codegen.cuda.pieces import epilogue
 from sparsecc.codegen.cuda.pieces.widen import widen
@@ -369,8 +369,10 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
     return nm_decode
 
 
-def parts(spec: LinearSpec) -> tuple[str, ...]:
-    return ("W", "S") if narrow_kind(spec) else ("W",)
+def parts(spec: LinearSpec) -> dict[str, Part]:
+    narrow = bool(narrow_kind(spec))
+    packed = Part("uint8", (packed_tiles(spec), packed_depth(spec) // UNIT, packing.unit_bytes(narrow)))
+    return {"S": Part("float32", (spec.rows,)), "W": packed} if narrow else {"W": packed}
 
 
 KERNEL = Kernel(_FORMS, (8, 16, 32, 64), Ring, parts, space, prepare, unpack, build, geometry, "nm_expand")
