@@ -24,7 +24,7 @@ from sparsecc.codegen.cuda.pieces.epilogue import result
 from sparsecc.codegen.cuda.pieces.units import ALL, BYTES
 from sparsecc.codegen.cuda.pieces.units import ring as units_ring
 from sparsecc.codegen.cuda.streams import BLOCK, CLASSES, INPUTS, POSITIONS, ROWS, UNIT, WORDS, pack, strips, units, unpack
-from sparsecc.codegen.tvm_api import T
+from sparsecc.codegen.cuda.script import T
 
 TOKENS = (1, 2, 4)
 
@@ -274,8 +274,4 @@ def _wide(word, odd, dtype):
     return T.cast(T.reinterpret("float16", T.cast(T.Select(odd == 1, word >> T.uint32(16), word), "uint16")), "float32")
 
 
-def parts(spec: LinearSpec) -> tuple[str, ...]:
-    return ("W", "starts")
-
-
-KERNEL = Kernel(("sparse",), TOKENS, parts, space, prepare, restore, build, geometry, None, None)
+KERNEL = Kernel(("sparse",), TOKENS, Gather, lambda _: ("W", "starts"), space, prepare, restore, build, geometry, "gather_expand")

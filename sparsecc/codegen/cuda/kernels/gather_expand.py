@@ -6,48 +6,46 @@ inputs of its row at once.
 
 from __future__ import annotations
 
-from typing import Any
-
 from sparsecc.codegen.cuda.arch import Arch
 from sparsecc.codegen.cuda.driver import Geometry
 from sparsecc.codegen.cuda.kernel import LinearSpec
 from sparsecc.codegen.cuda.pieces.units import BYTES, straight
 from sparsecc.codegen.cuda.streams import BLOCK, INPUTS, ROWS, UNIT, WORDS, strips, units
-from sparsecc.codegen.tvm_api import T
+from sparsecc.codegen.cuda.script import T
 
-WARPS = 4
+_WARPS = 4
 _LINE = 128  # bytes: a word of each lane
 _AREA = WORDS * _LINE
 
 
-def geometry_expand(spec: LinearSpec, arch: Arch) -> Geometry:
+def geometry(spec: LinearSpec, arch: Arch) -> Geometry:
     count = strips(spec.outputs, spec.gated) * units(spec.depth)
-    return Geometry((-(-count // WARPS), 1, 1), WARPS * 32, WARPS * _AREA)
+    return Geometry((-(-count // _WARPS), 1, 1), _WARPS * 32, _WARPS * _AREA)
 
 
-def build_expand(spec: LinearSpec, arch: Arch) -> Any:
+def build(spec: LinearSpec, arch: Arch):
     per_strip = units(spec.depth)
     count = strips(spec.outputs, spec.gated) * per_strip
     walk = straight()
 
     @T.prim_func
-    def expand_units(w: T.handle, s: T.handle, y: T.handle):
-        T.func_attr({"global_symbol": "expand_units"})
+    def gather_expand(w: T.handle, s: T.handle, d: T.handle):
+        T.func_attr({"global_symbol": "gather_expand"})
         W = T.match_buffer(w, (BYTES // UNIT, UNIT), "uint8", align=16)
         starts = T.match_buffer(s, (count + 1,), "int32")
-        Y = T.match_buffer(y, (spec.rows, spec.depth), spec.dtype, align=16)
+        D = T.match_buffer(d, (spec.rows, spec.depth), spec.dtype, align=16)
         T.device_entry()
-        block = T.cta_id([-(-count // WARPS)])
-        warp = T.warp_id([WARPS])
+        block = T.cta_id([-(-count // _WARPS)])
+        warp = T.warp_id([_WARPS])
         lane = T.lane_id([32])
         pool = T.SMEMPool()
-        area = pool.alloc((WARPS * _AREA,), "uint8", align=128)
+        area = pool.alloc((_WARPS * _AREA,), "uint8", align=128)
         pool.commit()
         at = T.alloc_local([BLOCK], "int32")
         words = T.alloc_local([4], "uint32")
         first = T.alloc_local([1], "int32")
         size = T.alloc_local([1], "int32")
-        unit = T.meta_var(block * WARPS + warp)
+        unit = T.meta_var(block * _WARPS + warp)
         strip = T.meta_var(unit // per_strip)
         for i in T.unroll(_AREA // 512):
             T.ptx["st.shared.v4.b32"](
@@ -82,8 +80,8 @@ def build_expand(spec: LinearSpec, arch: Arch) -> Any:
                     T.ptx["ld.shared.b32"](words[j], area.ptr_to([warp * _AREA + (i * 4 + j) * _LINE + lane * 4]))
                 column = T.meta_var(unit % per_strip * INPUTS + i * 32 + lane % 4 * 8)
                 if unit < count and lane // 4 < missing and column < spec.depth:
-                    T.ptx["st.global.v4.b32"](Y.ptr_to([row + lane // 4, column]), words[0], words[1], words[2], words[3])
+                    T.ptx["st.global.v4.b32"](D.ptr_to([row + lane // 4, column]), words[0], words[1], words[2], words[3])
 
         walk(before, use, after, W, first, size, lane, 1)
 
-    return expand_units
+    return gather_expand

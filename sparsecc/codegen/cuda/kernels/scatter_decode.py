@@ -20,7 +20,7 @@ from sparsecc.codegen.cuda.pieces.epilogue import result
 from sparsecc.codegen.cuda.pieces.units import BYTES
 from sparsecc.codegen.cuda.pieces.units import ring as units_ring
 from sparsecc.codegen.cuda.streams import BLOCK, INPUTS, ROWS, UNIT, WORDS, pack, strips, units, unpack
-from sparsecc.codegen.tvm_api import T
+from sparsecc.codegen.cuda.script import T
 
 TOKENS = (8, 16, 32)
 _MULTIPLY = "mma.sync.aligned.m16n8k16.row.col.f32.{0}.{0}.f32"
@@ -60,10 +60,6 @@ def _space(spec: LinearSpec, arch: Arch) -> Iterator[Scatter]:
                     knobs = Scatter(tiles, splits, segment, segments)
                     if splits <= units(spec.depth) and knobs.teams <= 15 and knobs.shared_bytes() <= arch.shared_bytes:
                         yield knobs
-
-
-def parts(spec: LinearSpec) -> tuple[str, ...]:
-    return ("W", "starts")
 
 
 def prepare(weights: Weights, spec: LinearSpec) -> dict[str, Tensor]:
@@ -236,4 +232,4 @@ def build(spec: LinearSpec, knobs: Scatter, arch: Arch):
     return scatter_decode
 
 
-KERNEL = Kernel(("sparse",), TOKENS, parts, space, prepare, restore, build, geometry, None, None)
+KERNEL = Kernel(("sparse",), TOKENS, Scatter, lambda _: ("W", "starts"), space, prepare, restore, build, geometry, "gather_expand")

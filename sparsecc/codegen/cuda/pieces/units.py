@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sparsecc.codegen.cuda.streams import HEADER, LANES, UNIT
-from sparsecc.codegen.tvm_api import T
+from sparsecc.codegen.cuda.script import T
 
 BULK = "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
 ALL = 0xFFFFFFFF
