@@ -1,8 +1,8 @@
 """Weights with any zeros as streams of what is kept: 16-bit numbers and the gaps before them in 4 bits.
 
-A *unit* is 8 rows × 1024 inputs. It is 32 streams, one for each lane of a warp: stream 4g + q is row g at the inputs 8w + 2q and 8w + 2q + 1,
-which are those that the lane holds of a fragment of `mma.m16n8k16` (PTX ISA 9.0). First come the even inputs, w = 0 … 127, then the odd
-ones: 256 positions. An *entry* is a number and how much its position is greater than that of the entry before, 0 to 15; the first one's is
+A *unit* is 8 rows × 1024 inputs. It is 32 streams, one for each lane of a warp: stream 4g + q is row g at the inputs 32 v + 8 q … + 7, which
+the lane can hold of fragments of `mma.m16n8k16` while it reads 8 neighbouring inputs of X at once. First come the even inputs, pair by pair
+of all v, then the odd ones: 256 positions. An *entry* is a number and how much its position is greater than that of the entry before, 0 to 15; the first one's is
 its position. Over wider gaps lead entries of number 0. Entries come in blocks of 8: 16 bytes of numbers and 4 of gaps. What a stream lacks
 to whole blocks stands before its first entry, with the same position and number 0.
 
@@ -17,7 +17,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-ROWS, CLASSES, POSITIONS = 8, 4, 256
+from sparsecc.codegen.cuda.kernel import LinearSpec, Part
+
+ROWS, CLASSES, WORDS = 8, 4, 128
+POSITIONS = 2 * WORDS
 LANES, INPUTS = ROWS * CLASSES, CLASSES * POSITIONS
 BLOCK, WIDEST = 8, 15  # entries of a block, the widest gap
 HEADER, BLOCK_BYTES = LANES, 20
@@ -33,6 +36,12 @@ def strips(outputs: int, gated: bool) -> int:
 def units(depth: int) -> int:
     """Of a strip."""
     return -(-depth // INPUTS)
+
+
+def parts(spec: LinearSpec) -> dict[str, Part]:
+    """What kernels read: the units, and where each begins."""
+    count = strips(spec.outputs, spec.gated) * units(spec.depth)
+    return {"starts": Part("int32", (count + 1,)), "W": Part("uint8", (-1,))}
 
 
 def pack(weight: Tensor, gated: bool = False) -> tuple[Tensor, Tensor]:
@@ -56,8 +65,8 @@ def unpack(data: Tensor, starts: Tensor, rows: int, depth: int, dtype: torch.dty
     weight = torch.zeros(rows + 1, per_strip * INPUTS, dtype=torch.int16, device=data.device)  # the last row takes what is none
     first = starts[:-1].long() * UNIT
     for part, begins in zip(order.split(at_once * ROWS), first.split(at_once * per_strip), strict=True):
-        streams = _unpack(data, begins).view(-1, per_strip, ROWS, CLASSES, 2, POSITIONS // 2)
-        weight[part] = streams.permute(0, 2, 1, 5, 3, 4).reshape(len(part), -1)
+        streams = _unpack(data, begins).view(-1, per_strip, ROWS, CLASSES, 2, WORDS // 4, 4)
+        weight[part] = streams.permute(0, 2, 1, 5, 3, 6, 4).reshape(len(part), -1)
     return weight[:rows, :depth].contiguous().view(dtype)
 
 
@@ -79,7 +88,7 @@ def _streams(weight: Tensor, order: Tensor) -> Tensor:
     whole = torch.zeros(len(order), per_strip * INPUTS, dtype=torch.int16, device=weight.device)
     there = order < rows
     whole[there, :depth] = weight[order[there]].view(torch.int16)
-    parts = whole.view(-1, ROWS, per_strip, POSITIONS // 2, CLASSES, 2).permute(0, 2, 1, 4, 5, 3)
+    parts = whole.view(-1, ROWS, per_strip, WORDS // 4, CLASSES, 4, 2).permute(0, 2, 1, 4, 6, 3, 5)
     return parts.reshape(-1, LANES, POSITIONS)
 
 

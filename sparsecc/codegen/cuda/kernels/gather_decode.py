@@ -12,29 +12,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
 
 from sparsecc.codegen.cuda.arch import Arch
 from sparsecc.codegen.cuda.driver import Geometry
-from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Part, Weights
+from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Weights
 from sparsecc.codegen.cuda.pieces.epilogue import result
+from sparsecc.codegen.cuda.pieces.units import ALL, BYTES
+from sparsecc.codegen.cuda.pieces.units import ring as units_ring
+from sparsecc.codegen.cuda.streams import BLOCK, CLASSES, INPUTS, POSITIONS, ROWS, UNIT, WORDS, pack, parts, strips, units, unpack
 from sparsecc.codegen.cuda.script import T
-from sparsecc.codegen.cuda.streams import BLOCK, CLASSES, HEADER, LANES, POSITIONS, ROWS, UNIT, pack, strips, units, unpack
 
 TOKENS = (1, 2, 4)
-_BULK = "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
-_ALL = 0xFFFFFFFF
-_MOST = LANES * 20  # bytes of a block of all streams
 
 
 @dataclass(frozen=True)
 class Gather:
-    """strips: of a block.  splits: warps that share a strip's depth.  copies: of X.  segment: bytes of a bulk copy.  segments: of a warp's
-    ring."""
+    """strips: of a cluster.  cluster: blocks that share the strips' depth.  splits: warps of a block that share its part of it.  copies: of X.
+    segment: bytes of a bulk copy.  segments: of a warp's ring."""
 
     strips: int
+    cluster: int
     splits: int
     copies: int
     segment: int
@@ -50,11 +51,13 @@ class Gather:
 
     def shared_bytes(self, spec: LinearSpec) -> int:
         barriers = -(-self.warps * self.segments * 8 // 128) * 128
-        return barriers + self.warps * self.ring + _x_bytes(spec, self.copies)
+        return barriers + self.warps * self.ring + self.sum_bytes(spec) + self.x_bytes(spec)
 
+    def sum_bytes(self, spec: LinearSpec) -> int:
+        return self.warps * self.cluster * ROWS * spec.tokens * 4
 
-def _x_bytes(spec: LinearSpec, copies: int) -> int:
-    return units(spec.depth) * POSITIONS * CLASSES * copies * _word(spec)
+    def x_bytes(self, spec: LinearSpec) -> int:
+        return -(-units(spec.depth) // self.cluster) * POSITIONS * CLASSES * self.copies * _word(spec)
 
 
 def _word(spec: LinearSpec) -> int:
@@ -69,22 +72,17 @@ def _space(spec: LinearSpec, arch: Arch) -> Iterator[Gather]:
     for copies in (8, 4, 2, 1):
         if copies * _word(spec) > 32:  # more copies than lanes to read at once
             continue
-        for count in (14, 8, 7, 4, 2, 1):
+        for count, cluster in product((28, 14, 8, 7, 4, 2, 1), (1, 2)):
             if spec.gated and count % 2:
                 continue
             for splits in (1, 2, 4, 7):
-                if splits > units(spec.depth):
+                if splits * cluster > units(spec.depth):
                     continue
                 for segment in (1024, 2048):
                     for segments in (4, 8):
-                        knobs = Gather(count, splits, copies, segment, segments)
+                        knobs = Gather(count, cluster, splits, copies, segment, segments)
                         if 4 <= knobs.warps <= 28 and knobs.shared_bytes(spec) <= arch.shared_bytes:
                             yield knobs
-
-
-def parts(spec: LinearSpec) -> dict[str, Part]:
-    blocks = strips(spec.outputs, spec.gated) * units(spec.depth)
-    return {"starts": Part("int32", (blocks + 1,)), "W": Part("uint8", (-1,))}
 
 
 def prepare(weights: Weights, spec: LinearSpec) -> dict[str, Tensor]:
@@ -97,21 +95,25 @@ def restore(parts: dict[str, Tensor], spec: LinearSpec) -> Weights:
 
 
 def geometry(spec: LinearSpec, knobs: Gather, arch: Arch) -> Geometry:
-    blocks = -(-strips(spec.outputs, spec.gated) // knobs.strips)
-    return Geometry((blocks, 1, 1), knobs.warps * 32, knobs.shared_bytes(spec), dependent=True)
+    blocks = -(-strips(spec.outputs, spec.gated) // knobs.strips) * knobs.cluster
+    return Geometry((blocks, 1, 1), knobs.warps * 32, knobs.shared_bytes(spec), knobs.cluster, dependent=True)
 
 
 def build(spec: LinearSpec, knobs: Gather, arch: Arch):
     splits, copies, segment, segments, ring_bytes = knobs.splits, knobs.copies, knobs.segment, knobs.segments, knobs.ring
     warps, threads, outputs, depth, dtype, most = knobs.warps, knobs.warps * 32, spec.outputs, spec.depth, spec.dtype, spec.tokens
     total_strips, per_strip = strips(spec.outputs, spec.gated), units(spec.depth)
-    blocks = -(-total_strips // knobs.strips)
+    cluster, parts = knobs.cluster, knobs.cluster * splits
+    blocks = -(-total_strips // knobs.strips) * cluster
     word = _word(spec)
     pitch = CLASSES * copies * word  # bytes from a position of X to the next
-    groups = per_strip * POSITIONS // 2  # of 8 neighbouring inputs
+    most_units = -(-per_strip // cluster)  # whose X a block holds
+    groups = most_units * WORDS  # of one class's pairs of inputs
     rounds = -(-groups // threads)
     numbers = knobs.strips * ROWS // (2 if spec.gated else 1)  # of a token that a block stores
     quads = word // 4  # 16 bytes that a group of 4 inputs takes
+
+    start, walk = units_ring(segment, segments)
 
     @T.prim_func
     def gather_decode(w: T.handle, s: T.handle, x: T.handle, b: T.handle, r: T.handle, y: T.handle, tokens: T.int32):
@@ -121,13 +123,14 @@ def build(spec: LinearSpec, knobs: Gather, arch: Arch):
                 "tirx.kernel_launch_params": ["tirx.use_programtic_dependent_launch"],
             }
         )
-        W = T.match_buffer(w, (1 << 27, UNIT), "uint8", align=16)
+        W = T.match_buffer(w, (BYTES // UNIT, UNIT), "uint8", align=16)
         starts = T.match_buffer(s, (total_strips * per_strip + 1,), "int32")
         X = T.match_buffer(x, (tokens, depth), dtype, align=16)
         B = T.match_buffer(b, (spec.rows,), dtype)
         R = T.match_buffer(r, (tokens, outputs), dtype)
         Y = T.match_buffer(y, (tokens, outputs), dtype)
         T.device_entry()
+        T.attr({"tirx.launch_bounds_min_blocks_per_sm": 1})
         block = T.cta_id([blocks])
         warp = T.warp_id([warps])
         lane = T.lane_id([32])
@@ -135,66 +138,29 @@ def build(spec: LinearSpec, knobs: Gather, arch: Arch):
         pool = T.SMEMPool()
         full = pool.alloc((warps * segments,), "uint64", align=8)
         ring = pool.alloc((warps * ring_bytes,), "uint8", align=128)
-        inputs = pool.alloc((_x_bytes(spec, copies),), "uint8", align=128)
+        inputs = pool.alloc((knobs.x_bytes(spec),), "uint8", align=128)
+        partial = pool.alloc((knobs.sum_bytes(spec),), "uint8", align=16)
         pool.commit()
         sums = T.alloc_local([most], "float32")
-        v = T.alloc_local([4], "uint32")
-        gaps = T.alloc_local([1], "uint32")
         at = T.alloc_local([BLOCK], "int32")
         xs = T.alloc_local([BLOCK * quads], "uint32")
         value = T.alloc_local([1], "float32")
         first = T.alloc_local([1], "int32")  # where the warp's bytes begin, in 16
         size = T.alloc_local([1], "int32")
-        ready = T.alloc_local([1], "int32")  # how many of them have arrived
-        off = T.alloc_local([1], "int32")
-        length = T.alloc_local([1], "uint32")
-        number = T.alloc_local([1], "int32")
-        mask = T.alloc_local([1], "uint32")
-        count = T.alloc_local([2], "uint32")
         policy = T.alloc_local([1], "uint64")
         T.ptx["createpolicy.fractional.L2::evict_first.b64"](policy[0], T.float32(1.0))
-        strip = T.meta_var(block * knobs.strips + warp // splits)
-        begin = T.meta_var(warp % splits * per_strip // splits)
-        end = T.meta_var((warp % splits + 1) * per_strip // splits)
-
-        @T.inline
-        def fetch(j):
-            place = T.meta_var(warp * segments + j % segments)
-            left = T.meta_var(T.min(segment, size[0] - j * segment))
-            T.ptx.mbarrier.arrive.expect_tx.shared.b64(full.ptr_to([place]), T.cast(left, "uint32"))
-            T.ptx[_BULK](
-                ring.ptr_to([place * segment]),
-                W.ptr_to([first[0] + j * (segment // UNIT), 0]),
-                T.cast(left, "uint32"),
-                full.ptr_to([place]),
-                policy[0],
-            )
-
-        @T.inline
-        def arrived(upto):
-            while ready[0] < T.min(upto, size[0]):
-                j = T.meta_var(ready[0] // segment)
-                T.cuda.mbarrier_wait(full.ptr_to([warp * segments + j % segments]), (j // segments) % 2)
-                again = T.meta_var(j + segments - 2)  # what was two segments before has been read by all lanes
-                if j >= 2 and again * segment < size[0]:
-                    T.cuda.warp_sync()
-                    if lane == 0:
-                        fetch(again)
-                ready[0] = ready[0] + segment
+        strip = T.meta_var(block // cluster * knobs.strips + warp // splits)
+        here = T.meta_var(block % cluster * per_strip // cluster)  # the block's first unit
+        there = T.meta_var((block % cluster + 1) * per_strip // cluster)
+        begin = T.meta_var(here + warp % splits * (there - here) // splits)
+        end = T.meta_var(here + (warp % splits + 1) * (there - here) // splits)
 
         first[0] = 0
         size[0] = 0
         if strip < total_strips:
             first[0] = starts[strip * per_strip + begin]
             size[0] = (starts[strip * per_strip + end] - first[0]) * UNIT
-        if lane == 0:
-            for i in T.unroll(segments):
-                T.ptx.mbarrier.init.shared.b64(full.ptr_to([warp * segments + i]), T.uint32(1))
-            T.ptx.fence.mbarrier_init.release.cluster()
-            for i in T.unroll(segments):
-                if i * segment < size[0]:
-                    fetch(i)
-        T.cuda.warp_sync()
+        start(W, ring, full, policy, first, size, warp, lane)
         T.ptx.griddepcontrol.wait()
         T.ptx.griddepcontrol.launch_dependents()
         raw = T.alloc_local([rounds * most * 4], "uint32")
@@ -202,11 +168,11 @@ def build(spec: LinearSpec, knobs: Gather, arch: Arch):
         for n in T.unroll(rounds):
             group = T.meta_var(n * threads + thread)
             for t in T.unroll(most):
-                i = T.meta_var((n * most + t) * 4)
-                for j in T.unroll(4):
-                    raw[i + j] = T.uint32(0)
-                if group * 8 < depth and t < tokens:
-                    T.ptx["ld.global.v4.b32"](raw[i], raw[i + 1], raw[i + 2], raw[i + 3], X.ptr_to([t, group * 8]))
+                for q in T.unroll(CLASSES):
+                    column = T.meta_var(here * INPUTS + group // 4 * 32 + q * 8 + group % 4 * 2)
+                    raw[(n * most + t) * 4 + q] = T.uint32(0)
+                    if column < depth and group < groups and t < tokens:
+                        T.ptx["ld.global.b32"](raw[(n * most + t) * 4 + q], X.ptr_to([t, column]))
         for n in T.unroll(rounds):
             group = T.meta_var(n * threads + thread)
             if group < groups:
@@ -223,7 +189,7 @@ def build(spec: LinearSpec, knobs: Gather, arch: Arch):
                                     quad[j * quads + pair] = (a & T.uint32(0xFFFF)) | (c << T.uint32(16))
                                 else:
                                     quad[j * quads + pair] = (a >> T.uint32(16)) | (c & T.uint32(0xFFFF0000))
-                    position = T.meta_var(group // (POSITIONS // 2) * POSITIONS + odd * (POSITIONS // 2) + group % (POSITIONS // 2))
+                    position = T.meta_var(group // WORDS * POSITIONS + odd * WORDS + group % WORDS)
                     for copy in T.unroll(copies):
                         mine = T.meta_var((copy + thread) % copies)  # neighbours write to different banks
                         for k in T.unroll(quads):
@@ -231,72 +197,70 @@ def build(spec: LinearSpec, knobs: Gather, arch: Arch):
                                 inputs.ptr_to([position * pitch + (mine * quads + k) * 16]),
                                 quad[k * 4], quad[k * 4 + 1], quad[k * 4 + 2], quad[k * 4 + 3],
                             )  # fmt: skip
-        T.cuda.cta_sync()
+        if cluster == 1:
+            T.cuda.cta_sync()
+        else:
+            T.ptx.barrier.cluster.arrive()  # the first block's shared memory may be written to only once it runs
+            T.ptx.barrier.cluster.wait()
         for t in T.unroll(most):
             sums[t] = T.float32(0)
-        ready[0] = 0
-        off[0] = 0
-        for u in T.serial(end - begin):
-            if size[0] == 0:
-                break
-            arrived(off[0] + HEADER)
-            T.ptx["ld.shared.u8"](length[0], ring.ptr_to([warp * ring_bytes + ((off[0] + lane) & (ring_bytes - 1))]))
-            off[0] = off[0] + HEADER
-            at[BLOCK - 1] = (begin + u) * (POSITIONS * pitch) + (lane // 4 % copies * CLASSES + lane % 4) * word
-            number[0] = 0
-            mask[0] = T.cuda.ballot_sync(T.uint32(_ALL), length[0] > T.uint32(0))
-            while mask[0] != T.uint32(0):
-                T.ptx["popc.b32"](count[0], mask[0])
-                T.ptx["popc.b32"](count[1], mask[0] & ((T.uint32(1) << T.cast(lane, "uint32")) - T.uint32(1)))
-                arrived(off[0] + _MOST)
-                streams = T.meta_var(T.cast(count[0], "int32"))
-                mine = T.meta_var(T.cast(count[1], "int32"))
-                if T.cast(length[0], "int32") > number[0]:
-                    T.ptx["ld.shared.v4.b32"](
-                        v[0], v[1], v[2], v[3], ring.ptr_to([warp * ring_bytes + ((off[0] + mine * 16) & (ring_bytes - 1))])
-                    )
-                    T.ptx["ld.shared.b32"](
-                        gaps[0], ring.ptr_to([warp * ring_bytes + ((off[0] + streams * 16 + mine * 4) & (ring_bytes - 1))])
-                    )
-                    for i in T.unroll(BLOCK):
-                        at[i] = at[(i - 1) % BLOCK] + T.cast((gaps[0] >> T.uint32(4 * i)) & T.uint32(15), "int32") * pitch
-                    for i in T.unroll(BLOCK):
-                        if quads == 1:
-                            T.ptx["ld.shared.b32"](xs[i], inputs.ptr_to([at[i]]))
-                        else:
-                            T.ptx["ld.shared.v2.b32"](xs[i * 2], xs[i * 2 + 1], inputs.ptr_to([at[i]]))
-                    for i in T.unroll(BLOCK):
-                        value[0] = _wide(v[i // 2], i % 2, dtype)
-                        if most == 1:
-                            sums[0] = sums[0] + value[0] * T.reinterpret("float32", xs[i])
-                        else:
-                            for t in T.unroll(most):
-                                sums[t] = sums[t] + value[0] * _wide(xs[i * quads + t // 2], t % 2, dtype)
-                off[0] = off[0] + streams * 16 + ((streams * 4 + UNIT - 1) & -UNIT)
-                number[0] = number[0] + 1
-                mask[0] = T.cuda.ballot_sync(T.uint32(_ALL), T.cast(length[0], "int32") > number[0])
-        T.cuda.warp_sync()
+
+        @T.inline
+        def before(u):
+            at[BLOCK - 1] = (begin - here + u) * (POSITIONS * pitch) + (lane // 4 % copies * CLASSES + lane % 4) * word
+
+        @T.inline
+        def use(v, gaps):
+            for i in T.unroll(BLOCK):
+                at[i] = at[(i - 1) % BLOCK] + T.cast((gaps >> T.uint32(4 * i)) & T.uint32(15), "int32") * pitch
+            for i in T.unroll(BLOCK):
+                if quads == 1:
+                    T.ptx["ld.shared.b32"](xs[i], inputs.ptr_to([at[i]]))
+                else:
+                    T.ptx["ld.shared.v2.b32"](xs[i * 2], xs[i * 2 + 1], inputs.ptr_to([at[i]]))
+            for i in T.unroll(BLOCK):
+                value[0] = _wide(v[i // 2], i % 2, dtype)
+                if most == 1:
+                    sums[0] = sums[0] + value[0] * T.reinterpret("float32", xs[i])
+                else:
+                    for t in T.unroll(most):
+                        sums[t] = sums[t] + value[0] * _wide(xs[i * quads + t // 2], t % 2, dtype)
+
+        @T.inline
+        def after(u):
+            pass
+
+        walk(before, use, after, W, ring, full, policy, first, size, warp, lane, end - begin)
         part = T.alloc_local([1], "float32")
         for t in T.unroll(most):
             for k in T.unroll(2):
-                T.ptx["shfl_sync.bfly.b32"](part[0], sums[t], T.uint32(1 << k), T.uint32(0x1F), T.uint32(_ALL))
+                T.ptx["shfl_sync.bfly.b32"](part[0], sums[t], T.uint32(1 << k), T.uint32(0x1F), T.uint32(ALL))
                 sums[t] = sums[t] + part[0]
             if lane % 4 == 0:
-                T.ptx["st.shared.f32"](ring.ptr_to([warp * ring_bytes + (t * ROWS + lane // 4) * 4]), sums[t])
-        T.cuda.cta_sync()
+                slot = T.meta_var(((warp // splits * parts + block % cluster * splits + warp % splits) * most + t) * ROWS + lane // 4)
+                if cluster == 1:
+                    T.ptx["st.shared.f32"](partial.ptr_to([slot * 4]), sums[t])
+                else:
+                    T.ptx["mapa.u64"](policy[0], partial.ptr_to([slot * 4]), T.uint32(0))
+                    T.ptx["st.f32"](policy[0], sums[t])
+        if cluster == 1:
+            T.cuda.cta_sync()
+        else:
+            T.ptx.barrier.cluster.arrive()
+            T.ptx.barrier.cluster.wait()
         total = T.alloc_local([2], "float32")
         for n in T.serial(-(-numbers * most // threads)):
             place = T.meta_var(n * threads + thread)
-            if place < numbers * most:
+            if place < numbers * most and block % cluster == 0:
                 token = T.meta_var(place // numbers)
                 row = T.meta_var(place % numbers)
-                output = T.meta_var(block * numbers + row)
+                output = T.meta_var(block // cluster * numbers + row)
                 if token < tokens and output < outputs:
                     for half in T.unroll(2 if spec.gated else 1):
                         total[half] = T.float32(0)
-                        for i in T.unroll(splits):
-                            source = T.meta_var((row // ROWS * (2 if spec.gated else 1) + half) * splits + i)
-                            T.ptx["ld.shared.f32"](part[0], ring.ptr_to([source * ring_bytes + (token * ROWS + row % ROWS) * 4]))
+                        for i in T.unroll(parts):
+                            source = T.meta_var(((row // ROWS * (2 if spec.gated else 1) + half) * parts + i) * most + token)
+                            T.ptx["ld.shared.f32"](part[0], partial.ptr_to([(source * ROWS + row % ROWS) * 4]))
                             total[half] = total[half] + part[0]
                     Y[token, output] = result(spec, B, R, token, output, total[0], total[1])
 
