@@ -28,23 +28,21 @@ from sparsecc.codegen.cuda.script import T
 TOKENS = (8, 16, 32, 64)
 _DENSE = "mma.sync.aligned.m16n8k16.row.col.f32.{0}.{0}.f32"
 _SPARSE = "mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.{0}.{0}.f32"
-_BULK = "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
 _NAMES = {"bfloat16": "bf16", "float16": "f16"}
 _MAGIC = {"bfloat16": 0x43004300, "float16": 0x64006400}  # two halves whose mantissa counts in ones: 128, 1024
 _MINUS_ONE = {"bfloat16": 0xBF80BF80, "float16": 0xBC00BC00}
 _CHUNK = 32  # inputs that four lanes read of a token at once
-_BLOCKS = 2  # of a multiprocessor: this kernel's and the next one's
 
 
 @dataclass(frozen=True)
 class Ring:
-    """tiles: of 16 rows, of a block.  slices: of the depth, that warps have side by side.  stages: runs of `tiles` pieces in flight for
-    each.  ahead: runs of X in flight."""
+    """tiles: of 16 rows, of a block.  slices: of the depth, that warps have side by side.  stages: runs of `tiles` pieces, and of X, in
+    flight for each.  split: blocks of a cluster, which share out the depth before their warps do."""
 
     tiles: int
     slices: int
     stages: int
-    ahead: int
+    split: int = 1
 
 
 @dataclass(frozen=True)
@@ -69,21 +67,13 @@ class _Plan:
         return 32 * self.parts * self.knobs.slices
 
     @property
-    def slots(self) -> int:
-        return self.knobs.slices * self.knobs.stages * self.knobs.tiles
-
-    @property
-    def barrier_bytes(self) -> int:
-        return -(-self.slots * (8 if self.parts == 1 else 16) // 128) * 128
-
-    @property
     def ring_bytes(self) -> int:
-        return self.slots * form(self.spec.form).piece_bytes
+        return self.knobs.slices * self.knobs.stages * self.knobs.tiles * form(self.spec.form).piece_bytes
 
     @property
     def x_bytes(self) -> int:
         """Of all runs in flight of a warp."""
-        return self.knobs.ahead * self.wide * 8 * PIECE * 2
+        return self.knobs.stages * self.wide * 8 * PIECE * 2
 
     @property
     def pitch(self) -> int:
@@ -91,33 +81,27 @@ class _Plan:
         return self.knobs.tiles * TILE + 4
 
     @property
-    def pool_bytes(self) -> int:
+    def shared_bytes(self) -> int:
         used = self.ring_bytes + self.knobs.slices * self.parts * self.x_bytes
         return max(used, self.knobs.slices * self.spec.tokens * self.pitch * 4)
 
-    @property
-    def shared_bytes(self) -> int:
-        return self.barrier_bytes + self.pool_bytes
+    def blocks(self, arch: Arch) -> int:
+        """Of a multiprocessor: this kernel's and the next one's, where two fit."""
+        return 2 if self.threads <= 256 and 2 * (self.shared_bytes + 1024) <= arch.shared_bytes else 1
 
 
 def space(spec: LinearSpec, arch: Arch) -> list[Ring]:
-    """Nothing where the architecture has no bulk copies, or a lane cannot read 8 inputs of a token at once."""
-    if not arch.bulk_copies or spec.depth % 8:
-        return []
-    return list(_space(spec, arch))
+    """Nothing where a lane cannot read 8 inputs of a token at once."""
+    return list(_space(spec, arch)) if spec.depth % 8 == 0 else []
 
 
 def _space(spec: LinearSpec, arch: Arch) -> Iterator[Ring]:
-    for count in range(1, 9):
+    for count in range(1, min(8, tiles(spec)) + 1):
         for slices in (4, 8, 16):
             for stages in (1, 2, 3, 4):
-                for ahead in (1, 2):
-                    ring = Ring(count, slices, stages, ahead)
-                    plan = _Plan(spec, ring)
-                    if plan.threads > 512 or plan.shared_bytes > arch.shared_bytes // _BLOCKS - 1024:
-                        continue
-                    if count * plan.wide > 14:  # more sums than a lane has registers for
-                        continue
+                plan = _Plan(spec, ring := Ring(count, slices, stages))
+                fits = plan.threads <= 512 and plan.shared_bytes <= arch.shared_bytes and count * plan.wide <= 14  # sums of a lane
+                if fits and stages * count >= min(2, plan.parts) and stages <= -(-pieces(spec) // slices):
                     yield ring
 
 
@@ -135,13 +119,14 @@ def _unpack(parts, spec: LinearSpec) -> Weights:
 
 def geometry(spec: LinearSpec, knobs: Ring, arch: Arch) -> Geometry:
     plan = _Plan(spec, knobs)
-    return Geometry((-(-tiles(spec) // knobs.tiles), 1, 1), plan.threads, plan.shared_bytes, dependent=arch.bulk_copies)
+    blocks = -(-tiles(spec) // knobs.tiles) * knobs.split
+    return Geometry((blocks, 1, 1), plan.threads, plan.shared_bytes, knobs.split, arch.bulk_copies)
 
 
 def build(spec: LinearSpec, knobs: Ring, arch: Arch):
     """PrimFunc(W, X, B, R, Y, tokens): W as `prepare` has it."""
     plan, kind = _Plan(spec, knobs), form(spec.form)
-    count, slices, stages, ahead = knobs.tiles, knobs.slices, knobs.stages, knobs.ahead
+    count, slices, stages, split = knobs.tiles, knobs.slices, knobs.stages, knobs.split
     wide, parts, threads, pitch = plan.wide, plan.parts, plan.threads, plan.pitch
     all_tiles, all_pieces, piece = tiles(spec), pieces(spec), kind.piece_bytes
     blocks = -(-all_tiles // count)
@@ -154,36 +139,38 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
     subtract = f"fma.rn.{_NAMES[dtype]}x2"
     masks = (0x000F000F, 0) if kind.bits == 4 else (0x007F007F, 0x00800080) if dtype == "bfloat16" else (0x00FF00FF, 0)
     outs = count * (TILE // 2 if spec.gated else TILE)
-    slots = plan.slots
     sharing = parts > 1
+    chunks = piece // 16  # that lanes copy
+    flying = stages * count - (2 if sharing else 1)  # groups of copies behind the piece to be multiplied
+    width = slices * split  # pieces side by side
     ragged = depth % PIECE != 0
+    uneven = all_tiles % count != 0  # the last block does again what another does, and does not store it
+
+    launch = ["tirx.use_programtic_dependent_launch"] if arch.bulk_copies else []
 
     @T.prim_func
     def group_decode(w: T.handle, x: T.handle, b: T.handle, r: T.handle, y: T.handle, tokens: T.int32):
-        T.func_attr(
-            {
-                "global_symbol": "group_decode",
-                "tirx.kernel_launch_params": ["tirx.use_programtic_dependent_launch"],
-            }
-        )
-        W = T.match_buffer(w, (all_tiles, all_pieces, piece), "uint8", align=16)
+        T.func_attr({"global_symbol": "group_decode", "tirx.kernel_launch_params": launch})
+        W = T.match_buffer(w, (all_tiles * all_pieces * piece,), "uint8", align=16)
         X = T.match_buffer(x, (tokens, depth), dtype, align=16)
         B = T.match_buffer(b, (rows,), dtype)
         R = T.match_buffer(r, (tokens, outputs), dtype)
         Y = T.match_buffer(y, (tokens, outputs), dtype)
         T.device_entry()
-        T.attr({"tirx.launch_bounds_min_blocks_per_sm": _BLOCKS if threads <= 256 else 1})
-        block = T.cta_id([blocks])
+        T.attr({"tirx.launch_bounds_min_blocks_per_sm": plan.blocks(arch)})
+        cta = T.cta_id([blocks * split])
         warp = T.warp_id([threads // 32])
         lane = T.lane_id([32])
         thread = T.meta_var(warp * 32 + lane)
+        block = T.meta_var(cta // split)
+        rank = T.meta_var(cta % split)
         pool = T.SMEMPool()
-        full = pool.alloc((2 * slots if sharing else slots,), "uint64", align=8)  # where warps share a ring, then those of emptied slots
-        memory = pool.alloc((plan.pool_bytes,), "uint8", align=128)
+        memory = pool.alloc((plan.shared_bytes,), "uint8", align=128)
         pool.commit()
         part = T.meta_var(warp % parts)
         slice_ = T.meta_var(warp // parts)
-        first = T.meta_var(slice_ * stages * count)  # slot of the slice
+        top = T.meta_var(T.min(block * count, all_tiles - count) if uneven else block * count)
+        ring = T.meta_var(slice_ * (stages * count * piece))
         x_at = T.meta_var(plan.ring_bytes + warp * plan.x_bytes + lane * 16)
         sums = T.alloc_local([count * wide * 4], "float32")
         f = T.alloc_local([wide * 16], "uint32")  # X of a run
@@ -198,21 +185,25 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
         scale = T.alloc_local([groups * 2], "float32")
         policy = T.alloc_local([1], "uint64")
         runs = T.alloc_local([1], "int32")
+        here = T.alloc_local([1], "int32")  # of W, the lane's part of the first tile's next piece to copy
         mask = T.alloc_local([2], "uint32")
         T.ptx["createpolicy.fractional.L2::evict_first.b64"](policy[0], T.float32(1.0))
         # `lop3` takes one constant: a mask that ptxas could guess would be moved to a register again each time, 3 more instructions of 12.
         mask[0] = T.uint32(masks[0]) ^ T.cast(tokens, "uint32") >> T.uint32(31)
         mask[1] = T.uint32(masks[1]) ^ T.cast(tokens, "uint32") >> T.uint32(31)
-        runs[0] = (all_pieces - slice_ + slices - 1) // slices
+        here[0] = (top * all_pieces + rank * slices + slice_) * piece + (part * 32 + lane) * 16
+        runs[0] = (all_pieces - rank * slices - slice_ + width - 1) // width
 
         @T.inline
-        def fill(t, stage, run):
-            tile = T.meta_var(block * count + t if all_tiles % count == 0 else T.min(block * count + t, all_tiles - 1))
-            slot = T.meta_var(first + stage * count + t)
-            T.ptx.mbarrier.arrive.expect_tx.shared.b64(full.ptr_to([slot]), T.uint32(piece))
-            T.ptx[_BULK](
-                memory.ptr_to([slot * piece]), W.ptr_to([tile, run * slices + slice_, 0]), T.uint32(piece), full.ptr_to([slot]), policy[0]
-            )
+        def fill(stage, t):
+            for i in T.unroll(-(-chunks // (32 * parts))):
+                if (i * parts + part) * 32 + lane < chunks:
+                    T.ptx["cp.async.cg.shared.global.L2::cache_hint"](
+                        memory.ptr_to([ring + (stage * count + t) * piece + ((i * parts + part) * 32 + lane) * 16]),
+                        W.ptr_to([here[0] + t * (all_pieces * piece) + i * (parts * 512)]),
+                        16,
+                        policy[0],
+                    )
 
         @T.inline
         def fetch(run):
@@ -221,15 +212,23 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                 for n in T.unroll(wide):
                     for k in T.unroll(4):
                         token = T.meta_var((part * wide + n) * 8 + lane // 4)
-                        column = T.meta_var((run * slices + slice_) * PIECE + k * _CHUNK + lane % 4 * 8)
+                        column = T.meta_var((run * width + rank * slices + slice_) * PIECE + k * _CHUNK + lane % 4 * 8)
                         there = T.meta_var(T.And(token < tokens, column < depth) if ragged else token < tokens)
                         T.ptx["cp.async.cg.shared.global"](
-                            memory.ptr_to([x_at + ((run % ahead * wide + n) * 4 + k) * 512]),
+                            memory.ptr_to([x_at + ((run % stages * wide + n) * 4 + k) * 512]),
                             X.ptr_to([T.if_then_else(there, token, 0), T.if_then_else(there, column, 0)]),
                             16,
                             T.if_then_else(there, T.uint32(16), T.uint32(0)),
                         )
-            T.ptx["cp.async.commit_group"]()
+
+        @T.inline
+        def arrived():
+            """The next piece, to all lanes that multiply it."""
+            T.ptx["cp.async.wait_group"](flying)
+            if sharing:
+                T.ptx.bar.sync(T.cast(slice_ + 1, "uint32"), T.uint32(32 * parts))
+            else:
+                T.cuda.warp_sync()
 
         @T.inline
         def add_sparse(i, j, d, k, selector):
@@ -241,34 +240,25 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                 e[k], selector,
             )  # fmt: skip
 
-        if part == 0 and lane == 0:
-            for i in T.unroll(stages * count):
-                T.ptx.mbarrier.init.shared.b64(full.ptr_to([first + i]), T.uint32(1))
-                if sharing:
-                    T.ptx.mbarrier.init.shared.b64(full.ptr_to([slots + first + i]), T.uint32(parts))
-            T.ptx.fence.mbarrier_init.release.cluster()
-            for stage in T.unroll(stages):
-                if stage < runs[0]:
-                    for t in T.unroll(count):
-                        fill(t, stage, stage)
-        T.ptx.griddepcontrol.launch_dependents()
-        if sharing:
-            T.cuda.cta_sync()
-        else:
-            T.cuda.warp_sync()
-        T.ptx.griddepcontrol.wait()
-        for i in T.unroll(ahead):
+        for stage in T.unroll(stages):
+            if stage < runs[0]:
+                for t in T.unroll(count):
+                    fill(stage, t)
+            here[0] = here[0] + width * piece
+        if arch.bulk_copies:
+            T.ptx.griddepcontrol.launch_dependents()
+            T.ptx.griddepcontrol.wait()
+        for i in T.unroll(stages):
             fetch(i)
+        T.ptx["cp.async.wait_all"]()
         for i in T.unroll(count * wide * 4):
             sums[i] = T.float32(0)
         for run in T.serial(runs[0]):
-            T.ptx["cp.async.wait_group"](ahead - 1)
-            if kind.sparse:
-                T.cuda.warp_sync()
+            arrived()
             for n in T.unroll(wide):
                 for k in T.unroll(4):
                     i = T.meta_var((n * 4 + k) * 4)
-                    at = T.meta_var(x_at + ((run % ahead * wide + n) * 4 + k) * 512)
+                    at = T.meta_var(x_at + ((run % stages * wide + n) * 4 + k) * 512)
                     if kind.sparse:  # an even lane takes the first halves of four groups of inputs, an odd one the second
                         for j in T.unroll(2):
                             T.ptx["ld.shared.v4.b32"](
@@ -280,15 +270,27 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                         T.ptx["ld.shared.v4.b32"](f[i], f[i + 1], f[i + 2], f[i + 3], memory.ptr_to([at]))
             if kind.sparse:
                 T.cuda.warp_sync()
-            fetch(run + ahead)
+            fetch(run + stages)
             stage = T.meta_var(run % stages)
-            parity = T.meta_var(run // stages % 2)
             for t in T.unroll(count):
-                slot = T.meta_var(first + stage * count + t)
-                at = T.meta_var(slot * piece)
-                T.cuda.mbarrier_wait(full.ptr_to([slot]), parity)
+                at = T.meta_var(ring + (stage * count + t) * piece)
+                if t > 0:
+                    arrived()
+                if sharing:  # all have read the piece before this one
+                    if t > 0:
+                        if run + stages < runs[0]:
+                            fill(stage, t - 1)
+                        T.ptx["cp.async.commit_group"]()
+                    else:
+                        if run > 0:
+                            if run - 1 + stages < runs[0]:
+                                fill((run + stages - 1) % stages, count - 1)
+                            here[0] = here[0] + width * piece
+                            T.ptx["cp.async.commit_group"]()
                 for i in T.unroll(words // 4):
-                    T.ptx["ld.shared.v4.b32"](v[i * 4], v[i * 4 + 1], v[i * 4 + 2], v[i * 4 + 3], memory.ptr_to([at + i * 512 + lane * 16]))
+                    T.ptx["ld.shared.v4.b32"](
+                        v[i * 4], v[i * 4 + 1], v[i * 4 + 2], v[i * 4 + 3], memory.ptr_to([at + i * 512 + lane * 16])
+                    )
                 if kind.sparse:
                     T.ptx["ld.shared.v2.b32"](e[0], e[1], memory.ptr_to([at + kind.places_at + lane * 8]))
                 if groups == 1:
@@ -305,12 +307,10 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                     else:
                         T.ptx["ld.shared.v2.b32"](z[0], z[1], memory.ptr_to([at + kind.zeros_at + lane // 4 * 8]))
                 T.cuda.warp_sync()
-                if sharing:
-                    if lane == 0:
-                        T.ptx.mbarrier.arrive.shared.b64(full.ptr_to([slots + slot]))
-                else:
-                    if lane == 0 and run + stages < runs[0]:
-                        fill(t, stage, run + stages)
+                if not sharing:
+                    if run + stages < runs[0]:
+                        fill(stage, t)
+                    T.ptx["cp.async.commit_group"]()
                 for i in T.unroll(groups * chains * wide * 4):
                     s[i] = T.float32(0)
                 for g in T.unroll(groups):
@@ -361,36 +361,52 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                             sums[j] = sums[j] + scale[g * 2 + i % 4 // 2] * (s[k] + s[k + wide * 4])
                         else:
                             sums[j] = sums[j] + scale[g * 2 + i % 4 // 2] * s[k]
-                if sharing:
-                    if part == 0 and lane == 0 and run + stages < runs[0]:
-                        T.cuda.mbarrier_wait(full.ptr_to([slots + slot]), parity)
-                        fill(t, stage, run + stages)
+            if not sharing:
+                here[0] = here[0] + width * piece
         T.cuda.cta_sync()
         for t in T.unroll(count):
             for n in T.unroll(wide):
                 for i in T.unroll(4):
                     token = T.meta_var((part * wide + n) * 8 + lane % 4 * 2 + i % 2)
                     row = T.meta_var(t * TILE + lane // 4 + i // 2 * 8)
-                    T.ptx["st.shared.f32"](memory.ptr_to([((slice_ * most + token) * pitch + row) * 4]), sums[(t * wide + n) * 4 + i])
-        T.cuda.cta_sync()
-        term = T.alloc_local([2 * slices], "float32")
+                    T.ptx["st.shared.f32"](
+                        memory.ptr_to([((slice_ * most + token) * pitch + row) * 4]), sums[(t * wide + n) * 4 + i]
+                    )
+        if split > 1:
+            T.ptx.barrier.cluster.arrive.release()
+            T.ptx.barrier.cluster.wait.acquire()
+        else:
+            T.cuda.cta_sync()
+        term = T.alloc_local([width * 2], "float32")
         total = T.alloc_local([2], "float32")
-        for n in T.serial(-(-outs * most // threads)):
-            place = T.meta_var(n * threads + thread)
+        address = T.alloc_local([1], "uint32")
+        for n in T.serial(-(-outs * most // (threads * split))):
+            place = T.meta_var((n * split + rank) * threads + thread)
             token = T.meta_var(place // outs)
-            output = T.meta_var(block * outs + place % outs)
-            if token < tokens and token < most and output < outputs:
-                for i in T.unroll(slices):
-                    for j in T.unroll(2 if spec.gated else 1):
-                        at = T.meta_var((i * most + token) * pitch + tile_row(spec, place % outs) + j * 8)
-                        T.ptx["ld.shared.f32"](term[i * 2 + j], memory.ptr_to([at * 4]))
+            output = T.meta_var(top * (outs // count) + place % outs)
+            if token < tokens and token < most and output < outputs and (output >= block * outs if uneven else True):
+                for other in T.unroll(split):
+                    for i in T.unroll(slices):
+                        for j in T.unroll(2 if spec.gated else 1):
+                            at = T.meta_var(((i * most + token) * pitch + tile_row(spec, place % outs) + j * 8) * 4)
+                            to = T.meta_var((other * slices + i) * 2 + j)
+                            if split > 1:
+                                T.ptx["mapa.shared::cluster.u32"](
+                                    address[0], T.cuda.cvta_generic_to_shared(memory.ptr_to([at])), T.cast(other, "uint32")
+                                )
+                                T.ptx["ld.shared::cluster.f32"](term[to], address[0])
+                            else:
+                                T.ptx["ld.shared.f32"](term[to], memory.ptr_to([at]))
                 for j in T.unroll(2 if spec.gated else 1):
                     total[j] = term[j]
-                    for i in T.unroll(slices - 1):
+                    for i in T.unroll(width - 1):
                         total[j] = total[j] + term[i * 2 + 2 + j]
                 Y[token, output] = result(spec, B, R, token, output, total[0], total[1])
+        if split > 1:  # what others read stays
+            T.ptx.barrier.cluster.arrive.release()
+            T.ptx.barrier.cluster.wait.acquire()
 
     return group_decode
 
 
-KERNEL = Kernel(FORMS, TOKENS, Ring, parts, space, prepare, _unpack, build, geometry, "group_expand")
+KERNEL = Kernel(FORMS, TOKENS, space, prepare, _unpack, build, geometry)
