@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sparsecc.codegen.cuda.arch import runs_on, source_for
-from sparsecc.codegen.cuda.driver import Kernel
+from sparsecc.codegen.cuda.driver import Boxes, Kernel, tensor_map
 from sparsecc.codegen.cuda.plan import Binary, Plan
 from sparsecc.errors import InputError, SparseccError, UserError
 
@@ -120,8 +120,11 @@ def epilogue(plan: Plan, y: Tensor, residual: Tensor | None) -> Tensor:
 def _call(plan: Plan, binaries: Mapping[str, Binary], capability: tuple[int, int]) -> Callable[..., None]:
     """Launches a kernel, its arguments in its own order."""
     binary, cubin = _code(plan, binaries, capability)
-    kernel = Kernel(cubin, binary.name, binary.geometry, "".join("i" if name == "tokens" else "p" for name in binary.arguments))
-    return _bound(kernel, tuple(_PLACES.get(argument, argument) for argument in binary.arguments), plan.parts)
+    maps = dict(binary.geometry.maps)
+    kinds = "".join("i" if name == "tokens" else "m" if name in maps else "p" for name in binary.arguments)
+    kernel = Kernel(cubin, binary.name, binary.geometry, kinds)
+    mapped = tuple((number, maps[name]) for number, name in enumerate(binary.arguments) if name in maps)
+    return _bound(kernel, tuple(_PLACES.get(argument, argument) for argument in binary.arguments), mapped, plan.parts)
 
 
 def _code(plan: Plan, binaries: Mapping[str, Binary], capability: tuple[int, int]) -> tuple[Binary, bytes]:
@@ -140,7 +143,9 @@ def _code(plan: Plan, binaries: Mapping[str, Binary], capability: tuple[int, int
 _PLACES = {"X": 0, "Y": 1, "tokens": 2, "B": 3, "R": 4}  # of arguments in what `_bound` makes of a call
 
 
-def _bound(kernel: Kernel, places: tuple[int | str, ...], parts: tuple[str, ...]) -> Callable[..., None]:
+def _bound(
+    kernel: Kernel, places: tuple[int | str, ...], mapped: tuple[tuple[int, Boxes], ...], parts: tuple[str, ...]
+) -> Callable[..., None]:
     order = tuple(5 + parts.index(place) if isinstance(place, str) else place for place in places)
     stream_of = torch._C._cuda_getCurrentRawStream
 
@@ -152,7 +157,10 @@ def _bound(kernel: Kernel, places: tuple[int | str, ...], parts: tuple[str, ...]
         values.append(0 if residual is None else residual.data_ptr())
         for tensor in tensors:
             values.append(tensor.data_ptr())
-        kernel(stream_of(device), *[values[place] for place in order])
+        arguments: list[Any] = [values[place] for place in order]
+        for number, boxes in mapped:
+            arguments[number] = tensor_map(arguments[number], boxes, tokens)
+        kernel(stream_of(device), *arguments)
 
     return call
 

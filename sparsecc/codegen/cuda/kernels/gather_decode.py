@@ -247,8 +247,12 @@ def build(spec: LinearSpec, knobs: Gather, arch: Arch):
                 streams = T.meta_var(T.cast(count[0], "int32"))
                 mine = T.meta_var(T.cast(count[1], "int32"))
                 if T.cast(length[0], "int32") > number[0]:
-                    T.ptx["ld.shared.v4.b32"](v[0], v[1], v[2], v[3], ring.ptr_to([warp * ring_bytes + ((off[0] + mine * 16) & (ring_bytes - 1))]))
-                    T.ptx["ld.shared.b32"](gaps[0], ring.ptr_to([warp * ring_bytes + ((off[0] + streams * 16 + mine * 4) & (ring_bytes - 1))]))
+                    T.ptx["ld.shared.v4.b32"](
+                        v[0], v[1], v[2], v[3], ring.ptr_to([warp * ring_bytes + ((off[0] + mine * 16) & (ring_bytes - 1))])
+                    )
+                    T.ptx["ld.shared.b32"](
+                        gaps[0], ring.ptr_to([warp * ring_bytes + ((off[0] + streams * 16 + mine * 4) & (ring_bytes - 1))])
+                    )
                     for i in T.unroll(BLOCK):
                         at[i] = at[(i - 1) % BLOCK] + T.cast((gaps[0] >> T.uint32(4 * i)) & T.uint32(15), "int32") * pitch
                     for i in T.unroll(BLOCK):

@@ -27,9 +27,9 @@ def moved(tile, offset):
     return tile + T.cast(offset // 16, "uint64")
 
 
-def swizzled(row, chunk):
-    """Where the 16 bytes number `chunk` of a row of a tile lie, in bytes after the tile."""
-    return row * 128 + (chunk ^ (row % 8)) * 16
+def swizzled(row, chunk, width: int = 128):
+    """Where the 16 bytes number `chunk` of a row of a tile lie, in bytes after the tile. width: of a row and of the swizzle, 64 or 128."""
+    return row * width + (chunk ^ (row // (128 // width) % (width // 16))) * 16
 
 
 def instruction(columns: int, dtype: str) -> str:
@@ -53,3 +53,15 @@ def end(pending):
 def multiply(chain: str, sums, columns: int, a, b, add):
     """One instruction, `chain`. sums: the thread's columns / 2 registers.  add: to the sums, which are replaced otherwise."""
     return T.ptx[chain](*[sums[i] for i in range(columns // 2)], a, b, T.ptx.pred(add), 1, 1, 0, 0)
+
+
+def sparse_instruction(columns: int, dtype: str) -> str:
+    name = _NAMES[dtype]
+    return f"wgmma.mma_async.sp.sync.aligned.m64n{columns}k32.f32.{name}.{name}"
+
+
+def multiply_sparse(chain: str, sums, columns: int, a, first: int, b, places, selector: int, add):
+    """One instruction with a 2:4 left factor in four registers from a[first]. places: a word, of the pair of lanes `selector` in four."""
+    return T.ptx[chain](
+        *[sums[i] for i in range(columns // 2)], *[a[first + i] for i in range(4)], b, places, selector, T.ptx.pred(add), 1, 1, 0
+    )
