@@ -1,4 +1,4 @@
-"""Keys and values of the tokens so far, in buffers of a fixed size: a step writes its own in their place, so that a CUDA graph can hold it."""
+"""Keys and values of the tokens so far, in buffers of a fixed size that a step writes its own into, so that a CUDA graph can hold it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from torch.nn import functional as F
 
 class Cache(nn.Module):
     """keys, values: [1, heads, tokens, head_dim], for one sequence."""
+
+    keys: Tensor
+    values: Tensor
 
     def __init__(self, heads: int, tokens: int, head_dim: int) -> None:
         super().__init__()

@@ -91,6 +91,9 @@ class Block(nn.Module):
 class LlamaDecoder(nn.Module):
     """ids int64[1, new], positions int64[new] -> logits [1, new, vocabulary]; keys and values stay in buffers."""
 
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.embedding = nn.Embedding(shape.vocabulary, shape.width)
@@ -111,8 +114,8 @@ class LlamaDecoder(nn.Module):
 def build(shape: str = "8b", device: str = "cpu", dtype: torch.dtype = torch.bfloat16) -> nn.Module:
     """Weights are drawn on the device, so that 16 GB of them take a second on a GPU."""
     with torch.device("meta"):
-        module = LlamaDecoder(SHAPES[shape])
-    module = module.to(dtype).to_empty(device=device)
+        described = LlamaDecoder(SHAPES[shape])
+    module = described.to(dtype).to_empty(device=device)
     generator = torch.Generator(device).manual_seed(SEED)
     with torch.no_grad():
         for parameter in module.parameters():

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import onnx
 
     from sparsecc.calibration.context import Progress as Passing
+    from sparsecc.codegen.cuda.target import Target as CudaTarget
     from sparsecc.codegen.target import Target
     from sparsecc.codegen.task import Known, Task
     from sparsecc.codegen.tuning.result import TuningResult
@@ -88,14 +89,15 @@ def compile(
     """
     from sparsecc import codegen
     from sparsecc.codegen.cpu.target import host_name
+    from sparsecc.codegen.cuda.target import Target as CudaTarget
     from sparsecc.runtime.compiled import Compiled
 
     goal = _target(target, threads)
     watched = Watched(hooks, None if dump is None else Dump(dump), verify)
-    if goal.backend == "cuda":
-        options = {"input_shapes": input_shapes, "progress": progress, "scratch": scratch, "watched": watched}
-        return _for_gpu(goal, model, example_inputs, recipe, calibration, cache, options)
     known = _known(records, goal)
+    if isinstance(goal, CudaTarget):
+        options = {"input_shapes": input_shapes, "progress": progress, "scratch": scratch, "watched": watched}
+        return _for_gpu(goal, known, model, example_inputs, recipe, calibration, cache, options)
     result = _rewrite(
         model,
         example_inputs,
@@ -133,7 +135,14 @@ def compile(
 
 
 def _for_gpu(
-    goal: Target, model: Any, example_inputs: Any, recipe: Any, calibration: Any, cache: Path | None, options: dict[str, Any]
+    goal: CudaTarget,
+    known: Mapping[Any, Known],
+    model: Any,
+    example_inputs: Any,
+    recipe: Any,
+    calibration: Any,
+    cache: Path | None,
+    options: dict[str, Any],
 ) -> CompiledModule:
     from sparsecc.api import gpu
 
@@ -141,7 +150,7 @@ def _for_gpu(
     assert result.example is not None  # _rewrite has raised otherwise
     report = replace(account.report(result, f"cuda:{goal.name}"), measured=result.measured(1))
     expected = result.masked.run(result.example).outputs
-    compiled = gpu.compiled(result, report, goal, {}, cache)
+    compiled = gpu.compiled(result, report, goal, known, cache)
     compiled.report = gpu.checked(compiled, result.example, expected)
     if compiled.report.check is not None:
         _warn_where_it_differs(compiled.report.check, gpu.tolerance(compiled.report))
@@ -162,6 +171,7 @@ def tune(
     seconds: float | None = None,
     seed: int = 0,
     progress: Callable[[Progress], None] | None = None,
+    cache: Path | None = None,
 ) -> TuningResult:
     """Look for faster kernels for a model's layers on this machine, and note every measurement in `records`, for `compile` to use.
 
@@ -173,16 +183,23 @@ def tune(
     """
     from sparsecc.codegen import compiler
     from sparsecc.codegen.cpu.target import detect
+    from sparsecc.codegen.cuda.target import Target as CudaTarget
     from sparsecc.codegen.tuning.records import Records
     from sparsecc.codegen.tuning.tuner import Budget
     from sparsecc.codegen.tuning.tuner import tune as search
     from sparsecc.codegen.tuning.workload import Collector
 
     goal = _target(target, threads)
-    if goal != detect(goal.threads):
-        raise UserError(f"target {target!r} is not this machine, so that nothing can be measured for it; tune there")
     if any(limit is not None and not limit > 0 for limit in (trials, seconds)):
         raise UserError("trials and seconds: have to be above zero")
+    if isinstance(goal, CudaTarget):
+        from sparsecc.api import gpu
+
+        with Records(records, goal, "write") as opened:
+            result = _rewrite(model, example_inputs, recipe, calibration, input_shapes, stateful=True)
+            return gpu.tuned(result, goal, opened, cache, Budget(trials, seconds), seed, progress)
+    if goal != detect(goal.threads):
+        raise UserError(f"target {target!r} is not this machine, so that nothing can be measured for it; tune there")
     with Records(records, goal, "write") as opened, scratch_folder() as folder:
         result = _rewrite(model, example_inputs, recipe, calibration, input_shapes, timed_on=(goal, {}), numbers=True)
         assert result.example is not None  # _rewrite has raised otherwise

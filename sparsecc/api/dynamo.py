@@ -9,7 +9,7 @@ Weights are packed when the graph is compiled: what is written into a parameter 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 _OPTIONS = ("recipe", "cache", "inductor")
 
 
-def backend(module: GraphModule, example_inputs: Sequence[Any], *, mode: str | None = None, options: Mapping[str, Any] | None = None) -> Any:
+def backend(
+    module: GraphModule, example_inputs: Sequence[Any], *, mode: str | None = None, options: Mapping[str, Any] | None = None
+) -> Any:
     """What torch.compile calls for each graph. Raises UserError for options that there are not, and where there is no GPU."""
     import torch
     from torch._inductor import list_mode_options
@@ -44,7 +46,7 @@ def backend(module: GraphModule, example_inputs: Sequence[Any], *, mode: str | N
     held = {place: value for place, value in enumerate(example_inputs) if _is_static(module, place, value)}
     inputs = [value for place, value in enumerate(example_inputs) if place not in held]
     lowered = _lowered(_bound(module, held, len(example_inputs)), inputs, target, given)
-    compiled: Callable[..., Any] = compile_fx(lowered, inputs, config_patches=patches)
+    compiled: Any = compile_fx(lowered, inputs, config_patches=patches)
     places = [place for place in range(len(example_inputs)) if place not in held]
     return lambda *arguments: compiled(*[arguments[place] for place in places])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from sparsecc.api import account, compare
 from sparsecc.api.rewriting import Rewritten
-from sparsecc.errors import ModelError
+from sparsecc.errors import ModelError, UserError
 from sparsecc.report.base import KernelReport, Report
 
 if TYPE_CHECKING:
     from sparsecc.codegen.cuda.choose import Choice, Row
     from sparsecc.codegen.cuda.target import Target
+    from sparsecc.codegen.tuning.records import Records
+    from sparsecc.codegen.tuning.result import TuningResult
+    from sparsecc.codegen.tuning.tuner import Budget, Progress
+    from sparsecc.graph.fx.graph import FxGraph
     from sparsecc.runtime.module import CompiledModule
 
 CACHE = Path("~/.cache/sparsecc/cuda")  # of built kernels, by all that they depend on
@@ -32,13 +36,9 @@ def compiled(result: Rewritten, report: Report, target: Target, known: Any, cach
     from sparsecc.codegen.cuda.choose import Chooser
     from sparsecc.codegen.cuda.lower import lower
     from sparsecc.graph.fx import state
-    from sparsecc.graph.fx.graph import FxGraph
     from sparsecc.runtime.module import CompiledModule
 
-    graph = result.graph
-    if not isinstance(graph, FxGraph):
-        raise ModelError(f"{graph.where}: target cuda takes torch models; this one is of host {graph.host!r}")
-    here = target.is_here
+    graph, here = _torch_graph(result), target.is_here
     graph = graph.to("cuda") if here and graph.device.type != "cuda" else graph.copy()
     module = graph.module
     for name, tensor in state.written(module).items():
@@ -52,6 +52,41 @@ def compiled(result: Rewritten, report: Report, target: Target, known: Any, cach
     return made
 
 
+def tuned(
+    result: Rewritten,
+    target: Target,
+    records: Records,
+    cache: PathLike[str] | str | None,
+    budget: Budget,
+    seed: int,
+    progress: Callable[[Progress], None] | None,
+) -> TuningResult:
+    """Raises UserError for architectures that are not the GPU here, and where nothing is to be tuned."""
+    import torch
+
+    from sparsecc.codegen.cuda.built import Builder
+    from sparsecc.codegen.cuda.lower import lower
+    from sparsecc.codegen.cuda.tuning import Collector, Tuner
+
+    if not target.device:
+        raise UserError("only the GPU here can be tuned: name it as target cuda")
+    found = Collector()
+    with torch.no_grad():
+        lower(_torch_graph(result).to("cuda").module, found)
+    if not found.packed:
+        raise UserError("the model has no packed layer that there are kernels for, so that there is nothing to tune")
+    return Tuner(found, records, target, Builder(Path(cache or CACHE).expanduser()), budget, seed).run(progress)
+
+
+def _torch_graph(result: Rewritten) -> FxGraph:
+    from sparsecc.graph.fx.graph import FxGraph
+
+    graph = result.graph
+    if not isinstance(graph, FxGraph):
+        raise ModelError(f"{graph.where}: target cuda takes torch models; this one is of host {graph.host!r}")
+    return graph
+
+
 def _renew(module: Any, name: str, tensor: Any) -> None:
     *path, leaf = name.split(".")
     for part in path:
@@ -62,7 +97,8 @@ def _renew(module: Any, name: str, tensor: Any) -> None:
 def checked(module: CompiledModule, inputs: Sequence[Any], expected: Sequence[Any]) -> Report:
     """The report with the compiled module's outputs compared to the masked one's."""
     outputs = outputs_of(module, inputs)
-    return compare.checked(module.report, *([tensor.float().cpu() for tensor in tensors] for tensors in (outputs, expected)))
+    ours, theirs = ([tensor.float().cpu() for tensor in tensors] for tensors in (outputs, expected))
+    return compare.checked(module.report, ours, theirs)
 
 
 def tolerance(report: Report) -> float:

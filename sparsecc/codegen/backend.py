@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
 
 import numpy as np
 
@@ -37,13 +37,31 @@ class Emitted:
     weights: dict[str, np.ndarray]
 
 
+class Recorded(Protocol):
+    """What a backend's measurements are of, for the records."""
+
+    @property
+    def task(self) -> type[Any]:
+        """A frozen dataclass with a field `kernel`."""
+        ...
+
+    def knobs(self, kernel: str) -> type[Any] | None:
+        """The type of a kernel's knobs. None for one that this version has not."""
+        ...
+
+    def version(self, kernel: str) -> str:
+        """Changes when the code that it generates may have."""
+        ...
+
+
 class Backend(ABC, Generic[T]):
-    """target: the type of its targets.  spellings: how users name them.
+    """target: the type of its targets.  spellings: how users name them.  recorded: None where there is nothing to choose.
 
     One that is no `WholeBackend` leaves the graph to its host, and makes kernels for single layers."""
 
     target: type[T]
     spellings: ClassVar[tuple[str, ...]]
+    recorded: ClassVar[Recorded | None] = None
 
     @abstractmethod
     def parse(self, text: str, threads: int) -> T:
@@ -137,8 +155,20 @@ def tunable(target: T) -> TunableBackend[T]:
     """Raises UserError for a backend in which there is nothing to choose."""
     backend = backend_of(target)
     if not isinstance(backend, TunableBackend):
-        raise UserError(f"target {target.backend!r} has no kernels to choose between, so that there is nothing to tune")
+        raise _no_choice(target.backend)
     return backend
+
+
+def recorded(target: Target) -> Recorded:
+    """Raises UserError for a backend in which there is nothing to choose."""
+    found = backend_of(target).recorded
+    if found is None:
+        raise _no_choice(target.backend)
+    return found
+
+
+def _no_choice(backend: str) -> UserError:
+    return UserError(f"target {backend!r} has no kernels to choose between, so that there is nothing to tune")
 
 
 def parse(text: str, threads: int) -> Target:

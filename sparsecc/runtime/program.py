@@ -178,9 +178,9 @@ def _tensor(module: nn.Module, name: str) -> Tensor:
 
 def _put(root: nn.Module, name: str, tensor: Tensor) -> None:
     *path, leaf = name.split(".")
-    module = root
+    module: Any = root
     for part in path:
         if part not in module._modules:
             module.add_module(part, nn.Module())
-        module = module._modules[part]  # type: ignore[assignment]
+        module = module._modules[part]
     module.register_buffer(leaf, tensor)

@@ -20,19 +20,13 @@ from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Weights
 from sparsecc.codegen.cuda.kernels import kernel_of, kernels_of
 from sparsecc.codegen.cuda.plan import Binary, Plan, Step
 from sparsecc.codegen.cuda.target import Target
+from sparsecc.codegen.cuda.task import Task
+from sparsecc.codegen.task import Known
 
 DENSE = "cublas"
 THROUGH_DENSE = "unpacked, then cublas"
 _BEYOND = 4  # times the last bucket: with so many tokens the way beyond is timed
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass(frozen=True)
-class Known:
-    """The fastest knobs in the records, and their time."""
-
-    knobs: Any
-    us: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,12 +55,12 @@ class Choice:
 
 @dataclass
 class Chooser:
-    """measure: time on the GPU here.  known: from records, by kernel and spec.  One serves one compilation: layers alike are timed once."""
+    """measure: time on the GPU here.  known: from records.  One serves one compilation: layers alike are timed once."""
 
     target: Target
     builder: Builder
     measure: bool
-    known: Mapping[tuple[str, LinearSpec], Known] = field(default_factory=dict)
+    known: Mapping[Task, Known] = field(default_factory=dict)
     progress: Callable[[str], None] | None = None
     _made: dict[tuple[LinearSpec, int], Choice] = field(default_factory=dict)
 
@@ -88,7 +82,7 @@ class Chooser:
         return self._measured(spec, weights, tokens, candidates)
 
     def _source(self, spec: LinearSpec, plan: Plan) -> str:
-        by_records = [step.tokens for step in plan.steps if (step.kernel, replace(spec, tokens=step.tokens)) in self.known]
+        by_records = [step.tokens for step in plan.steps if Task(step.kernel, replace(spec, tokens=step.tokens)) in self.known]
         return f"knobs by the records for {', '.join(map(str, by_records))} tokens" if by_records else "knobs by each kernel's first guess"
 
     def _candidates(self, spec: LinearSpec) -> list[tuple[int, list[Step]]]:
@@ -114,7 +108,7 @@ class Chooser:
         return steps
 
     def _knobs(self, name: str, kernel: Kernel, spec: LinearSpec, row: Arch) -> Any:
-        known = self.known.get((name, spec))
+        known = self.known.get(Task(name, spec))
         options = kernel.space(spec, row)
         if known is not None and known.knobs in options:
             return known.knobs

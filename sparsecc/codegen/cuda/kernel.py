@@ -43,7 +43,7 @@ class LinearSpec:
 
 @dataclass(frozen=True)
 class Weights:
-    """numbers: [rows, depth], of the spec's dtype, or int8 where the form has narrow numbers.  scales: float32 [rows, groups] that narrow
+    """numbers: [rows, depth], of the spec's dtype, or int8 or float8 where the form has narrow numbers.  scales: float32 [rows, groups] that narrow
     numbers are multiplied by.  zeros: int8 [rows, groups] that are subtracted from them before."""
 
     numbers: Tensor
@@ -68,6 +68,7 @@ class Kernel:
 
     forms: tuple[str, ...]
     tokens: tuple[int, ...]
+    knobs: type[Any]
     parts: Callable[[LinearSpec], tuple[str, ...]]
     space: Callable[[LinearSpec, Arch], list[Any]]
     prepare: Callable[[Weights, LinearSpec], dict[str, Tensor]]

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from sparsecc.codegen.cuda import operator
-from sparsecc.codegen.cuda.choose import Choice, Chooser
+from sparsecc.codegen.cuda.choose import Choice
 from sparsecc.codegen.cuda.forms import Refusal, Stored, weights_of
 from sparsecc.codegen.cuda.kernel import ACTIVATIONS, LinearSpec, Weights
 from sparsecc.codegen.cuda.kernels import kernel_of
@@ -30,6 +30,12 @@ from sparsecc.graph.fx.tensors import assign, free_prefix, read_node
 from sparsecc.graph.sites import WeightSite
 
 _DTYPES = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
+
+
+class Chooses(Protocol):
+    """Says what runs a layer, see `choose.Chooser`."""
+
+    def choose(self, spec: LinearSpec, weights: Weights, tokens: int) -> Choice: ...
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class _Call:
     residual: Node | None = None
 
 
-def lower(module: GraphModule, chooser: Chooser) -> Lowered:
+def lower(module: GraphModule, chooser: Chooses) -> Lowered:
     """Changes the module. Memory: weights are packed one call at a time."""
     layers = {node: layer for node in module.graph.nodes if (layer := _layer(module, node)) is not None}
     choices = []
@@ -174,7 +180,7 @@ def _same_input(layers: Sequence[_Layer] | Any) -> list[list[_Layer]]:
     return list(groups.values())
 
 
-def _replace(module: GraphModule, call: _Call, chooser: Chooser) -> Choice:
+def _replace(module: GraphModule, call: _Call, chooser: Chooses) -> Choice:
     weights = _together([layer.stored.weights() for layer in call.layers if isinstance(layer.stored, Stored)])
     spec = _spec(call, weights)
     example = call.layers[0].x.meta["val"].shape[:-1]

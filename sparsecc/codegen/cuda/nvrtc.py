@@ -75,6 +75,18 @@ def cubin(source: str, arch: str) -> bytes:
         nvrtc.nvrtcDestroyProgram(program)
 
 
+def missing() -> str | None:
+    """Why nothing can be built here. None when it can."""
+    try:
+        _headers()
+        _done(_nvrtc().nvrtcVersion(), "no version")
+    except UserError as error:
+        return str(error)
+    except RuntimeError as error:  # of cuda-bindings, which opens the library now
+        return f"kernels for CUDA need nvidia-cuda-nvrtc ({str(error).splitlines()[0]}); {_INSTALL}"
+    return None
+
+
 def _first_error(program: Any) -> str:
     nvrtc = _nvrtc()
     log = b" " * _done(nvrtc.nvrtcGetProgramLogSize(program), "no log")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sparsecc.codegen.cuda import driver
-from sparsecc.errors import SparseccError
+from sparsecc.errors import SparseccError, UserError
 
 
 class Library:
@@ -47,3 +47,16 @@ def test_a_tensor_that_cannot_be_copied_in_boxes(monkeypatch: pytest.MonkeyPatch
 def test_a_geometry_is_read_from_json() -> None:
     geometry = driver.Geometry((3, 1, 1), 128, 4096, 2, True, (("X", driver.Boxes(2, (0, 64), (128,), (8, 64))),))
     assert driver.Geometry.read(json.loads(json.dumps(asdict(geometry)))) == geometry == driver.Geometry.read(asdict(geometry))
+
+
+def test_structures_are_laid_out_as_the_driver_has_them() -> None:
+    """cuda.h of CUDA 12 and 13: CUlaunchConfig, CUlaunchAttribute."""
+    assert ctypes.sizeof(driver._Config) == 56 and driver._Config.stream.offset == 32 and driver._Config.attributes.offset == 40
+    assert ctypes.sizeof(driver._Attribute) == 72 and driver._Attribute.value.offset == 8
+
+
+@pytest.mark.skipif(driver.present(), reason="there is a CUDA driver")
+def test_without_a_driver_one_line_says_so() -> None:
+    geometry = driver.Geometry((1, 1, 1), 32, 0)
+    with pytest.raises(UserError, match=r"no CUDA driver \(libcuda.so.1\)"):
+        driver.Kernel(b"", "kernel", geometry, "")

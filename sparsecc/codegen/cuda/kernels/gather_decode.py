@@ -20,8 +20,8 @@ from sparsecc.codegen.cuda.arch import Arch
 from sparsecc.codegen.cuda.driver import Geometry
 from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Weights
 from sparsecc.codegen.cuda.pieces.epilogue import result
+from sparsecc.codegen.cuda.script import T
 from sparsecc.codegen.cuda.streams import BLOCK, CLASSES, HEADER, LANES, POSITIONS, ROWS, UNIT, pack, strips, units, unpack
-from sparsecc.codegen.tvm_api import T
 
 TOKENS = (1, 2, 4)
 _BULK = "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
@@ -305,4 +305,4 @@ def _wide(word, odd, dtype):
     return T.cast(T.reinterpret("float16", T.cast(T.Select(odd == 1, word >> T.uint32(16), word), "uint16")), "float32")
 
 
-KERNEL = Kernel(("sparse",), TOKENS, space, prepare, restore, build, geometry)
+KERNEL = Kernel(("sparse",), TOKENS, Gather, lambda _: ("W", "starts"), space, prepare, restore, build, geometry, None, None)

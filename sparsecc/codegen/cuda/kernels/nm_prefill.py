@@ -1,7 +1,7 @@
 """2:4 weights times many tokens, in bfloat16 or float16, for Hopper: bound by the tensor cores, which skip half of the products.
 
-W is packed as for few tokens (`pack`), so that one copy serves both: what a lane loads for `mma.sp` is also its part of a warpgroup's sparse
-product. Weights are the left factor, in registers; tokens the right one, in shared memory. Tiles, ring and order are those of the dense
+W is packed as for few tokens (`pack`), so that one copy serves both: what a lane loads for `mma.sp` is also its part of a warpgroup's
+sparse product. Weights are the left factor, in registers; tokens the right one, in shared memory. Tiles, ring and order are those of the dense
 matmul. Results leave transposed through shared memory, 64 tokens or fewer at a time.
 
 14336 x 4096 on an H200, in turns, cuBLAS and cuSPARSELt beside it: 512 tokens 64 µs, 96, 67; 2048 tokens 230, 351, 240; 16384 tokens 1847,
@@ -11,7 +11,6 @@ matmul. Results leave transposed through shared memory, 64 tokens or fewer at a 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from sparsecc.codegen.cuda import ptx_rows
 from sparsecc.codegen.cuda.arch import Arch
@@ -194,9 +193,8 @@ def build(spec: LinearSpec, knobs: Tiles, arch: Arch):
                 value[n % 2] = epilogue.activated(spec.activation, sums[n] + bias[n // 2 % 2] if spec.bias else sums[n])
                 if gated:
                     value[n % 2] = value[n % 2] * (sums[n + 2] + bias[1] if spec.bias else sums[n + 2])
-                if spec.residual:
-                    if token < tokens and output < outputs:
-                        value[n % 2] = value[n % 2] + T.cast(R[token, output], "float32")
+                if spec.residual and token < tokens and output < outputs:
+                    value[n % 2] = value[n % 2] + T.cast(R[token, output], "float32")
 
             while tile < tiles:
                 for two in T.serial(units // 2):

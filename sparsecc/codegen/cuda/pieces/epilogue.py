@@ -13,7 +13,7 @@ import math
 from typing import Any
 
 from sparsecc.codegen.cuda.kernel import LinearSpec
-from sparsecc.codegen.tvm_api import T
+from sparsecc.codegen.cuda.script import T
 
 _TANH = math.sqrt(2 / math.pi)
 

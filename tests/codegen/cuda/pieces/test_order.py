@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 
 from sparsecc.codegen.cuda.pieces.order import banded
-from sparsecc.codegen.tvm_api import T, analyzer
+from sparsecc.codegen.tvm_api import Analyzer, T
 
 
 @pytest.mark.parametrize(("rows", "columns", "band"), [(32, 5, 16), (7, 3, 4), (3, 4, 8), (1, 1, 1)])
 def test_every_tile_once(rows: int, columns: int, band: int) -> None:
-    known = analyzer()
+    known = Analyzer()
     tiles = [banded(T.uint32(index), rows, columns, band) for index in range(rows * columns)]
     found = [(int(known.simplify(row)), int(known.simplify(column))) for row, column in tiles]
     assert sorted(found) == [(row, column) for row in range(rows) for column in range(columns)]
