@@ -18,7 +18,6 @@ from typing import Any
 
 OPAQUE = 8  # relax's OpPatternKind that fusion leaves alone
 _HOMES = {  # name here → module, or module:name there
-    "Analyzer": "tvm.sym.analyzer",
     "ExportedProgramImporter": "tvm.relax.frontend.torch.exported_program_translator",
     "Expr": "tvm.ir",
     "GenericConst": "tvm.ir",

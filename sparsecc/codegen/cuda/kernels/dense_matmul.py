@@ -16,7 +16,7 @@ from sparsecc.codegen.cuda.arch import Arch
 from sparsecc.codegen.cuda.driver import Boxes, Geometry
 from sparsecc.codegen.cuda.pieces import order, wgmma
 from sparsecc.codegen.cuda.pieces.ring import Ring
-from sparsecc.codegen.tvm_api import T
+from sparsecc.codegen.cuda.script import T
 
 ROWS = 128  # of a tile
 _GROUP = 64  # rows of a warpgroup
@@ -110,7 +110,7 @@ def build(spec: MatmulSpec, knobs: Tiles, arch: Arch):
         a = pool.alloc((stages * a_bytes,), "uint8", align=1024)
         b = pool.alloc((stages * b_bytes,), "uint8", align=1024)
         c = pool.alloc((2 * pieces * _PIECE_BYTES,), "uint8", align=1024)
-        ring = Ring(pool, stages, 8, cluster)
+        ring = T.meta_var(Ring(pool, stages, 8, cluster))
         pool.commit()
         ring.begin(warp * 32 + lane)
         tile: T.uint32 = T.cast(block // cluster, "uint32")
@@ -124,7 +124,8 @@ def build(spec: MatmulSpec, knobs: Tiles, arch: Arch):
                     column: T.int32 = place(tile, rank)[1]
                     k: T.int32 = 0
                     while k < steps:
-                        ring.claim(step, a_bytes + b_bytes)
+                        ring.claim(step)
+                        ring.expect(step, a_bytes + b_bytes)
                         at = T.meta_var(T.cast(step % stages, "int32"))
                         bar = T.meta_var(ring.bar(step))
                         T.ptx[_LOAD](a.ptr_to([at * a_bytes]), T.address_of(A), k * 64, row, bar)
@@ -159,11 +160,12 @@ def build(spec: MatmulSpec, knobs: Tiles, arch: Arch):
                             wgmma.moved(right, at * b_bytes + i * 32),
                             k + i > 0,
                         )
-                    wgmma.end(1)
+                    wgmma.end()
+                    wgmma.wait(1)
                     if k > 0:
                         ring.release(step - T.uint32(1), lane)
                     step = step + T.uint32(1)
-                T.ptx.wgmma.wait_group.sync.aligned(0)
+                wgmma.wait(0)
                 ring.release(step - T.uint32(1), lane)
                 for p in T.unroll(columns // _PIECE):
                     at = T.meta_var((group * pieces + p % pieces) * _PIECE_BYTES)

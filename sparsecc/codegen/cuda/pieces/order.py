@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparsecc.codegen.tvm_api import T
+from sparsecc.codegen.cuda.script import T
 
 
 def banded(index: Any, rows: int, columns: Any, band: int) -> tuple[Any, Any]:
@@ -14,6 +14,6 @@ def banded(index: Any, rows: int, columns: Any, band: int) -> tuple[Any, Any]:
     Tiles that are computed at a time then share few rows and few columns, which L2 holds: with 132 blocks and bands of 16 these are 16 rows
     and 9 columns, in the order of whole rows 5 and 32.
     """
-    within, first = T.truncmod(index, band * columns), T.truncdiv(index, band * columns) * band
+    within, first = index % (band * columns), index // (band * columns) * band
     height = band if isinstance(rows, int) and rows % band == 0 else T.min(rows - first, T.uint32(band))
-    return first + T.truncmod(within, height), T.truncdiv(within, height)
+    return first + within % height, within // height
