@@ -29,6 +29,7 @@ from sparsecc.graph.fx.sites import SITE, site_named
 from sparsecc.graph.fx.tensors import assign, free_prefix, read_node
 from sparsecc.graph.sites import WeightSite
 
+_SWEEP = 16  # calls after which the weights that nothing reads any more go
 _DTYPES = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
@@ -51,10 +52,14 @@ class _Layer:
     """A packed layer. stored: its weight as kernels read it, or why none does."""
 
     node: Node
-    x: Node
     bias: Tensor | None
     site: WeightSite
     stored: Stored | Refusal
+
+    @property
+    def x(self) -> Node:
+        """As the graph is now: what entered the layer may have been replaced."""
+        return self.node.args[0]  # type: ignore[return-value]
 
     @property
     def form(self) -> str:
@@ -77,9 +82,11 @@ def lower(module: GraphModule, chooser: Chooses) -> Lowered:
     """Changes the module. Memory: weights are packed one call at a time."""
     layers = {node: layer for node in module.graph.nodes if (layer := _layer(module, node)) is not None}
     choices = []
-    for call in list(_calls(layers)):
+    for number, call in enumerate(_calls(layers)):
         choices.append((tuple(layer.site.name for layer in call.layers), _replace(module, call, chooser)))
-        cleanup.sweep(module)
+        module.graph.eliminate_dead_code()
+        if number % _SWEEP == 0:
+            cleanup.sweep(module)
     for layer in layers.values():
         if isinstance(layer.stored, Refusal):
             _make_dense(module, layer)
@@ -95,7 +102,7 @@ def _layer(module: GraphModule, node: Node) -> _Layer | None:
         return None
     site = site_named(module, node.meta[SITE])
     assert isinstance(site, WeightSite)
-    return _Layer(node, found.x, stored(found.bias), site, _stored(found, site))
+    return _Layer(node, stored(found.bias), site, _stored(found, site))
 
 
 def _stored(layer: OperatorLayer, site: WeightSite) -> Stored | Refusal:
@@ -108,7 +115,7 @@ def _stored(layer: OperatorLayer, site: WeightSite) -> Stored | Refusal:
 
 
 def _calls(layers: dict[Node, _Layer]) -> Iterator[_Call]:
-    """Gates first, then layers that read the same, then each by itself."""
+    """Gates first, then layers that read the same, then each by itself; each read off the graph as those before have left it."""
     left = {node: layer for node, layer in layers.items() if layer.form}
     for node in list(left):
         gate = _gate(node, left)

@@ -140,7 +140,7 @@ def _code(plan: Plan, binaries: Mapping[str, Binary], capability: tuple[int, int
     return binaries[name], nvrtc.cubin(binaries[name].source, here)
 
 
-_PLACES = {"X": 0, "Y": 1, "tokens": 2, "B": 3, "R": 4}  # of arguments in what `_bound` makes of a call
+_PLACES = {"X": 0, "Y": 1, "tokens": 2, "B": 3, "R": 4, "D": 1}  # of arguments in what `_bound` makes of a call
 
 
 def _bound(

@@ -23,7 +23,7 @@ from sparsecc.codegen.cuda.driver import Geometry
 from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Weights
 from sparsecc.codegen.cuda.pack_groups import FORMS, PIECE, TILE, form, pack, pieces, tiles, unpack
 from sparsecc.codegen.cuda.pieces.epilogue import result, tile_row
-from sparsecc.codegen.tvm_api import T
+from sparsecc.codegen.cuda.script import T
 
 TOKENS = (8, 16, 32, 64)
 _DENSE = "mma.sync.aligned.m16n8k16.row.col.f32.{0}.{0}.f32"
@@ -284,9 +284,7 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                 at = T.meta_var(slot * piece)
                 T.cuda.mbarrier_wait(full.ptr_to([slot]), parity)
                 for i in T.unroll(words // 4):
-                    T.ptx["ld.shared.v4.b32"](
-                        v[i * 4], v[i * 4 + 1], v[i * 4 + 2], v[i * 4 + 3], memory.ptr_to([at + i * 512 + lane * 16])
-                    )
+                    T.ptx["ld.shared.v4.b32"](v[i * 4], v[i * 4 + 1], v[i * 4 + 2], v[i * 4 + 3], memory.ptr_to([at + i * 512 + lane * 16]))
                 if kind.sparse:
                     T.ptx["ld.shared.v2.b32"](e[0], e[1], memory.ptr_to([at + kind.places_at + lane * 8]))
                 if groups == 1:
@@ -369,9 +367,7 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                 for i in T.unroll(4):
                     token = T.meta_var((part * wide + n) * 8 + lane % 4 * 2 + i % 2)
                     row = T.meta_var(t * TILE + lane // 4 + i // 2 * 8)
-                    T.ptx["st.shared.f32"](
-                        memory.ptr_to([((slice_ * most + token) * pitch + row) * 4]), sums[(t * wide + n) * 4 + i]
-                    )
+                    T.ptx["st.shared.f32"](memory.ptr_to([((slice_ * most + token) * pitch + row) * 4]), sums[(t * wide + n) * 4 + i])
         T.cuda.cta_sync()
         term = T.alloc_local([2 * slices], "float32")
         total = T.alloc_local([2], "float32")
@@ -393,4 +389,4 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
     return group_decode
 
 
-KERNEL = Kernel(FORMS, TOKENS, space, prepare, _unpack, build, geometry)
+KERNEL = Kernel(FORMS, TOKENS, Ring, lambda _: ("W",), space, prepare, _unpack, build, geometry, "group_expand")

@@ -12,12 +12,12 @@ from sparsecc.codegen.cuda.arch import Arch
 from sparsecc.codegen.cuda.driver import Geometry
 from sparsecc.codegen.cuda.kernel import LinearSpec
 from sparsecc.codegen.cuda.pack_groups import PIECE, TILE, Form, form, pieces, tiles
-from sparsecc.codegen.tvm_api import T
+from sparsecc.codegen.cuda.script import T
 
 _WARPS = 8  # pieces of a block, side by side
 
 
-def geometry(spec: LinearSpec) -> Geometry:
+def geometry(spec: LinearSpec, arch: Arch) -> Geometry:
     return Geometry((-(-pieces(spec) // _WARPS), tiles(spec), 1), 32 * _WARPS, 0)
 
 

@@ -93,7 +93,7 @@ def fits(spec: LinearSpec, knobs: Ring, arch: Arch) -> bool:
         and knobs.inputs % (UNIT * knobs.input_warps) == 0
         and spec.tokens % (8 * knobs.token_warps) == 0
         and tiles // knobs.row_warps * (spec.tokens // 8 // knobs.token_warps) * 4 <= 128  # sums of a lane
-        and (knobs.splits == 1 or arch.bulk_copies and (knobs.splits - 1) * -(-steps // knobs.splits) < steps)
+        and (knobs.splits == 1 or (arch.bulk_copies and (knobs.splits - 1) * -(-steps // knobs.splits) < steps))
         and knobs.shared_bytes(spec) <= arch.shared_bytes
         and knobs.stages <= max(2, -(-steps // knobs.splits))
     )
@@ -206,16 +206,20 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                 if thread < rows // TILE:
                     tile = T.meta_var(T.min(block * (rows // TILE) + thread, all_tiles - 1))
                     source = T.meta_var(W.ptr_to([tile, step_of(k, part, block, count) * units, 0]))
-                    T.ptx[_BULK](
-                        ring.ptr_to([at * weight_bytes + thread * run]), source, T.uint32(run), full.ptr_to([at]), policy[0]
-                    )
+                    T.ptx[_BULK](ring.ptr_to([at * weight_bytes + thread * run]), source, T.uint32(run), full.ptr_to([at]), policy[0])
             else:
                 for i in T.unroll(-(-weight_bytes // 16 // threads)):
                     chunk = T.meta_var(i * threads + thread)
                     if chunk < weight_bytes // 16:
                         tile = T.meta_var(T.min(block * (rows // TILE) + chunk // (run // 16), all_tiles - 1))
                         source = T.meta_var(
-                            W.ptr_to([tile, step_of(k, part, block, count) * units + chunk % (run // 16) * 16 // unit_bytes, chunk * 16 % unit_bytes])
+                            W.ptr_to(
+                                [
+                                    tile,
+                                    step_of(k, part, block, count) * units + chunk % (run // 16) * 16 // unit_bytes,
+                                    chunk * 16 % unit_bytes,
+                                ]
+                            )
                         )
                         T.ptx["cp.async.cg.shared.global.L2::cache_hint"](
                             ring.ptr_to([at * weight_bytes + chunk * 16]), source, 16, policy[0]
@@ -365,4 +369,8 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
     return nm_decode
 
 
-KERNEL = Kernel(_FORMS, (8, 16, 32, 64), space, prepare, unpack, build, geometry)
+def parts(spec: LinearSpec) -> tuple[str, ...]:
+    return ("W", "S") if narrow_kind(spec) else ("W",)
+
+
+KERNEL = Kernel(_FORMS, (8, 16, 32, 64), Ring, parts, space, prepare, unpack, build, geometry, "nm_expand")
