@@ -57,8 +57,7 @@ class Builder:
         try:
             data = json.loads((self.folder / f"{key}.json").read_text())
             cubin = (self.folder / f"{key}.cubin").read_bytes()
-            geometry = Geometry(**(data["geometry"] | {"grid": tuple(data["geometry"]["grid"])}))
-            return Binary(data["name"], tuple(data["arguments"]), geometry, cubin, data["source"])
+            return Binary(data["name"], tuple(data["arguments"]), Geometry.read(data["geometry"]), cubin, data["source"])
         except (OSError, ValueError, LookupError, TypeError):
             return None  # not there, or half written by another version: it is built again
 

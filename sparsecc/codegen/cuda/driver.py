@@ -8,9 +8,10 @@ from __future__ import annotations
 import ctypes
 import struct
 import threading
+from collections.abc import Mapping
 from ctypes import POINTER, Structure, Union, byref, c_char, c_char_p, c_int, c_uint, c_uint64, c_void_p
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import accumulate
 from typing import Any
 
@@ -26,15 +27,41 @@ _NO_BINARY = (200, 209)  # CUDA_ERROR_INVALID_IMAGE, .._NO_BINARY_FOR_GPU
 
 
 @dataclass(frozen=True)
+class Boxes:
+    """A tensor as copies of boxes (`cp.async.bulk.tensor`) see it. What a box holds outside of the tensor is read as zero and not written.
+
+    shape, box: numbers along each dimension, the contiguous one last; of the shape, 0 stands for the number of tokens.  strides: bytes from
+    one to the next along all dimensions but the last.  swizzle: bytes of the pattern in which a box lies in shared memory, 0 for none."""
+
+    number_bytes: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    box: tuple[int, ...]
+    swizzle: int = 128
+
+
+@dataclass(frozen=True)
 class Geometry:
     """grid: blocks.  threads: of a block.  shared_bytes: dynamic ones of a block.  cluster: blocks of a cluster, along the grid's first
-    side.  dependent: may start before the kernel before it has ended (`griddepcontrol`), sm_90 and later."""
+    side.  dependent: may start before the kernel before it has ended (`griddepcontrol`), sm_90 and later.  maps: the parameters that are
+    tensor maps, and of what."""
 
     grid: tuple[int, int, int]
     threads: int
     shared_bytes: int
     cluster: int = 1
     dependent: bool = False
+    maps: tuple[tuple[str, Boxes], ...] = ()
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> Geometry:
+        """From `asdict`, also when it went through JSON. Raises LookupError, TypeError or ValueError for anything else."""
+        maps = tuple((name, Boxes(**{key: _tuple(value) for key, value in boxes.items()})) for name, boxes in data["maps"])
+        return cls(**{key: _tuple(value) for key, value in data.items() if key != "maps"}, maps=maps)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 class _Value(Union):
@@ -111,35 +138,30 @@ class Kernel:
         return config, ctypes.addressof(config), buffer, ctypes.addressof(places), places
 
 
-def tensor_map(
-    address: int, number_bytes: int, shape: tuple[int, ...], strides: tuple[int, ...], box: tuple[int, ...], swizzle: int = 128
-) -> bytes:
-    """What copies of boxes (`cp.async.bulk.tensor`) know about a tensor, for a parameter "m".
-
-    shape, box: numbers along each dimension, the contiguous one last.  strides: bytes from one to the next along all other dimensions.
-    swizzle: bytes of the pattern in which a box lies in shared memory, 0 for none.  What a box holds outside of the tensor is read as zero
-    and not written.
+@lru_cache(maxsize=1 << 12)
+def tensor_map(address: int, boxes: Boxes, tokens: int = 0) -> bytes:
+    """What is given for a parameter "m".
 
     Raises SparseccError for what the device cannot copy: an address or strides that are no multiples of 16 bytes, a box of more than 256
     numbers along a dimension or of wider rows than the swizzle."""
-    rank = len(shape)
+    shape, rank = [length or tokens for length in boxes.shape], len(boxes.shape)
     room = (c_char * (2 * _MAP_BYTES))()
     begin = -ctypes.addressof(room) % 64  # the driver wants it aligned so
     code = _driver().cuTensorMapEncodeTiled(
         ctypes.addressof(room) + begin,
-        _UINTS[number_bytes],
+        _UINTS[boxes.number_bytes],
         rank,
         address,
         (c_uint64 * rank)(*reversed(shape)),
-        (c_uint64 * max(1, rank - 1))(*reversed(strides)),
-        (c_uint * rank)(*reversed(box)),
+        (c_uint64 * max(1, rank - 1))(*reversed(boxes.strides)),
+        (c_uint * rank)(*reversed(boxes.box)),
         (c_uint * rank)(*[1] * rank),
         0,
-        _SWIZZLES[swizzle],
+        _SWIZZLES[boxes.swizzle],
         _PROMOTE,
         0,
     )
-    _check(code, f"a tensor map of {shape} in boxes of {box}, {strides} bytes apart at {address:#x}")
+    _check(code, f"a tensor map of {shape} at {address:#x}, {boxes}")
     return bytes(room[begin : begin + _MAP_BYTES])
 
 

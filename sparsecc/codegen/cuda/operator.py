@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sparsecc.codegen.cuda.arch import runs_on, source_for
-from sparsecc.codegen.cuda.driver import Kernel
+from sparsecc.codegen.cuda.driver import Boxes, Kernel, tensor_map
 from sparsecc.codegen.cuda.plan import Binary, Plan
 from sparsecc.errors import InputError, SparseccError, UserError
 
@@ -123,8 +123,9 @@ def epilogue(plan: Plan, y: Tensor, residual: Tensor | None) -> Tensor:
 def _call(plan: Plan, binaries: Mapping[str, Binary], capability: tuple[int, int]) -> Callable[..., None]:
     """Launches a kernel, its arguments in its own order."""
     binary, cubin = _code(plan, binaries, capability)
-    kernel = Kernel(cubin, binary.name, binary.geometry, "".join("i" if name == "tokens" else "p" for name in binary.arguments))
-    return _bound(kernel, binary.arguments, plan.parts)
+    maps = dict(binary.geometry.maps)
+    kinds = "".join("i" if name == "tokens" else "m" if name in maps else "p" for name in binary.arguments)
+    return _bound(Kernel(cubin, binary.name, binary.geometry, kinds), binary.arguments, maps, plan.parts)
 
 
 def _code(plan: Plan, binaries: Mapping[str, Binary], capability: tuple[int, int]) -> tuple[Binary, bytes]:
@@ -143,8 +144,9 @@ def _code(plan: Plan, binaries: Mapping[str, Binary], capability: tuple[int, int
 _PLACES = {"X": 0, "Y": 1, "D": 1, "tokens": 2, "B": 3, "R": 4}  # of arguments in what `_bound` makes of a call
 
 
-def _bound(kernel: Kernel, arguments: tuple[str, ...], parts: Mapping[str, int]) -> Callable[..., None]:
-    """A call whose arguments are addresses and numbers: from X, Y, tokens, the packed weight, bias and residual to the kernel's own."""
+def _bound(kernel: Kernel, arguments: tuple[str, ...], maps: Mapping[str, Boxes], parts: Mapping[str, int]) -> Callable[..., None]:
+    """From addresses and numbers, X, Y, tokens, the packed weight, bias and residual, to the kernel's own arguments."""
+    mapped = tuple((number, maps[name]) for number, name in enumerate(arguments) if name in maps)
     order = tuple(_PLACES.get(name, 5 + list(parts).index(name) if name in parts else 0) for name in arguments)
     starts, launch, stream_of = tuple(parts.values()), kernel.__call__, torch._C._cuda_getCurrentRawStream
 
@@ -152,7 +154,10 @@ def _bound(kernel: Kernel, arguments: tuple[str, ...], parts: Mapping[str, int])
         b = 0 if bias is None else bias.data_ptr()
         r = 0 if residual is None else residual.data_ptr()
         values = (x, y, tokens, b, r, *[weight + start for start in starts])
-        launch(stream_of(device), *[values[place] for place in order])
+        own: list[Any] = [values[place] for place in order]
+        for number, boxes in mapped:
+            own[number] = tensor_map(own[number], boxes, tokens)
+        launch(stream_of(device), *own)
 
     return call
 

@@ -102,7 +102,7 @@ def _read(data: Mapping[str, Any], codes: Mapping[str, bytes]) -> dict[str, Bina
         arch: Binary(
             entry["name"],
             tuple(entry["arguments"]),
-            Geometry(**(entry["geometry"] | {"grid": tuple(entry["geometry"]["grid"])})),
+            Geometry.read(entry["geometry"]),
             codes[entry["cubin"]],
             codes[entry["source"]].decode(),
         )

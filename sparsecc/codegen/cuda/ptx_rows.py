@@ -14,7 +14,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from sparsecc.codegen.tvm_api import T, ptx_engine, ptx_table
+from sparsecc.codegen.cuda.script import T
 
 _SIGN, _TRANSPOSED = ("-1", "1"), ("0", "1")
 
@@ -22,6 +22,8 @@ _SIGN, _TRANSPOSED = ("-1", "1"), ("0", "1")
 @cache
 def register() -> None:
     """Makes `T.ptx["wgmma.mma_async.sp.sync.aligned.m64n*k32.f32.{bf16,f16}.*"]` known, unless this TVM knows it."""
+    from sparsecc.codegen.tvm_api import ptx_engine
+
     try:
         _ = T.ptx["wgmma.mma_async.sp"]
     except KeyError:
@@ -32,6 +34,8 @@ def register() -> None:
 
 
 def _sparse(dtype: str, shared: bool) -> Any:
+    from sparsecc.codegen.tvm_api import ptx_table
+
     slot, operand = ptx_table.ModifierSlot, ptx_table.OperandSlot
     words = ("mma_async", "sp", "sync", "aligned")
     columns = tuple(f"m64n{columns}k32" for columns in range(8, 257, 8))

@@ -39,7 +39,8 @@ def product(dtype: str, shared: bool) -> Any:
             kept[i] = E[thread] + T.uint32(i)
         wgmma.begin()
         multiply(sums, kept, wgmma.descriptor(room.ptr_to([0])), wgmma.descriptor(room.ptr_to([16384])), E[thread])
-        wgmma.end(0)
+        wgmma.end()
+        wgmma.wait(0)
         for i in T.unroll(64):
             D[thread, i] = sums[i]
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sparsecc.codegen.cuda.arch import Arch
-from sparsecc.codegen.cuda.driver import Geometry
+from sparsecc.codegen.cuda.driver import Boxes, Geometry
 from sparsecc.codegen.cuda.pieces import order, wgmma
 from sparsecc.codegen.cuda.pieces.ring import Ring
 from sparsecc.codegen.cuda.script import T
@@ -73,12 +73,12 @@ def space(spec: MatmulSpec, arch: Arch) -> list[Tiles]:
 
 
 def geometry(spec: MatmulSpec, knobs: Tiles, arch: Arch) -> Geometry:
-    return Geometry((knobs.blocks, 1, 1), 3 * 128, knobs.shared_bytes, cluster=knobs.cluster)
-
-
-def boxes(spec: MatmulSpec, knobs: Tiles) -> dict[str, tuple[int, int]]:
-    """Rows and columns of the boxes of the kernel's tensor maps, all with the 128-byte swizzle."""
-    return {"A": (ROWS, wgmma.INPUTS), "B": (knobs.columns // knobs.cluster, wgmma.INPUTS), "C": (_GROUP, _PIECE)}
+    maps = (
+        ("A", Boxes(2, (spec.rows, spec.depth), (spec.depth * 2,), (ROWS, wgmma.INPUTS))),
+        ("B", Boxes(2, (spec.columns, spec.depth), (spec.depth * 2,), (knobs.columns // knobs.cluster, wgmma.INPUTS))),
+        ("C", Boxes(2, (spec.rows, spec.columns), (spec.columns * 2,), (_GROUP, _PIECE))),
+    )
+    return Geometry((knobs.blocks, 1, 1), 3 * 128, knobs.shared_bytes, knobs.cluster, maps=maps)
 
 
 def build(spec: MatmulSpec, knobs: Tiles, arch: Arch):
@@ -110,7 +110,7 @@ def build(spec: MatmulSpec, knobs: Tiles, arch: Arch):
         a = pool.alloc((stages * a_bytes,), "uint8", align=1024)
         b = pool.alloc((stages * b_bytes,), "uint8", align=1024)
         c = pool.alloc((2 * pieces * _PIECE_BYTES,), "uint8", align=1024)
-        ring = Ring(pool, stages, 8, cluster)
+        ring = T.meta_var(Ring(pool, stages, 8, cluster))
         pool.commit()
         ring.begin(warp * 32 + lane)
         tile: T.uint32 = T.cast(block // cluster, "uint32")
@@ -122,8 +122,10 @@ def build(spec: MatmulSpec, knobs: Tiles, arch: Arch):
                 while tile < T.uint32(tiles):
                     row: T.int32 = place(tile, rank)[0]
                     column: T.int32 = place(tile, rank)[1]
-                    for k in T.serial(steps):
-                        ring.claim(step, a_bytes + b_bytes)
+                    k: T.int32 = 0
+                    while k < steps:
+                        ring.claim(step)
+                        ring.expect(step, a_bytes + b_bytes)
                         at = T.meta_var(T.cast(step % stages, "int32"))
                         bar = T.meta_var(ring.bar(step))
                         T.ptx[_LOAD](a.ptr_to([at * a_bytes]), T.address_of(A), k * 64, row, bar)
@@ -135,6 +137,7 @@ def build(spec: MatmulSpec, knobs: Tiles, arch: Arch):
                                 T.address_of(B), k * 64, column + rank * part, bar, T.uint16(everyone),
                             )  # fmt: skip
                         step = step + T.uint32(1)
+                        k = k + 1
                     tile = tile + T.uint32(clusters)
         else:
             T.ptx["setmaxnreg.inc.sync.aligned.u32"](232)
@@ -157,11 +160,12 @@ def build(spec: MatmulSpec, knobs: Tiles, arch: Arch):
                             wgmma.moved(right, at * b_bytes + i * 32),
                             k + i > 0,
                         )
-                    wgmma.end(1)
+                    wgmma.end()
+                    wgmma.wait(1)
                     if k > 0:
                         ring.release(step - T.uint32(1), lane)
                     step = step + T.uint32(1)
-                T.ptx.wgmma.wait_group.sync.aligned(0)
+                wgmma.wait(0)
                 ring.release(step - T.uint32(1), lane)
                 for p in T.unroll(columns // _PIECE):
                     at = T.meta_var((group * pieces + p % pieces) * _PIECE_BYTES)

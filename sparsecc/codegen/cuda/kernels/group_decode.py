@@ -409,4 +409,4 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
     return group_decode
 
 
-KERNEL = Kernel(FORMS, TOKENS, space, prepare, _unpack, build, geometry)
+KERNEL = Kernel(FORMS, TOKENS, Ring, parts, space, prepare, _unpack, build, geometry, "group_expand")

@@ -75,7 +75,7 @@ def build(spec: ReadSpec, knobs: Pieces, arch: Arch):
         lane = T.lane_id([32])
         pool = T.SMEMPool()
         room = pool.alloc((stages * piece,), "uint8", align=128)
-        ring = Ring(pool, stages, 1)
+        ring = T.meta_var(Ring(pool, stages, 1))
         pool.commit()
         total = T.alloc_local([1], "uint32")
         word = T.alloc_local([1], "uint32")
@@ -89,7 +89,8 @@ def build(spec: ReadSpec, knobs: Pieces, arch: Arch):
                 T.ptx["createpolicy.fractional.L2::evict_first.b64"](policy[0], T.float32(1.0))
                 while at < T.uint32(pieces):
                     here = T.meta_var(T.if_then_else(at == T.uint32(pieces - 1), T.uint32(last), T.uint32(piece)))
-                    ring.claim(step, here)
+                    ring.claim(step)
+                    ring.expect(step, here)
                     T.ptx[_BULK](
                         room.ptr_to([T.cast(step % stages, "int32") * piece]),
                         X.ptr_to([T.cast(at, "int64") * piece]), here, ring.bar(step), policy[0],

@@ -4,7 +4,7 @@ import pytest
 
 from sparsecc.codegen.cuda import nvrtc
 from sparsecc.codegen.cuda.arch import ARCHES, arch
-from sparsecc.codegen.cuda.kernels.dense_matmul import MatmulSpec, Tiles, boxes, build, geometry, space
+from sparsecc.codegen.cuda.kernels.dense_matmul import MatmulSpec, Tiles, build, geometry, space
 from tests.codegen.cuda.sass import sass
 
 HOPPER = arch("sm_90a")
@@ -17,7 +17,7 @@ HOPPER = arch("sm_90a")
 def test_it_multiplies_by_warpgroups_and_copies_by_boxes(spec: MatmulSpec, knobs: Tiles) -> None:
     built = nvrtc.build(build(spec, knobs, HOPPER), HOPPER)
     found = sass(built.cubin)
-    assert set(built.arguments) == {"A", "B", "C"} == set(boxes(spec, knobs))
+    assert set(built.arguments) == {"A", "B", "C"} == set(dict(geometry(spec, knobs, HOPPER).maps))
     kind = {"bfloat16": ".F32.BF16", "float16": ".F32"}[spec.dtype]
     products = found.count(f"HGMMA.64x{knobs.columns}x16{kind}")
     assert products in (4, 8)  # a step of 64 inputs, whose first one may stand apart
