@@ -1,0 +1,155 @@
+"""Integers in groups of neighbouring inputs, for weights alone: w ≈ scale · (number - zero), inputs as they are.
+
+Numbers of b bits are in [-2ᵇ⁻¹, 2ᵇ⁻¹). Symmetric, zero is 0 and a scale is the largest magnitude of its group over half of the levels;
+otherwise scale and zero let the numbers reach from the least weight to the largest, with 0 among them. In both a weight of 0 is exact:
+what was pruned stays so.
+
+What is stored is number - zero modulo 2ᵇ, so that 0 means a weight of 0 in every group, and sparse formats may leave it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
+
+import numpy as np
+
+from sparsecc.precisions.base import ROW, VALUES, Group, Integers, Method, Nodes, Precision, Quantized, Scheme, T
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_ASYMMETRIC = "asymmetric"
+
+
+class Steps(NamedTuple):
+    """Of one group in each row. scale: float32 [rows].  zero: int16 [rows]."""
+
+    scale: Tensor
+    zero: Tensor
+
+
+@dataclass(frozen=True)
+class InGroups(Precision):
+    """values: uint8, see above.  scales: float32 [rows, groups].  zeros: int8 [rows, groups], where not symmetric.
+
+    group: inputs with one scale, or `row` for all of a row; the last group of a row may have fewer.
+    """
+
+    groups_known: ClassVar[tuple[Group, ...]] = (32, 64, 128, ROW)
+    methods: ClassVar[tuple[Method, ...]] = ("nearest", "gptq")
+    group: Group = 128
+    symmetric: bool = True
+
+    @property
+    def key(self) -> str:
+        return ":".join([super().key, str(self.group), *[_ASYMMETRIC] * (not self.symmetric)])
+
+    @classmethod
+    def parse(cls, options: str) -> Self | None:
+        if not options:
+            return cls()
+        known = [cls(group, symmetric) for group in cls.groups_known for symmetric in (True, False)]
+        return next((member for member in known if member.key.partition(":")[2] == options), None)
+
+    @property
+    def step(self) -> float:
+        return 2 / (self._top - 1)
+
+    @property
+    def scale_names(self) -> tuple[str, ...]:
+        return ("scales",) if self.symmetric else ("scales", "zeros")
+
+    @property
+    def _top(self) -> int:
+        """How many numbers there are."""
+        return 1 << self.value_bits
+
+    def quantize(self, weight: Tensor, largest_input: float | None = None) -> Quantized:
+        import torch
+
+        parts = weight.float().split(self._width(weight.shape[1]), dim=1)
+        steps = [self.steps(part) for part in parts]
+        numbers = [self.nearest(part, Steps(*(x[:, None] for x in found))) for part, found in zip(parts, steps, strict=True)]
+        return self._held(torch.cat(numbers, dim=1), steps)
+
+    def quantize_for(self, weight: Tensor, hessian: Tensor) -> Quantized:
+        from sparsecc.precisions._gptq import gptq
+
+        return self._held(*gptq(weight, hessian, self._width(weight.shape[1]), self.steps, self.nearest))
+
+    def steps(self, part: Tensor) -> Steps:
+        """part: [rows, columns of one group]."""
+        import torch
+
+        if self.symmetric:
+            scale, zero = part.abs().amax(dim=1) / ((self._top - 1) / 2), None
+        else:
+            low, high = part.amin(dim=1).clamp(max=0), part.amax(dim=1).clamp(min=0)
+            scale, zero = high / (self._top - 1) - low / (self._top - 1), low
+        scale = scale.float()
+        scale = scale.where(scale > 0, torch.ones_like(scale))
+        shift = torch.zeros_like(scale) if zero is None else -(zero / scale).round() - self._top / 2
+        return Steps(scale, shift.clamp(-self._top / 2, self._top / 2 - 1).to(torch.int16))
+
+    def nearest(self, part: Tensor, steps: Steps) -> Tensor:
+        """int16: the numbers, less zero, that weights are rounded to."""
+        import torch
+
+        lowest, highest = -self._top // 2 - steps.zero, self._top // 2 - 1 - steps.zero
+        return torch.minimum(torch.maximum((part / steps.scale).round(), lowest), highest).to(torch.int16)
+
+    def _held(self, numbers: Tensor, steps: list[Steps]) -> Quantized:
+        """numbers: int16 [rows, cols], less zero."""
+        import torch
+
+        scheme, (rows, cols) = Scheme(self), numbers.shape
+        tensors = {VALUES: scheme.paired((numbers & self._top - 1).to(torch.uint8))}
+        tensors["scales"] = torch.stack([found.scale for found in steps], dim=1)
+        if not self.symmetric:
+            tensors["zeros"] = torch.stack([found.zero for found in steps], dim=1).to(torch.int8)
+        return Quantized(scheme, rows, cols, tensors)
+
+    def integers(self, values: Tensor, scales: Mapping[str, Tensor]) -> Integers:
+        import torch
+
+        zeros = torch.zeros_like(scales["scales"], dtype=torch.int8) if self.symmetric else scales["zeros"]
+        width = self._width(values.shape[1])
+        shifted = values.to(torch.int16) + self._spread(zeros, values.shape[1]) + self._top // 2
+        return Integers(((shifted & self._top - 1) - self._top // 2).to(torch.int8), scales["scales"], zeros, width)
+
+    def dequantize(self, values: Tensor, scales: Mapping[str, Tensor]) -> Tensor:
+        import torch
+
+        found, cols = self.integers(values, scales), values.shape[1]
+        less = found.numbers if self.symmetric else found.numbers.to(torch.int16) - self._spread(found.zeros, cols)
+        return less.float() * self._spread(found.scales, cols)
+
+    def _spread(self, of_groups: Tensor, cols: int) -> Tensor:
+        """[rows, cols], or [rows, 1] where that says the same. Raises RuntimeError where there are not as many as groups."""
+        width = self._width(cols)
+        if of_groups.dim() != 2 or of_groups.shape[1] != -(-cols // width):
+            raise RuntimeError(f"{tuple(of_groups.shape)} for groups of {width} in {cols} columns")
+        return of_groups if of_groups.shape[1] == 1 else of_groups.repeat_interleave(width, dim=1)[:, :cols]
+
+    def _width(self, cols: int) -> int:
+        return cols if self.group == ROW else int(self.group)
+
+    def counted(self, nodes: Nodes[T], weight: T, scales: Mapping[str, T]) -> tuple[T, T]:
+        """In an ONNX file: numbers from 0 up, int32 [rows, cols], of what is stored, [cols, rows]; and their zeros, int32 [rows, groups],
+        or without dimensions where all are alike."""
+        middle = nodes.tensor(np.array(self._top // 2, np.int32))
+        zeros = middle if self.symmetric else nodes.op("Add", nodes.cast(scales["zeros"], "int32"), middle)
+        stored = nodes.cast(nodes.op("Transpose", weight, perm=[1, 0]), "int32")
+        moved = nodes.op("Add", stored, zeros if self.symmetric else self.spread_in(nodes, zeros, stored))
+        return nodes.op("Mod", moved, nodes.tensor(np.array(self._top, np.int32))), zeros
+
+    def spread_in(self, nodes: Nodes[T], of_groups: T, matrix: T) -> T:
+        """In an ONNX file: what groups have, to the columns of a matrix [rows, cols]; [rows, 1] where that says the same."""
+        if self.group == ROW:
+            return of_groups
+        first, second, one = (nodes.tensor(np.array(number, np.int64)) for number in (0, 1, 1))
+        cols = nodes.op("Gather", nodes.op("Shape", matrix), second, axis=0)
+        places = nodes.op("Div", nodes.op("Range", first, cols, one), nodes.tensor(np.array(self.group, np.int64)))
+        return nodes.op("Gather", of_groups, places, axis=1)
