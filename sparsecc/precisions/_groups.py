@@ -13,9 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
-import numpy as np
-
-from sparsecc.precisions.base import ROW, VALUES, Group, Integers, Method, Nodes, Precision, Quantized, Scheme, T
+from sparsecc.precisions.base import ROW, VALUES, Group, Integers, Method, Precision, Quantized, Scheme
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +30,7 @@ class Steps(NamedTuple):
 
 @dataclass(frozen=True)
 class InGroups(Precision):
-    """values: uint8, see above.  scales: float32 [rows, groups].  zeros: int8 [rows, groups], where not symmetric.
+    """values: see above, int8, or uint8 with two in a byte.  scales: float32 [rows, groups].  zeros: int8 [rows, groups], where not symmetric.
 
     group: inputs with one scale, or `row` for all of a row; the last group of a row may have fewer.
     """
@@ -105,7 +103,7 @@ class InGroups(Precision):
         import torch
 
         scheme, (rows, cols) = Scheme(self), numbers.shape
-        tensors = {VALUES: scheme.paired((numbers & self._top - 1).to(torch.uint8))}
+        tensors = {VALUES: scheme.paired((numbers & 15).to(torch.uint8)) if self.value_bits == 4 else numbers.to(torch.int8)}
         tensors["scales"] = torch.stack([found.scale for found in steps], dim=1)
         if not self.symmetric:
             tensors["zeros"] = torch.stack([found.zero for found in steps], dim=1).to(torch.int8)
@@ -135,21 +133,3 @@ class InGroups(Precision):
 
     def _width(self, cols: int) -> int:
         return cols if self.group == ROW else int(self.group)
-
-    def counted(self, nodes: Nodes[T], weight: T, scales: Mapping[str, T]) -> tuple[T, T]:
-        """In an ONNX file: numbers from 0 up, int32 [rows, cols], of what is stored, [cols, rows]; and their zeros, int32 [rows, groups],
-        or without dimensions where all are alike."""
-        middle = nodes.tensor(np.array(self._top // 2, np.int32))
-        zeros = middle if self.symmetric else nodes.op("Add", nodes.cast(scales["zeros"], "int32"), middle)
-        stored = nodes.cast(nodes.op("Transpose", weight, perm=[1, 0]), "int32")
-        moved = nodes.op("Add", stored, zeros if self.symmetric else self.spread_in(nodes, zeros, stored))
-        return nodes.op("Mod", moved, nodes.tensor(np.array(self._top, np.int32))), zeros
-
-    def spread_in(self, nodes: Nodes[T], of_groups: T, matrix: T) -> T:
-        """In an ONNX file: what groups have, to the columns of a matrix [rows, cols]; [rows, 1] where that says the same."""
-        if self.group == ROW:
-            return of_groups
-        first, second, one = (nodes.tensor(np.array(number, np.int64)) for number in (0, 1, 1))
-        cols = nodes.op("Gather", nodes.op("Shape", matrix), second, axis=0)
-        places = nodes.op("Div", nodes.op("Range", first, cols, one), nodes.tensor(np.array(self.group, np.int64)))
-        return nodes.op("Gather", of_groups, places, axis=1)

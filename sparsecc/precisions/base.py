@@ -42,7 +42,7 @@ T = TypeVar("T")
 class Nodes(Protocol[T]):
     """Writes the body of a function of an ONNX file, at any opset from 16 on. T: a tensor in it."""
 
-    def op(self, op_type: str, /, *inputs: T, **attributes: int | list[int]) -> T:
+    def op(self, op_type: str, /, *inputs: T, **attributes: int | list[int] | str) -> T:
         """A standard operator with one output, such as `op("MatMul", x, weight)`."""
         ...
 
@@ -140,6 +140,11 @@ class Precision(ABC):
         """In an ONNX file: the stored values in a type that runtimes move and multiply, each by itself, of whatever shape. A stored zero
         stays zero: it may come from a sparse format, or be put there by one. x: what enters the layer, for its type."""
         return values
+
+    def product_of_pairs(self, nodes: Nodes[T], x: T, pairs: T, scales: Mapping[str, T]) -> T | None:
+        """In an ONNX file: the same of a dense matrix as it is stored, uint8 [rows, ⌈cols/2⌉], for a precision of four bits whose product
+        reads bytes. None: `numbers` and `product` have it."""
+        return None
 
     @abstractmethod
     def product(self, nodes: Nodes[T], x: T, weight: T, scales: Mapping[str, T]) -> T:

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from sparsecc.precisions._groups import InGroups
 from sparsecc.precisions.base import ROW, Group, Nodes, T
 
@@ -29,7 +31,21 @@ class Int8WeightOnly(InGroups):
     group: Group = ROW
 
     def product(self, nodes: Nodes[T], x: T, weight: T, scales: Mapping[str, T]) -> T:
-        numbers, zeros = self.counted(nodes, weight, scales)
-        less = nodes.op("Sub", numbers, zeros if self.symmetric else self.spread_in(nodes, zeros, numbers))
-        matrix = nodes.op("Mul", nodes.cast(less, "float32"), self.spread_in(nodes, scales["scales"], numbers))
-        return nodes.op("MatMul", x, nodes.op("Transpose", matrix, perm=[1, 0]))
+        wide = nodes.cast(weight, "int32")
+        if not self.symmetric:
+            zeros = self._spread_in(nodes, nodes.cast(scales["zeros"], "int32"), wide)
+            middle, top = (nodes.tensor(np.array(number, np.int32)) for number in (128, 256))
+            moved = nodes.op("Add", zeros, middle)  # number - zero is known modulo 256, and number lies in [-128, 127]
+            wide = nodes.op("Sub", nodes.op("Mod", nodes.op("Add", wide, moved), top), moved)
+        matrix = nodes.op("Mul", nodes.cast(wide, "float32"), self._spread_in(nodes, scales["scales"], wide))
+        return nodes.op("MatMul", x, matrix)
+
+    def _spread_in(self, nodes: Nodes[T], of_groups: T, matrix: T) -> T:
+        """[cols, rows], or [1, rows] where that says the same, of [rows, groups].  matrix: [cols, rows]."""
+        turned = nodes.op("Transpose", of_groups, perm=[1, 0])
+        if self.group == ROW:
+            return turned
+        start, step = (nodes.tensor(np.array(number)) for number in (0, 1))
+        cols = nodes.op("Gather", nodes.op("Shape", matrix), start, axis=0)
+        places = nodes.op("Div", nodes.op("Range", start, cols, step), nodes.tensor(np.array(self.group)))
+        return nodes.op("Gather", turned, places, axis=0)
