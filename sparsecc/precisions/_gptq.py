@@ -16,34 +16,32 @@ if TYPE_CHECKING:
 _COLUMNS = 128  # whose errors are spread over the columns behind them at once
 
 
-def gptq(
-    weight: Tensor, hessian: Tensor, group: int, steps: Callable[[Tensor], Steps], nearest: Callable[[Tensor, Steps], Tensor]
-) -> tuple[Tensor, list[Steps]]:
-    """int16 [rows, cols], numbers less zero, and the steps of each group of columns (Frantar et al. 2022, GPTQ: Accurate Post-Training
-    Quantization for Generative Pre-trained Transformers).
+def gptq(weight: Tensor, hessian: Tensor, steps: Steps, nearest: Callable[[Tensor, Steps], Tensor]) -> Tensor:
+    """int16 [rows, cols]: numbers less zero (Frantar et al. 2022, GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
+    Transformers).
 
-    weight: [rows, cols].  hessian: XᵀX of the inputs, up to a factor.  steps: of a part [rows, columns].  nearest: of a column [rows].
+    weight: [rows, cols].  hessian: XᵀX of the inputs, up to a factor.  steps: of each column, or of all, [rows, cols] or [rows, 1].
+    nearest: of a column.
 
-    Columns go from left to right. What rounding a column has cost is spread over the columns to its right, so that ‖(W - W')X‖ is least for
-    it: with U the upper factor of H⁻¹, w_j -= U_ij (w_i - ŵ_i) / U_ii. Steps are found when their group is reached. Weights that are zero
-    stay zero, and pass on what comes to them.
+    Columns go one after the other, those of the strongest inputs first. What rounding one has cost is spread over those that are left, so
+    that ‖(W - W')X‖ is least for it: with U the upper factor of H⁻¹, w_j -= U_ij (w_i - ŵ_i) / U_ii. Steps are those of the weight as it
+    came, so that the order leaves no trace in what is stored. MiniLM in int4: cosine 0.986, and 0.983 with columns from left to right and
+    steps of what their groups have become. Weights that are zero stay zero, and pass on what comes to them.
     """
+    order = hessian.diagonal().argsort(descending=True, stable=True)
     kind = torch.promote_types(weight.dtype, torch.float32)
-    factor = inverse_factor(hessian).to(weight.device, kind)
-    left = weight.detach().to(kind).t().clone(memory_format=torch.contiguous_format)  # [cols, rows], with all errors spread so far
-    held = left == 0
-    numbers = torch.empty_like(left, dtype=torch.int16)
-    found: list[Steps] = []
+    factor = inverse_factor(hessian[order][:, order]).to(weight.device, kind)
+    order = order.to(weight.device)
+    left = weight.detach().to(kind).t()[order].contiguous()  # [cols, rows], with all errors spread so far
+    scale, zero = (of.t().expand(left.shape)[order].contiguous() for of in steps)
+    held, numbers = left == 0, torch.empty_like(zero)
     for start in range(0, len(left), _COLUMNS):
         stop = min(start + _COLUMNS, len(left))
         errors = torch.empty_like(left[start:stop])
         for i in range(start, stop):
-            if i % group == 0:
-                part = slice(i, i + group)
-                found.append(steps(left[part].masked_fill(held[part], 0).t()))
-            numbers[i] = nearest(left[i], found[-1]).masked_fill(held[i], 0)
-            error = (left[i] - numbers[i] * found[-1].scale.to(kind)) / factor[i, i]
+            numbers[i] = nearest(left[i], type(steps)(scale[i], zero[i])).masked_fill(held[i], 0)
+            error = (left[i] - numbers[i] * scale[i].to(kind)) / factor[i, i]
             left[i:stop] -= factor[i, i:stop, None] * error
             errors[i - start] = error
         left[stop:] -= factor[start:stop, stop:].t() @ errors
-    return numbers.t().contiguous(), found
+    return numbers[order.argsort()].t().contiguous()

@@ -22,7 +22,7 @@ _ASYMMETRIC = "asymmetric"
 
 
 class Steps(NamedTuple):
-    """Of one group in each row. scale: float32 [rows].  zero: int16 [rows]."""
+    """scale: float32.  zero: int16 of the same shape: [rows, groups], or what a part of the columns has of it."""
 
     scale: Tensor
     zero: Tensor
@@ -65,49 +65,49 @@ class InGroups(Precision):
         return 1 << self.value_bits
 
     def quantize(self, weight: Tensor, largest_input: float | None = None) -> Quantized:
+        steps = self._steps(weight)
+        return self._held(self._nearest(weight.float(), self._of_columns(steps, weight.shape[1])), steps)
+
+    def quantize_for(self, weight: Tensor, hessian: Tensor) -> Quantized:
+        from sparsecc.precisions._gptq import gptq  # here, because it imports torch
+
+        steps = self._steps(weight)
+        return self._held(gptq(weight, hessian, self._of_columns(steps, weight.shape[1]), self._nearest), steps)
+
+    def _steps(self, weight: Tensor) -> Steps:
+        """Of each group."""
         import torch
 
         parts = weight.float().split(self._width(weight.shape[1]), dim=1)
-        steps = [self.steps(part) for part in parts]
-        numbers = [self.nearest(part, Steps(*(x[:, None] for x in found))) for part, found in zip(parts, steps, strict=True)]
-        return self._held(torch.cat(numbers, dim=1), steps)
-
-    def quantize_for(self, weight: Tensor, hessian: Tensor) -> Quantized:
-        from sparsecc.precisions._gptq import gptq
-
-        return self._held(*gptq(weight, hessian, self._width(weight.shape[1]), self.steps, self.nearest))
-
-    def steps(self, part: Tensor) -> Steps:
-        """part: [rows, columns of one group]."""
-        import torch
-
         if self.symmetric:
-            scale, zero = part.abs().amax(dim=1) / ((self._top - 1) / 2), None
-        else:
-            low, high = part.amin(dim=1).clamp(max=0), part.amax(dim=1).clamp(min=0)
-            scale, zero = high / (self._top - 1) - low / (self._top - 1), low
-        scale = scale.float()
+            scale = torch.stack([part.abs().amax(dim=1) for part in parts], dim=1) / ((self._top - 1) / 2)
+            scale = scale.where(scale > 0, torch.ones_like(scale))
+            return Steps(scale, torch.zeros_like(scale, dtype=torch.int16))
+        low, high = (torch.stack([found(part, dim=1) for part in parts], dim=1) for found in (torch.amin, torch.amax))
+        low, high = low.clamp(max=0), high.clamp(min=0)  # a weight of zero is one of the numbers
+        scale = high / (self._top - 1) - low / (self._top - 1)
         scale = scale.where(scale > 0, torch.ones_like(scale))
-        shift = torch.zeros_like(scale) if zero is None else -(zero / scale).round() - self._top / 2
-        return Steps(scale, shift.clamp(-self._top / 2, self._top / 2 - 1).to(torch.int16))
+        zero = -(low / scale).round() - self._top / 2
+        return Steps(scale, zero.clamp(-self._top / 2, self._top / 2 - 1).to(torch.int16))
 
-    def nearest(self, part: Tensor, steps: Steps) -> Tensor:
+    def _of_columns(self, steps: Steps, cols: int) -> Steps:
+        return Steps(*(self._spread(of, cols) for of in steps))
+
+    def _nearest(self, weight: Tensor, steps: Steps) -> Tensor:
         """int16: the numbers, less zero, that weights are rounded to."""
         import torch
 
         lowest, highest = -self._top // 2 - steps.zero, self._top // 2 - 1 - steps.zero
-        return torch.minimum(torch.maximum((part / steps.scale).round(), lowest), highest).to(torch.int16)
+        return torch.minimum(torch.maximum((weight / steps.scale).round(), lowest), highest).to(torch.int16)
 
-    def _held(self, numbers: Tensor, steps: list[Steps]) -> Quantized:
+    def _held(self, numbers: Tensor, steps: Steps) -> Quantized:
         """numbers: int16 [rows, cols], less zero."""
         import torch
 
         scheme, (rows, cols) = Scheme(self), numbers.shape
-        tensors = {VALUES: scheme.paired((numbers & 15).to(torch.uint8)) if self.value_bits == 4 else numbers.to(torch.int8)}
-        tensors["scales"] = torch.stack([found.scale for found in steps], dim=1)
-        if not self.symmetric:
-            tensors["zeros"] = torch.stack([found.zero for found in steps], dim=1).to(torch.int8)
-        return Quantized(scheme, rows, cols, tensors)
+        values = scheme.paired((numbers & 15).to(torch.uint8)) if self.value_bits == 4 else numbers.to(torch.int8)
+        zeros = {} if self.symmetric else {"zeros": steps.zero.to(torch.int8)}
+        return Quantized(scheme, rows, cols, {VALUES: values, "scales": steps.scale, **zeros})
 
     def integers(self, values: Tensor, scales: Mapping[str, Tensor]) -> Integers:
         import torch
