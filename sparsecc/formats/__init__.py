@@ -58,11 +58,16 @@ def fits(keep: Tensor, formats: Sequence[str] = DEFAULT_FORMATS, itemsize: float
     """
     rows, cols = keep.shape
     found = [
-        Fit(format, stored, math.ceil(stored * itemsize) + format.bytes_packed(rows, cols, stored, 0))
+        Fit(format, stored, _bytes_of(format, stored, itemsize) + format.bytes_packed(rows, cols, stored, 0))
         for name in formats
         for format, stored in registry.load_class("formats", name, Format).fits(keep)
     ]
     return sorted(found, key=lambda fit: (fit.bytes_packed, -fit.format.pattern.unit_size))
+
+
+def _bytes_of(format: Format[Any], values: int, itemsize: float) -> int:
+    """Without indices. Two values share a byte only where the format says how many there are."""
+    return math.ceil(values * (itemsize if format.says_extents else max(1, itemsize)))
 
 
 def cheapest(keep: Tensor, formats: Sequence[str] = DEFAULT_FORMATS, itemsize: float = 4) -> Fit | Refused:

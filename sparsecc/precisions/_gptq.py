@@ -17,7 +17,7 @@ _COLUMNS = 128  # whose errors are spread over the columns behind them at once
 
 
 def gptq(weight: Tensor, hessian: Tensor, steps: Steps, nearest: Callable[[Tensor, Steps], Tensor]) -> Tensor:
-    """int16 [rows, cols]: numbers less zero (Frantar et al. 2022, GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
+    """[rows, cols], whole: numbers less zero (Frantar et al. 2022, GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
     Transformers).
 
     weight: [rows, cols].  hessian: XᵀX of the inputs, up to a factor.  steps: of each column, or of all, [rows, cols] or [rows, 1].
@@ -33,14 +33,14 @@ def gptq(weight: Tensor, hessian: Tensor, steps: Steps, nearest: Callable[[Tenso
     factor = inverse_factor(hessian[order][:, order]).to(weight.device, kind)
     order = order.to(weight.device)
     left = weight.detach().to(kind).t()[order].contiguous()  # [cols, rows], with all errors spread so far
-    scale, zero = (of.t().expand(left.shape)[order].contiguous() for of in steps)
-    held, numbers = left == 0, torch.empty_like(zero)
+    scale, zero = (of.to(kind).t().expand(left.shape)[order].contiguous() for of in steps)
+    held, numbers = left == 0, torch.empty_like(left)
     for start in range(0, len(left), _COLUMNS):
         stop = min(start + _COLUMNS, len(left))
         errors = torch.empty_like(left[start:stop])
         for i in range(start, stop):
             numbers[i] = nearest(left[i], type(steps)(scale[i], zero[i])).masked_fill(held[i], 0)
-            error = (left[i] - numbers[i] * scale[i].to(kind)) / factor[i, i]
+            error = (left[i] - numbers[i] * scale[i]) / factor[i, i]
             left[i:stop] -= factor[i, i:stop, None] * error
             errors[i - start] = error
         left[stop:] -= factor[start:stop, stop:].t() @ errors

@@ -22,7 +22,7 @@ _ASYMMETRIC = "asymmetric"
 
 
 class Steps(NamedTuple):
-    """scale: float32.  zero: int16 of the same shape: [rows, groups], or what a part of the columns has of it."""
+    """scale, zero: float32 of one shape, [rows, groups] or what a part of the columns has of it. zero: whole."""
 
     scale: Tensor
     zero: Tensor
@@ -82,30 +82,28 @@ class InGroups(Precision):
         if self.symmetric:
             scale = torch.stack([part.abs().amax(dim=1) for part in parts], dim=1) / ((self._top - 1) / 2)
             scale = scale.where(scale > 0, torch.ones_like(scale))
-            return Steps(scale, torch.zeros_like(scale, dtype=torch.int16))
+            return Steps(scale, torch.zeros_like(scale))
         low, high = (torch.stack([found(part, dim=1) for part in parts], dim=1) for found in (torch.amin, torch.amax))
         low, high = low.clamp(max=0), high.clamp(min=0)  # a weight of zero is one of the numbers
         scale = high / (self._top - 1) - low / (self._top - 1)
         scale = scale.where(scale > 0, torch.ones_like(scale))
         zero = -(low / scale).round() - self._top / 2
-        return Steps(scale, zero.clamp(-self._top / 2, self._top / 2 - 1).to(torch.int16))
+        return Steps(scale, zero.clamp(-self._top / 2, self._top / 2 - 1))
 
     def _of_columns(self, steps: Steps, cols: int) -> Steps:
         return Steps(*(self._spread(of, cols) for of in steps))
 
     def _nearest(self, weight: Tensor, steps: Steps) -> Tensor:
-        """int16: the numbers, less zero, that weights are rounded to."""
-        import torch
-
-        lowest, highest = -self._top // 2 - steps.zero, self._top // 2 - 1 - steps.zero
-        return torch.minimum(torch.maximum((weight / steps.scale).round(), lowest), highest).to(torch.int16)
+        """The numbers, less zero, that weights are rounded to, in the type of these."""
+        lowest, highest = -self._top / 2 - steps.zero, self._top / 2 - 1 - steps.zero
+        return (weight / steps.scale).round().clamp(lowest, highest)
 
     def _held(self, numbers: Tensor, steps: Steps) -> Quantized:
-        """numbers: int16 [rows, cols], less zero."""
+        """numbers: whole, [rows, cols], less zero."""
         import torch
 
-        scheme, (rows, cols) = Scheme(self), numbers.shape
-        values = scheme.paired((numbers & 15).to(torch.uint8)) if self.value_bits == 4 else numbers.to(torch.int8)
+        scheme, (rows, cols), whole = Scheme(self), numbers.shape, numbers.to(torch.int16)
+        values = scheme.paired((whole & 15).to(torch.uint8)) if self.value_bits == 4 else whole.to(torch.int8)
         zeros = {} if self.symmetric else {"zeros": steps.zero.to(torch.int8)}
         return Quantized(scheme, rows, cols, {VALUES: values, "scales": steps.scale, **zeros})
 
