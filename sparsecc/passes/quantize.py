@@ -48,8 +48,8 @@ class Quantize(Pass[WeightSite, Rounding]):
     Left as they are, with the reason in the report: convolutions, structured layers, small layers, and weights or calibration inputs with
     NaN or infinity.
 
-    dtype: the number format; a member of `precisions`. `int8` and `bfloat16` round inputs, too. `int4` and `int8_weight_only` are of weights
-    alone.
+    dtype: the number format; a member of `precisions`. `int8` and `bfloat16` round inputs, too. `int4` and `int8_weight_only` are of
+    weights alone.
     activations: of `int8`. `per_token`: one scale for each token, found while the model runs. `calibrated`: one scale for each layer, from
     the largest magnitude among the calibration inputs. `per_token` when not given.
     group: of weights alone: how many neighbouring inputs have one scale, 32, 64 or 128, or `row` for one scale for each output. The last
@@ -61,6 +61,8 @@ class Quantize(Pass[WeightSite, Rounding]):
     weight_bits: of `int8`. 8, or 7 for values within ±64, which a stock onnxruntime multiplies exactly and at full speed also on x86 CPUs
     without VNNI. When not given, 7 in `convert` and 8 in `compile`, whose code is exact with either.
     min_weights: layers with fewer weights stay as they are.
+    device: of `gptq`: a device of torch, as `cuda`, on which the model runs and its layers are rounded (torch models). Where the weights
+    lie when not given.
     """
 
     examples = (Example({"dtype": "int8"}, on=("transformer",)), Example({"dtype": "int4", "group": 32}, on=("transformer",)))
@@ -74,12 +76,14 @@ class Quantize(Pass[WeightSite, Rounding]):
     method: Method = "nearest"
     weight_bits: int | None = None
     min_weights: int = 1024
+    device: str | None = None
 
     def __post_init__(self) -> None:
         require_valid(targets=self.targets, ignore=self.ignore)
         registry.require("dtype", "precisions", self.dtype)
         self._require_activations()
         self._require_groups()
+        self._require_device()
         if self.weight_bits is not None:
             self._require_weight_bits(self.weight_bits)
         if self.min_weights < 0:
@@ -108,6 +112,15 @@ class Quantize(Pass[WeightSite, Rounding]):
             raise RecipeError(f"method: {self.method!r} is none of {', '.join(get_args(Method))}")
         if self.method not in plain.methods:
             raise RecipeError(f"method: {self.dtype} knows {', '.join(plain.methods)} alone; leave it out{other}")
+
+    def _require_device(self) -> None:
+        if self.device is None:
+            return
+        from sparsecc.passes._device import require_device  # here, because it imports torch
+
+        require_device(self.device)
+        if self.method != "gptq":
+            raise RecipeError(f"device: {self.method} rounds each weight where it lies; leave it out")
 
     def _weight_only_twin(self) -> str:
         twin = f"{self.dtype}_weight_only"
@@ -161,11 +174,14 @@ class Quantize(Pass[WeightSite, Rounding]):
     def _fitted(self, graph: Graph, sites: Sequence[WeightSite], context: Context) -> dict[str, Rounding | Refused]:
         """By gptq, one site after the other; sites that are dense count for those behind them as they are rounded."""
         from sparsecc.calibration.statistics import calibrated
+        from sparsecc.passes._device import on_device
 
         if sites and not context.calibration:
             raise RecipeError("method: gptq needs calibration inputs; pass calibration= (--calib)")
-        working, found, precision = graph.copy(), dict[str, Rounding | Refused](), self.precision(context)
-        measured = calibrated(working, sites, ("hessian", "tokens"), context) if sites else ()
+        working, found, precision = on_device(graph, self.device).copy(), dict[str, Rounding | Refused](), self.precision(context)
+        names = {site.name for site in sites}
+        taken = [site for site in working.sites(WeightSite) if site.name in names]
+        measured = calibrated(working, taken, ("hessian", "tokens"), context) if taken else ()
         for done, (site, stats) in enumerate(measured, 1):
             found[site.name] = rounding = _fit(site, precision, stats)
             if isinstance(rounding, Rounding) and site.form is None:
@@ -178,7 +194,9 @@ class Quantize(Pass[WeightSite, Rounding]):
     def rewrite(self, graph: Graph, site: WeightSite, rounding: Rounding) -> None:
         from sparsecc.ops.quantized_linear.torch import QuantizedLinear
 
-        graph.replace(site, QuantizedLinear(rounding.weight, site.bias))
+        weight, there = rounding.weight, site.stored if site.form is None else next(iter(site.form.tensors.values()))
+        tensors = {name: tensor.to(there.device) for name, tensor in weight.tensors.items()}
+        graph.replace(site, QuantizedLinear(replace(weight, tensors=tensors), site.bias))
 
     def _refuse(self, site: WeightSite, graph: Graph) -> Refused | None:
         if not isinstance(site, Linear):

@@ -1,4 +1,5 @@
-"""Number formats in fewer bits than float32, for weights and for what they are multiplied with. Members: bfloat16, int8."""
+"""Number formats in fewer bits than float32, for weights and for what they are multiplied with. Members: bfloat16, int4, int8,
+int8_weight_only."""
 
 from __future__ import annotations
 

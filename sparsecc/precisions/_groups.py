@@ -30,7 +30,7 @@ class Steps(NamedTuple):
 
 @dataclass(frozen=True)
 class InGroups(Precision):
-    """values: see above, int8, or uint8 with two in a byte.  scales: float32 [rows, groups].  zeros: int8 [rows, groups], where not symmetric.
+    """values: see above, int8, or uint8 with two in a byte.  scales: float32 [rows, groups].  zeros: int8 [rows, groups], unless symmetric.
 
     group: inputs with one scale, or `row` for all of a row; the last group of a row may have fewer.
     """
@@ -78,15 +78,15 @@ class InGroups(Precision):
         """Of each group."""
         import torch
 
-        parts = weight.float().split(self._width(weight.shape[1]), dim=1)
+        rows, cols = weight.shape
+        width = self._width(cols)
+        filled = torch.nn.functional.pad(weight.float(), (0, -cols % width))  # zeros change nothing
+        groups = filled.reshape(rows, -1, width)
         if self.symmetric:
-            scale = torch.stack([part.abs().amax(dim=1) for part in parts], dim=1) / ((self._top - 1) / 2)
-            scale = scale.where(scale > 0, torch.ones_like(scale))
+            scale = _positive(groups.abs().amax(dim=2) / ((self._top - 1) / 2))
             return Steps(scale, torch.zeros_like(scale))
-        low, high = (torch.stack([found(part, dim=1) for part in parts], dim=1) for found in (torch.amin, torch.amax))
-        low, high = low.clamp(max=0), high.clamp(min=0)  # a weight of zero is one of the numbers
-        scale = high / (self._top - 1) - low / (self._top - 1)
-        scale = scale.where(scale > 0, torch.ones_like(scale))
+        low, high = groups.amin(dim=2).clamp(max=0), groups.amax(dim=2).clamp(min=0)  # a weight of zero is one of the numbers
+        scale = _positive(high / (self._top - 1) - low / (self._top - 1))
         zero = -(low / scale).round() - self._top / 2
         return Steps(scale, zero.clamp(-self._top / 2, self._top / 2 - 1))
 
@@ -131,3 +131,8 @@ class InGroups(Precision):
 
     def _width(self, cols: int) -> int:
         return cols if self.group == ROW else int(self.group)
+
+
+def _positive(scale: Tensor) -> Tensor:
+    """1 where a group is all zero."""
+    return scale.where(scale > 0, scale.new_ones(()))

@@ -1,4 +1,4 @@
-"""4-bit integers in groups of inputs, for weights alone: two in a byte, inputs as they are.
+"""4-bit integers in groups of inputs, for weights alone: inputs stay as they are.
 
 In ONNX files a layer is onnxruntime's MatMulNBits, which reads the numbers as they lie and multiplies in float32 (accuracy_level 1).
 DequantizeLinear in blocks (opset 21) before a MatMul is no way to say that: where its axis is the first, onnxruntime takes it for leave to
@@ -29,7 +29,11 @@ _MIDDLE = 8  # of the numbers from 0 up that MatMulNBits reads
 
 @dataclass(frozen=True)
 class Int4(InGroups):
-    """Numbers in [-8, 7]."""
+    """w ≈ scale · (number - zero) with a scale, and where not symmetric a zero, for each group of inputs; numbers in [-8, 7].
+
+    values: uint8 [rows, ⌈cols/2⌉], number - zero modulo 16, the first of two in the lower half of a byte.  scales: float32 [rows, groups].
+    zeros: int8 [rows, groups].
+    """
 
     value_bits: ClassVar[int] = 4
     examples = ("128", "32:asymmetric", "row", "row:asymmetric")

@@ -1,4 +1,4 @@
-"""8-bit integers, a scale for each row or in groups of inputs, for weights alone: inputs as they are. `int8` rounds inputs, too.
+"""8-bit integers, a scale for each row or in groups of inputs, for weights alone: inputs stay as they are, which `int8` rounds.
 
 In ONNX files the float32 matrix is arithmetic on the numbers, which runtimes do once, when they load the model: the file is a quarter, the
 product is that of float32. What onnxruntime has for numbers in 8 bits either rounds inputs or is slow. Measured with onnxruntime 1.32, 4096
@@ -24,7 +24,10 @@ from sparsecc.precisions.base import ROW, Group, Nodes, T
 
 @dataclass(frozen=True)
 class Int8WeightOnly(InGroups):
-    """Numbers in [-128, 127]."""
+    """w ≈ scale · (number - zero) with a scale, and where not symmetric a zero, for each row or group of inputs; numbers in [-128, 127].
+
+    values: int8 [rows, cols], number - zero modulo 256.  scales: float32 [rows, groups].  zeros: int8 [rows, groups].
+    """
 
     value_bits: ClassVar[int] = 8
     examples = ("row", "row:asymmetric", "128", "32:asymmetric")

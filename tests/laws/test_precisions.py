@@ -59,21 +59,21 @@ def test_a_weight_of_zero_stays_zero_however_it_is_rounded(key: str) -> None:
     weight[:, ::3] = 0
     x = torch.randn(90, 40) @ torch.randn(40, 40)
     found = [quantized(key, weight), *([precision.quantize_for(weight, x.T @ x)] if "gptq" in precision.methods else [])]
-    for stored in found:
-        assert not stored.dense()[weight == 0].any()
-        assert not stored.keep()[weight == 0].any()
-    errors = [float(((stored.dense() - weight) @ x.T).norm()) for stored in found]
+    for rounded in found:
+        assert not rounded.dense()[weight == 0].any()
+        assert not rounded.keep()[weight == 0].any()
+    errors = [float(((rounded.dense() - weight) @ x.T).norm()) for rounded in found]
     assert errors[-1] <= errors[0]
 
 
 @every_key
 def test_integers_are_the_weight(key: str) -> None:
-    stored = quantized(key, torch.randn(8, 40))
-    found = stored.integers()
-    assert (found is None) == (not stored.scheme.precision.groups_known)
+    rounded = quantized(key, torch.randn(8, 40))
+    found = rounded.integers()
+    assert (found is None) == (not rounded.scheme.precision.groups_known)
     if found is not None:
         scales, zeros = (of.repeat_interleave(found.group, dim=1)[:, :40] for of in (found.scales, found.zeros))
-        assert torch.equal(scales * (found.numbers.float() - zeros.float()), stored.dense())
+        assert torch.equal(scales * (found.numbers.float() - zeros.float()), rounded.dense())
 
 
 @every_key

@@ -97,12 +97,13 @@ def test_gptq_tells_what_it_gained() -> None:
 
 
 def test_gptq_calibrates_a_layer_on_what_those_before_it_give_by_then() -> None:
-    layers, x = torch.nn.Sequential(torch.nn.Linear(48, 64), torch.nn.Linear(64, 32)), torch.randn(300, 48) @ torch.randn(48, 48)
+    last, x = torch.nn.Linear(64, 32), torch.randn(300, 48) @ torch.randn(48, 48)
+    layers = torch.nn.Sequential(torch.nn.Linear(48, 64), last)
     step = Quantize(dtype="int4", group="row", method="gptq")
     first, second = step.apply(FxGraph.from_module(layers, (x,)), Context(calibration=[(x,)])).graph.sites(Linear)
     assert first.bias is not None and first.quantized is not None and second.quantized is not None
     entering = (torch.nn.functional.linear(x, first.weight, first.bias)).double()
-    expected = second.quantized.scheme.precision.quantize_for(layers[1].weight.detach(), entering.T @ entering)
+    expected = second.quantized.scheme.precision.quantize_for(last.weight.detach(), entering.T @ entering)
     assert float((second.quantized.values() != expected.values()).float().mean()) < 0.01  # a sum in another order may tip a weight
 
 
@@ -183,7 +184,7 @@ def test_wrong_fields_and_missing_calibration() -> None:
         load(min_weights=-1)
     with pytest.raises(RecipeError, match="group: int8 has no groups; leave it out, or take dtype: int8_weight_only"):
         load(group=128)
-    with pytest.raises(RecipeError, match="group: bfloat16 has no groups; leave it out$"):
+    with pytest.raises(RecipeError, match=r"group: bfloat16 has no groups; leave it out$"):
         load(dtype="bfloat16", group="row")
     with pytest.raises(RecipeError, match="group: 48 is none of 32, 64, 128, row"):
         load(dtype="int4", group=48)
@@ -195,6 +196,10 @@ def test_wrong_fields_and_missing_calibration() -> None:
         load(method="gptq")
     with pytest.raises(RecipeError, match="method: expected 'nearest' or 'gptq'"):
         load(dtype="int4", method="awq")
+    with pytest.raises(RecipeError, match="device: nearest rounds each weight where it lies; leave it out"):
+        load(dtype="int4", device="cpu")
+    with pytest.raises(RecipeError, match="device: 'gpu' is no device of torch"):
+        load(dtype="int4", method="gptq", device="gpu")
     with pytest.raises(RecipeError, match="activations: int4 is of weights alone, and leaves inputs as they are; leave it out"):
         load(dtype="int4", activations="per_token")
     with pytest.raises(RecipeError, match="activations: int4 has no scales that could be calibrated"):

@@ -80,7 +80,7 @@ def test_damage_is_named() -> None:
     found = precisions.from_key("int4:32:asymmetric").quantize(torch.randn(4, 75))
     with pytest.raises(ModelError, match=r"layer 'fc': its values in bytes \(4, 38\) are damaged"):
         replace(found, cols=80).dense("fc")
-    with pytest.raises(ModelError, match="layer 'fc': its scales are damaged: .* for groups of 32 in 75 columns"):
+    with pytest.raises(ModelError, match=r"layer 'fc': its scales are damaged: .* for groups of 32 in 75 columns"):
         replace(found, tensors={**found.tensors, "scales": torch.ones(4, 2)}).dense("fc")
 
 
