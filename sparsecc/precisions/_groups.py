@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 from sparsecc.precisions.base import ROW, VALUES, Group, Integers, Method, Precision, Quantized, Scheme
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 _ASYMMETRIC = "asymmetric"
@@ -83,10 +84,10 @@ class InGroups(Precision):
         filled = torch.nn.functional.pad(weight.float(), (0, -cols % width))  # zeros change nothing
         groups = filled.reshape(rows, -1, width)
         if self.symmetric:
-            scale = _positive(groups.abs().amax(dim=2) / ((self._top - 1) / 2))
+            scale = _positive(groups.abs().amax(dim=2) / ((self._top - 1) / 2), weight.dtype)
             return Steps(scale, torch.zeros_like(scale))
         low, high = groups.amin(dim=2).clamp(max=0), groups.amax(dim=2).clamp(min=0)  # a weight of zero is one of the numbers
-        scale = _positive(high / (self._top - 1) - low / (self._top - 1))
+        scale = _positive(high / (self._top - 1) - low / (self._top - 1), weight.dtype)
         zero = -(low / scale).round() - self._top / 2
         return Steps(scale, zero.clamp(-self._top / 2, self._top / 2 - 1))
 
@@ -133,6 +134,7 @@ class InGroups(Precision):
         return cols if self.group == ROW else int(self.group)
 
 
-def _positive(scale: Tensor) -> Tensor:
-    """1 where a group is all zero."""
-    return scale.where(scale > 0, scale.new_ones(()))
+def _positive(scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """A number of the weight's type, as kernels store it beside the integers; 1 where a group is all zero."""
+    rounded = scale.to(dtype).to(scale.dtype)
+    return rounded.where(rounded > 0, rounded.new_ones(()))

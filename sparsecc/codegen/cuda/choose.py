@@ -18,8 +18,8 @@ from sparsecc.codegen.cuda.arch import Arch, arch
 from sparsecc.codegen.cuda.blob import offsets
 from sparsecc.codegen.cuda.built import Builder
 from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Weights
-from sparsecc.codegen.cuda.kernels import kernel_of, kernels_of
-from sparsecc.codegen.cuda.plan import Binary, Plan, Step
+from sparsecc.codegen.cuda.kernels import kernel_of, kernels_of, linear_kernels
+from sparsecc.codegen.cuda.plan import EVERY, Binary, Plan, Step
 from sparsecc.codegen.cuda.target import Target
 from sparsecc.codegen.cuda.task import Task
 from sparsecc.codegen.cuda.unpacking import packed
@@ -79,7 +79,7 @@ class Chooser:
             shape = f"{spec.rows}x{spec.depth}"
             return Choice(None, reason=f"no kernel of {spec.form} takes {shape} on {self.target.name}")
         if not self.measure:
-            plan = self._plan(spec, [options[0] for _, options in candidates])
+            plan = self._plan(spec, _opened([options[0] for _, options in candidates]))
             return Choice(plan, reason="not measured: there is no GPU here; " + self._source(spec, plan))
         return self._measured(spec, weights, tokens, candidates)
 
@@ -138,16 +138,24 @@ class Chooser:
             chosen = next((step for step in options if step.kernel == fastest), Step(bucket, THROUGH_DENSE, ""))
             steps.append(chosen)
             rows.append(Row(spec.form, spec.rows, spec.depth, bucket, us, fastest))
-        plan = self._plan(spec, steps)
-        beyond = steps[-1].tokens * _BEYOND
-        us = runs.timed(beyond, {THROUGH_DENSE: plan})
-        rows.append(Row(spec.form, spec.rows, spec.depth, beyond, us, THROUGH_DENSE))
+        plan = self._plan(spec, _opened(steps))
+        if plan.steps[-1].tokens != EVERY:
+            beyond = steps[-1].tokens * _BEYOND
+            us = runs.timed(beyond, {THROUGH_DENSE: plan})
+            rows.append(Row(spec.form, spec.rows, spec.depth, beyond, us, THROUGH_DENSE))
         here = next((row for row in rows if tokens <= row.tokens), rows[-1])
         ours, dense = here.us[here.chosen], here.us[DENSE]
         if ours >= dense:
             reason = f"with {here.tokens} tokens cuBLAS is faster: {dense:.1f} µs, {here.chosen} {ours:.1f} µs"
             return Choice(None, tuple(rows), ours, dense, reason)
         return Choice(plan, tuple(rows), ours, dense, f"{here.chosen} {ours:.1f} µs, cuBLAS {dense:.1f} µs with {here.tokens} tokens")
+
+
+def _opened(steps: Sequence[Step]) -> list[Step]:
+    """The last one for any number of tokens, where its kernel takes that."""
+    *others, last = steps
+    kernel = linear_kernels().get(last.kernel)
+    return [*others, replace(last, tokens=EVERY) if kernel is not None and kernel.any_tokens else last]
 
 
 class _Runs:

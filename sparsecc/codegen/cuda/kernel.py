@@ -70,7 +70,7 @@ class Kernel:
     unpack(parts, spec): its inverse, exact.
     build(spec, knobs, arch): PrimFunc whose buffers are named X, Y, tokens, and where the spec has them bias and residual (`B`, `R`),
     besides those of `prepare`.
-    geometry(spec, knobs, arch): how it is launched.
+    geometry(spec, knobs, arch): how it is launched.  any_tokens: code for the largest bucket is right for more tokens, too.
     expand: the file of the kernel that unpacks: its build(spec, arch) is a PrimFunc of what `prepare` gives and of D [rows, depth], its
     geometry(spec, arch) how that is launched.
     """
@@ -85,3 +85,4 @@ class Kernel:
     build: Callable[[LinearSpec, Any, Arch], Any]
     geometry: Callable[[LinearSpec, Any, Arch], Geometry]
     expand: str
+    any_tokens: bool = False

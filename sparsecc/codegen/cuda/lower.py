@@ -188,7 +188,8 @@ def _same_input(layers: Sequence[_Layer] | Any) -> list[list[_Layer]]:
 
 
 def _replace(module: GraphModule, call: _Call, chooser: Chooses) -> Choice:
-    weights = _together([layer.stored.weights() for layer in call.layers if isinstance(layer.stored, Stored)])
+    dtype = call.layers[0].x.meta["val"].dtype
+    weights = _together([layer.stored.weights(dtype) for layer in call.layers if isinstance(layer.stored, Stored)])
     spec = _spec(call, weights)
     example = call.layers[0].x.meta["val"].shape[:-1]
     choice = chooser.choose(spec, weights, _hinted(example))

@@ -85,7 +85,7 @@ FORMS = tuple(
     for bits, groups in ((4, GROUPS), (8, (None, 128)))
     for group in (f" g{size}" if size else "" for size in groups)
     for zeros in ("", " zeros")
-    if bits == 4 or not zeros
+    if (bits == 4 or not zeros) and (bits == 4 or not sparse or group)  # 2:4 with 8 bits and a scale for each row is `nm_decode`'s
 )
 
 

@@ -48,9 +48,7 @@ def build(spec: LinearSpec, arch: Arch):
         unit = T.meta_var(block * _WARPS + warp)
         strip = T.meta_var(unit // per_strip)
         for i in T.unroll(_AREA // 512):
-            T.ptx["st.shared.v4.b32"](
-                area.ptr_to([warp * _AREA + i * 512 + lane * 16]), T.uint32(0), T.uint32(0), T.uint32(0), T.uint32(0)
-            )
+            T.ptx["st.shared.v4.b32"](area.ptr_to([warp * _AREA + i * 512 + lane * 16]), T.uint32(0), T.uint32(0), T.uint32(0), T.uint32(0))
         T.cuda.warp_sync()
         first[0] = 0
         size[0] = 0

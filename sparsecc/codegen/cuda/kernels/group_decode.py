@@ -288,9 +288,7 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                             here[0] = here[0] + width * piece
                             T.ptx["cp.async.commit_group"]()
                 for i in T.unroll(words // 4):
-                    T.ptx["ld.shared.v4.b32"](
-                        v[i * 4], v[i * 4 + 1], v[i * 4 + 2], v[i * 4 + 3], memory.ptr_to([at + i * 512 + lane * 16])
-                    )
+                    T.ptx["ld.shared.v4.b32"](v[i * 4], v[i * 4 + 1], v[i * 4 + 2], v[i * 4 + 3], memory.ptr_to([at + i * 512 + lane * 16]))
                 if kind.sparse:
                     T.ptx["ld.shared.v2.b32"](e[0], e[1], memory.ptr_to([at + kind.places_at + lane * 8]))
                 if groups == 1:
@@ -369,9 +367,7 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                 for i in T.unroll(4):
                     token = T.meta_var((part * wide + n) * 8 + lane % 4 * 2 + i % 2)
                     row = T.meta_var(t * TILE + lane // 4 + i // 2 * 8)
-                    T.ptx["st.shared.f32"](
-                        memory.ptr_to([((slice_ * most + token) * pitch + row) * 4]), sums[(t * wide + n) * 4 + i]
-                    )
+                    T.ptx["st.shared.f32"](memory.ptr_to([((slice_ * most + token) * pitch + row) * 4]), sums[(t * wide + n) * 4 + i])
         if split > 1:
             T.ptx.barrier.cluster.arrive.release()
             T.ptx.barrier.cluster.wait.acquire()

@@ -271,4 +271,4 @@ def build(spec: LinearSpec, knobs: Tiles, arch: Arch):
     return nm_prefill
 
 
-KERNEL = Kernel(("2:4",), TOKENS, Tiles, parts, space, prepare, unpack, build, geometry, "nm_expand")
+KERNEL = Kernel(("2:4",), TOKENS, Tiles, parts, space, prepare, unpack, build, geometry, "nm_expand", any_tokens=True)
