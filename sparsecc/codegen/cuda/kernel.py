@@ -63,7 +63,8 @@ class Kernel:
     build(spec, knobs, arch): PrimFunc whose buffers are named X, Y, tokens, and where the spec has them bias and residual (`B`, `R`),
     besides those of `prepare`.
     geometry(spec, knobs, arch): how it is launched.
-    build_expand(spec, arch), geometry_expand(spec, arch): a kernel that unpacks: PrimFunc of what `prepare` gives and of Y [rows, depth].
+    expand: the file of the kernel that unpacks: its build(spec, arch) is a PrimFunc of what `prepare` gives and of D [rows, depth], its
+    geometry(spec, arch) how that is launched.
     """
 
     forms: tuple[str, ...]
@@ -75,5 +76,4 @@ class Kernel:
     unpack: Callable[[dict[str, Tensor], LinearSpec], Weights]
     build: Callable[[LinearSpec, Any, Arch], Any]
     geometry: Callable[[LinearSpec, Any, Arch], Geometry]
-    build_expand: Callable[[LinearSpec, Arch], Any]
-    geometry_expand: Callable[[LinearSpec, Arch], Geometry]
+    expand: str
