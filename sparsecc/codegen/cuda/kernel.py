@@ -43,7 +43,7 @@ class LinearSpec:
 
 @dataclass(frozen=True)
 class Weights:
-    """numbers: [rows, depth], of the spec's dtype, or int8 where the form has narrow numbers.  scales: float32 [rows, groups] that narrow
+    """numbers: [rows, depth], of the spec's dtype, or int8 or float8 where the form has narrow numbers.  scales: float32 [rows, groups] that narrow
     numbers are multiplied by.  zeros: int8 [rows, groups] that are subtracted from them before."""
 
     numbers: Tensor
@@ -57,18 +57,23 @@ class Kernel:
 
     forms: of weights that it multiplies.  tokens: its buckets, ascending.
     space(spec, arch): the knobs to choose from, the best guess first; none where the architecture or the shape is not for it.
-    prepare(weights, spec): the weights as all knobs read them, by the names of the parameters that they are; torch tensors, on the device
-    where the weights are.
+    parts: names of the parameters that hold the weights.
+    prepare(weights, spec): the weights as all knobs read them, by the names in `parts` and in their order; on the device where they are.
     unpack(parts, spec): its inverse, exact.
     build(spec, knobs, arch): PrimFunc whose buffers are named X, Y, tokens, and where the spec has them bias and residual (`B`, `R`),
     besides those of `prepare`.
     geometry(spec, knobs, arch): how it is launched.
+    build_expand(spec, arch), geometry_expand(spec, arch): a kernel that unpacks: PrimFunc of what `prepare` gives and of Y [rows, depth].
     """
 
     forms: tuple[str, ...]
     tokens: tuple[int, ...]
+    knobs: type[Any]
+    parts: Callable[[LinearSpec], tuple[str, ...]]
     space: Callable[[LinearSpec, Arch], list[Any]]
     prepare: Callable[[Weights, LinearSpec], dict[str, Tensor]]
     unpack: Callable[[dict[str, Tensor], LinearSpec], Weights]
     build: Callable[[LinearSpec, Any, Arch], Any]
     geometry: Callable[[LinearSpec, Any, Arch], Geometry]
+    build_expand: Callable[[LinearSpec, Arch], Any]
+    geometry_expand: Callable[[LinearSpec, Arch], Geometry]

@@ -1,9 +1,9 @@
 """2:4 weights times few tokens: bound by the bytes of the weights. 16-bit numbers take 9/16 of the dense ones' bytes, 8-bit ones 5/16.
 
 A block computes `rows` outputs for all tokens, and the blocks of a cluster share out the depth. Weights and X come through a ring in shared
-memory, X as it is, in rows of a pitch from which `ldmatrix` reads without bank conflicts. Of a stage's work, warps share out rows and units
-of inputs. Weights do not depend on the kernel before, so that the ring's are read before `griddepcontrol.wait`. At the end sums are added in
-shared memory, where the ring was, always in the same order.
+memory, X as it is, in rows of a pitch from which `ldmatrix` reads without bank conflicts. Of a stage's work, warps share out rows, tokens
+and units of inputs. Weights do not depend on the kernel before, so that the ring's are read before `griddepcontrol.wait`. At the end sums
+are added in shared memory, where the ring was, always in the same order.
 
 How many rows a block has decides how often X is read from L2: 64 tokens of 14336 inputs are 1.8 MB.
 """
@@ -12,31 +12,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 import sparsecc.codegen.cuda.pack as packing
 from sparsecc.codegen.cuda.arch import Arch
 from sparsecc.codegen.cuda.driver import Geometry
 from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Weights
-from sparsecc.codegen.cuda.pack import PIECE, STEP, TILE, UNIT
+from sparsecc.codegen.cuda.kernels import nm_expand
+from sparsecc.codegen.cuda.pack import STEP, TILE, UNIT, narrow_kind, packed_depth, packed_tiles
 from sparsecc.codegen.cuda.pieces import epilogue
 from sparsecc.codegen.cuda.pieces.widen import widen
-from sparsecc.codegen.tvm_api import T
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from sparsecc.codegen.cuda.script import T
 
 _MULTIPLY = "mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.{0}.{0}.f32"
 _BULK = "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
 _NAMES = {"bfloat16": "bf16", "float16": "f16"}
 _BARRIERS = 128  # bytes of shared memory before the ring
-_FORMS = ("2:4", "2:4 int8", "2:4 e4m3")
 
 
 @dataclass(frozen=True)
 class Ring:
-    """rows: of a block.  inputs: of a stage.  stages: of the ring, one of them being worked on.  row_warps, input_warps: that share out rows,
-    inputs of a stage.  splits: blocks that share out the depth."""
+    """rows: of a block.  inputs: of a stage.  stages: of the ring, one of them being worked on.  row_warps, input_warps, token_warps: that
+    share out rows, inputs of a stage, tokens.  splits: blocks that share out the depth."""
 
     rows: int
     inputs: int
@@ -72,30 +71,18 @@ class Ring:
         return _BARRIERS + max(self.stages * (self.weight_bytes(spec) + spec.tokens * self.x_pitch), self.sums_bytes(spec))
 
 
-def narrow_kind(spec: LinearSpec) -> str:
-    """int8 or e4m3, or nothing where numbers are of the spec's dtype."""
-    return spec.form.removeprefix("2:4").strip()
-
-
-def packed_tiles(spec: LinearSpec) -> int:
-    return -(-spec.outputs // 8) if spec.gated else -(-spec.rows // TILE)
-
-
-def packed_depth(spec: LinearSpec) -> int:
-    return -(-spec.depth // PIECE) * PIECE
-
-
 def fits(spec: LinearSpec, knobs: Ring, arch: Arch) -> bool:
     steps, tiles = packed_depth(spec) // knobs.inputs, knobs.rows // TILE
+    last = steps - (knobs.splits - 1) * -(-steps // knobs.splits)  # of the last of the blocks that share out the depth
     return (
         packed_depth(spec) % knobs.inputs == 0
         and tiles % knobs.row_warps == 0
         and knobs.inputs % (UNIT * knobs.input_warps) == 0
         and spec.tokens % (8 * knobs.token_warps) == 0
         and tiles // knobs.row_warps * (spec.tokens // 8 // knobs.token_warps) * 4 <= 128  # sums of a lane
-        and (knobs.splits == 1 or arch.bulk_copies and (knobs.splits - 1) * -(-steps // knobs.splits) < steps)
+        and (knobs.splits == 1 or (arch.bulk_copies and last > 0))
         and knobs.shared_bytes(spec) <= arch.shared_bytes
-        and knobs.stages <= max(2, -(-steps // knobs.splits))
+        and knobs.stages <= max(2, last)
     )
 
 
@@ -118,24 +105,20 @@ def prepare(weights: Weights, spec: LinearSpec) -> dict[str, Tensor]:
     numbers = weights.numbers
     rows = packing.interleave(numbers.view(_bits(numbers)), spec).view(numbers.dtype)
     parts = {"W": packing.pack(rows)}
-    if bool(narrow_kind(spec)):
+    if narrow_kind(spec):
         assert weights.scales is not None, "narrow numbers have scales"
         parts["S"] = weights.scales.reshape(spec.rows).contiguous()
     return parts
 
 
 def unpack(parts: dict[str, Tensor], spec: LinearSpec) -> Weights:
-    import torch
-
     dtype = {"2:4": getattr(torch, spec.dtype), "2:4 int8": torch.int8, "2:4 e4m3": torch.float8_e4m3fn}[spec.form]
     rows = packing.unpack(parts["W"], len(parts["W"]) * TILE, spec.depth, dtype)
     numbers = packing.separate(rows.view(_bits(rows)), spec).view(dtype)
-    return Weights(numbers, parts["S"][:, None] if bool(narrow_kind(spec)) else None)
+    return Weights(numbers, parts["S"][:, None] if narrow_kind(spec) else None)
 
 
-def _bits(numbers: Tensor):
-    import torch
-
+def _bits(numbers: Tensor) -> torch.dtype:
     return torch.uint8 if numbers.itemsize == 1 else torch.int16
 
 
@@ -160,6 +143,7 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
     pitch, packed_outputs = knobs.sums_pitch, rows // 2 if spec.gated else rows
     instruction, bulk = _MULTIPLY.format(_NAMES[dtype]), arch.bulk_copies
     widened = widen(narrow_kind(spec), dtype) if narrow else None
+    parts = splits * knobs.input_warps  # that a sum is made of
     ring_bytes = knobs.shared_bytes(spec) - _BARRIERS
 
     def step_of(k, part, block, count):
@@ -206,16 +190,20 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                 if thread < rows // TILE:
                     tile = T.meta_var(T.min(block * (rows // TILE) + thread, all_tiles - 1))
                     source = T.meta_var(W.ptr_to([tile, step_of(k, part, block, count) * units, 0]))
-                    T.ptx[_BULK](
-                        ring.ptr_to([at * weight_bytes + thread * run]), source, T.uint32(run), full.ptr_to([at]), policy[0]
-                    )
+                    T.ptx[_BULK](ring.ptr_to([at * weight_bytes + thread * run]), source, T.uint32(run), full.ptr_to([at]), policy[0])
             else:
                 for i in T.unroll(-(-weight_bytes // 16 // threads)):
                     chunk = T.meta_var(i * threads + thread)
                     if chunk < weight_bytes // 16:
                         tile = T.meta_var(T.min(block * (rows // TILE) + chunk // (run // 16), all_tiles - 1))
                         source = T.meta_var(
-                            W.ptr_to([tile, step_of(k, part, block, count) * units + chunk % (run // 16) * 16 // unit_bytes, chunk * 16 % unit_bytes])
+                            W.ptr_to(
+                                [
+                                    tile,
+                                    step_of(k, part, block, count) * units + chunk % (run // 16) * 16 // unit_bytes,
+                                    chunk * 16 % unit_bytes,
+                                ]
+                            )
                         )
                         T.ptx["cp.async.cg.shared.global.L2::cache_hint"](
                             ring.ptr_to([at * weight_bytes + chunk * 16]), source, 16, policy[0]
@@ -320,26 +308,25 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
             T.cuda.cluster_sync()
         else:
             T.cuda.cta_sync()
-        four = T.alloc_local([4], "float32")
+        some = T.alloc_local([parts * 4], "float32")
         total = T.alloc_local([8], "float32")
-        address = T.alloc_local([1], "uint32")
         remote = T.alloc_local([1], "uint32")
 
         @T.inline
         def add_up(begin, token, row):
-            for i in T.unroll(4):
-                total[begin + i] = T.float32(0)
-            for p in T.unroll(splits):
-                for i in T.unroll(knobs.input_warps):
-                    place = T.meta_var(((i * most + token) * pitch + row) * 4)
-                    if splits > 1:
-                        address[0] = T.cuda.cvta_generic_to_shared(ring.ptr_to([place]))
-                        T.ptx["mapa.shared::cluster.u32"](remote[0], address[0], T.uint32(p))
-                        T.ptx["ld.shared::cluster.v4.f32"](four[0], four[1], four[2], four[3], remote[0])
-                    else:
-                        T.ptx["ld.shared.v4.f32"](four[0], four[1], four[2], four[3], ring.ptr_to([place]))
-                    for j in T.unroll(4):
-                        total[begin + j] = total[begin + j] + four[j]
+            for i in T.unroll(parts):
+                place = T.meta_var(((i % knobs.input_warps * most + token) * pitch + row) * 4)
+                j = T.meta_var(i * 4)
+                if splits > 1:
+                    own = T.meta_var(T.cuda.cvta_generic_to_shared(ring.ptr_to([place])))
+                    T.ptx["mapa.shared::cluster.u32"](remote[0], own, T.cast(i // knobs.input_warps, "uint32"))
+                    T.ptx["ld.shared::cluster.v4.f32"](some[j], some[j + 1], some[j + 2], some[j + 3], remote[0])
+                else:
+                    T.ptx["ld.shared.v4.f32"](some[j], some[j + 1], some[j + 2], some[j + 3], ring.ptr_to([place]))
+            for j in T.unroll(4):
+                total[begin + j] = T.float32(0)
+                for i in T.unroll(parts):
+                    total[begin + j] = total[begin + j] + some[i * 4 + j]
 
         quads = T.meta_var(packed_outputs // 4)
         own_places = T.meta_var(-(-quads * most // splits))
@@ -365,4 +352,16 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
     return nm_decode
 
 
-KERNEL = Kernel(_FORMS, (8, 16, 32, 64), space, prepare, unpack, build, geometry)
+KERNEL = Kernel(
+    forms=("2:4", "2:4 int8", "2:4 e4m3"),
+    tokens=(8, 16, 32, 64),
+    knobs=Ring,
+    parts=lambda spec: ("W", "S") if narrow_kind(spec) else ("W",),
+    space=space,
+    prepare=prepare,
+    unpack=unpack,
+    build=build,
+    geometry=geometry,
+    build_expand=nm_expand.build,
+    geometry_expand=nm_expand.geometry,
+)

@@ -5,7 +5,8 @@ A word's bytes 0 and 2 become one pair, its bytes 1 and 3 the next, so that mask
 
 from __future__ import annotations
 
-from sparsecc.codegen.tvm_api import T
+from sparsecc.codegen.cuda.script import T
+
 
 def widen(kind: str, dtype: str):
     """kind: int8 or e4m3 (finite ones).  dtype: bfloat16 or float16.  Returns an inline (pairs, place, word) that writes two pairs.
