@@ -10,9 +10,6 @@ How many rows a block has decides how often X is read from L2: 64 tokens of 1433
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -21,6 +18,7 @@ from sparsecc.codegen.cuda.arch import Arch
 from sparsecc.codegen.cuda.driver import Geometry
 from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Weights
 from sparsecc.codegen.cuda.kernels import nm_expand
+from sparsecc.codegen.cuda.kernels.nm_knobs import BARRIERS, Ring, space
 from sparsecc.codegen.cuda.pack import STEP, TILE, UNIT, narrow_kind, packed_depth, packed_tiles
 from sparsecc.codegen.cuda.pieces import epilogue
 from sparsecc.codegen.cuda.pieces.widen import widen
@@ -29,73 +27,6 @@ from sparsecc.codegen.cuda.script import T
 _MULTIPLY = "mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.{0}.{0}.f32"
 _BULK = "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
 _NAMES = {"bfloat16": "bf16", "float16": "f16"}
-_BARRIERS = 128  # bytes of shared memory before the ring
-
-
-@dataclass(frozen=True)
-class Ring:
-    """rows: of a block.  inputs: of a stage.  stages: of the ring, one of them being worked on.  row_warps, input_warps, token_warps: that
-    share out rows, inputs of a stage, tokens.  splits: blocks that share out the depth."""
-
-    rows: int
-    inputs: int
-    stages: int
-    row_warps: int = 1
-    input_warps: int = 4
-    token_warps: int = 1
-    splits: int = 1
-    rotate: bool = True
-
-    @property
-    def threads(self) -> int:
-        return self.row_warps * self.token_warps * self.input_warps * 32
-
-    @property
-    def x_pitch(self) -> int:
-        """Bytes from token to token: an odd number of 16."""
-        return self.inputs * 2 + 16
-
-    @property
-    def sums_pitch(self) -> int:
-        """Floats from token to token: the lanes of a warp write to different banks."""
-        return self.rows + 4
-
-    def weight_bytes(self, spec: LinearSpec) -> int:
-        """Of a stage."""
-        return self.rows // TILE * self.inputs // UNIT * packing.unit_bytes(bool(narrow_kind(spec)))
-
-    def sums_bytes(self, spec: LinearSpec) -> int:
-        return self.input_warps * spec.tokens * self.sums_pitch * 4
-
-    def shared_bytes(self, spec: LinearSpec) -> int:
-        return _BARRIERS + max(self.stages * (self.weight_bytes(spec) + spec.tokens * self.x_pitch), self.sums_bytes(spec))
-
-
-def fits(spec: LinearSpec, knobs: Ring, arch: Arch) -> bool:
-    steps, tiles = packed_depth(spec) // knobs.inputs, knobs.rows // TILE
-    last = steps - (knobs.splits - 1) * -(-steps // knobs.splits)  # of the last of the blocks that share out the depth
-    return (
-        packed_depth(spec) % knobs.inputs == 0
-        and tiles % knobs.row_warps == 0
-        and knobs.inputs % (UNIT * knobs.input_warps) == 0
-        and spec.tokens % (8 * knobs.token_warps) == 0
-        and tiles // knobs.row_warps * (spec.tokens // 8 // knobs.token_warps) * 4 <= 128  # sums of a lane
-        and (knobs.splits == 1 or (arch.bulk_copies and last > 0))
-        and knobs.shared_bytes(spec) <= arch.shared_bytes
-        and knobs.stages <= max(2, last)
-    )
-
-
-def space(spec: LinearSpec, arch: Arch) -> list[Ring]:
-    """Nothing where rows of X are no multiple of 16 bytes."""
-    return [knobs for knobs in _space() if fits(spec, knobs, arch)] if spec.depth % 8 == 0 else []
-
-
-def _space() -> Iterator[Ring]:
-    for rows in (16, 32, 64, 128, 256):
-        for inputs in (256, 512, 128):
-            for stages in (2, 3, 4):
-                yield Ring(rows, inputs, stages)
 
 
 def prepare(weights: Weights, spec: LinearSpec) -> dict[str, Tensor]:
@@ -144,12 +75,12 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
     instruction, bulk = _MULTIPLY.format(_NAMES[dtype]), arch.bulk_copies
     widened = widen(narrow_kind(spec), dtype) if narrow else None
     parts = splits * knobs.input_warps  # that a sum is made of
-    ring_bytes = knobs.shared_bytes(spec) - _BARRIERS
+    ring_bytes = knobs.shared_bytes(spec) - BARRIERS
 
     def step_of(k, part, block, count):
-        """Blocks begin at different places, so that they do not all ask for the same lines of X at once."""
-        turned = k + block % count if knobs.rotate else k
-        return part * own_steps + (T.Select(turned < count, turned, turned - count) if knobs.rotate else turned)
+        """Blocks begin at different places, so that they do not all ask for the same lines of X at once: 5 % at 16 tokens."""
+        turned = k + block % count
+        return part * own_steps + T.Select(turned < count, turned, turned - count)
 
     @T.prim_func
     def nm_decode(w: T.handle, s: T.handle, x: T.handle, b: T.handle, r: T.handle, y: T.handle, tokens: T.int32):
@@ -196,15 +127,8 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                     chunk = T.meta_var(i * threads + thread)
                     if chunk < weight_bytes // 16:
                         tile = T.meta_var(T.min(block * (rows // TILE) + chunk // (run // 16), all_tiles - 1))
-                        source = T.meta_var(
-                            W.ptr_to(
-                                [
-                                    tile,
-                                    step_of(k, part, block, count) * units + chunk % (run // 16) * 16 // unit_bytes,
-                                    chunk * 16 % unit_bytes,
-                                ]
-                            )
-                        )
+                        unit = T.meta_var(step_of(k, part, block, count) * units + chunk * 16 % run // unit_bytes)
+                        source = T.meta_var(W.ptr_to([tile, unit, chunk * 16 % unit_bytes]))
                         T.ptx["cp.async.cg.shared.global.L2::cache_hint"](
                             ring.ptr_to([at * weight_bytes + chunk * 16]), source, 16, policy[0]
                         )
@@ -224,14 +148,15 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                         T.ptx["cp.async.cg.shared.global"](target, X.ptr_to([token, T.min(column, depth - 8)]), 16, size)
 
         @T.inline
-        def load(at, u, half):
+        def load(at, u, half, buffer):
+            """Fragments of a step.  buffer: for what both steps of a unit need."""
             unit = T.meta_var(input_warp * own_units + u)
             for t in T.unroll(tiles):
                 place = T.meta_var(at * weight_bytes + (row_warp * tiles + t) * run + unit * unit_bytes)
-                i = T.meta_var((u % 2 * tiles + t) * 4)
+                i = T.meta_var((buffer * tiles + t) * 4)
                 j = T.meta_var((half * tiles + t) * 4)
                 if half == 0:
-                    T.ptx["ld.shared.b32"](e[u % 2 * tiles + t], ring.ptr_to([place + places + lane * 4]))
+                    T.ptx["ld.shared.b32"](e[buffer * tiles + t], ring.ptr_to([place + places + lane * 4]))
                     if narrow:
                         T.ptx["ld.shared.v4.b32"](n[i], n[i + 1], n[i + 2], n[i + 3], ring.ptr_to([place + lane * 16]))
                 if not narrow:
@@ -246,12 +171,12 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                 T.ptx["ldmatrix.sync.aligned.m8n8.x4.shared.b16"](f[j], f[j + 1], f[j + 2], f[j + 3], source)
 
         @T.inline
-        def multiply(u, half):
+        def multiply(buffer, half):
             for t in T.unroll(tiles):
                 j = T.meta_var((half * tiles + t) * 4)
                 if narrow:
                     for i in T.unroll(2):
-                        widened(a, j + i * 2, n[(u % 2 * tiles + t) * 4 + half * 2 + i])
+                        widened(a, j + i * 2, n[(buffer * tiles + t) * 4 + half * 2 + i])
                 for g in T.unroll(groups):
                     c = T.meta_var((t * groups + g) * 4)
                     k = T.meta_var((half * groups + g) * 4)
@@ -260,7 +185,7 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                         a[j], a[j + 1], a[j + 2], a[j + 3],
                         f[k], f[k + 1], f[k + 2], f[k + 3],
                         sums[c], sums[c + 1], sums[c + 2], sums[c + 3],
-                        e[u % 2 * tiles + t], half,
+                        e[buffer * tiles + t], half,
                     )  # fmt: skip
 
         T.ptx["createpolicy.fractional.L2::evict_first.b64"](policy[0], T.float32(1.0))
@@ -271,12 +196,14 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                 T.ptx.fence.mbarrier_init.release.cluster()
             T.cuda.cta_sync()
         for i in T.unroll(stages - 1):
-            read_weights(i, i)
+            if i < count:
+                read_weights(i, i)
         if bulk:
             T.ptx.griddepcontrol.launch_dependents()
             T.ptx.griddepcontrol.wait()
         for i in T.unroll(stages - 1):
-            read_x(i, i)
+            if i < count:
+                read_x(i, i)
             T.ptx.cp.async_.commit_group()
         for i in T.unroll(tiles * groups * 4):
             sums[i] = T.float32(0)
@@ -286,17 +213,20 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
             if bulk:
                 T.cuda.mbarrier_wait(full.ptr_to([at]), (k // stages) % 2)
             T.cuda.cta_sync()
+            if knobs.late:
+                load(at, 0, 0, 0)
             if k + (stages - 1) < count:
                 read_weights(k + (stages - 1), (k + (stages - 1)) % stages)
                 read_x(k + (stages - 1), (k + (stages - 1)) % stages)
             T.ptx.cp.async_.commit_group()
-            load(at, 0, 0)
+            if not knobs.late:
+                load(at, 0, 0, 0)
             for u in T.unroll(own_units):  # the next step's fragments are on their way while this one's are multiplied
-                load(at, u, 1)
-                multiply(u, 0)
+                load(at, u, 1, u % 2)
+                multiply(u % 2, 0)
                 if u + 1 < own_units:
-                    load(at, u + 1, 0)
-                multiply(u, 1)
+                    load(at, u + 1, 0, (u + 1) % 2)
+                multiply(u % 2, 1)
         T.cuda.cta_sync()
         for t in T.unroll(tiles):
             for g in T.unroll(groups):
