@@ -20,8 +20,8 @@ from sparsecc.codegen.cuda import ptx_rows
 from sparsecc.codegen.cuda.arch import Arch
 from sparsecc.codegen.cuda.driver import Boxes, Geometry
 from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec
-from sparsecc.codegen.cuda.kernels.nm_decode import packed_depth, packed_tiles, parts, prepare, unpack
-from sparsecc.codegen.cuda.pack import TILE, UNIT
+from sparsecc.codegen.cuda.kernels.nm_decode import parts, prepare, unpack
+from sparsecc.codegen.cuda.pack import TILE, UNIT, packed_depth, packed_tiles
 from sparsecc.codegen.cuda.pieces import epilogue, order, wgmma
 from sparsecc.codegen.cuda.pieces.ring import Ring
 from sparsecc.codegen.cuda.script import T
