@@ -31,15 +31,17 @@ _SPARSE = "mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.{0}.{0}.f3
 _NAMES = {"bfloat16": "bf16", "float16": "f16"}
 _MAGIC = {"bfloat16": 0x43004300, "float16": 0x64006400}  # two halves whose mantissa counts in ones: 128, 1024
 _MINUS_ONE = {"bfloat16": 0xBF80BF80, "float16": 0xBC00BC00}
+_PROCESSORS = 132  # of an H200
+LATE = 1
 _CHUNK = 32  # inputs that four lanes read of a token at once
 
 
 @dataclass(frozen=True)
 class Ring:
-    """tiles: of 16 rows, of a block.  slices: of the depth, that warps have side by side.  stages: runs of `tiles` pieces, and of X, in
-    flight for each.  split: blocks of a cluster, which share out the depth before their warps do."""
+    """blocks: that share out the tiles of 16 rows evenly.  slices: of the depth, that warps have side by side.  stages: runs of a block's
+    tiles, and of X, in flight for each.  split: blocks of a cluster, which share out the depth before their warps do."""
 
-    tiles: int
+    blocks: int
     slices: int
     stages: int
     split: int = 1
@@ -51,6 +53,11 @@ class _Plan:
 
     spec: LinearSpec
     knobs: Ring
+
+    @property
+    def tiles(self) -> int:
+        """Of a block, at most."""
+        return -(-tiles(self.spec) // self.knobs.blocks)
 
     @property
     def wide(self) -> int:
@@ -68,7 +75,7 @@ class _Plan:
 
     @property
     def ring_bytes(self) -> int:
-        return self.knobs.slices * self.knobs.stages * self.knobs.tiles * form(self.spec.form).piece_bytes
+        return self.knobs.slices * self.knobs.stages * self.tiles * form(self.spec.form).piece_bytes
 
     @property
     def x_bytes(self) -> int:
@@ -78,7 +85,7 @@ class _Plan:
     @property
     def pitch(self) -> int:
         """Floats between the sums of two tokens, so that the lanes of a warp write to different banks."""
-        return self.knobs.tiles * TILE + 4
+        return self.tiles * TILE + 4
 
     @property
     def shared_bytes(self) -> int:
@@ -96,12 +103,13 @@ def space(spec: LinearSpec, arch: Arch) -> list[Ring]:
 
 
 def _space(spec: LinearSpec, arch: Arch) -> Iterator[Ring]:
-    for count in range(1, min(8, tiles(spec)) + 1):
+    even = [-(-tiles(spec) // count) for count in range(1, min(8, tiles(spec)) + 1)]
+    for blocks in dict.fromkeys([*(n for n in (_PROCESSORS, 2 * _PROCESSORS) if n <= tiles(spec)), *even]):
         for slices in (4, 8, 16):
             for stages in (1, 2, 3, 4):
-                plan = _Plan(spec, ring := Ring(count, slices, stages))
-                fits = plan.threads <= 512 and plan.shared_bytes <= arch.shared_bytes and count * plan.wide <= 14  # sums of a lane
-                if fits and stages * count >= min(2, plan.parts) and stages <= -(-pieces(spec) // slices):
+                plan = _Plan(spec, ring := Ring(blocks, slices, stages))
+                fits = plan.threads <= 512 and plan.shared_bytes <= arch.shared_bytes and plan.tiles * plan.wide <= 14  # sums of a lane
+                if fits and stages * plan.tiles >= min(2, plan.parts) and stages <= -(-pieces(spec) // slices):
                     yield ring
 
 
@@ -119,17 +127,16 @@ def _unpack(parts, spec: LinearSpec) -> Weights:
 
 def geometry(spec: LinearSpec, knobs: Ring, arch: Arch) -> Geometry:
     plan = _Plan(spec, knobs)
-    blocks = -(-tiles(spec) // knobs.tiles) * knobs.split
-    return Geometry((blocks, 1, 1), plan.threads, plan.shared_bytes, knobs.split, arch.bulk_copies)
+    return Geometry((knobs.blocks * knobs.split, 1, 1), plan.threads, plan.shared_bytes, knobs.split, arch.bulk_copies)
 
 
 def build(spec: LinearSpec, knobs: Ring, arch: Arch):
     """PrimFunc(W, X, B, R, Y, tokens): W as `prepare` has it."""
     plan, kind = _Plan(spec, knobs), form(spec.form)
-    count, slices, stages, split = knobs.tiles, knobs.slices, knobs.stages, knobs.split
+    count, slices, stages, split = plan.tiles, knobs.slices, knobs.stages, knobs.split
     wide, parts, threads, pitch = plan.wide, plan.parts, plan.threads, plan.pitch
     all_tiles, all_pieces, piece = tiles(spec), pieces(spec), kind.piece_bytes
-    blocks = -(-all_tiles // count)
+    blocks = knobs.blocks
     groups, words, most = kind.groups, kind.words, spec.tokens
     per_group = kind.steps // groups  # instructions of a group
     chains = 2 if groups == 1 and wide == 1 else 1  # sums of a group side by side, so that an instruction waits less for the one before
@@ -140,11 +147,12 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
     masks = (0x000F000F, 0) if kind.bits == 4 else (0x007F007F, 0x00800080) if dtype == "bfloat16" else (0x00FF00FF, 0)
     outs = count * (TILE // 2 if spec.gated else TILE)
     sharing = parts > 1
+    both = 2 if kind.sparse else 1  # of two neighbouring lanes' inputs, those that a lane reads
     chunks = piece // 16  # that lanes copy
     flying = stages * count - (2 if sharing else 1)  # groups of copies behind the piece to be multiplied
     width = slices * split  # pieces side by side
     ragged = depth % PIECE != 0
-    uneven = all_tiles % count != 0  # the last block does again what another does, and does not store it
+    uneven = all_tiles % blocks != 0  # some blocks have a tile less
 
     launch = ["tirx.use_programtic_dependent_launch"] if arch.bulk_copies else []
 
@@ -169,11 +177,13 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
         pool.commit()
         part = T.meta_var(warp % parts)
         slice_ = T.meta_var(warp // parts)
-        top = T.meta_var(T.min(block * count, all_tiles - count) if uneven else block * count)
+        top = T.meta_var(block * all_tiles // blocks if uneven else block * count)
+        own = T.meta_var((block + 1) * all_tiles // blocks - top)
         ring = T.meta_var(slice_ * (stages * count * piece))
         x_at = T.meta_var(plan.ring_bytes + warp * plan.x_bytes + lane * 16)
         sums = T.alloc_local([count * wide * 4], "float32")
         f = T.alloc_local([wide * 16], "uint32")  # X of a run
+        first = T.alloc_local([wide * both * 16], "uint32")
         h = T.alloc_local([8], "uint32")
         v = T.alloc_local([words], "uint32")  # numbers of a piece
         e = T.alloc_local([2], "uint32")
@@ -185,13 +195,13 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
         scale = T.alloc_local([groups * 2], "float32")
         policy = T.alloc_local([1], "uint64")
         runs = T.alloc_local([1], "int32")
-        here = T.alloc_local([1], "int32")  # of W, the lane's part of the first tile's next piece to copy
+        here = T.alloc_local([1], "int64")  # of W, the lane's part of the first tile's next piece to copy
         mask = T.alloc_local([2], "uint32")
         T.ptx["createpolicy.fractional.L2::evict_first.b64"](policy[0], T.float32(1.0))
         # `lop3` takes one constant: a mask that ptxas could guess would be moved to a register again each time, 3 more instructions of 12.
         mask[0] = T.uint32(masks[0]) ^ T.cast(tokens, "uint32") >> T.uint32(31)
         mask[1] = T.uint32(masks[1]) ^ T.cast(tokens, "uint32") >> T.uint32(31)
-        here[0] = (top * all_pieces + rank * slices + slice_) * piece + (part * 32 + lane) * 16
+        here[0] = T.cast((top * all_pieces + rank * slices + slice_) * piece + (part * 32 + lane) * 16, "int64")
         runs[0] = (all_pieces - rank * slices - slice_ + width - 1) // width
 
         @T.inline
@@ -200,7 +210,7 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                 if (i * parts + part) * 32 + lane < chunks:
                     T.ptx["cp.async.cg.shared.global.L2::cache_hint"](
                         memory.ptr_to([ring + (stage * count + t) * piece + ((i * parts + part) * 32 + lane) * 16]),
-                        W.ptr_to([here[0] + t * (all_pieces * piece) + i * (parts * 512)]),
+                        W.ptr_to([here[0] + T.cast(t * (all_pieces * piece) + i * (parts * 512), "int64")]),
                         16,
                         policy[0],
                     )
@@ -222,6 +232,15 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                         )
 
         @T.inline
+        def halved(i, from_, j):
+            """X as the lane multiplies it: with 2:4 an even lane takes the first halves of four quartets, an odd one the second."""
+            for n in T.unroll(4):
+                if kind.sparse:
+                    f[i + n] = T.if_then_else(lane % 2 == 0, from_[j + n * 2], from_[j + n * 2 + 1])
+                else:
+                    f[i + n] = from_[j + n]
+
+        @T.inline
         def arrived():
             """The next piece, to all lanes that multiply it."""
             T.ptx["cp.async.wait_group"](flying)
@@ -241,33 +260,50 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
             )  # fmt: skip
 
         for stage in T.unroll(stages):
-            if stage < runs[0]:
-                for t in T.unroll(count):
+            for t in T.unroll(count):
+                if stage < runs[0]:
                     fill(stage, t)
-            here[0] = here[0] + width * piece
+                T.ptx["cp.async.commit_group"]()
+            here[0] = here[0] + T.int64(width * piece)
         if arch.bulk_copies:
-            T.ptx.griddepcontrol.launch_dependents()
             T.ptx.griddepcontrol.wait()
-        for i in T.unroll(stages):
-            fetch(i)
-        T.ptx["cp.async.wait_all"]()
+        for i in T.unroll(wide * both * 16):
+            first[i] = T.uint32(0)
+        for n in T.unroll(wide):
+            for k in T.unroll(4):
+                token = T.meta_var((part * wide + n) * 8 + lane // 4)
+                for j in T.unroll(both):
+                    i = T.meta_var(((n * 4 + k) * both + j) * 4)
+                    eighth = T.meta_var(lane % 4 // 2 * 2 + j if kind.sparse else lane % 4)
+                    column = T.meta_var((rank * slices + slice_) * PIECE + k * _CHUNK + eighth * 8)
+                    if token < tokens and column < depth:
+                        T.ptx["ld.global.v4.b32"](first[i], first[i + 1], first[i + 2], first[i + 3], X.ptr_to([token, column]))
+        for i in T.unroll(wide * 4):
+            halved(i * 4, first, i * both * 4)
+        if stages > 1:
+            for i in T.unroll(stages - 1):
+                fetch(i + 1)
+            T.ptx["cp.async.commit_group"]()
         for i in T.unroll(count * wide * 4):
             sums[i] = T.float32(0)
         for run in T.serial(runs[0]):
             arrived()
-            for n in T.unroll(wide):
-                for k in T.unroll(4):
-                    i = T.meta_var((n * 4 + k) * 4)
-                    at = T.meta_var(x_at + ((run % stages * wide + n) * 4 + k) * 512)
-                    if kind.sparse:  # an even lane takes the first halves of four groups of inputs, an odd one the second
-                        for j in T.unroll(2):
+            if arch.bulk_copies and run == T.max(runs[0] - stages - LATE, 0):
+                T.ptx.griddepcontrol.launch_dependents()
+            if run > 0:
+                if stages > 1 and run == 1:
+                    T.ptx["cp.async.wait_group"](count - 1 if sharing else count)
+                    T.cuda.warp_sync()
+                for n in T.unroll(wide):
+                    for k in T.unroll(4):
+                        i = T.meta_var((n * 4 + k) * 4)
+                        at = T.meta_var(x_at + ((run % stages * wide + n) * 4 + k) * 512)
+                        for j in T.unroll(both):
+                            other = T.meta_var(lane // 2 * 2 + j - lane if kind.sparse else 0)
                             T.ptx["ld.shared.v4.b32"](
-                                h[j * 4], h[j * 4 + 1], h[j * 4 + 2], h[j * 4 + 3], memory.ptr_to([at + (lane // 2 * 2 + j - lane) * 16])
+                                h[j * 4], h[j * 4 + 1], h[j * 4 + 2], h[j * 4 + 3], memory.ptr_to([at + other * 16])
                             )
-                            f[i + j * 2] = T.if_then_else(lane % 2 == 0, h[j * 4], h[j * 4 + 1])
-                            f[i + j * 2 + 1] = T.if_then_else(lane % 2 == 0, h[j * 4 + 2], h[j * 4 + 3])
-                    else:
-                        T.ptx["ld.shared.v4.b32"](f[i], f[i + 1], f[i + 2], f[i + 3], memory.ptr_to([at]))
+                        halved(i, h, 0)
             if kind.sparse:
                 T.cuda.warp_sync()
             fetch(run + stages)
@@ -285,7 +321,7 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                         if run > 0:
                             if run - 1 + stages < runs[0]:
                                 fill((run + stages - 1) % stages, count - 1)
-                            here[0] = here[0] + width * piece
+                            here[0] = here[0] + T.int64(width * piece)
                             T.ptx["cp.async.commit_group"]()
                 for i in T.unroll(words // 4):
                     T.ptx["ld.shared.v4.b32"](v[i * 4], v[i * 4 + 1], v[i * 4 + 2], v[i * 4 + 3], memory.ptr_to([at + i * 512 + lane * 16]))
@@ -323,7 +359,8 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                         for i in T.unroll(4):
                             j = T.meta_var(k * 4 + i)
                             if kind.bits == 4:
-                                a[j] = v[k] >> T.uint32(4 * i) & mask[0] | T.uint32(magic)
+                                m[j] = v[k] >> T.uint32(4 * i)
+                                T.ptx["lop3.b32"](a[j], m[j], mask[0], T.uint32(magic), 0xEA)
                                 if kind.zeros:
                                     T.ptx["prmt.b32"](
                                         m[j], z[g // 2], T.uint32(magic >> 8 & 0xFF), T.uint32(0x4040 + 0x0202 * (g % 2) + 0x0101 * (i % 2))
@@ -331,10 +368,12 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                                 else:
                                     m[j] = T.uint32(magic + 0x00080008)
                             elif dtype == "bfloat16":  # 7 bits and the sign: 128 + bits less 128 or 256
-                                a[j] = v[k * 2 + i // 2] >> T.uint32(i % 2 * 8) & mask[0] | T.uint32(magic)
-                                m[j] = v[k * 2 + i // 2] >> T.uint32(i % 2 * 8) & mask[1] | T.uint32(magic)
+                                m[j] = v[k * 2 + i // 2] >> T.uint32(i % 2 * 8)
+                                T.ptx["lop3.b32"](a[j], m[j], mask[0], T.uint32(magic), 0xEA)
+                                T.ptx["lop3.b32"](m[j], m[j], mask[1], T.uint32(magic), 0xEA)
                             else:
-                                a[j] = v[k * 2 + i // 2] >> T.uint32(i % 2 * 8) & mask[0] ^ T.uint32(magic + 0x00800080)
+                                m[j] = v[k * 2 + i // 2] >> T.uint32(i % 2 * 8)
+                                T.ptx["lop3.b32"](a[j], m[j], mask[0], T.uint32(magic + 0x00800080), 0x6A)
                                 m[j] = T.uint32(magic + 0x00800080)
                             T.ptx[subtract](a[j], m[j], T.uint32(minus_one), a[j])
                         for q in T.unroll(wide):
@@ -360,7 +399,7 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                         else:
                             sums[j] = sums[j] + scale[g * 2 + i % 4 // 2] * s[k]
             if not sharing:
-                here[0] = here[0] + width * piece
+                here[0] = here[0] + T.int64(width * piece)
         T.cuda.cta_sync()
         for t in T.unroll(count):
             for n in T.unroll(wide):
@@ -380,7 +419,7 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
             place = T.meta_var((n * split + rank) * threads + thread)
             token = T.meta_var(place // outs)
             output = T.meta_var(top * (outs // count) + place % outs)
-            if token < tokens and token < most and output < outputs and (output >= block * outs if uneven else True):
+            if token < tokens and token < most and output < outputs and (place % outs < own * (outs // count) if uneven else True):
                 for other in T.unroll(split):
                     for i in T.unroll(slices):
                         for j in T.unroll(2 if spec.gated else 1):
