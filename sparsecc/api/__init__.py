@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import onnx
 
     from sparsecc.calibration.context import Progress as Passing
+    from sparsecc.codegen.cuda.target import Target as CudaTarget
     from sparsecc.codegen.target import Target
     from sparsecc.codegen.task import Known, Task
     from sparsecc.codegen.tuning.result import TuningResult
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from sparsecc.passes.pipeline import Hook
     from sparsecc.report.base import Check, Report
     from sparsecc.runtime.compiled import Compiled
+    from sparsecc.runtime.module import CompiledModule
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ def compile(
     hooks: Sequence[Hook] = (),
     dump: Path | None = None,
     verify: Callable[[str], None] | None = None,
-) -> Compiled:
+    cache: Path | None = None,
+) -> Compiled | CompiledModule:
     """Rewrite a model as its recipe says, and generate code for the result.
 
     model: nn.Module, ExportedProgram, or an ONNX file or ModelProto.  example_inputs: a tuple or a dict by name; an nn.Module needs
@@ -67,7 +70,8 @@ def compile(
     the tensors alone, one after another or by the names in `inputs`.
     recipe: path, dict, Recipe, or a line as "prune{pattern=4x1,sparsity=0.5} pack"; None packs the zeros that are there already.
     calibration: samples, see `calibration.samples.samples_of`: an iterable, a DataLoader, the path of an .npz.
-    target: "cpu", or "cpu:skylake-avx512" and the like.
+    target: "cpu", or "cpu:skylake-avx512" and the like; "cuda" for the GPU here, or "cuda:sm_90a,sm_80" for architectures.
+    cache: for GPUs, a folder in which built kernels are kept and found; None means one under ~/.cache.
     threads: None means one for each physical core.  input_shapes: of an ONNX model, by name.
     records: a file of `tune`; layers that it knows run on the fastest kernel in it, and are not measured again.
     progress: called by passes that take minutes.
@@ -76,17 +80,24 @@ def compile(
     kernel's TensorIR and assembly.  verify: called with a sentence on each pass, after which the graph is checked and run: a pass that
     breaks the model or computes something else raises SparseccError.
 
-    An nn.Module's weights are read again when the result meets a new input shape: leave them alone until then, or compile a copy.
+    For a GPU the result is a torch module (`runtime.module`): packed layers run on our kernels, all else is torch's. It takes torch models
+    in bfloat16 or float16, and those that write their own buffers, as a cache of keys and values; each combination of layer and number of
+    tokens is timed against cuBLAS when the GPU is here.
+    For a CPU an nn.Module's weights are read again when the result meets a new input shape: leave them alone until then, or compile a copy.
 
     Raises UserError and its children (ModelError, RecipeError, InputError) for what the caller can mend.
     """
     from sparsecc import codegen
     from sparsecc.codegen.cpu.target import host_name
+    from sparsecc.codegen.cuda.target import Target as CudaTarget
     from sparsecc.runtime.compiled import Compiled
 
     goal = _target(target, threads)
-    known = _known(records, goal)
     watched = Watched(hooks, None if dump is None else Dump(dump), verify)
+    known = _known(records, goal)
+    if isinstance(goal, CudaTarget):
+        options = {"input_shapes": input_shapes, "progress": progress, "scratch": scratch, "watched": watched}
+        return _for_gpu(goal, known, model, example_inputs, recipe, calibration, cache, options)
     result = _rewrite(
         model,
         example_inputs,
@@ -123,6 +134,29 @@ def compile(
     return compiled
 
 
+def _for_gpu(
+    goal: CudaTarget,
+    known: Mapping[Any, Known],
+    model: Any,
+    example_inputs: Any,
+    recipe: Any,
+    calibration: Any,
+    cache: Path | None,
+    options: dict[str, Any],
+) -> CompiledModule:
+    from sparsecc.api import gpu
+
+    result = _rewrite(model, example_inputs, recipe, calibration, stateful=True, **options)
+    assert result.example is not None  # _rewrite has raised otherwise
+    report = replace(account.report(result, f"cuda:{goal.name}"), measured=result.measured(1))
+    expected = result.masked.run(result.example).outputs
+    compiled = gpu.compiled(result, report, goal, known, cache)
+    compiled.report = gpu.checked(compiled, result.example, expected)
+    if compiled.report.check is not None:
+        _warn_where_it_differs(compiled.report.check, gpu.tolerance(compiled.report))
+    return compiled
+
+
 def tune(
     model: Any,
     example_inputs: Any = None,
@@ -137,6 +171,7 @@ def tune(
     seconds: float | None = None,
     seed: int = 0,
     progress: Callable[[Progress], None] | None = None,
+    cache: Path | None = None,
 ) -> TuningResult:
     """Look for faster kernels for a model's layers on this machine, and note every measurement in `records`, for `compile` to use.
 
@@ -148,16 +183,23 @@ def tune(
     """
     from sparsecc.codegen import compiler
     from sparsecc.codegen.cpu.target import detect
+    from sparsecc.codegen.cuda.target import Target as CudaTarget
     from sparsecc.codegen.tuning.records import Records
     from sparsecc.codegen.tuning.tuner import Budget
     from sparsecc.codegen.tuning.tuner import tune as search
     from sparsecc.codegen.tuning.workload import Collector
 
     goal = _target(target, threads)
-    if goal != detect(goal.threads):
-        raise UserError(f"target {target!r} is not this machine, so that nothing can be measured for it; tune there")
     if any(limit is not None and not limit > 0 for limit in (trials, seconds)):
         raise UserError("trials and seconds: have to be above zero")
+    if isinstance(goal, CudaTarget):
+        from sparsecc.api import gpu
+
+        with Records(records, goal, "write") as opened:
+            result = _rewrite(model, example_inputs, recipe, calibration, input_shapes, stateful=True)
+            return gpu.tuned(result, goal, opened, cache, Budget(trials, seconds), seed, progress)
+    if goal != detect(goal.threads):
+        raise UserError(f"target {target!r} is not this machine, so that nothing can be measured for it; tune there")
     with Records(records, goal, "write") as opened, scratch_folder() as folder:
         result = _rewrite(model, example_inputs, recipe, calibration, input_shapes, timed_on=(goal, {}), numbers=True)
         assert result.example is not None  # _rewrite has raised otherwise
@@ -216,11 +258,18 @@ def convert_graph(
     return graph, checks.with_saturation(checks.with_growth(report, result), result)
 
 
-def load(path: Path, threads: int | None = None) -> Compiled:
-    """Read what `Compiled.save` wrote. Needs neither torch nor onnx.  threads: None means as it was compiled.
+def load(path: Path, threads: int | None = None) -> Compiled | CompiledModule:
+    """Read what `save` of a compiled model wrote. Code for a CPU needs neither torch nor onnx, that for a GPU no compiler; its weights
+    come to the current device.  threads: of code for a CPU, None means as it was compiled.
 
-    Raises ArtifactError when the file is damaged, from another version, or for another CPU.
+    Raises ArtifactError when the file is damaged, from another version, or for another CPU or GPU, UserError where there is no GPU.
     """
+    from sparsecc.runtime.archive import kind
+
+    if kind(path) == "cuda":
+        from sparsecc.runtime import module
+
+        return module.load(path)
     from sparsecc.runtime import compiled
 
     return compiled.load(path, threads)
@@ -274,14 +323,15 @@ def _rewrite(
     destination: Literal["code", "onnx"] = "code",
     numbers: bool = False,
     watched: Watched = Watched(),
+    stateful: bool = False,
 ) -> Rewritten:
     """timed_on: for code that is generated: where layers are timed for a recipe that asks what they take, and what records know of it.
-    numbers: leave out what an ONNX model returns besides tensors of numbers."""
+    numbers: leave out what an ONNX model returns besides tensors of numbers.  stateful: take a torch model that writes its own buffers."""
     from sparsecc.api.clock import clock_of
     from sparsecc.recipe import Recipe
 
     steps = Recipe.load(recipe)
-    graph = sources.open_graph(model, example_inputs, input_shapes, standard=timed_on is not None, numbers=numbers)
+    graph = sources.open_graph(model, example_inputs, input_shapes, standard=timed_on is not None, numbers=numbers, stateful=stateful)
     samples = samples_of(calibration, graph.inputs)
     known = example == "needed" or (example == "if known" and (bool(samples) or sources.shapes_known(graph.inputs)))
     inputs, source = sources.example(graph.inputs, example_inputs, samples, model) if known else (None, "random")
@@ -332,7 +382,11 @@ def _checked(compiled: Compiled, example: Sequence[Any], expected: Sequence[Any]
     checks = [report.check] if report.check else []
     checks.append(compare.compare(compiled.flat(example), expected))
     for check in checks:
-        if differs(check, tolerance(report)):
-            how = f": its outputs are not alike, {check.reason}" if check.reason else f" by {check.max_rel:.2g} of its largest output"
-            warnings.warn(f"the compiled model differs from the {check.against}{how}", stacklevel=3)
+        _warn_where_it_differs(check, tolerance(report))
     return replace(report, check=compare.worst(checks))
+
+
+def _warn_where_it_differs(check: Check, allowed: float) -> None:
+    if differs(check, allowed):
+        how = f": its outputs are not alike, {check.reason}" if check.reason else f" by {check.max_rel:.2g} of its largest output"
+        warnings.warn(f"the compiled model differs from the {check.against}{how}", stacklevel=4)

@@ -27,16 +27,22 @@ _UNMADE = ("object", "sequence")  # see TensorSpec
 
 
 def open_graph(
-    model: Any, example_inputs: Any = None, input_shapes: Shapes | None = None, *, standard: bool = False, numbers: bool = False
+    model: Any,
+    example_inputs: Any = None,
+    input_shapes: Shapes | None = None,
+    *,
+    standard: bool = False,
+    numbers: bool = False,
+    stateful: bool = False,
 ) -> Graph:
     """The host of a model. standard: an ONNX model in standard operators alone, for the compiler.  numbers: leave out what an ONNX model
-    returns besides tensors of numbers.
+    returns besides tensors of numbers.  stateful: take a torch model that writes its own buffers, too.
 
     Raises ModelError when it cannot be read, UserError when it is nothing that can be taken.
     """
     shapes = _checked_shapes(input_shapes) if input_shapes else None
     if isinstance(model, str | PathLike):
-        return _open_file(Path(model), shapes, standard, numbers)
+        return _open_file(Path(model), shapes, standard, numbers, stateful)
     kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(model).__mro__}
     if any(kind.startswith("onnx") and kind.endswith(".ModelProto") for kind in kinds):
         from sparsecc.graph.onnx.graph import OnnxGraph
@@ -47,9 +53,9 @@ def open_graph(
     if "torch.export.exported_program.ExportedProgram" in kinds:
         from sparsecc.graph.fx.graph import FxGraph
 
-        return FxGraph.from_exported(model)
+        return FxGraph.from_exported(model, stateful=stateful)
     if "torch.nn.modules.module.Module" in kinds:
-        return _export(model, example_inputs)
+        return _export(model, example_inputs, stateful)
     raise UserError(f"a {type(model).__name__} is no model; pass an nn.Module, an ExportedProgram, or an ONNX file or ModelProto")
 
 
@@ -60,7 +66,7 @@ def _checked_shapes(shapes: Any) -> dict[str, tuple[int, ...]]:
         raise InputError(f"input_shapes: expected sizes by name, as {{'image': (1, 3, 224, 224)}}, not {shapes!r}") from None
 
 
-def _open_file(path: Path, shapes: dict[str, tuple[int, ...]] | None, standard: bool, numbers: bool) -> Graph:
+def _open_file(path: Path, shapes: dict[str, tuple[int, ...]] | None, standard: bool, numbers: bool, stateful: bool) -> Graph:
     try:
         is_file, is_folder = path.is_file(), path.is_dir()
     except OSError as error:  # a name that is too long
@@ -71,7 +77,7 @@ def _open_file(path: Path, shapes: dict[str, tuple[int, ...]] | None, standard: 
     if path.suffix == ".pt2":
         from sparsecc.graph.fx.graph import FxGraph
 
-        return FxGraph.load(path)
+        return FxGraph.load(path, stateful)
     if path.suffix == ".sparsecc":
         raise ModelError(f"{path}: is compiled already; sparsecc.load reads it")
     from sparsecc.graph.onnx.graph import OnnxGraph
@@ -79,12 +85,13 @@ def _open_file(path: Path, shapes: dict[str, tuple[int, ...]] | None, standard: 
     return OnnxGraph.from_file(path, shapes, standard=standard, numbers=numbers)
 
 
-def _export(module: Any, example_inputs: Any) -> Graph:
+def _export(module: Any, example_inputs: Any, stateful: bool) -> Graph:
     if example_inputs is None:
         raise UserError(f"example_inputs: needed to trace {type(module).__name__}; pass a tuple of tensors, or a dict by name")
     from sparsecc.graph.fx.graph import FxGraph
 
-    return FxGraph.from_module(module, example_inputs if isinstance(example_inputs, Mapping) else as_tuple(example_inputs))
+    inputs = example_inputs if isinstance(example_inputs, Mapping) else as_tuple(example_inputs)
+    return FxGraph.from_module(module, inputs, stateful=stateful)
 
 
 def name_of(model: Any) -> str:

@@ -44,7 +44,12 @@ ShapesOption = Annotated[
     list[str] | None, typer.Option("--input-shape", metavar="NAME:SIZES", help="Shape of an input, as image:1,3,224,224. Repeat for each.")
 ]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, metavar="N", help="Left out: one per physical core.")]
-TargetOption = Annotated[str, typer.Option("--target", metavar="TARGET", help="cpu is this one; or another one, as cpu:skylake-avx512.")]
+TargetOption = Annotated[
+    str,
+    typer.Option(
+        "--target", metavar="TARGET", help="cpu is this one, cuda the GPU here; or others, as cpu:skylake-avx512, cuda:sm_90a,sm_80."
+    ),
+]
 JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the result here, as JSON.")]
 InputsOption = Annotated[
     Path | None, typer.Option("--inputs", metavar="FILE", help="Inputs: .npz, one array per input. Left out: made from the shapes.")
@@ -116,9 +121,10 @@ def write_json(path: Path | None, value: Mapping[str, Any]) -> None:
 
 def require_right(report: Report) -> None:
     """Raises SparseccError when the check of the outputs is off."""
-    from sparsecc.api import differs, tolerance
+    from sparsecc.api import differs, gpu, tolerance
 
-    check, allowed = report.check, tolerance(report)
+    on_gpu = report.target.startswith("cuda")
+    check, allowed = report.check, gpu.tolerance(report) if on_gpu else tolerance(report)
     if check is None or not differs(check, allowed):
         return
     if check.reason:

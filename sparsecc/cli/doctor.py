@@ -39,6 +39,7 @@ def doctor(threads: ThreadsOption = None, json: JsonOption = None) -> None:
             "python": platform.python_version(),
             "cpu": _cpu(threads) | {"cpus": available(), "physical_cores": physical_cores(), "threads": threads},
             "measured": _measure(threads),
+            "gpu": _gpu(),
             "backends": {name: _version(name) for name in _BACKENDS},
             "c_compiler": next((path for name in _compilers() if (path := shutil.which(name))), None),
         }
@@ -58,6 +59,23 @@ def _cpu(threads: int) -> dict[str, Any]:
         "vector_bits": table.vector_bits,
         "l1_bytes": table.l1_bytes,
         "l2_bytes": table.l2_bytes,
+    }
+
+
+def _gpu() -> dict[str, Any]:
+    """What can be run and built for GPUs."""
+    from sparsecc.codegen.cuda import nvrtc, target
+    from sparsecc.codegen.cuda.arch import ARCHES, nearest
+
+    missing, unbuildable = target.no_gpu(), nvrtc.missing()
+    row = None if missing else nearest(target.capability())
+    return {
+        "device": None if missing else target.device_name(),
+        "capability": None if missing else list(target.capability()),
+        "kernels": row.name if row else None,
+        "missing": missing,
+        "builds_for": [] if unbuildable else [arch.name for arch in ARCHES],
+        "cannot_build": unbuildable,
     }
 
 
@@ -94,8 +112,18 @@ def _text(result: dict[str, Any]) -> str:
         f"reading, measured, {cpu['threads']} threads, GB/s: {_listed(measured['read_gb_per_s'])}",
         f"C compiler, for saving artifacts: {result['c_compiler'] or 'none found'}",
     ]
+    lines += _gpu_lines(result["gpu"])
     lines += [f"{name}: {version or 'not installed'}" for name, version in result["backends"].items()]
     return "\n".join(lines)
+
+
+def _gpu_lines(gpu: dict[str, Any]) -> list[str]:
+    if gpu["missing"]:
+        here = f"GPU: {gpu['missing']}"
+    else:
+        kernels = f"runs kernels for {gpu['kernels']}" if gpu["kernels"] else "there are no kernels for it"
+        here = f"GPU: {gpu['device']}, sm_{gpu['capability'][0]}{gpu['capability'][1]}: {kernels}"
+    return [here, f"GPU kernels can be built for: {', '.join(gpu['builds_for']) or gpu['cannot_build']}"]
 
 
 def _listed(figures: dict[str, float]) -> str:

@@ -15,6 +15,7 @@ from sparsecc.cli.common import (
     JsonOption,
     RecipeOption,
     ShapesOption,
+    TargetOption,
     ThreadsOption,
     input_shapes,
     say,
@@ -35,6 +36,7 @@ def tune(
         int | None, typer.Option("--trials", min=1, metavar="N", help="Measurements to have in all. Left out, as --seconds: 32 a kernel.")
     ] = None,
     seconds: Annotated[float | None, typer.Option("--seconds", min=0.1, metavar="S", help="Time to spend, now.")] = None,
+    target: TargetOption = "cpu",
     threads: ThreadsOption = None,
     input_shape: ShapesOption = None,
     json: JsonOption = None,
@@ -50,6 +52,7 @@ def tune(
                 records=records,
                 recipe=recipe,
                 calibration=calib,
+                target=target,
                 threads=threads,
                 input_shapes=input_shapes(input_shape),
                 trials=trials,

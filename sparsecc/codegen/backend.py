@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
 
 import numpy as np
 
@@ -37,15 +37,39 @@ class Emitted:
     weights: dict[str, np.ndarray]
 
 
+class Recorded(Protocol):
+    """What a backend's measurements are of, for the records."""
+
+    @property
+    def task(self) -> type[Any]:
+        """A frozen dataclass with a field `kernel`."""
+        ...
+
+    def knobs(self, kernel: str) -> type[Any] | None:
+        """The type of a kernel's knobs. None for one that this version has not."""
+        ...
+
+    def version(self, kernel: str) -> str:
+        """Changes when the code that it generates may have."""
+        ...
+
+
 class Backend(ABC, Generic[T]):
-    """target: the type of its targets.  spellings: how users name them."""
+    """target: the type of its targets.  spellings: how users name them.  recorded: None where there is nothing to choose.
+
+    One that is no `WholeBackend` leaves the graph to its host, and makes kernels for single layers."""
 
     target: type[T]
     spellings: ClassVar[tuple[str, ...]]
+    recorded: ClassVar[Recorded | None] = None
 
     @abstractmethod
     def parse(self, text: str, threads: int) -> T:
         """The target that a user means by `text`, whose first word is the backend's name. Raises UserError for one that is not there."""
+
+
+class WholeBackend(Backend[T]):
+    """One that compiles the whole graph."""
 
     @abstractmethod
     def emit(self, program: Program, chooser: Chooser[T]) -> Emitted:
@@ -58,7 +82,7 @@ class Backend(ABC, Generic[T]):
         Raises UnnamedError for what cannot be compiled."""
 
 
-class TunableBackend(Backend[T]):
+class TunableBackend(WholeBackend[T]):
     """One with kernels to choose between, see `kernel.kernels`, and a machine to time them on."""
 
     @abstractmethod
@@ -119,12 +143,32 @@ def backend_of(target: T) -> Backend[T]:
     return named(target.backend)
 
 
+def whole(target: T) -> WholeBackend[T]:
+    """Raises UserError for a backend that leaves the graph to its host."""
+    backend = backend_of(target)
+    if not isinstance(backend, WholeBackend):
+        raise UserError(f"target {target.backend!r} compiles no whole graphs")
+    return backend
+
+
 def tunable(target: T) -> TunableBackend[T]:
     """Raises UserError for a backend in which there is nothing to choose."""
     backend = backend_of(target)
     if not isinstance(backend, TunableBackend):
-        raise UserError(f"target {target.backend!r} has no kernels to choose between, so that there is nothing to tune")
+        raise _no_choice(target.backend)
     return backend
+
+
+def recorded(target: Target) -> Recorded:
+    """Raises UserError for a backend in which there is nothing to choose."""
+    found = backend_of(target).recorded
+    if found is None:
+        raise _no_choice(target.backend)
+    return found
+
+
+def _no_choice(backend: str) -> UserError:
+    return UserError(f"target {backend!r} has no kernels to choose between, so that there is nothing to tune")
 
 
 def parse(text: str, threads: int) -> Target:

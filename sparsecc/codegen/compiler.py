@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparsecc.codegen.backend import UnnamedError, backend_of
+from sparsecc.codegen.backend import UnnamedError, whole
 from sparsecc.codegen.chatter import quiet_failure
 from sparsecc.codegen.choose import Choice, Chooser
 from sparsecc.codegen.importers.base import Imported
@@ -55,7 +55,7 @@ def build(
 
 def _library(graph: Graph, arrays: list[np.ndarray], target: Target, chooser: Chooser, dump: Path | None) -> Library:
     program = _program(_imported(graph, arrays))
-    backend = backend_of(target)
+    backend = whole(target)
     emitted, types = backend.emit(program, chooser), [out.ty for out in program.outputs]
     limits, divides, regions = limits_of(program), divisors_of(program), regions_of(program)
     del program  # weights lie there, too
@@ -84,7 +84,7 @@ def _with_place(graph: Graph, arrays: list[np.ndarray], target: Target, said: st
     from sparsecc.codegen.importers.onnx.importer import import_onnx
 
     def alone(model: onnx.ModelProto) -> None:
-        backend = backend_of(target)
+        backend = whole(target)
         backend.compile(backend.emit(_program(import_onnx(model)), Chooser(target, measure=False)), target)
 
     return f"{graph.where}: the compiler cannot generate code for {blamed(_fixed(graph, arrays), alone) or 'this model'}: {said}"
@@ -93,7 +93,7 @@ def _with_place(graph: Graph, arrays: list[np.ndarray], target: Target, said: st
 @quiet_failure()
 def choose(graph: Graph, inputs: Sequence[np.ndarray | Tensor], chooser: Chooser) -> None:
     """Let the chooser see every layer, as `build` would, and generate no code."""
-    backend_of(chooser.target).emit(_program(_imported(graph, _arrays(graph, inputs))), chooser)
+    whole(chooser.target).emit(_program(_imported(graph, _arrays(graph, inputs))), chooser)
 
 
 def _arrays(graph: Graph, inputs: Sequence[np.ndarray | Tensor]) -> list[np.ndarray]:

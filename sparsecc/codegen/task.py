@@ -8,7 +8,6 @@ from typing import Any
 
 from sparsecc.codegen.backend import tunable
 from sparsecc.codegen.kernel import Kernel, kernels
-from sparsecc.codegen.knobs import Knobs
 from sparsecc.codegen.numbers import SIZE
 from sparsecc.codegen.spec import Epilogue, MatmulSpec
 from sparsecc.codegen.target import Target
@@ -61,7 +60,7 @@ class Task:
 class Known:
     """The fastest knobs that were measured for a task."""
 
-    knobs: Knobs
+    knobs: Any
     us: float
 
 

@@ -99,11 +99,23 @@ class Measured:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KernelReport:
+    """What was timed on a GPU for layers of one shape, stored in one form, and one number of tokens. us: by candidate.  chosen: one of
+    them; where dense is faster for as many tokens as the example has, the layers stay dense."""
+
+    form: str
+    shape: tuple[int, ...]
+    tokens: int
+    us: dict[str, float]
+    chosen: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """What was done to a model, what it cost and what was measured. `str()` is a table.
 
     sites: every layer with a weight, and every weight that no pass works on.  notes: sentences on how the model was read, on passes that
-    changed nothing, and on what became of the file.
+    changed nothing, and on what became of the file.  kernels: on a GPU, what was timed to choose by.
     """
 
     sparsecc: str  # version
@@ -114,6 +126,7 @@ class Report:
     check: Check | None = None
     measured: Measured | None = None
     notes: tuple[str, ...] = ()
+    kernels: tuple[KernelReport, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

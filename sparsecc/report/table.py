@@ -29,9 +29,8 @@ def text(report: Report, width: int = WIDTH) -> str:
     written = io.StringIO()
     console = Console(file=written, width=width, color_system=None, highlight=False, markup=False, emoji=False)
     console.print(table)
-    return "\n".join(
-        line.rstrip() for line in [*written.getvalue().splitlines(), *_left_alone(report), *_refusals(report), *summary(report)]
-    )
+    after = (*_left_alone(report), *_refusals(report), *_kernels(report), *summary(report))
+    return "\n".join(line.rstrip() for line in [*written.getvalue().splitlines(), *after])
 
 
 def reasons(report: Report) -> str:
@@ -112,6 +111,15 @@ def _left_alone(report: Report) -> list[str]:
         if site.decision == "skipped" or (site.decision == "dense" and site.measured_us is None):
             names.setdefault(f"{site.decision}: {site.reason or 'no reason recorded'}", []).append(printable(site.name))
     return [f"{reason} ({_listed(sites)})" for reason, sites in names.items()]
+
+
+def _kernels(report: Report) -> list[str]:
+    """What was timed on a GPU: a line for each shape and number of tokens, candidates from the fastest on."""
+    return [
+        f"{kernel.form} {'×'.join(map(str, kernel.shape))}, {kernel.tokens} tokens: "
+        + ", ".join(f"{name} {us:.1f} µs" for name, us in sorted(kernel.us.items(), key=lambda pair: pair[1]))
+        for kernel in report.kernels
+    ]
 
 
 def _refusals(report: Report) -> list[str]:

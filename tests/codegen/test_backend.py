@@ -7,12 +7,12 @@ from sparsecc.errors import UserError
 
 
 def test_a_backend_is_found_by_its_folder() -> None:
-    assert names() == ["cpu", "reference"]
+    assert names() == ["cpu", "cuda", "reference"]
     assert backend_of(parse("cpu:haswell", 2)) is named("cpu")
 
 
 def test_a_target_that_nobody_knows() -> None:
-    with pytest.raises(UserError, match="target 'gpu:x' is not known; there are: cpu, cpu:NAME, reference"):
+    with pytest.raises(UserError, match="target 'gpu:x' is not known; there are: cpu, cpu:NAME, cuda, cuda:sm_90a,.., reference"):
         parse("gpu:x", 1)
 
 

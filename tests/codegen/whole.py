@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from sparsecc import structures
 from sparsecc.attention.base import AXIS_ORDERS, BlockMap, Grid, required
 from sparsecc.codegen import compiler, tvm_api
-from sparsecc.codegen.backend import Emitted, backend_of
+from sparsecc.codegen.backend import Emitted, whole
 from sparsecc.codegen.choose import Choice, Chooser
 from sparsecc.codegen.compiler import build
 from sparsecc.codegen.cpu import threads
@@ -84,7 +84,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 def emitted(graph: Graph, inputs: Sequence[Tensor], target: Target) -> Emitted:
     """What would be compiled for a target, without measuring."""
     program = compiler._program(compiler._imported(graph, [x.numpy() for x in inputs]))
-    return backend_of(target).emit(program, Chooser(target, measure=False))
+    return whole(target).emit(program, Chooser(target, measure=False))
 
 
 def run(library: Library, inputs: Sequence[Any]) -> list[Tensor]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sparsecc.codegen.backend import Emitted, Factored, TunableBackend
+from sparsecc.codegen.backend import Emitted, Factored, Recorded, TunableBackend
 from sparsecc.codegen.choose import Chooser
 from sparsecc.codegen.cpu import features, plan, roofline, threads
 from sparsecc.codegen.cpu import target as targets
@@ -18,6 +18,7 @@ from sparsecc.codegen.cpu.emit.emit import emit
 from sparsecc.codegen.cpu.plan import Plan, in_tile
 from sparsecc.codegen.cpu.tape import Tape
 from sparsecc.codegen.cpu.target import Target
+from sparsecc.codegen.kernel import kernels, version
 from sparsecc.codegen.knobs import Knobs
 from sparsecc.codegen.numbers import Numbers
 from sparsecc.codegen.recognize.program import Layer, Program
@@ -27,9 +28,21 @@ from sparsecc.structures.base import Structured
 from sparsecc.timing import interleave
 
 
+class _Recorded:
+    task = Task
+
+    def knobs(self, kernel: str) -> type[Knobs] | None:
+        row = kernels(Target.backend).get(kernel)
+        return row.knobs if row else None
+
+    def version(self, kernel: str) -> str:
+        return version(Target.backend, kernel)
+
+
 class Cpu(TunableBackend[Target]):
     target = Target
     spellings: ClassVar[tuple[str, ...]] = ("cpu", "cpu:NAME")
+    recorded: ClassVar[Recorded | None] = _Recorded()
 
     def parse(self, text: str, threads: int) -> Target:
         return targets.parse(text, threads)

@@ -43,7 +43,7 @@ class LinearSpec:
 
 @dataclass(frozen=True)
 class Weights:
-    """numbers: [rows, depth], of the spec's dtype, or int8 where the form has narrow numbers.  scales: float32 [rows, groups] that narrow
+    """numbers: [rows, depth], of the spec's dtype, or int8 or float8 where the form has narrow numbers.  scales: float32 [rows, groups] that narrow
     numbers are multiplied by.  zeros: int8 [rows, groups] that are subtracted from them before."""
 
     numbers: Tensor
@@ -52,23 +52,36 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Of a packed weight. dtype: torch's name.  shape: with -1 where it depends on the numbers."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Kernel:
     """What is to be known about a kernel.
 
     forms: of weights that it multiplies.  tokens: its buckets, ascending.
     space(spec, arch): the knobs to choose from, the best guess first; none where the architecture or the shape is not for it.
-    prepare(weights, spec): the weights as all knobs read them, by the names of the parameters that they are; torch tensors, on the device
-    where the weights are.
+    parts(spec): what a packed weight consists of, by the names of the parameters; only the last one's size may depend on the numbers.
+    prepare(weights, spec): the weights as all knobs read them, by these names; on the device where they are.
     unpack(parts, spec): its inverse, exact.
     build(spec, knobs, arch): PrimFunc whose buffers are named X, Y, tokens, and where the spec has them bias and residual (`B`, `R`),
     besides those of `prepare`.
     geometry(spec, knobs, arch): how it is launched.
+    expand: the file of the kernel that unpacks: its build(spec, arch) is a PrimFunc of what `prepare` gives and of D [rows, depth], its
+    geometry(spec, arch) how that is launched.
     """
 
     forms: tuple[str, ...]
     tokens: tuple[int, ...]
+    knobs: type[Any]
+    parts: Callable[[LinearSpec], dict[str, Part]]
     space: Callable[[LinearSpec, Arch], list[Any]]
     prepare: Callable[[Weights, LinearSpec], dict[str, Tensor]]
     unpack: Callable[[dict[str, Tensor], LinearSpec], Weights]
     build: Callable[[LinearSpec, Any, Arch], Any]
     geometry: Callable[[LinearSpec, Any, Arch], Geometry]
+    expand: str

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from sparsecc.codegen.cuda.arch import Arch
-from sparsecc.codegen.tvm_api import tvm
 from sparsecc.errors import SparseccError, UserError
 
 _INSTALL = "run: pip install 'sparsecc[gpu-build]'"
@@ -19,6 +18,7 @@ _FLAGS = ("-default-device", "--device-int128")
 _PRELUDE = """#include <cuda/std/cstdint>
 using cuda::std::int8_t; using cuda::std::int16_t; using cuda::std::int32_t; using cuda::std::int64_t;
 using cuda::std::uint8_t; using cuda::std::uint16_t; using cuda::std::uint32_t; using cuda::std::uint64_t;
+struct alignas(64) CUtensorMap { uint64_t opaque[16]; };
 """
 
 
@@ -37,10 +37,12 @@ def build(func: Any, arch: Arch) -> Built:
     """A PrimFunc in the style of device code → the source that TVM makes of it, and its cubin.
 
     Raises UserError where the packages are not installed, SparseccError for a source that NVRTC refuses."""
+    from sparsecc.codegen.tvm_api import tvm  # here, because a source is compiled without it
+
     module = tvm.IRModule({func.attrs["global_symbol"]: func})
     compiled = tvm.compile(module, target=tvm.target.Target(arch.target), tir_pipeline="tirx")
     source = compiled.mod.imports[0].inspect_source()
-    return Built(source, cubin(source, arch), *_signature(source))
+    return Built(source, cubin(source, arch.name), *_signature(source))
 
 
 def _signature(source: str) -> tuple[str, tuple[str, ...]]:
@@ -51,11 +53,13 @@ def _signature(source: str) -> tuple[str, tuple[str, ...]]:
     return found[1], tuple(name.removesuffix("_ptr") for name in re.findall(r"(\w+)\s*(?:,|$)", found[2]))
 
 
-def cubin(source: str, arch: Arch) -> bytes:
-    """Raises UserError where the packages are not installed, SparseccError for a source that NVRTC refuses."""
+def cubin(source: str, arch: str) -> bytes:
+    """arch: as NVRTC spells it, in the table or not.
+
+    Raises UserError where the packages are not installed, SparseccError for a source that NVRTC refuses."""
     headers, nvrtc = _headers(), _nvrtc()
     text = _PRELUDE + source.replace("#include <cuda.h>\n", "")  # a header of the host's
-    flags = [f"--gpu-architecture={arch.name}", *_FLAGS, *(f"-I{folder}" for folder in headers)]
+    flags = [f"--gpu-architecture={arch}", *_FLAGS, *(f"-I{folder}" for folder in headers)]
     try:
         program = _done(nvrtc.nvrtcCreateProgram(text.encode(), b"kernel.cu", 0, None, None), "no program")
     except RuntimeError as error:  # of cuda-bindings, which opens the library now
@@ -63,12 +67,24 @@ def cubin(source: str, arch: Arch) -> bytes:
     try:
         [status] = nvrtc.nvrtcCompileProgram(program, len(flags), [flag.encode() for flag in flags])
         if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-            raise SparseccError(f"NVRTC refuses a kernel for {arch.name}: {_first_error(program)}")
+            raise SparseccError(f"NVRTC refuses a kernel for {arch}: {_first_error(program)}")
         code = b" " * _done(nvrtc.nvrtcGetCUBINSize(program), "no size of the code")
         _done(nvrtc.nvrtcGetCUBIN(program, code), "no code")
         return code
     finally:
         nvrtc.nvrtcDestroyProgram(program)
+
+
+def missing() -> str | None:
+    """Why nothing can be built here. None when it can."""
+    try:
+        _headers()
+        _done(_nvrtc().nvrtcVersion(), "no version")
+    except UserError as error:
+        return str(error)
+    except RuntimeError as error:  # of cuda-bindings, which opens the library now
+        return f"kernels for CUDA need nvidia-cuda-nvrtc ({str(error).splitlines()[0]}); {_INSTALL}"
+    return None
 
 
 def _first_error(program: Any) -> str:

@@ -1,75 +1,116 @@
 """Weights in the order in which a warp's lanes hold them for `mma.sp`, so that a lane loads its part of a step at once.
 
 One `mma.sp.m16n8k32` of 16-bit numbers takes 16 rows × 32 inputs of a 2:4 weight (PTX ISA 9.0, "Matrix fragments for sparse mma.m16n8k32"):
-of each group of four inputs two values and their two places. Here a *step* is such a piece. Lane 4g + q holds, of rows g and g + 8,
-the values of the groups q and q + 4. One word of places, of a lane in each pair of lanes, serves a row of 16 inputs; lanes with q < 2 hold
-those of even steps and the others those of odd ones, so that two steps share a word per lane.
+of each group of four inputs two values and their two places. Here a *step* is such a piece. Lane 4g + q holds, of rows g and g + 8, the
+values of the groups q and q + 4. One word of places, of a lane in each pair of lanes, serves a row of 16 inputs; lanes with q < 2 hold
+those of even steps and the others those of odd ones, so that two steps, a *unit* of 64 inputs, share a word per lane.
 
-A lane of the other factor holds the first or second halves of four groups. So that it can read 8 neighbouring inputs at once and swap
-halves with its neighbour, the groups of a step stand in another order: group i of the instruction is group `GROUPS[i]` of the inputs.
+A weight is uint8 [row tiles, units, bytes of a unit]: values, then places. So each run of units of a tile is one piece of memory, and any
+kernel may cut the depth where it likes. Of 16-bit numbers each step's values stand for themselves, 16 bytes of a lane. Of 8-bit numbers a
+lane's 16 bytes are those of both steps.
 """
 
 from __future__ import annotations
 
-import numpy as np
+import torch
+from torch import Tensor
+
+from sparsecc.codegen.cuda.kernel import LinearSpec
 
 STEP, GROUP, KEPT = 32, 4, 2  # inputs of an instruction, of a group, and how many of these are kept
 TILE = 16  # rows of an instruction
-VALUE_BYTES, PLACE_BYTES = TILE * STEP // GROUP * KEPT * 2, TILE * STEP // 8  # of a step
-GROUPS = tuple(4 * (i % 2) + i // 2 for i in range(STEP // GROUP))
+UNIT, PIECE = 2 * STEP, 256  # inputs that share words of places; to which the depth is filled up
+PLACE_BYTES = TILE * UNIT // 8  # of a unit
 
 
-def pack(weight: np.ndarray, rows: int, inputs: int) -> np.ndarray:
-    """weight: 16-bit numbers as uint16 [out, in], at most two of every four inputs nonzero.  rows, inputs: of a piece, multiples of 16 and
-    of 64.
+def value_bytes(narrow: bool) -> int:
+    """Of a unit."""
+    return TILE * UNIT // 2 * (1 if narrow else 2)
 
-    Returns uint8 [row pieces, input pieces, bytes]: of each piece the values, by tile of 16 rows and step, then the places, by tile and
-    pair of steps. What is missing to whole pieces is zero.
+
+def unit_bytes(narrow: bool) -> int:
+    return value_bytes(narrow) + PLACE_BYTES
+
+
+def interleave(weight: Tensor, spec: LinearSpec) -> Tensor:
+    """[rows, ...] → rows filled up to whole tiles; in a gated layer each tile holds 8 rows of the gate, then the 8 of the other factor."""
+    if not spec.gated:
+        return _filled(weight, TILE)
+    halves = [_filled(half, TILE // 2).unflatten(0, (-1, TILE // 2)) for half in weight.split(spec.outputs)]
+    return torch.stack(halves, 1).flatten(0, 2)
+
+
+def separate(weight: Tensor, spec: LinearSpec) -> Tensor:
+    """Its inverse."""
+    if not spec.gated:
+        return weight[: spec.rows]
+    halves = weight.unflatten(0, (-1, 2, TILE // 2)).unbind(1)
+    return torch.cat([half.flatten(0, 1)[: spec.outputs] for half in halves])
+
+
+def _filled(weight: Tensor, multiple: int) -> Tensor:
+    missing = -len(weight) % multiple
+    return torch.cat([weight, weight.new_zeros(missing, *weight.shape[1:])]) if missing else weight
+
+
+def pack(numbers: Tensor) -> Tensor:
+    """numbers: [tiles · 16, depth] of 16 bits, int8 or float8_e4m3fn, at most two of every four inputs not zero.
 
     Raises ValueError for a group with three numbers.
     """
-    out, depth = weight.shape
-    row_pieces, input_pieces = -(-out // rows), -(-depth // inputs)
-    whole = np.zeros((row_pieces * rows, input_pieces * inputs), np.uint16)
-    whole[:out, :depth] = weight
-    values, places = _compact(whole)  # [rows, groups, 2]
-    tiles, steps = rows // TILE, inputs // STEP
-    shape = (row_pieces, tiles, 2, 8, input_pieces, steps, 8)  # .., half of a tile, row of a half, .., step, group of a step
-    values = values.reshape(*shape, KEPT)[..., GROUPS, :].reshape(*shape[:-1], 2, 4, KEPT)
-    fragments = values.transpose(0, 4, 1, 5, 3, 7, 6, 2, 8)  # piece, piece, tile, step, g, q, half of the groups, half of the tile, kept
-    nibbles = (places[..., 0] | places[..., 1] << 2).reshape(shape)[..., GROUPS].reshape(*shape[:-1], 2, 4)
-    halves = (nibbles.astype(np.uint32) << (4 * np.arange(4, dtype=np.uint32))).sum(-1, dtype=np.uint32)
-    words = halves[:, :, 0] | halves[:, :, 1] << 16  # row piece, tile, g, input piece, step, half of the groups
-    words = words.reshape(row_pieces, tiles, 8, input_pieces, steps // 2, 2, 2)
-    words = words.transpose(0, 3, 1, 4, 2, 5, 6)  # .., pair of steps, g, step of the pair, half: lane 4g + 2·step + half
-    parts = [np.ascontiguousarray(part).view(np.uint8).reshape(row_pieces, input_pieces, -1) for part in (fragments, words)]
-    return np.concatenate(parts, axis=-1)
+    tiles, narrow = len(numbers) // TILE, numbers.itemsize == 1
+    bits = torch.nn.functional.pad(numbers.view(torch.uint8 if narrow else torch.int16), (0, -numbers.shape[1] % PIECE))
+    values, places = _compact(bits, {torch.int8: 0xFF, torch.float8_e4m3fn: 0x7F}.get(numbers.dtype, 0x7FFF))
+    values = values.view(*_shape(tiles), KEPT)
+    fragments = values.permute(_NARROW if narrow else _WIDE).contiguous().view(torch.uint8).view(tiles, -1, value_bytes(narrow))
+    nibbles = (places[..., 0] | places[..., 1] << 2).view(_shape(tiles))
+    octets = nibbles[..., 0::2] | nibbles[..., 1::2] << 4
+    words = octets.permute(_WORDS).contiguous().view(tiles, -1, PLACE_BYTES)
+    return torch.cat([fragments, words], -1)
 
 
-def unpack(packed: np.ndarray, rows: int, inputs: int, out: int, depth: int) -> np.ndarray:
-    """Inverse of `pack`: uint16 [out, depth]."""
-    row_pieces, input_pieces, _ = packed.shape
-    tiles, steps = rows // TILE, inputs // STEP
-    cut = tiles * steps * VALUE_BYTES
-    fragments = np.ascontiguousarray(packed[..., :cut]).view(np.uint16).reshape(row_pieces, input_pieces, tiles, steps, 8, 4, 2, 2, KEPT)
-    words = np.ascontiguousarray(packed[..., cut:]).view(np.uint32).reshape(row_pieces, input_pieces, tiles, steps // 2, 8, 2, 2)
-    back = np.argsort(GROUPS)
-    values = fragments.transpose(0, 2, 7, 4, 1, 3, 6, 5, 8)  # row piece, tile, half, g, input piece, step, half of the groups, q, kept
-    values = values.reshape(*values.shape[:6], 8, KEPT)[..., back, :]
-    words = words.transpose(0, 2, 4, 1, 3, 5, 6).reshape(row_pieces, tiles, 8, input_pieces, steps, 2)
-    halves = np.stack([words & 0xFFFF, words >> 16], 2)[..., None]  # row piece, tile, half, g, input piece, step, half of the groups, 1
-    nibbles = (halves >> (4 * np.arange(4, dtype=np.uint32)) & 15).reshape(*halves.shape[:6], 8)[..., back]
-    places = np.stack([nibbles & 3, nibbles >> 2], -1).astype(np.int64)
-    groups = np.zeros((*values.shape[:-1], GROUP), np.uint16)
-    np.put_along_axis(groups, places, values, -1)
-    return groups.reshape(row_pieces * rows, input_pieces * inputs)[:out, :depth]
+def unpack(packed: Tensor, rows: int, depth: int, dtype: torch.dtype) -> Tensor:
+    """Inverse of `pack`: [rows, depth]."""
+    tiles, narrow = len(packed), dtype.itemsize == 1
+    cut, order = value_bytes(narrow), _NARROW if narrow else _WIDE
+    bits = packed[..., :cut].contiguous().view(torch.uint8 if narrow else torch.int16)
+    shape = (*_shape(tiles, bits.numel() // tiles // TILE // UNIT * 2), KEPT)
+    values = bits.view([shape[axis] for axis in order]).permute(_inverse(order))
+    octets = packed[..., cut:].reshape([(*shape[:6], 2)[axis] for axis in _WORDS]).permute(_inverse(_WORDS))
+    nibbles = torch.stack([octets & 15, octets >> 4], -1).flatten(-2)
+    places = torch.stack([nibbles & 3, nibbles >> 2], -1).long()
+    groups = torch.zeros((*shape[:-1], GROUP), dtype=values.dtype, device=packed.device).scatter_(-1, places, values)
+    return groups.view(tiles * TILE, -1)[:rows, :depth].contiguous().view(dtype)
 
 
-def _compact(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[rows, inputs] → the two values of each group, and their places, ascending and distinct, whatever is zero."""
-    groups = weight.reshape(len(weight), -1, GROUP)
-    zero = groups & 0x7FFF == 0  # both zeros of a float
-    if (np.count_nonzero(zero, axis=-1) < GROUP - KEPT).any():
+# Axes of `_shape`, and the numbers of a group, in the order of memory. Of 8-bit numbers a word's bytes 0 and 2 are one register's pair, and 1
+# and 3 the next one's: two masks and a shift tell them apart.
+_WIDE, _NARROW, _WORDS = (0, 3, 4, 2, 6, 5, 1, 7), (0, 3, 2, 6, 4, 5, 7, 1), (0, 3, 2, 4, 5, 1, 6)
+
+
+def _shape(tiles: int, units: int = -1) -> tuple[int, ...]:
+    """Of groups: tile, half of it, row of the half, unit, step, half of the step, group of the half."""
+    return (tiles, 2, 8, units, 2, 2, 4)
+
+
+def _inverse(order: tuple[int, ...]) -> list[int]:
+    return sorted(range(len(order)), key=order.__getitem__)
+
+
+def _compact(bits: Tensor, mask: int) -> tuple[Tensor, Tensor]:
+    """[rows, inputs] → [rows, groups, 2], the two values of each group, and their places (uint8), ascending and distinct, whatever is zero.
+    mask: of the bits that say that a number is not zero."""
+    groups = bits.view(len(bits), -1, GROUP)
+    flags = (groups & mask != 0).to(torch.uint8) << torch.arange(GROUP, dtype=torch.uint8, device=bits.device)
+    table = torch.tensor([_two(number) for number in range(1 << GROUP)], dtype=torch.uint8, device=bits.device)
+    places = table[flags.sum(-1)]
+    if (places[..., 0] > GROUP).any():
         raise ValueError("a group of four inputs has more than two weights that are not zero")
-    places = np.sort(np.argsort(zero, axis=-1, kind="stable")[..., :KEPT], axis=-1)
-    return np.take_along_axis(groups, places, -1), places.astype(np.uint8)
+    return torch.gather(groups, -1, places.long()), places
+
+
+def _two(flags: int) -> list[int]:
+    """The places to keep where these flags are set; impossible ones where that are too many."""
+    kept = [place for place in range(GROUP) if flags >> place & 1]
+    others = [place for place in range(GROUP) if not flags >> place & 1]
+    return [0xFF, 0xFF] if len(kept) > KEPT else sorted((kept + others)[:KEPT])

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from sparsecc.codegen import target as targets
 from sparsecc.codegen import tvm_api
-from sparsecc.codegen.backend import Backend, Emitted, UnnamedError
+from sparsecc.codegen.backend import Emitted, UnnamedError, WholeBackend
 from sparsecc.codegen.choose import Chooser
 from sparsecc.codegen.dump import write_kernels
 from sparsecc.codegen.recognize.program import Program
@@ -42,7 +42,7 @@ class Target(targets.Target):
         return False  # there is nothing to time
 
 
-class Reference(Backend[Target]):
+class Reference(WholeBackend[Target]):
     target = Target
     spellings: ClassVar[tuple[str, ...]] = ("reference",)
 

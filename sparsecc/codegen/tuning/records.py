@@ -16,10 +16,9 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sparsecc.codegen.kernel import kernels, version
-from sparsecc.codegen.knobs import Knobs
+from sparsecc.codegen.backend import recorded
 from sparsecc.codegen.target import Target
-from sparsecc.codegen.task import Known, Task
+from sparsecc.codegen.task import Known
 from sparsecc.codegen.tuning.text import parse, text
 from sparsecc.errors import UserError
 from sparsecc.files import require_regular
@@ -45,7 +44,7 @@ class Outcome:
     failure: str | None = None
 
 
-def best(outcomes: Mapping[Knobs, Outcome]) -> Known | None:
+def best(outcomes: Mapping[Any, Outcome]) -> Known | None:
     """The fastest of one task; of equal ones the one with the smaller knobs, in whatever order they were measured."""
     times = {knobs: outcome.us.median for knobs, outcome in outcomes.items() if outcome.us}
     fastest = min(times, key=lambda knobs: (times[knobs], astuple(knobs)), default=None)
@@ -58,7 +57,7 @@ class Records:
     def __init__(self, path: str | os.PathLike[str], target: Target, mode: Literal["read", "write"]) -> None:
         """write: makes the file when there is none. Raises UserError for a file that is not ours, damaged, or not accessible."""
         self.path = Path(path)
-        self._target, self._backend, self._tvm = text(target), target.backend, importlib.metadata.version("apache-tvm")
+        self._target, self._recorded, self._tvm = text(target), recorded(target), importlib.metadata.version("apache-tvm")
         with self._named_errors():
             self._connection = self._opened(mode)
             try:
@@ -76,43 +75,43 @@ class Records:
     def close(self) -> None:
         self._connection.close()
 
-    def add(self, task: Task, knobs: Knobs, outcome: Outcome) -> None:
+    def add(self, task: Any, knobs: Any, outcome: Outcome) -> None:
         """Store a measurement; one that is there already stays."""
         us = outcome.us
         times = (us.median, us.p10, us.p90) if us else (None, None, None)
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-        row = (text(task), text(knobs), self._target, self._tvm, version(self._backend, task.kernel), *times, outcome.failure, now)
+        row = (text(task), text(knobs), self._target, self._tvm, self._recorded.version(task.kernel), *times, outcome.failure, now)
         with self._named_errors():
             self._connection.execute(f"INSERT OR IGNORE INTO measurements VALUES ({', '.join('?' * len(row))})", row)
 
-    def of(self, task: Task) -> dict[Knobs, Outcome]:
+    def of(self, task: Any) -> dict[Any, Outcome]:
         """All that is known about a task."""
         return self.all(task).get(task, {})
 
-    def all(self, only: Task | None = None) -> dict[Task, dict[Knobs, Outcome]]:
+    def all(self, only: Any = None) -> dict[Any, dict[Any, Outcome]]:
         """All that is known about every task, in the order of tasks and knobs."""
         query = "SELECT task, knobs, kernel, median_us, p10_us, p90_us, failure FROM measurements WHERE target = ? AND tvm = ?"
         values: tuple[str, ...] = (self._target, self._tvm)
         if only is not None:
             query, values = f"{query} AND task = ?", (*values, text(only))
-        found: dict[Task, dict[Knobs, Outcome]] = {}
+        found: dict[Any, dict[Any, Outcome]] = {}
         with self._named_errors():
             for row in self._connection.execute(f"{query} ORDER BY task, knobs", values):
                 self._collect(found, *row)
         return found
 
-    def best(self) -> dict[Task, Known]:
+    def best(self) -> dict[Any, Known]:
         """The fastest knobs of each task."""
         fastest = {task: best(outcomes) for task, outcomes in self.all().items()}
         return {task: known for task, known in fastest.items() if known}
 
-    def _collect(self, found: dict[Task, dict[Knobs, Outcome]], task_text: str, knobs_text: str, kernel: str, *times: Any) -> None:
+    def _collect(self, found: dict[Any, dict[Any, Outcome]], task_text: str, knobs_text: str, kernel: str, *times: Any) -> None:
         *us, failure = times
-        task = parse(Task, task_text)
-        row = kernels(self._backend).get(task.kernel)
-        if row is None or kernel != version(self._backend, task.kernel):
+        task = parse(self._recorded.task, task_text)
+        kind = self._recorded.knobs(task.kernel)
+        if kind is None or kernel != self._recorded.version(task.kernel):
             return  # of a kernel that this version has not, or of an earlier version of it
-        knobs = parse(row.knobs, knobs_text)
+        knobs = parse(kind, knobs_text)
         found.setdefault(task, {})[knobs] = Outcome(Spread(*us) if failure is None else None, failure)
 
     def _opened(self, mode: str) -> sqlite3.Connection:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from sparsecc.graph.fx import fold, linear
+from sparsecc.graph.fx import fold, linear, state
 from sparsecc.graph.fx.layers import HEIGHT, Layer, arguments, aten, match, stored
 from sparsecc.graph.fx.tensors import assign, free_name, read_node
 
@@ -74,8 +74,9 @@ def _drop_input_writes(module: GraphModule) -> None:
 
 
 def _drop_copies(module: GraphModule) -> None:
+    written = state.written(module)
     for node in list(module.graph.nodes):
-        if node.op == "call_function" and _copies_nothing(node):
+        if node.op == "call_function" and _copies_nothing(node) and node.args[0].target not in written:
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
 

@@ -13,6 +13,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from sparsecc.graph.fx import state
 from sparsecc.graph.fx.layers import Layer, arguments, aten, match, stored, transposed
 from sparsecc.graph.fx.tensors import assign, free_name, holds, read_node
 
@@ -54,9 +55,10 @@ def _worth_folding(module: GraphModule) -> list[Node]:
 def _constants(module: GraphModule) -> dict[Node, frozenset[Node]]:
     """The nodes that no input reaches, and the stored tensors that each one is computed from."""
     found: dict[Node, frozenset[Node]] = {}
+    written = state.written(module)
     for node in module.graph.nodes:
         operands = node.all_input_nodes
-        if node.op == "get_attr" and stored(node) is not None:
+        if node.op == "get_attr" and stored(node) is not None and node.target not in written:
             found[node] = frozenset({node})
         elif node.op == "call_function" and _is_pure(node.target) and all(operand in found for operand in operands):
             found[node] = frozenset().union(*(found[operand] for operand in operands))

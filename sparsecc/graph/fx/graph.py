@@ -24,7 +24,7 @@ from sparsecc.files import replacing
 from sparsecc.graph.abilities import Specializable
 from sparsecc.graph.base import ALL, Block, Differentiable, Given, Run, Targets, TensorSpec, matches
 from sparsecc.graph.channels import Channels
-from sparsecc.graph.fx import blocks, caches, channels, cleanup, records, rewriting, signature, sites, trace, unseen, walk
+from sparsecc.graph.fx import blocks, caches, channels, cleanup, records, rewriting, signature, sites, state, trace, unseen, walk
 from sparsecc.graph.fx.arguments import Arguments, evaluated
 from sparsecc.graph.fx.complex import taken_apart, without_complex
 from sparsecc.graph.fx.device import device_of, moved
@@ -67,11 +67,12 @@ class FxGraph(Differentiable, Specializable):
         self._arguments = Arguments(module, guards, self.inputs, self.device)
 
     @classmethod
-    def from_module(cls, module: nn.Module, example_inputs: Any, name: str | None = None) -> FxGraph:
+    def from_module(cls, module: nn.Module, example_inputs: Any, name: str | None = None, stateful: bool = False) -> FxGraph:
         """Trace a module in eval mode; it keeps its own weights and mode.
 
         example_inputs: a tuple for forward's positional arguments, a dict for its keyword arguments, or one tensor; torch or
-        numpy. Dimensions stay free where the model allows it: see `inputs`. Raises ModelError with torch's reason.
+        numpy. Dimensions stay free where the model allows it: see `inputs`. stateful: take a module that writes its own buffers, too; they
+        are as they were afterwards. Raises ModelError with torch's reason.
         """
         if not isinstance(module, nn.Module):
             raise ModelError(f"a {type(module).__name__} is no torch.nn.Module")
@@ -80,13 +81,13 @@ class FxGraph(Differentiable, Specializable):
         caches.register()
         caches.check_inputs(example_inputs)
         records.register(example_inputs)
-        traced = trace.export(module, example(example_inputs, device_of(module)))
+        traced = trace.export(module, example(example_inputs, device_of(module)), stateful)
         return cls._of(traced, name or type(module).__name__, module)
 
     @classmethod
-    def from_exported(cls, program: ExportedProgram, name: str | None = None) -> FxGraph:
-        """Take a program that torch.export made, with the freedom of shape that it has."""
-        return cls._of(trace.unlift(trace.functional(program)), name or "model", program)
+    def from_exported(cls, program: ExportedProgram, name: str | None = None, stateful: bool = False) -> FxGraph:
+        """Take a program that torch.export made, with the freedom of shape that it has. stateful: as for `from_module`."""
+        return cls._of(trace.unlift(trace.functional(program), stateful), name or "model", program)
 
     @classmethod
     def _of(cls, traced: trace.Traced, name: str, came: nn.Module | ExportedProgram) -> FxGraph:
@@ -96,8 +97,8 @@ class FxGraph(Differentiable, Specializable):
         return cls(traced.module, traced.guards, name, traced.notes, came)
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> FxGraph:
-        """Read what `save` wrote, or any .pt2 file of torch.export. Raises ModelError naming the file."""
+    def load(cls, path: str | PathLike[str], stateful: bool = False) -> FxGraph:
+        """Read what `save` wrote, or any .pt2 file of torch.export. stateful: as for `from_module`. Raises ModelError naming the file."""
         ops.register()
         caches.register()
         files = {_NAMES: ""}
@@ -108,7 +109,7 @@ class FxGraph(Differentiable, Specializable):
         except Exception as error:  # a zip, JSON, pickle or torch error, as the damage has it
             raise ModelError(f"{os.fspath(path)}: no program that torch.export can read: {trace.one_line(error)}") from error
         saved = json.loads(files[_NAMES] or "{}")
-        graph = cls.from_exported(program, saved.get("name", Path(path).stem))
+        graph = cls.from_exported(program, saved.get("name", Path(path).stem), stateful)
         if saved:
             sites.rename_sites(graph.module, saved["sites"])
         return graph
@@ -167,7 +168,7 @@ class FxGraph(Differentiable, Specializable):
         tensors = self._arguments.bound(inputs)
         wanted = self._tapped_nodes(taps)
         interpreter = walk.Tapping(self.module, {node: sites.inputs_of(node) for node in wanted.values()}, self._in_place_of(given))
-        with evaluated(self.where):
+        with evaluated(self.where), state.restored(self.module):
             flat = interpreter.run(*self._arguments.flat(tensors), enable_io_processing=False)
         outputs = tuple(value for value in flat if isinstance(value, Tensor))
         return Run(outputs, {name: interpreter.taken[node] for name, node in wanted.items()})
@@ -180,7 +181,7 @@ class FxGraph(Differentiable, Specializable):
     def _called(self, module: nn.Module, inputs: Sequence[Any]) -> list[Tensor]:
         tensors = [tensor.clone() for tensor in self._arguments.bound(inputs)]  # a cache among them is written into
         args, kwargs = self._arguments.structured(tensors)
-        with torch.no_grad():
+        with torch.no_grad(), state.restored(module):
             returned = module(*args, **kwargs)
         return [leaf.detach() for leaf in pytree.tree_leaves(returned) if isinstance(leaf, Tensor)]
 
@@ -192,13 +193,13 @@ class FxGraph(Differentiable, Specializable):
         for tap, node in self._tapped_nodes(taps).items():
             names.setdefault(node, []).append(tap)
         stops = {node: sites.inputs_of(node) for node in names}
-        with evaluated(self.where):
+        with evaluated(self.where), state.restored(self.module):
             for node, entering in walk.walk(self.module, [self._arguments.flat(tensors) for tensors in bound], stops):
                 yield from ((name, entering) for name in names[node])
 
     def blocks(self, inputs: Sequence[Sequence[Any] | Mapping[str, Any]]) -> Iterator[Block]:
         bound = [self._arguments.flat(self._arguments.bound(given)) for given in inputs]
-        with evaluated(self.where):
+        with evaluated(self.where), state.restored(self.module):
             yield from blocks.walk(self.module, bound, self._in_place_of)
 
     def embeddings(self) -> dict[int, Tensor]:

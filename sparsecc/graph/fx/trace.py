@@ -24,6 +24,7 @@ from sparsecc.graph.fx import blame, nested, records
 from sparsecc.graph.fx.evaluating import evaluating
 from sparsecc.graph.fx.layers import aten
 from sparsecc.graph.fx.limit import TookTooLong, time_limit
+from sparsecc.graph.fx.state import restored
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +35,12 @@ _TORCHS_NOTES = r" \(unhinted: .*"  # of no use to who does not debug torch
 _SECONDS, _SECONDS_PER_MODULE = 12.0, 0.15  # of computing, for a trace with free sizes; BERT-base, of 228 modules, takes 15
 
 
-def export(module: nn.Module, inputs: Inputs) -> Traced:
+def export(module: nn.Module, inputs: Inputs, state: bool = False) -> Traced:
     """Trace with every input dimension free where torch.export can keep it so, else with the first one, else with the shapes of `inputs`.
 
     A batch of one is traced as a batch of two: torch.export fixes a dimension of size one for good. A trace with free
     dimensions is taken only when it accepts the module's inputs and computes what the module does, and when it is done in time.
-    Raises ModelError with torch's reason.
+    state: take a model that writes its own buffers, too. Raises ModelError with torch's reason.
     """
     with quiet(), evaluating(module):
         try:
@@ -49,10 +50,10 @@ def export(module: nn.Module, inputs: Inputs) -> Traced:
         records.register(returned)
         expected = _leaves(returned)
         with nested.traceable(module):
-            return _freest(module, inputs, expected)
+            return _freest(module, inputs, expected, state)
 
 
-def _freest(module: nn.Module, inputs: Inputs, expected: list[Any]) -> Traced:
+def _freest(module: nn.Module, inputs: Inputs, expected: list[Any], state: bool) -> Traced:
     """The first attempt that succeeds."""
     seconds = _SECONDS + _SECONDS_PER_MODULE * sum(1 for _ in module.modules())
     notes: tuple[str, ...] = ()
@@ -61,7 +62,7 @@ def _freest(module: nn.Module, inputs: Inputs, expected: list[Any]) -> Traced:
             continue  # one size less to be free does not make it fast
         try:
             with time_limit(seconds):
-                return replace(_free(module, sizes, axes, inputs, expected), notes=notes)
+                return replace(_free(module, sizes, axes, inputs, expected, state), notes=notes)
         except StateChange:
             raise
         except TookTooLong:
@@ -70,7 +71,7 @@ def _freest(module: nn.Module, inputs: Inputs, expected: list[Any]) -> Traced:
         except Exception as error:  # noqa: BLE001  torch.export raises nearly every type; the next attempt decides, or the last
             reason = one_line(error)
         logger.debug("not with %s free: %s", what.value, reason)
-    return replace(unlift(functional(export_fixed(module, inputs))), notes=notes)
+    return replace(unlift(functional(export_fixed(module, inputs)), state), notes=notes)
 
 
 class Freedom(enum.Enum):
@@ -96,12 +97,12 @@ def _attempts(inputs: Inputs) -> Iterator[tuple[Freedom, Inputs, list[list[int]]
         yield Freedom.FIRST, two, first
 
 
-def _free(module: nn.Module, sizes: Inputs, axes: list[list[int]], inputs: Inputs, expected: list[Any]) -> Traced:
+def _free(module: nn.Module, sizes: Inputs, axes: list[list[int]], inputs: Inputs, expected: list[Any], state: bool) -> Traced:
     """Raises what torch raises, and ValueError for a trace that is not of this module."""
     program = functional(export_free(module, sizes, axes))
     if not _same(expected, _leaves(_call(program.module(check_guards=True), inputs))):
         raise ValueError("the trace computes something else")
-    return unlift(program)
+    return unlift(program, state)
 
 
 def export_fixed(module: nn.Module, inputs: Inputs) -> ExportedProgram:
@@ -151,11 +152,11 @@ class StateChange(ModelError):
     """A model that remembers."""
 
 
-def unlift(program: ExportedProgram) -> Traced:
-    """Raises StateChange for a model that changes its own state."""
-    if program.graph_signature.buffers_to_mutate:
+def unlift(program: ExportedProgram, state: bool = False) -> Traced:
+    """state: take a program that writes its own buffers. Raises StateChange for one without."""
+    if not state and program.graph_signature.buffers_to_mutate:
         name = next(iter(program.graph_signature.buffers_to_mutate.values()))
-        raise StateChange(f"the model changes its own buffer {name!r} when it runs; sparsecc takes models without such state")
+        raise StateChange(f"the model changes its own buffer {name!r} when it runs; only target cuda takes models with such state")
     with quiet():
         module = program.module(check_guards=True)
     assert isinstance(module, GraphModule)
@@ -178,7 +179,7 @@ def one_line(error: BaseException) -> str:
 
 def _call(module: nn.Module, inputs: Inputs) -> Any:
     args, kwargs = inputs
-    with torch.no_grad():
+    with torch.no_grad(), restored(module):
         return module(*args, **kwargs)
 
 

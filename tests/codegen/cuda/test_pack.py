@@ -2,72 +2,63 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsecc.codegen.cuda.pack import GROUP, GROUPS, KEPT, PLACE_BYTES, STEP, TILE, VALUE_BYTES, pack, unpack
+from sparsecc.codegen.cuda.kernel import LinearSpec
+from sparsecc.codegen.cuda.pack import GROUP, KEPT, PIECE, STEP, TILE, UNIT, interleave, pack, separate, unit_bytes, unpack, value_bytes
+
+DTYPES = (torch.bfloat16, torch.float16, torch.int8, torch.float8_e4m3fn)
 
 
-def sparse(rows: int, depth: int, seed: int) -> np.ndarray:
-    """uint16 [rows, depth], of each group of four inputs two, one or none."""
+def sparse(rows: int, depth: int, seed: int, dtype: torch.dtype = torch.int16) -> torch.Tensor:
+    """Any bits of the dtype [rows, depth], of each group of four inputs two, one or none."""
     random = np.random.default_rng(seed)
     groups = -(-depth // GROUP)
-    numbers = random.integers(1, 0x7FFF, (rows, groups, GROUP), dtype=np.uint16)
+    numbers = random.integers(1, 0x7F if dtype.itemsize == 1 else 0x7F00, (rows, groups, GROUP))
+    numbers *= random.choice([-1, 1], numbers.shape)
+    if not dtype.is_floating_point:
+        numbers = np.where(random.random(numbers.shape) < 0.1, -128, numbers)
     keep = random.random((rows, groups, GROUP)).argsort(-1) < random.integers(0, KEPT + 1, (rows, groups, 1))
-    return np.where(keep, numbers, 0).astype(np.uint16).reshape(rows, -1)[:, :depth]
+    kept = torch.from_numpy(np.where(keep, numbers, 0).reshape(rows, -1)[:, :depth].copy())
+    return kept.to(torch.int8 if dtype.itemsize == 1 else torch.int16).view(dtype)
 
 
-@given(st.integers(1, 70), st.integers(1, 300), st.sampled_from([16, 32, 64]), st.sampled_from([64, 128, 256]), st.integers(0, 9))
-def test_unpack_is_its_inverse(out: int, depth: int, rows: int, inputs: int, seed: int) -> None:
-    weight = sparse(out, depth, seed)
-    packed = pack(weight, rows, inputs)
-    assert packed.shape == (-(-out // rows), -(-depth // inputs), rows // TILE * inputs // STEP * (VALUE_BYTES + PLACE_BYTES))
-    assert np.array_equal(unpack(packed, rows, inputs, out, depth), weight)
+def bits(numbers: torch.Tensor) -> torch.Tensor:
+    return numbers.view(torch.int8 if numbers.itemsize == 1 else torch.int16)
 
 
-def test_a_lane_holds_what_the_instruction_wants() -> None:
-    """One step, by the fragments that the PTX ISA draws, with the groups of a step in the order of `GROUPS`."""
-    weight = sparse(TILE, 2 * STEP, 0)
-    weight[:, :] = 0
-    weight[9, 32 + 4 * GROUPS[6] + 1], weight[9, 32 + 4 * GROUPS[6] + 3] = 11, 12  # row 1 of the lower half, second step, group 6
-    [[piece]] = pack(weight, TILE, 2 * STEP)
-    values = piece[: 2 * VALUE_BYTES].view(np.uint16).reshape(2, 32, 4, 2)  # step, lane, register, number
-    assert values[1, 4 * 1 + 2, 3].tolist() == [11, 12]  # lane 4g + q of group q + 4, lower rows
-    assert np.count_nonzero(values) == 2
-    words = piece[2 * VALUE_BYTES :].view(np.uint32)
-    word = words[4 * 1 + 2 + 1]  # of the second step, the upper half of its groups
-    assert word >> 16 + 4 * 2 & 0xF == 0b1101
-    assert all(
-        nibble == 0b0100 for nibble in (words[0] >> shift & 0xF for shift in range(0, 32, 4))
-    )  # nothing kept: two places all the same
+@given(st.integers(1, 70), st.integers(1, 600), st.sampled_from(DTYPES), st.booleans(), st.integers(0, 9))
+def test_unpack_is_its_inverse(out: int, depth: int, dtype: torch.dtype, gated: bool, seed: int) -> None:
+    spec = LinearSpec("2:4", 2 * out if gated else out, depth, 8, gated=gated)
+    weight = sparse(spec.rows, depth, seed, dtype)
+    packed = pack(interleave(bits(weight), spec).view(dtype))
+    tiles = -(-out // 8) if gated else -(-out // TILE)
+    assert packed.shape == (tiles, -(-depth // PIECE) * PIECE // UNIT, unit_bytes(dtype.itemsize == 1))
+    back = separate(bits(unpack(packed, tiles * TILE, depth, dtype)), spec)
+    assert torch.equal(back, bits(weight))
+
+
+def test_a_tile_of_a_gated_layer_holds_both_factors() -> None:
+    spec = LinearSpec("2:4", 24, 4, 8, gated=True)
+    rows = interleave(torch.arange(24)[:, None], spec)[:, 0].tolist()
+    assert rows == [*range(8), *range(12, 20), *range(8, 12), 0, 0, 0, 0, *range(20, 24), 0, 0, 0, 0]
 
 
 def test_the_instruction_gives_the_product() -> None:
-    """The kernel's steps on integers in the place of floats: lanes, the swap of halves and the selectors as the PTX ISA has them."""
+    """On integers in the place of floats: lanes and selectors as the PTX ISA draws them."""
     rows, depth, tokens = 32, 256, 8
     weight = sparse(rows, depth, 3) % 50
-    weight = np.where(weight, weight, 0).astype(np.uint16)
     x = np.random.default_rng(4).integers(0, 50, (tokens, depth))
-    packed = pack(weight, rows, depth)[0, 0]
-    cut = rows // TILE * depth // STEP * VALUE_BYTES
-    values = packed[:cut].view(np.uint16).reshape(rows // TILE, depth // STEP, 32, 4, 2).astype(int)
-    words = packed[cut:].view(np.uint32).reshape(rows // TILE, depth // STEP // 2, 32)
+    packed, cut = pack(weight).numpy(), value_bytes(False)
     y = np.zeros((tokens, rows), int)
     for tile, step in np.ndindex(rows // TILE, depth // STEP):
-        y[:, tile * TILE : (tile + 1) * TILE] += _multiplied(values[tile, step], words[tile, step // 2], step % 2, _fragments(x, step)).T
-    assert np.array_equal(y, x @ weight.T.astype(int))
-
-
-def _fragments(x: np.ndarray, step: int) -> np.ndarray:
-    """[32 inputs of the instruction, tokens]: what lanes hold once neighbours have swapped halves of the 8 inputs that each has read."""
-    b = np.zeros((STEP, len(x)), int)
-    for lane in range(32):
-        token, q = divmod(lane, 4)
-        own, other = (x[token, step * STEP + 8 * part : step * STEP + 8 * part + 8].reshape(4, 2) for part in (q, q ^ 1))
-        held = [own[0], own[2], other[0], other[2]] if q % 2 == 0 else [other[1], other[3], own[1], own[3]]
-        for j, pair in enumerate(held):
-            b[8 * j + 2 * q : 8 * j + 2 * q + 2, token] = pair
-    return b
+        unit = packed[tile, step // 2]
+        values = unit[:cut].view(np.int16).reshape(2, 32, 4, 2)[step % 2].astype(int)
+        inputs = x[:, step * STEP : (step + 1) * STEP].T
+        y[:, tile * TILE : (tile + 1) * TILE] += _multiplied(values, unit[cut:].view(np.uint32), step % 2, inputs).T
+    assert np.array_equal(y, x @ weight.numpy().T.astype(int))
 
 
 def _multiplied(values: np.ndarray, words: np.ndarray, selector: int, b: np.ndarray) -> np.ndarray:
@@ -83,11 +74,24 @@ def _multiplied(values: np.ndarray, words: np.ndarray, selector: int, b: np.ndar
     return result
 
 
+def test_narrow_numbers_lie_as_wide_ones_do() -> None:
+    """A lane's 16 bytes are two steps of four words' halves: bytes 0 and 2 of a word, then 1 and 3."""
+    narrow = sparse(TILE, UNIT, 5, torch.int8)
+    wide = pack(narrow.to(torch.int16))[0, :1]
+    unit = pack(narrow)[0, :1]
+    lanes = unit[0, : value_bytes(True)].view(torch.int8).view(32, 2, 2, 2, 2)  # lane, step, half of the step, kept, register
+    assert torch.equal(lanes.permute(1, 0, 2, 4, 3), wide[0, : value_bytes(False)].view(torch.int16).view(2, 32, 2, 2, 2).to(torch.int8))
+    assert torch.equal(unit[0, value_bytes(True) :], wide[0, value_bytes(False) :])
+
+
 def test_zeros_of_either_sign_are_not_kept() -> None:
-    weight = np.array([[0x8000, 0x3F80, 0x8000, 0x3F80]], np.uint16)
-    assert unpack(pack(weight, 16, 64), 16, 64, 1, 4).tolist() == [[0, 0x3F80, 0, 0x3F80]]
+    minus = torch.zeros(TILE, 4, dtype=torch.int16)
+    minus[0] = torch.tensor([-0x8000, 0x3F80, -0x8000, 0x3F80])
+    assert bits(unpack(pack(minus), 1, 4, torch.int16)).tolist() == [[0, 0x3F80, 0, 0x3F80]]
+    small = torch.tensor([[-128, 3, -128, 4]] * TILE, dtype=torch.int8).view(torch.float8_e4m3fn)
+    assert bits(unpack(pack(small), 1, 4, torch.float8_e4m3fn)).tolist() == [[0, 3, 0, 4]]
 
 
 def test_three_of_a_group_are_too_many() -> None:
     with pytest.raises(ValueError, match="more than two weights"):
-        pack(np.array([[1, 1, 1, 0]], np.uint16), 16, 64)
+        pack(torch.ones(TILE, 4, dtype=torch.int8))

@@ -1,216 +1,378 @@
-"""2:4 weights times few tokens, in bfloat16 or float16: bound by the bytes of the weights, which are 9/16 of the dense ones.
+"""2:4 weights times few tokens: bound by the bytes of the weights. 16-bit numbers take 9/16 of the dense ones' bytes, 8-bit ones 5/16.
 
-    Y[t, o] = bias[o] + Σ_i W[o, i] · X[t, i]
+A block computes `rows` outputs for all tokens, and the blocks of a cluster share out the depth. Weights and X come through a ring in shared
+memory, X as it is, in rows of a pitch from which `ldmatrix` reads without bank conflicts. Of a stage's work, warps share out rows and units
+of inputs. Weights do not depend on the kernel before, so that the ring's are read before `griddepcontrol.wait`. At the end sums are added in
+shared memory, where the ring was, always in the same order.
 
-A block computes `rows` outputs for all tokens. Its weights come through a ring of bulk copies; each stage holds `inputs` inputs of all its
-rows, and its warps share out the steps of a stage. Weights do not depend on the kernel before, so that the ring is filled before
-`griddepcontrol.wait`. X comes from L2, one stage ahead into registers: 8 tokens of 14336 inputs took 23.3 µs without that, 18.4 with it. At
-the end the warps' sums are added in shared memory, where the ring was.
+How many rows a block has decides how often X is read from L2: 64 tokens of 14336 inputs are 1.8 MB.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+import sparsecc.codegen.cuda.pack as packing
 from sparsecc.codegen.cuda.arch import Arch
-from sparsecc.codegen.cuda.pack import PLACE_BYTES, STEP, TILE, VALUE_BYTES, pack
-from sparsecc.codegen.tvm_api import T
+from sparsecc.codegen.cuda.driver import Geometry
+from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Part, Weights
+from sparsecc.codegen.cuda.pack import PIECE, STEP, TILE, UNIT
+from sparsecc.codegen.cuda.pieces import epilogue
+from sparsecc.codegen.cuda.pieces.widen import widen
+from sparsecc.codegen.cuda.script import T
 
-TOKENS = (8, 16, 32, 64)  # buckets: a kernel takes up to as many
+if TYPE_CHECKING:
+    from torch import Tensor
+
 _MULTIPLY = "mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.{0}.{0}.f32"
 _BULK = "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
 _NAMES = {"bfloat16": "bf16", "float16": "f16"}
 _BARRIERS = 128  # bytes of shared memory before the ring
-
-
-@dataclass(frozen=True)
-class DecodeSpec:
-    """rows, depth: of the weight.  tokens: at most, one of `TOKENS`.  dtype: of weights, X and Y; sums are float32."""
-
-    rows: int
-    depth: int
-    tokens: int
-    dtype: str = "bfloat16"
+_FORMS = ("2:4", "2:4 int8", "2:4 e4m3")
 
 
 @dataclass(frozen=True)
 class Ring:
-    """rows: of a block.  inputs: of a stage.  stages: in flight.  warps: of a block."""
+    """rows: of a block.  inputs: of a stage.  stages: of the ring, one of them being worked on.  row_warps, input_warps: that share out rows,
+    inputs of a stage.  splits: blocks that share out the depth."""
 
     rows: int
     inputs: int
     stages: int
-    warps: int
+    row_warps: int = 1
+    input_warps: int = 4
+    token_warps: int = 1
+    splits: int = 1
+    rotate: bool = True
 
     @property
-    def stage_bytes(self) -> int:
-        return self.rows // TILE * self.inputs // STEP * (VALUE_BYTES + PLACE_BYTES)
+    def threads(self) -> int:
+        return self.row_warps * self.token_warps * self.input_warps * 32
 
-    def shared_bytes(self, tokens: int) -> int:
-        return _BARRIERS + max(self.stages * self.stage_bytes, self.warps * tokens * _pitch(self.rows) * 4)
+    @property
+    def x_pitch(self) -> int:
+        """Bytes from token to token: an odd number of 16."""
+        return self.inputs * 2 + 16
 
+    @property
+    def sums_pitch(self) -> int:
+        """Floats from token to token: the lanes of a warp write to different banks."""
+        return self.rows + 4
 
-def space(spec: DecodeSpec, arch: Arch) -> list[Ring]:
-    """Nothing where the architecture has no bulk copies."""
-    return list(_space(spec, arch)) if arch.bulk_copies and spec.depth % 8 == 0 else []
+    def weight_bytes(self, spec: LinearSpec) -> int:
+        """Of a stage."""
+        return self.rows // TILE * self.inputs // UNIT * packing.unit_bytes(bool(narrow_kind(spec)))
 
+    def sums_bytes(self, spec: LinearSpec) -> int:
+        return self.input_warps * spec.tokens * self.sums_pitch * 4
 
-def _space(spec: DecodeSpec, arch: Arch) -> Iterator[Ring]:
-    for rows in (16, 32, 64):
-        if rows // TILE * spec.tokens // 8 > 16:  # more sums than a lane has registers for
-            continue
-        for inputs in (256, 512, 1024):
-            for stages in (2, 3, 4, 6):
-                for warps in (2, 4, 8):
-                    ring = Ring(rows, inputs, stages, warps)
-                    fits = ring.shared_bytes(spec.tokens) <= arch.shared_bytes // 2  # two blocks of a processor at least
-                    if inputs // STEP % (2 * warps) == 0 and stages <= -(-spec.depth // inputs) and fits:
-                        yield ring
-
-
-def prepare(weight: np.ndarray, spec: DecodeSpec, knobs: Ring) -> np.ndarray:
-    """weight: the numbers' bits, uint16 [rows, depth], 2:4. Returns uint8 [blocks, stages of the depth, bytes of a stage]."""
-    return pack(weight, knobs.rows, knobs.inputs)
+    def shared_bytes(self, spec: LinearSpec) -> int:
+        return _BARRIERS + max(self.stages * (self.weight_bytes(spec) + spec.tokens * self.x_pitch), self.sums_bytes(spec))
 
 
-def build(spec: DecodeSpec, knobs: Ring, arch: Arch):
-    """PrimFunc(W, X, bias, Y, tokens): W as `prepare` has it, X [tokens, depth], bias [rows], Y [tokens, rows]."""
-    rows, warps, stages = knobs.rows, knobs.warps, knobs.stages
-    blocks, steps, stage = -(-spec.rows // rows), -(-spec.depth // knobs.inputs), knobs.stage_bytes
-    tiles, groups = rows // TILE, spec.tokens // 8
-    tile_steps = knobs.inputs // STEP
-    per_warp = tile_steps // warps
-    places = tiles * tile_steps * VALUE_BYTES  # where they begin in a stage
-    threads, pitch = warps * 32, _pitch(rows)
-    multiply = _MULTIPLY.format(_NAMES[spec.dtype])
-    outputs, depth, dtype, most = spec.rows, spec.depth, spec.dtype, spec.tokens
-    ring_bytes = knobs.shared_bytes(most) - _BARRIERS
+def narrow_kind(spec: LinearSpec) -> str:
+    """int8 or e4m3, or nothing where numbers are of the spec's dtype."""
+    return spec.form.removeprefix("2:4").strip()
+
+
+def packed_tiles(spec: LinearSpec) -> int:
+    return -(-spec.outputs // 8) if spec.gated else -(-spec.rows // TILE)
+
+
+def packed_depth(spec: LinearSpec) -> int:
+    return -(-spec.depth // PIECE) * PIECE
+
+
+def fits(spec: LinearSpec, knobs: Ring, arch: Arch) -> bool:
+    steps, tiles = packed_depth(spec) // knobs.inputs, knobs.rows // TILE
+    return (
+        packed_depth(spec) % knobs.inputs == 0
+        and tiles % knobs.row_warps == 0
+        and knobs.inputs % (UNIT * knobs.input_warps) == 0
+        and spec.tokens % (8 * knobs.token_warps) == 0
+        and tiles // knobs.row_warps * (spec.tokens // 8 // knobs.token_warps) * 4 <= 128  # sums of a lane
+        and (knobs.splits == 1 or (arch.bulk_copies and (knobs.splits - 1) * -(-steps // knobs.splits) < steps))
+        and knobs.shared_bytes(spec) <= arch.shared_bytes
+        and knobs.stages <= max(2, -(-steps // knobs.splits))
+    )
+
+
+def space(spec: LinearSpec, arch: Arch) -> list[Ring]:
+    """Nothing where rows of X are no multiple of 16 bytes."""
+    return [knobs for knobs in _space() if fits(spec, knobs, arch)] if spec.depth % 8 == 0 else []
+
+
+def _space() -> Iterator[Ring]:
+    for rows in (16, 32, 64, 128, 256):
+        for inputs in (256, 512, 128):
+            for stages in (2, 3, 4):
+                yield Ring(rows, inputs, stages)
+
+
+def prepare(weights: Weights, spec: LinearSpec) -> dict[str, Tensor]:
+    """W: uint8 [tiles, units, bytes of a unit].  S: float32 [rows], of narrow numbers.
+
+    Raises ValueError for a weight that is not 2:4."""
+    numbers = weights.numbers
+    rows = packing.interleave(numbers.view(_bits(numbers)), spec).view(numbers.dtype)
+    parts = {"W": packing.pack(rows)}
+    if bool(narrow_kind(spec)):
+        assert weights.scales is not None, "narrow numbers have scales"
+        parts["S"] = weights.scales.reshape(spec.rows).contiguous()
+    return parts
+
+
+def unpack(parts: dict[str, Tensor], spec: LinearSpec) -> Weights:
+    import torch
+
+    dtype = {"2:4": getattr(torch, spec.dtype), "2:4 int8": torch.int8, "2:4 e4m3": torch.float8_e4m3fn}[spec.form]
+    rows = packing.unpack(parts["W"], len(parts["W"]) * TILE, spec.depth, dtype)
+    numbers = packing.separate(rows.view(_bits(rows)), spec).view(dtype)
+    return Weights(numbers, parts["S"][:, None] if bool(narrow_kind(spec)) else None)
+
+
+def _bits(numbers: Tensor):
+    import torch
+
+    return torch.uint8 if numbers.itemsize == 1 else torch.int16
+
+
+def geometry(spec: LinearSpec, knobs: Ring, arch: Arch) -> Geometry:
+    blocks = -(-packed_tiles(spec) * TILE // knobs.rows)
+    return Geometry(
+        (blocks * knobs.splits, 1, 1), knobs.threads, knobs.shared_bytes(spec), cluster=knobs.splits, dependent=arch.bulk_copies
+    )
+
+
+def build(spec: LinearSpec, knobs: Ring, arch: Arch):
+    """PrimFunc(W, S, X, B, R, Y, tokens)."""
+    narrow, most, outputs, depth, dtype = bool(narrow_kind(spec)), spec.tokens, spec.outputs, spec.depth, spec.dtype
+    all_tiles, all_units, unit_bytes = packed_tiles(spec), packed_depth(spec) // UNIT, packing.unit_bytes(narrow)
+    rows, inputs, stages, splits, threads = knobs.rows, knobs.inputs, knobs.stages, knobs.splits, knobs.threads
+    blocks, steps, units = -(-all_tiles * TILE // rows), packed_depth(spec) // inputs, inputs // UNIT
+    own_steps = -(-steps // splits)
+    tiles, groups, own_units = rows // TILE // knobs.row_warps, most // 8 // knobs.token_warps, units // knobs.input_warps  # of a warp
+    run, weight_bytes, x_pitch = units * unit_bytes, knobs.weight_bytes(spec), knobs.x_pitch
+    x_bytes, x_begin, chunks = most * x_pitch, stages * weight_bytes, inputs // 8
+    places = packing.value_bytes(narrow)  # where they begin in a unit
+    pitch, packed_outputs = knobs.sums_pitch, rows // 2 if spec.gated else rows
+    instruction, bulk = _MULTIPLY.format(_NAMES[dtype]), arch.bulk_copies
+    widened = widen(narrow_kind(spec), dtype) if narrow else None
+    ring_bytes = knobs.shared_bytes(spec) - _BARRIERS
+
+    def step_of(k, part, block, count):
+        """Blocks begin at different places, so that they do not all ask for the same lines of X at once."""
+        turned = k + block % count if knobs.rotate else k
+        return part * own_steps + (T.Select(turned < count, turned, turned - count) if knobs.rotate else turned)
 
     @T.prim_func
-    def nm_decode(w: T.handle, x: T.handle, b: T.handle, y: T.handle, tokens: T.int32):
-        T.func_attr(
-            {
-                "global_symbol": "nm_decode",
-                "tirx.kernel_launch_params": ["tirx.use_programtic_dependent_launch"],
-            }
-        )
-        W = T.match_buffer(w, (blocks, steps, stage), "uint8", align=16)
+    def nm_decode(w: T.handle, s: T.handle, x: T.handle, b: T.handle, r: T.handle, y: T.handle, tokens: T.int32):
+        T.func_attr({"global_symbol": "nm_decode"})
+        W = T.match_buffer(w, (all_tiles, all_units, unit_bytes), "uint8", align=16)
+        S = T.match_buffer(s, (spec.rows,), "float32")
         X = T.match_buffer(x, (tokens, depth), dtype, align=16)
-        B = T.match_buffer(b, (outputs,), dtype)
+        B = T.match_buffer(b, (spec.rows,), dtype)
+        R = T.match_buffer(r, (tokens, outputs), dtype)
         Y = T.match_buffer(y, (tokens, outputs), dtype)
         T.device_entry()
-        block = T.cta_id([blocks])
-        warp = T.warp_id([warps])
+        block_part = T.cta_id([blocks * splits])
+        warp = T.warp_id([threads // 32])
         lane = T.lane_id([32])
         thread = T.meta_var(warp * 32 + lane)
+        block = T.meta_var(block_part // splits)
+        part = T.meta_var(block_part % splits)
+        row_warp = T.meta_var(warp % knobs.row_warps)
+        first_token = T.meta_var(warp // knobs.row_warps % knobs.token_warps * (groups * 8))
+        input_warp = T.meta_var(warp // (knobs.row_warps * knobs.token_warps))
+        count = T.meta_var(own_steps if steps == own_steps * splits else T.min(own_steps, steps - part * own_steps))
         pool = T.SMEMPool()
         full = pool.alloc((stages,), "uint64", align=8)
         ring = pool.alloc((ring_bytes,), "uint8", align=128)
         pool.commit()
         sums = T.alloc_local([tiles * groups * 4], "float32")
-        a = T.alloc_local([tiles * 8], "uint32")
-        e = T.alloc_local([tiles], "uint32")
-        r = T.alloc_local([per_warp * groups * 4], "uint32")  # X of the next stage as it was read
-        f = T.alloc_local([per_warp * groups * 4], "uint32")  # and of this one as fragments
-        s = T.alloc_local([2], "uint32")
+        a = T.alloc_local([2 * tiles * 4], "uint32")  # of two steps
+        n = T.alloc_local([2 * tiles * 4], "uint32")  # of two units
+        e = T.alloc_local([2 * tiles], "uint32")
+        f = T.alloc_local([2 * groups * 4], "uint32")
         policy = T.alloc_local([1], "uint64")
 
         @T.inline
-        def add(sums, c, a, p, f, q, e, t, selector):
-            T.ptx[multiply](
-                sums[c], sums[c + 1], sums[c + 2], sums[c + 3],
-                a[p], a[p + 1], a[p + 2], a[p + 3],
-                f[q], f[q + 1], f[q + 2], f[q + 3],
-                sums[c], sums[c + 1], sums[c + 2], sums[c + 3],
-                e[t], selector,
-            )  # fmt: skip
-
-        T.ptx["createpolicy.fractional.L2::evict_first.b64"](policy[0], T.float32(1.0))
+        def read_weights(k, at):
+            if bulk:
+                if thread == 0:
+                    T.ptx.mbarrier.arrive.expect_tx.shared.b64(full.ptr_to([at]), T.uint32(weight_bytes))
+                if thread < rows // TILE:
+                    tile = T.meta_var(T.min(block * (rows // TILE) + thread, all_tiles - 1))
+                    source = T.meta_var(W.ptr_to([tile, step_of(k, part, block, count) * units, 0]))
+                    T.ptx[_BULK](ring.ptr_to([at * weight_bytes + thread * run]), source, T.uint32(run), full.ptr_to([at]), policy[0])
+            else:
+                for i in T.unroll(-(-weight_bytes // 16 // threads)):
+                    chunk = T.meta_var(i * threads + thread)
+                    if chunk < weight_bytes // 16:
+                        tile = T.meta_var(T.min(block * (rows // TILE) + chunk // (run // 16), all_tiles - 1))
+                        source = T.meta_var(
+                            W.ptr_to(
+                                [
+                                    tile,
+                                    step_of(k, part, block, count) * units + chunk % (run // 16) * 16 // unit_bytes,
+                                    chunk * 16 % unit_bytes,
+                                ]
+                            )
+                        )
+                        T.ptx["cp.async.cg.shared.global.L2::cache_hint"](
+                            ring.ptr_to([at * weight_bytes + chunk * 16]), source, 16, policy[0]
+                        )
 
         @T.inline
-        def read(k):
-            for step in T.unroll(per_warp):
-                for g in T.unroll(groups):
-                    i = T.meta_var((step * groups + g) * 4)
-                    column = T.meta_var(k * knobs.inputs + (warp * per_warp + step) * STEP + lane % 4 * 8)
-                    if g * 8 + lane // 4 < tokens and column < depth:
-                        T.ptx["ld.global.v4.b32"](r[i], r[i + 1], r[i + 2], r[i + 3], X.ptr_to([g * 8 + lane // 4, column]))
+        def read_x(k, at):
+            for i in T.unroll(-(-most * chunks // threads)):
+                token = T.meta_var((i * threads + thread) // chunks)
+                chunk = T.meta_var((i * threads + thread) % chunks)
+                column = T.meta_var(step_of(k, part, block, count) * inputs + chunk * 8)
+                target = T.meta_var(ring.ptr_to([x_begin + at * x_bytes + token * x_pitch + chunk * 16]))
+                if token < tokens:
+                    if depth % inputs == 0:
+                        T.ptx["cp.async.cg.shared.global"](target, X.ptr_to([token, column]), 16)
+                    else:  # what is missing is zero
+                        size = T.meta_var(T.Select(column < depth, T.uint32(16), T.uint32(0)))
+                        T.ptx["cp.async.cg.shared.global"](target, X.ptr_to([token, T.min(column, depth - 8)]), 16, size)
 
-        if thread == 0:
-            for i in T.unroll(stages):
-                T.ptx.mbarrier.init.shared.b64(full.ptr_to([i]), T.uint32(1))
-            T.ptx.fence.mbarrier_init.release.cluster()
-            for i in T.unroll(stages):
-                T.ptx.mbarrier.arrive.expect_tx.shared.b64(full.ptr_to([i]), T.uint32(stage))
-                T.ptx[_BULK](ring.ptr_to([i * stage]), W.ptr_to([block, i, 0]), T.uint32(stage), full.ptr_to([i]), policy[0])
-        T.cuda.cta_sync()
-        T.ptx.griddepcontrol.wait()
+        @T.inline
+        def load(at, u, half):
+            unit = T.meta_var(input_warp * own_units + u)
+            for t in T.unroll(tiles):
+                place = T.meta_var(at * weight_bytes + (row_warp * tiles + t) * run + unit * unit_bytes)
+                i = T.meta_var((u % 2 * tiles + t) * 4)
+                j = T.meta_var((half * tiles + t) * 4)
+                if half == 0:
+                    T.ptx["ld.shared.b32"](e[u % 2 * tiles + t], ring.ptr_to([place + places + lane * 4]))
+                    if narrow:
+                        T.ptx["ld.shared.v4.b32"](n[i], n[i + 1], n[i + 2], n[i + 3], ring.ptr_to([place + lane * 16]))
+                if not narrow:
+                    source = T.meta_var(ring.ptr_to([place + half * (places // 2) + lane * 16]))
+                    T.ptx["ld.shared.v4.b32"](a[j], a[j + 1], a[j + 2], a[j + 3], source)
+            for g in T.unroll(groups):
+                token = T.meta_var(first_token + g * 8 + lane % 8)
+                j = T.meta_var((half * groups + g) * 4)
+                source = T.meta_var(
+                    ring.ptr_to([x_begin + at * x_bytes + token * x_pitch + (unit * 2 + half) * (STEP * 2) + lane // 8 * 16])
+                )
+                T.ptx["ldmatrix.sync.aligned.m8n8.x4.shared.b16"](f[j], f[j + 1], f[j + 2], f[j + 3], source)
+
+        @T.inline
+        def multiply(u, half):
+            for t in T.unroll(tiles):
+                j = T.meta_var((half * tiles + t) * 4)
+                if narrow:
+                    for i in T.unroll(2):
+                        widened(a, j + i * 2, n[(u % 2 * tiles + t) * 4 + half * 2 + i])
+                for g in T.unroll(groups):
+                    c = T.meta_var((t * groups + g) * 4)
+                    k = T.meta_var((half * groups + g) * 4)
+                    T.ptx[instruction](
+                        sums[c], sums[c + 1], sums[c + 2], sums[c + 3],
+                        a[j], a[j + 1], a[j + 2], a[j + 3],
+                        f[k], f[k + 1], f[k + 2], f[k + 3],
+                        sums[c], sums[c + 1], sums[c + 2], sums[c + 3],
+                        e[u % 2 * tiles + t], half,
+                    )  # fmt: skip
+
+        T.ptx["createpolicy.fractional.L2::evict_first.b64"](policy[0], T.float32(1.0))
+        if bulk:
+            if thread == 0:
+                for i in T.unroll(stages):
+                    T.ptx.mbarrier.init.shared.b64(full.ptr_to([i]), T.uint32(1))
+                T.ptx.fence.mbarrier_init.release.cluster()
+            T.cuda.cta_sync()
+        for i in T.unroll(stages - 1):
+            read_weights(i, i)
+        if bulk:
+            T.ptx.griddepcontrol.launch_dependents()
+            T.ptx.griddepcontrol.wait()
+        for i in T.unroll(stages - 1):
+            read_x(i, i)
+            T.ptx.cp.async_.commit_group()
         for i in T.unroll(tiles * groups * 4):
             sums[i] = T.float32(0)
-        for i in T.unroll(per_warp * groups * 4):
-            r[i] = T.uint32(0)
-        read(0)
-        for k in T.serial(steps):
+        for k in T.serial(count):
             at = T.meta_var(k % stages)
-            for i in T.unroll(per_warp * groups):  # neighbours swap: even lanes take first halves of four groups, odd ones second
-                s[0] = T.if_then_else(lane % 2 == 0, r[i * 4 + 1], r[i * 4])
-                s[1] = T.if_then_else(lane % 2 == 0, r[i * 4 + 3], r[i * 4 + 2])
-                for j in T.unroll(2):
-                    T.ptx["shfl_sync.bfly.b32"](s[j], s[j], T.uint32(1), T.uint32(0x1F), T.uint32(0xFFFFFFFF))
-                f[i * 4] = T.if_then_else(lane % 2 == 0, r[i * 4], s[0])
-                f[i * 4 + 1] = T.if_then_else(lane % 2 == 0, r[i * 4 + 2], s[1])
-                f[i * 4 + 2] = T.if_then_else(lane % 2 == 0, s[0], r[i * 4 + 1])
-                f[i * 4 + 3] = T.if_then_else(lane % 2 == 0, s[1], r[i * 4 + 3])
-            for i in T.unroll(per_warp * groups * 4):
-                r[i] = T.uint32(0)
-            read(k + 1)
-            T.cuda.mbarrier_wait(full.ptr_to([at]), (k // stages) % 2)
-            for pair in T.unroll(per_warp // 2):
-                step = T.meta_var(warp * per_warp + pair * 2)
-                for t in T.unroll(tiles):
-                    for half in T.unroll(2):
-                        i = T.meta_var(t * 8 + half * 4)
-                        offset = T.meta_var(at * stage + (t * tile_steps + step + half) * VALUE_BYTES + lane * 16)
-                        T.ptx["ld.shared.v4.b32"](a[i], a[i + 1], a[i + 2], a[i + 3], ring.ptr_to([offset]))
-                    T.ptx["ld.shared.b32"](e[t], ring.ptr_to([at * stage + places + (t * tile_steps + step) * PLACE_BYTES + lane * 4]))
-                for t in T.unroll(tiles):
-                    for g in T.unroll(groups):
-                        c = T.meta_var((t * groups + g) * 4)
-                        add(sums, c, a, t * 8, f, (pair * 2 * groups + g) * 4, e, t, 0)
-                        add(sums, c, a, t * 8 + 4, f, ((pair * 2 + 1) * groups + g) * 4, e, t, 1)
+            T.ptx.cp.async_.wait_group(stages - 2)
+            if bulk:
+                T.cuda.mbarrier_wait(full.ptr_to([at]), (k // stages) % 2)
             T.cuda.cta_sync()
-            if thread == 0 and k + stages < steps:
-                T.ptx.mbarrier.arrive.expect_tx.shared.b64(full.ptr_to([at]), T.uint32(stage))
-                T.ptx[_BULK](ring.ptr_to([at * stage]), W.ptr_to([block, k + stages, 0]), T.uint32(stage), full.ptr_to([at]), policy[0])
-        T.ptx.griddepcontrol.launch_dependents()
+            if k + (stages - 1) < count:
+                read_weights(k + (stages - 1), (k + (stages - 1)) % stages)
+                read_x(k + (stages - 1), (k + (stages - 1)) % stages)
+            T.ptx.cp.async_.commit_group()
+            load(at, 0, 0)
+            for u in T.unroll(own_units):  # the next step's fragments are on their way while this one's are multiplied
+                load(at, u, 1)
+                multiply(u, 0)
+                if u + 1 < own_units:
+                    load(at, u + 1, 0)
+                multiply(u, 1)
+        T.cuda.cta_sync()
         for t in T.unroll(tiles):
             for g in T.unroll(groups):
                 for i in T.unroll(4):
-                    token = T.meta_var(g * 8 + lane % 4 * 2 + i % 2)
-                    row = T.meta_var(t * TILE + lane // 4 + i // 2 * 8)
-                    T.ptx["st.shared.f32"](ring.ptr_to([((warp * most + token) * pitch + row) * 4]), sums[(t * groups + g) * 4 + i])
-        T.cuda.cta_sync()
-        part = T.alloc_local([warps], "float32")
-        total = T.alloc_local([1], "float32")
-        for n in T.serial(-(-rows * most // threads)):
-            place = T.meta_var(n * threads + thread)
-            if place < rows * most:
-                token = T.meta_var(place // rows)
-                output = T.meta_var(block * rows + place % rows)
-                if token < tokens and output < outputs:
-                    for i in T.unroll(warps):
-                        T.ptx["ld.shared.f32"](part[i], ring.ptr_to([((i * most + token) * pitch + place % rows) * 4]))
-                    total[0] = T.cast(B[output], "float32")
-                    for i in T.unroll(warps):
-                        total[0] = total[0] + part[i]
-                    Y[token, output] = T.cast(total[0], dtype)
+                    token = T.meta_var(input_warp * most + first_token + g * 8 + lane % 4 * 2 + i % 2)
+                    row = T.meta_var((row_warp * tiles + t) * TILE + lane // 4 + i // 2 * 8)
+                    T.ptx["st.shared.f32"](ring.ptr_to([(token * pitch + row) * 4]), sums[(t * groups + g) * 4 + i])
+        if splits > 1:
+            T.cuda.cluster_sync()
+        else:
+            T.cuda.cta_sync()
+        four = T.alloc_local([4], "float32")
+        total = T.alloc_local([8], "float32")
+        address = T.alloc_local([1], "uint32")
+        remote = T.alloc_local([1], "uint32")
+
+        @T.inline
+        def add_up(begin, token, row):
+            for i in T.unroll(4):
+                total[begin + i] = T.float32(0)
+            for p in T.unroll(splits):
+                for i in T.unroll(knobs.input_warps):
+                    place = T.meta_var(((i * most + token) * pitch + row) * 4)
+                    if splits > 1:
+                        address[0] = T.cuda.cvta_generic_to_shared(ring.ptr_to([place]))
+                        T.ptx["mapa.shared::cluster.u32"](remote[0], address[0], T.uint32(p))
+                        T.ptx["ld.shared::cluster.v4.f32"](four[0], four[1], four[2], four[3], remote[0])
+                    else:
+                        T.ptx["ld.shared.v4.f32"](four[0], four[1], four[2], four[3], ring.ptr_to([place]))
+                    for j in T.unroll(4):
+                        total[begin + j] = total[begin + j] + four[j]
+
+        quads = T.meta_var(packed_outputs // 4)
+        own_places = T.meta_var(-(-quads * most // splits))
+        for m in T.serial(-(-own_places // threads)):
+            place = T.meta_var(part * own_places + m * threads + thread)
+            token = T.meta_var(place // quads)
+            first = T.meta_var(place % quads * 4)
+            if m * threads + thread < own_places and token < tokens and block * packed_outputs + first < outputs:
+                add_up(0, token, epilogue.tile_row(spec, first))
+                if spec.gated:
+                    add_up(4, token, epilogue.tile_row(spec, first) + 8)
+                for i in T.unroll(4):
+                    output = T.meta_var(block * packed_outputs + first + i)
+                    if output < outputs:
+                        if narrow:
+                            total[i] = total[i] * S[output]
+                            if spec.gated:
+                                total[4 + i] = total[4 + i] * S[outputs + output]
+                        Y[token, output] = epilogue.result(spec, B, R, token, output, total[i], total[4 + i])
+        if splits > 1:  # others read this block's sums
+            T.cuda.cluster_sync()
 
     return nm_decode
 
 
-def _pitch(rows: int) -> int:
-    """Floats between the sums of two tokens, so that the lanes of a warp write to different banks."""
-    return rows + 4
+def parts(spec: LinearSpec) -> dict[str, Part]:
+    narrow = bool(narrow_kind(spec))
+    packed = Part("uint8", (packed_tiles(spec), packed_depth(spec) // UNIT, packing.unit_bytes(narrow)))
+    return {"S": Part("float32", (spec.rows,)), "W": packed} if narrow else {"W": packed}
+
+
+KERNEL = Kernel(_FORMS, (8, 16, 32, 64), Ring, parts, space, prepare, unpack, build, geometry, "nm_expand")

@@ -1,0 +1,144 @@
+"""`compile` for a GPU: the graph stays torch's, packed layers call our kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsecc.api import account, compare
+from sparsecc.api.rewriting import Rewritten
+from sparsecc.errors import ModelError, UserError
+from sparsecc.report.base import KernelReport, Report
+
+if TYPE_CHECKING:
+    from sparsecc.codegen.cuda.choose import Choice, Row
+    from sparsecc.codegen.cuda.target import Target
+    from sparsecc.codegen.tuning.records import Records
+    from sparsecc.codegen.tuning.result import TuningResult
+    from sparsecc.codegen.tuning.tuner import Budget, Progress
+    from sparsecc.graph.fx.graph import FxGraph
+    from sparsecc.runtime.module import CompiledModule
+
+CACHE = Path("~/.cache/sparsecc/cuda")  # of built kernels, by all that they depend on
+
+
+_TOLERANCE = {"float16": 1e-2, "bfloat16": 5e-2}  # sums are rounded at other places; relative to the largest output
+
+
+def compiled(result: Rewritten, report: Report, target: Target, known: Any, cache: PathLike[str] | str | None) -> CompiledModule:
+    """Raises ModelError for a graph that is not torch's."""
+    import torch
+
+    from sparsecc.codegen.cuda.built import Builder
+    from sparsecc.codegen.cuda.choose import Chooser
+    from sparsecc.codegen.cuda.lower import lower
+    from sparsecc.graph.fx import state
+    from sparsecc.runtime.module import CompiledModule
+
+    graph, here = _torch_graph(result), target.is_here
+    graph = graph.to("cuda") if here and graph.device.type != "cuda" else graph.copy()
+    module = graph.module
+    for name, tensor in state.written(module).items():
+        _renew(module, name, tensor.detach().clone())
+    chooser = Chooser(target, Builder(Path(cache or CACHE).expanduser()), measure=here, known=known)
+    with torch.no_grad():
+        lowered = lower(module, chooser)
+    report = chosen(report, lowered.choices)
+    made = CompiledModule(lowered.module, graph.inputs, graph.outputs, target, report)
+    made.load_kernels()
+    return made
+
+
+def tuned(
+    result: Rewritten,
+    target: Target,
+    records: Records,
+    cache: PathLike[str] | str | None,
+    budget: Budget,
+    seed: int,
+    progress: Callable[[Progress], None] | None,
+) -> TuningResult:
+    """Raises UserError for architectures that are not the GPU here, and where nothing is to be tuned."""
+    import torch
+
+    from sparsecc.codegen.cuda.built import Builder
+    from sparsecc.codegen.cuda.lower import lower
+    from sparsecc.codegen.cuda.tuning import Collector, Tuner
+
+    if not target.device:
+        raise UserError("only the GPU here can be tuned: name it as target cuda")
+    found = Collector()
+    with torch.no_grad():
+        lower(_torch_graph(result).to("cuda").module, found)
+    if not found.packed:
+        raise UserError("the model has no packed layer that there are kernels for, so that there is nothing to tune")
+    return Tuner(found, records, target, Builder(Path(cache or CACHE).expanduser()), budget, seed).run(progress)
+
+
+def _torch_graph(result: Rewritten) -> FxGraph:
+    from sparsecc.graph.fx.graph import FxGraph
+
+    graph = result.graph
+    if not isinstance(graph, FxGraph):
+        raise ModelError(f"{graph.where}: target cuda takes torch models; this one is of host {graph.host!r}")
+    return graph
+
+
+def _renew(module: Any, name: str, tensor: Any) -> None:
+    *path, leaf = name.split(".")
+    for part in path:
+        module = getattr(module, part)
+    module._buffers[leaf] = tensor
+
+
+def checked(module: CompiledModule, inputs: Sequence[Any], expected: Sequence[Any]) -> Report:
+    """The report with the compiled module's outputs compared to the masked one's."""
+    outputs = outputs_of(module, inputs)
+    ours, theirs = ([tensor.float().cpu() for tensor in tensors] for tensors in (outputs, expected))
+    return compare.checked(module.report, ours, theirs)
+
+
+def tolerance(report: Report) -> float:
+    """How far outputs may be from the masked model's, relative to the largest."""
+    return max(_TOLERANCE.get(site.dtype, 1e-3) for site in report.sites) if report.sites else 1e-3
+
+
+def outputs_of(module: CompiledModule, inputs: Sequence[Any]) -> list[Any]:
+    """Flat; what the call writes into its buffers is taken back."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    from sparsecc.graph.fx import state
+    from sparsecc.graph.fx.arguments import Arguments
+    from sparsecc.graph.fx.device import device_of
+
+    device = device_of(module.program)
+    args, kwargs = Arguments(module.program, None, module.inputs, device).structured([tensor.to(device) for tensor in inputs])
+    with torch.no_grad(), state.restored(module.program):
+        returned = module(*args, **kwargs)
+    return [leaf.detach() for leaf in pytree.tree_leaves(returned) if isinstance(leaf, torch.Tensor)]
+
+
+def chosen(report: Report, choices: Sequence[tuple[tuple[str, ...], Choice]]) -> Report:
+    """The report with what runs each packed layer, and the table of what was timed."""
+    by_site = {name: (names, choice) for names, choice in choices for name in names}
+    sites = tuple(replace(row, **_decided(*by_site[row.name])) if row.name in by_site else row for row in report.sites)
+    rows = {id(row): row for _, choice in choices for row in choice.rows}  # layers alike share them
+    return replace(report, sites=sites, kernels=tuple(map(_kernel, rows.values())), totals=account.totals(sites))
+
+
+def _decided(names: tuple[str, ...], choice: Choice) -> dict[str, Any]:
+    """Times are of the whole call: they stand at the first of the layers that it computes."""
+    together = f", together with {', '.join(names[1:])}" if len(names) > 1 else ""
+    reason = f"{choice.reason}{together}"
+    if choice.plan is None:
+        return {"decision": "dense", "reason": reason}
+    first = choice.plan.steps[0]
+    return {"decision": "sparse", "kernel": first.kernel, "reason": reason}
+
+
+def _kernel(row: Row) -> KernelReport:
+    return KernelReport(form=row.form, shape=(row.rows, row.depth), tokens=row.tokens, us=dict(row.us), chosen=row.chosen)

@@ -1,0 +1,94 @@
+"""Kernels once they are built: looked up in a folder, or generated and put there. What lies there needs neither TVM nor NVRTC."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import sys
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from sparsecc.codegen.cuda.arch import Arch
+from sparsecc.codegen.cuda.driver import Geometry
+from sparsecc.codegen.cuda.kernel import LinearSpec
+from sparsecc.codegen.cuda.kernels import module_of
+from sparsecc.codegen.cuda.plan import Binary
+from sparsecc.files import replacing
+
+_PACKAGE = "sparsecc.codegen.cuda."
+_SUPPORT = ("arch", "kernel", "nvrtc", "pack")  # what generated code depends on besides kernels and pieces
+
+
+@dataclass(frozen=True)
+class Builder:
+    """folder: where built kernels lie, None for nowhere."""
+
+    folder: Path | None = None
+
+    def linear(self, kernel: str, spec: LinearSpec, knobs: Any, arch: Arch) -> Binary:
+        """Raises UserError where it has to be built and the packages for that are missing."""
+        row = module_of(kernel).KERNEL
+        return self._binary(kernel, (spec, knobs), arch, lambda: row.build(spec, knobs, arch), lambda: row.geometry(spec, knobs, arch))
+
+    def expand(self, kernel: str, spec: LinearSpec, arch: Arch) -> Binary:
+        """The kernel that unpacks what `kernel` reads. Raises as `linear` does."""
+        name, spec = module_of(kernel).KERNEL.expand, replace(spec, tokens=0, bias=False, activation="", residual=False)
+        module = module_of(name)
+        return self._binary(name, (spec,), arch, lambda: module.build(spec, arch), lambda: module.geometry(spec, arch))
+
+    def _binary(self, kernel: str, what: tuple[Any, ...], arch: Arch, function: Any, geometry: Any) -> Binary:
+        key = hashlib.sha256(repr((kernel, version(kernel), what, arch)).encode()).hexdigest()[:32]
+        found = self._found(key)
+        if found is None:
+            from sparsecc.codegen.cuda import nvrtc
+
+            built = nvrtc.build(function(), arch)
+            found = Binary(built.name, built.arguments, geometry(), built.cubin, built.source)
+            self._keep(key, found)
+        return found
+
+    def _found(self, key: str) -> Binary | None:
+        if self.folder is None:
+            return None
+        try:
+            data = json.loads((self.folder / f"{key}.json").read_text())
+            cubin = (self.folder / f"{key}.cubin").read_bytes()
+            return Binary(data["name"], tuple(data["arguments"]), Geometry.read(data["geometry"]), cubin, data["source"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return None  # not there, or half written by another version: it is built again
+
+    def _keep(self, key: str, binary: Binary) -> None:
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        data = asdict(binary)
+        cubin = data.pop("cubin")
+        for name, content in ((f"{key}.cubin", cubin), (f"{key}.json", json.dumps(data).encode())):
+            with replacing(self.folder / name) as temporary:
+                temporary.write_bytes(content)
+
+
+@cache
+def version(kernel: str) -> str:
+    """A digest of the sources that a kernel's code depends on."""
+    digest = hashlib.sha256()
+    for module in _used(module_of(kernel)):
+        digest.update(inspect.getsource(module).encode())
+    return digest.hexdigest()[:16]
+
+
+def _used(module: ModuleType) -> list[ModuleType]:
+    """The module and what it imports of this backend, in the order of their names."""
+    found, waiting = {module.__name__: module}, [module]
+    while waiting:
+        for value in vars(waiting.pop()).values():
+            name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None) or ""
+            near = name.removeprefix(_PACKAGE)
+            if name != near and name not in found and (near in _SUPPORT or near.startswith(("kernels.", "pieces."))):
+                found[name] = sys.modules[name]
+                waiting.append(found[name])
+    return [found[name] for name in sorted(found)]

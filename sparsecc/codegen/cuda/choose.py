@@ -1,0 +1,183 @@
+"""Picks what runs each linear layer on a GPU: for each number of tokens all candidates run in turns, and the fastest stays.
+
+Without a GPU here, what records know decides, and else the first guess of each kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sparsecc.codegen.cuda import measure, operator
+from sparsecc.codegen.cuda.arch import Arch, arch
+from sparsecc.codegen.cuda.blob import offsets
+from sparsecc.codegen.cuda.built import Builder
+from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Weights
+from sparsecc.codegen.cuda.kernels import kernel_of, kernels_of
+from sparsecc.codegen.cuda.plan import Binary, Plan, Step
+from sparsecc.codegen.cuda.target import Target
+from sparsecc.codegen.cuda.task import Task
+from sparsecc.codegen.cuda.unpacking import packed
+from sparsecc.codegen.task import Known
+
+DENSE = "cublas"
+THROUGH_DENSE = "unpacked, then cublas"
+_BEYOND = 4  # times the last bucket: with so many tokens the way beyond is timed
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was timed for one layer, and layers alike, and one number of tokens. us: by candidate.  chosen: one of them."""
+
+    form: str
+    rows: int
+    depth: int
+    tokens: int
+    us: Mapping[str, float]
+    chosen: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """plan: None where dense stays.  rows: what was timed, empty when nothing was.  us, dense_us: with as many tokens as the example has;
+    us without dense_us is from records.  reason: reads after the layer's name."""
+
+    plan: Plan | None
+    rows: tuple[Row, ...] = ()
+    us: float | None = None
+    dense_us: float | None = None
+    reason: str = ""
+
+
+@dataclass
+class Chooser:
+    """measure: time on the GPU here.  known: from records.  One serves one compilation: layers alike are timed once."""
+
+    target: Target
+    builder: Builder
+    measure: bool
+    known: Mapping[Task, Known] = field(default_factory=dict)
+    progress: Callable[[str], None] | None = None
+    _made: dict[tuple[LinearSpec, int], Choice] = field(default_factory=dict)
+
+    def choose(self, spec: LinearSpec, weights: Weights, tokens: int) -> Choice:
+        """spec: for any number of tokens.  tokens: of the example. Raises LookupError for a form that no kernel multiplies by."""
+        key = (spec, tokens)
+        if key not in self._made:
+            self._made[key] = self._choose(spec, weights, tokens)
+        return self._made[key]
+
+    def _choose(self, spec: LinearSpec, weights: Weights, tokens: int) -> Choice:
+        candidates = self._candidates(spec)
+        if not candidates:
+            shape = f"{spec.rows}x{spec.depth}"
+            return Choice(None, reason=f"no kernel of {spec.form} takes {shape} on {self.target.name}")
+        if not self.measure:
+            plan = self._plan(spec, [options[0] for _, options in candidates])
+            return Choice(plan, reason="not measured: there is no GPU here; " + self._source(spec, plan))
+        return self._measured(spec, weights, tokens, candidates)
+
+    def _source(self, spec: LinearSpec, plan: Plan) -> str:
+        by_records = [step.tokens for step in plan.steps if Task(step.kernel, replace(spec, tokens=step.tokens)) in self.known]
+        return f"knobs by the records for {', '.join(map(str, by_records))} tokens" if by_records else "knobs by each kernel's first guess"
+
+    def _candidates(self, spec: LinearSpec) -> list[tuple[int, list[Step]]]:
+        """For ascending numbers of tokens the steps to choose from, those of the records or of first guesses."""
+        kernels = kernels_of(spec.form)
+        buckets = sorted({tokens for kernel in kernels.values() for tokens in kernel.tokens})
+        found = [(tokens, list(self._steps(kernels, replace(spec, tokens=tokens)))) for tokens in buckets]
+        return [(tokens, steps) for tokens, steps in found if steps]
+
+    def _steps(self, kernels: Mapping[str, Kernel], spec: LinearSpec) -> list[Step]:
+        steps = []
+        for name, kernel in kernels.items():
+            if spec.tokens not in kernel.tokens:
+                continue
+            binaries, shown = {}, ""
+            for row in map(arch, self.target.arches):
+                knobs = self._knobs(name, kernel, spec, row)
+                if knobs is not None:
+                    binaries[row.name] = self._built(name, spec, knobs, row)
+                    shown = shown or str(knobs)
+            if len(binaries) == len(self.target.arches):
+                steps.append(Step(spec.tokens, name, shown, binaries))
+        return steps
+
+    def _knobs(self, name: str, kernel: Kernel, spec: LinearSpec, row: Arch) -> Any:
+        known = self.known.get(Task(name, spec))
+        options = kernel.space(spec, row)
+        if known is not None and known.knobs in options:
+            return known.knobs
+        return options[0] if options else None
+
+    def _built(self, kernel: str, spec: LinearSpec, knobs: Any, row: Arch) -> Binary:
+        if self.progress:
+            self.progress(f"building {kernel} for {spec.rows}x{spec.depth}, {spec.tokens} tokens, {row.name}")
+        return self.builder.linear(kernel, spec, knobs, row)
+
+    def _plan(self, spec: LinearSpec, steps: Sequence[Step]) -> Plan:
+        name = next(step.kernel for step in steps if step.binaries)
+        expand = {row.name: self.builder.expand(name, spec, row) for row in map(arch, self.target.arches)}
+        layout = kernel_of(spec.form).parts(spec)
+        return Plan(spec, dict(zip(layout, offsets(layout), strict=True)), tuple(steps), expand)
+
+    def _measured(self, spec: LinearSpec, weights: Weights, tokens: int, candidates: list[tuple[int, list[Step]]]) -> Choice:
+        device = torch.device("cuda", torch.cuda.current_device())
+        runs = _Runs(spec, packed(spec, weights), device)
+        steps, rows = [], []
+        for bucket, options in candidates:
+            plans = {step.kernel: self._plan(spec, [step]) for step in options}
+            us = runs.timed(bucket, plans)
+            fastest = min((name for name in us if name != DENSE), key=us.__getitem__)
+            chosen = next((step for step in options if step.kernel == fastest), Step(bucket, THROUGH_DENSE, ""))
+            steps.append(chosen)
+            rows.append(Row(spec.form, spec.rows, spec.depth, bucket, us, fastest))
+        plan = self._plan(spec, steps)
+        beyond = steps[-1].tokens * _BEYOND
+        us = runs.timed(beyond, {THROUGH_DENSE: plan})
+        rows.append(Row(spec.form, spec.rows, spec.depth, beyond, us, THROUGH_DENSE))
+        here = next((row for row in rows if tokens <= row.tokens), rows[-1])
+        ours, dense = here.us[here.chosen], here.us[DENSE]
+        if ours >= dense:
+            reason = f"with {here.tokens} tokens cuBLAS is faster: {dense:.1f} µs, {here.chosen} {ours:.1f} µs"
+            return Choice(None, tuple(rows), ours, dense, reason)
+        return Choice(plan, tuple(rows), ours, dense, f"{here.chosen} {ours:.1f} µs, cuBLAS {dense:.1f} µs with {here.tokens} tokens")
+
+
+class _Runs:
+    """Candidates of one layer on rotated copies of its weight."""
+
+    def __init__(self, spec: LinearSpec, weight: Tensor, device: torch.device) -> None:
+        self._spec, self._dtype, self._device = spec, _DTYPES[spec.dtype], device
+        self._packed = [weight, *(weight.clone() for _ in range(measure.copies(weight.nbytes) - 1))]
+        dense = torch.randn(spec.rows, spec.depth, device=device, dtype=self._dtype)
+        self._dense = [dense, *(dense.clone() for _ in range(measure.copies(dense.nbytes) - 1))]
+        self._bias = torch.randn(spec.rows, device=device, dtype=self._dtype) if spec.bias else None
+
+    def timed(self, tokens: int, plans: Mapping[str, Plan]) -> dict[str, float]:
+        """Median µs by candidate, with cuBLAS on the dense weight and what follows it by torch's own operators among them."""
+        x = torch.randn(tokens, self._spec.depth, device=self._device, dtype=self._dtype)
+        residual = torch.randn(tokens, self._spec.outputs, device=self._device, dtype=self._dtype) if self._spec.residual else None
+        candidates: dict[str, list[Callable[[], object]]] = {}
+        for name, plan in plans.items():
+            key = operator.register(plan)
+            operator.prepare(key, self._device)
+            candidates[name] = [_call(operator.linear_cuda, x, weight, self._bias, residual, key) for weight in self._packed]
+        any_plan = next(iter(plans.values()))
+        candidates[DENSE] = [_call(_through_torch, any_plan, x, weight, self._bias, residual) for weight in self._dense]
+        times = measure.in_turns(list(candidates.values()))
+        return {name: spread.median for name, spread in zip(candidates, times, strict=True)}
+
+
+def _call(function: Callable[..., object], *arguments: Any) -> Callable[[], object]:
+    return lambda: function(*arguments)
+
+
+def _through_torch(plan: Plan, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
+    return operator.epilogue(plan, functional.linear(x, weight, bias), residual)

@@ -1,0 +1,1 @@
+"""What several CUDA kernels are made of."""
