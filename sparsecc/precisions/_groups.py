@@ -22,7 +22,8 @@ _ASYMMETRIC = "asymmetric"
 
 
 class Steps(NamedTuple):
-    """scale, zero: float32 of one shape, [rows, groups] or what a part of the columns has of it. zero: whole."""
+    """scale, zero: of one shape, [rows, groups] or what a part of the columns has of it. scale: in the type of the weight, so that kernels
+    multiply by it as it is.  zero: whole."""
 
     scale: Tensor
     zero: Tensor
@@ -30,7 +31,8 @@ class Steps(NamedTuple):
 
 @dataclass(frozen=True)
 class InGroups(Precision):
-    """values: see above, int8, or uint8 with two in a byte.  scales: float32 [rows, groups].  zeros: int8 [rows, groups], unless symmetric.
+    """values: see above, int8, or uint8 with two in a byte.  scales: [rows, groups], in the weight's own type.  zeros: int8 [rows, groups],
+    unless symmetric.
 
     group: inputs with one scale, or `row` for all of a row; the last group of a row may have fewer.
     """
@@ -81,12 +83,12 @@ class InGroups(Precision):
         rows, cols = weight.shape
         width = self._width(cols)
         filled = torch.nn.functional.pad(weight.float(), (0, -cols % width))  # zeros change nothing
-        groups = filled.reshape(rows, -1, width)
+        groups, kind = filled.reshape(rows, -1, width), weight.dtype if weight.itemsize == 2 else torch.float32
         if self.symmetric:
-            scale = _positive(groups.abs().amax(dim=2) / ((self._top - 1) / 2))
+            scale = _positive((groups.abs().amax(dim=2) / ((self._top - 1) / 2)).to(kind))
             return Steps(scale, torch.zeros_like(scale))
         low, high = groups.amin(dim=2).clamp(max=0), groups.amax(dim=2).clamp(min=0)  # a weight of zero is one of the numbers
-        scale = _positive(high / (self._top - 1) - low / (self._top - 1))
+        scale = _positive((high / (self._top - 1) - low / (self._top - 1)).to(kind))
         zero = -(low / scale).round() - self._top / 2
         return Steps(scale, zero.clamp(-self._top / 2, self._top / 2 - 1))
 
@@ -113,7 +115,7 @@ class InGroups(Precision):
         zeros = torch.zeros_like(scales["scales"], dtype=torch.int8) if self.symmetric else scales["zeros"]
         width = self._width(values.shape[1])
         shifted = values.to(torch.int16) + self._spread(zeros, values.shape[1]) + self._top // 2
-        return Integers(((shifted & self._top - 1) - self._top // 2).to(torch.int8), scales["scales"], zeros, width)
+        return Integers(((shifted & self._top - 1) - self._top // 2).to(torch.int8), scales["scales"].float(), zeros, width)
 
     def dequantize(self, values: Tensor, scales: Mapping[str, Tensor]) -> Tensor:
         import torch
