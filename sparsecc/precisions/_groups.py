@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 from sparsecc.precisions.base import ROW, VALUES, Group, Integers, Method, Precision, Quantized, Scheme
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 _ASYMMETRIC = "asymmetric"
 
 
 class Steps(NamedTuple):
-    """scale, zero: of one shape, [rows, groups] or what a part of the columns has of it. scale: in the type of the weight, so that kernels
-    multiply by it as it is.  zero: whole."""
+    """scale, zero: float32 of one shape, [rows, groups] or what a part of the columns has of it. zero: whole."""
 
     scale: Tensor
     zero: Tensor
@@ -31,8 +31,7 @@ class Steps(NamedTuple):
 
 @dataclass(frozen=True)
 class InGroups(Precision):
-    """values: see above, int8, or uint8 with two in a byte.  scales: [rows, groups], in the weight's own type.  zeros: int8 [rows, groups],
-    unless symmetric.
+    """values: see above, int8, or uint8 with two in a byte.  scales: float32 [rows, groups].  zeros: int8 [rows, groups], unless symmetric.
 
     group: inputs with one scale, or `row` for all of a row; the last group of a row may have fewer.
     """
@@ -83,12 +82,12 @@ class InGroups(Precision):
         rows, cols = weight.shape
         width = self._width(cols)
         filled = torch.nn.functional.pad(weight.float(), (0, -cols % width))  # zeros change nothing
-        groups, kind = filled.reshape(rows, -1, width), weight.dtype if weight.itemsize == 2 else torch.float32
+        groups = filled.reshape(rows, -1, width)
         if self.symmetric:
-            scale = _positive((groups.abs().amax(dim=2) / ((self._top - 1) / 2)).to(kind))
+            scale = _positive(groups.abs().amax(dim=2) / ((self._top - 1) / 2), weight.dtype)
             return Steps(scale, torch.zeros_like(scale))
         low, high = groups.amin(dim=2).clamp(max=0), groups.amax(dim=2).clamp(min=0)  # a weight of zero is one of the numbers
-        scale = _positive((high / (self._top - 1) - low / (self._top - 1)).to(kind))
+        scale = _positive(high / (self._top - 1) - low / (self._top - 1), weight.dtype)
         zero = -(low / scale).round() - self._top / 2
         return Steps(scale, zero.clamp(-self._top / 2, self._top / 2 - 1))
 
@@ -115,7 +114,7 @@ class InGroups(Precision):
         zeros = torch.zeros_like(scales["scales"], dtype=torch.int8) if self.symmetric else scales["zeros"]
         width = self._width(values.shape[1])
         shifted = values.to(torch.int16) + self._spread(zeros, values.shape[1]) + self._top // 2
-        return Integers(((shifted & self._top - 1) - self._top // 2).to(torch.int8), scales["scales"].float(), zeros, width)
+        return Integers(((shifted & self._top - 1) - self._top // 2).to(torch.int8), scales["scales"], zeros, width)
 
     def dequantize(self, values: Tensor, scales: Mapping[str, Tensor]) -> Tensor:
         import torch
@@ -135,6 +134,7 @@ class InGroups(Precision):
         return cols if self.group == ROW else int(self.group)
 
 
-def _positive(scale: Tensor) -> Tensor:
-    """1 where a group is all zero."""
-    return scale.where(scale > 0, scale.new_ones(()))
+def _positive(scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """A number of the weight's type, as kernels store it beside the integers; 1 where a group is all zero."""
+    rounded = scale.to(dtype).to(scale.dtype)
+    return rounded.where(rounded > 0, rounded.new_ones(()))
