@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from sparsecc import memory, precisions, registry
 from sparsecc.calibration.context import Context, Progress
 from sparsecc.errors import RecipeError, Refused
+from sparsecc.forms import Form
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.select import never_trained, require_valid, select, untouchable
 from sparsecc.graph.sites import Linear, WeightSite
@@ -194,7 +195,8 @@ class Quantize(Pass[WeightSite, Rounding]):
     def rewrite(self, graph: Graph, site: WeightSite, rounding: Rounding) -> None:
         from sparsecc.ops.quantized_linear.torch import QuantizedLinear
 
-        weight, there = rounding.weight, site.stored if site.form is None else next(iter(site.form.tensors.values()))
+        came, weight = site.stored, rounding.weight
+        there = next(iter(came.tensors.values())) if isinstance(came, Form) else came
         tensors = {name: tensor.to(there.device) for name, tensor in weight.tensors.items()}
         graph.replace(site, QuantizedLinear(replace(weight, tensors=tensors), site.bias))
 

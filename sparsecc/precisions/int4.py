@@ -31,8 +31,8 @@ _MIDDLE = 8  # of the numbers from 0 up that MatMulNBits reads
 class Int4(InGroups):
     """w ≈ scale · (number - zero) with a scale, and where not symmetric a zero, for each group of inputs; numbers in [-8, 7].
 
-    values: uint8 [rows, ⌈cols/2⌉], number - zero modulo 16, the first of two in the lower half of a byte.  scales: float32 [rows, groups].
-    zeros: int8 [rows, groups].
+    values: uint8 [rows, ⌈cols/2⌉], number - zero modulo 16, the first of two in the lower half of a byte.  scales: float32 [rows, groups],
+    numbers of the weight's own type.  zeros: int8 [rows, groups].
     """
 
     value_bits: ClassVar[int] = 4

@@ -26,7 +26,8 @@ from sparsecc.precisions.base import ROW, Group, Nodes, T
 class Int8WeightOnly(InGroups):
     """w ≈ scale · (number - zero) with a scale, and where not symmetric a zero, for each row or group of inputs; numbers in [-128, 127].
 
-    values: int8 [rows, cols], number - zero modulo 256.  scales: float32 [rows, groups].  zeros: int8 [rows, groups].
+    values: int8 [rows, cols], number - zero modulo 256.  scales: float32 [rows, groups], numbers of the weight's own
+    type.  zeros: int8 [rows, groups].
     """
 
     value_bits: ClassVar[int] = 8

@@ -9,6 +9,7 @@ import torch
 
 from sparsecc import formats, precisions
 from sparsecc.errors import ModelError, RecipeError
+from sparsecc.precisions._groups import InGroups
 from sparsecc.precisions.base import Integers, Quantized
 
 every_key = pytest.mark.parametrize("key", ["int4:32", "int4:row:asymmetric", "int8_weight_only:128:asymmetric", "int8_weight_only:row"])
@@ -74,6 +75,19 @@ def test_weights_of_any_size_have_finite_steps() -> None:
     weight = torch.tensor([[3e38, -3e38, 1.0, 0.0], [1e-44, -1e-44, 0.0, 0.0]])
     for key in ("int4:row", "int4:row:asymmetric", "int8_weight_only:row"):
         assert precisions.from_key(key).quantize(weight).dense().isfinite().all()
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+@every_key
+def test_scales_are_numbers_of_the_type_of_the_weight_so_that_kernels_need_not_round_them(key: str, kind: torch.dtype) -> None:
+    weight = torch.randn(8, 76, dtype=kind)
+    precision, x = precisions.from_key(key), torch.randn(200, 76)
+    assert isinstance(precision, InGroups)
+    for stored in (precision.quantize(weight), precision.quantize_for(weight, x.T @ x)):
+        scales = integers(stored).scales
+        assert scales.dtype == torch.float32
+        assert torch.equal(scales.to(kind).float(), scales)
+        assert float((stored.dense() - weight.float()).norm() / weight.float().norm()) < 0.2
 
 
 def test_damage_is_named() -> None:
