@@ -300,9 +300,7 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                         at = T.meta_var(x_at + ((run % stages * wide + n) * 4 + k) * 512)
                         for j in T.unroll(both):
                             other = T.meta_var(lane // 2 * 2 + j - lane if kind.sparse else 0)
-                            T.ptx["ld.shared.v4.b32"](
-                                h[j * 4], h[j * 4 + 1], h[j * 4 + 2], h[j * 4 + 3], memory.ptr_to([at + other * 16])
-                            )
+                            T.ptx["ld.shared.v4.b32"](h[j * 4], h[j * 4 + 1], h[j * 4 + 2], h[j * 4 + 3], memory.ptr_to([at + other * 16]))
                         halved(i, h, 0)
             if kind.sparse:
                 T.cuda.warp_sync()

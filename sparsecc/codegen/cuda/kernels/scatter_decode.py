@@ -19,8 +19,8 @@ from sparsecc.codegen.cuda.driver import Geometry
 from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Weights
 from sparsecc.codegen.cuda.pieces.epilogue import result
 from sparsecc.codegen.cuda.pieces.units import BYTES, LINE, columns, positions, walker
-from sparsecc.codegen.cuda.streams import BLOCK, INPUTS, LANES, ROWS, UNIT, WORDS, pack, parts, strips, units, unpack
 from sparsecc.codegen.cuda.script import T
+from sparsecc.codegen.cuda.streams import BLOCK, INPUTS, LANES, ROWS, UNIT, WORDS, pack, parts, strips, units, unpack
 
 PARTS = ("W", "starts", "lengths")
 TOKENS = (8, 16, 32)

@@ -62,7 +62,9 @@ def walker(slots: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
     @T.inline
     def open(at, W, starts, lengths, v, gaps, length, place, count, lane):
-        T.ptx["mov.b32"](length[2], (T.uint32(1) << T.cast(lane, "uint32")) - T.uint32(1))  # lower lanes; not computed anew where it is used
+        T.ptx["mov.b32"](
+            length[2], (T.uint32(1) << T.cast(lane, "uint32")) - T.uint32(1)
+        )  # lower lanes; not computed anew where it is used
         place[0] = 0
         place[1] = 0
         for i in T.unroll(2):

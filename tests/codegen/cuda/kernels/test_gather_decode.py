@@ -54,7 +54,9 @@ def test_knobs_fit_the_device(tokens: int, known: Arch) -> None:
         for knobs in found:
             launched = geometry(spec, knobs, known)
             assert launched.shared_bytes <= known.shared_bytes and launched.threads <= 1024
-            assert launched.grid[0] % launched.cluster == 0 and launched.cluster in (1, 2, 4) and (known.bulk_copies or launched.cluster == 1)
+            assert (
+                launched.grid[0] % launched.cluster == 0 and launched.cluster in (1, 2, 4) and (known.bulk_copies or launched.cluster == 1)
+            )
             assert launched.grid[0] // launched.cluster * knobs.strips >= strips(rows, False)
 
 
