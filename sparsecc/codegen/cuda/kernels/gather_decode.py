@@ -1,11 +1,10 @@
 """Weights with any zeros times one to four tokens, in bfloat16 or float16, without tensor cores: each entry's inputs are gathered.
 
-A warp takes strips of 8 rows, its lanes a row and a class of inputs each, as `streams` stores them. So its sums stay in registers over the
-whole depth. The bytes of a warp's units come through its own ring of bulk copies; no warp waits for another.
+A warp takes strips of 8 rows, its lanes a row and a class of inputs each, as `streams` stores them. So its sums stay in registers over a unit. The issue of instructions is what bounds it, not the memory: 60 % of zeros leave 44,000 turns of a warp to each scheduler.
 
-X lies in shared memory, in the order of the streams' positions: one word is one token's input in float32, or two tokens' inputs in 16 bits.
-The 8 lanes of a class read different positions, which meet in the banks: 3.0 turns a load on average. With 8 copies of X, one for each
-row, every lane has its own bank.
+X lies in shared memory as float32, all tokens of an input side by side, in the order of the streams' positions. A position has 256 bytes,
+so that one `prmt` makes an address of a position and a lane. In these stand the same position of several units, the classes, and copies of X:
+the lanes of a class read different positions, which would meet in the banks.
 """
 
 from __future__ import annotations
@@ -20,282 +19,237 @@ from sparsecc.codegen.cuda.arch import Arch
 from sparsecc.codegen.cuda.driver import Geometry
 from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Weights
 from sparsecc.codegen.cuda.pieces.epilogue import result
+from sparsecc.codegen.cuda.pieces.units import ALL, BYTES, positions, walker
 from sparsecc.codegen.cuda.script import T
-from sparsecc.codegen.cuda.streams import BLOCK, CLASSES, HEADER, LANES, POSITIONS, ROWS, UNIT, pack, strips, units, unpack
+from sparsecc.codegen.cuda.streams import BLOCK, CLASSES, INPUTS, LANES, POSITIONS, ROWS, UNIT, WORDS, pack, parts, strips, units, unpack
 
+PARTS = ("W", "starts", "lengths")
 TOKENS = (1, 2, 4)
-_BULK = "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
-_ALL = 0xFFFFFFFF
-_MOST = LANES * 20  # bytes of a block of all streams
+_PITCH = 256  # bytes of a position
 
 
 @dataclass(frozen=True)
 class Gather:
-    """strips: of a block.  splits: warps that share a strip's depth.  copies: of X.  segment: bytes of a bulk copy.  segments: of a warp's
-    ring."""
+    """strips: of a cluster.  cluster: blocks that share the strips' depth.  warps: of a block, which share out its units.  copies: of X.
+    wide: X in float32, otherwise in 16 bits.  ahead: blocks of a warp whose loads are in flight."""
 
     strips: int
-    splits: int
+    cluster: int
+    warps: int
     copies: int
-    segment: int
-    segments: int
+    wide: bool = True
+    ahead: int = 2
 
-    @property
-    def warps(self) -> int:
-        return self.strips * self.splits
+    def input_bytes(self, spec: LinearSpec) -> int:
+        return spec.tokens * (4 if self.wide else 2)
 
-    @property
-    def ring(self) -> int:
-        return self.segment * self.segments
+    def side_by_side(self, spec: LinearSpec) -> int:
+        """Units whose X shares the bytes of positions."""
+        return _PITCH // (CLASSES * self.copies * self.input_bytes(spec))
+
+    def x_bytes(self, spec: LinearSpec) -> int:
+        held = -(-units(spec.depth) // self.cluster)
+        return -(-held // self.side_by_side(spec)) * POSITIONS * _PITCH
+
+    def sum_bytes(self, spec: LinearSpec) -> int:
+        return self.strips * units(spec.depth) * ROWS * spec.tokens * 4
 
     def shared_bytes(self, spec: LinearSpec) -> int:
-        barriers = -(-self.warps * self.segments * 8 // 128) * 128
-        return barriers + self.warps * self.ring + _x_bytes(spec, self.copies)
-
-
-def _x_bytes(spec: LinearSpec, copies: int) -> int:
-    return units(spec.depth) * POSITIONS * CLASSES * copies * _word(spec)
-
-
-def _word(spec: LinearSpec) -> int:
-    return 8 if spec.tokens == 4 else 4
+        return self.x_bytes(spec) + self.sum_bytes(spec)
 
 
 def space(spec: LinearSpec, arch: Arch) -> list[Gather]:
-    return list(_space(spec, arch)) if arch.bulk_copies and spec.depth % 8 == 0 else []
+    return list(_space(spec, arch)) if spec.depth % 8 == 0 else []
 
 
 def _space(spec: LinearSpec, arch: Arch) -> Iterator[Gather]:
-    for copies in (8, 4, 2, 1):
-        if copies * _word(spec) > 32:  # more copies than lanes to read at once
-            continue
-        for count in (14, 8, 7, 4, 2, 1):
-            if spec.gated and count % 2:
-                continue
-            for splits in (1, 2, 4, 7):
-                if splits > units(spec.depth):
-                    continue
-                for segment in (1024, 2048):
-                    for segments in (4, 8):
-                        knobs = Gather(count, splits, copies, segment, segments)
-                        if 4 <= knobs.warps <= 28 and knobs.shared_bytes(spec) <= arch.shared_bytes:
-                            yield knobs
+    yield Gather(2, 1, 8, 1)
 
 
 def prepare(weights: Weights, spec: LinearSpec) -> dict[str, Tensor]:
-    data, starts = pack(weights.numbers, spec.gated)
-    return {"W": data, "starts": starts}
+    return dict(zip(PARTS, pack(weights.numbers, spec.gated), strict=True))
 
 
 def restore(parts: dict[str, Tensor], spec: LinearSpec) -> Weights:
-    return Weights(unpack(parts["W"], parts["starts"], spec.rows, spec.depth, getattr(torch, spec.dtype), spec.gated))
+    return Weights(unpack(*(parts[name] for name in PARTS), spec.rows, spec.depth, getattr(torch, spec.dtype), spec.gated))
 
 
 def geometry(spec: LinearSpec, knobs: Gather, arch: Arch) -> Geometry:
-    blocks = -(-strips(spec.outputs, spec.gated) // knobs.strips)
-    return Geometry((blocks, 1, 1), knobs.warps * 32, knobs.shared_bytes(spec), dependent=True)
+    blocks = -(-strips(spec.outputs, spec.gated) // knobs.strips) * knobs.cluster
+    return Geometry((blocks, 1, 1), knobs.warps * 32, knobs.shared_bytes(spec), knobs.cluster, dependent=arch.bulk_copies)
 
 
 def build(spec: LinearSpec, knobs: Gather, arch: Arch):
-    splits, copies, segment, segments, ring_bytes = knobs.splits, knobs.copies, knobs.segment, knobs.segments, knobs.ring
+    copies, cluster, wide = knobs.copies, knobs.cluster, knobs.wide
     warps, threads, outputs, depth, dtype, most = knobs.warps, knobs.warps * 32, spec.outputs, spec.depth, spec.dtype, spec.tokens
     total_strips, per_strip = strips(spec.outputs, spec.gated), units(spec.depth)
-    blocks = -(-total_strips // knobs.strips)
-    word = _word(spec)
-    pitch = CLASSES * copies * word  # bytes from a position of X to the next
-    groups = per_strip * POSITIONS // 2  # of 8 neighbouring inputs
-    rounds = -(-groups // threads)
-    numbers = knobs.strips * ROWS // (2 if spec.gated else 1)  # of a token that a block stores
-    quads = word // 4  # 16 bytes that a group of 4 inputs takes
+    blocks = -(-total_strips // knobs.strips) * cluster
+    size, beside = knobs.input_bytes(spec), knobs.side_by_side(spec)
+    loaded = size // 4  # words of an input
+    words = -(-per_strip // cluster) * WORDS * CLASSES  # pairs of inputs that a block holds
+    rounds = -(-words // threads)
+    numbers = knobs.strips * ROWS // (2 if spec.gated else 1)  # of a token that a cluster stores
+    at_once = BLOCK // 2 if loaded == 4 else BLOCK  # entries whose inputs are loaded together
+    open, walk = walker(knobs.ahead)
 
     @T.prim_func
-    def gather_decode(w: T.handle, s: T.handle, x: T.handle, b: T.handle, r: T.handle, y: T.handle, tokens: T.int32):
-        T.func_attr(
-            {
-                "global_symbol": "gather_decode",
-                "tirx.kernel_launch_params": ["tirx.use_programtic_dependent_launch"],
-            }
-        )
-        W = T.match_buffer(w, (1 << 27, UNIT), "uint8", align=16)
+    def gather_decode(w: T.handle, s: T.handle, n: T.handle, x: T.handle, b: T.handle, r: T.handle, y: T.handle, tokens: T.int32):
+        T.func_attr({"global_symbol": "gather_decode"})
+        W = T.match_buffer(w, (BYTES // UNIT, UNIT), "uint8", align=16)
         starts = T.match_buffer(s, (total_strips * per_strip + 1,), "int32")
+        lengths = T.match_buffer(n, (total_strips * per_strip, LANES), "uint8", align=16)
         X = T.match_buffer(x, (tokens, depth), dtype, align=16)
         B = T.match_buffer(b, (spec.rows,), dtype)
         R = T.match_buffer(r, (tokens, outputs), dtype)
         Y = T.match_buffer(y, (tokens, outputs), dtype)
         T.device_entry()
+        T.attr({"tirx.launch_bounds_min_blocks_per_sm": 1})
         block = T.cta_id([blocks])
         warp = T.warp_id([warps])
         lane = T.lane_id([32])
         thread = T.meta_var(warp * 32 + lane)
         pool = T.SMEMPool()
-        full = pool.alloc((warps * segments,), "uint64", align=8)
-        ring = pool.alloc((warps * ring_bytes,), "uint8", align=128)
-        inputs = pool.alloc((_x_bytes(spec, copies),), "uint8", align=128)
+        inputs = pool.alloc((knobs.x_bytes(spec),), "uint8", align=128)
+        partial = pool.alloc((knobs.sum_bytes(spec),), "uint8", align=16)
         pool.commit()
+        v = T.alloc_local([4 * knobs.ahead], "uint32")
+        gaps = T.alloc_local([knobs.ahead], "uint32")
+        length = T.alloc_local([3], "uint32")
+        place = T.alloc_local([3], "int32")
         sums = T.alloc_local([most], "float32")
-        v = T.alloc_local([4], "uint32")
-        gaps = T.alloc_local([1], "uint32")
-        at = T.alloc_local([BLOCK], "int32")
-        xs = T.alloc_local([BLOCK * quads], "uint32")
+        p = T.alloc_local([3], "uint32")
+        base = T.alloc_local([1], "uint32")
+        at = T.alloc_local([BLOCK], "uint32")
+        xs = T.alloc_local([at_once * loaded], "uint32")
         value = T.alloc_local([1], "float32")
-        first = T.alloc_local([1], "int32")  # where the warp's bytes begin, in 16
-        size = T.alloc_local([1], "int32")
-        ready = T.alloc_local([1], "int32")  # how many of them have arrived
-        off = T.alloc_local([1], "int32")
-        length = T.alloc_local([1], "uint32")
-        number = T.alloc_local([1], "int32")
-        mask = T.alloc_local([1], "uint32")
-        count = T.alloc_local([2], "uint32")
-        policy = T.alloc_local([1], "uint64")
-        T.ptx["createpolicy.fractional.L2::evict_first.b64"](policy[0], T.float32(1.0))
-        strip = T.meta_var(block * knobs.strips + warp // splits)
-        begin = T.meta_var(warp % splits * per_strip // splits)
-        end = T.meta_var((warp % splits + 1) * per_strip // splits)
+        here = T.meta_var(block % cluster * per_strip // cluster)  # the block's first unit of each strip
+        held = T.meta_var((block % cluster + 1) * per_strip // cluster - here)
+        strip = T.meta_var(block // cluster * knobs.strips)
+        tasks = T.meta_var(T.min(knobs.strips, total_strips - strip) * held)
+        begin = T.alloc_local([1], "int32")
+        count = T.alloc_local([1], "int32")
+        begin[0] = warp * tasks // warps
+        count[0] = (warp + 1) * tasks // warps - begin[0]
 
         @T.inline
-        def fetch(j):
-            place = T.meta_var(warp * segments + j % segments)
-            left = T.meta_var(T.min(segment, size[0] - j * segment))
-            T.ptx.mbarrier.arrive.expect_tx.shared.b64(full.ptr_to([place]), T.cast(left, "uint32"))
-            T.ptx[_BULK](
-                ring.ptr_to([place * segment]),
-                W.ptr_to([first[0] + j * (segment // UNIT), 0]),
-                T.cast(left, "uint32"),
-                full.ptr_to([place]),
-                policy[0],
-            )
+        def unit_at(u, where):
+            where[0] = (strip + (begin[0] + u) // held) * per_strip + here + (begin[0] + u) % held
 
-        @T.inline
-        def arrived(upto):
-            while ready[0] < T.min(upto, size[0]):
-                j = T.meta_var(ready[0] // segment)
-                T.cuda.mbarrier_wait(full.ptr_to([warp * segments + j % segments]), (j // segments) % 2)
-                again = T.meta_var(j + segments - 2)  # what was two segments before has been read by all lanes
-                if j >= 2 and again * segment < size[0]:
-                    T.cuda.warp_sync()
-                    if lane == 0:
-                        fetch(again)
-                ready[0] = ready[0] + segment
-
-        first[0] = 0
-        size[0] = 0
-        if strip < total_strips:
-            first[0] = starts[strip * per_strip + begin]
-            size[0] = (starts[strip * per_strip + end] - first[0]) * UNIT
-        if lane == 0:
-            for i in T.unroll(segments):
-                T.ptx.mbarrier.init.shared.b64(full.ptr_to([warp * segments + i]), T.uint32(1))
-            T.ptx.fence.mbarrier_init.release.cluster()
-            for i in T.unroll(segments):
-                if i * segment < size[0]:
-                    fetch(i)
-        T.cuda.warp_sync()
-        T.ptx.griddepcontrol.wait()
-        T.ptx.griddepcontrol.launch_dependents()
-        raw = T.alloc_local([rounds * most * 4], "uint32")
-        quad = T.alloc_local([4 * quads], "uint32")
+        open(unit_at, W, starts, lengths, v, gaps, length, place, count[0], lane)
+        if arch.bulk_copies:
+            T.ptx.griddepcontrol.wait()
+            T.ptx.griddepcontrol.launch_dependents()
+        raw = T.alloc_local([rounds * most], "uint32")
         for n in T.unroll(rounds):
-            group = T.meta_var(n * threads + thread)
+            word = T.meta_var((n * threads + thread) // CLASSES)
+            column = T.meta_var(here * INPUTS + word // 4 * 32 + lane % CLASSES * 8 + word % 4 * 2)
             for t in T.unroll(most):
-                i = T.meta_var((n * most + t) * 4)
-                for j in T.unroll(4):
-                    raw[i + j] = T.uint32(0)
-                if group * 8 < depth and t < tokens:
-                    T.ptx["ld.global.v4.b32"](raw[i], raw[i + 1], raw[i + 2], raw[i + 3], X.ptr_to([t, group * 8]))
+                raw[n * most + t] = T.uint32(0)
+                if word < words // CLASSES and column < depth and t < tokens:
+                    T.ptx["ld.global.b32"](raw[n * most + t], X.ptr_to([t, column]))
         for n in T.unroll(rounds):
-            group = T.meta_var(n * threads + thread)
-            if group < groups:
+            word = T.meta_var((n * threads + thread) // CLASSES)
+            if word < words // CLASSES:
                 for odd in T.unroll(2):
-                    for j in T.unroll(4):
-                        i = T.meta_var(n * most * 4 + j)
-                        if most == 1:
-                            quad[j] = T.reinterpret("uint32", _wide(raw[i], odd, dtype))
+                    for i in T.unroll(loaded):
+                        if wide:
+                            xs[i] = T.reinterpret("uint32", _wide(raw[n * most + i], odd, dtype))
                         else:
-                            for pair in T.unroll(quads):
-                                a = T.meta_var(raw[i + pair * 8])
-                                c = T.meta_var(raw[i + pair * 8 + 4])
-                                if odd == 0:
-                                    quad[j * quads + pair] = (a & T.uint32(0xFFFF)) | (c << T.uint32(16))
-                                else:
-                                    quad[j * quads + pair] = (a >> T.uint32(16)) | (c & T.uint32(0xFFFF0000))
-                    position = T.meta_var(group // (POSITIONS // 2) * POSITIONS + odd * (POSITIONS // 2) + group % (POSITIONS // 2))
-                    for copy in T.unroll(copies):
-                        mine = T.meta_var((copy + thread) % copies)  # neighbours write to different banks
-                        for k in T.unroll(quads):
-                            T.ptx["st.shared.v4.b32"](
-                                inputs.ptr_to([position * pitch + (mine * quads + k) * 16]),
-                                quad[k * 4], quad[k * 4 + 1], quad[k * 4 + 2], quad[k * 4 + 3],
-                            )  # fmt: skip
-        T.cuda.cta_sync()
-        for t in T.unroll(most):
-            sums[t] = T.float32(0)
-        ready[0] = 0
-        off[0] = 0
-        for u in T.serial(end - begin):
-            if size[0] == 0:
-                break
-            arrived(off[0] + HEADER)
-            T.ptx["ld.shared.u8"](length[0], ring.ptr_to([warp * ring_bytes + ((off[0] + lane) & (ring_bytes - 1))]))
-            off[0] = off[0] + HEADER
-            at[BLOCK - 1] = (begin + u) * (POSITIONS * pitch) + (lane // 4 % copies * CLASSES + lane % 4) * word
-            number[0] = 0
-            mask[0] = T.cuda.ballot_sync(T.uint32(_ALL), length[0] > T.uint32(0))
-            while mask[0] != T.uint32(0):
-                T.ptx["popc.b32"](count[0], mask[0])
-                T.ptx["popc.b32"](count[1], mask[0] & ((T.uint32(1) << T.cast(lane, "uint32")) - T.uint32(1)))
-                arrived(off[0] + _MOST)
-                streams = T.meta_var(T.cast(count[0], "int32"))
-                mine = T.meta_var(T.cast(count[1], "int32"))
-                if T.cast(length[0], "int32") > number[0]:
-                    T.ptx["ld.shared.v4.b32"](
-                        v[0], v[1], v[2], v[3], ring.ptr_to([warp * ring_bytes + ((off[0] + mine * 16) & (ring_bytes - 1))])
-                    )
-                    T.ptx["ld.shared.b32"](
-                        gaps[0], ring.ptr_to([warp * ring_bytes + ((off[0] + streams * 16 + mine * 4) & (ring_bytes - 1))])
-                    )
-                    for i in T.unroll(BLOCK):
-                        at[i] = at[(i - 1) % BLOCK] + T.cast((gaps[0] >> T.uint32(4 * i)) & T.uint32(15), "int32") * pitch
-                    for i in T.unroll(BLOCK):
-                        if quads == 1:
-                            T.ptx["ld.shared.b32"](xs[i], inputs.ptr_to([at[i]]))
+                            halves = T.meta_var(T.uint32(0x5410) + T.cast(odd * 0x2222, "uint32"))
+                            T.ptx["prmt.b32"](xs[i], raw[n * most + i * 2], raw[n * most + i * 2 + 1], halves)
+                    position = T.meta_var(odd * WORDS + word % WORDS)
+                    for copy in T.unroll(copies):  # neighbours write to different banks
+                        lane_bytes = T.meta_var(((copy + lane // CLASSES) % copies * CLASSES + lane % CLASSES) * size)
+                        target = T.meta_var(_offset(word // WORDS, beside) + position * _PITCH + lane_bytes)
+                        if loaded == 1:
+                            T.ptx["st.shared.b32"](inputs.ptr_to([target]), xs[0])
+                        elif loaded == 2:
+                            T.ptx["st.shared.v2.b32"](inputs.ptr_to([target]), xs[0], xs[1])
                         else:
-                            T.ptx["ld.shared.v2.b32"](xs[i * 2], xs[i * 2 + 1], inputs.ptr_to([at[i]]))
-                    for i in T.unroll(BLOCK):
-                        value[0] = _wide(v[i // 2], i % 2, dtype)
-                        if most == 1:
-                            sums[0] = sums[0] + value[0] * T.reinterpret("float32", xs[i])
-                        else:
-                            for t in T.unroll(most):
-                                sums[t] = sums[t] + value[0] * _wide(xs[i * quads + t // 2], t % 2, dtype)
-                off[0] = off[0] + streams * 16 + ((streams * 4 + UNIT - 1) & -UNIT)
-                number[0] = number[0] + 1
-                mask[0] = T.cuda.ballot_sync(T.uint32(_ALL), T.cast(length[0], "int32") > number[0])
-        T.cuda.warp_sync()
+                            T.ptx["st.shared.v4.b32"](inputs.ptr_to([target]), xs[0], xs[1], xs[2], xs[3])
+        if cluster == 1:
+            T.cuda.cta_sync()
+        else:
+            T.ptx.barrier.cluster.arrive()  # the first block's shared memory may be written to only once it runs
+            T.ptx.barrier.cluster.wait()
         part = T.alloc_local([1], "float32")
-        for t in T.unroll(most):
-            for k in T.unroll(2):
-                T.ptx["shfl_sync.bfly.b32"](part[0], sums[t], T.uint32(1 << k), T.uint32(0x1F), T.uint32(_ALL))
-                sums[t] = sums[t] + part[0]
-            if lane % 4 == 0:
-                T.ptx["st.shared.f32"](ring.ptr_to([warp * ring_bytes + (t * ROWS + lane // 4) * 4]), sums[t])
-        T.cuda.cta_sync()
+        target = T.alloc_local([1], "uint64")
+
+        @T.inline
+        def before(u):
+            held_unit = T.meta_var(_offset((begin[0] + u) % held, beside))
+            bytes_before = T.meta_var(held_unit + (lane // 4 % copies * CLASSES + lane % 4) * size)
+            T.ptx["mov.b32"](base[0], T.cast(bytes_before, "uint32"))  # not computed anew for each block
+            p[2] = T.uint32(0)
+            for t in T.unroll(most):
+                sums[t] = T.float32(0)
+
+        @T.inline
+        def use(v, slot, gaps):
+            positions(gaps, p)
+            for i in T.unroll(BLOCK):  # bytes 0, 2 and 3 of the base, and the position between them
+                T.ptx["prmt.b32"](at[i], p[i % 2], base[0], T.uint32(0x7604) + T.cast(i // 2 * 16, "uint32"))
+            for part in T.unroll(BLOCK // at_once):
+                for k in T.unroll(at_once):
+                    source = T.meta_var(inputs.ptr_to([at[part * at_once + k]]))
+                    j = T.meta_var(k * loaded)
+                    if loaded == 1:
+                        T.ptx["ld.shared.b32"](xs[j], source)
+                    elif loaded == 2:
+                        T.ptx["ld.shared.v2.b32"](xs[j], xs[j + 1], source)
+                    else:
+                        T.ptx["ld.shared.v4.b32"](xs[j], xs[j + 1], xs[j + 2], xs[j + 3], source)
+                for k in T.unroll(at_once):
+                    value[0] = _wide(v[slot * 4 + (part * at_once + k) // 2], k % 2, dtype)
+                    for t in T.unroll(most):
+                        if wide:
+                            sums[t] = sums[t] + value[0] * T.reinterpret("float32", xs[k * loaded + t])
+                        else:
+                            sums[t] = sums[t] + value[0] * _wide(xs[k * loaded + t // 2], t % 2, dtype)
+
+        @T.inline
+        def after(u):
+            for t in T.unroll(most):
+                for k in T.unroll(2):
+                    T.ptx["shfl_sync.bfly.b32"](part[0], sums[t], T.uint32(1 << k), T.uint32(0x1F), T.uint32(ALL))
+                    sums[t] = sums[t] + part[0]
+                if lane % 4 == 0:
+                    task = T.meta_var(begin[0] + u)
+                    slot = T.meta_var(((task // held * per_strip + here + task % held) * most + t) * ROWS + lane // 4)
+                    if cluster == 1:
+                        T.ptx["st.shared.f32"](partial.ptr_to([slot * 4]), sums[t])
+                    else:
+                        T.ptx["mapa.u64"](target[0], partial.ptr_to([slot * 4]), T.uint32(0))
+                        T.ptx["st.f32"](target[0], sums[t])
+
+        walk(unit_at, before, use, after, W, starts, lengths, v, gaps, length, place, count[0], lane)
+        if cluster == 1:
+            T.cuda.cta_sync()
+        else:
+            T.ptx.barrier.cluster.arrive()
+            T.ptx.barrier.cluster.wait()
         total = T.alloc_local([2], "float32")
         for n in T.serial(-(-numbers * most // threads)):
-            place = T.meta_var(n * threads + thread)
-            if place < numbers * most:
-                token = T.meta_var(place // numbers)
-                row = T.meta_var(place % numbers)
-                output = T.meta_var(block * numbers + row)
+            number = T.meta_var(n * threads + thread)
+            if number < numbers * most and block % cluster == 0:
+                token = T.meta_var(number // numbers)
+                row = T.meta_var(number % numbers)
+                output = T.meta_var(block // cluster * numbers + row)
                 if token < tokens and output < outputs:
                     for half in T.unroll(2 if spec.gated else 1):
                         total[half] = T.float32(0)
-                        for i in T.unroll(splits):
-                            source = T.meta_var((row // ROWS * (2 if spec.gated else 1) + half) * splits + i)
-                            T.ptx["ld.shared.f32"](part[0], ring.ptr_to([source * ring_bytes + (token * ROWS + row % ROWS) * 4]))
+                        for i in T.unroll(per_strip):
+                            source = T.meta_var(((row // ROWS * (2 if spec.gated else 1) + half) * per_strip + i) * most + token)
+                            T.ptx["ld.shared.f32"](part[0], partial.ptr_to([(source * ROWS + row % ROWS) * 4]))
                             total[half] = total[half] + part[0]
                     Y[token, output] = result(spec, B, R, token, output, total[0], total[1])
 
     return gather_decode
+
+
+def _offset(unit, beside):
+    """Bytes of X before the first position of a unit."""
+    return unit // beside * (POSITIONS * _PITCH) + unit % beside * (_PITCH // beside)
 
 
 def _wide(word, odd, dtype):
@@ -305,4 +259,4 @@ def _wide(word, odd, dtype):
     return T.cast(T.reinterpret("float16", T.cast(T.Select(odd == 1, word >> T.uint32(16), word), "uint16")), "float32")
 
 
-KERNEL = Kernel(("sparse",), TOKENS, Gather, lambda _: ("W", "starts"), space, prepare, restore, build, geometry, None, None)
+KERNEL = Kernel(("sparse",), TOKENS, Gather, parts, space, prepare, restore, build, geometry, "gather_expand")

@@ -16,8 +16,7 @@ from torch import Tensor
 import sparsecc.codegen.cuda.pack as packing
 from sparsecc.codegen.cuda.arch import Arch
 from sparsecc.codegen.cuda.driver import Geometry
-from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Weights
-from sparsecc.codegen.cuda.kernels import nm_expand
+from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Part, Weights
 from sparsecc.codegen.cuda.kernels.nm_knobs import BARRIERS, Ring, space
 from sparsecc.codegen.cuda.pack import STEP, TILE, UNIT, narrow_kind, packed_depth, packed_tiles
 from sparsecc.codegen.cuda.pieces import epilogue
@@ -27,6 +26,12 @@ from sparsecc.codegen.cuda.script import T
 _MULTIPLY = "mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.{0}.{0}.f32"
 _BULK = "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
 _NAMES = {"bfloat16": "bf16", "float16": "f16"}
+
+
+def parts(spec: LinearSpec) -> dict[str, Part]:
+    narrow = bool(narrow_kind(spec))
+    packed = Part("uint8", (packed_tiles(spec), packed_depth(spec) // UNIT, packing.unit_bytes(narrow)))
+    return {"S": Part("float32", (spec.rows,)), "W": packed} if narrow else {"W": packed}
 
 
 def prepare(weights: Weights, spec: LinearSpec) -> dict[str, Tensor]:
@@ -282,16 +287,4 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
     return nm_decode
 
 
-KERNEL = Kernel(
-    forms=("2:4", "2:4 int8", "2:4 e4m3"),
-    tokens=(8, 16, 32, 64),
-    knobs=Ring,
-    parts=lambda spec: ("W", "S") if narrow_kind(spec) else ("W",),
-    space=space,
-    prepare=prepare,
-    unpack=unpack,
-    build=build,
-    geometry=geometry,
-    build_expand=nm_expand.build,
-    geometry_expand=nm_expand.geometry,
-)
+KERNEL = Kernel(("2:4", "2:4 int8", "2:4 e4m3"), (8, 16, 32, 64), Ring, parts, space, prepare, unpack, build, geometry, "nm_expand")
