@@ -141,12 +141,15 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
     multiply = (_SPARSE if kind.sparse else _DENSE).format(_NAMES[dtype])
     subtract = f"fma.rn.{_NAMES[dtype]}x2"
     masks = (0x000F000F, 0) if kind.bits == 4 else (0x007F007F, 0x00800080) if dtype == "bfloat16" else (0x00FF00FF, 0)
-    outs = count * (TILE // 2 if spec.gated else TILE)
     sharing = parts > 1
     both = 2 if kind.sparse else 1  # of two neighbouring lanes' inputs, those that a lane reads
     chunks = piece // 16  # that lanes copy
     flying = stages * count - (2 if sharing else 1)  # groups of copies behind the piece to be multiplied
     width = slices * split  # pieces side by side
+    outs = count * (TILE // 2 if spec.gated else TILE)
+    factors = 2 if spec.gated else 1
+    rounds = -(-outs * most // (threads * split))  # outputs of a thread
+    rest = outs * most % (threads * split) != 0
     ragged = depth % PIECE != 0
     uneven = all_tiles % blocks != 0  # some blocks have a tile less
 
@@ -189,6 +192,9 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
         a = T.alloc_local([kind.steps * 4], "uint32")
         m = T.alloc_local([kind.steps * 4], "uint32")
         scale = T.alloc_local([groups * 2], "float32")
+        term = T.alloc_local([rounds * width * factors], "float32")
+        total = T.alloc_local([2], "float32")
+        address = T.alloc_local([1], "uint32")
         policy = T.alloc_local([1], "uint64")
         runs = T.alloc_local([1], "int32")
         here = T.alloc_local([1], "int64")  # of W, the lane's part of the first tile's next piece to copy
@@ -412,30 +418,30 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
             T.ptx.barrier.cluster.wait.acquire()
         else:
             T.cuda.cta_sync()
-        term = T.alloc_local([width * 2], "float32")
-        total = T.alloc_local([2], "float32")
-        address = T.alloc_local([1], "uint32")
-        for n in T.serial(-(-outs * most // (threads * split))):
+        for n in T.unroll(rounds):  # all that a thread adds is on its way before it adds the first
+            place = T.meta_var((n * split + rank) * threads + thread)
+            within = T.meta_var(T.min(place, outs * most - 1) if rest else place)
+            for i in T.unroll(width):
+                for j in T.unroll(factors):
+                    row = T.meta_var(tile_row(spec, within % outs) + j * 8)
+                    at = T.meta_var(((i % slices * most + within // outs) * pitch + row) * 4)
+                    to = T.meta_var((n * width + i) * factors + j)
+                    if split > 1:
+                        T.ptx["mapa.shared::cluster.u32"](
+                            address[0], T.cuda.cvta_generic_to_shared(memory.ptr_to([at])), T.cast(i // slices, "uint32")
+                        )
+                        T.ptx["ld.shared::cluster.f32"](term[to], address[0])
+                    else:
+                        T.ptx["ld.shared.f32"](term[to], memory.ptr_to([at]))
+        for n in T.unroll(rounds):
             place = T.meta_var((n * split + rank) * threads + thread)
             token = T.meta_var(place // outs)
             output = T.meta_var(top * (outs // count) + place % outs)
             if token < tokens and token < most and output < outputs and (place % outs < own * (outs // count) if uneven else True):
-                for other in T.unroll(split):
-                    for i in T.unroll(slices):
-                        for j in T.unroll(2 if spec.gated else 1):
-                            at = T.meta_var(((i * most + token) * pitch + tile_row(spec, place % outs) + j * 8) * 4)
-                            to = T.meta_var((other * slices + i) * 2 + j)
-                            if split > 1:
-                                T.ptx["mapa.shared::cluster.u32"](
-                                    address[0], T.cuda.cvta_generic_to_shared(memory.ptr_to([at])), T.cast(other, "uint32")
-                                )
-                                T.ptx["ld.shared::cluster.f32"](term[to], address[0])
-                            else:
-                                T.ptx["ld.shared.f32"](term[to], memory.ptr_to([at]))
-                for j in T.unroll(2 if spec.gated else 1):
-                    total[j] = term[j]
+                for j in T.unroll(factors):
+                    total[j] = term[n * width * factors + j]
                     for i in T.unroll(width - 1):
-                        total[j] = total[j] + term[i * 2 + 2 + j]
+                        total[j] = total[j] + term[(n * width + i + 1) * factors + j]
                 Y[token, output] = result(spec, B, R, token, output, total[0], total[1])
         if split > 1:  # what others read stays
             T.ptx.barrier.cluster.arrive.release()
