@@ -7,9 +7,7 @@ and makes them zero again. X comes from L2 into registers while entries are scat
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
 
 import torch
 from torch import Tensor
@@ -29,6 +27,7 @@ TILE = 16  # rows of an instruction
 _NAMES = {"bfloat16": "bf16", "float16": "f16"}
 _AREA = WORDS * LINE  # bytes of the fragments of two units
 _SLOTS = 2
+_PROCESSORS = 132  # of an H200
 _GROUPS = WORDS // 8  # of 32 inputs, that a warp multiplies
 
 
@@ -48,14 +47,14 @@ class Scatter:
 
 
 def space(spec: LinearSpec, arch: Arch) -> list[Scatter]:
-    return list(_space(spec, arch)) if spec.depth % 8 == 0 else []
-
-
-def _space(spec: LinearSpec, arch: Arch) -> Iterator[Scatter]:
-    for tiles, splits in product((1, 2, 4, 7), (1, 2, 4, 7)):
-        knobs = Scatter(tiles, splits)
-        if splits <= units(spec.depth) and knobs.teams <= 14 and knobs.shared_bytes(spec) <= arch.shared_bytes:
-            yield knobs
+    """First as many teams of a block as its shared memory holds, in one wave of blocks if possible."""
+    if spec.depth % 8:
+        return []
+    most = arch.shared_bytes // Scatter(1, 1).shared_bytes(spec)
+    tiles = min(most, -(-_tiles(spec) // _PROCESSORS))
+    choices = [(tiles, most // tiles), (1, most), (1, most // 2), (2, most // 2), (most, 1), (1, 1)]
+    found = {Scatter(count, min(splits, units(spec.depth))): None for count, splits in choices if splits}
+    return list(found)
 
 
 def prepare(weights: Weights, spec: LinearSpec) -> dict[str, Tensor]:
