@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 TOLERANCE = 3e-3  # of the gradient, relative to where it began: the sum of squares is within 1e-4 of the least
+DAMPING = 0.01  # of the Hessian's mean diagonal, where columns make up for each other
 _ITERATIONS = 200
 
 
@@ -53,3 +54,8 @@ def inverse_of(hessian: Tensor) -> Tensor:
     """By Cholesky in float64, in the dtype of H; that of the diagonal where rounding has left no factor."""
     factor, failed = torch.linalg.cholesky_ex(hessian.double())
     return torch.diag(hessian.diagonal().reciprocal()) if failed else torch.cholesky_inverse(factor).to(hessian)
+
+
+def inverse_factor(hessian: Tensor, share: float = DAMPING) -> Tensor:
+    """Upper U with UᵀU = H⁻¹, float64, of the dampened H: row i says what an error in column i means for those after it."""
+    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(dampened(hessian, share))), upper=True)

@@ -15,12 +15,11 @@ from benchmarks.promises import Promise
 from sparsecc.codegen.cuda import measure, operator
 from sparsecc.codegen.cuda.arch import Arch
 from sparsecc.codegen.cuda.built import Builder
-from sparsecc.codegen.cuda.choose import Chooser, parts_of
+from sparsecc.codegen.cuda.choose import Chooser
 from sparsecc.codegen.cuda.kernel import LinearSpec, Weights
-from sparsecc.codegen.cuda.kernels import kernel_of
 from sparsecc.codegen.cuda.plan import Plan
 from sparsecc.codegen.cuda.target import Target
-from sparsecc.codegen.cuda.unpacking import values
+from sparsecc.codegen.cuda.unpacking import packed, values
 from sparsecc.timing import Spread
 
 CUBLAS, CUSPARSELT = "cuBLAS dense", "cuSPARSELt 2:4"
@@ -139,21 +138,21 @@ def run(cases: Sequence[Case], target: Target, builder: Builder, show: Callable[
 def _case(case: Case, plan: Plan, show: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     device = torch.device("cuda", torch.cuda.current_device())
     weights = made(case, device)
-    packed = list(kernel_of(case.form).prepare(weights, case.spec).values())
-    nbytes = sum(part.nbytes for part in packed)
+    weight = packed(case.spec, weights)
+    nbytes = weight.nbytes
     key = operator.register(plan)
     operator.prepare(key, device)
-    ours = [packed, *([part.clone() for part in packed] for _ in range(measure.copies(nbytes) - 1))]
+    ours = [weight, *(weight.clone() for _ in range(measure.copies(nbytes) - 1))]
     dense = torch.randn(case.rows, case.depth, device=device, dtype=torch.bfloat16)
     theirs = [dense, *(dense.clone() for _ in range(measure.copies(dense.nbytes) - 1))]
     for tokens, at_least in case.at_least.items():
         x = torch.randn(tokens, case.depth, device=device, dtype=torch.bfloat16)
-        y = operator.linear_cuda(x, packed, None, None, key)
+        y = operator.linear_cuda(x, weight, None, None, key)
         expected = x.double() @ values(weights).double().T
         error = float((y.double() - expected).abs().max() / expected.abs().max())
         candidates: list[list[Callable[[], object]]] = [
-            [functools.partial(operator.linear_cuda, x, parts, None, None, key) for parts in ours],
-            [functools.partial(functional.linear, x, weight) for weight in theirs],
+            [functools.partial(operator.linear_cuda, x, copy, None, None, key) for copy in ours],
+            [functools.partial(functional.linear, x, copy) for copy in theirs],
         ]
         mine, rival = measure.in_turns(candidates, rounds=31)
         step = next((step for step in plan.steps if tokens <= step.tokens), plan.steps[-1])
@@ -186,7 +185,7 @@ def host_us(plan: Plan, case: Case, calls: int = 2000) -> Spread:
     import time
 
     device = torch.device("cuda", torch.cuda.current_device())
-    packed = list(kernel_of(case.form).prepare(made(case, device), case.spec).values())
+    weight = packed(case.spec, made(case, device))
     x, key = torch.randn(1, case.depth, device=device, dtype=torch.bfloat16), operator.register(plan)
     taken = []
     with torch.no_grad():
@@ -194,9 +193,9 @@ def host_us(plan: Plan, case: Case, calls: int = 2000) -> Spread:
             torch.cuda.synchronize()
             start = time.perf_counter()
             for _ in range(100):
-                operator.linear_cuda(x, packed, None, None, key)
+                operator.linear_cuda(x, weight, None, None, key)
             taken.append((time.perf_counter() - start) * 1e4)
     return Spread.of(taken)
 
 
-__all__ = ["CASES", "Case", "build", "host_us", "parts_of", "plan_of", "promise", "run"]
+__all__ = ["CASES", "Case", "build", "host_us", "plan_of", "promise", "run"]

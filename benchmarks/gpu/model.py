@@ -36,7 +36,7 @@ def run(shape: str, cache: str | None, names: list[str], show: Callable[[str], N
         for name in names:
             recipe, at_least = RECIPES[name]
             program = torch.export.export(dense, inputs)
-            compiled = sparsecc.compile(program, inputs, recipe=recipe, target="cuda", cache=cache)
+            compiled: Any = sparsecc.compile(program, inputs, recipe=recipe, target="cuda", cache=cache)
             del program
             show(str(compiled.report)[-3000:])
             ours = torch.compile(compiled, dynamic=False)

@@ -372,7 +372,7 @@ def tolerance(report: Report) -> float:
 
 def tolerance_of(dtypes: Iterable[str]) -> float:
     """How far outputs of a model with weights of these types may be from those of one in which they are dense."""
-    narrow = [precisions.from_key(dtype) for dtype in dtypes if dtype in registry.members("precisions")]
+    narrow = [precisions.usual(dtype) for dtype in dtypes if dtype in registry.members("precisions")]
     return max([TOLERANCE, *(precision.tolerance for precision in narrow)])
 
 

@@ -67,7 +67,7 @@ def _site(site: WeightSite, masked: WeightSite, came: WeightSite, ledger: Ledger
         shape=tuple(masked.shape),
         sparsity=masked.zeros / max(1, size),
         dtype=masked.dtype,
-        bytes_dense=math.prod(came.shape) * _itemsize(masked.dtype),
+        bytes_dense=math.prod(came.shape) * _itemsize(came.dtype),
         output_error=error,
         pattern=_pattern(masked, ledger),
         decision="skipped" if reason and not deeds else "dense",

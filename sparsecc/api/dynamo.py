@@ -8,6 +8,7 @@ Weights are packed when the graph is compiled: what is written into a parameter 
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from sparsecc.errors import RecipeWarning, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from torch.fx import GraphModule
+    from torch.fx import GraphModule, Node
 
 _OPTIONS = ("recipe", "cache", "inductor")
 
@@ -43,7 +44,7 @@ def backend(
         note = "a graph with sizes that change is inductor's alone; torch.compile(..., dynamic=False) compiles one for each size"
         warnings.warn(note, RecipeWarning, stacklevel=2)
         return compile_fx(module, list(example_inputs), config_patches=patches)
-    held = {place: value for place, value in enumerate(example_inputs) if _is_static(module, place, value)}
+    held = {place: value for place, value in enumerate(example_inputs) if _is_static(value)}
     inputs = [value for place, value in enumerate(example_inputs) if place not in held]
     lowered = _lowered(_bound(module, held, len(example_inputs)), inputs, target, given)
     compiled: Any = compile_fx(lowered, inputs, config_patches=patches)
@@ -51,37 +52,45 @@ def backend(
     return lambda *arguments: compiled(*[arguments[place] for place in places])
 
 
-def _is_static(module: GraphModule, place: int, value: Tensor) -> bool:
-    """A parameter or buffer of the model, which dynamo makes an input."""
-    from torch.nn import Buffer, Parameter
+def _is_static(value: Tensor) -> bool:
+    """A parameter or buffer of the model, which dynamo makes an input and marks."""
+    from torch.nn import Parameter
 
-    node = list(module.graph.find_nodes(op="placeholder"))[place]
-    marked = getattr(value, "_dynamo_static_input_type", None) is not None
-    source = getattr(node, "_dynamo_source", None)
-    return isinstance(value, (Parameter, Buffer)) or marked or (source is not None and "_buffers" in source.name())
+    return isinstance(value, Parameter) or getattr(value, "_dynamo_static_input_type", None) is not None
 
 
 def _bound(module: GraphModule, held: Mapping[int, Tensor], count: int) -> nn.Module:
-    """The module with its parameters where torch.export sees them."""
+    """The module with its parameters and buffers where torch.export sees them, under the model's names."""
     from torch import nn
 
-    class Bound(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            names = [str(node.target) for node in module.graph.find_nodes(op="placeholder")]
-            self.names = {place: names[place] for place in held}
-            for place, value in held.items():
-                if isinstance(value, nn.Parameter):
-                    self.register_parameter(self.names[place], value)
-                else:
-                    self.register_buffer(self.names[place], value, persistent=False)
-            self.called = module
+    from sparsecc.graph.fx.tensors import assign
 
+    placeholders = list(module.graph.find_nodes(op="placeholder"))
+    names = {place: _name(placeholders[place]) for place in held}
+
+    class Bound(nn.Module):
         def forward(self, *inputs: Any) -> Any:
             rest = iter(inputs)
-            return self.called(*(getattr(self, self.names[place]) if place in held else next(rest) for place in range(count)))
+            return module(*(_tensor(self, names[place]) if place in held else next(rest) for place in range(count)))
 
-    return Bound()
+    bound = Bound()
+    for place, value in held.items():
+        assign(bound, names[place], value, trainable=False, learnt=isinstance(value, nn.Parameter))
+    return bound
+
+
+def _name(placeholder: Node) -> str:
+    """blocks.0.weight of what dynamo calls L['self']._modules['blocks']._modules['0']._parameters['weight']."""
+    source = getattr(placeholder, "_dynamo_source", None) or getattr(placeholder.meta.get("grapharg"), "source", None)
+    said: Any = getattr(source, "name", "")
+    parts = re.findall(r"_(?:modules|parameters|buffers)\['([^']+)'\]", said() if callable(said) else said)
+    return ".".join(parts) or str(placeholder.target)
+
+
+def _tensor(module: Any, name: str) -> Tensor:
+    for part in name.split("."):
+        module = getattr(module, part)
+    return module
 
 
 def _lowered(module: nn.Module, inputs: list[Any], target: Any, options: Mapping[str, Any]) -> GraphModule:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 CACHE = Path("~/.cache/sparsecc/cuda")  # of built kernels, by all that they depend on
 
 
+_EXACT = 1e-3
 _TOLERANCE = {"float16": 1e-2, "bfloat16": 5e-2}  # sums are rounded at other places; relative to the largest output
 
 
@@ -103,7 +104,8 @@ def checked(module: CompiledModule, inputs: Sequence[Any], expected: Sequence[An
 
 def tolerance(report: Report) -> float:
     """How far outputs may be from the masked model's, relative to the largest."""
-    return max(_TOLERANCE.get(site.dtype, 1e-3) for site in report.sites) if report.sites else 1e-3
+    found = [_TOLERANCE.get("bfloat16" if site.quantized else site.dtype, _EXACT) for site in report.sites]
+    return max([_EXACT, *found])
 
 
 def outputs_of(module: CompiledModule, inputs: Sequence[Any]) -> list[Any]:
@@ -126,18 +128,20 @@ def chosen(report: Report, choices: Sequence[tuple[tuple[str, ...], Choice]]) ->
     """The report with what runs each packed layer, and the table of what was timed."""
     by_site = {name: (names, choice) for names, choice in choices for name in names}
     sites = tuple(replace(row, **_decided(*by_site[row.name])) if row.name in by_site else row for row in report.sites)
-    rows = dict.fromkeys(row for _, choice in choices for row in choice.rows)
-    return replace(report, sites=sites, kernels=tuple(map(_kernel, rows)), totals=account.totals(sites))
+    rows = {id(row): row for _, choice in choices for row in choice.rows}  # layers alike share them
+    return replace(report, sites=sites, kernels=tuple(map(_kernel, rows.values())), totals=account.totals(sites))
 
 
 def _decided(names: tuple[str, ...], choice: Choice) -> dict[str, Any]:
-    """Times are of the whole call: they stand at the first of the layers that it computes."""
+    """Times are of the whole call, so that they stand in the reason of each of its layers and not in its row."""
+    from sparsecc.codegen.cuda.forms import ANY_ZEROS, TWO_OF_FOUR
+
     together = f", together with {', '.join(names[1:])}" if len(names) > 1 else ""
     reason = f"{choice.reason}{together}"
     if choice.plan is None:
         return {"decision": "dense", "reason": reason}
-    first = choice.plan.steps[0]
-    return {"decision": "sparse", "kernel": first.kernel, "reason": reason}
+    skips = choice.plan.spec.form.startswith((TWO_OF_FOUR, ANY_ZEROS))
+    return {"decision": "sparse" if skips else "dense", "kernel": choice.plan.steps[0].kernel, "reason": reason}
 
 
 def _kernel(row: Row) -> KernelReport:

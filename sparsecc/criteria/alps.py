@@ -13,7 +13,6 @@ from torch import Tensor
 
 from sparsecc import least_squares
 from sparsecc.criteria.base import FAINT, Chosen, Criterion, Project, Stats, project_without
-from sparsecc.criteria.sparsegpt import DAMPING
 
 _ROUGH = 0.1  # tolerance of the fits by which masks are compared
 
@@ -40,7 +39,7 @@ class Alps(Criterion):
 
     def score(self, weight: Tensor, stats: Stats, seed: int) -> Tensor:
         """w²·H_jj, next to nothing for inputs that are always zero: what D is cut by in the first round."""
-        worth = least_squares.dampened(stats["hessian"], DAMPING).diagonal()
+        worth = least_squares.dampened(stats["hessian"], least_squares.DAMPING).diagonal()
         worth = torch.where(stats["hessian"].diagonal() > 0, worth, FAINT * worth)
         return weight.detach().float().square() * worth.to(weight.device, torch.float32)
 
@@ -49,7 +48,7 @@ class Alps(Criterion):
         first = keep = project_without(project, score, sparsity, held)
         if not bool(weight[~first].any()):
             return Chosen(first)
-        hessian = least_squares.dampened(stats["hessian"], DAMPING).to(weight.device)
+        hessian = least_squares.dampened(stats["hessian"], least_squares.DAMPING).to(weight.device)
         scale = hessian.diagonal().sqrt()
         values, vectors = (part.float() for part in torch.linalg.eigh(hessian / scale / scale[:, None]))
         scale, hessian = scale.float(), (hessian / scale / scale[:, None]).float()

@@ -1,8 +1,5 @@
 """Prune column by column, and let the columns that are left make up for what went."""
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# torch.linalg has no types.
-
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -12,9 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsecc.criteria.base import FAINT, Chosen, Criterion, Project, Quota, Stats
-from sparsecc.least_squares import dampened
-
-DAMPING = 0.01  # of the Hessian's mean diagonal
+from sparsecc.least_squares import inverse_factor
 
 
 @dataclass(frozen=True)
@@ -38,7 +33,7 @@ class Sparsegpt(Criterion):
         return (weight.detach().double().square() * worth.to(weight.device)).float()
 
     def choose(self, weight: Tensor, project: Project, sparsity: float, stats: Stats, seed: int, held: Tensor | None = None) -> Chosen:
-        factor = inverse_factor(stats["hessian"]).to(weight.device, torch.float32)  # upper: row i says what column i does to those after it
+        factor = inverse_factor(stats["hessian"]).to(weight.device, torch.float32)
         worth = _worth(factor.diagonal(), stats["hessian"].diagonal().to(weight.device) > 0)
         # [cols, rows], what is not pruned yet, with all errors spread so far; a copy, even of a weight that is stored so
         left = weight.detach().float().t().clone(memory_format=torch.contiguous_format)
@@ -67,8 +62,3 @@ def _worth(diagonal: Tensor, live: Tensor) -> Tensor:
     """By what the square of a weight counts. diagonal: of the factor.  live: whether the input is ever other than zero."""
     worth = 1 / diagonal.square()
     return torch.where(live, worth, FAINT * worth.min())
-
-
-def inverse_factor(hessian: Tensor) -> Tensor:
-    """Upper U with UᵀU = H⁻¹, float64, of the dampened H."""
-    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(dampened(hessian, DAMPING))), upper=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -50,21 +51,26 @@ class Fit:
     bytes_packed: int
 
 
-def fits(keep: Tensor, formats: Sequence[str] = DEFAULT_FORMATS, itemsize: int = 4) -> list[Fit]:
+def fits(keep: Tensor, formats: Sequence[str] = DEFAULT_FORMATS, itemsize: float = 4) -> list[Fit]:
     """Every way in which these members can store a mask, fewest bytes first; on a tie the larger unit, then the order of `formats`.
 
-    keep: bool[rows, cols].  itemsize: bytes per weight.
+    keep: bool[rows, cols].  itemsize: bytes per weight, a half where two share one.
     """
     rows, cols = keep.shape
     found = [
-        Fit(format, stored, format.bytes_packed(rows, cols, stored, itemsize))
+        Fit(format, stored, _bytes_of(format, stored, itemsize) + format.bytes_packed(rows, cols, stored, 0))
         for name in formats
         for format, stored in registry.load_class("formats", name, Format).fits(keep)
     ]
     return sorted(found, key=lambda fit: (fit.bytes_packed, -fit.format.pattern.unit_size))
 
 
-def cheapest(keep: Tensor, formats: Sequence[str] = DEFAULT_FORMATS, itemsize: int = 4) -> Fit | Refused:
+def _bytes_of(format: Format[Any], values: int, itemsize: float) -> int:
+    """Without indices. Two values share a byte only where the format says how many there are."""
+    return math.ceil(values * (itemsize if format.says_extents else max(1, itemsize)))
+
+
+def cheapest(keep: Tensor, formats: Sequence[str] = DEFAULT_FORMATS, itemsize: float = 4) -> Fit | Refused:
     """The first of `fits`, or Refused when it takes hardly fewer bytes than the dense matrix, with the numbers of the nearest miss:
     the best that holds the mask without padding.
 
@@ -77,7 +83,7 @@ def cheapest(keep: Tensor, formats: Sequence[str] = DEFAULT_FORMATS, itemsize: i
     found = fits(keep, formats, itemsize)
     if not found:
         return Refused(f"{sparsity}: the mask fits none of the formats {', '.join(formats)}")
-    bytes_dense = keep.numel() * itemsize
+    bytes_dense = math.ceil(keep.numel() * itemsize)
     if found[0].bytes_packed <= WORTHWHILE * bytes_dense:
         return found[0]
     miss = next((fit for fit in found if fit.stored == kept), found[0])

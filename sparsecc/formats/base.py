@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, Self, TypeVar
 
 from sparsecc import registry
 from sparsecc.errors import ModelError, Refused
+from sparsecc.formats.primitives import torch_ops
 from sparsecc.forms import Form, dtype_of
 from sparsecc.patterns.base import Pattern
 
@@ -79,11 +80,18 @@ class Format(ABC, Generic[P]):
         Written once for both worlds: with `TorchOps` it computes the matrix, with the ONNX ones it writes the function that files carry.
         """
 
+    def extents(self, ops: Ops[T], tensors: Mapping[str, T]) -> Sequence[T]:
+        """int64[1] each: the shape of the values, read from the other tensors and from the sizes of the matrix. Numbers of four bits need
+        it, of which two are stored in a byte; in a format that does not say it they take a byte each."""
+        raise NotImplementedError
+
+    @property
+    def says_extents(self) -> bool:
+        return type(self).extents is not Format.extents
+
     def unpack(self, packed: Packed) -> Tensor:
         """The dense matrix [rows, cols]. Raises RuntimeError, IndexError or ValueError for tensors that do not fit each other."""
-        from sparsecc.formats._torch_ops import TorchOps
-
-        return self.decode(TorchOps(packed.rows, packed.cols), packed.tensors)
+        return self.decode(torch_ops(packed.rows, packed.cols), packed.tensors)
 
     def hold(self, rows: int, cols: int, tensors: Sequence[Tensor]) -> Packed:
         """What `pack` gave, from its tensors. Raises ValueError for another number of them."""

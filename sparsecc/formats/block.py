@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import torch
@@ -58,6 +58,9 @@ class BlockFormat(Format[Block]):
         values = tensors["values"]
         row = ops.row_of_each(tensors["row_ptr"], ops.shape(values, end=1))
         return ops.place(values, row, tensors["cols"], unit=(self.pattern.r, self.pattern.c))
+
+    def extents(self, ops: Ops[T], tensors: Mapping[str, T]) -> Sequence[T]:
+        return ops.shape(tensors["cols"]), ops.ints(self.pattern.r), ops.ints(self.pattern.c)
 
     def bytes_packed(self, rows: int, cols: int, kept: int, itemsize: int = 4) -> int:
         r, c = self.pattern.r, self.pattern.c

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import torch
@@ -39,6 +39,9 @@ class Csr(Format[Unstructured]):
         values = tensors["values"]
         row = ops.row_of_each(tensors["row_ptr"], ops.shape(values))
         return ops.place(values, row, tensors["cols"])
+
+    def extents(self, ops: Ops[T], tensors: Mapping[str, T]) -> Sequence[T]:
+        return (ops.shape(tensors["cols"]),)
 
     def bytes_packed(self, rows: int, cols: int, kept: int, itemsize: int = 4) -> int:
         return kept * (itemsize + column_dtype(cols).itemsize) + (rows + 1) * torch.int32.itemsize

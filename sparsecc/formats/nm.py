@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import torch
@@ -62,6 +62,9 @@ class NMFormat(Format[NM]):
         empty = ops.zeros(values, ops.concat(groups, ops.ints(m)))
         slots, values = (ops.reshape(x, ops.ints(-1, n)) for x in (slots, values))
         return ops.reshape(ops.scatter(empty, slots, values, axis=1), ops.concat(ops.rows, ops.cols))
+
+    def extents(self, ops: Ops[T], tensors: Mapping[str, T]) -> Sequence[T]:
+        return ops.rows, ops.div(ops.mul(ops.cols, ops.ints(self.pattern.n)), ops.ints(self.pattern.m))
 
     def bytes_packed(self, rows: int, cols: int, kept: int, itemsize: int = 4) -> int:
         per_row = kept // rows

@@ -6,10 +6,13 @@ and shapes are tensors too, int64[n], for a function of an ONNX file serves ever
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
 T = TypeVar("T")
 
@@ -82,3 +85,24 @@ class Ops(Protocol[T]):
         """The matrix [rows, cols], zeros but for values[i] in the unit at row row[i] and column col[i], both counted in units.
         unit: rows and columns of one.  values: [units, *unit], or [units] of single weights.  row: int64.  col: integers of any type."""
         ...
+
+
+def torch_ops(rows: int, cols: int) -> Ops[Tensor]:
+    """Those that compute, for a matrix of this size. They raise ValueError, IndexError or RuntimeError for tensors that do not fit each
+    other."""
+    from sparsecc.formats._torch_ops import TorchOps  # here, because it imports torch
+
+    return TorchOps(rows, cols)
+
+
+def numbers_in_bytes(ops: Ops[T], packed: T, extents: Sequence[T], width: int) -> T:
+    """uint8 of the shape `extents`: the numbers that `pack_bits` has stored, `width` bits each, along all axes but the first (along the
+    only one)."""
+    from sparsecc.bits import numbers_of_bytes  # here, because it imports torch
+
+    numbers = ops.lookup(numbers_of_bytes(width).astype("uint8"), packed)
+    lines, line = ([], extents) if len(extents) == 1 else (extents[:1], extents[1:])
+    axis, count = len(lines), functools.reduce(ops.mul, line)
+    padded = ops.mul(ops.shape(packed, start=axis), ops.ints(8 // width))
+    numbers = ops.slice(ops.reshape(numbers, ops.concat(*lines, padded)), ops.ints(0), count, axis=axis)
+    return ops.reshape(numbers, ops.concat(*extents))

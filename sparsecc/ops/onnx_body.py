@@ -12,6 +12,8 @@ from sparsecc.ops.base import ONNX_DOMAIN
 
 MIN_OPSET = 16  # ScatterElements adds since 16
 DOMAIN_VERSION = 1
+RUNTIME_DOMAIN = "com.microsoft"  # onnxruntime's own operators
+_FLOAT32 = 1  # accuracy_level of MatMulNBits: inputs stay as they are
 _AXES_AS_INPUT = 18  # the opset in which ReduceMax takes its axes as an input
 
 _TYPES = {"float32": ir.DataType.FLOAT, **{kind.name.lower(): kind for kind in ir.DataType}}
@@ -26,6 +28,7 @@ class Body:
         self._opset = opset
         self.inputs = {name: ir.Value(name=name) for name in inputs}
         self.attributes: dict[str, ir.AttributeType] = {}
+        self._domains = {"": opset}
         self._tape = ir.tape.Tape()
 
     @cached_property
@@ -82,6 +85,14 @@ class Body:
             return self.op("ReduceMax", x, axes=[-1], keepdims=1)
         return self.op("ReduceMax", x, self.ints(-1), keepdims=1)
 
+    def matmul_nbits(self, x: Value, packed: Value, scales: Value, zeros: Value | None, bits: int, group: int) -> Value:
+        """x · Wᵀ by onnxruntime's own operator, see `precisions.base.Nodes`; its sizes are those of the calling node."""
+        self._domains[RUNTIME_DOMAIN] = 1
+        sizes = {"N": self.forward("N", "rows", ir.AttributeType.INT), "K": self.forward("K", "cols", ir.AttributeType.INT)}
+        kind = {"bits": bits, "block_size": group, "accuracy_level": _FLOAT32}
+        inputs = (x, packed, scales, *(() if zeros is None else (zeros,)))
+        return self._tape.op("MatMulNBits", inputs, {**sizes, **kind}, domain=RUNTIME_DOMAIN)
+
     def zeros(self, like: Value, shape: Value) -> Value:
         """Zeros of the element type of `like`."""
         return self.op("Expand", self.op("CastLike", self.scalar(0), like), shape)
@@ -90,5 +101,5 @@ class Body:
         """known: attributes that nodes have beside those which the body reads."""
         output.name = "y"
         attributes = [ir.Attr(key, kind, None) for key, kind in {**known, **self.attributes}.items()]
-        graph = ir.Graph(list(self.inputs.values()), [output], nodes=self._tape.nodes, name=name, opset_imports={"": self._opset})
+        graph = ir.Graph(list(self.inputs.values()), [output], nodes=self._tape.nodes, name=name, opset_imports=self._domains)
         return ir.Function(ONNX_DOMAIN, name, graph=graph, attributes=attributes)

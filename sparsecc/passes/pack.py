@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -69,14 +70,14 @@ class Pack(Pass[WeightSite, Storing]):
 
     def _store(self, site: WeightSite) -> Storing | Refused:
         keep = site.matrix != 0
-        itemsize = site.weight.element_size() if site.quantized is None else site.quantized.scheme.precision.value_bits // 8
+        itemsize = site.weight.element_size() if site.quantized is None else site.quantized.scheme.precision.value_bits / 8
         found = formats.cheapest(keep, self.formats, itemsize)
         if isinstance(found, Refused):
             return found
         return Storing(
             format=found.format,
             sparsity=1 - int(keep.count_nonzero()) / keep.numel(),
-            bytes_dense=keep.numel() * itemsize,
+            bytes_dense=math.ceil(keep.numel() * itemsize),
             bytes_packed=found.bytes_packed,
         )
 

@@ -7,8 +7,9 @@ from torch import Tensor
 from sparsecc.calibration.statistics import statistics
 from sparsecc.criteria.base import project_of
 from sparsecc.criteria.magnitude import Magnitude
-from sparsecc.criteria.sparsegpt import Sparsegpt, inverse_factor
+from sparsecc.criteria.sparsegpt import Sparsegpt
 from sparsecc.criteria.wanda import Wanda
+from sparsecc.least_squares import inverse_factor
 from sparsecc.patterns import parse
 
 

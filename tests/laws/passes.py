@@ -39,6 +39,8 @@ OPTIONS: dict[str, tuple[Example, ...]] = {  # beside the examples
     "quantize": (
         Example({"activations": "calibrated", "ignore": ["re:.*head.*"]}, TRANSFORMER),
         Example({"dtype": "bfloat16", "min_weights": 0}),
+        Example({"dtype": "int4", "group": 64, "symmetric": False, "method": "gptq"}, TRANSFORMER),
+        Example({"dtype": "int8_weight_only", "group": 32, "targets": ["Linear"]}, TRANSFORMER),
     ),
     "reorder_tokens": (Example({"pattern": "sliding_window:2", "block": 3}, TRANSFORMER),),
     "structured": (

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sparsecc import formats, registry
 from sparsecc.errors import Refused
 from sparsecc.formats.base import Format
+from sparsecc.formats.primitives import torch_ops
 from tests.laws.members import FORMATS
 from tests.laws.test_patterns import matrices, smallest
 from tests.ops.decoding import written
@@ -29,6 +30,17 @@ def test_packing_is_bit_exact_and_its_bytes_are_as_said(format: Format, data: st
     assert packed.nbytes == format.bytes_packed(packed.rows, packed.cols, int(keep.sum()), weight.element_size())
     assert next(iter(packed.tensors)) == "values"
     assert packed.tensors["values"].numel() == int(keep.sum())
+
+
+@every_format
+@given(data=st.data(), sparsity=SPARSITY)
+def test_the_shape_of_the_values_is_known_without_them(format: Format, data: st.DataObject, sparsity: float) -> None:
+    weight = data.draw(matrices(format))
+    packed = format.pack(weight, format.pattern.project(weight.abs(), sparsity))
+    values, *others = packed.tensors.items()
+    if format.says_extents:
+        sizes = format.extents(torch_ops(packed.rows, packed.cols), dict(others))
+        assert [int(size) for [size] in sizes] == list(values[1].shape)
 
 
 @every_format

@@ -54,6 +54,29 @@ def test_packing_changes_no_weight(key: str) -> None:
 
 
 @every_key
+def test_a_weight_of_zero_stays_zero_however_it_is_rounded(key: str) -> None:
+    precision, weight = precisions.from_key(key), torch.rand(8, 40) + 0.5
+    weight[:, ::3] = 0
+    x = torch.randn(90, 40) @ torch.randn(40, 40)
+    found = [quantized(key, weight), *([precision.quantize_for(weight, x.T @ x)] if "gptq" in precision.methods else [])]
+    for rounded in found:
+        assert not rounded.dense()[weight == 0].any()
+        assert not rounded.keep()[weight == 0].any()
+    errors = [float(((rounded.dense() - weight) @ x.T).norm()) for rounded in found]
+    assert errors[-1] <= errors[0]
+
+
+@every_key
+def test_integers_are_the_weight(key: str) -> None:
+    rounded = quantized(key, torch.randn(8, 40))
+    found = rounded.integers()
+    assert (found is None) == (not rounded.scheme.precision.groups_known)
+    if found is not None:
+        scales, zeros = (of.repeat_interleave(found.group, dim=1)[:, :40] for of in (found.scales, found.zeros))
+        assert torch.equal(scales * (found.numbers.float() - zeros.float()), rounded.dense())
+
+
+@every_key
 def test_inputs_are_rounded_once(key: str) -> None:
     found = quantized(key, torch.randn(4, 8))
     x = torch.randn(3, 8).clamp(-2, 2)
@@ -69,6 +92,8 @@ def test_fields_are_as_the_pass_finds_them(key: str) -> None:
     precision = precisions.from_key(key)
     assert precision.calibrates == hasattr(precision, "calibrated")
     assert bool(precision.weight_bits_known) == hasattr(precision, "weight_bits")
+    assert bool(precision.groups_known) == hasattr(precision, "group") == hasattr(precision, "symmetric")
+    assert precisions.usual(precision.dtype).dtype == precision.dtype
     assert len(precision.scale_names) == len(set(precision.scale_names))
 
 

@@ -23,7 +23,8 @@ def model_of(op: SiteOp, x_shape: list[int | str], opset: int = 18, ir_version: 
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None] * len(x_shape))
     weights = [ir.serde.serialize_tensor(require(initializer(tensor, name).const_value)) for name, tensor in tensors.items()]
     graph = helper.make_graph([node], "g", [x], [y], weights)
-    opsets = [helper.make_opsetid("", opset), helper.make_opsetid(ONNX_DOMAIN, DOMAIN_VERSION)]
+    imports = {**function.opset_imports, ONNX_DOMAIN: DOMAIN_VERSION}
+    opsets = [helper.make_opsetid(domain, version) for domain, version in imports.items()]
     proto = helper.make_model(graph, opset_imports=opsets, ir_version=ir_version, functions=[ir.serde.serialize_function(function)])
     onnx.checker.check_model(proto, full_check=True)
     return proto

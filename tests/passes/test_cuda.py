@@ -18,6 +18,7 @@ from sparsecc.graph.sites import WeightSite
 from sparsecc.passes.base import Pass
 from sparsecc.passes.permute import Permute
 from sparsecc.passes.prune import Prune
+from sparsecc.passes.quantize import Quantize
 from sparsecc.passes.recover import Recover
 from sparsecc.passes.structured import CRITERIA, Structured
 from sparsecc.passes.substitute import Substitute
@@ -147,7 +148,23 @@ def test_a_module_that_lies_there_is_worked_on_there(device: str, tmp_path: Path
     torch.testing.assert_close(saved.run(samples()[0]).outputs, result.run(samples()[0]).outputs)
 
 
-STEPS = [*(Structured(neurons=0.25, criterion=name) for name in CRITERIA), Substitute(), Substitute(structure="armor", params=0.8)]
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_device_rounds_as_the_cpu_does(device: str, symmetric: bool) -> None:
+    fields: dict[str, Any] = {"dtype": "int4", "group": 32, "symmetric": symmetric}
+    dense = traced()
+    there, here = (applied([Quantize(method="gptq", device=at, **fields)], dense) for at in (device, None))
+    assert {site.weight.device.type for site in there.sites(WeightSite)} == {"cpu"}
+    assert error(there, dense) == pytest.approx(error(here, dense), rel=0.05)
+    assert error(there, dense) < error(applied([Quantize(**fields)], dense), dense)
+
+
+STEPS = [
+    *(Structured(neurons=0.25, criterion=name) for name in CRITERIA),
+    Substitute(),
+    Substitute(structure="armor", params=0.8),
+    Quantize(dtype="int4", method="gptq"),
+]
 
 
 @pytest.mark.parametrize(("device", "step"), on_devices(STEPS[::-1], str))

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -36,8 +36,9 @@ class Builder:
 
     def expand(self, kernel: str, spec: LinearSpec, arch: Arch) -> Binary:
         """The kernel that unpacks what `kernel` reads. Raises as `linear` does."""
-        row = module_of(kernel).KERNEL
-        return self._binary(kernel, (spec, "expand"), arch, lambda: row.build_expand(spec, arch), lambda: row.geometry_expand(spec, arch))
+        name, spec = module_of(kernel).KERNEL.expand, replace(spec, tokens=0, bias=False, activation="", residual=False)
+        module = module_of(name)
+        return self._binary(name, (spec,), arch, lambda: module.build(spec, arch), lambda: module.geometry(spec, arch))
 
     def _binary(self, kernel: str, what: tuple[Any, ...], arch: Arch, function: Any, geometry: Any) -> Binary:
         key = hashlib.sha256(repr((kernel, version(kernel), what, arch)).encode()).hexdigest()[:32]
@@ -56,8 +57,7 @@ class Builder:
         try:
             data = json.loads((self.folder / f"{key}.json").read_text())
             cubin = (self.folder / f"{key}.cubin").read_bytes()
-            geometry = Geometry(**(data["geometry"] | {"grid": tuple(data["geometry"]["grid"])}))
-            return Binary(data["name"], tuple(data["arguments"]), geometry, cubin, data["source"])
+            return Binary(data["name"], tuple(data["arguments"]), Geometry.read(data["geometry"]), cubin, data["source"])
         except (OSError, ValueError, LookupError, TypeError):
             return None  # not there, or half written by another version: it is built again
 

@@ -15,12 +15,14 @@ from torch.nn import functional
 
 from sparsecc.codegen.cuda import measure, operator
 from sparsecc.codegen.cuda.arch import Arch, arch
+from sparsecc.codegen.cuda.blob import offsets
 from sparsecc.codegen.cuda.built import Builder
 from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Weights
-from sparsecc.codegen.cuda.kernels import kernel_of, kernels_of
-from sparsecc.codegen.cuda.plan import Binary, Plan, Step
+from sparsecc.codegen.cuda.kernels import kernel_of, kernels_of, linear_kernels
+from sparsecc.codegen.cuda.plan import EVERY, Binary, Plan, Step
 from sparsecc.codegen.cuda.target import Target
 from sparsecc.codegen.cuda.task import Task
+from sparsecc.codegen.cuda.unpacking import packed
 from sparsecc.codegen.task import Known
 
 DENSE = "cublas"
@@ -77,7 +79,7 @@ class Chooser:
             shape = f"{spec.rows}x{spec.depth}"
             return Choice(None, reason=f"no kernel of {spec.form} takes {shape} on {self.target.name}")
         if not self.measure:
-            plan = self._plan(spec, [options[0] for _, options in candidates])
+            plan = self._plan(spec, _opened([options[0] for _, options in candidates]))
             return Choice(plan, reason="not measured: there is no GPU here; " + self._source(spec, plan))
         return self._measured(spec, weights, tokens, candidates)
 
@@ -122,13 +124,12 @@ class Chooser:
     def _plan(self, spec: LinearSpec, steps: Sequence[Step]) -> Plan:
         name = next(step.kernel for step in steps if step.binaries)
         expand = {row.name: self.builder.expand(name, spec, row) for row in map(arch, self.target.arches)}
-        return Plan(spec, parts_of(spec), tuple(steps), expand)
+        layout = kernel_of(spec.form).parts(spec)
+        return Plan(spec, dict(zip(layout, offsets(layout), strict=True)), tuple(steps), expand)
 
     def _measured(self, spec: LinearSpec, weights: Weights, tokens: int, candidates: list[tuple[int, list[Step]]]) -> Choice:
         device = torch.device("cuda", torch.cuda.current_device())
-        kernel = kernel_of(spec.form)
-        packed = kernel.prepare(weights, spec)
-        runs = _Runs(spec, list(packed.values()), device)
+        runs = _Runs(spec, packed(spec, weights), device)
         steps, rows = [], []
         for bucket, options in candidates:
             plans = {step.kernel: self._plan(spec, [step]) for step in options}
@@ -137,10 +138,11 @@ class Chooser:
             chosen = next((step for step in options if step.kernel == fastest), Step(bucket, THROUGH_DENSE, ""))
             steps.append(chosen)
             rows.append(Row(spec.form, spec.rows, spec.depth, bucket, us, fastest))
-        plan = self._plan(spec, steps)
-        beyond = steps[-1].tokens * _BEYOND
-        us = runs.timed(beyond, {THROUGH_DENSE: plan})
-        rows.append(Row(spec.form, spec.rows, spec.depth, beyond, us, THROUGH_DENSE))
+        plan = self._plan(spec, _opened(steps))
+        if plan.steps[-1].tokens != EVERY:
+            beyond = steps[-1].tokens * _BEYOND
+            us = runs.timed(beyond, {THROUGH_DENSE: plan})
+            rows.append(Row(spec.form, spec.rows, spec.depth, beyond, us, THROUGH_DENSE))
         here = next((row for row in rows if tokens <= row.tokens), rows[-1])
         ours, dense = here.us[here.chosen], here.us[DENSE]
         if ours >= dense:
@@ -149,20 +151,21 @@ class Chooser:
         return Choice(plan, tuple(rows), ours, dense, f"{here.chosen} {ours:.1f} µs, cuBLAS {dense:.1f} µs with {here.tokens} tokens")
 
 
-def parts_of(spec: LinearSpec) -> tuple[str, ...]:
-    """Names of the tensors that a form's weights are packed into."""
-    return kernel_of(spec.form).parts(spec)
+def _opened(steps: Sequence[Step]) -> list[Step]:
+    """The last one for any number of tokens, where its kernel takes that."""
+    *others, last = steps
+    kernel = linear_kernels().get(last.kernel)
+    return [*others, replace(last, tokens=EVERY) if kernel is not None and kernel.any_tokens else last]
 
 
 class _Runs:
     """Candidates of one layer on rotated copies of its weight."""
 
-    def __init__(self, spec: LinearSpec, packed: list[Tensor], device: torch.device) -> None:
+    def __init__(self, spec: LinearSpec, weight: Tensor, device: torch.device) -> None:
         self._spec, self._dtype, self._device = spec, _DTYPES[spec.dtype], device
-        nbytes = sum(part.nbytes for part in packed)
-        self._packed = [packed, *([part.clone() for part in packed] for _ in range(measure.copies(nbytes) - 1))]
-        weight = torch.randn(spec.rows, spec.depth, device=device, dtype=self._dtype)
-        self._dense = [weight, *(weight.clone() for _ in range(measure.copies(weight.nbytes) - 1))]
+        self._packed = [weight, *(weight.clone() for _ in range(measure.copies(weight.nbytes) - 1))]
+        dense = torch.randn(spec.rows, spec.depth, device=device, dtype=self._dtype)
+        self._dense = [dense, *(dense.clone() for _ in range(measure.copies(dense.nbytes) - 1))]
         self._bias = torch.randn(spec.rows, device=device, dtype=self._dtype) if spec.bias else None
 
     def timed(self, tokens: int, plans: Mapping[str, Plan]) -> dict[str, float]:
@@ -173,7 +176,7 @@ class _Runs:
         for name, plan in plans.items():
             key = operator.register(plan)
             operator.prepare(key, self._device)
-            candidates[name] = [_call(operator.linear_cuda, x, parts, self._bias, residual, key) for parts in self._packed]
+            candidates[name] = [_call(operator.linear_cuda, x, weight, self._bias, residual, key) for weight in self._packed]
         any_plan = next(iter(plans.values()))
         candidates[DENSE] = [_call(_through_torch, any_plan, x, weight, self._bias, residual) for weight in self._dense]
         times = measure.in_turns(list(candidates.values()))

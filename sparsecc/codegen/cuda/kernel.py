@@ -52,17 +52,25 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Of a packed weight. dtype: torch's name.  shape: with -1 where it depends on the numbers."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Kernel:
     """What is to be known about a kernel.
 
     forms: of weights that it multiplies.  tokens: its buckets, ascending.
     space(spec, arch): the knobs to choose from, the best guess first; none where the architecture or the shape is not for it.
-    parts: names of the parameters that hold the weights.
-    prepare(weights, spec): the weights as all knobs read them, by the names in `parts` and in their order; on the device where they are.
+    parts(spec): what a packed weight consists of, by the names of the parameters; only the last one's size may depend on the numbers.
+    prepare(weights, spec): the weights as all knobs read them, by these names; on the device where they are.
     unpack(parts, spec): its inverse, exact.
     build(spec, knobs, arch): PrimFunc whose buffers are named X, Y, tokens, and where the spec has them bias and residual (`B`, `R`),
     besides those of `prepare`.
-    geometry(spec, knobs, arch): how it is launched.
+    geometry(spec, knobs, arch): how it is launched.  any_tokens: code for the largest bucket is right for more tokens, too.
     expand: the file of the kernel that unpacks: its build(spec, arch) is a PrimFunc of what `prepare` gives and of D [rows, depth], its
     geometry(spec, arch) how that is launched.
     """
@@ -70,10 +78,11 @@ class Kernel:
     forms: tuple[str, ...]
     tokens: tuple[int, ...]
     knobs: type[Any]
-    parts: Callable[[LinearSpec], tuple[str, ...]]
+    parts: Callable[[LinearSpec], dict[str, Part]]
     space: Callable[[LinearSpec, Arch], list[Any]]
     prepare: Callable[[Weights, LinearSpec], dict[str, Tensor]]
     unpack: Callable[[dict[str, Tensor], LinearSpec], Weights]
     build: Callable[[LinearSpec, Any, Arch], Any]
     geometry: Callable[[LinearSpec, Any, Arch], Geometry]
     expand: str
+    any_tokens: bool = False

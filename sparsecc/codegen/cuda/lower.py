@@ -21,7 +21,7 @@ from sparsecc.codegen.cuda import operator
 from sparsecc.codegen.cuda.choose import Choice
 from sparsecc.codegen.cuda.forms import Refusal, Stored, weights_of
 from sparsecc.codegen.cuda.kernel import ACTIVATIONS, LinearSpec, Weights
-from sparsecc.codegen.cuda.kernels import kernel_of
+from sparsecc.codegen.cuda.unpacking import packed
 from sparsecc.graph.fx import cleanup
 from sparsecc.graph.fx.activations import activation_after
 from sparsecc.graph.fx.layers import OperatorLayer, aten, match, stored
@@ -29,6 +29,7 @@ from sparsecc.graph.fx.sites import SITE, site_named
 from sparsecc.graph.fx.tensors import assign, free_prefix, read_node
 from sparsecc.graph.sites import WeightSite
 
+_SWEEP = 16  # calls after which the weights that nothing reads any more go
 _DTYPES = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
@@ -51,10 +52,14 @@ class _Layer:
     """A packed layer. stored: its weight as kernels read it, or why none does."""
 
     node: Node
-    x: Node
     bias: Tensor | None
     site: WeightSite
     stored: Stored | Refusal
+
+    @property
+    def x(self) -> Node:
+        """As the graph is now: what entered the layer may have been replaced."""
+        return self.node.args[0]  # type: ignore[return-value]
 
     @property
     def form(self) -> str:
@@ -77,9 +82,11 @@ def lower(module: GraphModule, chooser: Chooses) -> Lowered:
     """Changes the module. Memory: weights are packed one call at a time."""
     layers = {node: layer for node in module.graph.nodes if (layer := _layer(module, node)) is not None}
     choices = []
-    for call in list(_calls(layers)):
+    for number, call in enumerate(_calls(layers)):
         choices.append((tuple(layer.site.name for layer in call.layers), _replace(module, call, chooser)))
-        cleanup.sweep(module)
+        module.graph.eliminate_dead_code()
+        if number % _SWEEP == 0:
+            cleanup.sweep(module)
     for layer in layers.values():
         if isinstance(layer.stored, Refusal):
             _make_dense(module, layer)
@@ -95,7 +102,7 @@ def _layer(module: GraphModule, node: Node) -> _Layer | None:
         return None
     site = site_named(module, node.meta[SITE])
     assert isinstance(site, WeightSite)
-    return _Layer(node, found.x, stored(found.bias), site, _stored(found, site))
+    return _Layer(node, stored(found.bias), site, _stored(found, site))
 
 
 def _stored(layer: OperatorLayer, site: WeightSite) -> Stored | Refusal:
@@ -108,7 +115,7 @@ def _stored(layer: OperatorLayer, site: WeightSite) -> Stored | Refusal:
 
 
 def _calls(layers: dict[Node, _Layer]) -> Iterator[_Call]:
-    """Gates first, then layers that read the same, then each by itself."""
+    """Gates first, then layers that read the same, then each by itself; each read off the graph as those before have left it."""
     left = {node: layer for node, layer in layers.items() if layer.form}
     for node in list(left):
         gate = _gate(node, left)
@@ -181,7 +188,8 @@ def _same_input(layers: Sequence[_Layer] | Any) -> list[list[_Layer]]:
 
 
 def _replace(module: GraphModule, call: _Call, chooser: Chooses) -> Choice:
-    weights = _together([layer.stored.weights() for layer in call.layers if isinstance(layer.stored, Stored)])
+    dtype = call.layers[0].x.meta["val"].dtype
+    weights = _together([layer.stored.weights(dtype) for layer in call.layers if isinstance(layer.stored, Stored)])
     spec = _spec(call, weights)
     example = call.layers[0].x.meta["val"].shape[:-1]
     choice = chooser.choose(spec, weights, _hinted(example))
@@ -190,22 +198,20 @@ def _replace(module: GraphModule, call: _Call, chooser: Chooses) -> Choice:
         for layer in call.layers:
             _make_dense(module, layer)
         return choice
-    packed = kernel_of(spec.form).prepare(weights, spec)
+    blob = packed(spec, weights)
     del weights
     first = call.layers[0]
     before = call.result if call.result is not None else first.node
-    prefix = free_prefix(module, _common([layer.site.name for layer in call.layers]), tuple(packed))
-    reads = []
-    for name, tensor in packed.items():
-        assign(module, f"{prefix}.{name}", tensor, trainable=False)
-        reads.append(read_node(module, before, f"{prefix}.{name}"))
+    prefix = free_prefix(module, _common([layer.site.name for layer in call.layers]), ("packed", "bias"))
+    assign(module, f"{prefix}.packed", blob, trainable=False)
+    weight = read_node(module, before, f"{prefix}.packed")
     bias = None
     if spec.bias:
         biases = [layer.bias for layer in call.layers if layer.bias is not None]
         assign(module, f"{prefix}.bias", torch.cat(biases).to(first.x.meta["val"].dtype), trainable=False)
         bias = read_node(module, before, f"{prefix}.bias")
     with module.graph.inserting_before(before):
-        y = module.graph.call_function(operator.linear_cuda, (first.x, reads, bias, call.residual, operator.register(choice.plan)))
+        y = module.graph.call_function(operator.linear_cuda, (first.x, weight, bias, call.residual, operator.register(choice.plan)))
     value = first.node.meta["val"]
     y.meta["val"] = value.new_empty((*value.shape[:-1], spec.outputs))
     if call.result is not None:

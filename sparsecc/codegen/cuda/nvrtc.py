@@ -18,6 +18,7 @@ _FLAGS = ("-default-device", "--device-int128")
 _PRELUDE = """#include <cuda/std/cstdint>
 using cuda::std::int8_t; using cuda::std::int16_t; using cuda::std::int32_t; using cuda::std::int64_t;
 using cuda::std::uint8_t; using cuda::std::uint16_t; using cuda::std::uint32_t; using cuda::std::uint64_t;
+struct alignas(64) CUtensorMap { uint64_t opaque[16]; };
 """
 
 

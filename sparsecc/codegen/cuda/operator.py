@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sparsecc.codegen.cuda.arch import runs_on, source_for
-from sparsecc.codegen.cuda.driver import Kernel
+from sparsecc.codegen.cuda.driver import Boxes, Kernel, tensor_map
 from sparsecc.codegen.cuda.plan import Binary, Plan
 from sparsecc.errors import InputError, SparseccError, UserError
 
@@ -34,7 +34,7 @@ _plans: dict[str, Plan] = {}
 _loaded: dict[tuple[str, int], _Loaded] = {}  # by key and device
 
 _library = torch.library.Library("sparsecc", "FRAGMENT")
-_library.define("linear_cuda(Tensor x, Tensor[] parts, Tensor? bias, Tensor? residual, str plan) -> Tensor")
+_library.define("linear_cuda(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, str plan) -> Tensor")
 
 
 def register(plan: Plan) -> str:
@@ -68,42 +68,45 @@ class _Loaded:
             torch.cuda.current_stream().synchronize()  # makes the context
             self._limits = [step.tokens for step in plan.steps]
             self._calls = [_call(plan, step.binaries, capability) if step.binaries else None for step in plan.steps]
-            self._expand = _call(plan, plan.expand, capability)
-        self.plan, self.index = plan, device.index
+            self._expand = _call(plan, plan.expand, capability) if plan.expand else None
+        self.plan, self.index, self.count = plan, device.index, torch.cuda.device_count()
         self.dtype, self.depth, self.outputs = _DTYPES[plan.spec.dtype], plan.spec.depth, plan.spec.outputs
 
-    def __call__(self, x: Tensor, parts: Sequence[Tensor], bias: Tensor | None, residual: Tensor | None) -> Tensor:
-        shape = x.shape
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
+        shape, place = x.shape, x.data_ptr()
         if shape[-1] != self.depth or x.dtype is not self.dtype:
             raise InputError(f"linear_cuda takes {self.dtype} of {self.depth} inputs, x is {x.dtype} of shape {tuple(shape)}")
-        tokens = x.numel() // self.depth
-        if not x.is_contiguous() or x.data_ptr() % _ALIGNMENT:
+        if not x.is_contiguous() or place % _ALIGNMENT:
             x = x.clone(memory_format=torch.contiguous_format)
+            place = x.data_ptr()
         if residual is not None:
             residual = self._like_y(residual, shape)
-        place = bisect_left(self._limits, tokens)
-        call = self._calls[place] if place < len(self._limits) else None
-        if tokens == 0:
-            return x.new_empty((*shape[:-1], self.outputs))
+        y = x.new_empty((*shape[:-1], self.outputs))
+        tokens = x.numel() // self.depth
+        if not tokens:
+            return y
+        step = bisect_left(self._limits, tokens)
+        call = self._calls[step] if step < len(self._calls) else None
         if call is None:
-            return self._through_dense(x, parts, bias, residual)
-        y = torch.empty((*shape[:-1], self.outputs), dtype=self.dtype, device=x.device)
-        call(self.index, x, y, tokens, parts, bias, residual)
+            return self._through_dense(x, weight, bias, residual)
+        call(self.index, place, y.data_ptr(), tokens, weight.data_ptr(), bias, residual)
         return y
 
-    def dense(self, parts: Sequence[Tensor]) -> Tensor:
+    def dense(self, weight: Tensor) -> Tensor:
         """The weight [rows, depth], unpacked by our kernel."""
-        w = torch.empty((self.plan.spec.rows, self.depth), dtype=self.dtype, device=parts[0].device)
-        self._expand(self.index, parts[0], w, 0, parts, None, None)
-        return w
+        if self._expand is None:
+            raise SparseccError(f"plan {self.plan.key!r} has no kernel for so many tokens")
+        whole = torch.empty((self.plan.spec.rows, self.depth), dtype=self.dtype, device=weight.device)
+        self._expand(self.index, 0, whole.data_ptr(), 0, weight.data_ptr(), None, None)
+        return whole
 
     def _like_y(self, residual: Tensor, shape: Sequence[int]) -> Tensor:
         if residual.shape[:-1] != shape[:-1] or residual.shape[-1] != self.outputs or residual.dtype is not self.dtype:
             raise InputError(f"linear_cuda: residual is {residual.dtype} of shape {tuple(residual.shape)}, y is not")
         return residual if residual.is_contiguous() else residual.contiguous()
 
-    def _through_dense(self, x: Tensor, parts: Sequence[Tensor], bias: Tensor | None, residual: Tensor | None) -> Tensor:
-        return epilogue(self.plan, functional.linear(x, self.dense(parts), bias), residual)
+    def _through_dense(self, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
+        return epilogue(self.plan, functional.linear(x, self.dense(weight), bias), residual)
 
 
 def epilogue(plan: Plan, y: Tensor, residual: Tensor | None) -> Tensor:
@@ -120,8 +123,9 @@ def epilogue(plan: Plan, y: Tensor, residual: Tensor | None) -> Tensor:
 def _call(plan: Plan, binaries: Mapping[str, Binary], capability: tuple[int, int]) -> Callable[..., None]:
     """Launches a kernel, its arguments in its own order."""
     binary, cubin = _code(plan, binaries, capability)
-    kernel = Kernel(cubin, binary.name, binary.geometry, "".join("i" if name == "tokens" else "p" for name in binary.arguments))
-    return _bound(kernel, tuple(_PLACES.get(argument, argument) for argument in binary.arguments), plan.parts)
+    maps = dict(binary.geometry.maps)
+    kinds = "".join("i" if name == "tokens" else "m" if name in maps else "p" for name in binary.arguments)
+    return _bound(Kernel(cubin, binary.name, binary.geometry, kinds), binary.arguments, maps, plan.parts)
 
 
 def _code(plan: Plan, binaries: Mapping[str, Binary], capability: tuple[int, int]) -> tuple[Binary, bytes]:
@@ -137,22 +141,23 @@ def _code(plan: Plan, binaries: Mapping[str, Binary], capability: tuple[int, int
     return binaries[name], nvrtc.cubin(binaries[name].source, here)
 
 
-_PLACES = {"X": 0, "Y": 1, "tokens": 2, "B": 3, "R": 4}  # of arguments in what `_bound` makes of a call
+_PLACES = {"X": 0, "Y": 1, "D": 1, "tokens": 2, "B": 3, "R": 4}  # of arguments in what `_bound` makes of a call
 
 
-def _bound(kernel: Kernel, places: tuple[int | str, ...], parts: tuple[str, ...]) -> Callable[..., None]:
-    order = tuple(5 + parts.index(place) if isinstance(place, str) else place for place in places)
-    stream_of = torch._C._cuda_getCurrentRawStream
+def _bound(kernel: Kernel, arguments: tuple[str, ...], maps: Mapping[str, Boxes], parts: Mapping[str, int]) -> Callable[..., None]:
+    """From addresses and numbers, X, Y, tokens, the packed weight, bias and residual, to the kernel's own arguments."""
+    mapped = tuple((number, maps[name]) for number, name in enumerate(arguments) if name in maps)
+    order = tuple(_PLACES.get(name, 5 + list(parts).index(name) if name in parts else 0) for name in arguments)
+    starts, launch, stream_of = tuple(parts.values()), kernel.__call__, torch._C._cuda_getCurrentRawStream
 
-    def call(
-        device: int, x: Tensor, y: Tensor, tokens: int, tensors: Sequence[Tensor], bias: Tensor | None, residual: Tensor | None
-    ) -> None:
-        values = [x.data_ptr(), y.data_ptr(), tokens]
-        values.append(0 if bias is None else bias.data_ptr())
-        values.append(0 if residual is None else residual.data_ptr())
-        for tensor in tensors:
-            values.append(tensor.data_ptr())
-        kernel(stream_of(device), *[values[place] for place in order])
+    def call(device: int, x: int, y: int, tokens: int, weight: int, bias: Tensor | None, residual: Tensor | None) -> None:
+        b = 0 if bias is None else bias.data_ptr()
+        r = 0 if residual is None else residual.data_ptr()
+        values = (x, y, tokens, b, r, *[weight + start for start in starts])
+        own: list[Any] = [values[place] for place in order]
+        for number, boxes in mapped:
+            own[number] = tensor_map(own[number], boxes, tokens)
+        launch(stream_of(device), *own)
 
     return call
 
@@ -166,34 +171,45 @@ def _on(key: str, device: torch.device) -> _Loaded:
     return ready
 
 
-def _cuda(x: Tensor, parts: Sequence[Tensor], bias: Tensor | None, residual: Tensor | None, plan: str) -> Tensor:
-    device = x.device
-    if parts[0].device != device or (residual is not None and residual.device != device):
-        raise InputError(f"linear_cuda: x is on {device}, the weight on {parts[0].device}")
-    loaded = _loaded.get((plan, device.index)) or _on(plan, device)
-    if device.index != torch.cuda.current_device():
-        with torch.cuda.device(device):
-            return loaded(x, parts, bias, residual)
-    return loaded(x, parts, bias, residual)
+def _cuda(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, plan: str) -> Tensor:
+    index = x.get_device()
+    if weight.get_device() != index or (residual is not None and residual.get_device() != index):
+        raise InputError(f"linear_cuda: x is on {x.device}, the weight on {weight.device}")
+    loaded = _loaded.get((plan, index)) or _on(plan, x.device)
+    if loaded.count > 1 and index != torch.cuda.current_device():
+        with torch.cuda.device(index):
+            return loaded(x, weight, bias, residual)
+    return loaded(x, weight, bias, residual)
 
 
-def _cpu(x: Tensor, parts: Sequence[Tensor], bias: Tensor | None, residual: Tensor | None, plan: str) -> Tensor:
+def _cuda_above_autograd(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, plan: str) -> Tensor:
+    """There are no gradients, so that plain tensors need not go through autograd; what tracers put in their place goes on to them."""
+    if type(x) is Tensor and type(weight) in _PLAIN:
+        return _cuda(x, weight, bias, residual, plan)
+    with torch._C._AutoDispatchBelowAutograd():
+        return linear_cuda(x, weight, bias, residual, plan)
+
+
+def _cpu(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, plan: str) -> Tensor:
     """What it means, for a machine without a GPU: unpacked, in float32."""
+    if weight.device != x.device:
+        raise InputError(f"linear_cuda: x is on {x.device}, the weight on {weight.device}")
     from sparsecc.codegen.cuda.unpacking import dense
 
     known = plan_of(plan)
-    weight = dense(known.spec, dict(zip(known.parts, parts, strict=True)))
-    y = functional.linear(x.float(), weight, None if bias is None else bias.float())
+    y = functional.linear(x.float(), dense(known.spec, weight), None if bias is None else bias.float())
     return epilogue(known, y, None if residual is None else residual.float()).to(x.dtype)
 
 
-def _fake(x: Tensor, parts: Sequence[Tensor], bias: Tensor | None, residual: Tensor | None, plan: str) -> Tensor:
+def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, plan: str) -> Tensor:
     spec = plan_of(plan).spec
     torch._check(x.shape[-1] == spec.depth, lambda: f"linear_cuda takes {spec.depth} inputs, x has shape {tuple(x.shape)}")
     return x.new_empty((*x.shape[:-1], spec.outputs))
 
 
+_PLAIN = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
 _library.impl("linear_cuda", _cuda, "CUDA")
+_library.impl("linear_cuda", _cuda_above_autograd, "AutogradCUDA")
 _library.impl("linear_cuda", _cpu, "CPU")
 torch.library.register_fake("sparsecc::linear_cuda", _fake, lib=_library)
 linear_cuda: Any = torch.ops.sparsecc.linear_cuda.default

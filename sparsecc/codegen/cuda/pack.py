@@ -23,6 +23,19 @@ UNIT, PIECE = 2 * STEP, 256  # inputs that share words of places; to which the d
 PLACE_BYTES = TILE * UNIT // 8  # of a unit
 
 
+def narrow_kind(spec: LinearSpec) -> str:
+    """int8 or e4m3, or nothing where numbers are of the spec's dtype."""
+    return spec.form.removeprefix("2:4").strip()
+
+
+def packed_tiles(spec: LinearSpec) -> int:
+    return -(-spec.outputs // 8) if spec.gated else -(-spec.rows // TILE)
+
+
+def packed_depth(spec: LinearSpec) -> int:
+    return -(-spec.depth // PIECE) * PIECE
+
+
 def value_bytes(narrow: bool) -> int:
     """Of a unit."""
     return TILE * UNIT // 2 * (1 if narrow else 2)
@@ -83,9 +96,10 @@ def unpack(packed: Tensor, rows: int, depth: int, dtype: torch.dtype) -> Tensor:
     return groups.view(tiles * TILE, -1)[:rows, :depth].contiguous().view(dtype)
 
 
-# Axes of `_shape`, and the numbers of a group, in the order of memory. Of 8-bit numbers a word's bytes 0 and 2 are one register's pair, and 1
-# and 3 the next one's: two masks and a shift tell them apart.
-_WIDE, _NARROW, _WORDS = (0, 3, 4, 2, 6, 5, 1, 7), (0, 3, 2, 6, 4, 5, 7, 1), (0, 3, 2, 4, 5, 1, 6)
+# Axes of `_shape`, and the numbers of a group, in the order of memory. Of 8-bit numbers a word's bytes 0 and 2 are one register's pair,
+# and 1 and 3 the next one's: two masks and a shift tell them apart.
+_WIDE, _NARROW = (0, 3, 4, 2, 6, 5, 1, 7), (0, 3, 2, 6, 4, 5, 7, 1)
+_WORDS = (0, 3, 2, 4, 5, 1, 6)
 
 
 def _shape(tiles: int, units: int = -1) -> tuple[int, ...]:

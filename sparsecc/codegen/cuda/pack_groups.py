@@ -85,7 +85,7 @@ FORMS = tuple(
     for bits, groups in ((4, GROUPS), (8, (None, 128)))
     for group in (f" g{size}" if size else "" for size in groups)
     for zeros in ("", " zeros")
-    if bits == 4 or not zeros
+    if (bits == 4 or not zeros) and (bits == 4 or not sparse or group)  # 2:4 with 8 bits and a scale for each row is `nm_decode`'s
 )
 
 
@@ -234,7 +234,9 @@ def _numbers(words: Tensor, kind: Form) -> Tensor:
 # 2:4: group of an instruction i = 4 u + q; of the inputs 4 (i % 2) + i // 2 = 4 (q % 2) + 2 u + q // 2; register half + 2 u.
 def _sparse(kept: Tensor, kind: Form) -> Tensor:
     """int8 [rows, quartets, 2] → int32 [tiles, pieces, quads, 32, 4]."""
-    split = kept.reshape(-1, 2, 8, kept.shape[1] // (PIECE // _QUARTET), kind.steps, 2, 2, 2, 2)  # tile, half, g, piece, step, q%2, u, q//2, e
+    split = kept.reshape(
+        -1, 2, 8, kept.shape[1] // (PIECE // _QUARTET), kind.steps, 2, 2, 2, 2
+    )  # tile, half, g, piece, step, q%2, u, q//2, e
     return _words(split.permute(0, 3, 4, 2, 7, 5, 6, 1, 8), kind)  # tile, piece, step, g, q//2, q%2, u, half, e
 
 
@@ -245,7 +247,9 @@ def _unsparse(words: Tensor, places: Tensor, zeros: Tensor | None, kind: Form) -
     split = _numbers(words, kind).reshape(tile, piece, kind.steps, 8, 2, 2, 2, 2, 2)
     kept = split.permute(0, 7, 3, 1, 2, 5, 6, 4, 8).reshape(tile * TILE, -1, 2)
     words = places.reshape(tile, piece, 8, 2, 2, kind.steps // 2)  # g, parity of the step, u, pair of steps
-    nibbles = torch.stack([words >> 4 * n & 15 for n in range(8)], -1).reshape(tile, piece, 8, 2, 2, kind.steps // 2, 2, 2, 2)  # half, q//2, q%2
+    nibbles = torch.stack([words >> 4 * n & 15 for n in range(8)], -1).reshape(
+        tile, piece, 8, 2, 2, kind.steps // 2, 2, 2, 2
+    )  # half, q//2, q%2
     nibbles = nibbles.permute(0, 6, 2, 1, 5, 3, 8, 4, 7).reshape(tile * TILE, -1)  # tile, half, g, piece, pair, parity, q%2, u, q//2
     whole = torch.zeros(*nibbles.shape, _QUARTET, dtype=torch.int8, device=words.device)
     if zeros is not None:

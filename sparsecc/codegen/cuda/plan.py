@@ -24,9 +24,12 @@ class Binary:
     source: str = field(repr=False)
 
 
+EVERY = 2**31 - 1
+
+
 @dataclass(frozen=True)
 class Step:
-    """For up to so many tokens. kernel, knobs: how reports name it.  binaries: by architecture; none where the weight is unpacked first and
+    """For up to so many tokens, `EVERY` for any number. kernel, knobs: how reports name it.  binaries: by architecture; none where the weight is unpacked first and
     multiplied by cuBLAS."""
 
     tokens: int
@@ -37,11 +40,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """spec: of the layer, for one token.  parts: names of the packed weight's tensors, in the order in which the operator has them.
+    """spec: of the layer, for any number of tokens.  parts: of the packed weight (`blob`), with the bytes before each.
     steps: for ascending numbers of tokens.  expand: unpacks the weight, for more tokens than the last step's."""
 
     spec: LinearSpec
-    parts: tuple[str, ...]
+    parts: Mapping[str, int]
     steps: tuple[Step, ...]
     expand: Mapping[str, Binary]
 
@@ -61,7 +64,7 @@ def described(plan: Plan) -> dict[str, Any]:
     """As JSON; code by its SHA-256."""
     return {
         "spec": asdict(plan.spec),
-        "parts": list(plan.parts),
+        "parts": dict(plan.parts),
         "steps": [
             {"tokens": step.tokens, "kernel": step.kernel, "knobs": step.knobs, "binaries": _described(step.binaries)}
             for step in plan.steps
@@ -74,7 +77,7 @@ def read(data: Mapping[str, Any], codes: Mapping[str, bytes]) -> Plan:
     """Inverse of `described`. codes: cubins and sources by their SHA-256. Raises LookupError, TypeError or ValueError for anything else."""
     return Plan(
         LinearSpec(**data["spec"]),
-        tuple(data["parts"]),
+        dict(data["parts"]),
         tuple(Step(step["tokens"], step["kernel"], step["knobs"], _read(step["binaries"], codes)) for step in data["steps"]),
         _read(data["expand"], codes),
     )
@@ -102,7 +105,7 @@ def _read(data: Mapping[str, Any], codes: Mapping[str, bytes]) -> dict[str, Bina
         arch: Binary(
             entry["name"],
             tuple(entry["arguments"]),
-            Geometry(**(entry["geometry"] | {"grid": tuple(entry["geometry"]["grid"])})),
+            Geometry.read(entry["geometry"]),
             codes[entry["cubin"]],
             codes[entry["source"]].decode(),
         )

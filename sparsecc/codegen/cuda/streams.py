@@ -18,6 +18,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sparsecc.codegen.cuda.kernel import LinearSpec, Part
+
 ROWS, CLASSES, WORDS = 8, 4, 128
 POSITIONS = 2 * WORDS
 LANES, INPUTS = ROWS * CLASSES, CLASSES * POSITIONS
@@ -34,6 +36,12 @@ def strips(outputs: int, gated: bool) -> int:
 def units(depth: int) -> int:
     """Of a strip."""
     return -(-depth // INPUTS)
+
+
+def parts(spec: LinearSpec) -> dict[str, Part]:
+    """What kernels read: where units begin, the lengths of their streams, the units."""
+    count = strips(spec.outputs, spec.gated) * units(spec.depth)
+    return {"starts": Part("int32", (count + 1,)), "lengths": Part("uint8", (count, LANES)), "W": Part("uint8", (-1,))}
 
 
 def pack(weight: Tensor, gated: bool = False) -> tuple[Tensor, Tensor, Tensor]:

@@ -17,13 +17,15 @@ from torch import Tensor
 
 from sparsecc.codegen.cuda import measure, operator
 from sparsecc.codegen.cuda.arch import arch
+from sparsecc.codegen.cuda.blob import offsets
 from sparsecc.codegen.cuda.built import Builder
 from sparsecc.codegen.cuda.choose import Choice
 from sparsecc.codegen.cuda.kernel import LinearSpec, Weights
-from sparsecc.codegen.cuda.kernels import kernel_of, kernels_of, linear_kernels
+from sparsecc.codegen.cuda.kernels import kernels_of, linear_kernels
 from sparsecc.codegen.cuda.plan import Plan, Step
 from sparsecc.codegen.cuda.target import Target
 from sparsecc.codegen.cuda.task import Task
+from sparsecc.codegen.cuda.unpacking import packed
 from sparsecc.codegen.tuning.records import Outcome, Records, best
 from sparsecc.codegen.tuning.result import TaskResult, TuningResult
 from sparsecc.codegen.tuning.tuner import Budget, Progress
@@ -37,12 +39,12 @@ class Collector:
     """Takes the place of a chooser: keeps the packed weight of each kind of layer, and how many there are."""
 
     layers: dict[LinearSpec, int] = field(default_factory=dict)
-    packed: dict[LinearSpec, list[Tensor]] = field(default_factory=dict)
+    packed: dict[LinearSpec, Tensor] = field(default_factory=dict)
 
     def choose(self, spec: LinearSpec, weights: Weights, tokens: int) -> Choice:
         self.layers[spec] = self.layers.get(spec, 0) + 1
         if spec not in self.packed and kernels_of(spec.form):
-            self.packed[spec] = list(kernel_of(spec.form).prepare(weights, spec).values())
+            self.packed[spec] = packed(spec, weights)
         return Choice(None)
 
 
@@ -102,20 +104,20 @@ class Tuner:
         return replace(spread, median=spread.median * by, p10=spread.p10 * by, p90=spread.p90 * by)
 
     def _calls(self, task: Task, knobs: Any) -> list[Callable[[], object]]:
-        packed = self._found.packed[replace(task.spec, tokens=0)]
+        weight = self._found.packed[replace(task.spec, tokens=0)]
         binary = self._builder.linear(task.kernel, task.spec, knobs, self._arch)
         binaries = {self._arch.name: binary}
-        names = linear_kernels()[task.kernel].parts(task.spec)
-        plan = Plan(replace(task.spec, tokens=0), names, (Step(task.spec.tokens, task.kernel, str(knobs), binaries),), {})
-        key, device = operator.register(plan), packed[0].device
+        layout = linear_kernels()[task.kernel].parts(task.spec)
+        parts = dict(zip(layout, offsets(layout), strict=True))
+        plan = Plan(replace(task.spec, tokens=0), parts, (Step(task.spec.tokens, task.kernel, str(knobs), binaries),), {})
+        key, device = operator.register(plan), weight.device
         operator.prepare(key, device)
         dtype = getattr(torch, task.spec.dtype)
         x = torch.randn(task.spec.tokens, task.spec.depth, device=device, dtype=dtype)
         bias = torch.randn(task.spec.rows, device=device, dtype=dtype) if task.spec.bias else None
         residual = torch.randn(task.spec.tokens, task.spec.outputs, device=device, dtype=dtype) if task.spec.residual else None
-        count = measure.copies(sum(part.nbytes for part in packed))
-        rotated = [packed, *([part.clone() for part in packed] for _ in range(count - 1))]
-        return [functools.partial(operator.linear_cuda, x, parts, bias, residual, key) for parts in rotated]
+        rotated = [weight, *(weight.clone() for _ in range(measure.copies(weight.nbytes) - 1))]
+        return [functools.partial(operator.linear_cuda, x, copy, bias, residual, key) for copy in rotated]
 
     def _share(self) -> float:
         used = ((self._trials(), self._budget.trials), (time.monotonic() - self._start, self._budget.seconds))

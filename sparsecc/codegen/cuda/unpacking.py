@@ -5,13 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sparsecc.codegen.cuda.blob import joined, separated
 from sparsecc.codegen.cuda.kernel import LinearSpec, Weights
 from sparsecc.codegen.cuda.kernels import kernel_of
 
 
-def dense(spec: LinearSpec, parts: dict[str, Tensor]) -> Tensor:
-    """float32 [rows, depth]."""
-    return values(kernel_of(spec.form).unpack(parts, spec))
+def dense(spec: LinearSpec, packed: Tensor) -> Tensor:
+    """float32 [rows, depth]. packed: see `blob`."""
+    kernel = kernel_of(spec.form)
+    return values(kernel.unpack(separated(packed, kernel.parts(spec)), spec))
+
+
+def packed(spec: LinearSpec, weights: Weights) -> Tensor:
+    """See `blob`."""
+    kernel = kernel_of(spec.form)
+    return joined(kernel.prepare(weights, spec), kernel.parts(spec))
 
 
 def values(weights: Weights) -> Tensor:

@@ -125,7 +125,9 @@ def complete(model: ir.Model) -> None:
     for node in nodes:
         identifier = (ONNX_DOMAIN, node.op_type, "")
         if identifier not in model.functions:
-            model.functions[identifier] = _function(node, opset)
+            model.functions[identifier] = function = _function(node, opset)
+            for domain, version in function.opset_imports.items():
+                model.graph.opset_imports.setdefault(domain, version)
 
 
 def _storage(node: ir.Node) -> Storage:

@@ -27,7 +27,14 @@ def weights(spec: LinearSpec, seed: int) -> Weights:
     return Weights(numbers, scales, zeros)
 
 
-@given(st.sampled_from(FORMS), st.integers(1, 70), st.integers(1, 40), st.sampled_from(["bfloat16", "float16"]), st.booleans(), st.integers(0, 9))
+@given(
+    st.sampled_from(FORMS),
+    st.integers(1, 70),
+    st.integers(1, 40),
+    st.sampled_from(["bfloat16", "float16"]),
+    st.booleans(),
+    st.integers(0, 9),
+)
 def test_unpack_is_its_inverse(name: str, rows: int, eighths: int, dtype: str, gated: bool, seed: int) -> None:
     spec = LinearSpec(name, rows * 2 if gated else rows, eighths * 8, 8, dtype, gated=gated)
     given_weights = weights(spec, seed)

@@ -10,7 +10,7 @@ from sparsecc.codegen.cuda.kernel import LinearSpec
 from sparsecc.codegen.cuda.plan import Binary, Plan, Step, described, digest, read
 
 BINARY = Binary("kernel", ("W", "X", "Y", "tokens"), Geometry((3, 1, 1), 128, 1024, dependent=True), b"\x7fELF", "source")
-PLAN = Plan(LinearSpec("2:4", 48, 64, 0), ("W",), (Step(8, "nm_decode", "rows 16", {"sm_90a": BINARY}), Step(64, "dense", "")), {})
+PLAN = Plan(LinearSpec("2:4", 48, 64, 0), {"W": 0}, (Step(8, "nm_decode", "rows 16", {"sm_90a": BINARY}), Step(64, "dense", "")), {})
 CODES = {digest(b"\x7fELF"): b"\x7fELF", digest(b"source"): b"source"}
 
 

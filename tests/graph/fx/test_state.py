@@ -58,7 +58,5 @@ def test_what_is_written_is_no_constant() -> None:
 
 
 def test_elsewhere_such_a_model_is_refused() -> None:
-    with pytest.raises(
-        ModelError, match="changes its own buffer 'seen' when it runs; only target cuda takes models with such state"
-    ):
+    with pytest.raises(ModelError, match="changes its own buffer 'seen' when it runs; only target cuda takes models with such state"):
         FxGraph.from_module(Counting(), (torch.randn(3, 4),))

@@ -22,7 +22,7 @@ from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Weights
 from sparsecc.codegen.cuda.pieces.epilogue import result
 from sparsecc.codegen.cuda.pieces.units import ALL, BYTES, positions, walker
 from sparsecc.codegen.cuda.script import T
-from sparsecc.codegen.cuda.streams import BLOCK, CLASSES, INPUTS, LANES, POSITIONS, ROWS, UNIT, WORDS, pack, strips, units, unpack
+from sparsecc.codegen.cuda.streams import BLOCK, CLASSES, INPUTS, LANES, POSITIONS, ROWS, UNIT, WORDS, pack, parts, strips, units, unpack
 
 PARTS = ("W", "starts", "lengths")
 TOKENS = (1, 2, 4)
@@ -303,4 +303,4 @@ def _wide(word, odd, dtype):
     return T.cast(T.reinterpret("float16", T.cast(T.Select(odd == 1, word >> T.uint32(16), word), "uint16")), "float32")
 
 
-KERNEL = Kernel(("sparse",), TOKENS, Gather, lambda _: PARTS, space, prepare, restore, build, geometry, "gather_expand")
+KERNEL = Kernel(("sparse",), TOKENS, Gather, parts, space, prepare, restore, build, geometry, "gather_expand")

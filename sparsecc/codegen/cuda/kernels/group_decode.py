@@ -20,31 +20,31 @@ from dataclasses import dataclass
 
 from sparsecc.codegen.cuda.arch import Arch
 from sparsecc.codegen.cuda.driver import Geometry
-from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Weights
+from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Part, Weights
 from sparsecc.codegen.cuda.pack_groups import FORMS, PIECE, TILE, form, pack, pieces, tiles, unpack
 from sparsecc.codegen.cuda.pieces.epilogue import result, tile_row
-from sparsecc.codegen.tvm_api import T
+from sparsecc.codegen.cuda.script import T
 
 TOKENS = (8, 16, 32, 64)
 _DENSE = "mma.sync.aligned.m16n8k16.row.col.f32.{0}.{0}.f32"
 _SPARSE = "mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.{0}.{0}.f32"
-_BULK = "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
 _NAMES = {"bfloat16": "bf16", "float16": "f16"}
 _MAGIC = {"bfloat16": 0x43004300, "float16": 0x64006400}  # two halves whose mantissa counts in ones: 128, 1024
 _MINUS_ONE = {"bfloat16": 0xBF80BF80, "float16": 0xBC00BC00}
+_PROCESSORS = 132  # of an H200
+LATE = 1
 _CHUNK = 32  # inputs that four lanes read of a token at once
-_BLOCKS = 2  # of a multiprocessor: this kernel's and the next one's
 
 
 @dataclass(frozen=True)
 class Ring:
-    """tiles: of 16 rows, of a block.  slices: of the depth, that warps have side by side.  stages: runs of `tiles` pieces in flight for
-    each.  ahead: runs of X in flight."""
+    """blocks: that share out the tiles of 16 rows evenly.  slices: of the depth, that warps have side by side.  stages: runs of a block's
+    tiles, and of X, in flight for each.  split: blocks of a cluster, which share out the depth before their warps do."""
 
-    tiles: int
+    blocks: int
     slices: int
     stages: int
-    ahead: int
+    split: int = 1
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,11 @@ class _Plan:
 
     spec: LinearSpec
     knobs: Ring
+
+    @property
+    def tiles(self) -> int:
+        """Of a block, at most."""
+        return -(-tiles(self.spec) // self.knobs.blocks)
 
     @property
     def wide(self) -> int:
@@ -69,56 +74,47 @@ class _Plan:
         return 32 * self.parts * self.knobs.slices
 
     @property
-    def slots(self) -> int:
-        return self.knobs.slices * self.knobs.stages * self.knobs.tiles
-
-    @property
-    def barrier_bytes(self) -> int:
-        return -(-self.slots * (8 if self.parts == 1 else 16) // 128) * 128
-
-    @property
     def ring_bytes(self) -> int:
-        return self.slots * form(self.spec.form).piece_bytes
+        return self.knobs.slices * self.knobs.stages * self.tiles * form(self.spec.form).piece_bytes
 
     @property
     def x_bytes(self) -> int:
         """Of all runs in flight of a warp."""
-        return self.knobs.ahead * self.wide * 8 * PIECE * 2
+        return self.knobs.stages * self.wide * 8 * PIECE * 2
 
     @property
     def pitch(self) -> int:
         """Floats between the sums of two tokens, so that the lanes of a warp write to different banks."""
-        return self.knobs.tiles * TILE + 4
-
-    @property
-    def pool_bytes(self) -> int:
-        used = self.ring_bytes + self.knobs.slices * self.parts * self.x_bytes
-        return max(used, self.knobs.slices * self.spec.tokens * self.pitch * 4)
+        return self.tiles * TILE + 4
 
     @property
     def shared_bytes(self) -> int:
-        return self.barrier_bytes + self.pool_bytes
+        used = self.ring_bytes + self.knobs.slices * self.parts * self.x_bytes
+        return max(used, self.knobs.slices * self.spec.tokens * self.pitch * 4)
+
+    def blocks(self, arch: Arch) -> int:
+        """Of a multiprocessor: this kernel's and the next one's, where two fit."""
+        return 2 if self.threads <= 256 and 2 * (self.shared_bytes + 1024) <= arch.shared_bytes else 1
 
 
 def space(spec: LinearSpec, arch: Arch) -> list[Ring]:
-    """Nothing where the architecture has no bulk copies, or a lane cannot read 8 inputs of a token at once."""
-    if not arch.bulk_copies or spec.depth % 8:
-        return []
-    return list(_space(spec, arch))
+    """Nothing where a lane cannot read 8 inputs of a token at once."""
+    return list(_space(spec, arch)) if spec.depth % 8 == 0 else []
 
 
 def _space(spec: LinearSpec, arch: Arch) -> Iterator[Ring]:
-    for count in range(1, 9):
+    even = [-(-tiles(spec) // count) for count in range(1, min(8, tiles(spec)) + 1)]
+    for blocks in dict.fromkeys([*(n for n in (_PROCESSORS, 2 * _PROCESSORS) if n <= tiles(spec)), *even]):
         for slices in (4, 8, 16):
             for stages in (1, 2, 3, 4):
-                for ahead in (1, 2):
-                    ring = Ring(count, slices, stages, ahead)
-                    plan = _Plan(spec, ring)
-                    if plan.threads > 512 or plan.shared_bytes > arch.shared_bytes // _BLOCKS - 1024:
-                        continue
-                    if count * plan.wide > 14:  # more sums than a lane has registers for
-                        continue
+                plan = _Plan(spec, ring := Ring(blocks, slices, stages))
+                fits = plan.threads <= 512 and plan.shared_bytes <= arch.shared_bytes and plan.tiles * plan.wide <= 14  # sums of a lane
+                if fits and stages * plan.tiles >= min(2, plan.parts) and stages <= -(-pieces(spec) // slices):
                     yield ring
+
+
+def parts(spec: LinearSpec) -> dict[str, Part]:
+    return {"W": Part("uint8", (tiles(spec), pieces(spec), form(spec.form).piece_bytes))}
 
 
 def prepare(weights: Weights, spec: LinearSpec) -> dict[str, object]:
@@ -131,16 +127,16 @@ def _unpack(parts, spec: LinearSpec) -> Weights:
 
 def geometry(spec: LinearSpec, knobs: Ring, arch: Arch) -> Geometry:
     plan = _Plan(spec, knobs)
-    return Geometry((-(-tiles(spec) // knobs.tiles), 1, 1), plan.threads, plan.shared_bytes, dependent=arch.bulk_copies)
+    return Geometry((knobs.blocks * knobs.split, 1, 1), plan.threads, plan.shared_bytes, knobs.split, arch.bulk_copies)
 
 
 def build(spec: LinearSpec, knobs: Ring, arch: Arch):
     """PrimFunc(W, X, B, R, Y, tokens): W as `prepare` has it."""
     plan, kind = _Plan(spec, knobs), form(spec.form)
-    count, slices, stages, ahead = knobs.tiles, knobs.slices, knobs.stages, knobs.ahead
+    count, slices, stages, split = plan.tiles, knobs.slices, knobs.stages, knobs.split
     wide, parts, threads, pitch = plan.wide, plan.parts, plan.threads, plan.pitch
     all_tiles, all_pieces, piece = tiles(spec), pieces(spec), kind.piece_bytes
-    blocks = -(-all_tiles // count)
+    blocks = knobs.blocks
     groups, words, most = kind.groups, kind.words, spec.tokens
     per_group = kind.steps // groups  # instructions of a group
     chains = 2 if groups == 1 and wide == 1 else 1  # sums of a group side by side, so that an instruction waits less for the one before
@@ -150,39 +146,44 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
     subtract = f"fma.rn.{_NAMES[dtype]}x2"
     masks = (0x000F000F, 0) if kind.bits == 4 else (0x007F007F, 0x00800080) if dtype == "bfloat16" else (0x00FF00FF, 0)
     outs = count * (TILE // 2 if spec.gated else TILE)
-    slots = plan.slots
     sharing = parts > 1
+    both = 2 if kind.sparse else 1  # of two neighbouring lanes' inputs, those that a lane reads
+    chunks = piece // 16  # that lanes copy
+    flying = stages * count - (2 if sharing else 1)  # groups of copies behind the piece to be multiplied
+    width = slices * split  # pieces side by side
     ragged = depth % PIECE != 0
+    uneven = all_tiles % blocks != 0  # some blocks have a tile less
+
+    launch = ["tirx.use_programtic_dependent_launch"] if arch.bulk_copies else []
 
     @T.prim_func
     def group_decode(w: T.handle, x: T.handle, b: T.handle, r: T.handle, y: T.handle, tokens: T.int32):
-        T.func_attr(
-            {
-                "global_symbol": "group_decode",
-                "tirx.kernel_launch_params": ["tirx.use_programtic_dependent_launch"],
-            }
-        )
-        W = T.match_buffer(w, (all_tiles, all_pieces, piece), "uint8", align=16)
+        T.func_attr({"global_symbol": "group_decode", "tirx.kernel_launch_params": launch})
+        W = T.match_buffer(w, (all_tiles * all_pieces * piece,), "uint8", align=16)
         X = T.match_buffer(x, (tokens, depth), dtype, align=16)
         B = T.match_buffer(b, (rows,), dtype)
         R = T.match_buffer(r, (tokens, outputs), dtype)
         Y = T.match_buffer(y, (tokens, outputs), dtype)
         T.device_entry()
-        T.attr({"tirx.launch_bounds_min_blocks_per_sm": _BLOCKS if threads <= 256 else 1})
-        block = T.cta_id([blocks])
+        T.attr({"tirx.launch_bounds_min_blocks_per_sm": plan.blocks(arch)})
+        cta = T.cta_id([blocks * split])
         warp = T.warp_id([threads // 32])
         lane = T.lane_id([32])
         thread = T.meta_var(warp * 32 + lane)
+        block = T.meta_var(cta // split)
+        rank = T.meta_var(cta % split)
         pool = T.SMEMPool()
-        full = pool.alloc((2 * slots if sharing else slots,), "uint64", align=8)  # where warps share a ring, then those of emptied slots
-        memory = pool.alloc((plan.pool_bytes,), "uint8", align=128)
+        memory = pool.alloc((plan.shared_bytes,), "uint8", align=128)
         pool.commit()
         part = T.meta_var(warp % parts)
         slice_ = T.meta_var(warp // parts)
-        first = T.meta_var(slice_ * stages * count)  # slot of the slice
+        top = T.meta_var(block * all_tiles // blocks if uneven else block * count)
+        own = T.meta_var((block + 1) * all_tiles // blocks - top)
+        ring = T.meta_var(slice_ * (stages * count * piece))
         x_at = T.meta_var(plan.ring_bytes + warp * plan.x_bytes + lane * 16)
         sums = T.alloc_local([count * wide * 4], "float32")
         f = T.alloc_local([wide * 16], "uint32")  # X of a run
+        first = T.alloc_local([wide * both * 16], "uint32")
         h = T.alloc_local([8], "uint32")
         v = T.alloc_local([words], "uint32")  # numbers of a piece
         e = T.alloc_local([2], "uint32")
@@ -194,21 +195,25 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
         scale = T.alloc_local([groups * 2], "float32")
         policy = T.alloc_local([1], "uint64")
         runs = T.alloc_local([1], "int32")
+        here = T.alloc_local([1], "int64")  # of W, the lane's part of the first tile's next piece to copy
         mask = T.alloc_local([2], "uint32")
         T.ptx["createpolicy.fractional.L2::evict_first.b64"](policy[0], T.float32(1.0))
         # `lop3` takes one constant: a mask that ptxas could guess would be moved to a register again each time, 3 more instructions of 12.
         mask[0] = T.uint32(masks[0]) ^ T.cast(tokens, "uint32") >> T.uint32(31)
         mask[1] = T.uint32(masks[1]) ^ T.cast(tokens, "uint32") >> T.uint32(31)
-        runs[0] = (all_pieces - slice_ + slices - 1) // slices
+        here[0] = T.cast((top * all_pieces + rank * slices + slice_) * piece + (part * 32 + lane) * 16, "int64")
+        runs[0] = (all_pieces - rank * slices - slice_ + width - 1) // width
 
         @T.inline
-        def fill(t, stage, run):
-            tile = T.meta_var(block * count + t if all_tiles % count == 0 else T.min(block * count + t, all_tiles - 1))
-            slot = T.meta_var(first + stage * count + t)
-            T.ptx.mbarrier.arrive.expect_tx.shared.b64(full.ptr_to([slot]), T.uint32(piece))
-            T.ptx[_BULK](
-                memory.ptr_to([slot * piece]), W.ptr_to([tile, run * slices + slice_, 0]), T.uint32(piece), full.ptr_to([slot]), policy[0]
-            )
+        def fill(stage, t):
+            for i in T.unroll(-(-chunks // (32 * parts))):
+                if (i * parts + part) * 32 + lane < chunks:
+                    T.ptx["cp.async.cg.shared.global.L2::cache_hint"](
+                        memory.ptr_to([ring + (stage * count + t) * piece + ((i * parts + part) * 32 + lane) * 16]),
+                        W.ptr_to([here[0] + T.cast(t * (all_pieces * piece) + i * (parts * 512), "int64")]),
+                        16,
+                        policy[0],
+                    )
 
         @T.inline
         def fetch(run):
@@ -217,15 +222,32 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                 for n in T.unroll(wide):
                     for k in T.unroll(4):
                         token = T.meta_var((part * wide + n) * 8 + lane // 4)
-                        column = T.meta_var((run * slices + slice_) * PIECE + k * _CHUNK + lane % 4 * 8)
+                        column = T.meta_var((run * width + rank * slices + slice_) * PIECE + k * _CHUNK + lane % 4 * 8)
                         there = T.meta_var(T.And(token < tokens, column < depth) if ragged else token < tokens)
                         T.ptx["cp.async.cg.shared.global"](
-                            memory.ptr_to([x_at + ((run % ahead * wide + n) * 4 + k) * 512]),
+                            memory.ptr_to([x_at + ((run % stages * wide + n) * 4 + k) * 512]),
                             X.ptr_to([T.if_then_else(there, token, 0), T.if_then_else(there, column, 0)]),
                             16,
                             T.if_then_else(there, T.uint32(16), T.uint32(0)),
                         )
-            T.ptx["cp.async.commit_group"]()
+
+        @T.inline
+        def halved(i, from_, j):
+            """X as the lane multiplies it: with 2:4 an even lane takes the first halves of four quartets, an odd one the second."""
+            for n in T.unroll(4):
+                if kind.sparse:
+                    f[i + n] = T.if_then_else(lane % 2 == 0, from_[j + n * 2], from_[j + n * 2 + 1])
+                else:
+                    f[i + n] = from_[j + n]
+
+        @T.inline
+        def arrived():
+            """The next piece, to all lanes that multiply it."""
+            T.ptx["cp.async.wait_group"](flying)
+            if sharing:
+                T.ptx.bar.sync(T.cast(slice_ + 1, "uint32"), T.uint32(32 * parts))
+            else:
+                T.cuda.warp_sync()
 
         @T.inline
         def add_sparse(i, j, d, k, selector):
@@ -237,56 +259,72 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                 e[k], selector,
             )  # fmt: skip
 
-        if part == 0 and lane == 0:
-            for i in T.unroll(stages * count):
-                T.ptx.mbarrier.init.shared.b64(full.ptr_to([first + i]), T.uint32(1))
-                if sharing:
-                    T.ptx.mbarrier.init.shared.b64(full.ptr_to([slots + first + i]), T.uint32(parts))
-            T.ptx.fence.mbarrier_init.release.cluster()
-            for stage in T.unroll(stages):
+        for stage in T.unroll(stages):
+            for t in T.unroll(count):
                 if stage < runs[0]:
-                    for t in T.unroll(count):
-                        fill(t, stage, stage)
-        T.ptx.griddepcontrol.launch_dependents()
-        if sharing:
-            T.cuda.cta_sync()
-        else:
-            T.cuda.warp_sync()
-        T.ptx.griddepcontrol.wait()
-        for i in T.unroll(ahead):
-            fetch(i)
+                    fill(stage, t)
+                T.ptx["cp.async.commit_group"]()
+            here[0] = here[0] + T.int64(width * piece)
+        if arch.bulk_copies:
+            T.ptx.griddepcontrol.wait()
+        for i in T.unroll(wide * both * 16):
+            first[i] = T.uint32(0)
+        for n in T.unroll(wide):
+            for k in T.unroll(4):
+                token = T.meta_var((part * wide + n) * 8 + lane // 4)
+                for j in T.unroll(both):
+                    i = T.meta_var(((n * 4 + k) * both + j) * 4)
+                    eighth = T.meta_var(lane % 4 // 2 * 2 + j if kind.sparse else lane % 4)
+                    column = T.meta_var((rank * slices + slice_) * PIECE + k * _CHUNK + eighth * 8)
+                    if token < tokens and column < depth:
+                        T.ptx["ld.global.v4.b32"](first[i], first[i + 1], first[i + 2], first[i + 3], X.ptr_to([token, column]))
+        for i in T.unroll(wide * 4):
+            halved(i * 4, first, i * both * 4)
+        if stages > 1:
+            for i in T.unroll(stages - 1):
+                fetch(i + 1)
+            T.ptx["cp.async.commit_group"]()
         for i in T.unroll(count * wide * 4):
             sums[i] = T.float32(0)
         for run in T.serial(runs[0]):
-            T.ptx["cp.async.wait_group"](ahead - 1)
-            if kind.sparse:
-                T.cuda.warp_sync()
-            for n in T.unroll(wide):
-                for k in T.unroll(4):
-                    i = T.meta_var((n * 4 + k) * 4)
-                    at = T.meta_var(x_at + ((run % ahead * wide + n) * 4 + k) * 512)
-                    if kind.sparse:  # an even lane takes the first halves of four groups of inputs, an odd one the second
-                        for j in T.unroll(2):
+            arrived()
+            if arch.bulk_copies and run == T.max(runs[0] - stages - LATE, 0):
+                T.ptx.griddepcontrol.launch_dependents()
+            if run > 0:
+                if stages > 1 and run == 1:
+                    T.ptx["cp.async.wait_group"](count - 1 if sharing else count)
+                    T.cuda.warp_sync()
+                for n in T.unroll(wide):
+                    for k in T.unroll(4):
+                        i = T.meta_var((n * 4 + k) * 4)
+                        at = T.meta_var(x_at + ((run % stages * wide + n) * 4 + k) * 512)
+                        for j in T.unroll(both):
+                            other = T.meta_var(lane // 2 * 2 + j - lane if kind.sparse else 0)
                             T.ptx["ld.shared.v4.b32"](
-                                h[j * 4], h[j * 4 + 1], h[j * 4 + 2], h[j * 4 + 3], memory.ptr_to([at + (lane // 2 * 2 + j - lane) * 16])
+                                h[j * 4], h[j * 4 + 1], h[j * 4 + 2], h[j * 4 + 3], memory.ptr_to([at + other * 16])
                             )
-                            f[i + j * 2] = T.if_then_else(lane % 2 == 0, h[j * 4], h[j * 4 + 1])
-                            f[i + j * 2 + 1] = T.if_then_else(lane % 2 == 0, h[j * 4 + 2], h[j * 4 + 3])
-                    else:
-                        T.ptx["ld.shared.v4.b32"](f[i], f[i + 1], f[i + 2], f[i + 3], memory.ptr_to([at]))
+                        halved(i, h, 0)
             if kind.sparse:
                 T.cuda.warp_sync()
-            fetch(run + ahead)
+            fetch(run + stages)
             stage = T.meta_var(run % stages)
-            parity = T.meta_var(run // stages % 2)
             for t in T.unroll(count):
-                slot = T.meta_var(first + stage * count + t)
-                at = T.meta_var(slot * piece)
-                T.cuda.mbarrier_wait(full.ptr_to([slot]), parity)
+                at = T.meta_var(ring + (stage * count + t) * piece)
+                if t > 0:
+                    arrived()
+                if sharing:  # all have read the piece before this one
+                    if t > 0:
+                        if run + stages < runs[0]:
+                            fill(stage, t - 1)
+                        T.ptx["cp.async.commit_group"]()
+                    else:
+                        if run > 0:
+                            if run - 1 + stages < runs[0]:
+                                fill((run + stages - 1) % stages, count - 1)
+                            here[0] = here[0] + T.int64(width * piece)
+                            T.ptx["cp.async.commit_group"]()
                 for i in T.unroll(words // 4):
-                    T.ptx["ld.shared.v4.b32"](
-                        v[i * 4], v[i * 4 + 1], v[i * 4 + 2], v[i * 4 + 3], memory.ptr_to([at + i * 512 + lane * 16])
-                    )
+                    T.ptx["ld.shared.v4.b32"](v[i * 4], v[i * 4 + 1], v[i * 4 + 2], v[i * 4 + 3], memory.ptr_to([at + i * 512 + lane * 16]))
                 if kind.sparse:
                     T.ptx["ld.shared.v2.b32"](e[0], e[1], memory.ptr_to([at + kind.places_at + lane * 8]))
                 if groups == 1:
@@ -303,12 +341,10 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                     else:
                         T.ptx["ld.shared.v2.b32"](z[0], z[1], memory.ptr_to([at + kind.zeros_at + lane // 4 * 8]))
                 T.cuda.warp_sync()
-                if sharing:
-                    if lane == 0:
-                        T.ptx.mbarrier.arrive.shared.b64(full.ptr_to([slots + slot]))
-                else:
-                    if lane == 0 and run + stages < runs[0]:
-                        fill(t, stage, run + stages)
+                if not sharing:
+                    if run + stages < runs[0]:
+                        fill(stage, t)
+                    T.ptx["cp.async.commit_group"]()
                 for i in T.unroll(groups * chains * wide * 4):
                     s[i] = T.float32(0)
                 for g in T.unroll(groups):
@@ -323,7 +359,8 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                         for i in T.unroll(4):
                             j = T.meta_var(k * 4 + i)
                             if kind.bits == 4:
-                                a[j] = v[k] >> T.uint32(4 * i) & mask[0] | T.uint32(magic)
+                                m[j] = v[k] >> T.uint32(4 * i)
+                                T.ptx["lop3.b32"](a[j], m[j], mask[0], T.uint32(magic), 0xEA)
                                 if kind.zeros:
                                     T.ptx["prmt.b32"](
                                         m[j], z[g // 2], T.uint32(magic >> 8 & 0xFF), T.uint32(0x4040 + 0x0202 * (g % 2) + 0x0101 * (i % 2))
@@ -331,10 +368,12 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                                 else:
                                     m[j] = T.uint32(magic + 0x00080008)
                             elif dtype == "bfloat16":  # 7 bits and the sign: 128 + bits less 128 or 256
-                                a[j] = v[k * 2 + i // 2] >> T.uint32(i % 2 * 8) & mask[0] | T.uint32(magic)
-                                m[j] = v[k * 2 + i // 2] >> T.uint32(i % 2 * 8) & mask[1] | T.uint32(magic)
+                                m[j] = v[k * 2 + i // 2] >> T.uint32(i % 2 * 8)
+                                T.ptx["lop3.b32"](a[j], m[j], mask[0], T.uint32(magic), 0xEA)
+                                T.ptx["lop3.b32"](m[j], m[j], mask[1], T.uint32(magic), 0xEA)
                             else:
-                                a[j] = v[k * 2 + i // 2] >> T.uint32(i % 2 * 8) & mask[0] ^ T.uint32(magic + 0x00800080)
+                                m[j] = v[k * 2 + i // 2] >> T.uint32(i % 2 * 8)
+                                T.ptx["lop3.b32"](a[j], m[j], mask[0], T.uint32(magic + 0x00800080), 0x6A)
                                 m[j] = T.uint32(magic + 0x00800080)
                             T.ptx[subtract](a[j], m[j], T.uint32(minus_one), a[j])
                         for q in T.unroll(wide):
@@ -359,38 +398,50 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                             sums[j] = sums[j] + scale[g * 2 + i % 4 // 2] * (s[k] + s[k + wide * 4])
                         else:
                             sums[j] = sums[j] + scale[g * 2 + i % 4 // 2] * s[k]
-                if sharing:
-                    if part == 0 and lane == 0 and run + stages < runs[0]:
-                        T.cuda.mbarrier_wait(full.ptr_to([slots + slot]), parity)
-                        fill(t, stage, run + stages)
+            if not sharing:
+                here[0] = here[0] + T.int64(width * piece)
         T.cuda.cta_sync()
         for t in T.unroll(count):
             for n in T.unroll(wide):
                 for i in T.unroll(4):
                     token = T.meta_var((part * wide + n) * 8 + lane % 4 * 2 + i % 2)
                     row = T.meta_var(t * TILE + lane // 4 + i // 2 * 8)
-                    T.ptx["st.shared.f32"](
-                        memory.ptr_to([((slice_ * most + token) * pitch + row) * 4]), sums[(t * wide + n) * 4 + i]
-                    )
-        T.cuda.cta_sync()
-        term = T.alloc_local([2 * slices], "float32")
+                    T.ptx["st.shared.f32"](memory.ptr_to([((slice_ * most + token) * pitch + row) * 4]), sums[(t * wide + n) * 4 + i])
+        if split > 1:
+            T.ptx.barrier.cluster.arrive.release()
+            T.ptx.barrier.cluster.wait.acquire()
+        else:
+            T.cuda.cta_sync()
+        term = T.alloc_local([width * 2], "float32")
         total = T.alloc_local([2], "float32")
-        for n in T.serial(-(-outs * most // threads)):
-            place = T.meta_var(n * threads + thread)
+        address = T.alloc_local([1], "uint32")
+        for n in T.serial(-(-outs * most // (threads * split))):
+            place = T.meta_var((n * split + rank) * threads + thread)
             token = T.meta_var(place // outs)
-            output = T.meta_var(block * outs + place % outs)
-            if token < tokens and token < most and output < outputs:
-                for i in T.unroll(slices):
-                    for j in T.unroll(2 if spec.gated else 1):
-                        at = T.meta_var((i * most + token) * pitch + tile_row(spec, place % outs) + j * 8)
-                        T.ptx["ld.shared.f32"](term[i * 2 + j], memory.ptr_to([at * 4]))
+            output = T.meta_var(top * (outs // count) + place % outs)
+            if token < tokens and token < most and output < outputs and (place % outs < own * (outs // count) if uneven else True):
+                for other in T.unroll(split):
+                    for i in T.unroll(slices):
+                        for j in T.unroll(2 if spec.gated else 1):
+                            at = T.meta_var(((i * most + token) * pitch + tile_row(spec, place % outs) + j * 8) * 4)
+                            to = T.meta_var((other * slices + i) * 2 + j)
+                            if split > 1:
+                                T.ptx["mapa.shared::cluster.u32"](
+                                    address[0], T.cuda.cvta_generic_to_shared(memory.ptr_to([at])), T.cast(other, "uint32")
+                                )
+                                T.ptx["ld.shared::cluster.f32"](term[to], address[0])
+                            else:
+                                T.ptx["ld.shared.f32"](term[to], memory.ptr_to([at]))
                 for j in T.unroll(2 if spec.gated else 1):
                     total[j] = term[j]
-                    for i in T.unroll(slices - 1):
+                    for i in T.unroll(width - 1):
                         total[j] = total[j] + term[i * 2 + 2 + j]
                 Y[token, output] = result(spec, B, R, token, output, total[0], total[1])
+        if split > 1:  # what others read stays
+            T.ptx.barrier.cluster.arrive.release()
+            T.ptx.barrier.cluster.wait.acquire()
 
     return group_decode
 
 
-KERNEL = Kernel(FORMS, TOKENS, space, prepare, _unpack, build, geometry)
+KERNEL = Kernel(FORMS, TOKENS, Ring, parts, space, prepare, _unpack, build, geometry, "group_expand")

@@ -12,12 +12,12 @@ from sparsecc.codegen.cuda.arch import Arch
 from sparsecc.codegen.cuda.driver import Geometry
 from sparsecc.codegen.cuda.kernel import LinearSpec
 from sparsecc.codegen.cuda.pack_groups import PIECE, TILE, Form, form, pieces, tiles
-from sparsecc.codegen.tvm_api import T
+from sparsecc.codegen.cuda.script import T
 
 _WARPS = 8  # pieces of a block, side by side
 
 
-def geometry(spec: LinearSpec) -> Geometry:
+def geometry(spec: LinearSpec, arch: Arch) -> Geometry:
     return Geometry((-(-pieces(spec) // _WARPS), tiles(spec), 1), 32 * _WARPS, 0)
 
 
@@ -44,6 +44,7 @@ def build(spec: LinearSpec, arch: Arch):
         s = T.alloc_local([2], "uint32")
         z = T.alloc_local([1], "uint32")
         o = T.alloc_local([4], "uint32")
+        x = T.alloc_local([2], "uint32")
         both = T.alloc_local([1], "uint64")
         if at < all_pieces:
             for i in T.unroll(kind.words // 4):
@@ -70,18 +71,22 @@ def build(spec: LinearSpec, arch: Arch):
                             both[0] = both[0] | T.cast(_bits(kind, dtype, v, z[0], s[0], k, half + 2 * u, 1), "uint64") << T.cast(
                                 (e[0] >> T.uint32(2) & T.uint32(3)) * T.uint32(16), "uint64"
                             )
-                            o[0] = T.cast(both[0], "uint32")
-                            o[1] = T.cast(both[0] >> T.uint64(32), "uint32")
-                            input_ = T.meta_var(at * PIECE + k * 32 + (lane % 2 * 4 + 2 * u + lane % 4 // 2) * 4)
-                            if there and input_ < depth:
-                                T.ptx["st.global.v2.b32"](D.ptr_to([row, input_]), o[0], o[1])
+                            o[u * 2] = T.cast(both[0], "uint32")
+                            o[u * 2 + 1] = T.cast(both[0] >> T.uint64(32), "uint32")
+                        # Lanes q and q + 2 hold every other of four quartets: the one gives its second for the other's first.
+                        for n in T.unroll(2):
+                            x[n] = T.if_then_else(lane % 4 < 2, o[2 + n], o[n])
+                            T.ptx["shfl_sync.bfly.b32"](x[n], x[n], T.uint32(2), T.uint32(0x1F), T.uint32(0xFFFFFFFF))
+                            o[n] = T.if_then_else(lane % 4 < 2, o[n], x[n])
+                            o[2 + n] = T.if_then_else(lane % 4 < 2, x[n], o[2 + n])
                     else:
                         for n in T.unroll(4):  # step of the 32 inputs, then register
                             o[n] = _bits(kind, dtype, v, z[0], s[0], k * 2 + n // 2, half + n % 2 * 2, 0)
                             o[n] = o[n] | _bits(kind, dtype, v, z[0], s[0], k * 2 + n // 2, half + n % 2 * 2, 1) << T.uint32(16)
-                        input_ = T.meta_var(at * PIECE + k * 32 + lane % 4 * 8)
-                        if there and input_ < depth:
-                            T.ptx["st.global.v4.b32"](D.ptr_to([row, input_]), o[0], o[1], o[2], o[3])
+                    eighth = T.meta_var(lane % 2 * 2 + lane % 4 // 2 if kind.sparse else lane % 4)
+                    input_ = T.meta_var(at * PIECE + k * 32 + eighth * 8)
+                    if there and input_ < depth:
+                        T.ptx["st.global.v4.b32"](D.ptr_to([row, input_]), o[0], o[1], o[2], o[3])
 
     return group_expand
 

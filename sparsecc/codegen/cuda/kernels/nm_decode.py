@@ -1,114 +1,37 @@
 """2:4 weights times few tokens: bound by the bytes of the weights. 16-bit numbers take 9/16 of the dense ones' bytes, 8-bit ones 5/16.
 
 A block computes `rows` outputs for all tokens, and the blocks of a cluster share out the depth. Weights and X come through a ring in shared
-memory, X as it is, in rows of a pitch from which `ldmatrix` reads without bank conflicts. Of a stage's work, warps share out rows and units
-of inputs. Weights do not depend on the kernel before, so that the ring's are read before `griddepcontrol.wait`. At the end sums are added in
-shared memory, where the ring was, always in the same order.
+memory, X as it is, in rows of a pitch from which `ldmatrix` reads without bank conflicts. Of a stage's work, warps share out rows, tokens
+and units of inputs. Weights do not depend on the kernel before, so that the ring's are read before `griddepcontrol.wait`. At the end sums
+are added in shared memory, where the ring was, always in the same order.
 
 How many rows a block has decides how often X is read from L2: 64 tokens of 14336 inputs are 1.8 MB.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import torch
+from torch import Tensor
 
 import sparsecc.codegen.cuda.pack as packing
 from sparsecc.codegen.cuda.arch import Arch
 from sparsecc.codegen.cuda.driver import Geometry
-from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Weights
-from sparsecc.codegen.cuda.pack import PIECE, STEP, TILE, UNIT
+from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Part, Weights
+from sparsecc.codegen.cuda.kernels.nm_knobs import BARRIERS, Ring, space
+from sparsecc.codegen.cuda.pack import STEP, TILE, UNIT, narrow_kind, packed_depth, packed_tiles
 from sparsecc.codegen.cuda.pieces import epilogue
 from sparsecc.codegen.cuda.pieces.widen import widen
 from sparsecc.codegen.cuda.script import T
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 _MULTIPLY = "mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.{0}.{0}.f32"
 _BULK = "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
 _NAMES = {"bfloat16": "bf16", "float16": "f16"}
-_BARRIERS = 128  # bytes of shared memory before the ring
-_FORMS = ("2:4", "2:4 int8", "2:4 e4m3")
 
 
-@dataclass(frozen=True)
-class Ring:
-    """rows: of a block.  inputs: of a stage.  stages: of the ring, one of them being worked on.  row_warps, input_warps: that share out rows,
-    inputs of a stage.  splits: blocks that share out the depth."""
-
-    rows: int
-    inputs: int
-    stages: int
-    row_warps: int = 1
-    input_warps: int = 4
-    token_warps: int = 1
-    splits: int = 1
-    rotate: bool = True
-
-    @property
-    def threads(self) -> int:
-        return self.row_warps * self.token_warps * self.input_warps * 32
-
-    @property
-    def x_pitch(self) -> int:
-        """Bytes from token to token: an odd number of 16."""
-        return self.inputs * 2 + 16
-
-    @property
-    def sums_pitch(self) -> int:
-        """Floats from token to token: the lanes of a warp write to different banks."""
-        return self.rows + 4
-
-    def weight_bytes(self, spec: LinearSpec) -> int:
-        """Of a stage."""
-        return self.rows // TILE * self.inputs // UNIT * packing.unit_bytes(bool(narrow_kind(spec)))
-
-    def sums_bytes(self, spec: LinearSpec) -> int:
-        return self.input_warps * spec.tokens * self.sums_pitch * 4
-
-    def shared_bytes(self, spec: LinearSpec) -> int:
-        return _BARRIERS + max(self.stages * (self.weight_bytes(spec) + spec.tokens * self.x_pitch), self.sums_bytes(spec))
-
-
-def narrow_kind(spec: LinearSpec) -> str:
-    """int8 or e4m3, or nothing where numbers are of the spec's dtype."""
-    return spec.form.removeprefix("2:4").strip()
-
-
-def packed_tiles(spec: LinearSpec) -> int:
-    return -(-spec.outputs // 8) if spec.gated else -(-spec.rows // TILE)
-
-
-def packed_depth(spec: LinearSpec) -> int:
-    return -(-spec.depth // PIECE) * PIECE
-
-
-def fits(spec: LinearSpec, knobs: Ring, arch: Arch) -> bool:
-    steps, tiles = packed_depth(spec) // knobs.inputs, knobs.rows // TILE
-    return (
-        packed_depth(spec) % knobs.inputs == 0
-        and tiles % knobs.row_warps == 0
-        and knobs.inputs % (UNIT * knobs.input_warps) == 0
-        and spec.tokens % (8 * knobs.token_warps) == 0
-        and tiles // knobs.row_warps * (spec.tokens // 8 // knobs.token_warps) * 4 <= 128  # sums of a lane
-        and (knobs.splits == 1 or arch.bulk_copies and (knobs.splits - 1) * -(-steps // knobs.splits) < steps)
-        and knobs.shared_bytes(spec) <= arch.shared_bytes
-        and knobs.stages <= max(2, -(-steps // knobs.splits))
-    )
-
-
-def space(spec: LinearSpec, arch: Arch) -> list[Ring]:
-    """Nothing where rows of X are no multiple of 16 bytes."""
-    return [knobs for knobs in _space() if fits(spec, knobs, arch)] if spec.depth % 8 == 0 else []
-
-
-def _space() -> Iterator[Ring]:
-    for rows in (16, 32, 64, 128, 256):
-        for inputs in (256, 512, 128):
-            for stages in (2, 3, 4):
-                yield Ring(rows, inputs, stages)
+def parts(spec: LinearSpec) -> dict[str, Part]:
+    narrow = bool(narrow_kind(spec))
+    packed = Part("uint8", (packed_tiles(spec), packed_depth(spec) // UNIT, packing.unit_bytes(narrow)))
+    return {"S": Part("float32", (spec.rows,)), "W": packed} if narrow else {"W": packed}
 
 
 def prepare(weights: Weights, spec: LinearSpec) -> dict[str, Tensor]:
@@ -118,24 +41,20 @@ def prepare(weights: Weights, spec: LinearSpec) -> dict[str, Tensor]:
     numbers = weights.numbers
     rows = packing.interleave(numbers.view(_bits(numbers)), spec).view(numbers.dtype)
     parts = {"W": packing.pack(rows)}
-    if bool(narrow_kind(spec)):
+    if narrow_kind(spec):
         assert weights.scales is not None, "narrow numbers have scales"
         parts["S"] = weights.scales.reshape(spec.rows).contiguous()
     return parts
 
 
 def unpack(parts: dict[str, Tensor], spec: LinearSpec) -> Weights:
-    import torch
-
     dtype = {"2:4": getattr(torch, spec.dtype), "2:4 int8": torch.int8, "2:4 e4m3": torch.float8_e4m3fn}[spec.form]
     rows = packing.unpack(parts["W"], len(parts["W"]) * TILE, spec.depth, dtype)
     numbers = packing.separate(rows.view(_bits(rows)), spec).view(dtype)
-    return Weights(numbers, parts["S"][:, None] if bool(narrow_kind(spec)) else None)
+    return Weights(numbers, parts["S"][:, None] if narrow_kind(spec) else None)
 
 
-def _bits(numbers: Tensor):
-    import torch
-
+def _bits(numbers: Tensor) -> torch.dtype:
     return torch.uint8 if numbers.itemsize == 1 else torch.int16
 
 
@@ -160,12 +79,13 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
     pitch, packed_outputs = knobs.sums_pitch, rows // 2 if spec.gated else rows
     instruction, bulk = _MULTIPLY.format(_NAMES[dtype]), arch.bulk_copies
     widened = widen(narrow_kind(spec), dtype) if narrow else None
-    ring_bytes = knobs.shared_bytes(spec) - _BARRIERS
+    parts = splits * knobs.input_warps  # that a sum is made of
+    ring_bytes = knobs.shared_bytes(spec) - BARRIERS
 
     def step_of(k, part, block, count):
-        """Blocks begin at different places, so that they do not all ask for the same lines of X at once."""
-        turned = k + block % count if knobs.rotate else k
-        return part * own_steps + (T.Select(turned < count, turned, turned - count) if knobs.rotate else turned)
+        """Blocks begin at different places, so that they do not all ask for the same lines of X at once: 5 % at 16 tokens."""
+        turned = k + block % count
+        return part * own_steps + T.Select(turned < count, turned, turned - count)
 
     @T.prim_func
     def nm_decode(w: T.handle, s: T.handle, x: T.handle, b: T.handle, r: T.handle, y: T.handle, tokens: T.int32):
@@ -206,17 +126,14 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                 if thread < rows // TILE:
                     tile = T.meta_var(T.min(block * (rows // TILE) + thread, all_tiles - 1))
                     source = T.meta_var(W.ptr_to([tile, step_of(k, part, block, count) * units, 0]))
-                    T.ptx[_BULK](
-                        ring.ptr_to([at * weight_bytes + thread * run]), source, T.uint32(run), full.ptr_to([at]), policy[0]
-                    )
+                    T.ptx[_BULK](ring.ptr_to([at * weight_bytes + thread * run]), source, T.uint32(run), full.ptr_to([at]), policy[0])
             else:
                 for i in T.unroll(-(-weight_bytes // 16 // threads)):
                     chunk = T.meta_var(i * threads + thread)
                     if chunk < weight_bytes // 16:
                         tile = T.meta_var(T.min(block * (rows // TILE) + chunk // (run // 16), all_tiles - 1))
-                        source = T.meta_var(
-                            W.ptr_to([tile, step_of(k, part, block, count) * units + chunk % (run // 16) * 16 // unit_bytes, chunk * 16 % unit_bytes])
-                        )
+                        unit = T.meta_var(step_of(k, part, block, count) * units + chunk * 16 % run // unit_bytes)
+                        source = T.meta_var(W.ptr_to([tile, unit, chunk * 16 % unit_bytes]))
                         T.ptx["cp.async.cg.shared.global.L2::cache_hint"](
                             ring.ptr_to([at * weight_bytes + chunk * 16]), source, 16, policy[0]
                         )
@@ -236,14 +153,15 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                         T.ptx["cp.async.cg.shared.global"](target, X.ptr_to([token, T.min(column, depth - 8)]), 16, size)
 
         @T.inline
-        def load(at, u, half):
+        def load(at, u, half, buffer):
+            """Fragments of a step.  buffer: for what both steps of a unit need."""
             unit = T.meta_var(input_warp * own_units + u)
             for t in T.unroll(tiles):
                 place = T.meta_var(at * weight_bytes + (row_warp * tiles + t) * run + unit * unit_bytes)
-                i = T.meta_var((u % 2 * tiles + t) * 4)
+                i = T.meta_var((buffer * tiles + t) * 4)
                 j = T.meta_var((half * tiles + t) * 4)
                 if half == 0:
-                    T.ptx["ld.shared.b32"](e[u % 2 * tiles + t], ring.ptr_to([place + places + lane * 4]))
+                    T.ptx["ld.shared.b32"](e[buffer * tiles + t], ring.ptr_to([place + places + lane * 4]))
                     if narrow:
                         T.ptx["ld.shared.v4.b32"](n[i], n[i + 1], n[i + 2], n[i + 3], ring.ptr_to([place + lane * 16]))
                 if not narrow:
@@ -258,12 +176,12 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                 T.ptx["ldmatrix.sync.aligned.m8n8.x4.shared.b16"](f[j], f[j + 1], f[j + 2], f[j + 3], source)
 
         @T.inline
-        def multiply(u, half):
+        def multiply(buffer, half):
             for t in T.unroll(tiles):
                 j = T.meta_var((half * tiles + t) * 4)
                 if narrow:
                     for i in T.unroll(2):
-                        widened(a, j + i * 2, n[(u % 2 * tiles + t) * 4 + half * 2 + i])
+                        widened(a, j + i * 2, n[(buffer * tiles + t) * 4 + half * 2 + i])
                 for g in T.unroll(groups):
                     c = T.meta_var((t * groups + g) * 4)
                     k = T.meta_var((half * groups + g) * 4)
@@ -272,7 +190,7 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                         a[j], a[j + 1], a[j + 2], a[j + 3],
                         f[k], f[k + 1], f[k + 2], f[k + 3],
                         sums[c], sums[c + 1], sums[c + 2], sums[c + 3],
-                        e[u % 2 * tiles + t], half,
+                        e[buffer * tiles + t], half,
                     )  # fmt: skip
 
         T.ptx["createpolicy.fractional.L2::evict_first.b64"](policy[0], T.float32(1.0))
@@ -283,12 +201,14 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                 T.ptx.fence.mbarrier_init.release.cluster()
             T.cuda.cta_sync()
         for i in T.unroll(stages - 1):
-            read_weights(i, i)
+            if i < count:
+                read_weights(i, i)
         if bulk:
             T.ptx.griddepcontrol.launch_dependents()
             T.ptx.griddepcontrol.wait()
         for i in T.unroll(stages - 1):
-            read_x(i, i)
+            if i < count:
+                read_x(i, i)
             T.ptx.cp.async_.commit_group()
         for i in T.unroll(tiles * groups * 4):
             sums[i] = T.float32(0)
@@ -298,17 +218,20 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
             if bulk:
                 T.cuda.mbarrier_wait(full.ptr_to([at]), (k // stages) % 2)
             T.cuda.cta_sync()
+            if knobs.late:
+                load(at, 0, 0, 0)
             if k + (stages - 1) < count:
                 read_weights(k + (stages - 1), (k + (stages - 1)) % stages)
                 read_x(k + (stages - 1), (k + (stages - 1)) % stages)
             T.ptx.cp.async_.commit_group()
-            load(at, 0, 0)
+            if not knobs.late:
+                load(at, 0, 0, 0)
             for u in T.unroll(own_units):  # the next step's fragments are on their way while this one's are multiplied
-                load(at, u, 1)
-                multiply(u, 0)
+                load(at, u, 1, u % 2)
+                multiply(u % 2, 0)
                 if u + 1 < own_units:
-                    load(at, u + 1, 0)
-                multiply(u, 1)
+                    load(at, u + 1, 0, (u + 1) % 2)
+                multiply(u % 2, 1)
         T.cuda.cta_sync()
         for t in T.unroll(tiles):
             for g in T.unroll(groups):
@@ -320,26 +243,25 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
             T.cuda.cluster_sync()
         else:
             T.cuda.cta_sync()
-        four = T.alloc_local([4], "float32")
+        some = T.alloc_local([parts * 4], "float32")
         total = T.alloc_local([8], "float32")
-        address = T.alloc_local([1], "uint32")
         remote = T.alloc_local([1], "uint32")
 
         @T.inline
         def add_up(begin, token, row):
-            for i in T.unroll(4):
-                total[begin + i] = T.float32(0)
-            for p in T.unroll(splits):
-                for i in T.unroll(knobs.input_warps):
-                    place = T.meta_var(((i * most + token) * pitch + row) * 4)
-                    if splits > 1:
-                        address[0] = T.cuda.cvta_generic_to_shared(ring.ptr_to([place]))
-                        T.ptx["mapa.shared::cluster.u32"](remote[0], address[0], T.uint32(p))
-                        T.ptx["ld.shared::cluster.v4.f32"](four[0], four[1], four[2], four[3], remote[0])
-                    else:
-                        T.ptx["ld.shared.v4.f32"](four[0], four[1], four[2], four[3], ring.ptr_to([place]))
-                    for j in T.unroll(4):
-                        total[begin + j] = total[begin + j] + four[j]
+            for i in T.unroll(parts):
+                place = T.meta_var(((i % knobs.input_warps * most + token) * pitch + row) * 4)
+                j = T.meta_var(i * 4)
+                if splits > 1:
+                    own = T.meta_var(T.cuda.cvta_generic_to_shared(ring.ptr_to([place])))
+                    T.ptx["mapa.shared::cluster.u32"](remote[0], own, T.cast(i // knobs.input_warps, "uint32"))
+                    T.ptx["ld.shared::cluster.v4.f32"](some[j], some[j + 1], some[j + 2], some[j + 3], remote[0])
+                else:
+                    T.ptx["ld.shared.v4.f32"](some[j], some[j + 1], some[j + 2], some[j + 3], ring.ptr_to([place]))
+            for j in T.unroll(4):
+                total[begin + j] = T.float32(0)
+                for i in T.unroll(parts):
+                    total[begin + j] = total[begin + j] + some[i * 4 + j]
 
         quads = T.meta_var(packed_outputs // 4)
         own_places = T.meta_var(-(-quads * most // splits))
@@ -365,4 +287,4 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
     return nm_decode
 
 
-KERNEL = Kernel(_FORMS, (8, 16, 32, 64), space, prepare, unpack, build, geometry)
+KERNEL = Kernel(("2:4", "2:4 int8", "2:4 e4m3"), (8, 16, 32, 64), Ring, parts, space, prepare, unpack, build, geometry, "nm_expand")

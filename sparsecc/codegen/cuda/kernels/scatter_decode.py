@@ -17,7 +17,7 @@ from sparsecc.codegen.cuda.driver import Geometry
 from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Weights
 from sparsecc.codegen.cuda.pieces.epilogue import result
 from sparsecc.codegen.cuda.pieces.units import BYTES, LINE, columns, positions, walker
-from sparsecc.codegen.cuda.streams import BLOCK, INPUTS, LANES, ROWS, UNIT, WORDS, pack, strips, units, unpack
+from sparsecc.codegen.cuda.streams import BLOCK, INPUTS, LANES, ROWS, UNIT, WORDS, pack, parts, strips, units, unpack
 from sparsecc.codegen.cuda.script import T
 
 PARTS = ("W", "starts", "lengths")
@@ -227,4 +227,4 @@ def build(spec: LinearSpec, knobs: Scatter, arch: Arch):
     return scatter_decode
 
 
-KERNEL = Kernel(("sparse",), TOKENS, Scatter, lambda _: PARTS, space, prepare, restore, build, geometry, "gather_expand")
+KERNEL = Kernel(("sparse",), TOKENS, Scatter, parts, space, prepare, restore, build, geometry, "gather_expand")

@@ -1,7 +1,7 @@
 """What becomes of a sum before it is stored: bias, activation, the other factor of a gated layer, residual, in float32.
 
-A kernel declares `B` [rows] and `R` [tokens, outputs] always. Where the spec has them not, nothing reads them, and they are no parameters of
-the device code. Both may come from the kernel before: they are read after `griddepcontrol.wait`.
+A kernel declares `B` [rows] and `R` [tokens, outputs] always. Where the spec has them not, nothing reads them, and they are no parameters
+of the device code. Both may come from the kernel before: they are read after `griddepcontrol.wait`.
 
 In a gated layer a tile of 16 rows holds 8 rows of the gate and the 8 of the other factor that belong to them (`pack.interleave`), so that a
 lane of an `mma` has both sums of an output: registers 0, 1 and 2, 3.
@@ -19,8 +19,9 @@ _TANH = math.sqrt(2 / math.pi)
 
 
 def result(spec: LinearSpec, bias: Any, residual: Any, token: Any, output: Any, total: Any, other: Any = None) -> Any:
-    """The number to store as Y[token, output].  total: the sum of the output's row, in a gated layer of the gate's.  other: of the other
-    factor's row.  bias, residual: the kernel's buffers.  Expressions of TIR, evaluated where they stand: give sums that lie in registers."""
+    """The number to store as Y[token, output].  total: the sum of the output's row, in a gated layer of the gate's.  other: of the
+    other factor's row.  bias, residual: the kernel's buffers.  Expressions of TIR, evaluated where they stand: give sums that lie in
+    registers."""
     value = total
     if spec.bias:
         value = value + T.cast(bias[output], "float32")

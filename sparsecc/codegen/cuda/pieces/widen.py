@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sparsecc.codegen.cuda.script import T
 
+
 def widen(kind: str, dtype: str):
     """kind: int8 or e4m3 (finite ones).  dtype: bfloat16 or float16.  Returns an inline (pairs, place, word) that writes two pairs.
 

@@ -9,8 +9,9 @@ from sparsecc.codegen.tvm_api import T
 from tests.codegen.cuda.sass import sass
 
 
-@pytest.mark.parametrize(("kind", "dtype", "most"), [("int8", "bfloat16", 8), ("e4m3", "float16", 9)])
+@pytest.mark.parametrize(("kind", "dtype", "most"), [("int8", "bfloat16", 12), ("e4m3", "float16", 12)])
 def test_four_numbers_take_few_instructions(kind: str, dtype: str, most: int) -> None:
+    """Constants and the lane's number are among them."""
     widened = widen(kind, dtype)
 
     @T.prim_func
