@@ -10,8 +10,8 @@ from sparsecc.codegen.cuda.arch import Arch
 from sparsecc.codegen.cuda.driver import Geometry
 from sparsecc.codegen.cuda.kernel import LinearSpec
 from sparsecc.codegen.cuda.pieces.units import BYTES, LINE, columns, positions, walker
-from sparsecc.codegen.cuda.streams import BLOCK, INPUTS, LANES, ROWS, UNIT, WORDS, strips, units
 from sparsecc.codegen.cuda.script import T
+from sparsecc.codegen.cuda.streams import BLOCK, INPUTS, LANES, ROWS, UNIT, WORDS, strips, units
 
 _WARPS = 4
 _AREA = WORDS * LINE // 2  # bytes of a warp
@@ -53,9 +53,7 @@ def build(spec: LinearSpec, arch: Arch):
         unit = T.meta_var(block * _WARPS + warp)
         strip = T.meta_var(unit // per_strip)
         for i in T.unroll(_AREA // 512):
-            T.ptx["st.shared.v4.b32"](
-                area.ptr_to([warp * _AREA + i * 512 + lane * 16]), T.uint32(0), T.uint32(0), T.uint32(0), T.uint32(0)
-            )
+            T.ptx["st.shared.v4.b32"](area.ptr_to([warp * _AREA + i * 512 + lane * 16]), T.uint32(0), T.uint32(0), T.uint32(0), T.uint32(0))
 
         @T.inline
         def unit_at(u, where):

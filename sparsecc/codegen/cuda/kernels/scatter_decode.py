@@ -1,8 +1,10 @@
 """Weights with any zeros times 8 to 32 tokens, in bfloat16 or float16: entries are scattered to fragments, tensor cores multiply these.
 
 Two warps, a *team*, take 16 rows × 1024 inputs at a time, two units of `streams`. Each lane writes the entries of its stream into a column
-of shared memory that is its own bank: fragments of `mma.m16n8k16`, zero before. Then each of the two multiplies half of them, of all 16 rows,
-and makes them zero again. X comes from L2 into registers while entries are scattered.
+of shared memory that is its own bank: fragments of `mma.m16n8k16`, zero before. Then each of the two multiplies half of them, of all 16
+rows, and makes them zero again. X of 8 tokens comes from L2 into registers while entries are scattered.
+
+It wins where much is zero: 8 tokens of 14336x4096 take 24 µs at 80 % of zeros and 34 at 60 %, cuBLAS 30.5.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from sparsecc.codegen.cuda.driver import Geometry
 from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Weights
 from sparsecc.codegen.cuda.pieces.epilogue import result
 from sparsecc.codegen.cuda.pieces.units import BYTES, LINE, columns, positions, walker
-from sparsecc.codegen.cuda.streams import BLOCK, INPUTS, LANES, ROWS, UNIT, WORDS, pack, parts, strips, units, unpack
 from sparsecc.codegen.cuda.script import T
+from sparsecc.codegen.cuda.streams import BLOCK, INPUTS, LANES, ROWS, UNIT, WORDS, pack, parts, strips, units, unpack
 
 PARTS = ("W", "starts", "lengths")
 TOKENS = (8, 16, 32)
