@@ -13,11 +13,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu import layers, model
+import torch
+
+from benchmarks.gpu import layers, model, yardsticks
 from benchmarks.promises import Promise, promise_table
 from benchmarks.results import markdown_table, write
 from sparsecc.codegen.cuda.arch import arch
 from sparsecc.codegen.cuda.built import Builder
+from sparsecc.timing import Spread
 
 _HOST = layers.Case("host time", "2:4", 1024, 1024, {1: 1.0})
 
@@ -27,7 +30,6 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose names contain this")
     parser.add_argument("--no-model", action="store_true")
     parser.add_argument("--model", default="8b", choices=list(model.llama_decode.SHAPES))
-    parser.add_argument("--recipes", nargs="*", default=list(model.RECIPES))
     parser.add_argument("--no-autotune", action="store_true", help="torch.compile by its defaults: a minute instead of several")
     parser.add_argument("--build", action="store_true")
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/sparsecc/cuda").expanduser())
@@ -36,7 +38,9 @@ def main() -> None:
     cases = [case for case in layers.CASES if options.only in case.name]
     builder = Builder(options.cache)
     if options.build:
+        yardsticks.build(arch("sm_90a"), builder)
         layers.build([*cases, _HOST], [arch("sm_90a")], builder)
+        model.build(builder)
         return
     measure(options, cases, builder)
 
@@ -45,21 +49,32 @@ def measure(options: Any, cases: list[layers.Case], builder: Builder) -> None:
     from sparsecc.codegen.cuda.target import parse
 
     target = parse("cuda", 1)
-    rows = list(layers.run(cases, target, builder, _show))
+    here = arch(target.arches[0])
+    found: dict[str, Any] = {"device": target.device, "reads": yardsticks.reads(here, builder, _show)}
+    found["matmul"] = yardsticks.matmul(here, builder, _show)
+    bandwidth = 1e12 * max(row["tb_per_s"] for row in found["reads"])
+    found["layers"] = list(layers.run(cases, target, builder, bandwidth, _show))
     host = layers.host_us(layers.plan_of(_HOST, target, builder), _HOST)
     _show(f"one call of the operator: {host.median:.1f} µs of the host")
-    models = [] if options.no_model else model.run(options.model, str(options.cache), options.recipes, _show, not options.no_autotune)
-    promises = [*map(layers.promise, rows), *map(model.promise, models)]
-    promises.append(Promise("host", "one call of the operator, µs", "", host, 10.0, most=True))
-    document = {
-        "device": target.device,
-        "bandwidth": layers.bandwidth(),
-        "layers": rows,
-        "host_us": host.to_dict(),
-        "models": models,
-        "promises": [promise.to_dict() for promise in promises],
-    }
-    write(options.name, document, f"{_layers(rows)}\n\n{promise_table(promises)}\n\n{target.device}, {layers.bandwidth() / 1e12:.2f} TB/s")
+    found |= {"host_us": host.to_dict(), "models": []}
+    _write(options.name, found)  # a model takes minutes, and may not fit
+    for row in model.run(options.model, options.cache, _show, not options.no_autotune) if not options.no_model else ():
+        found["models"].append(row)
+        _write(options.name, found)
+
+
+def _write(name: str, found: dict[str, Any]) -> None:
+    host = Promise("host", "one call of the operator, µs", "", Spread(**found["host_us"]), 10.0, most=True)
+    promises = [
+        yardsticks.promise(found["matmul"]),
+        *map(layers.promise, found["layers"]),
+        host,
+        *map(model.promise, found["models"]),
+    ]
+    document = {**found, "promises": [promise.to_dict() for promise in promises]}
+    read = ", ".join(f"{row['name']} {row['us']['median']:.1f} µs ({row['tb_per_s']:.2f} TB/s)" for row in found["reads"])
+    parts = (_layers(found["layers"]), promise_table(promises), f"Reading alone: {read}. {found['device']}, torch {torch.__version__}.")
+    write(name, document, "\n\n".join(parts))
 
 
 def _layers(rows: list[dict[str, Any]]) -> str:

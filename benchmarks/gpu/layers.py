@@ -98,20 +98,6 @@ def _narrow(weight: Tensor, kind: str) -> Weights:
     return Weights((grouped / scale).round().clamp(-most - 1, most).to(torch.int8).view(weight.shape), scale.squeeze(-1))
 
 
-@functools.cache
-def read_us(nbytes: int) -> float:
-    """The least time in which so many bytes can come from memory, at what a long read reaches here."""
-    return nbytes / bandwidth() * 1e6
-
-
-@functools.cache
-def bandwidth() -> float:
-    """Bytes per second of a sum over 2 GB, the faster of torch's and of our own kernel where it is built."""
-    x = torch.ones(1 << 29, device="cuda")
-    [spread] = measure.in_turns([[lambda: x.sum()]], rounds=7, at_least=4)
-    return x.nbytes / spread.median * 1e6
-
-
 def plan_of(case: Case, target: Target, builder: Builder) -> Plan:
     choice = Chooser(target, builder, measure=False).choose(case.spec, Weights(torch.empty(0)), 1)
     if choice.plan is None:
@@ -125,17 +111,14 @@ def build(cases: Sequence[Case], arches: Sequence[Arch], builder: Builder) -> No
         plan_of(case, Target(tuple(arch.name for arch in arches)), builder)
 
 
-def run(cases: Sequence[Case], target: Target, builder: Builder, show: Callable[[str], None]) -> Iterator[dict[str, Any]]:
-    """A row for each case and number of tokens."""
+def run(cases: Sequence[Case], target: Target, builder: Builder, bandwidth: float, show: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """A row for each case and number of tokens. bandwidth: bytes a second of a long read."""
     for case in cases:
-        try:
-            yield from _case(case, plan_of(case, target, builder), show)
-        except torch.OutOfMemoryError:
-            raise
+        yield from _case(case, plan_of(case, target, builder), bandwidth, show)
         torch.cuda.empty_cache()
 
 
-def _case(case: Case, plan: Plan, show: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+def _case(case: Case, plan: Plan, bandwidth: float, show: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     device = torch.device("cuda", torch.cuda.current_device())
     weights = made(case, device)
     weight = packed(case.spec, weights)
@@ -167,7 +150,7 @@ def _case(case: Case, plan: Plan, show: Callable[[str], None]) -> Iterator[dict[
             "high": rival.p90 / mine.p10,
             "at_least": at_least,
             "bytes": nbytes,
-            "of_floor": read_us(nbytes) / mine.median,
+            "of_floor": nbytes / bandwidth * 1e6 / mine.median,
             "error": error,
             "right": error < _TOLERANCE,
         }

@@ -83,7 +83,7 @@ def _name(placeholder: Node) -> str:
     """blocks.0.weight of what dynamo calls L['self']._modules['blocks']._modules['0']._parameters['weight']."""
     source = getattr(placeholder, "_dynamo_source", None) or getattr(placeholder.meta.get("grapharg"), "source", None)
     said: Any = getattr(source, "name", "")
-    parts = re.findall(r"_(?:modules|parameters|buffers)\['([^']+)'\]", said() if callable(said) else said)
+    parts = re.findall(r"_(?:modules|parameters|buffers)\['([^']+)'\]", str(said() if callable(said) else said))
     return ".".join(parts) or str(placeholder.target)
 
 

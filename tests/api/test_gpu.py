@@ -54,7 +54,8 @@ def test_a_llama_like_decoder(tiny: CompiledModule) -> None:
 def test_torch_compile_gives_the_rest_to_inductor(tiny: CompiledModule, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(target, "parse", lambda *_: target.Target(("sm_90a",)))
     model, inputs = llama_decode.build("tiny"), llama_decode.example_inputs()
-    fast = torch.compile(model, backend=dynamo.backend, options={"recipe": RECIPE, "cache": tmp_path}, dynamic=False)
+    options: Any = {"recipe": RECIPE, "cache": tmp_path}
+    fast = torch.compile(model, backend=dynamo.backend, options=options, dynamic=False)
     with torch.no_grad():
         assert torch.allclose(fast(*inputs).float(), tiny(*inputs).float(), atol=0.1)
     keys = model.get_buffer("blocks.0.attention.cache.keys")[0, 0].abs().sum(1)

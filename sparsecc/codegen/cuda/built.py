@@ -40,6 +40,13 @@ class Builder:
         module = module_of(name)
         return self._binary(name, (spec,), arch, lambda: module.build(spec, arch), lambda: module.geometry(spec, arch))
 
+    def single(self, kernel: str, spec: Any, knobs: Any, arch: Arch) -> Binary:
+        """A kernel that is no layer's. Raises as `linear` does."""
+        module = module_of(kernel)
+        return self._binary(
+            kernel, (spec, knobs), arch, lambda: module.build(spec, knobs, arch), lambda: module.geometry(spec, knobs, arch)
+        )
+
     def _binary(self, kernel: str, what: tuple[Any, ...], arch: Arch, function: Any, geometry: Any) -> Binary:
         key = hashlib.sha256(repr((kernel, version(kernel), what, arch)).encode()).hexdigest()[:32]
         found = self._found(key)

@@ -209,11 +209,13 @@ def _words(numbers: Tensor, kind: Form) -> Tensor:
     tile, piece = numbers.shape[:2]
     flat = numbers.reshape(tile, piece, kind.steps, _LANES, 4, 2).to(torch.int32)
     if kind.bits == 4:
-        word = sum((flat[..., register, e] + 8) << 4 * register + 16 * e for register in range(4) for e in range(2))
+        parts = [(flat[..., register, e] + 8) << 4 * register + 16 * e for register in range(4) for e in range(2)]
     else:
         halves = flat.reshape(tile, piece, kind.steps, _LANES, 2, 2, 2) & 0xFF
-        word = sum(halves[..., register, e] << 8 * register + 16 * e for register in range(2) for e in range(2))
-    word = word.reshape(tile, piece, kind.steps, _LANES, -1).transpose(3, 4)  # .., step, word of the step, lane
+        parts = [halves[..., register, e] << 8 * register + 16 * e for register in range(2) for e in range(2)]
+    word = (
+        torch.stack(parts).sum(0, dtype=torch.int32).reshape(tile, piece, kind.steps, _LANES, -1).transpose(3, 4)
+    )  # .., step, word of the step, lane
     return word.reshape(tile, piece, kind.words // 4, 4, _LANES).transpose(3, 4)
 
 
