@@ -1,15 +1,16 @@
 """Weights with any zeros times one to four tokens, in bfloat16 or float16, without tensor cores: each entry's inputs are gathered.
 
-A warp takes strips of 8 rows, its lanes a row and a class of inputs each, as `streams` stores them. So its sums stay in registers over a unit. The issue of instructions is what bounds it, not the memory: 60 % of zeros leave 44,000 turns of a warp to each scheduler.
+A warp takes some units of 8 rows, its lanes a row and a class of inputs each, as `streams` stores them. So its sums stay in registers over
+a unit; units are added in their order at the end. What bounds it from 4 tokens on is the issue of instructions: at 60 % of zeros each
+scheduler has 1,700 blocks of 8 entries, and 61 (1 token) to 87 (4 tokens) instructions for each of them.
 
 X lies in shared memory as float32, all tokens of an input side by side, in the order of the streams' positions. A position has 256 bytes,
-so that one `prmt` makes an address of a position and a lane. In these stand the same position of several units, the classes, and copies of X:
-the lanes of a class read different positions, which would meet in the banks.
+so that one `prmt` makes an address of a position and a lane. In these stand the same position of several units, the classes, and copies of
+X: the lanes of a class read different positions, which would meet in the banks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -26,12 +27,31 @@ from sparsecc.codegen.cuda.streams import BLOCK, CLASSES, INPUTS, LANES, POSITIO
 PARTS = ("W", "starts", "lengths")
 TOKENS = (1, 2, 4)
 _PITCH = 256  # bytes of a position
+_BANKS = 128  # bytes that a warp reads at once
+_PROCESSORS, _WARPS = 132, 28  # of an H200; of a processor, so that 4 tokens have registers enough
+_STRIPS = 56  # of a block at most: their sums take shared memory
+# resident, cluster, part of the copies, wide, ahead; an H200's best first
+_CHOICES = (
+    (1, 1, 1, True, 2),
+    (1, 1, 1, False, 2),
+    (1, 2, 2, False, 2),
+    (1, 2, 2, True, 2),
+    (1, 1, 1, True, 4),
+    (2, 1, 2, False, 2),
+    (2, 2, 1, True, 2),
+    (1, 1, 2, True, 2),
+    (1, 1, 4, True, 3),
+    (1, 1, 8, True, 2),
+    (1, 1, 8, False, 2),
+)
 
 
 @dataclass(frozen=True)
 class Gather:
     """strips: of a cluster.  cluster: blocks that share the strips' depth.  warps: of a block, which share out its units.  copies: of X.
-    wide: X in float32, otherwise in 16 bits.  ahead: blocks of a warp whose loads are in flight."""
+    wide: X in float32, otherwise in 16 bits.  ahead: 8 entries of each lane whose loads are in flight.  resident: blocks that a processor
+    has room for. With room for more, the next launch's first blocks crowd into what is free, and their processors are late: 35 µs instead
+    of 19."""
 
     strips: int
     cluster: int
@@ -39,6 +59,7 @@ class Gather:
     copies: int
     wide: bool = True
     ahead: int = 2
+    resident: int = 1
 
     def input_bytes(self, spec: LinearSpec) -> int:
         return spec.tokens * (4 if self.wide else 2)
@@ -54,16 +75,40 @@ class Gather:
     def sum_bytes(self, spec: LinearSpec) -> int:
         return self.strips * units(spec.depth) * ROWS * spec.tokens * 4
 
-    def shared_bytes(self, spec: LinearSpec) -> int:
-        return self.x_bytes(spec) + self.sum_bytes(spec)
+    def shared_bytes(self, spec: LinearSpec, arch: Arch) -> int:
+        return max(self.x_bytes(spec) + self.sum_bytes(spec), arch.shared_bytes // (self.resident + 1) + 1)
 
 
 def space(spec: LinearSpec, arch: Arch) -> list[Gather]:
-    return list(_space(spec, arch)) if spec.depth % 8 == 0 else []
+    """One wave of blocks on `_PROCESSORS` if possible; first those where no two lanes' inputs meet in a bank."""
+    if spec.depth % 8:
+        return []
+    found = {knobs: None for choice in _CHOICES if fits(spec, knobs := _wave(spec, *choice), arch)}
+    return list(found)
 
 
-def _space(spec: LinearSpec, arch: Arch) -> Iterator[Gather]:
-    yield Gather(2, 1, 8, 1)
+def fits(spec: LinearSpec, knobs: Gather, arch: Arch) -> bool:
+    held = units(spec.depth) // knobs.cluster
+    return (
+        (knobs.cluster == 1 or arch.bulk_copies)
+        and held > 0
+        and (knobs.wide or spec.tokens > 1)
+        and CLASSES * knobs.copies * knobs.input_bytes(spec) <= _BANKS
+        and not (spec.gated and knobs.strips % 2)
+        and knobs.resident * (knobs.shared_bytes(spec, arch) + 1024) <= arch.shared_bytes + 1024
+    )
+
+
+def _wave(spec: LinearSpec, resident: int, cluster: int, copies: int, wide: bool, ahead: int) -> Gather:
+    """copies: as a part of those that give each lane its own banks."""
+    total = strips(spec.outputs, spec.gated)
+    count = -(-total * cluster // (_PROCESSORS * resident))
+    count = -(-count // -(-count // _STRIPS))
+    count += count % 2 if spec.gated else 0
+    tasks = count * -(-units(spec.depth) // cluster)
+    each = -(-tasks // (_WARPS // resident))
+    inputs = spec.tokens * (4 if wide else 2)
+    return Gather(count, cluster, max(4, -(-tasks // each)), max(1, _BANKS // (CLASSES * inputs) // copies), wide, ahead, resident)
 
 
 def prepare(weights: Weights, spec: LinearSpec) -> dict[str, Tensor]:
@@ -76,7 +121,7 @@ def restore(parts: dict[str, Tensor], spec: LinearSpec) -> Weights:
 
 def geometry(spec: LinearSpec, knobs: Gather, arch: Arch) -> Geometry:
     blocks = -(-strips(spec.outputs, spec.gated) // knobs.strips) * knobs.cluster
-    return Geometry((blocks, 1, 1), knobs.warps * 32, knobs.shared_bytes(spec), knobs.cluster, dependent=arch.bulk_copies)
+    return Geometry((blocks, 1, 1), knobs.warps * 32, knobs.shared_bytes(spec, arch), knobs.cluster, dependent=arch.bulk_copies)
 
 
 def build(spec: LinearSpec, knobs: Gather, arch: Arch):

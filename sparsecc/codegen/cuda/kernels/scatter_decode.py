@@ -1,15 +1,15 @@
 """Weights with any zeros times 8 to 32 tokens, in bfloat16 or float16: entries are scattered to fragments, tensor cores multiply these.
 
 Two warps, a *team*, take 16 rows × 1024 inputs at a time, two units of `streams`. Each lane writes the entries of its stream into a column
-of shared memory that is its own bank: fragments of `mma.m16n8k16`, zero before. Then each of the two multiplies half of them, of all 16 rows,
-and makes them zero again. X comes from L2 into registers while entries are scattered.
+of shared memory that is its own bank: fragments of `mma.m16n8k16`, zero before. Then each of the two multiplies half of them, of all 16
+rows, and makes them zero again. X of 8 tokens comes from L2 into registers while entries are scattered.
+
+It wins where much is zero: 8 tokens of 14336x4096 take 24 µs at 80 % of zeros and 34 at 60 %, cuBLAS 30.5.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ TILE = 16  # rows of an instruction
 _NAMES = {"bfloat16": "bf16", "float16": "f16"}
 _AREA = WORDS * LINE  # bytes of the fragments of two units
 _SLOTS = 2
+_PROCESSORS = 132  # of an H200
 _GROUPS = WORDS // 8  # of 32 inputs, that a warp multiplies
 
 
@@ -48,14 +49,14 @@ class Scatter:
 
 
 def space(spec: LinearSpec, arch: Arch) -> list[Scatter]:
-    return list(_space(spec, arch)) if spec.depth % 8 == 0 else []
-
-
-def _space(spec: LinearSpec, arch: Arch) -> Iterator[Scatter]:
-    for tiles, splits in product((1, 2, 4, 7), (1, 2, 4, 7)):
-        knobs = Scatter(tiles, splits)
-        if splits <= units(spec.depth) and knobs.teams <= 14 and knobs.shared_bytes(spec) <= arch.shared_bytes:
-            yield knobs
+    """First as many teams of a block as its shared memory holds, in one wave of blocks if possible."""
+    if spec.depth % 8:
+        return []
+    most = arch.shared_bytes // Scatter(1, 1).shared_bytes(spec)
+    tiles = min(most, -(-_tiles(spec) // _PROCESSORS))
+    choices = [(tiles, most // tiles), (1, most), (1, most // 2), (2, most // 2), (most, 1), (1, 1)]
+    found = {Scatter(count, min(splits, units(spec.depth))): None for count, splits in choices if splits}
+    return list(found)
 
 
 def prepare(weights: Weights, spec: LinearSpec) -> dict[str, Tensor]:
