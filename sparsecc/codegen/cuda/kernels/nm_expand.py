@@ -26,7 +26,7 @@ def _blocks(spec: LinearSpec) -> int:
 
 
 def build(spec: LinearSpec, arch: Arch):
-    """PrimFunc(W, S, Y): W and S as `nm_decode.prepare` has them, S of narrow numbers only, Y [rows, depth].
+    """PrimFunc(W, S, D): W and S as `nm_decode.prepare` has them, S of narrow numbers only, D [rows, depth].
 
     The depth is a multiple of 8."""
     narrow, dtype, depth, outputs = bool(narrow_kind(spec)), spec.dtype, spec.depth, spec.outputs
@@ -35,11 +35,11 @@ def build(spec: LinearSpec, arch: Arch):
     widened = widen(narrow_kind(spec), dtype) if narrow else None
 
     @T.prim_func
-    def nm_expand(w: T.handle, s: T.handle, y: T.handle):
+    def nm_expand(w: T.handle, s: T.handle, d: T.handle):
         T.func_attr({"global_symbol": "nm_expand"})
         W = T.match_buffer(w, (tiles, units, unit_bytes), "uint8", align=16)
         S = T.match_buffer(s, (spec.rows,), "float32")
-        Y = T.match_buffer(y, (spec.rows, depth), dtype, align=16)
+        D = T.match_buffer(d, (spec.rows, depth), dtype, align=16)
         T.device_entry()
         block = T.cta_id([blocks])
         warp = T.warp_id([_WARPS])
@@ -88,6 +88,6 @@ def build(spec: LinearSpec, arch: Arch):
                             low = T.meta_var(T.cast(a[i * 2 + half] & T.uint32(0xFFFF), "uint64"))
                             high = T.meta_var(T.cast(a[i * 2 + half] >> T.uint32(16), "uint64"))
                             four[0] = (low << first) | (high << second)
-                            T.ptx["st.global.b64"](Y.ptr_to([row, column]), four[0])
+                            T.ptx["st.global.b64"](D.ptr_to([row, column]), four[0])
 
     return nm_expand

@@ -9,9 +9,9 @@ from sparsecc.codegen.cuda.kernels.nm_expand import build, geometry
 from tests.codegen.cuda.sass import sass
 
 CASES = [
-    (LinearSpec("2:4", 1000, 456, 8), arch("sm_80"), {"W", "Y"}),
-    (LinearSpec("2:4 int8", 2 * 500, 456, 8, gated=True), arch("sm_89"), {"W", "S", "Y"}),
-    (LinearSpec("2:4 e4m3", 1000, 4096, 8, "float16"), arch("sm_90a"), {"W", "S", "Y"}),
+    (LinearSpec("2:4", 1000, 456, 8), arch("sm_80"), {"W", "D"}),
+    (LinearSpec("2:4 int8", 2 * 500, 456, 8, gated=True), arch("sm_89"), {"W", "S", "D"}),
+    (LinearSpec("2:4 e4m3", 1000, 4096, 8, "float16"), arch("sm_90a"), {"W", "S", "D"}),
 ]
 
 
