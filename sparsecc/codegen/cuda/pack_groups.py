@@ -209,13 +209,12 @@ def _words(numbers: Tensor, kind: Form) -> Tensor:
     tile, piece = numbers.shape[:2]
     flat = numbers.reshape(tile, piece, kind.steps, _LANES, 4, 2).to(torch.int32)
     if kind.bits == 4:
-        parts = [(flat[..., register, e] + 8) << 4 * register + 16 * e for register in range(4) for e in range(2)]
+        fields = [(flat[..., register, e] + 8) << 4 * register + 16 * e for register in range(4) for e in range(2)]
     else:
         halves = flat.reshape(tile, piece, kind.steps, _LANES, 2, 2, 2) & 0xFF
-        parts = [halves[..., register, e] << 8 * register + 16 * e for register in range(2) for e in range(2)]
-    word = (
-        torch.stack(parts).sum(0, dtype=torch.int32).reshape(tile, piece, kind.steps, _LANES, -1).transpose(3, 4)
-    )  # .., step, word of the step, lane
+        fields = [halves[..., register, e] << 8 * register + 16 * e for register in range(2) for e in range(2)]
+    word = torch.stack(fields).sum(0, dtype=torch.int32)
+    word = word.reshape(tile, piece, kind.steps, _LANES, -1).transpose(3, 4)  # .., step, word of the step, lane
     return word.reshape(tile, piece, kind.words // 4, 4, _LANES).transpose(3, 4)
 
 
@@ -268,7 +267,7 @@ def _places(places: Tensor) -> Tensor:
     split = nibbles.reshape(-1, 2, 8, nibbles.shape[1] // (PIECE // _QUARTET), steps // 2, 2, 2, 2, 2)  # .., pair, parity, q%2, u, q//2
     split = split.permute(0, 3, 2, 5, 7, 4, 1, 8, 6)  # tile, piece, g, parity, u, pair, half, q//2, q%2
     flat = split.reshape(*split.shape[:2], _LANES, steps // 2, 8)
-    return sum(flat[..., n] << 4 * n for n in range(8))  # type: ignore[return-value]
+    return torch.stack([flat[..., n] << 4 * n for n in range(8)]).sum(0, dtype=torch.int32)
 
 
 def _compact(numbers: Tensor, zeros: Tensor | None, kind: Form) -> tuple[Tensor, Tensor]:

@@ -4,11 +4,13 @@
 
 A block has several tiles of 16 rows, so that X, which comes through the L2 cache as the weights do, is read by as few blocks as there are
 multiprocessors. Its warps share out the depth: each has a ring of its own, which its lanes fill with pieces (see `pack_groups.py`) and no
-other warp waits for, and multiplies them by numbers of X that it holds for all tiles of a run. Bulk copies took 30 instructions a piece, in
-which the warp stood still; ordinary copies take 6 (14336x4096, 8 tokens, 7 tiles: 14.9 and 11.7 µs without overlap of kernels).
+other warp waits for, and multiplies them by numbers of X that it holds for all tiles of a run. Rings of bulk copies were as fast, but once
+gave other sums each time, most likely since a slot was filled again before all its numbers were read; ordinary copies stay in order with
+the reads before them, on every architecture.
 
 Weights do not depend on the kernel before, so that the ring is filled before `griddepcontrol.wait`. The next kernel starts when this one
-has asked for its last pieces: its rings then fill while this one ends, and no earlier, where they would only delay it (11.4 and 9.9 µs).
+has asked for its last pieces, and its rings fill while this one ends: 14336x4096 takes 9.9 µs for 8 tokens, 9.2 for one. If it starts a
+run earlier, these are 10.6 and 8.9.
 
 Integers become floats exactly: 4 bits in the mantissa of 128 (bfloat16) or 1024 (float16), less that and the zero point. The sums of a
 group are multiplied by its scale in float32. At the end the slices' sums are added in shared memory, where the rings were, or with those of
