@@ -23,10 +23,10 @@ _LOAD = "ld.global.nc.L1::no_allocate"
 def walker(slots: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """slots: blocks whose loads are in flight.
 
-    Returns `open(at, W, starts, lengths, v, gaps, length, place, count, lane)` and `walk(at, before, use, after, W, starts, lengths, v, gaps,
-    length, place, count, lane)`, for `count` units: `at(u, where)` puts the number of the u-th into `where[0]`. The buffers are the walk's
-    own: uint32 v [4 · slots], gaps [slots], length [3], int32 place [3]. `before(u)`, `use(v, slot, gaps)` and `after(u)`: 8 numbers are in v
-    from 4 · slot on, in gaps the gaps before them.
+    Returns `open(at, W, starts, lengths, v, gaps, length, place, count, lane)` and `walk(at, before, use, after, W, starts, lengths, v,
+    gaps, length, place, count, lane)`, for `count` units: `at(u, where)` puts the number of the u-th into `where[0]`. The buffers are the
+    walk's own: uint32 v [4 · slots], gaps [slots], length [3], int32 place [3]. `before(u)`, `use(v, slot, gaps)` and `after(u)`: 8 numbers
+    are in v from 4 · slot on, in gaps the gaps before them.
     """
 
     @T.inline
