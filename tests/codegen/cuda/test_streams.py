@@ -27,14 +27,14 @@ def test_unpack_is_its_inverse(rows: int, depth: int, kept: float, gated: bool, 
     data, starts, lengths = pack(dense, gated)
     assert starts[0] == 0 and max(UNIT, starts[-1] * UNIT) == len(data)
     assert len(starts) - 1 == len(lengths) == strips(rows, gated) * units(depth)
-    assert torch.equal(unpack(data, starts, lengths, *dense.shape, dtype, gated), dense)
+    assert torch.equal(unpack(data, starts, lengths, len(dense), depth, dtype, gated), dense)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e-40, -0.0])
 def test_odd_numbers_stay(value: float) -> None:
     dense = torch.zeros(8, 64, dtype=torch.bfloat16)
     dense[3, 5] = value
-    back = unpack(*pack(dense), *dense.shape, dense.dtype)
+    back = unpack(*pack(dense), 8, 64, dense.dtype)
     torch.testing.assert_close(back, dense, rtol=0, atol=0, equal_nan=True)
 
 
@@ -52,4 +52,4 @@ def test_an_entry_takes_little_more_than_its_number_and_gap(kept: float, most: f
 
 def test_many_units_are_packed_piece_by_piece() -> None:
     dense = weight(16 * 1100, 8, 0.5)
-    assert torch.equal(unpack(*pack(dense), *dense.shape, dense.dtype), dense)
+    assert torch.equal(unpack(*pack(dense), len(dense), 8, dense.dtype), dense)
