@@ -12,7 +12,7 @@ def test_a_backend_is_found_by_its_folder() -> None:
 
 
 def test_a_target_that_nobody_knows() -> None:
-    with pytest.raises(UserError, match="target 'gpu:x' is not known; there are: cpu, cpu:NAME, cuda, cuda:sm_90a,.., reference"):
+    with pytest.raises(UserError, match=r"target 'gpu:x' is not known; there are: cpu, cpu:NAME, cuda, cuda:sm_90a,\.\., reference"):
         parse("gpu:x", 1)
 
 

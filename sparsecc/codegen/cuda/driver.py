@@ -123,7 +123,7 @@ class Kernel:
             _check(code, f"launching kernel {self.name}")
 
     def _ready(self) -> tuple[Any, ...]:
-        """A thread's own: the configuration and its address, a buffer for the arguments, the address of their addresses, what they lie in."""
+        """A thread's own: the configuration, its address, a buffer for arguments, the address of their addresses, what these lie in."""
         geometry = self._geometry
         attributes = []
         if geometry.cluster > 1:

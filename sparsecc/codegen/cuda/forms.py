@@ -44,7 +44,7 @@ def weights_of(site: WeightSite) -> Stored | Refusal:
 
 
 def _quantized(site: WeightSite, stored: Quantized) -> Stored | Refusal:
-    """2:4 int4 g128 zeros: zeros in groups of four, 4-bit integers, a scale and a zero point for 128 inputs; int8 has one scale for a row."""
+    """2:4 int4 g128 zeros: zeros in groups of four, 4-bit integers, a scale and a zero point for 128 inputs. int8: a scale for a row."""
     precision, format = stored.scheme.precision, stored.scheme.format
     if not isinstance(precision, InGroups):
         return Refusal(

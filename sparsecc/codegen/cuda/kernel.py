@@ -43,8 +43,8 @@ class LinearSpec:
 
 @dataclass(frozen=True)
 class Weights:
-    """numbers: [rows, depth], of the spec's dtype, or int8 or float8 where the form has narrow numbers.  scales: float32 [rows, groups] that narrow
-    numbers are multiplied by.  zeros: int8 [rows, groups] that are subtracted from them before."""
+    """numbers: [rows, depth], of the spec's dtype, or int8 or float8 where the form has narrow numbers.  scales: float32 [rows, groups]
+    that narrow numbers are multiplied by.  zeros: int8 [rows, groups] that are subtracted from them before."""
 
     numbers: Tensor
     scales: Tensor | None = None

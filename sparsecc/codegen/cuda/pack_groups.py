@@ -234,10 +234,9 @@ def _numbers(words: Tensor, kind: Form) -> Tensor:
 # 2:4: group of an instruction i = 4 u + q; of the inputs 4 (i % 2) + i // 2 = 4 (q % 2) + 2 u + q // 2; register half + 2 u.
 def _sparse(kept: Tensor, kind: Form) -> Tensor:
     """int8 [rows, quartets, 2] → int32 [tiles, pieces, quads, 32, 4]."""
-    split = kept.reshape(
-        -1, 2, 8, kept.shape[1] // (PIECE // _QUARTET), kind.steps, 2, 2, 2, 2
-    )  # tile, half, g, piece, step, q%2, u, q//2, e
-    return _words(split.permute(0, 3, 4, 2, 7, 5, 6, 1, 8), kind)  # tile, piece, step, g, q//2, q%2, u, half, e
+    split = kept.reshape(-1, 2, 8, kept.shape[1] // (PIECE // _QUARTET), kind.steps, 2, 2, 2, 2)
+    # tile, half, g, piece, step, q%2, u, q//2, e -> tile, piece, step, g, q//2, q%2, u, half, e
+    return _words(split.permute(0, 3, 4, 2, 7, 5, 6, 1, 8), kind)
 
 
 def _unsparse(words: Tensor, places: Tensor, zeros: Tensor | None, kind: Form) -> Tensor:

@@ -29,8 +29,8 @@ EVERY = 2**31 - 1
 
 @dataclass(frozen=True)
 class Step:
-    """For up to so many tokens, `EVERY` for any number. kernel, knobs: how reports name it.  binaries: by architecture; none where the weight is unpacked first and
-    multiplied by cuBLAS."""
+    """For up to so many tokens, `EVERY` for any number. kernel, knobs: how reports name it.  binaries: by architecture; none where the
+    weight is unpacked first and multiplied by cuBLAS."""
 
     tokens: int
     kernel: str

@@ -2,7 +2,7 @@
 
     D[o, i] = scale[o, g] · (W[o, i] - zero[o, g]), rounded to the spec's dtype
 
-A warp expands a piece of 16 rows × 128 inputs (see `pack_groups.py`): its lanes hold 8 neighbouring inputs of two rows from two words, which
+A warp expands a piece of 16 rows × 128 inputs (see `pack_groups.py`): its lanes make 8 neighbouring inputs of a row from their words, which
 they write at once.
 """
 
