@@ -1,10 +1,10 @@
 """Weights with any zeros as streams of what is kept: 16-bit numbers and the gaps before them in 4 bits.
 
-A *unit* is 8 rows × 1024 inputs. It is 32 streams, one for each lane of a warp: stream 4g + q is row g at the inputs 32v + 8q, .., 32v + 8q
-+ 7, which the lane can hold of fragments of `mma.m16n8k16` while it reads 8 neighbouring inputs of X at once. First come the even inputs,
-for all v, then the odd ones: 256 positions. An *entry* is a number and its gap, which is how much its position is greater than that of the
-entry before, 0 to 15; the first one's is its position. Entries of number 0 lead over wider gaps. Entries come in blocks of 8: 16 bytes of
-numbers, 4 of gaps. What a stream lacks to whole blocks stands before its first entry, with the same position and number 0.
+A *unit* is 8 rows × 1024 inputs. It is 32 streams, one for each lane of a warp: stream 4g + q is row g at the inputs from 32v + 8q to
+32v + 8q + 7, which the lane can hold of fragments of `mma.m16n8k16` while it reads 8 neighbouring inputs of X at once. First come the even
+inputs, for all v, then the odd ones: 256 positions. An *entry* is a number and its gap, which is how much its position is greater than that
+of the entry before, 0 to 15; the first one's is its position. Entries of number 0 lead over wider gaps. Entries come in blocks of 8: 16
+bytes of numbers, 4 of gaps. What a stream lacks to whole blocks stands before its first entry, with the same position and number 0.
 
 Streams of one unit are not equally long, and none is padded to another's length. A unit is block 0 of all streams that have one: their
 numbers, then their gaps; then block 1, and so on, each from a multiple of 16 bytes on. Where units begin, and the lengths of their streams

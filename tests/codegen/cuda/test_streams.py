@@ -52,4 +52,4 @@ def test_an_entry_takes_little_more_than_its_number_and_gap(kept: float, most: f
 
 def test_many_units_are_packed_piece_by_piece() -> None:
     dense = weight(16 * 1100, 8, 0.5)
-    assert torch.equal(unpack(*pack(dense), 16 * 1100, 8, dense.dtype), dense)
+    assert torch.equal(unpack(*pack(dense), len(dense), 8, dense.dtype), dense)

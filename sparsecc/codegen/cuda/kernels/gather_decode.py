@@ -1,12 +1,12 @@
 """Weights with any zeros times one to four tokens, in bfloat16 or float16, without tensor cores: each entry's inputs are gathered.
 
 A warp takes some units of 8 rows, its lanes a row and a class of inputs each, as `streams` stores them. So its sums stay in registers over
-a unit; units are added in their order at the end. What bounds it from 4 tokens on is the issue of instructions: at 60 % of zeros each
-scheduler has 1,700 blocks of 8 entries, and 61 (1 token) to 87 (4 tokens) instructions for each of them.
+a unit; units are added in their order at the end. What bounds it from 4 tokens on is the issue of instructions: 80 for each block of
+entries with 1 token, 104 with 4, and for 14336x4096 at 60 % of zeros each scheduler of an H200 has 210 blocks.
 
-X lies in shared memory as float32, all tokens of an input side by side, in the order of the streams' positions. A position has 256 bytes,
-so that one `prmt` makes an address of a position and a lane. In these stand the same position of several units, the classes, and copies of
-X: the lanes of a class read different positions, which would meet in the banks.
+X lies in shared memory, all tokens of an input side by side, in the order of the streams' positions. A position has 256 bytes, so that one
+`prmt` makes an address of a position and a lane. In these stand the same position of several units, the classes, and copies of X: the lanes
+of a class read different positions, which would meet in the banks.
 """
 
 from __future__ import annotations
@@ -30,28 +30,29 @@ _PITCH = 256  # bytes of a position
 _BANKS = 128  # bytes that a warp reads at once
 _PROCESSORS, _WARPS = 132, 28  # of an H200; of a processor, so that 4 tokens have registers enough
 _STRIPS = 56  # of a block at most: their sums take shared memory
-# resident, cluster, part of the copies, wide, ahead; an H200's best first
+# resident, cluster, part of the copies, wide, more ahead; an H200's best first
 _CHOICES = (
-    (1, 1, 1, True, 2),
-    (1, 1, 1, False, 2),
-    (1, 2, 2, False, 2),
-    (1, 2, 2, True, 2),
-    (1, 1, 1, True, 4),
-    (2, 1, 2, False, 2),
-    (2, 2, 1, True, 2),
-    (1, 1, 2, True, 2),
-    (1, 1, 4, True, 3),
-    (1, 1, 8, True, 2),
-    (1, 1, 8, False, 2),
+    (1, 1, 1, True, 0),
+    (1, 1, 1, False, 0),
+    (1, 2, 2, False, 0),
+    (1, 2, 2, True, 0),
+    (1, 1, 1, True, 1),
+    (1, 1, 1, False, 1),
+    (1, 1, 2, True, 0),
+    (1, 1, 4, True, 1),
+    (1, 1, 8, True, 0),
+    (1, 1, 8, False, 0),
+    (2, 2, 1, True, 0),
+    (2, 1, 2, False, 0),
 )
 
 
 @dataclass(frozen=True)
 class Gather:
     """strips: of a cluster.  cluster: blocks that share the strips' depth.  warps: of a block, which share out its units.  copies: of X.
-    wide: X in float32, otherwise in 16 bits.  ahead: 8 entries of each lane whose loads are in flight.  resident: blocks that a processor
-    has room for. With room for more, the next launch's first blocks crowd into what is free, and their processors are late: 35 µs instead
-    of 19."""
+    wide: X in float32, otherwise in 16 bits.  ahead: blocks of entries of a warp whose loads are in flight.  resident: blocks of threads
+    that a processor has room for. With room for more, the next launch's first ones crowd into what is free, and their processors are late:
+    35 µs instead of 19."""
 
     strips: int
     cluster: int
@@ -99,7 +100,7 @@ def fits(spec: LinearSpec, knobs: Gather, arch: Arch) -> bool:
     )
 
 
-def _wave(spec: LinearSpec, resident: int, cluster: int, copies: int, wide: bool, ahead: int) -> Gather:
+def _wave(spec: LinearSpec, resident: int, cluster: int, copies: int, wide: bool, more: int) -> Gather:
     """copies: as a part of those that give each lane its own banks."""
     total = strips(spec.outputs, spec.gated)
     count = -(-total * cluster // (_PROCESSORS * resident))
@@ -107,6 +108,8 @@ def _wave(spec: LinearSpec, resident: int, cluster: int, copies: int, wide: bool
     count += count % 2 if spec.gated else 0
     tasks = count * -(-units(spec.depth) // cluster)
     each = -(-tasks // (_WARPS // resident))
+    # a warp with one unit has fewer others beside it: 4096x4096 takes 8.4 µs instead of 9.0 with 4 ahead, 14336x4096 13.1 instead of 12.4
+    ahead = (2 if each > 1 else 4 if spec.tokens == 1 else 3) + more
     inputs = spec.tokens * (4 if wide else 2)
     return Gather(count, cluster, max(4, -(-tasks // each)), max(1, _BANKS // (CLASSES * inputs) // copies), wide, ahead, resident)
 
