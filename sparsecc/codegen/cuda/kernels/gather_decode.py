@@ -77,7 +77,7 @@ class Gather:
         return self.strips * units(spec.depth) * ROWS * spec.tokens * 4
 
     def shared_bytes(self, spec: LinearSpec, arch: Arch) -> int:
-        return max(self.x_bytes(spec) + self.sum_bytes(spec), arch.shared_bytes // (self.resident + 1) + 1)
+        return max(self.x_bytes(spec) + self.sum_bytes(spec), (arch.shared_bytes // (self.resident + 1) // 128 + 1) * 128)
 
 
 def space(spec: LinearSpec, arch: Arch) -> list[Gather]:
