@@ -62,7 +62,7 @@ def compile(
     dump: Path | None = None,
     verify: Callable[[str], None] | None = None,
     cache: Path | None = None,
-) -> Compiled | CompiledModule:
+) -> Any:
     """Rewrite a model as its recipe says, and generate code for the result.
 
     model: nn.Module, ExportedProgram, or an ONNX file or ModelProto.  example_inputs: a tuple or a dict by name; an nn.Module needs
@@ -258,7 +258,16 @@ def convert_graph(
     return graph, checks.with_saturation(checks.with_growth(report, result), result)
 
 
-def load(path: Path, threads: int | None = None) -> Compiled | CompiledModule:
+def on_cpu(model: Any, what: str) -> Compiled:
+    """The model, for what runs on CPUs alone. Raises UserError for one that was compiled for a GPU."""
+    from sparsecc.runtime.compiled import Compiled
+
+    if not isinstance(model, Compiled):
+        raise UserError(f"{what}: is compiled for a GPU; load it in Python, with sparsecc.load, and call it with tensors there")
+    return model
+
+
+def load(path: Path, threads: int | None = None) -> Any:
     """Read what `save` of a compiled model wrote. Code for a CPU needs neither torch nor onnx, that for a GPU no compiler; its weights
     come to the current device.  threads: of code for a CPU, None means as it was compiled.
 

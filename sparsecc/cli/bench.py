@@ -73,14 +73,15 @@ def bench(
 
 def _compiled(source: Path, recipe: str | None, calib: Path | None, threads: int, shapes: Any) -> Compiled:
     import sparsecc
+    from sparsecc.api import on_cpu
 
     if source.suffix != ".sparsecc":
         compiled = sparsecc.compile(source, recipe=recipe, calibration=calib, threads=threads, input_shapes=shapes)
         require_right(compiled.report)
-        return compiled
+        return on_cpu(compiled, str(source))
     if recipe or calib or shapes:
         raise UserError(f"{source}: is compiled already, so that --recipe, --calib and --input-shape come too late")
-    return sparsecc.load(source, threads)
+    return on_cpu(sparsecc.load(source, threads), str(source))
 
 
 def _values(compiled: Compiled, path: Path | None) -> list[Any]:

@@ -48,10 +48,11 @@ def _run(source: Path, inputs: Path | None, threads: int | None, shapes: Any) ->
 
     if source.suffix == ".sparsecc":
         import sparsecc
+        from sparsecc.api import on_cpu
 
         if shapes:
             raise UserError(f"{source}: is compiled already, so that --input-shape comes too late")
-        compiled = sparsecc.load(source, threads)
+        compiled = on_cpu(sparsecc.load(source, threads), str(source))
         first, outputs = compiled.specializations[0], compiled.outputs
         values = _inputs(compiled.inputs, inputs, first.inputs, first.limits)
         return dict(zip([spec.name for spec in outputs], compiled.flat(values), strict=True))
