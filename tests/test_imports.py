@@ -74,7 +74,7 @@ def backend(name: str) -> str | None:
 
 def test_backends_do_not_know_each_other_and_nothing_shared_knows_one() -> None:
     """But for `backend.named`, which finds them by their folders."""
-    assert {"cpu", "reference"} == BACKENDS
+    assert {"cpu", "cuda", "reference"} == BACKENDS
     wrong = [
         f"{name} imports {imported}"
         for name, targets in arrows().items()
