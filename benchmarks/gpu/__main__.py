@@ -27,7 +27,7 @@ _HOST = layers.Case("host time", "2:4", 1024, 1024, {1: 1.0})
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", default="", help="cases whose names contain this")
     parser.add_argument("--no-model", action="store_true")
     parser.add_argument("--no-layers", action="store_true")
