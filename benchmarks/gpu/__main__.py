@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu import layers, model, yardsticks
-from benchmarks.promises import Promise, promise_table
+from benchmarks.promises import Promise
 from benchmarks.results import markdown_table, write
 from sparsecc.codegen.cuda.arch import arch
 from sparsecc.codegen.cuda.built import Builder
@@ -69,38 +69,44 @@ def _measure_layers(found: dict[str, Any], cases: list[layers.Case], target: Tar
     found["layers"] += layers.run(cases, target, builder, bandwidth, _show)
     host = layers.host_us(layers.plan_of(_HOST, target, builder), _HOST)
     _show(f"one call of the operator: {host.median:.1f} µs of the host")
-    found["host"].append({"name": "one call of the operator, µs", "us": host.to_dict(), "at_most": 10.0})
+    found["host"].append({"name": "one call of the operator in µs of the host", "us": host.to_dict(), "at_most": 10.0})
 
 
 def _write(name: str, found: dict[str, Any]) -> None:
-    promises = [
+    promises = _promises(found)
+    document = {**found, "promises": [promise.to_dict() for promise in promises]}
+    read = ", ".join(f"{row['name']} {row['us']['median']:.1f} µs ({row['tb_per_s']:.2f} TB/s)" for row in found["reads"])
+    write(name, document, f"{_table(found, promises)}\n\nReading alone: {read}. {found['device']}, torch {torch.__version__}.")
+
+
+def _promises(found: dict[str, Any]) -> list[Promise]:
+    return [
         *map(yardsticks.promise, found["dense"]),
         *map(layers.promise, found["layers"]),
         *(Promise("host", row["name"], "", Spread(**row["us"]), row["at_most"], most=True) for row in found["host"]),
         *map(model.promise, found["models"]),
     ]
-    document = {**found, "promises": [promise.to_dict() for promise in promises]}
-    read = ", ".join(f"{row['name']} {row['us']['median']:.1f} µs ({row['tb_per_s']:.2f} TB/s)" for row in found["reads"])
-    parts = (_layers(found["layers"]), promise_table(promises), f"Reading alone: {read}. {found['device']}, torch {torch.__version__}.")
-    write(name, document, "\n\n".join(parts))
 
 
-def _layers(rows: list[dict[str, Any]]) -> str:
-    head = ["layer", "kernel", "µs", "cuBLAS µs", "times cuBLAS", "wanted", "of floor", "error"]
-    cells = [
-        [
-            row["name"],
-            row["kernel"],
-            f"{row['us']['median']:.1f}",
-            f"{row['cublas_us']['median']:.1f}",
-            f"{row['times']:.2f}",
-            f"{row['at_least']:.2f}",
-            f"{row['of_floor']:.0%}",
-            f"{row['error']:.1e}",
-        ]
-        for row in rows
+def _table(found: dict[str, Any], promises: list[Promise]) -> str:
+    rows = {row["name"]: row for part in ("dense", "layers") for row in found[part]}
+    head = ["what", "ms", "baseline", "times baseline", "p10-p90", "wanted", "", "of floor", "error"]
+    return markdown_table(head, [_cells(promise, rows.get(promise.what, {})) for promise in promises])
+
+
+def _cells(promise: Promise, row: dict[str, Any]) -> list[str]:
+    got = promise.measured
+    return [
+        promise.what,
+        "" if promise.ms is None else f"{promise.ms:.3g}",
+        promise.baseline,
+        f"{got.median:.2f}",
+        f"{got.p10:.2f}-{got.p90:.2f}",
+        f"{'at most' if promise.most else 'at least'} {promise.wanted:g}",
+        ("reached" if promise.reached else "missed") + ("" if promise.right else ", outputs wrong"),
+        f"{row['of_floor']:.0%}" if "of_floor" in row else "",
+        f"{row['error']:.0e}" if "error" in row else "",
     ]
-    return markdown_table(head, cells)
 
 
 def _show(line: str) -> None:

@@ -59,8 +59,8 @@ CASES = (
     ),
     *_shapes("2:4 int8", "2:4 int8", {(14336, 4096): {1: 2.4, 8: 2.4, 16: 2.4}}),
     *_shapes("2:4 fp8", "2:4 e4m3", {(14336, 4096): {1: 2.4, 8: 2.4, 16: 2.4}}),
-    *_shapes("int4, groups of 128", "int4 g128", {(14336, 4096): {1: 2.8, 8: 2.8, 16: 2.8}}),
-    *_shapes("2:4 int4, groups of 128", "2:4 int4 g128", {(14336, 4096): {1: 3.3, 8: 3.3, 16: 3.3}}),
+    *_shapes("int4 g128", "int4 g128", {(14336, 4096): {1: 2.8, 8: 2.8, 16: 2.8}}),
+    *_shapes("2:4 int4 g128", "2:4 int4 g128", {(14336, 4096): {1: 3.3, 8: 3.3, 16: 3.3}}),
     *_shapes("60 % zeros", "sparse", {(14336, 4096): {1: 1.3, 2: 1.3, 4: 1.3}}, 0.6),
     *_shapes("80 % zeros", "sparse", {(14336, 4096): {1: 2.1, 2: 2.1, 4: 2.1}}, 0.8),
 )
@@ -140,7 +140,7 @@ def _case(case: Case, plan: Plan, bandwidth: float, show: Callable[[str], None])
         mine, rival = measure.in_turns(candidates, rounds=31)
         step = next((step for step in plan.steps if tokens <= step.tokens), plan.steps[-1])
         row = {
-            "name": f"{case.name}, {case.rows}x{case.depth}, {tokens} tokens",
+            "name": f"{case.name} {case.rows}x{case.depth} on {tokens}",
             "kernel": step.kernel,
             "knobs": step.knobs,
             "us": mine.to_dict(),

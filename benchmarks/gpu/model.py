@@ -20,10 +20,10 @@ from sparsecc.timing import Spread
 
 Graph = torch.cuda.CUDAGraph
 _TOLERANCE = 0.05  # of the largest output, over 32 layers in bfloat16
-RIVALS = {"torch.compile": None, "torch.compile, max-autotune": "max-autotune-no-cudagraphs"}  # modes; both are captured as ours are
+RIVALS = {"torch.compile": None, "torch.compile max-autotune": "max-autotune-no-cudagraphs"}  # modes; both are captured as ours are
 RECIPES: dict[str, tuple[dict[str, Any], float]] = {
     "2:4": ({"passes": [{"prune": {"pattern": "2:4", "targets": [r"re:blocks\..*"]}}, {"pack": {}}]}, 1.55),
-    "int4, groups of 128": ({"passes": [{"quantize": {"dtype": "int4", "targets": [r"re:(blocks\..*|head)"]}}]}, 2.3),
+    "int4 g128": ({"passes": [{"quantize": {"dtype": "int4", "targets": [r"re:(blocks\..*|head)"]}}]}, 2.3),
 }
 
 
@@ -73,7 +73,7 @@ def _rows(
     for name, mine in zip(ours, times, strict=True):
         check = compiled[name].report.check
         row = {
-            "name": f"Llama 3 {shape.upper()} shape, one token, {name}",
+            "name": f"a token of Llama 3 {shape.upper()} with {name}",
             "rival": rival,
             "ms": mine.to_dict(),
             "rival_ms": other.to_dict(),
