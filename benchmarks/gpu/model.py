@@ -73,7 +73,7 @@ def _rows(
     for name, mine in zip(ours, times, strict=True):
         check = compiled[name].report.check
         row = {
-            "name": f"a token of Llama 3 {shape.upper()} with {name}",
+            "name": f"a token of Llama 3 {shape.upper()} with {name}" + ("" if RIVALS[rival] else " beside defaults"),
             "rival": rival,
             "ms": mine.to_dict(),
             "rival_ms": other.to_dict(),
