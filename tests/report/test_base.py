@@ -12,7 +12,7 @@ from tests.report.example import REPORT, SITES
 
 def test_the_json_is_designs_contract():
     data = json.loads(REPORT.to_json())
-    assert set(data) == {"sparsecc", "model", "target", "sites", "totals", "check", "measured", "notes"}
+    assert set(data) == {"sparsecc", "model", "target", "sites", "totals", "check", "measured", "notes", "kernels"}
     assert set(data["sites"][0]) == {
         *("name", "kind", "shape", "pattern", "sparsity", "dtype", "format", "bytes_dense", "bytes_packed", "kernel"),
         *("predicted_us", "measured_us", "dense_us", "bound_us", "output_error", "decision", "reason", "refused"),
