@@ -53,6 +53,10 @@ class Recorded(Protocol):
         """Changes when the code that it generates may have."""
         ...
 
+    def holds_for(self, target: Any, measured: Any) -> bool:
+        """Whether what was measured for one target says what is fast on another."""
+        ...
+
 
 class Backend(ABC, Generic[T]):
     """target: the type of its targets.  spellings: how users name them.  recorded: None where there is nothing to choose.

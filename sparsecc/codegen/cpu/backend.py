@@ -38,6 +38,9 @@ class _Recorded:
     def version(self, kernel: str) -> str:
         return version(Target.backend, kernel)
 
+    def holds_for(self, target: Target, measured: Target) -> bool:
+        return target == measured
+
 
 class Cpu(TunableBackend[Target]):
     target = Target

@@ -22,6 +22,10 @@ class _Recorded:
     def version(self, kernel: str) -> str:
         return built.version(kernel)
 
+    def holds_for(self, target: Target, measured: Target) -> bool:
+        """An architecture without a device takes what any device of it has shown."""
+        return target == measured if target.device else set(measured.arches) <= set(target.arches)
+
 
 class Cuda(Backend[Target]):
     target = Target

@@ -81,6 +81,8 @@ class _Loaded:
             place = x.data_ptr()
         if residual is not None:
             residual = self._like_y(residual, shape)
+        if bias is not None and (bias.dtype is not self.dtype or bias.get_device() != self.index):
+            raise InputError(f"linear_cuda: the bias is {bias.dtype} on {bias.device}, the kernel takes {self.dtype} on {x.device}")
         y = x.new_empty((*shape[:-1], self.outputs))
         tokens = x.numel() // self.depth
         if not tokens:

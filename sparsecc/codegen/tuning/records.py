@@ -57,7 +57,8 @@ class Records:
     def __init__(self, path: str | os.PathLike[str], target: Target, mode: Literal["read", "write"]) -> None:
         """write: makes the file when there is none. Raises UserError for a file that is not ours, damaged, or not accessible."""
         self.path = Path(path)
-        self._target, self._recorded, self._tvm = text(target), recorded(target), importlib.metadata.version("apache-tvm")
+        self._goal, self._kind, self._target = target, type(target), text(target)
+        self._recorded, self._tvm = recorded(target), importlib.metadata.version("apache-tvm")
         with self._named_errors():
             self._connection = self._opened(mode)
             try:
@@ -90,15 +91,29 @@ class Records:
 
     def all(self, only: Any = None) -> dict[Any, dict[Any, Outcome]]:
         """All that is known about every task, in the order of tasks and knobs."""
-        query = "SELECT task, knobs, kernel, median_us, p10_us, p90_us, failure FROM measurements WHERE target = ? AND tvm = ?"
-        values: tuple[str, ...] = (self._target, self._tvm)
+        query = "SELECT task, knobs, kernel, median_us, p10_us, p90_us, failure FROM measurements WHERE tvm = ?"
+        values: tuple[str, ...] = (self._tvm,)
         if only is not None:
             query, values = f"{query} AND task = ?", (*values, text(only))
         found: dict[Any, dict[Any, Outcome]] = {}
         with self._named_errors():
+            targets = self._targets()
+            query, values = f"{query} AND target IN ({', '.join('?' * len(targets))})", (*values, *targets)
             for row in self._connection.execute(f"{query} ORDER BY task, knobs", values):
                 self._collect(found, *row)
         return found
+
+    def _targets(self) -> list[str]:
+        """Those of the file that say what is fast on this one."""
+        known = [row[0] for row in self._connection.execute("SELECT DISTINCT target FROM measurements ORDER BY target")]
+        return [source for source in known if source == self._target or self._holds(source)]
+
+    def _holds(self, source: str) -> bool:
+        try:
+            measured = parse(self._kind, source)
+        except ValueError:
+            return False  # of another backend
+        return self._recorded.holds_for(self._goal, measured)
 
     def best(self) -> dict[Any, Known]:
         """The fastest knobs of each task."""

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparsecc.codegen.cpu import backend as cpu_backend
 from sparsecc.codegen.cpu.pieces.tiles import Tiles
 from sparsecc.codegen.knobs import Knobs
 from sparsecc.codegen.task import Known, Task
@@ -59,7 +60,7 @@ def test_other_targets_versions_and_kernels_are_other_records(tmp_path: Path, mo
     with Records(path, replace(HERE, threads=7), "read") as records:
         assert records.all() == {}
     with monkeypatch.context() as patch:
-        patch.setattr(module, "version", lambda backend, kernel: "another")
+        patch.setattr(cpu_backend, "version", lambda backend, kernel: "another")
         with Records(path, HERE, "read") as records:
             assert records.all() == {}
     with monkeypatch.context() as patch:
