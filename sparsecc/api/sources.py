@@ -151,7 +151,7 @@ def _random(spec: TensorSpec, like: Any, limits: tuple[int, int] | None, generat
     shape = tuple(like.shape) if like is not None else _known_shape(spec)
     if spec.dtype in _UNMADE:
         raise InputError(f"input {spec.name!r} is no tensor of numbers; give samples")
-    floats = np.dtype(spec.dtype).kind == "f"
+    floats = np.dtype(spec.dtype).kind == "f" or spec.dtype == "bfloat16"  # which is ml_dtypes', of another kind
     if like is not None and not floats:
         return np.asarray(like)
     if math.prod(shape) * np.dtype(spec.dtype).itemsize > memory.available():

@@ -59,6 +59,8 @@ def as_tensor(value: Any, what: str) -> Tensor:
     if not isinstance(value, (np.ndarray, np.generic)):
         raise InputError(f"{what} is a {type(value).__name__}; pass a torch tensor or a numpy array")
     array = np.asarray(value)
+    if array.dtype.name == "bfloat16":  # which torch does not know as ml_dtypes' numpy type
+        return torch.from_numpy(np.ascontiguousarray(array).view(np.int16)).view(torch.bfloat16)
     try:
         return torch.from_numpy(array if array.flags.writeable else array.copy())
     except (TypeError, ValueError):

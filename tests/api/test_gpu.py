@@ -127,3 +127,14 @@ def test_the_operator_says_what_is_wrong(tiny: CompiledModule) -> None:
         operator.linear_cuda(torch.randn(1, 256), weight, None, None, "nothing")
     with pytest.raises(RuntimeError, match="linear_cuda takes 256 inputs"):
         operator._fake(torch.randn(1, 255), weight, None, None, plan.key)
+
+
+def test_a_file_without_example_inputs(nothing_is_built: None, tmp_path: Path) -> None:
+    """Made-up inputs are bfloat16, as the model takes them, and two architectures stand in one file."""
+    layers = nn.Sequential(nn.Linear(64, 96), nn.GELU(), nn.Linear(96, 64)).bfloat16().eval()
+    torch.export.save(torch.export.export(layers, (torch.randn(4, 64).bfloat16(),)), tmp_path / "layers.pt2")
+    made = sparsecc.compile(tmp_path / "layers.pt2", recipe="prune{pattern=2:4} pack", target="cuda:sm_90a,sm_80")
+    assert made.report.check is not None and 0 < made.report.check.max_abs < 0.05
+    [plan, _] = made.plans
+    assert [sorted(step.binaries) for step in plan.steps] == [["sm_80", "sm_90a"]] * 4 + [["sm_90a"]] * 4  # many tokens on Hopper alone
+    assert sorted(plan.expand) == ["sm_80", "sm_90a"]

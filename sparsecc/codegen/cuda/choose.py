@@ -105,7 +105,7 @@ class Chooser:
                 if knobs is not None:
                     binaries[row.name] = self._built(name, spec, knobs, row)
                     shown = shown or str(knobs)
-            if len(binaries) == len(self.target.arches):
+            if binaries:  # an architecture without it multiplies through the unpacked weight
                 steps.append(Step(spec.tokens, name, shown, binaries))
         return steps
 

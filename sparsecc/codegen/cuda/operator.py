@@ -67,7 +67,7 @@ class _Loaded:
         with torch.cuda.device(device):
             torch.cuda.current_stream().synchronize()  # makes the context
             self._limits = [step.tokens for step in plan.steps]
-            self._calls = [_call(plan, step.binaries, capability) if step.binaries else None for step in plan.steps]
+            self._calls = [_call(plan, step.binaries, capability) if _has(step.binaries, capability) else None for step in plan.steps]
             self._expand = _call(plan, plan.expand, capability) if plan.expand else None
         self.plan, self.index, self.count = plan, device.index, torch.cuda.device_count()
         self.dtype, self.depth, self.outputs = _DTYPES[plan.spec.dtype], plan.spec.depth, plan.spec.outputs
@@ -128,6 +128,10 @@ def _call(plan: Plan, binaries: Mapping[str, Binary], capability: tuple[int, int
     maps = dict(binary.geometry.maps)
     kinds = "".join("i" if name == "tokens" else "m" if name in maps else "p" for name in binary.arguments)
     return _bound(Kernel(cubin, binary.name, binary.geometry, kinds), binary.arguments, maps, plan.parts)
+
+
+def _has(binaries: Mapping[str, Binary], capability: tuple[int, int]) -> bool:
+    return (runs_on(binaries, capability) or source_for(binaries, capability)) is not None
 
 
 def _code(plan: Plan, binaries: Mapping[str, Binary], capability: tuple[int, int]) -> tuple[Binary, bytes]:
