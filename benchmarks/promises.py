@@ -41,15 +41,16 @@ def promise_of(row: Mapping[str, Any], part: str, baseline: str, times: Mapping[
 
 
 def promise_table(promises: Sequence[Promise]) -> str:
-    head = ["what", "row", "ms", "baseline", "times baseline", "p10-p90", "wanted", ""]
-    return markdown_table(head, [_cells(promise) for promise in promises])
+    return markdown_table(["what", "row", *HEAD], [[promise.part, promise.what, *cells(promise)] for promise in promises])
 
 
-def _cells(promise: Promise) -> list[str]:
+HEAD = ("ms", "baseline", "times baseline", "p10-p90", "wanted", "")
+
+
+def cells(promise: Promise) -> list[str]:
+    """What was measured and wanted, in the order of `HEAD`."""
     got = promise.measured
     return [
-        promise.part,
-        promise.what,
         "" if promise.ms is None else f"{promise.ms:.3g}",
         promise.baseline,
         f"{got.median:.2f}",

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu import layers, model, yardsticks
-from benchmarks.promises import Promise
+from benchmarks.promises import HEAD, Promise, cells
 from benchmarks.results import markdown_table, write
 from sparsecc.codegen.cuda.arch import arch
 from sparsecc.codegen.cuda.built import Builder
@@ -90,23 +90,12 @@ def _promises(found: dict[str, Any]) -> list[Promise]:
 
 def _table(found: dict[str, Any], promises: list[Promise]) -> str:
     rows = {row["name"]: row for part in ("dense", "layers") for row in found[part]}
-    head = ["what", "ms", "baseline", "times baseline", "p10-p90", "wanted", "", "of floor", "error"]
-    return markdown_table(head, [_cells(promise, rows.get(promise.what, {})) for promise in promises])
+    return markdown_table(["what", *HEAD, "of floor", "error"], [_cells(promise, rows.get(promise.what, {})) for promise in promises])
 
 
 def _cells(promise: Promise, row: dict[str, Any]) -> list[str]:
-    got = promise.measured
-    return [
-        promise.what,
-        "" if promise.ms is None else f"{promise.ms:.3g}",
-        promise.baseline,
-        f"{got.median:.2f}",
-        f"{got.p10:.2f}-{got.p90:.2f}",
-        f"{'at most' if promise.most else 'at least'} {promise.wanted:g}",
-        ("reached" if promise.reached else "missed") + ("" if promise.right else ", outputs wrong"),
-        f"{row['of_floor']:.0%}" if "of_floor" in row else "",
-        f"{row['error']:.0e}" if "error" in row else "",
-    ]
+    floor = f"{row['of_floor']:.0%}" if "of_floor" in row else ""
+    return [promise.what, *cells(promise), floor, f"{row['error']:.0e}" if "error" in row else ""]
 
 
 def _show(line: str) -> None:
