@@ -60,6 +60,8 @@ def example_inputs() -> tuple[Tensor, Tensor]:
 
 def generate(step: Step, prompt: str, characters: int = 64, device: str = "cpu") -> str:
     """What the model writes after a prompt, the likeliest character each time. step: the decoder, compiled or not, with an empty cache."""
+    if not 0 < len(prompt) <= len(prompt) + characters <= TOKENS:
+        raise ValueError(f"a prompt of 1 character at least, and {TOKENS} with what is written after it")
     ids = encode(prompt).to(device)
     logits = torch.empty(0)
     for position in range(len(ids)):

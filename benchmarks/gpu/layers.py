@@ -131,7 +131,7 @@ def _case(case: Case, plan: Plan, bandwidth: float, show: Callable[[str], None])
     for tokens, at_least in case.at_least.items():
         x = torch.randn(tokens, case.depth, device=device, dtype=torch.bfloat16)
         y = operator.linear_cuda(x, weight, None, None, key)
-        expected = x.double() @ values(weights).double().T
+        expected = x.double() @ values(weights, case.form).double().T
         error = float((y.double() - expected).abs().max() / expected.abs().max())
         candidates: list[list[Callable[[], object]]] = [
             [functools.partial(operator.linear_cuda, x, copy, None, None, key) for copy in ours],

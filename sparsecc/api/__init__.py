@@ -73,7 +73,8 @@ def compile(
     target: "cpu", or "cpu:skylake-avx512" and the like; "cuda" for the GPU here, or "cuda:sm_90a,sm_80" for architectures.
     cache: for GPUs, a folder in which built kernels are kept and found; None means one under ~/.cache.
     threads: None means one for each physical core.  input_shapes: of an ONNX model, by name.
-    records: a file of `tune`; layers that it knows run on the fastest kernel in it, and are not measured again.
+    records: a file of `tune`; layers that it knows run on the fastest kernel in it, and are not measured again (on a GPU they are, with
+    the knobs in it).
     progress: called by passes that take minutes.
     scratch: a folder in which the weights that `prune` makes are kept, not in memory, until code is generated for the packed ones.
     hooks: called after each pass with a `passes.pipeline.Step`.  dump: a new folder for the graph after each pass, as text, and for each

@@ -39,9 +39,11 @@ def backend(
     if unknown:
         raise UserError(f"torch.compile(backend='sparsecc'): no option {unknown[0]!r}; there are: {', '.join(_OPTIONS)}")
     target = parse("cuda", 1)
+    if torch.is_grad_enabled() and any(getattr(value, "requires_grad", False) for value in example_inputs):
+        raise UserError("torch.compile(backend='sparsecc'): compiled layers have no gradients; call the model under torch.no_grad()")
     patches = {**(list_mode_options(mode) if mode else {}), **given.get("inductor", {})}
     if not all(isinstance(value, torch.Tensor) for value in example_inputs):
-        note = "a graph with sizes that change is inductor's alone; torch.compile(..., dynamic=False) compiles one for each size"
+        note = "a graph with sizes that change is inductor's alone, without the recipe; dynamic=False compiles one for each size"
         warnings.warn(note, RecipeWarning, stacklevel=2)
         return compile_fx(module, list(example_inputs), config_patches=patches)
     held = {place: value for place, value in enumerate(example_inputs) if _is_static(value)}
@@ -63,7 +65,7 @@ def _bound(module: GraphModule, held: Mapping[int, Tensor], count: int) -> nn.Mo
     """The module with its parameters and buffers where torch.export sees them, under the model's names."""
     from torch import nn
 
-    from sparsecc.graph.fx.tensors import assign
+    from sparsecc.graph.fx.tensors import assign, free_name
 
     placeholders = list(module.graph.find_nodes(op="placeholder"))
     names = {place: _name(placeholders[place]) for place in held}
@@ -75,6 +77,7 @@ def _bound(module: GraphModule, held: Mapping[int, Tensor], count: int) -> nn.Mo
 
     bound = Bound()
     for place, value in held.items():
+        names[place] = free_name(bound, names[place])  # two models may have the same names
         assign(bound, names[place], value, trainable=False, learnt=isinstance(value, nn.Parameter))
     return bound
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -40,17 +41,26 @@ def compiled(result: Rewritten, report: Report, target: Target, known: Any, cach
     from sparsecc.runtime.module import CompiledModule
 
     graph, here = _torch_graph(result), target.is_here
-    graph = graph.to("cuda") if here and graph.device.type != "cuda" else graph.copy()
+    graph = graph.to(_device(graph, here))
     module = graph.module
     for name, tensor in state.written(module).items():
         _renew(module, name, tensor.detach().clone())
     chooser = Chooser(target, Builder(Path(cache or CACHE).expanduser()), measure=here, known=known)
-    with torch.no_grad():
+    with torch.no_grad(), torch.cuda.device(graph.device) if here else nullcontext():
         lowered = lower(module, chooser)
+    graph.check_when_called(module)
     report = chosen(report, lowered.choices)
     made = CompiledModule(lowered.module, graph.inputs, graph.outputs, target, report)
-    made.load_kernels()
+    if here:
+        made.load_kernels()
     return made
+
+
+def _device(graph: FxGraph, here: bool) -> str:
+    """Where the model is on a GPU that the code is for; else the current one, and the CPU where there is none for it."""
+    if not here:
+        return "cpu"
+    return str(graph.device) if graph.device.type == "cuda" else "cuda"
 
 
 def tuned(

@@ -70,7 +70,8 @@ class CompiledModule(nn.Module):
                 operator.prepare(plan.key, device)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write one file that `sparsecc.load` reads, atomically. Raises UserError when the model cannot be written."""
+        """Write one file that `sparsecc.load` reads, atomically, with buffers as they are now: save a model with a cache before its first
+        call. Raises UserError when the model cannot be written."""
         data, tensors = programs.to_data(self.program)
         arrays = {name: _array(tensor) for name, tensor in tensors.items()}
         plans = {plan.key: plan for plan in self.plans}

@@ -2,7 +2,7 @@
 
 A node is `{"op": "call", "target": "aten.add.Tensor", "args": [...], "kwargs": {...}}`, `{"op": "input"}`, `{"op": "tensor", "target":
 "layers.0.weight"}` or `{"op": "output", "args": [...]}`, each with its `name`. An argument that is no number, text, list or null is an
-object of one entry: `{"node": name}`, `{"dtype": "bfloat16"}`, `{"device": "cuda"}`, `{"layout": "strided"}`, `{"memory_format": ..}`,
+object of one entry: `{"node": name}`, `{"dtype": "bfloat16"}`, `{"device": "own"}`, `{"layout": "strided"}`, `{"memory_format": ..}`,
 `{"float": "inf"}`.
 """
 
@@ -38,7 +38,8 @@ def to_data(module: GraphModule) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The graph as JSON, and the tensors that it reads by name. Raises UserError for an operator that cannot be written."""
     info = module.graph._codegen.pytree_info  # type: ignore[attr-defined]
     tensors: dict[str, Tensor] = {}
-    nodes = [_node(module, node, tensors) for node in module.graph.nodes]
+    home = next((tensor.device.type for tensor in (*module.parameters(), *module.buffers())), "cpu")  # where its weights are
+    nodes = [_node(module, node, tensors, home) for node in module.graph.nodes if node.op != "call_module"]  # what checks shapes
     try:
         specs = {name: json.loads(pytree.treespec_dumps(getattr(info, name))) for name in ("in_spec", "out_spec")}
     except NotImplementedError as error:
@@ -61,7 +62,7 @@ def from_data(data: Mapping[str, Any], tensors: Mapping[str, Tensor], device: to
     return GraphModule(root, graph)
 
 
-def _node(module: GraphModule, node: Node, tensors: dict[str, Tensor]) -> dict[str, Any]:
+def _node(module: GraphModule, node: Node, tensors: dict[str, Tensor], home: str) -> dict[str, Any]:
     if node.op == "placeholder":
         return {"name": node.name, "op": "input"}
     if node.op == "get_attr":
@@ -69,8 +70,8 @@ def _node(module: GraphModule, node: Node, tensors: dict[str, Tensor]) -> dict[s
         tensors[name] = _tensor(module, name)
         return {"name": node.name, "op": "tensor", "target": name}
     if node.op == "output":
-        return {"name": node.name, "op": "output", "args": _written(list(node.args[0]))}  # type: ignore[arg-type]
-    args, kwargs = _written(list(node.args)), {name: _written(value) for name, value in node.kwargs.items()}
+        return {"name": node.name, "op": "output", "args": _written(list(node.args[0]), home)}  # type: ignore[arg-type]
+    args, kwargs = _written(list(node.args), home), {name: _written(value, home) for name, value in node.kwargs.items()}
     return {"name": node.name, "op": "call", "target": _target(node), "args": args, "kwargs": kwargs}
 
 
@@ -83,7 +84,7 @@ def _target(node: Node) -> str:
     return _NAMES[target]
 
 
-def _written(value: Any) -> Any:
+def _written(value: Any, home: str) -> Any:
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
@@ -91,9 +92,9 @@ def _written(value: Any) -> Any:
     if isinstance(value, Node):
         return {"node": value.name}
     if isinstance(value, (list, tuple)):
-        return [_written(item) for item in value]
+        return [_written(item, home) for item in value]
     if isinstance(value, torch.device):
-        return {"device": value.type}
+        return {"device": "own" if value.type == home else value.type}
     for kind, cls in _KINDS.items():
         if isinstance(value, cls):
             return {kind: str(value).removeprefix("torch.")}
@@ -109,7 +110,7 @@ def _read(value: Any, made: Mapping[str, Node], device: torch.device) -> Any:
     if kind == "node":
         return made[text]
     if kind == "device":
-        return device if text == "cuda" else torch.device(text)
+        return device if text == "own" else torch.device(text)
     if kind == "float":
         return float(text)
     found = getattr(torch, text)

@@ -84,7 +84,7 @@ def test_the_gpu_here_where_there_is_none() -> None:
 
 
 def test_an_architecture_that_nobody_builds_for() -> None:
-    with pytest.raises(UserError, match="no kernels are generated for 'sm_70'; there are: sm_80, sm_89, sm_90a"):
+    with pytest.raises(UserError, match="no kernels are generated for 'sm_70'; there are: sm_80, sm_86, sm_89, sm_90a"):
         sparsecc.compile(nn.Linear(4, 4), (torch.randn(2, 4),), target="cuda:sm_90a,sm_70")
 
 

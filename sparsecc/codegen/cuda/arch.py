@@ -32,6 +32,7 @@ class Arch:
 
 ARCHES = (
     Arch("sm_80", 163 * 1024, bulk_copies=False),  # A100
+    Arch("sm_86", 99 * 1024, bulk_copies=False),  # A10, A40, RTX 3090
     Arch("sm_89", 99 * 1024, bulk_copies=False),  # L4, L40, RTX 4090
     Arch("sm_90a", 227 * 1024, bulk_copies=True),  # H100, H200
 )

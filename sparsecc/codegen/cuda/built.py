@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
-import sys
+import re
+import warnings
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from sparsecc.codegen.cuda.arch import Arch
@@ -17,10 +16,12 @@ from sparsecc.codegen.cuda.driver import Geometry
 from sparsecc.codegen.cuda.kernel import LinearSpec
 from sparsecc.codegen.cuda.kernels import module_of
 from sparsecc.codegen.cuda.plan import Binary
+from sparsecc.errors import UserError
 from sparsecc.files import replacing
 
-_PACKAGE = "sparsecc.codegen.cuda."
-_SUPPORT = ("arch", "kernel", "nvrtc", "pack")  # what generated code depends on besides kernels and pieces
+_PACKAGE = r"sparsecc\.codegen\.cuda\."
+_FOLDER = Path(__file__).parent
+_SUPPORT = ("arch", "blob", "kernel", "nvrtc", "pack", "pack_groups", "ptx_rows", "streams")  # besides kernels and pieces
 
 
 @dataclass(frozen=True)
@@ -71,31 +72,33 @@ class Builder:
     def _keep(self, key: str, binary: Binary) -> None:
         if self.folder is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         data = asdict(binary)
         cubin = data.pop("cubin")
-        for name, content in ((f"{key}.cubin", cubin), (f"{key}.json", json.dumps(data).encode())):
-            with replacing(self.folder / name) as temporary:
-                temporary.write_bytes(content)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for name, content in ((f"{key}.cubin", cubin), (f"{key}.json", json.dumps(data).encode())):
+                with replacing(self.folder / name) as temporary:
+                    temporary.write_bytes(content)
+        except (OSError, UserError) as error:
+            warnings.warn(f"built kernels are not kept, and will be built again: {error}; name another folder as cache", stacklevel=2)
 
 
 @cache
 def version(kernel: str) -> str:
-    """A digest of the sources that a kernel's code depends on."""
+    """A digest of the sources that a kernel's code and the layout of its weights depend on: its file, the kernels' that this imports, all
+    pieces, and what lays weights out."""
     digest = hashlib.sha256()
-    for module in _used(module_of(kernel)):
-        digest.update(inspect.getsource(module).encode())
+    for path in (*_kernels(kernel), *sorted((_FOLDER / "pieces").glob("*.py")), *(_FOLDER / f"{name}.py" for name in _SUPPORT)):
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def _used(module: ModuleType) -> list[ModuleType]:
-    """The module and what it imports of this backend, in the order of their names."""
-    found, waiting = {module.__name__: module}, [module]
+def _kernels(kernel: str) -> list[Path]:
+    """The files of a kernel and of those in the same folder that it imports."""
+    found, waiting = set(), [kernel]
     while waiting:
-        for value in vars(waiting.pop()).values():
-            name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None) or ""
-            near = name.removeprefix(_PACKAGE)
-            if name != near and name not in found and (near in _SUPPORT or near.startswith(("kernels.", "pieces."))):
-                found[name] = sys.modules[name]
-                waiting.append(found[name])
-    return [found[name] for name in sorted(found)]
+        path = _FOLDER / "kernels" / f"{waiting.pop()}.py"
+        if path not in found:
+            found.add(path)
+            waiting += re.findall(rf"^from {_PACKAGE}kernels\.(\w+) import", path.read_text(), re.MULTILINE)
+    return sorted(found)

@@ -17,6 +17,7 @@ from sparsecc.codegen.cuda import measure, operator
 from sparsecc.codegen.cuda.arch import Arch, arch
 from sparsecc.codegen.cuda.blob import offsets
 from sparsecc.codegen.cuda.built import Builder
+from sparsecc.codegen.cuda.forms import ANY_ZEROS
 from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Weights
 from sparsecc.codegen.cuda.kernels import kernel_of, kernels_of, linear_kernels
 from sparsecc.codegen.cuda.plan import EVERY, Binary, Plan, Step
@@ -64,11 +65,12 @@ class Chooser:
     measure: bool
     known: Mapping[Task, Known] = field(default_factory=dict)
     progress: Callable[[str], None] | None = None
-    _made: dict[tuple[LinearSpec, int], Choice] = field(default_factory=dict)
+    _made: dict[tuple[LinearSpec, int, float], Choice] = field(default_factory=dict)
 
     def choose(self, spec: LinearSpec, weights: Weights, tokens: int) -> Choice:
         """spec: for any number of tokens.  tokens: of the example. Raises LookupError for a form that no kernel multiplies by."""
-        key = (spec, tokens)
+        density = float(weights.numbers.count_nonzero()) / max(1, weights.numbers.numel()) if spec.form == ANY_ZEROS else 1.0
+        key = (spec, tokens, round(density, 2))
         if key not in self._made:
             self._made[key] = self._choose(spec, weights, tokens)
         return self._made[key]
@@ -84,7 +86,8 @@ class Chooser:
         return self._measured(spec, weights, tokens, candidates)
 
     def _source(self, spec: LinearSpec, plan: Plan) -> str:
-        by_records = [step.tokens for step in plan.steps if Task(step.kernel, replace(spec, tokens=step.tokens)) in self.known]
+        buckets = [(step.kernel, min(step.tokens, linear_kernels()[step.kernel].tokens[-1])) for step in plan.steps]
+        by_records = [tokens for kernel, tokens in buckets if Task(kernel, replace(spec, tokens=tokens)) in self.known]
         return f"knobs by the records for {', '.join(map(str, by_records))} tokens" if by_records else "knobs by each kernel's first guess"
 
     def _candidates(self, spec: LinearSpec) -> list[tuple[int, list[Step]]]:
@@ -133,6 +136,7 @@ class Chooser:
         steps, rows = [], []
         for bucket, options in candidates:
             plans = {step.kernel: self._plan(spec, [step]) for step in options}
+            plans[THROUGH_DENSE] = replace(next(iter(plans.values())), steps=())
             us = runs.timed(bucket, plans)
             fastest = min((name for name in us if name != DENSE), key=us.__getitem__)
             chosen = next((step for step in options if step.kernel == fastest), Step(bucket, THROUGH_DENSE, ""))

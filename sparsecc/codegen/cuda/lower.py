@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import getitem
 from typing import Any, Protocol
 
 import torch
@@ -22,7 +23,7 @@ from sparsecc.codegen.cuda.choose import Choice
 from sparsecc.codegen.cuda.forms import Refusal, Stored, weights_of
 from sparsecc.codegen.cuda.kernel import ACTIVATIONS, LinearSpec, Weights
 from sparsecc.codegen.cuda.unpacking import packed
-from sparsecc.graph.fx import cleanup
+from sparsecc.graph.fx import cleanup, state
 from sparsecc.graph.fx.activations import activation_after
 from sparsecc.graph.fx.layers import OperatorLayer, aten, match, stored
 from sparsecc.graph.fx.sites import SITE, site_named
@@ -102,10 +103,12 @@ def _layer(module: GraphModule, node: Node) -> _Layer | None:
         return None
     site = site_named(module, node.meta[SITE])
     assert isinstance(site, WeightSite)
-    return _Layer(node, stored(found.bias), site, _stored(found, site))
+    return _Layer(node, stored(found.bias), site, _stored(module, found, site))
 
 
-def _stored(layer: OperatorLayer, site: WeightSite) -> Stored | Refusal:
+def _stored(module: GraphModule, layer: OperatorLayer, site: WeightSite) -> Stored | Refusal:
+    if layer.bias is not None and (stored(layer.bias) is None or str(layer.bias.target) in state.written(module)):
+        return Refusal("its bias changes from call to call")
     dtype = layer.x.meta["val"].dtype
     if layer.geometry is not None:
         return Refusal("there are no kernels for convolutions on GPUs")
@@ -154,7 +157,7 @@ def _gate(node: Node, left: dict[Node, _Layer]) -> _Call | None:
 def _activated(node: Node) -> tuple[Node, str]:
     """What stands after a layer's activation, where the kernels know it, else the layer."""
     found = activation_after(node)
-    if found is None or found[0] not in ACTIVATIONS or found[1].meta["val"].shape != node.meta["val"].shape:
+    if found is None or found[0] not in ACTIVATIONS or not _alike(found[1].meta["val"], node.meta["val"]):
         return node, ""
     return found[1], found[0]
 
@@ -171,8 +174,7 @@ def _with_residual(call: _Call) -> _Call:
     others = [operand for operand in total.args if operand is not result]
     if len(others) != 1 or not isinstance(others[0], Node):
         return call
-    theirs, ours = others[0].meta.get("val"), result.meta["val"]
-    if not isinstance(theirs, Tensor) or theirs.shape != ours.shape or theirs.dtype != ours.dtype:
+    if not _alike(others[0].meta.get("val"), result.meta["val"]):
         return call
     return replace(call, result=total, residual=others[0])
 
@@ -257,7 +259,7 @@ def _hinted(shape: Sequence[Any]) -> int:
     """How many tokens the model was traced with."""
     tokens = 1
     for size in shape:
-        tokens *= int(size.node.hint) if isinstance(size, torch.SymInt) else int(size)
+        tokens *= int(size.node.hint or 1) if isinstance(size, torch.SymInt) else int(size)  # 1 where data decide
     return tokens
 
 
@@ -270,12 +272,13 @@ def _common(names: Sequence[str]) -> str:
 def _make_dense(module: GraphModule, layer: _Layer) -> None:
     """The layer as torch's own, with its weight unpacked."""
     node, site = layer.node, layer.site
-    if node.graph.owning_module is None or node not in set(module.graph.nodes):
-        return
     found = match(node)
     assert isinstance(found, OperatorLayer)
     prefix = free_prefix(module, site.name, ("weight",))
-    assign(module, f"{prefix}.weight", site.weight.to(layer.x.meta["val"].dtype), trainable=False, learnt=True)
+    dense_weight = site.weight.to(layer.x.meta["val"].dtype)
+    if found.geometry is not None and dense_weight.dim() == 3:  # lines are images of height 1 there
+        dense_weight = dense_weight.unsqueeze(-2)
+    assign(module, f"{prefix}.weight", dense_weight, trainable=False, learnt=True)
     weight = read_node(module, node, f"{prefix}.weight")
     with module.graph.inserting_before(node):
         if found.geometry is None:
@@ -300,30 +303,55 @@ def _convolution(module: GraphModule, layer: OperatorLayer, weight: Node) -> Nod
 
 def _write_in_place(module: GraphModule) -> None:
     """A cache that a model updates is written where it is, not copied: export makes `new = index_copy(cache, ..)` and `cache.copy_(new)`
-    of `cache.index_copy_(..)`."""
+    of `cache.index_copy_(..)`. Not where `new`, or the cache as it was, is read in a way that would show it."""
     for node in module.graph.find_nodes(op="call_function", target=aten.copy_.default):
         cache, new = node.args[:2]
         ours = isinstance(new, Node) and new.op == "call_function" and new.args and new.args[0] is cache
-        in_place = _IN_PLACE.get(new.target) if ours else None
-        if in_place is None or not _last_reader(cache, new, node):
+        in_place = state.IN_PLACE.get(new.target) if ours else None
+        if in_place is None or not _alike(cache.meta["val"], new.meta["val"]):
             continue
-        new.target = in_place
-        module.graph.erase_node(node)
+        if _is_last_reader(cache, new, node) and not any(user.op == "output" for user in _readers(new)):
+            new.target = in_place
+            module.graph.erase_node(node)
 
 
-def _last_reader(cache: Node, new: Node, copy: Node) -> bool:
-    """Whether nothing reads the cache as it was once `new` has been made."""
-    seen = False
-    for node in cache.graph.nodes:
-        if seen and node is not copy and cache in node.all_input_nodes:
-            return False
-        seen = seen or node is new
-    return True
+def _is_last_reader(cache: Node, new: Node, copy: Node) -> bool:
+    """Whether nothing reads the cache, or a view of it, as it was once `new` has been made."""
+    order = {node: place for place, node in enumerate(cache.graph.nodes)}
+    return all(order[user] < order[new] for user in _readers(cache) if user not in (new, copy))
 
 
-_IN_PLACE: dict[Any, Any] = {
-    aten.index_copy.default: aten.index_copy_.default,
-    aten.index_put.default: aten.index_put_.default,
-    aten.scatter.src: aten.scatter_.src,
-    aten.add.Tensor: aten.add_.Tensor,
-}
+def _readers(node: Node) -> Iterator[Node]:
+    """What reads a node, directly or through its views."""
+    for user in node.users:
+        yield user
+        if user.target is getitem or "".join(str(user.target).split(".")[1:2]) in _VIEWS:
+            yield from _readers(user)
+
+
+_VIEWS = frozenset(
+    {
+        *(
+            "view",
+            "reshape",
+            "slice",
+            "select",
+            "transpose",
+            "permute",
+            "unsqueeze",
+            "squeeze",
+            "expand",
+            "alias",
+            "detach",
+            "t",
+            "numpy_T",
+        ),
+        *("split", "split_with_sizes", "chunk", "unbind", "narrow", "flatten", "unflatten", "movedim", "contiguous", "as_strided"),
+    }
+)
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Two values of one type and shape; sizes that data decide are compared by their names."""
+    same = isinstance(a, Tensor) and isinstance(b, Tensor) and a.dtype == b.dtype
+    return same and [str(size) for size in a.shape] == [str(size) for size in b.shape]

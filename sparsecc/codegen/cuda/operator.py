@@ -190,6 +190,8 @@ def _cuda(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | Non
 
 def _cuda_above_autograd(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, plan: str) -> Tensor:
     """There are no gradients, so that plain tensors need not go through autograd; what tracers put in their place goes on to them."""
+    if x.requires_grad and torch.is_grad_enabled():
+        raise InputError("linear_cuda has no gradients; call the model under torch.no_grad()")
     if type(x) is Tensor and type(weight) in _PLAIN:
         return _cuda(x, weight, bias, residual, plan)
     with torch._C._AutoDispatchBelowAutograd():

@@ -33,7 +33,7 @@ class Target(targets.Target):
 
     @property
     def is_here(self) -> bool:
-        return self.cannot_run is None and runs_on(self.arches, capability()) is not None
+        return self.cannot_run is None
 
 
 def parse(text: str, threads: int) -> Target:

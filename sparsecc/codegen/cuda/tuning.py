@@ -87,7 +87,11 @@ class Tuner:
             return
         try:
             outcome = Outcome(self._timed(task, knobs))
+        except torch.OutOfMemoryError:
+            raise
         except (SparseccError, RuntimeError) as error:
+            if "illegal memory access" in str(error) or "unspecified launch failure" in str(error):
+                raise  # after which nothing runs on this GPU in this process
             outcome = Outcome(None, str(error).splitlines()[0][:200])
         self._records.add(task, knobs, outcome)
         self._all[task][knobs] = outcome

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ from sparsecc.codegen.cuda.kernels import kernel_of
 def dense(spec: LinearSpec, packed: Tensor) -> Tensor:
     """float32 [rows, depth]. packed: see `blob`."""
     kernel = kernel_of(spec.form)
-    return values(kernel.unpack(separated(packed, kernel.parts(spec)), spec))
+    return values(kernel.unpack(separated(packed, kernel.parts(spec)), spec), spec.form)
 
 
 def packed(spec: LinearSpec, weights: Weights) -> Tensor:
@@ -22,13 +24,14 @@ def packed(spec: LinearSpec, weights: Weights) -> Tensor:
     return joined(kernel.prepare(weights, spec), kernel.parts(spec))
 
 
-def values(weights: Weights) -> Tensor:
-    """float32 [rows, depth]: scale · (number - zero point), of each group of inputs its own."""
+def values(weights: Weights, form: str) -> Tensor:
+    """float32 [rows, depth]: scale · (number - zero point), of each group of inputs its own; the last group may have fewer."""
     numbers = weights.numbers.float()
     if weights.scales is None:
         return numbers
     depth = numbers.shape[1]
-    group = -(-depth // weights.scales.shape[1])
+    named = re.search(r" g(\d+)", form)
+    group = int(named[1]) if named else depth
 
     def spread(tensor: Tensor) -> Tensor:
         return torch.repeat_interleave(tensor.float(), group, 1)[:, :depth]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from sparsecc.errors import ModelError
 from sparsecc.graph.fx import fold, linear, state
 from sparsecc.graph.fx.layers import HEIGHT, Layer, arguments, aten, match, stored
 from sparsecc.graph.fx.tensors import assign, free_name, read_node
@@ -73,10 +74,17 @@ def _drop_input_writes(module: GraphModule) -> None:
             module.graph.erase_node(node)
 
 
+def refuse_input_writes(module: GraphModule) -> None:
+    """Raises ModelError for a model that writes into its inputs, where somebody may wait for that: a cache that is passed to it."""
+    for node in module.graph.find_nodes(op="call_function", target=aten.copy_.default):
+        if node.args[0].op == "placeholder":
+            raise ModelError(f"the model writes into its input {node.args[0].name!r}; make it a buffer of the model, or return it")
+
+
 def _drop_copies(module: GraphModule) -> None:
-    written = state.written(module)
+    written = state.written(module)  # what is copied may be written afterwards, through any of its views
     for node in list(module.graph.nodes):
-        if node.op == "call_function" and _copies_nothing(node) and node.args[0].target not in written:
+        if node.op == "call_function" and _copies_nothing(node) and (node.target is aten.slice.Tensor or not written):
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
 

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -82,16 +83,18 @@ class FxGraph(Differentiable, Specializable):
         caches.check_inputs(example_inputs)
         records.register(example_inputs)
         traced = trace.export(module, example(example_inputs, device_of(module)), stateful)
-        return cls._of(traced, name or type(module).__name__, module)
+        return cls._of(traced, name or type(module).__name__, module, stateful)
 
     @classmethod
     def from_exported(cls, program: ExportedProgram, name: str | None = None, stateful: bool = False) -> FxGraph:
         """Take a program that torch.export made, with the freedom of shape that it has. stateful: as for `from_module`."""
-        return cls._of(trace.unlift(trace.functional(program), stateful), name or "model", program)
+        return cls._of(trace.unlift(trace.functional(program), stateful), name or "model", program, stateful)
 
     @classmethod
-    def _of(cls, traced: trace.Traced, name: str, came: nn.Module | ExportedProgram) -> FxGraph:
+    def _of(cls, traced: trace.Traced, name: str, came: nn.Module | ExportedProgram, stateful: bool) -> FxGraph:
         check_loaded(traced.module)
+        if stateful:
+            cleanup.refuse_input_writes(traced.module)
         cleanup.clean(traced.module)
         sites.name_sites(traced.module)
         return cls(traced.module, traced.guards, name, traced.notes, came)
@@ -181,7 +184,7 @@ class FxGraph(Differentiable, Specializable):
     def _called(self, module: nn.Module, inputs: Sequence[Any]) -> list[Tensor]:
         tensors = [tensor.clone() for tensor in self._arguments.bound(inputs)]  # a cache among them is written into
         args, kwargs = self._arguments.structured(tensors)
-        with torch.no_grad(), state.restored(module):
+        with torch.no_grad(), state.restored(module) if state.written(self.module) else nullcontext():
             returned = module(*args, **kwargs)
         return [leaf.detach() for leaf in pytree.tree_leaves(returned) if isinstance(leaf, Tensor)]
 
@@ -262,6 +265,16 @@ class FxGraph(Differentiable, Specializable):
             node.meta.pop("from_node", None)  # a history with addresses in it
         with replacing(path) as temporary, temporary.open("wb") as stream:  # a file by its name would have that in its records'
             torch.export.save(program, stream, extra_files={_NAMES: names})
+
+    def check_when_called(self, module: GraphModule) -> None:
+        """Let a graph that was made of this one check the conditions under which it was traced, with an AssertionError that names one."""
+        if self._guards is None or module.graph.find_nodes(op="call_module", target="_guards_fn"):
+            return
+        module.add_submodule("_guards_fn", self._guards)
+        inputs = list(module.graph.find_nodes(op="placeholder"))
+        with module.graph.inserting_after(inputs[-1]):
+            module.graph.call_module("_guards_fn", tuple(inputs))
+        module.recompile()
 
     def _in_place_of(self, given: Given) -> dict[Node, Tensor]:
         """Tensors for the nodes that read the weights and biases of sites."""

@@ -44,7 +44,7 @@ def export(module: nn.Module, inputs: Inputs, state: bool = False) -> Traced:
     """
     with quiet(), evaluating(module):
         try:
-            returned = _call(module, inputs)
+            returned = _call(module, inputs, state)
         except Exception as error:
             raise ModelError(f"the model fails on the example inputs: {one_line(error)}") from error
         records.register(returned)
@@ -100,7 +100,7 @@ def _attempts(inputs: Inputs) -> Iterator[tuple[Freedom, Inputs, list[list[int]]
 def _free(module: nn.Module, sizes: Inputs, axes: list[list[int]], inputs: Inputs, expected: list[Any], state: bool) -> Traced:
     """Raises what torch raises, and ValueError for a trace that is not of this module."""
     program = functional(export_free(module, sizes, axes))
-    if not _same(expected, _leaves(_call(program.module(check_guards=True), inputs))):
+    if not _same(expected, _leaves(_call(program.module(check_guards=True), inputs, state))):
         raise ValueError("the trace computes something else")
     return unlift(program, state)
 
@@ -177,9 +177,10 @@ def one_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _call(module: nn.Module, inputs: Inputs) -> Any:
+def _call(module: nn.Module, inputs: Inputs, state: bool) -> Any:
+    """state: what it writes into its buffers is taken back."""
     args, kwargs = inputs
-    with torch.no_grad(), restored(module):
+    with torch.no_grad(), restored(module) if state else contextlib.nullcontext():
         return module(*args, **kwargs)
 
 

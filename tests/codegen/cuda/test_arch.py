@@ -30,4 +30,4 @@ def test_a_source_is_for_every_newer_device() -> None:
 
 
 def test_the_row_of_a_device() -> None:
-    assert [row and row.name for row in map(nearest, [(8, 6), (8, 9), (9, 0), (7, 5)])] == ["sm_80", "sm_89", "sm_90a", None]
+    assert [row and row.name for row in map(nearest, [(8, 6), (8, 9), (9, 0), (7, 5)])] == ["sm_86", "sm_89", "sm_90a", None]

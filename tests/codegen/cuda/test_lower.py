@@ -14,6 +14,7 @@ import sparsecc
 from sparsecc.codegen.cuda import built, operator
 from sparsecc.codegen.cuda.driver import Geometry
 from sparsecc.codegen.cuda.plan import EVERY, Binary
+from sparsecc.errors import ModelError
 from sparsecc.runtime.module import CompiledModule, read_module
 
 PACKED = {"passes": [{"prune": {"pattern": "2:4"}}, {"pack": {}}]}
@@ -180,3 +181,97 @@ def test_a_saved_module_is_the_same_module(tmp_path: Any) -> None:
     with torch.no_grad():
         assert torch.equal(again(x(1, 1), torch.tensor([1])), made(x(1, 1), torch.tensor([1])))
     assert {arch for plan in again.plans for arch, _ in plan.binaries} == {"sm_90a", "sm_80"}
+
+
+class Remembering(nn.Module):
+    """Writes a buffer in some way, beside a layer."""
+
+    h: Tensor
+
+    def __init__(self, step: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.step = nn.Linear(WIDTH, WIDTH, bias=False), step
+        self.register_buffer("h", torch.zeros(3, WIDTH))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.step(self, self.layer(x))
+
+
+def _returns_what_it_stores(self: Remembering, y: Tensor) -> Tensor:
+    new = self.h + y
+    self.h.copy_(new)
+    return new[:2]
+
+
+def _stores_wider_numbers(self: Remembering, y: Tensor) -> Tensor:
+    new = self.h + y.float()
+    self.h.copy_(new)
+    return new * 3
+
+
+def _keeps_an_old_row(self: Remembering, y: Tensor) -> Tensor:
+    old = self.h[0].clone()
+    self.h.index_copy_(0, torch.arange(3), y)
+    return y + old
+
+
+def _rebinds(self: Remembering, y: Tensor) -> Tensor:
+    self.h = self.h * 0.5 + y
+    return self.h.sum(0)
+
+
+def _reads_first(self: Remembering, y: Tensor) -> Tensor:
+    out = y + self.h
+    self.h.add_(y)
+    return out
+
+
+@pytest.mark.parametrize("step", [_returns_what_it_stores, _stores_wider_numbers, _keeps_an_old_row, _rebinds, _reads_first])
+def test_a_buffer_that_is_written_in_any_way_counts_from_call_to_call(step: Any) -> None:
+    module, other = Remembering(step).bfloat16(), Remembering(step).bfloat16()
+    other.load_state_dict(module.state_dict())
+    made = compiled(module, x(3), recipe={"passes": [{"prune": {"pattern": "2:4"}}, {"pack": {}}]})
+    assert not module.h.any()  # what tracing and checking wrote was taken back
+    weight = made.get_buffer(next(name for name, _ in made.named_buffers() if name.endswith("packed")))
+    [plan] = calls(made)
+    other.layer.weight.data = operator._cpu(torch.eye(WIDTH), weight, None, None, plan.key).T.bfloat16()
+    with torch.no_grad():
+        ours, theirs = [made(x(3)) for _ in range(3)], [other(x(3)) for _ in range(3)]
+    for a, b in zip(ours, theirs, strict=True):  # also after later calls
+        assert torch.allclose(a.float(), b.float(), atol=0.05)
+
+
+def test_guards_of_the_trace_are_checked_in_a_call() -> None:
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(WIDTH, WIDTH)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.layer(x)
+            return y * 2 if x.shape[0] > 4 else y - 100
+
+    made = compiled(Branching(), x(3))
+    with pytest.raises(AssertionError, match="Guard failed"):
+        made(x(8))
+
+
+def test_a_model_that_writes_into_its_input_is_refused() -> None:
+    class Writes(nn.Module):
+        def forward(self, x: Tensor, cache: Tensor) -> Tensor:
+            return cache.add_(x) * 1
+
+    with pytest.raises(ModelError, match="the model writes into its input 'cache'; make it a buffer of the model, or return it"):
+        compiled(Writes(), x(3), x(3))
+
+
+def test_a_convolution_along_a_line_becomes_dense() -> None:
+    recipe = "prune{pattern=unstructured,sparsity=0.8} pack"
+    made = compiled(nn.Conv1d(WIDTH, 8, 3, padding=1), torch.randn(2, WIDTH, 9).bfloat16(), recipe=recipe)
+    assert made.report.check is not None and made.report.check.max_rel < 0.02
+
+
+def test_groups_that_the_depth_is_no_multiple_of() -> None:
+    layer = nn.Linear(104, 64)
+    made = compiled(layer, torch.randn(3, 104).bfloat16(), recipe="quantize{dtype=int4,group=64}")
+    assert made.report.check is not None and made.report.check.max_rel < 0.01

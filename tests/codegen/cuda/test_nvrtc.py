@@ -35,5 +35,5 @@ def test_headers_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_an_architecture_that_nobody_builds_for() -> None:
-    with pytest.raises(UserError, match="'sm_70'; there are: sm_80, sm_89, sm_90a"):
+    with pytest.raises(UserError, match="'sm_70'; there are: sm_80, sm_86, sm_89, sm_90a"):
         arch("sm_70")
