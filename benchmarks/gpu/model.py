@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks.promises import Promise
-from models import llama_decode
+from models.decoders import llama as llama_decode
 from sparsecc.codegen.cuda import measure
 from sparsecc.codegen.cuda.built import Builder
 from sparsecc.codegen.cuda.choose import Chooser

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import sparsecc
-from models import llama_decode
+from models.decoders import llama as llama_decode
 from sparsecc.api import dynamo
 from sparsecc.codegen.cuda import built, operator, target
 from sparsecc.codegen.cuda.driver import Geometry

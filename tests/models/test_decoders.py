@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from models import gpt_decode, gpt_small, llama_decode
+from models import gpt_small
 from models._text import encode
+from models.decoders import gpt_small as gpt_decode
+from models.decoders import llama as llama_decode
 
 
 def test_the_small_gpt_a_character_at_a_time() -> None:

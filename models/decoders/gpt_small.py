@@ -1,6 +1,6 @@
 """The small GPT of `gpt_small`, one step at a time with a cache, and the loop that writes text with it.
 
-python -m models.gpt_decode "A function is"
+python -m models.decoders.gpt_small "A function is"
 """
 
 from __future__ import annotations
