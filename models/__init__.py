@@ -8,8 +8,8 @@ Every member has the same four functions, so that a benchmark written for one ru
     recipe() -> dict                       what sparsecc.compile and sparsecc.convert take as `recipe`
     calibration(count) -> Iterator         `count` samples, each as example_inputs() would give it for batch 1
 
-Files whose names begin with an underscore are shared helpers; `decoders` holds steps of decoding with a cache, `train` how the models were made
-whose weights are our own (weights/).
+Files whose names begin with an underscore are shared helpers; `decoders` holds steps of decoding with a cache, `train` how the models were
+made whose weights are our own (weights/).
 """
 
 from __future__ import annotations
