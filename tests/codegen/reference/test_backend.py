@@ -90,5 +90,5 @@ def test_images() -> None:
 def test_what_is_no_name_of_it() -> None:
     with pytest.raises(UserError, match="reference takes no name"):
         parse("reference:fast", 1)
-    with pytest.raises(UserError, match="there are: cpu, cpu:NAME, reference"):
-        parse("cuda", 1)
+    with pytest.raises(UserError, match=r"there are: cpu, cpu:NAME, cuda, cuda:sm_90a,\.\., reference"):
+        parse("vulkan", 1)

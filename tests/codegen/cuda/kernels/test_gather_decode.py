@@ -50,7 +50,7 @@ def test_knobs_fit_the_device(tokens: int, known: Arch) -> None:
     for rows, depth in ((14336, 4096), (4096, 14336), (4096, 4096), (128256, 4096), (48, 64), (1536, 1024), (33, 456)):
         spec = LinearSpec("sparse", rows, depth, tokens)
         found = space(spec, known)
-        assert len(set(found)) == len(found) and (found or (known.name, depth, tokens) == ("sm_89", 14336, 4))
+        assert len(set(found)) == len(found) and (found or (known.shared_bytes <= 99 * 1024 and (depth, tokens) == (14336, 4)))
         for knobs in found:
             launched = geometry(spec, knobs, known)
             assert launched.shared_bytes <= known.shared_bytes and launched.threads <= 1024
