@@ -125,9 +125,8 @@ def _case(case: Case, plan: Plan, bandwidth: float, show: Callable[[str], None])
     nbytes = weight.nbytes
     key = operator.register(plan)
     operator.prepare(key, device)
-    ours = [weight, *(weight.clone() for _ in range(measure.copies(nbytes) - 1))]
-    dense = torch.randn(case.rows, case.depth, device=device, dtype=torch.bfloat16)
-    theirs = [dense, *(dense.clone() for _ in range(measure.copies(dense.nbytes) - 1))]
+    ours = measure.rotated(weight)
+    theirs = measure.rotated(torch.randn(case.rows, case.depth, device=device, dtype=torch.bfloat16))
     for tokens, at_least in case.at_least.items():
         x = torch.randn(tokens, case.depth, device=device, dtype=torch.bfloat16)
         y = operator.linear_cuda(x, weight, None, None, key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -196,9 +197,8 @@ def tune(
     if isinstance(goal, CudaTarget):
         from sparsecc.api import gpu
 
-        with Records(records, goal, "write") as opened:
-            result = _rewrite(model, example_inputs, recipe, calibration, input_shapes, stateful=True)
-            return gpu.tuned(result, goal, opened, cache, Budget(trials, seconds), seed, progress)
+        rewrite = partial(_rewrite, model, example_inputs, recipe, calibration, input_shapes, stateful=True)
+        return gpu.tuned(rewrite, goal, records, cache, Budget(trials, seconds), seed, progress)
     if goal != detect(goal.threads):
         raise UserError(f"target {target!r} is not this machine, so that nothing can be measured for it; tune there")
     with Records(records, goal, "write") as opened, scratch_folder() as folder:

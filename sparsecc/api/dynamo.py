@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsecc.api.rewriting import rewrite
@@ -100,8 +99,7 @@ def _lowered(module: nn.Module, inputs: list[Any], target: Any, options: Mapping
     import torch
     from torch.fx.graph import CodeGen
 
-    from sparsecc.api.gpu import CACHE
-    from sparsecc.codegen.cuda.built import Builder
+    from sparsecc.api.gpu import builder
     from sparsecc.codegen.cuda.choose import Chooser
     from sparsecc.codegen.cuda.lower import lower
     from sparsecc.graph.fx.graph import FxGraph
@@ -109,11 +107,10 @@ def _lowered(module: nn.Module, inputs: list[Any], target: Any, options: Mapping
 
     graph = FxGraph.from_exported(torch.export.export(module, tuple(inputs)), stateful=True)
     result = rewrite(graph, Recipe.load(options.get("recipe")), (), None, graph.name)
-    folder = Path(options.get("cache") or CACHE).expanduser()
     made = result.graph
     assert isinstance(made, FxGraph)
     with torch.no_grad():
-        lowered = lower(made.copy().module, Chooser(target, Builder(folder), measure=target.is_here)).module
+        lowered = lower(made.copy().module, Chooser(target, builder(options.get("cache")), measure=target.is_here)).module
     lowered.graph.set_codegen(CodeGen())
     lowered.recompile()
     return lowered

@@ -15,9 +15,9 @@ from sparsecc.errors import ModelError, UserError
 from sparsecc.report.base import KernelReport, Report
 
 if TYPE_CHECKING:
+    from sparsecc.codegen.cuda.built import Builder
     from sparsecc.codegen.cuda.choose import Choice, Row
     from sparsecc.codegen.cuda.target import Target
-    from sparsecc.codegen.tuning.records import Records
     from sparsecc.codegen.tuning.result import TuningResult
     from sparsecc.codegen.tuning.tuner import Budget, Progress
     from sparsecc.graph.fx.graph import FxGraph
@@ -34,18 +34,18 @@ def compiled(result: Rewritten, report: Report, target: Target, known: Any, cach
     """Raises ModelError for a graph that is not torch's."""
     import torch
 
-    from sparsecc.codegen.cuda.built import Builder
     from sparsecc.codegen.cuda.choose import Chooser
     from sparsecc.codegen.cuda.lower import lower
     from sparsecc.graph.fx import state
+    from sparsecc.graph.fx.tensors import assign
     from sparsecc.runtime.module import CompiledModule
 
     graph, here = _torch_graph(result), target.is_here
     graph = graph.to(_device(graph, here))
     module = graph.module
     for name, tensor in state.written(module).items():
-        _renew(module, name, tensor.detach().clone())
-    chooser = Chooser(target, Builder(Path(cache or CACHE).expanduser()), measure=here, known=known)
+        assign(module, name, tensor.detach().clone(), trainable=False)
+    chooser = Chooser(target, builder(cache), measure=here, known=known)
     with torch.no_grad(), torch.cuda.device(graph.device) if here else nullcontext():
         lowered = lower(module, chooser)
     graph.check_when_called(module)
@@ -56,6 +56,13 @@ def compiled(result: Rewritten, report: Report, target: Target, known: Any, cach
     return made
 
 
+def builder(cache: PathLike[str] | str | None) -> Builder:
+    """Of kernels, kept in this folder."""
+    from sparsecc.codegen.cuda.built import Builder
+
+    return Builder(Path(cache or CACHE).expanduser())
+
+
 def _device(graph: FxGraph, here: bool) -> str:
     """Where the model is on a GPU that the code is for; else the current one, and the CPU where there is none for it."""
     if not here:
@@ -64,9 +71,9 @@ def _device(graph: FxGraph, here: bool) -> str:
 
 
 def tuned(
-    result: Rewritten,
+    rewrite: Callable[[], Rewritten],
     target: Target,
-    records: Records,
+    records: PathLike[str] | str,
     cache: PathLike[str] | str | None,
     budget: Budget,
     seed: int,
@@ -75,18 +82,19 @@ def tuned(
     """Raises UserError for architectures that are not the GPU here, and where nothing is to be tuned."""
     import torch
 
-    from sparsecc.codegen.cuda.built import Builder
     from sparsecc.codegen.cuda.lower import lower
     from sparsecc.codegen.cuda.tuning import Collector, Tuner
+    from sparsecc.codegen.tuning.records import Records
 
     if not target.device:
         raise UserError("only the GPU here can be tuned: name it as target cuda")
     found = Collector()
-    with torch.no_grad():
-        lower(_torch_graph(result).to("cuda").module, found)
-    if not found.packed:
-        raise UserError("the model has no packed layer that there are kernels for, so that there is nothing to tune")
-    return Tuner(found, records, target, Builder(Path(cache or CACHE).expanduser()), budget, seed).run(progress)
+    with Records(records, target, "write") as opened:
+        with torch.no_grad():
+            lower(_torch_graph(rewrite()).to("cuda").module, found)
+        if not found.packed:
+            raise UserError("the model has no packed layer that there are kernels for, so that there is nothing to tune")
+        return Tuner(found, opened, target, builder(cache), budget, seed).run(progress)
 
 
 def _torch_graph(result: Rewritten) -> FxGraph:
@@ -96,13 +104,6 @@ def _torch_graph(result: Rewritten) -> FxGraph:
     if not isinstance(graph, FxGraph):
         raise ModelError(f"{graph.where}: target cuda takes torch models; this one is of host {graph.host!r}")
     return graph
-
-
-def _renew(module: Any, name: str, tensor: Any) -> None:
-    *path, leaf = name.split(".")
-    for part in path:
-        module = getattr(module, part)
-    module._buffers[leaf] = tensor
 
 
 def checked(module: CompiledModule, inputs: Sequence[Any], expected: Sequence[Any]) -> Report:

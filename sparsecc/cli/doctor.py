@@ -118,11 +118,13 @@ def _text(result: dict[str, Any]) -> str:
 
 
 def _gpu_lines(gpu: dict[str, Any]) -> list[str]:
+    from sparsecc.codegen.cuda.arch import spelt
+
     if gpu["missing"]:
         here = f"GPU: {gpu['missing']}"
     else:
         kernels = f"runs kernels for {gpu['kernels']}" if gpu["kernels"] else "there are no kernels for it"
-        here = f"GPU: {gpu['device']}, sm_{gpu['capability'][0]}{gpu['capability'][1]}: {kernels}"
+        here = f"GPU: {gpu['device']}, {spelt(tuple(gpu['capability']))}: {kernels}"
     return [here, f"GPU kernels can be built for: {', '.join(gpu['builds_for']) or gpu['cannot_build']}"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import torch
 from torch import Tensor
@@ -60,8 +61,14 @@ def as_tensor(value: Any, what: str) -> Tensor:
         raise InputError(f"{what} is a {type(value).__name__}; pass a torch tensor or a numpy array")
     array = np.asarray(value)
     if array.dtype.name == "bfloat16":  # which torch does not know as ml_dtypes' numpy type
-        return torch.from_numpy(np.ascontiguousarray(array).view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(np.asarray(array, order="C").view(np.int16)).view(torch.bfloat16)
     try:
         return torch.from_numpy(array if array.flags.writeable else array.copy())
     except (TypeError, ValueError):
         raise InputError(f"{what} is {array.dtype}, and torch cannot take such an array") from None
+
+
+def as_array(tensor: Tensor) -> np.ndarray:
+    """A numpy array that shares memory with a tensor on the CPU where it can; bfloat16 is ml_dtypes'."""
+    here = tensor.detach().cpu().contiguous()
+    return here.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if here.dtype == torch.bfloat16 else here.numpy()

@@ -12,7 +12,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -23,6 +23,7 @@ import numpy as np
 from sparsecc.codegen.alignment import ALIGNMENT, aligned_empty
 from sparsecc.errors import ArtifactError, UserError
 from sparsecc.files import require_regular
+from sparsecc.graph.base import TensorSpec
 
 MANIFEST = "manifest.json"
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
@@ -54,6 +55,11 @@ def opened(path: str | PathLike[str]) -> Iterator[tuple[zipfile.ZipFile, IO[byte
 
 def dumped(value: Any) -> bytes:
     return json.dumps(value, indent=1).encode()
+
+
+def specs(entries: Iterable[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+    """Of inputs or outputs, as a manifest has them."""
+    return tuple(TensorSpec(entry["name"], tuple(entry["shape"]), entry["dtype"]) for entry in entries)
 
 
 def kind(path: str | PathLike[str]) -> str:

@@ -24,7 +24,7 @@ from sparsecc.files import replacing
 from sparsecc.graph.base import TensorSpec
 from sparsecc.report.base import Report
 from sparsecc.runtime import weights as weight_files
-from sparsecc.runtime.archive import MANIFEST, add, dumped, opened, read_json, verified
+from sparsecc.runtime.archive import MANIFEST, add, dumped, opened, read_json, specs, verified
 from sparsecc.runtime.code import Program, Specialization
 from sparsecc.runtime.outputs import check as check_structure
 
@@ -92,8 +92,8 @@ def _load(archive: zipfile.ZipFile, stream: IO[bytes], threads: int | None) -> C
     if lost:
         raise ArtifactError(f"damaged: the weight {lost[0]!r} is missing")
     return Contents(
-        inputs=_specs(manifest["inputs"]),
-        outputs=_specs(manifest["outputs"]),
+        inputs=specs(manifest["inputs"]),
+        outputs=specs(manifest["outputs"]),
         target=replace(target, threads=wanted(threads, target.threads)),
         report=report,
         structure=manifest["structure"],
@@ -104,8 +104,8 @@ def _load(archive: zipfile.ZipFile, stream: IO[bytes], threads: int | None) -> C
 
 def _specialization(entry: Mapping[str, Any], members: Mapping[str, memoryview]) -> Specialization:
     return Specialization(
-        inputs=_specs(entry["inputs"]),
-        outputs=_specs(entry["outputs"]),
+        inputs=specs(entry["inputs"]),
+        outputs=specs(entry["outputs"]),
         limits=entry["limits"],
         weights=tuple(entry["weights"]),
         program=Program.from_bytes(bytes(members[entry["library"]])),
@@ -164,7 +164,3 @@ def _check_cpu(target: Target) -> None:
 
 def _tvm_version() -> str:
     return importlib.metadata.version("apache-tvm")
-
-
-def _specs(entries: list[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(entry["name"], tuple(entry["shape"]), entry["dtype"]) for entry in entries)

@@ -8,27 +8,27 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from os import PathLike
 from typing import IO, Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.fx import GraphModule
 
 from sparsecc.codegen.cuda import operator
-from sparsecc.codegen.cuda.arch import runs_on, source_for
+from sparsecc.codegen.cuda.arch import serves, spelt
 from sparsecc.codegen.cuda.plan import Plan, described, digest, read
 from sparsecc.codegen.cuda.target import Target, capability, no_gpu
 from sparsecc.errors import ArtifactError, UserError
 from sparsecc.files import replacing
 from sparsecc.graph.base import TensorSpec
+from sparsecc.graph.inputs import as_array, as_tensor
 from sparsecc.report.base import Report
 from sparsecc.runtime import program as programs
 from sparsecc.runtime import weights as weight_files
-from sparsecc.runtime.archive import MANIFEST, add, dumped, opened, read_json, verified
+from sparsecc.runtime.archive import MANIFEST, add, dumped, opened, read_json, specs, verified
 
 FORMAT = 1  # raised when an older sparsecc could misread the file
 KIND = "cuda"
@@ -73,7 +73,7 @@ class CompiledModule(nn.Module):
         """Write one file that `sparsecc.load` reads, atomically, with buffers as they are now: save a model with a cache before its first
         call. Raises UserError when the model cannot be written."""
         data, tensors = programs.to_data(self.program)
-        arrays = {name: _array(tensor) for name, tensor in tensors.items()}
+        arrays = {name: as_array(tensor) for name, tensor in tensors.items()}
         plans = {plan.key: plan for plan in self.plans}
         codes = {
             digest(code): code for plan in plans.values() for _, binary in plan.binaries for code in (binary.cubin, binary.source.encode())
@@ -135,32 +135,13 @@ def _load(archive: zipfile.ZipFile, stream: IO[bytes], device: torch.device) -> 
         if operator.register(read(data, codes)) != key:
             raise ArtifactError(f"damaged: plan {key!r} is another one")
     arrays = weight_files.read(members[_WEIGHTS])
-    tensors = {name: _tensor(array).to(device) for name, array in arrays.items()}
+    tensors = {name: as_tensor(array, name).to(device) for name, array in arrays.items()}
     module = programs.from_data(json.loads(bytes(members[_PROGRAM])), tensors, device)
     report = Report.from_dict(json.loads(bytes(members[_REPORT])))
-    return CompiledModule(module, _specs(manifest["inputs"]), _specs(manifest["outputs"]), target, report)
+    return CompiledModule(module, specs(manifest["inputs"]), specs(manifest["outputs"]), target, report)
 
 
 def _check_gpu(target: Target, here: tuple[int, int]) -> None:
-    if runs_on(target.arches, here) is None and source_for(target.arches, here) is None:
-        spelt = f"sm_{here[0]}{here[1]}"
-        raise ArtifactError(f"compiled for {', '.join(target.arches)}, this GPU is {spelt}; compile it with target cuda:{spelt}")
-
-
-def _specs(entries: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(entry["name"], tuple(entry["shape"]), entry["dtype"]) for entry in entries)
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    here = tensor.detach().cpu().contiguous()
-    if here.dtype != torch.bfloat16:
-        return here.numpy()
-    import ml_dtypes
-
-    return here.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    if array.dtype.name == "bfloat16":
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
+    if not serves(target.arches, here):
+        name = spelt(here)
+        raise ArtifactError(f"compiled for {', '.join(target.arches)}, this GPU is {name}; compile it with target cuda:{name}")

@@ -52,6 +52,11 @@ def capability(name: str) -> tuple[int, int]:
     return int(digits[:-1]), int(digits[-1])
 
 
+def spelt(capability: tuple[int, int]) -> str:
+    """sm_90 of (9, 0)."""
+    return f"sm_{capability[0]}{capability[1]}"
+
+
 def runs_on(names: Iterable[str], device: tuple[int, int]) -> str | None:
     """The best of the architectures that code was built for whose code this device runs: of the same generation and no newer, and of
     those with an `a` none but this very one. None where there is none."""
@@ -63,6 +68,12 @@ def source_for(names: Iterable[str], device: tuple[int, int]) -> str | None:
     """The best of the architectures whose source can be compiled for this device. None where all are newer, or for one device alone."""
     known = [name for name in names if not name.endswith("a") and capability(name) <= device]
     return max(known, key=capability, default=None)
+
+
+def serves(names: Iterable[str], device: tuple[int, int]) -> bool:
+    """Whether code that was built for these architectures runs on this device, or its source can be compiled for it."""
+    known = list(names)
+    return (runs_on(known, device) or source_for(known, device)) is not None
 
 
 def _runs(name: str, device: tuple[int, int]) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from sparsecc.codegen.cuda.arch import Arch
 from sparsecc.codegen.cuda.driver import Geometry
 from sparsecc.codegen.cuda.kernel import LinearSpec
-from sparsecc.codegen.cuda.kernels import module_of
+from sparsecc.codegen.cuda.kernels import kernel_of, module_of
 from sparsecc.codegen.cuda.plan import Binary
 from sparsecc.errors import UserError
 from sparsecc.files import replacing
@@ -35,9 +35,9 @@ class Builder:
         row = module_of(kernel).KERNEL
         return self._binary(kernel, (spec, knobs), arch, lambda: row.build(spec, knobs, arch), lambda: row.geometry(spec, knobs, arch))
 
-    def expand(self, kernel: str, spec: LinearSpec, arch: Arch) -> Binary:
-        """The kernel that unpacks what `kernel` reads. Raises as `linear` does."""
-        name, spec = module_of(kernel).KERNEL.expand, replace(spec, tokens=0, bias=False, activation="", residual=False)
+    def expand(self, spec: LinearSpec, arch: Arch) -> Binary:
+        """The kernel that unpacks weights of the spec's form. Raises as `linear` does."""
+        name, spec = kernel_of(spec.form).expand, replace(spec, tokens=0, bias=False, activation="", residual=False)
         module = module_of(name)
         return self._binary(name, (spec,), arch, lambda: module.build(spec, arch), lambda: module.geometry(spec, arch))
 

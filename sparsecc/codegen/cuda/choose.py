@@ -20,7 +20,7 @@ from sparsecc.codegen.cuda.built import Builder
 from sparsecc.codegen.cuda.forms import ANY_ZEROS
 from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Weights
 from sparsecc.codegen.cuda.kernels import kernel_of, kernels_of, linear_kernels
-from sparsecc.codegen.cuda.plan import EVERY, Binary, Plan, Step
+from sparsecc.codegen.cuda.plan import EVERY, Plan, Step
 from sparsecc.codegen.cuda.target import Target
 from sparsecc.codegen.cuda.task import Task
 from sparsecc.codegen.cuda.unpacking import packed
@@ -29,7 +29,6 @@ from sparsecc.codegen.task import Known
 DENSE = "cublas"
 THROUGH_DENSE = "unpacked, then cublas"
 _BEYOND = 4  # times the last bucket: with so many tokens the way beyond is timed
-_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -46,13 +45,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Choice:
-    """plan: None where dense stays.  rows: what was timed, empty when nothing was.  us, dense_us: with as many tokens as the example has;
-    us without dense_us is from records.  reason: reads after the layer's name."""
+    """plan: None where dense stays.  rows: what was timed, empty when nothing was.  reason: reads after the layer's name."""
 
     plan: Plan | None
     rows: tuple[Row, ...] = ()
-    us: float | None = None
-    dense_us: float | None = None
     reason: str = ""
 
 
@@ -64,7 +60,6 @@ class Chooser:
     builder: Builder
     measure: bool
     known: Mapping[Task, Known] = field(default_factory=dict)
-    progress: Callable[[str], None] | None = None
     _made: dict[tuple[LinearSpec, int, float], Choice] = field(default_factory=dict)
 
     def choose(self, spec: LinearSpec, weights: Weights, tokens: int) -> Choice:
@@ -106,7 +101,7 @@ class Chooser:
             for row in map(arch, self.target.arches):
                 knobs = self._knobs(name, kernel, spec, row)
                 if knobs is not None:
-                    binaries[row.name] = self._built(name, spec, knobs, row)
+                    binaries[row.name] = self.builder.linear(name, spec, knobs, row)
                     shown = shown or str(knobs)
             if binaries:  # an architecture without it multiplies through the unpacked weight
                 steps.append(Step(spec.tokens, name, shown, binaries))
@@ -119,16 +114,9 @@ class Chooser:
             return known.knobs
         return options[0] if options else None
 
-    def _built(self, kernel: str, spec: LinearSpec, knobs: Any, row: Arch) -> Binary:
-        if self.progress:
-            self.progress(f"building {kernel} for {spec.rows}x{spec.depth}, {spec.tokens} tokens, {row.name}")
-        return self.builder.linear(kernel, spec, knobs, row)
-
     def _plan(self, spec: LinearSpec, steps: Sequence[Step]) -> Plan:
-        name = next(step.kernel for step in steps if step.binaries)
-        expand = {row.name: self.builder.expand(name, spec, row) for row in map(arch, self.target.arches)}
-        layout = kernel_of(spec.form).parts(spec)
-        return Plan(spec, dict(zip(layout, offsets(layout), strict=True)), tuple(steps), expand)
+        expand = {row.name: self.builder.expand(spec, row) for row in map(arch, self.target.arches)}
+        return Plan(spec, offsets(kernel_of(spec.form).parts(spec)), tuple(steps), expand)
 
     def _measured(self, spec: LinearSpec, weights: Weights, tokens: int, candidates: list[tuple[int, list[Step]]]) -> Choice:
         device = torch.device("cuda", torch.cuda.current_device())
@@ -151,8 +139,8 @@ class Chooser:
         ours, dense = here.us[here.chosen], here.us[DENSE]
         if ours >= dense:
             reason = f"with {here.tokens} tokens cuBLAS is faster: {dense:.1f} µs, {here.chosen} {ours:.1f} µs"
-            return Choice(None, tuple(rows), ours, dense, reason)
-        return Choice(plan, tuple(rows), ours, dense, f"{here.chosen} {ours:.1f} µs, cuBLAS {dense:.1f} µs with {here.tokens} tokens")
+            return Choice(None, tuple(rows), reason)
+        return Choice(plan, tuple(rows), f"{here.chosen} {ours:.1f} µs, cuBLAS {dense:.1f} µs with {here.tokens} tokens")
 
 
 def _opened(steps: Sequence[Step]) -> list[Step]:
@@ -166,10 +154,9 @@ class _Runs:
     """Candidates of one layer on rotated copies of its weight."""
 
     def __init__(self, spec: LinearSpec, weight: Tensor, device: torch.device) -> None:
-        self._spec, self._dtype, self._device = spec, _DTYPES[spec.dtype], device
-        self._packed = [weight, *(weight.clone() for _ in range(measure.copies(weight.nbytes) - 1))]
-        dense = torch.randn(spec.rows, spec.depth, device=device, dtype=self._dtype)
-        self._dense = [dense, *(dense.clone() for _ in range(measure.copies(dense.nbytes) - 1))]
+        self._spec, self._dtype, self._device = spec, getattr(torch, spec.dtype), device
+        self._packed = measure.rotated(weight)
+        self._dense = measure.rotated(torch.randn(spec.rows, spec.depth, device=device, dtype=self._dtype))
         self._bias = torch.randn(spec.rows, device=device, dtype=self._dtype) if spec.bias else None
 
     def timed(self, tokens: int, plans: Mapping[str, Plan]) -> dict[str, float]:

@@ -9,7 +9,7 @@ A packed layer for which there is no kernel, or none faster than cuBLAS, becomes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import getitem
 from typing import Any, Protocol
@@ -23,15 +23,16 @@ from sparsecc.codegen.cuda.choose import Choice
 from sparsecc.codegen.cuda.forms import Refusal, Stored, weights_of
 from sparsecc.codegen.cuda.kernel import ACTIVATIONS, LinearSpec, Weights
 from sparsecc.codegen.cuda.unpacking import packed
+from sparsecc.forms import dtype_of
 from sparsecc.graph.fx import cleanup, state
 from sparsecc.graph.fx.activations import activation_after
 from sparsecc.graph.fx.layers import OperatorLayer, aten, match, stored
-from sparsecc.graph.fx.sites import SITE, site_named
+from sparsecc.graph.fx.sites import SITE, find_sites
 from sparsecc.graph.fx.tensors import assign, free_prefix, read_node
 from sparsecc.graph.sites import WeightSite
 
 _SWEEP = 16  # calls after which the weights that nothing reads any more go
-_DTYPES = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
+_DTYPES = (torch.bfloat16, torch.float16)
 
 
 class Chooses(Protocol):
@@ -81,7 +82,7 @@ class _Call:
 
 def lower(module: GraphModule, chooser: Chooses) -> Lowered:
     """Changes the module. Memory: weights are packed one call at a time."""
-    layers = {node: layer for node in module.graph.nodes if (layer := _layer(module, node)) is not None}
+    layers = _layers(module)
     choices = []
     for number, call in enumerate(_calls(layers)):
         choices.append((tuple(layer.site.name for layer in call.layers), _replace(module, call, chooser)))
@@ -97,23 +98,26 @@ def lower(module: GraphModule, chooser: Chooses) -> Lowered:
     return Lowered(module, tuple(choices))
 
 
-def _layer(module: GraphModule, node: Node) -> _Layer | None:
-    found = match(node)
-    if not isinstance(found, OperatorLayer):
-        return None
-    site = site_named(module, node.meta[SITE])
-    assert isinstance(site, WeightSite)
-    return _Layer(node, stored(found.bias), site, _stored(module, found, site))
+def _layers(module: GraphModule) -> dict[Node, _Layer]:
+    sites, written = {site.name: site for site in find_sites(module)}, state.written(module)
+    found = {}
+    for node in module.graph.nodes:
+        layer = match(node)
+        if isinstance(layer, OperatorLayer):
+            site = sites[node.meta[SITE]]
+            assert isinstance(site, WeightSite)
+            found[node] = _Layer(node, stored(layer.bias), site, _stored(layer, site, written))
+    return found
 
 
-def _stored(module: GraphModule, layer: OperatorLayer, site: WeightSite) -> Stored | Refusal:
-    if layer.bias is not None and (stored(layer.bias) is None or str(layer.bias.target) in state.written(module)):
+def _stored(layer: OperatorLayer, site: WeightSite, written: Container[str]) -> Stored | Refusal:
+    if layer.bias is not None and (stored(layer.bias) is None or str(layer.bias.target) in written):
         return Refusal("its bias changes from call to call")
     dtype = layer.x.meta["val"].dtype
     if layer.geometry is not None:
         return Refusal("there are no kernels for convolutions on GPUs")
     if dtype not in _DTYPES:
-        return Refusal(f"kernels for GPUs take bfloat16 and float16, x is {str(dtype).removeprefix('torch.')}")
+        return Refusal(f"kernels for GPUs take bfloat16 and float16, x is {dtype_of(layer.x.meta['val'])}")
     return weights_of(site)
 
 
@@ -247,7 +251,7 @@ def _spec(call: _Call, weights: Weights) -> LinearSpec:
         rows,
         depth,
         0,
-        _DTYPES[first.x.meta["val"].dtype],
+        dtype_of(first.x.meta["val"]),
         bias=first.bias is not None,
         activation=call.activation,
         gated=call.gated,
@@ -329,26 +333,10 @@ def _readers(node: Node) -> Iterator[Node]:
             yield from _readers(user)
 
 
-_VIEWS = frozenset(
-    {
-        *(
-            "view",
-            "reshape",
-            "slice",
-            "select",
-            "transpose",
-            "permute",
-            "unsqueeze",
-            "squeeze",
-            "expand",
-            "alias",
-            "detach",
-            "t",
-            "numpy_T",
-        ),
-        *("split", "split_with_sizes", "chunk", "unbind", "narrow", "flatten", "unflatten", "movedim", "contiguous", "as_strided"),
-    }
-)
+_VIEWS = {
+    "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "expand", "transpose", "permute", "t", "numpy_T", "movedim",
+    "as_strided", "slice", "select", "narrow", "split", "split_with_sizes", "chunk", "unbind", "alias", "detach", "contiguous",
+}  # fmt: skip
 
 
 def _alike(a: Any, b: Any) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 from sparsecc.timing import Spread
 
@@ -18,6 +19,11 @@ COLD_BYTES = 256 << 20  # of rotated copies; the largest L2 cache has 60 MB
 def copies(weight_bytes: int) -> int:
     """How many of a weight to rotate."""
     return max(4, -(-COLD_BYTES // max(1, weight_bytes)))
+
+
+def rotated(weight: Tensor) -> list[Tensor]:
+    """It and as many copies as are needed."""
+    return [weight, *(weight.clone() for _ in range(copies(weight.nbytes) - 1))]
 
 
 def graph(calls: Sequence[Callable[[], object]], at_least: int = 20) -> tuple[torch.cuda.CUDAGraph, int]:

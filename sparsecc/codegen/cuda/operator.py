@@ -16,13 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sparsecc.codegen.cuda.arch import runs_on, source_for
+from sparsecc.codegen.cuda.arch import runs_on, serves, source_for, spelt
 from sparsecc.codegen.cuda.driver import Boxes, Kernel, tensor_map
 from sparsecc.codegen.cuda.plan import Binary, Plan
 from sparsecc.errors import InputError, SparseccError, UserError
 
 _ALIGNMENT = 16  # bytes; kernels read as many at once
-_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "": lambda y: y,
     "relu": functional.relu,
@@ -67,10 +66,10 @@ class _Loaded:
         with torch.cuda.device(device):
             torch.cuda.current_stream().synchronize()  # makes the context
             self._limits = [step.tokens for step in plan.steps]
-            self._calls = [_call(plan, step.binaries, capability) if _has(step.binaries, capability) else None for step in plan.steps]
+            self._calls = [_call(plan, step.binaries, capability) if serves(step.binaries, capability) else None for step in plan.steps]
             self._expand = _call(plan, plan.expand, capability) if plan.expand else None
         self.plan, self.index, self.count = plan, device.index, torch.cuda.device_count()
-        self.dtype, self.depth, self.outputs = _DTYPES[plan.spec.dtype], plan.spec.depth, plan.spec.outputs
+        self.dtype, self.depth, self.outputs = getattr(torch, plan.spec.dtype), plan.spec.depth, plan.spec.outputs
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
         shape, place = x.shape, x.data_ptr()
@@ -130,16 +129,12 @@ def _call(plan: Plan, binaries: Mapping[str, Binary], capability: tuple[int, int
     return _bound(Kernel(cubin, binary.name, binary.geometry, kinds), binary.arguments, maps, plan.parts)
 
 
-def _has(binaries: Mapping[str, Binary], capability: tuple[int, int]) -> bool:
-    return (runs_on(binaries, capability) or source_for(binaries, capability)) is not None
-
-
 def _code(plan: Plan, binaries: Mapping[str, Binary], capability: tuple[int, int]) -> tuple[Binary, bytes]:
     """What was built for this device, or is built now of the source for an older one."""
     name = runs_on(binaries, capability)
     if name is not None:
         return binaries[name], binaries[name].cubin
-    name, here = source_for(binaries, capability), f"sm_{capability[0]}{capability[1]}"
+    name, here = source_for(binaries, capability), spelt(capability)
     if name is None:
         raise SparseccError(f"this GPU is {here}, and the kernels of {plan.key!r} are for {', '.join(binaries) or 'no architecture'}")
     from sparsecc.codegen.cuda import nvrtc

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from sparsecc.codegen.cuda.driver import Geometry
@@ -48,7 +49,7 @@ class Plan:
     steps: tuple[Step, ...]
     expand: Mapping[str, Binary]
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Tells plans apart by all that they do: what an operator is called with."""
         digest = hashlib.sha256(json.dumps(described(self), sort_keys=True).encode()).hexdigest()[:12]

@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparsecc.codegen.cuda.kernel import LinearSpec, Part
+from sparsecc.codegen.cuda.kernel import LinearSpec, Part, Weights
 
 ROWS, CLASSES, WORDS = 8, 4, 128
 POSITIONS = 2 * WORDS
@@ -42,6 +42,18 @@ def parts(spec: LinearSpec) -> dict[str, Part]:
     """What kernels read: where units begin, the lengths of their streams, the units."""
     count = strips(spec.outputs, spec.gated) * units(spec.depth)
     return {"starts": Part("int32", (count + 1,)), "lengths": Part("uint8", (count, LANES)), "W": Part("uint8", (-1,))}
+
+
+def prepare(weights: Weights, spec: LinearSpec) -> dict[str, Tensor]:
+    """The `parts`."""
+    data, starts, lengths = pack(weights.numbers, spec.gated)
+    return {"starts": starts, "lengths": lengths, "W": data}
+
+
+def restore(parts: dict[str, Tensor], spec: LinearSpec) -> Weights:
+    """Inverse of `prepare`."""
+    dtype = getattr(torch, spec.dtype)
+    return Weights(unpack(parts["W"], parts["starts"], parts["lengths"], spec.rows, spec.depth, dtype, spec.gated))
 
 
 def pack(weight: Tensor, gated: bool = False) -> tuple[Tensor, Tensor, Tensor]:

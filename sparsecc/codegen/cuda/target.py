@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sparsecc.codegen import target as targets
-from sparsecc.codegen.cuda.arch import arch, nearest, runs_on
+from sparsecc.codegen.cuda.arch import arch, nearest, runs_on, spelt
 from sparsecc.errors import UserError
 
 
@@ -29,7 +29,7 @@ class Target(targets.Target):
         if missing is not None:
             return missing
         here = capability()
-        return None if runs_on(self.arches, here) else f"compiled for {', '.join(self.arches)}, this GPU is {_spelt(here)}"
+        return None if runs_on(self.arches, here) else f"compiled for {', '.join(self.arches)}, this GPU is {spelt(here)}"
 
     @property
     def is_here(self) -> bool:
@@ -46,7 +46,7 @@ def parse(text: str, threads: int) -> Target:
         raise UserError(f"target 'cuda' is the GPU of this machine, but {missing}; name what to compile for, as cuda:sm_90a")
     here, row = capability(), nearest(capability())
     if row is None:
-        raise UserError(f"target 'cuda': there are no kernels for this GPU, {device_name()}, which is {_spelt(here)}")
+        raise UserError(f"target 'cuda': there are no kernels for this GPU, {device_name()}, which is {spelt(here)}")
     return Target((row.name,), device_name())
 
 
@@ -71,7 +71,3 @@ def device_name() -> str:
     import torch
 
     return torch.cuda.get_device_name()
-
-
-def _spelt(capability: tuple[int, int]) -> str:
-    return f"sm_{capability[0]}{capability[1]}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from sparsecc.codegen.cuda.target import Target
 from sparsecc.codegen.cuda.task import Task
 from sparsecc.codegen.cuda.unpacking import packed
 from sparsecc.codegen.tuning.records import Outcome, Records, best
-from sparsecc.codegen.tuning.result import TaskResult, TuningResult
+from sparsecc.codegen.tuning.result import TaskResult, TuningResult, first_guess
 from sparsecc.codegen.tuning.tuner import Budget, Progress
 from sparsecc.errors import SparseccError
 
@@ -68,7 +68,7 @@ class Tuner:
                 if self._share() >= 1:
                     return self._result()
                 if turn < len(candidates):
-                    report(Progress(task, self._trials(), self._share(), self._sum(self._untuned_us), self._sum(self._us)))  # type: ignore[arg-type]
+                    report(Progress(task, self._trials(), self._share(), self._sum(self._untuned_us), self._sum(self._us)))
                     self._try(task, candidates[turn])
         return self._result()
 
@@ -111,8 +111,7 @@ class Tuner:
         weight = self._found.packed[replace(task.spec, tokens=0)]
         binary = self._builder.linear(task.kernel, task.spec, knobs, self._arch)
         binaries = {self._arch.name: binary}
-        layout = linear_kernels()[task.kernel].parts(task.spec)
-        parts = dict(zip(layout, offsets(layout), strict=True))
+        parts = offsets(linear_kernels()[task.kernel].parts(task.spec))
         plan = Plan(replace(task.spec, tokens=0), parts, (Step(task.spec.tokens, task.kernel, str(knobs), binaries),), {})
         key, device = operator.register(plan), weight.device
         operator.prepare(key, device)
@@ -120,12 +119,10 @@ class Tuner:
         x = torch.randn(task.spec.tokens, task.spec.depth, device=device, dtype=dtype)
         bias = torch.randn(task.spec.rows, device=device, dtype=dtype) if task.spec.bias else None
         residual = torch.randn(task.spec.tokens, task.spec.outputs, device=device, dtype=dtype) if task.spec.residual else None
-        rotated = [weight, *(weight.clone() for _ in range(measure.copies(weight.nbytes) - 1))]
-        return [functools.partial(operator.linear_cuda, x, copy, bias, residual, key) for copy in rotated]
+        return [functools.partial(operator.linear_cuda, x, copy, bias, residual, key) for copy in measure.rotated(weight)]
 
     def _share(self) -> float:
-        used = ((self._trials(), self._budget.trials), (time.monotonic() - self._start, self._budget.seconds))
-        return max(amount / limit for amount, limit in used if limit is not None)
+        return self._budget.share(self._trials(), time.monotonic() - self._start)
 
     def _trials(self) -> int:
         return sum(map(len, self._all.values()))
@@ -135,8 +132,7 @@ class Tuner:
         return known.us if known else None
 
     def _untuned_us(self, task: Task) -> float | None:
-        outcome = self._all[task].get(self._spaces[task][0]) if self._spaces[task] else None
-        return outcome.us.median if outcome and outcome.us else None
+        return first_guess(self._spaces[task], self._all[task])
 
     def _sum(self, us: Callable[[Task], float | None]) -> float | None:
         """Of all layers with one token, each on the fastest of its kernels."""
@@ -153,23 +149,12 @@ class Tuner:
     def _result(self) -> TuningResult:
         return TuningResult(
             records=str(self._records.path),
-            tasks=tuple(self._task_result(task) for task in self._spaces),
+            tasks=tuple(TaskResult.of(task, self._layers(task), space, self._all[task]) for task, space in self._spaces.items()),
             measured=self._measured,
             seconds=time.monotonic() - self._start,
             untuned_us=self._sum(self._untuned_us),
             tuned_us=self._sum(self._us),
         )
 
-    def _task_result(self, task: Task) -> TaskResult:
-        outcomes: Mapping[Any, Outcome] = self._all[task]
-        known = best(outcomes)
-        return TaskResult(
-            task=task,  # type: ignore[arg-type]
-            layers=self._found.layers[replace(task.spec, tokens=0)],
-            candidates=len(self._spaces[task]),
-            trials=len(outcomes),
-            failures=sum(outcome.us is None for outcome in outcomes.values()),
-            untuned_us=self._untuned_us(task),
-            tuned_us=outcomes[known.knobs].us if known else None,
-            knobs=known.knobs if known else None,
-        )
+    def _layers(self, task: Task) -> int:
+        return self._found.layers[replace(task.spec, tokens=0)]

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sparsecc.codegen.knobs import Knobs
-from sparsecc.codegen.task import Task
+from sparsecc.codegen.tuning.records import Outcome, best
 from sparsecc.timing import Spread
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """layers: of the model that may run on it.  candidates: in its space.  trials: measured so far, failures among them.
-    untuned_us: of the first guess.  tuned_us, knobs: of the fastest."""
+    """task: of `codegen.task` or `codegen.cuda.task`.  layers: of the model that may run on it.  candidates: in its space.
+    trials: measured so far, failures among them.  untuned_us: of the first guess.  tuned_us, knobs: of the fastest."""
 
-    task: Task
+    task: Any
     layers: int
     candidates: int
     trials: int
     failures: int
     untuned_us: float | None
     tuned_us: Spread | None
-    knobs: Knobs | None
+    knobs: Any
+
+    @classmethod
+    def of(cls, task: Any, layers: int, space: Sequence[Any], outcomes: Mapping[Any, Outcome]) -> TaskResult:
+        """What the records have of a task."""
+        known = best(outcomes)
+        return cls(
+            task=task,
+            layers=layers,
+            candidates=len(space),
+            trials=len(outcomes),
+            failures=sum(outcome.us is None for outcome in outcomes.values()),
+            untuned_us=first_guess(space, outcomes),
+            tuned_us=outcomes[known.knobs].us if known else None,
+            knobs=known.knobs if known else None,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "name": str(self.task), "speedup": self.speedup}
@@ -40,6 +55,12 @@ class TaskResult:
         )
         failed = f", {self.failures} failed" if self.failures else ""
         return f"{self.task}  {self.layers} layers  {times}  {self.trials} of {self.candidates} candidates{failed}"
+
+
+def first_guess(space: Sequence[Any], outcomes: Mapping[Any, Outcome]) -> float | None:
+    """µs of a space's first candidate. None while it has no time."""
+    outcome = outcomes.get(space[0]) if space else None
+    return outcome.us.median if outcome and outcome.us else None
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
+from typing import Any
 
 from sparsecc.codegen.knobs import Knobs
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.task import Task
 from sparsecc.codegen.tuning.records import Outcome, Records, best
-from sparsecc.codegen.tuning.result import TaskResult, TuningResult
+from sparsecc.codegen.tuning.result import TaskResult, TuningResult, first_guess
 from sparsecc.codegen.tuning.search import CostModel, propose, require_xgboost
 from sparsecc.codegen.tuning.text import text
 from sparsecc.codegen.tuning.worker import Worker
@@ -33,12 +34,18 @@ class Budget:
     trials: int | None = None
     seconds: float | None = None
 
+    def share(self, trials: int, seconds: float) -> float:
+        """How much of it these are."""
+        used = ((trials, self.trials), (seconds, self.seconds))
+        return max(amount / limit for amount, limit in used if limit is not None)
+
 
 @dataclass(frozen=True)
 class Progress:
-    """Before a measurement. share: of the budget that is spent.  untuned_us, tuned_us: all layers' sum, None until each has a time."""
+    """Before a measurement. task: as in `TaskResult`.  share: of the budget that is spent.  untuned_us, tuned_us: all layers' sum, None
+    until each has a time."""
 
-    task: Task
+    task: Any
     trials: int
     share: float
     untuned_us: float | None
@@ -102,8 +109,7 @@ class Tuner:
         return self._share() >= 1
 
     def _share(self) -> float:
-        used = ((self._trials(), self._budget.trials), (time.monotonic() - self._start, self._budget.seconds))
-        return max(amount / limit for amount, limit in used if limit is not None)
+        return self._budget.share(self._trials(), time.monotonic() - self._start)
 
     def _trials(self) -> int:
         return sum(len(self._all.get(task, {})) for task in self._spaces)
@@ -125,8 +131,8 @@ class Tuner:
         return known.us if known else inf
 
     def _untuned_us(self, task: Task) -> float:
-        outcome = self._all.get(task, {}).get(self._spaces[task][0])
-        return outcome.us.median if outcome and outcome.us else inf
+        us = first_guess(self._spaces[task], self._all.get(task, {}))
+        return inf if us is None else us
 
     def _sum(self, us: Callable[[Task], float]) -> float | None:
         """Of all layers, each on the fastest of its rivals."""
@@ -147,18 +153,8 @@ class Tuner:
         )
 
     def _task_result(self, task: Task) -> TaskResult:
-        outcomes = self._all.get(task, {})
-        known, untuned = best(outcomes), self._untuned_us(task)
-        return TaskResult(
-            task=task,
-            layers=sum(count for rivals, count in self._workload.layers.items() if task in rivals),
-            candidates=len(self._spaces[task]),
-            trials=len(outcomes),
-            failures=sum(outcome.us is None for outcome in outcomes.values()),
-            untuned_us=untuned if untuned < inf else None,
-            tuned_us=outcomes[known.knobs].us if known else None,
-            knobs=known.knobs if known else None,
-        )
+        layers = sum(count for rivals, count in self._workload.layers.items() if task in rivals)
+        return TaskResult.of(task, layers, self._spaces[task], self._all.get(task, {}))
 
 
 def tune(

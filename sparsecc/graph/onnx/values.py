@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 import torch
 
 from sparsecc.errors import ModelError
 from sparsecc.graph.base import TensorSpec
+from sparsecc.graph.inputs import as_array
 from sparsecc.graph.onnx import io as onnx_io
 
 DEFAULT = "sparsecc.default"  # in the meta of an input: the tensor that it is when nobody gives it
@@ -123,8 +123,8 @@ def flat(values: Any) -> Iterator[np.ndarray]:
             yield np.asarray(list(value.values()))
         elif isinstance(value, list | tuple):
             yield from flat(value)
-        elif isinstance(value, torch.Tensor) and value.dtype == torch.bfloat16:  # which numpy knows by ml_dtypes only
-            yield value.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        elif isinstance(value, torch.Tensor):
+            yield as_array(value)
         else:
             yield np.asarray(value)
 

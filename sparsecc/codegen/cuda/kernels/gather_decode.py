@@ -13,18 +13,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from sparsecc.codegen.cuda.arch import Arch
 from sparsecc.codegen.cuda.driver import Geometry
-from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Weights
+from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec
 from sparsecc.codegen.cuda.pieces.epilogue import result
 from sparsecc.codegen.cuda.pieces.units import ALL, BYTES, positions, walker
 from sparsecc.codegen.cuda.script import T
-from sparsecc.codegen.cuda.streams import BLOCK, CLASSES, INPUTS, LANES, POSITIONS, ROWS, UNIT, WORDS, pack, parts, strips, units, unpack
+from sparsecc.codegen.cuda.streams import (
+    BLOCK,
+    CLASSES,
+    INPUTS,
+    LANES,
+    POSITIONS,
+    ROWS,
+    UNIT,
+    WORDS,
+    parts,
+    prepare,
+    restore,
+    strips,
+    units,
+)
 
-PARTS = ("W", "starts", "lengths")
 TOKENS = (1, 2, 4)
 _PITCH = 256  # bytes of a position
 _BANKS = 128  # bytes that a warp reads at once
@@ -112,14 +122,6 @@ def _wave(spec: LinearSpec, resident: int, cluster: int, copies: int, wide: bool
     ahead = (2 if each > 1 else 4 if spec.tokens == 1 else 3) + more
     inputs = spec.tokens * (4 if wide else 2)
     return Gather(count, cluster, max(4, -(-tasks // each)), max(1, _BANKS // (CLASSES * inputs) // copies), wide, ahead, resident)
-
-
-def prepare(weights: Weights, spec: LinearSpec) -> dict[str, Tensor]:
-    return dict(zip(PARTS, pack(weights.numbers, spec.gated), strict=True))
-
-
-def restore(parts: dict[str, Tensor], spec: LinearSpec) -> Weights:
-    return Weights(unpack(*(parts[name] for name in PARTS), spec.rows, spec.depth, getattr(torch, spec.dtype), spec.gated))
 
 
 def geometry(spec: LinearSpec, knobs: Gather, arch: Arch) -> Geometry:

@@ -11,18 +11,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from sparsecc.codegen.cuda.arch import Arch
 from sparsecc.codegen.cuda.driver import Geometry
-from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Weights
+from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec
 from sparsecc.codegen.cuda.pieces.epilogue import result
 from sparsecc.codegen.cuda.pieces.units import BYTES, LINE, columns, positions, walker
 from sparsecc.codegen.cuda.script import T
-from sparsecc.codegen.cuda.streams import BLOCK, INPUTS, LANES, ROWS, UNIT, WORDS, pack, parts, strips, units, unpack
+from sparsecc.codegen.cuda.streams import BLOCK, INPUTS, LANES, ROWS, UNIT, WORDS, parts, prepare, restore, strips, units
 
-PARTS = ("W", "starts", "lengths")
 TOKENS = (8, 16, 32)
 _MULTIPLY = "mma.sync.aligned.m16n8k16.row.col.f32.{0}.{0}.f32"
 TILE = 16  # rows of an instruction
@@ -57,14 +53,6 @@ def space(spec: LinearSpec, arch: Arch) -> list[Scatter]:
     choices = [(tiles, most // tiles), (1, most), (1, most // 2), (2, most // 2), (most, 1), (1, 1)]
     found = {Scatter(count, min(splits, units(spec.depth))): None for count, splits in choices if splits}
     return list(found)
-
-
-def prepare(weights: Weights, spec: LinearSpec) -> dict[str, Tensor]:
-    return dict(zip(PARTS, pack(weights.numbers, spec.gated), strict=True))
-
-
-def restore(parts: dict[str, Tensor], spec: LinearSpec) -> Weights:
-    return Weights(unpack(*(parts[name] for name in PARTS), spec.rows, spec.depth, getattr(torch, spec.dtype), spec.gated))
 
 
 def _tiles(spec: LinearSpec) -> int:
