@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -162,10 +163,11 @@ def promise(row: dict[str, Any]) -> Promise:
     return Promise("layer", row["name"], CUBLAS, measured, row["at_least"], right=row["right"], ms=row["us"]["median"] / 1e3)
 
 
-def host_us(plan: Plan, case: Case, calls: int = 2000) -> Spread:
-    """Of one call of the operator, while the GPU keeps up: a small layer, one token."""
-    import time
+HOST = {"one call of a layer as compiled modules make it": operator.linear, "one call through torch.ops": operator.linear_cuda}
 
+
+def host_us(call: Callable[..., Tensor], plan: Plan, case: Case, calls: int = 2000) -> Spread:
+    """Of one call of the operator, while the GPU keeps up: a small layer, one token. call: one of `HOST`."""
     device = torch.device("cuda", torch.cuda.current_device())
     weight = packed(case.spec, made(case, device))
     x, key = torch.randn(1, case.depth, device=device, dtype=torch.bfloat16), operator.register(plan)
@@ -175,9 +177,9 @@ def host_us(plan: Plan, case: Case, calls: int = 2000) -> Spread:
             torch.cuda.synchronize()
             start = time.perf_counter()
             for _ in range(100):
-                operator.linear_cuda(x, weight, None, None, key)
+                call(x, weight, None, None, key)
             taken.append((time.perf_counter() - start) * 1e4)
     return Spread.of(taken)
 
 
-__all__ = ["CASES", "Case", "build", "host_us", "plan_of", "promise", "run"]
+__all__ = ["CASES", "HOST", "Case", "build", "host_us", "plan_of", "promise", "run"]

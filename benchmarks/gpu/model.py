@@ -14,7 +14,7 @@ from models.decoders import llama as llama_decode
 from sparsecc.codegen.cuda import measure
 from sparsecc.codegen.cuda.built import Builder
 from sparsecc.codegen.cuda.choose import Chooser
-from sparsecc.codegen.cuda.kernel import LinearSpec, Weights
+from sparsecc.codegen.cuda.kernel import AttentionSpec, LinearSpec, Weights
 from sparsecc.codegen.cuda.target import Target
 from sparsecc.timing import Spread
 
@@ -53,7 +53,7 @@ def run(shape: str, cache: Path | None, show: Callable[[str], None], autotune: b
 def build(builder: Builder) -> None:
     """The kernels that `run` needs for the whole shape, on a machine without a GPU."""
     shape = llama_decode.SHAPES["8b"]
-    together = shape.width + 2 * shape.kv_heads * shape.head_dim
+    together, chooser = shape.width + 2 * shape.kv_heads * shape.head_dim, Chooser(Target(("sm_90a",)), builder, measure=False)
     for form in ("2:4", "int4 g128"):
         specs = [
             LinearSpec(form, 2 * shape.inner, shape.width, 0, activation="silu", gated=True),
@@ -63,7 +63,9 @@ def build(builder: Builder) -> None:
             *([LinearSpec(form, shape.vocabulary, shape.width, 0)] if form != "2:4" else []),
         ]
         for spec in specs:
-            Chooser(Target(("sm_90a",)), builder, measure=False).choose(spec, Weights(torch.empty(0)), 1)
+            chooser.choose(spec, Weights(torch.empty(0)), 1)
+    depth = shape.head_dim
+    chooser.attend(AttentionSpec(1, shape.heads, shape.kv_heads, 1, shape.tokens, depth, depth**-0.5, masked=True))
 
 
 def _rows(

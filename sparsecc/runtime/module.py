@@ -17,8 +17,9 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
-from sparsecc.codegen.cuda import operator
+from sparsecc.codegen.cuda import attention, operator
 from sparsecc.codegen.cuda.arch import serves, spelt
+from sparsecc.codegen.cuda.kernel import AttentionSpec
 from sparsecc.codegen.cuda.plan import Plan, described, digest, read
 from sparsecc.codegen.cuda.target import Target, capability, no_gpu
 from sparsecc.errors import ArtifactError, UserError
@@ -48,6 +49,8 @@ class CompiledModule(nn.Module):
         self, program: GraphModule, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], target: Target, report: Report
     ) -> None:
         super().__init__()
+        operator.retarget(program.graph, operator.linear)
+        program.recompile()
         self.program = program
         self.inputs, self.outputs, self.target, self.report = tuple(inputs), tuple(outputs), target, report
         self.requires_grad_(False)
@@ -59,7 +62,8 @@ class CompiledModule(nn.Module):
     @property
     def plans(self) -> list[Plan]:
         """What its calls of kernels do, each once."""
-        keys = [node.args[-1] for node in self.program.graph.find_nodes(op="call_function", target=operator.linear_cuda)]
+        nodes = [*operator.calls(self.program.graph), *self.program.graph.find_nodes(op="call_function", target=attention.attention_cuda)]
+        keys: list[Any] = [node.args[-1] for node in nodes]
         return [operator.plan_of(key) for key in dict.fromkeys(keys)]
 
     def load_kernels(self) -> None:
@@ -67,12 +71,12 @@ class CompiledModule(nn.Module):
         device = next((tensor.device for tensor in (*self.parameters(), *self.buffers())), None)
         if device is not None and device.type == "cuda":
             for plan in self.plans:
-                operator.prepare(plan.key, device)
+                (attention if isinstance(plan.spec, AttentionSpec) else operator).prepare(plan.key, device)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write one file that `sparsecc.load` reads, atomically, with buffers as they are now: save a model with a cache before its first
         call. Raises UserError when the model cannot be written."""
-        data, tensors = programs.to_data(self.program)
+        data, tensors = programs.to_data(self.program, {operator.linear: operator.linear_cuda})
         arrays = {name: as_array(tensor) for name, tensor in tensors.items()}
         plans = {plan.key: plan for plan in self.plans}
         codes = {

@@ -34,12 +34,14 @@ _NAMES = {function: name for name, function in _FUNCTIONS.items()}
 _KINDS: dict[str, type] = {"dtype": torch.dtype, "layout": torch.layout, "memory_format": torch.memory_format}
 
 
-def to_data(module: GraphModule) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The graph as JSON, and the tensors that it reads by name. Raises UserError for an operator that cannot be written."""
+def to_data(module: GraphModule, operators: Mapping[Any, Any] | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The graph as JSON, and the tensors that it reads by name. operators: what stands for functions that it calls. Raises UserError for an
+    operator that cannot be written."""
     info = module.graph._codegen.pytree_info  # type: ignore[attr-defined]
     tensors: dict[str, Tensor] = {}
     home = next((tensor.device.type for tensor in (*module.parameters(), *module.buffers())), "cpu")  # where its weights are
-    nodes = [_node(module, node, tensors, home) for node in module.graph.nodes if node.op != "call_module"]  # what checks shapes
+    every = [node for node in module.graph.nodes if node.op != "call_module"]  # what checks shapes
+    nodes = [_node(module, node, tensors, home, operators or {}) for node in every]
     try:
         specs = {name: json.loads(pytree.treespec_dumps(getattr(info, name))) for name in ("in_spec", "out_spec")}
     except NotImplementedError as error:
@@ -62,7 +64,7 @@ def from_data(data: Mapping[str, Any], tensors: Mapping[str, Tensor], device: to
     return GraphModule(root, graph)
 
 
-def _node(module: GraphModule, node: Node, tensors: dict[str, Tensor], home: str) -> dict[str, Any]:
+def _node(module: GraphModule, node: Node, tensors: dict[str, Tensor], home: str, operators: Mapping[Any, Any]) -> dict[str, Any]:
     if node.op == "placeholder":
         return {"name": node.name, "op": "input"}
     if node.op == "get_attr":
@@ -72,11 +74,11 @@ def _node(module: GraphModule, node: Node, tensors: dict[str, Tensor], home: str
     if node.op == "output":
         return {"name": node.name, "op": "output", "args": _written(list(node.args[0]), home)}  # type: ignore[arg-type]
     args, kwargs = _written(list(node.args), home), {name: _written(value, home) for name, value in node.kwargs.items()}
-    return {"name": node.name, "op": "call", "target": _target(node), "args": args, "kwargs": kwargs}
+    return {"name": node.name, "op": "call", "target": _target(node, operators), "args": args, "kwargs": kwargs}
 
 
-def _target(node: Node) -> str:
-    target: Any = node.target
+def _target(node: Node, operators: Mapping[Any, Any]) -> str:
+    target: Any = operators.get(node.target, node.target)
     if isinstance(target, torch._ops.OpOverload):
         return str(target)
     if node.op != "call_function" or target not in _NAMES:

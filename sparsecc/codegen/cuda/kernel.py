@@ -40,6 +40,39 @@ class LinearSpec:
     def outputs(self) -> int:
         return self.rows // 2 if self.gated else self.rows
 
+    @property
+    def name(self) -> str:
+        return f"{self.form} {self.rows}x{self.depth}"
+
+
+@dataclass(frozen=True)
+class AttentionSpec:
+    """Attention of few queries. batch, heads, queries, head_dim: of Q [batch, heads, queries, head_dim].  kv_heads, keys: of K and V
+    [batch, kv_heads, keys, head_dim].  scale: of scores.  masked: whether there is a mask bool[queries, keys] of the keys that are seen."""
+
+    batch: int
+    heads: int
+    kv_heads: int
+    queries: int
+    keys: int
+    head_dim: int
+    scale: float
+    dtype: str = "bfloat16"
+    masked: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Queries of one head of keys."""
+        return self.heads // self.kv_heads * self.queries
+
+    @property
+    def form(self) -> str:
+        return f"attention {self.heads}/{self.kv_heads} heads of {self.head_dim}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.form} on {self.keys}"
+
 
 @dataclass(frozen=True)
 class Weights:

@@ -3,6 +3,7 @@
     silu(sparse_linear(x, gate)) * sparse_linear(x, up)              ->  linear_cuda(x, gate and up, plan)
     sparse_linear(x, q), sparse_linear(x, k), sparse_linear(x, v)    ->  split(linear_cuda(x, q and k and v, plan))
     y + gelu(sparse_linear(x, w, bias))                              ->  linear_cuda(x, w, bias, y, plan)
+    scaled_dot_product_attention(q, k, v, mask) of few queries       ->  attention_cuda(q, k, v, mask, plan)
 
 A packed layer for which there is no kernel, or none faster than cuBLAS, becomes a dense one.
 """
@@ -18,10 +19,11 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from sparsecc.codegen.cuda import operator
+from sparsecc.codegen.cuda import attention, operator
 from sparsecc.codegen.cuda.choose import Choice
 from sparsecc.codegen.cuda.forms import Refusal, Stored, weights_of
-from sparsecc.codegen.cuda.kernel import ACTIVATIONS, LinearSpec, Weights
+from sparsecc.codegen.cuda.kernel import ACTIVATIONS, AttentionSpec, LinearSpec, Weights
+from sparsecc.codegen.cuda.kernels.decode_attention import ROWS
 from sparsecc.codegen.cuda.unpacking import packed
 from sparsecc.forms import dtype_of
 from sparsecc.graph.fx import cleanup, state
@@ -40,13 +42,17 @@ class Chooses(Protocol):
 
     def choose(self, spec: LinearSpec, weights: Weights, tokens: int) -> Choice: ...
 
+    def attend(self, spec: AttentionSpec) -> Choice: ...
+
 
 @dataclass(frozen=True)
 class Lowered:
-    """module: the graph.  choices: what was decided, for the names of the layers that one call computes."""
+    """module: the graph.  choices: what was decided, for the names of the layers that one call computes.  attention: for each of few
+    queries."""
 
     module: GraphModule
     choices: tuple[tuple[tuple[str, ...], Choice], ...]
+    attention: tuple[Choice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,9 +99,10 @@ def lower(module: GraphModule, chooser: Chooses) -> Lowered:
         if isinstance(layer.stored, Refusal):
             _make_dense(module, layer)
             choices.append(((layer.site.name,), Choice(None, reason=layer.stored.reason)))
+    attended = tuple(_attend(module, node, spec, chooser) for node, spec in _attentions(module))
     _write_in_place(module)
     cleanup.sweep(module)
-    return Lowered(module, tuple(choices))
+    return Lowered(module, tuple(choices), attended)
 
 
 def _layers(module: GraphModule) -> dict[Node, _Layer]:
@@ -303,6 +310,51 @@ def _convolution(module: GraphModule, layer: OperatorLayer, weight: Node) -> Nod
         x, padding = module.graph.call_function(aten.constant_pad_nd.default, (x, [left, right, top, bottom])), [0, 0]
     arguments = (x, weight, layer.bias, list(geometry.stride), padding, list(geometry.dilation), geometry.groups)
     return module.graph.call_function(aten.conv2d.default, arguments)
+
+
+def _attentions(module: GraphModule) -> list[tuple[Node, AttentionSpec]]:
+    """Those that the kernel for few queries could take."""
+    nodes = module.graph.find_nodes(op="call_function", target=aten.scaled_dot_product_attention.default)
+    return [(node, spec) for node in nodes if (spec := _attention_spec(node)) is not None]
+
+
+def _attention_spec(node: Node) -> AttentionSpec | None:
+    q, k, v, mask, dropout, causal = (*node.args, *(None, 0.0, False)[len(node.args) - 3 :])
+    values = [operand.meta["val"] for operand in (q, k, v, mask) if isinstance(operand, Node)]
+    static = all(isinstance(size, int) for value in values for size in value.shape)
+    if dropout or causal or not static or len(values) != (3 if mask is None else 4) or any(value.dim() != 4 for value in values[:3]):
+        return None
+    (batch, heads, queries, depth), (kv_batch, kv_heads, keys, _) = values[0].shape, values[1].shape
+    grouped = heads == kv_heads or (node.kwargs.get("enable_gqa", False) and heads % kv_heads == 0)
+    alike = values[1].shape == values[2].shape == (batch, kv_heads, keys, depth) and len({value.dtype for value in values[:3]}) == 1
+    if not (grouped and alike and kv_batch == batch and values[0].dtype in _DTYPES and heads // kv_heads * queries <= ROWS):
+        return None
+    if mask is not None and not _one_for_all(values[3], queries, keys):
+        return None
+    scale = node.kwargs.get("scale")
+    scale = depth**-0.5 if scale is None else float(scale)  # type: ignore[arg-type]
+    return AttentionSpec(batch, heads, kv_heads, queries, keys, depth, scale, dtype_of(values[0]), mask is not None)
+
+
+def _one_for_all(mask: Tensor, queries: int, keys: int) -> bool:
+    """Whether a mask is the same for all sequences and heads."""
+    *others, rows, columns = mask.shape if mask.dim() > 1 else (0, 0)
+    return mask.dtype == torch.bool and all(size == 1 for size in others) and rows in (1, queries) and columns == keys
+
+
+def _attend(module: GraphModule, node: Node, spec: AttentionSpec, chooser: Chooses) -> Choice:
+    choice = chooser.attend(spec)
+    if choice.plan is None:
+        return choice
+    q, k, v, *rest = node.args
+    with module.graph.inserting_before(node):
+        y = module.graph.call_function(
+            attention.attention_cuda, (q, k, v, rest[0] if spec.masked else None, operator.register(choice.plan))
+        )
+    y.meta = dict(node.meta)
+    node.replace_all_uses_with(y)
+    module.graph.erase_node(node)
+    return choice
 
 
 def _write_in_place(module: GraphModule) -> None:

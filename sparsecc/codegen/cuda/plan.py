@@ -1,4 +1,4 @@
-"""What runs a linear layer on a GPU, as data: for numbers of tokens the code, for each architecture. No TVM, and nothing is loaded here."""
+"""What runs a layer on a GPU, as data: for numbers of tokens the code, for each architecture. No TVM, and nothing is loaded here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from sparsecc.codegen.cuda.driver import Geometry
-from sparsecc.codegen.cuda.kernel import LinearSpec
+from sparsecc.codegen.cuda.kernel import AttentionSpec, LinearSpec
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """spec: of the layer, for any number of tokens.  parts: of the packed weight (`blob`), with the bytes before each.
-    steps: for ascending numbers of tokens.  expand: unpacks the weight, for more tokens than the last step's."""
+    """spec: of the layer, if linear for any number of tokens.  parts: of the packed weight (`blob`), with the bytes before each.
+    steps: for ascending numbers of tokens.  expand: unpacks the weight, for more tokens than the last step's. Attention has one step, and
+    neither parts nor expand."""
 
-    spec: LinearSpec
+    spec: LinearSpec | AttentionSpec
     parts: Mapping[str, int]
     steps: tuple[Step, ...]
     expand: Mapping[str, Binary]
@@ -53,7 +54,7 @@ class Plan:
     def key(self) -> str:
         """Tells plans apart by all that they do: what an operator is called with."""
         digest = hashlib.sha256(json.dumps(described(self), sort_keys=True).encode()).hexdigest()[:12]
-        return f"{self.spec.form} {self.spec.rows}x{self.spec.depth} {digest}"
+        return f"{self.spec.name} {digest}"
 
     @property
     def binaries(self) -> list[tuple[str, Binary]]:
@@ -61,9 +62,13 @@ class Plan:
         return [pair for binaries in (*(step.binaries for step in self.steps), self.expand) for pair in binaries.items()]
 
 
+_KINDS: dict[type[LinearSpec] | type[AttentionSpec], str] = {LinearSpec: "linear", AttentionSpec: "attention"}
+
+
 def described(plan: Plan) -> dict[str, Any]:
     """As JSON; code by its SHA-256."""
     return {
+        "layer": _KINDS[type(plan.spec)],
         "spec": asdict(plan.spec),
         "parts": dict(plan.parts),
         "steps": [
@@ -76,8 +81,9 @@ def described(plan: Plan) -> dict[str, Any]:
 
 def read(data: Mapping[str, Any], codes: Mapping[str, bytes]) -> Plan:
     """Inverse of `described`. codes: cubins and sources by their SHA-256. Raises LookupError, TypeError or ValueError for anything else."""
+    kinds = {kind: spec for spec, kind in _KINDS.items()}
     return Plan(
-        LinearSpec(**data["spec"]),
+        kinds[data.get("layer", "linear")](**data["spec"]),
         dict(data["parts"]),
         tuple(Step(step["tokens"], step["kernel"], step["knobs"], _read(step["binaries"], codes)) for step in data["steps"]),
         _read(data["expand"], codes),

@@ -20,7 +20,7 @@ from sparsecc.codegen.cuda.arch import arch
 from sparsecc.codegen.cuda.blob import offsets
 from sparsecc.codegen.cuda.built import Builder
 from sparsecc.codegen.cuda.choose import Choice
-from sparsecc.codegen.cuda.kernel import LinearSpec, Weights
+from sparsecc.codegen.cuda.kernel import AttentionSpec, LinearSpec, Weights
 from sparsecc.codegen.cuda.kernels import kernels_of, linear_kernels
 from sparsecc.codegen.cuda.plan import Plan, Step
 from sparsecc.codegen.cuda.target import Target
@@ -45,6 +45,10 @@ class Collector:
         self.layers[spec] = self.layers.get(spec, 0) + 1
         if spec not in self.packed and kernels_of(spec.form):
             self.packed[spec] = packed(spec, weights)
+        return Choice(None)
+
+    def attend(self, spec: AttentionSpec) -> Choice:
+        """Attention has one guess, and nothing to tune."""
         return Choice(None)
 
 

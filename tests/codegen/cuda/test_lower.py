@@ -13,6 +13,7 @@ from torch.nn import functional as F
 import sparsecc
 from sparsecc.codegen.cuda import built, operator
 from sparsecc.codegen.cuda.driver import Geometry
+from sparsecc.codegen.cuda.kernel import LinearSpec
 from sparsecc.codegen.cuda.plan import EVERY, Binary
 from sparsecc.errors import ModelError
 from sparsecc.runtime.module import CompiledModule, read_module
@@ -36,7 +37,12 @@ def compiled(module: nn.Module, *inputs: Tensor, recipe: Any = PACKED, target: s
 
 
 def calls(made: CompiledModule) -> list[operator.Plan]:
-    return [operator.plan_of(node.args[-1]) for node in made.program.graph.find_nodes(op="call_function", target=operator.linear_cuda)]
+    return [operator.plan_of(str(node.args[-1])) for node in operator.calls(made.program.graph)]
+
+
+def linear(plan: operator.Plan) -> LinearSpec:
+    assert isinstance(plan.spec, LinearSpec)
+    return plan.spec
 
 
 def x(*shape: int) -> Tensor:
@@ -71,7 +77,8 @@ class Each(nn.Module):
 def test_what_follows_a_layer_moves_into_its_call(then: Any, activation: str, residual: bool) -> None:
     made = compiled(Each(then), x(3))
     [plan] = calls(made)
-    assert (plan.spec.activation, plan.spec.residual, plan.spec.bias, plan.spec.gated) == (activation, residual, True, False)
+    spec = linear(plan)
+    assert (spec.activation, spec.residual, spec.bias, spec.gated) == (activation, residual, True, False)
     assert made.report.check is not None and made.report.check.max_rel < 0.02
 
 
@@ -90,14 +97,15 @@ class Gated(nn.Module):
 def test_a_gate_and_its_factor_are_one_call(other_first: bool) -> None:
     made = compiled(Gated(other_first=other_first), x(2, 5))
     [plan] = calls(made)
-    assert plan.spec.gated and plan.spec.activation == "silu" and (plan.spec.rows, plan.spec.outputs) == (192, 96)
+    spec = linear(plan)
+    assert spec.gated and spec.activation == "silu" and (spec.rows, spec.outputs) == (192, 96)
     assert made.report.check is not None and made.report.check.max_rel < 0.02
 
 
 @pytest.mark.parametrize("module", [Gated(inputs=2), Gated(biases=(True, False))], ids=["other inputs", "one bias"])
 def test_what_is_no_gate_of_one_input_stays_two_calls(module: nn.Module) -> None:
     made = compiled(module, x(2))
-    assert [plan.spec.gated for plan in calls(made)] == [False, False]
+    assert [linear(plan).gated for plan in calls(made)] == [False, False]
     assert made.report.check is not None and made.report.check.max_rel < 0.02
 
 
@@ -120,7 +128,7 @@ class Attention(nn.Module):
 def test_layers_of_one_input_are_one_call_and_a_cache_is_written_where_it_is() -> None:
     module = Attention()
     made = compiled(module, x(1, 1), torch.tensor([2]))
-    assert sorted((plan.spec.rows, plan.spec.residual) for plan in calls(made)) == [(WIDTH, True), (WIDTH + 64, False)]
+    assert sorted((linear(plan).rows, linear(plan).residual) for plan in calls(made)) == [(WIDTH, True), (WIDTH + 64, False)]
     targets = [str(node.target) for node in made.program.graph.nodes if node.op == "call_function"]
     assert "aten.index_copy_.default" in targets and "aten.copy_.default" not in targets
     assert made.report.check is not None and made.report.check.max_rel < 0.02

@@ -1,0 +1,121 @@
+"""Attention of few queries on a GPU: which becomes a call of our operator, and what that means. No kernel is built here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import sparsecc
+from sparsecc.codegen.cuda import attention, built, operator
+from sparsecc.codegen.cuda.driver import Geometry
+from sparsecc.codegen.cuda.kernel import AttentionSpec
+from sparsecc.codegen.cuda.plan import Binary, Plan, Step
+from sparsecc.errors import InputError
+from sparsecc.runtime.module import CompiledModule, read_module
+
+SPEC = AttentionSpec(2, 8, 2, 3, 40, 64, 0.3, masked=True)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    def binary(self: Any, kernel: str, what: Any, arch: Any, function: Any, geometry: Any) -> Binary:
+        return Binary(kernel, ("K", "M", "Q", "V", "Y"), Geometry((1, 1, 1), 32, 0), f"{kernel} {what} {arch}".encode(), "source")
+
+    monkeypatch.setattr(built.Builder, "_binary", binary)
+
+
+class Attends(nn.Module):
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.options = options
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, mask, **self.options)
+
+
+def inputs(
+    heads: int = 8, kv_heads: int = 2, queries: int = 3, keys: int = 40, depth: int = 64, dtype: Any = torch.bfloat16
+) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, heads, queries, depth), (2, kv_heads, keys, depth), (2, kv_heads, keys, depth))
+    return [torch.randn(*shape, generator=generator).to(dtype) for shape in shapes]
+
+
+def mask(queries: int = 3, keys: int = 40) -> Tensor:
+    seen = torch.rand(queries, keys, generator=torch.Generator().manual_seed(1)) < 0.5
+    seen[0, 0] = True
+    return seen
+
+
+def compiled(module: nn.Module, *given: Tensor) -> CompiledModule:
+    fixed = torch.export.export(module, given)  # a step of decoding has sizes of its own
+    made = sparsecc.compile(fixed, given, recipe={"passes": []}, target="cuda:sm_90a,sm_80")
+    assert isinstance(made, CompiledModule)
+    return made
+
+
+def key(spec: AttentionSpec = SPEC) -> str:
+    return operator.register(Plan(spec, {}, (Step(spec.queries, "decode_attention", "", {}),), {}))
+
+
+@pytest.mark.parametrize("shape", [(3, 40), (1, 1, 3, 40), (1, 40)])
+def test_a_masked_one_becomes_a_call(shape: tuple[int, ...], tmp_path: Any) -> None:
+    seen = mask()[-shape[-2] :].reshape(shape)
+    given = (*inputs(), seen)
+    made = compiled(Attends(enable_gqa=True, scale=0.3), *given)
+    [plan] = made.plans
+    assert plan.spec == AttentionSpec(2, 8, 2, 3, 40, 64, 0.3, masked=True) and set(plan.steps[0].binaries) == {"sm_90a", "sm_80"}
+    q, k, v = (tensor.float() for tensor in inputs())
+    expected = F.scaled_dot_product_attention(q, k, v, seen, scale=0.3, enable_gqa=True)
+    assert (made(*given).float() - expected).abs().max() < 0.02
+    made.save(tmp_path / "model.sparsecc")
+    assert torch.equal(read_module(tmp_path / "model.sparsecc")(*given), made(*given))
+
+
+@pytest.mark.parametrize(
+    ("options", "given"),
+    [
+        ({"is_causal": True}, inputs(8, 8)),
+        ({"enable_gqa": True}, inputs(queries=5)),  # 20 rows
+        ({}, inputs(8, 8, dtype=torch.float32)),
+        ({}, inputs(8, 8, depth=80)),
+        ({}, [*inputs(8, 8), torch.rand(2, 1, 3, 40) < 0.5]),  # one for each sequence
+        ({}, [*inputs(8, 8), torch.zeros(3, 40, dtype=torch.bfloat16)]),
+    ],
+    ids=["causal", "many queries", "float32", "head_dim 80", "a mask for each", "a mask that is added"],
+)
+def test_what_stays_torchs(options: dict[str, Any], given: list[Tensor]) -> None:
+    made = compiled(Attends(**options), *given)
+    assert not made.plans
+    assert torch.allclose(made(*given).float(), Attends(**options)(*given).float(), atol=1e-2)
+
+
+def test_a_query_that_sees_nothing_gives_zeros() -> None:
+    seen = mask()
+    seen[1] = False
+    y = attention.attention_cuda(*inputs(), seen, key())
+    assert not y[:, :, 1].any() and y[:, :, 0].any() and y.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((*inputs(queries=4), mask()), r"attention_cuda takes bfloat16 \(2, 8, 3, 64\) on cpu, q is torch.bfloat16 \(2, 8, 4, 64\)"),
+        ((*inputs(dtype=torch.float16), mask()), "q is torch.float16"),
+        ((*inputs(), None), "for attention with a mask"),
+        ((*inputs(), mask().float()), r"takes a mask bool \[queries, keys\] on cpu, it is torch.float32 \(3, 40\)"),
+        ((*inputs(), mask().expand(2, 1, 3, 40)), r"it is torch.bool \(2, 1, 3, 40\)"),
+    ],
+)
+def test_other_inputs_than_the_plans(given: tuple[Any, ...], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        attention.attention_cuda(*given, key())
+
+
+def test_plans_are_not_mixed_up() -> None:
+    with pytest.raises(Exception, match="is for attention"):
+        operator.linear_cuda(torch.randn(1, 4), torch.zeros(1, dtype=torch.uint8), None, None, key())
