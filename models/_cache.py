@@ -7,6 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def seen_at(positions: Tensor, tokens: int) -> Tensor:
+    """bool[new, tokens]: the tokens up to each position, once for all layers."""
+    return torch.arange(tokens, device=positions.device) <= positions[:, None]
+
+
 class Cache(nn.Module):
     """keys, values: [1, heads, tokens, head_dim], for one sequence."""
 
@@ -18,10 +23,9 @@ class Cache(nn.Module):
         for name in ("keys", "values"):
             self.register_buffer(name, torch.zeros(1, heads, tokens, head_dim), persistent=False)
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor) -> Tensor:
-        """Writes k and v [1, heads, new, head_dim] at positions int64[new]; what q [1, query heads, new, head_dim] attends to among all up
-        to its own place."""
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, seen: Tensor) -> Tensor:
+        """Writes k and v [1, heads, new, head_dim] at positions int64[new]; what q [1, query heads, new, head_dim] attends to among all
+        that are seen, bool[new, tokens]."""
         self.keys.index_copy_(2, positions, k)
         self.values.index_copy_(2, positions, v)
-        seen = torch.arange(self.keys.shape[2], device=positions.device) <= positions[:, None]
         return F.scaled_dot_product_attention(q, self.keys, self.values, seen, enable_gqa=q.shape[1] != k.shape[1])

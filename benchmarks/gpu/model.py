@@ -14,7 +14,7 @@ from models.decoders import llama as llama_decode
 from sparsecc.codegen.cuda import measure
 from sparsecc.codegen.cuda.built import Builder
 from sparsecc.codegen.cuda.choose import Chooser
-from sparsecc.codegen.cuda.kernel import AttentionSpec, LinearSpec, Weights
+from sparsecc.codegen.cuda.kernel import AttentionSpec, LinearSpec, NormSpec, Weights
 from sparsecc.codegen.cuda.target import Target
 from sparsecc.timing import Spread
 
@@ -65,7 +65,8 @@ def build(builder: Builder) -> None:
         for spec in specs:
             chooser.choose(spec, Weights(torch.empty(0)), 1)
     depth = shape.head_dim
-    chooser.attend(AttentionSpec(1, shape.heads, shape.kv_heads, 1, shape.tokens, depth, depth**-0.5, masked=True))
+    chooser.alone(AttentionSpec(1, shape.heads, shape.kv_heads, 1, shape.tokens, depth, depth**-0.5, masked=True))
+    chooser.alone(NormSpec(1, shape.width, 1e-5))
 
 
 def _rows(

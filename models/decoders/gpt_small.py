@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import gpt_small
-from models._cache import Cache
+from models._cache import Cache, seen_at
 from models._recipes import prune_and_pack
 from models._text import decode, encode
 from models._transformer import Block
@@ -38,10 +38,10 @@ class GptDecoder(nn.Module):
         self.caches = nn.ModuleList(Cache(HEADS, TOKENS, WIDTH // HEADS) for _ in self.blocks)
 
     def forward(self, ids: Tensor, positions: Tensor) -> Tensor:
-        x = self.characters(ids) + self.positions[positions]
+        x, seen = self.characters(ids) + self.positions[positions], seen_at(positions, TOKENS)
         for block, cache in zip(self.blocks, self.caches, strict=True):
             assert isinstance(block, Block)
-            x = x + _attended(block.attention, cache, block.attention_norm(x), positions)
+            x = x + _attended(block.attention, cache, block.attention_norm(x), positions, seen)
             x = x + block.down(F.gelu(block.up(block.mlp_norm(x))))
         return self.head(self.norm(x))
 
@@ -77,9 +77,9 @@ def recipe(pattern: str = "2:4") -> dict[str, Any]:
     return prune_and_pack([r"re:blocks\..*"], pattern, 0.5)
 
 
-def _attended(attention: Any, cache: nn.Module, x: Tensor, positions: Tensor) -> Tensor:
+def _attended(attention: Any, cache: nn.Module, x: Tensor, positions: Tensor, seen: Tensor) -> Tensor:
     q, k, v = (layer(x).unflatten(-1, (HEADS, -1)).transpose(1, 2) for layer in (attention.query, attention.key, attention.value))
-    return attention.out(cache(q, k, v, positions).transpose(1, 2).flatten(-2))
+    return attention.out(cache(q, k, v, positions, seen).transpose(1, 2).flatten(-2))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models._cache import Cache
+from models._cache import Cache, seen_at
 from models._random import SEED
 from models._recipes import prune_and_pack
 
@@ -61,9 +61,9 @@ class Attention(nn.Module):
         self.k_proj, self.v_proj = (nn.Linear(shape.width, kv, bias=False) for _ in range(2))
         self.cache = Cache(shape.kv_heads, shape.tokens, shape.head_dim)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, seen: Tensor) -> Tensor:
         q, k, v = (layer(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for layer in (self.q_proj, self.k_proj, self.v_proj))
-        mixed = self.cache(_rotated(q, cos, sin), _rotated(k, cos, sin), v, positions)
+        mixed = self.cache(_rotated(q, cos, sin), _rotated(k, cos, sin), v, positions, seen)
         return self.o_proj(mixed.transpose(1, 2).flatten(-2))
 
 
@@ -83,8 +83,8 @@ class Block(nn.Module):
         self.input_norm, self.attention = Norm(shape.width), Attention(shape)
         self.mlp_norm, self.mlp = Norm(shape.width), Mlp(shape)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor) -> Tensor:
-        x = x + self.attention(self.input_norm(x), cos, sin, positions)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, seen: Tensor) -> Tensor:
+        x = x + self.attention(self.input_norm(x), cos, sin, positions, seen)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -105,9 +105,9 @@ class LlamaDecoder(nn.Module):
         self.register_buffer("sin", angles.sin(), persistent=False)
 
     def forward(self, ids: Tensor, positions: Tensor) -> Tensor:
-        x, cos, sin = self.embedding(ids), self.cos[positions], self.sin[positions]
+        x, cos, sin, seen = self.embedding(ids), self.cos[positions], self.sin[positions], seen_at(positions, len(self.cos))
         for block in self.blocks:
-            x = block(x, cos, sin, positions)
+            x = block(x, cos, sin, positions, seen)
         return self.head(self.norm(x))
 
 

@@ -49,7 +49,7 @@ def compiled(result: Rewritten, report: Report, target: Target, known: Any, cach
     with torch.no_grad(), torch.cuda.device(graph.device) if here else nullcontext():
         lowered = lower(module, chooser)
     graph.check_when_called(module)
-    report = chosen(report, lowered.choices, lowered.attention)
+    report = chosen(report, lowered.choices, lowered.others)
     made = CompiledModule(lowered.module, graph.inputs, graph.outputs, target, report)
     if here:
         made.load_kernels()
@@ -135,11 +135,11 @@ def outputs_of(module: CompiledModule, inputs: Sequence[Any]) -> list[Any]:
     return [leaf.detach() for leaf in pytree.tree_leaves(returned) if isinstance(leaf, torch.Tensor)]
 
 
-def chosen(report: Report, choices: Sequence[tuple[tuple[str, ...], Choice]], attention: Sequence[Choice] = ()) -> Report:
-    """The report with what runs each packed layer, and the table of what was timed, attention included."""
+def chosen(report: Report, choices: Sequence[tuple[tuple[str, ...], Choice]], others: Sequence[Choice] = ()) -> Report:
+    """The report with what runs each packed layer, and the table of what was timed."""
     by_site = {name: (names, choice) for names, choice in choices for name in names}
     sites = tuple(replace(row, **_decided(*by_site[row.name])) if row.name in by_site else row for row in report.sites)
-    every = [*(choice for _, choice in choices), *attention]
+    every = [*(choice for _, choice in choices), *others]
     rows = {id(row): row for choice in every for row in choice.rows}  # layers alike share them
     return replace(report, sites=sites, kernels=tuple(map(_kernel, rows.values())), totals=account.totals(sites))
 

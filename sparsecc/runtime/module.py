@@ -17,9 +17,9 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
-from sparsecc.codegen.cuda import attention, operator
+from sparsecc.codegen.cuda import alone, launched, operator
 from sparsecc.codegen.cuda.arch import serves, spelt
-from sparsecc.codegen.cuda.kernel import AttentionSpec
+from sparsecc.codegen.cuda.kernel import LinearSpec
 from sparsecc.codegen.cuda.plan import Plan, described, digest, read
 from sparsecc.codegen.cuda.target import Target, capability, no_gpu
 from sparsecc.errors import ArtifactError, UserError
@@ -62,8 +62,7 @@ class CompiledModule(nn.Module):
     @property
     def plans(self) -> list[Plan]:
         """What its calls of kernels do, each once."""
-        nodes = [*operator.calls(self.program.graph), *self.program.graph.find_nodes(op="call_function", target=attention.attention_cuda)]
-        keys: list[Any] = [node.args[-1] for node in nodes]
+        keys: list[Any] = [node.args[-1] for node in (*operator.calls(self.program.graph), *alone.calls(self.program.graph))]
         return [operator.plan_of(key) for key in dict.fromkeys(keys)]
 
     def load_kernels(self) -> None:
@@ -71,7 +70,8 @@ class CompiledModule(nn.Module):
         device = next((tensor.device for tensor in (*self.parameters(), *self.buffers())), None)
         if device is not None and device.type == "cuda":
             for plan in self.plans:
-                (attention if isinstance(plan.spec, AttentionSpec) else operator).prepare(plan.key, device)
+                load = operator.prepare if isinstance(plan.spec, LinearSpec) else launched.on
+                load(plan.key, device)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write one file that `sparsecc.load` reads, atomically, with buffers as they are now: save a model with a cache before its first

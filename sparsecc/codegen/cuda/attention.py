@@ -14,57 +14,40 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sparsecc.codegen.cuda import operator
-from sparsecc.codegen.cuda.arch import serves
-from sparsecc.codegen.cuda.driver import Kernel
+from sparsecc.codegen.cuda import launched, operator
 from sparsecc.codegen.cuda.kernel import AttentionSpec
-from sparsecc.codegen.cuda.plan import Plan
-from sparsecc.errors import InputError, SparseccError
-
-_loaded: dict[tuple[str, int], _Loaded] = {}  # by key and device
+from sparsecc.errors import InputError
 
 _library = torch.library.Library("sparsecc", "FRAGMENT")
 _library.define("attention_cuda(Tensor q, Tensor k, Tensor v, Tensor? mask, str plan) -> Tensor")
 
 
-def prepare(key: str, device: torch.device) -> None:
-    """Load a plan's code on a device, see `operator.prepare`."""
-    _on(key, device.index if device.index is not None else torch.cuda.current_device())
+def through_torch(spec: AttentionSpec, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """By torch's own attention. mask: [queries, keys]."""
+    y = functional.scaled_dot_product_attention(q, k, v, mask, scale=spec.scale, enable_gqa=spec.heads != spec.kv_heads)
+    return y if mask is None else y.where(mask.any(-1, keepdim=True), 0)
 
 
-class _Loaded:
-    """A plan on a device."""
+def example(spec: AttentionSpec, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Some q, k, v and mask."""
+    dtype = getattr(torch, spec.dtype)
+    heads = (spec.heads, spec.queries), (spec.kv_heads, spec.keys), (spec.kv_heads, spec.keys)
+    q, k, v = (torch.randn(spec.batch, *sizes, spec.head_dim, device=device, dtype=dtype) for sizes in heads)
+    return q, k, v, torch.ones(spec.queries, spec.keys, device=device, dtype=torch.bool) if spec.masked else None
 
-    def __init__(self, plan: Plan, index: int) -> None:
-        assert isinstance(plan.spec, AttentionSpec)
-        self.spec, self.dtype = plan.spec, getattr(torch, plan.spec.dtype)
-        [step], capability = plan.steps, torch.cuda.get_device_capability(index)
-        self._kernel = None
-        if serves(step.binaries, capability):
-            binary, cubin = operator.code(plan, step.binaries, capability)
-            with torch.cuda.device(index):
-                torch.cuda.current_stream().synchronize()  # makes the context
-                self._kernel = Kernel(cubin, binary.name, binary.geometry, "p" * len(binary.arguments))
-            self._arguments = binary.arguments
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        seen = _checked(self.spec, q, k, v, mask)
-        if self._kernel is None:
-            return _through_torch(self.spec, q, k, v, seen)
-        q, k, v = (operator.aligned(tensor) for tensor in (q, k, v))
-        y = torch.empty_like(q)
-        seen = None if seen is None else seen.contiguous()
-        places = {"Q": q, "K": k, "V": v, "M": seen, "Y": y}
-        stream = torch._C._cuda_getCurrentRawStream(q.get_device())
-        self._kernel(stream, *[tensor.data_ptr() for name in self._arguments if (tensor := places[name]) is not None])
-        return y
+def _spec(plan: str) -> AttentionSpec:
+    spec = operator.plan_of(plan).spec
+    if not isinstance(spec, AttentionSpec):
+        raise InputError(f"attention_cuda: plan {plan!r} is for {spec.name}")
+    return spec
 
 
 def _checked(spec: AttentionSpec, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor | None:
     """The mask as [queries, keys]. Raises InputError for shapes, types and devices that are not the plan's."""
     queries, keys = (spec.batch, spec.heads, spec.queries, spec.head_dim), (spec.batch, spec.kv_heads, spec.keys, spec.head_dim)
     for name, tensor, shape in (("q", q, queries), ("k", k, keys), ("v", v, keys)):
-        if tensor.shape != shape or str(tensor.dtype) != f"torch.{spec.dtype}" or tensor.device != q.device:
+        if tensor.shape != shape or tensor.dtype is not getattr(torch, spec.dtype) or tensor.device != q.device:
             here = f"{name} is {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
             raise InputError(f"attention_cuda takes {spec.dtype} {shape} on {q.device}, {here}")
     if (mask is not None) != spec.masked:
@@ -72,37 +55,28 @@ def _checked(spec: AttentionSpec, q: Tensor, k: Tensor, v: Tensor, mask: Tensor 
     if mask is None:
         return None
     if mask.dtype != torch.bool or mask.device != q.device or any(size != 1 for size in mask.shape[:-2]):
-        raise InputError(
-            f"attention_cuda takes a mask bool [queries, keys] on {q.device}, it is {mask.dtype} {tuple(mask.shape)} on {mask.device}"
-        )
+        here = f"{mask.dtype} {tuple(mask.shape)} on {mask.device}"
+        raise InputError(f"attention_cuda takes a mask bool [queries, keys] on {q.device}, it is {here}")
     return mask.reshape(mask.shape[-2:]).expand(spec.queries, spec.keys)
 
 
-def _through_torch(spec: AttentionSpec, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    y = functional.scaled_dot_product_attention(q, k, v, mask, scale=spec.scale, enable_gqa=spec.heads != spec.kv_heads)
-    return y if mask is None else y.where(mask.any(-1, keepdim=True), 0)
-
-
-def _on(key: str, index: int) -> _Loaded:
-    ready = _loaded.get((key, index))
-    if ready is None:
-        if torch.cuda.is_current_stream_capturing():
-            raise SparseccError("a CUDA graph is captured before the first call; call the model once on this device before")
-        ready = _loaded[key, index] = _Loaded(operator.plan_of(key), index)
-    return ready
-
-
 def _cuda(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, plan: str) -> Tensor:
-    with torch.cuda.device(q.get_device()):
-        return _on(plan, q.get_device())(q, k, v, mask)
+    spec = _spec(plan)
+    seen, launch = _checked(spec, q, k, v, mask), launched.on(plan, q.device)
+    if not launch.there:
+        return through_torch(spec, q, k, v, seen)
+    q = operator.aligned(q)
+    y = torch.empty_like(q)
+    tensors = {"Q": q, "K": operator.aligned(k), "V": operator.aligned(v), "Y": y}
+    launch(tensors if seen is None else tensors | {"M": seen.contiguous()})
+    return y
 
 
 def _cpu(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, plan: str) -> Tensor:
     """What it means, for a machine without a GPU: in float32."""
-    spec = operator.plan_of(plan).spec
-    assert isinstance(spec, AttentionSpec)
+    spec = _spec(plan)
     seen = _checked(spec, q, k, v, mask)
-    return _through_torch(spec, q.float(), k.float(), v.float(), seen).to(q.dtype)
+    return through_torch(spec, q.float(), k.float(), v.float(), seen).to(q.dtype)
 
 
 def _fake(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, plan: str) -> Tensor:

@@ -1,5 +1,4 @@
-"""Picks what runs each linear layer on a GPU, and attention of few queries: all candidates run in turns, and the fastest stays, for each
-number of tokens.
+"""Picks what runs each layer on a GPU: all candidates run in turns, and the fastest stays, for a linear layer with each number of tokens.
 
 Without a GPU here, what records know decides, and else the first guess of each kernel.
 """
@@ -14,13 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sparsecc.codegen.cuda import attention, measure, operator
+from sparsecc.codegen.cuda import launched, measure, operator
+from sparsecc.codegen.cuda.alone import KINDS, AloneSpec
 from sparsecc.codegen.cuda.arch import Arch, arch
 from sparsecc.codegen.cuda.blob import offsets
 from sparsecc.codegen.cuda.built import Builder
 from sparsecc.codegen.cuda.forms import ANY_ZEROS
-from sparsecc.codegen.cuda.kernel import AttentionSpec, Kernel, LinearSpec, Weights
-from sparsecc.codegen.cuda.kernels import decode_attention, kernel_of, kernels_of, linear_kernels
+from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Weights
+from sparsecc.codegen.cuda.kernels import kernel_of, kernels_of, linear_kernels, module_of
 from sparsecc.codegen.cuda.plan import EVERY, Plan, Step
 from sparsecc.codegen.cuda.target import Target
 from sparsecc.codegen.cuda.task import Task
@@ -29,15 +29,15 @@ from sparsecc.codegen.task import Known
 
 DENSE = "cublas"
 THROUGH_DENSE = "unpacked, then cublas"
-ATTENTION, TORCH = "decode_attention", "torch"
-_FIRST_GUESS = "not measured: there is no GPU here; "
+TORCH = "torch"
+_NOT_MEASURED = "not measured: there is no GPU here; "
 _BEYOND = 4  # times the last bucket: with so many tokens the way beyond is timed
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was timed for one layer, and layers alike, and one number of tokens. us: by candidate.  chosen: one of them. Of attention,
-    rows are the queries of one head of keys, and depth is the number of keys."""
+    """What was timed for one layer, and layers alike, and one number of tokens. us: by candidate.  chosen: one of them.
+    rows, depth: as `shape` of its spec says."""
 
     form: str
     rows: int
@@ -65,7 +65,7 @@ class Chooser:
     measure: bool
     known: Mapping[Task, Known] = field(default_factory=dict)
     _made: dict[tuple[LinearSpec, int, float], Choice] = field(default_factory=dict)
-    _attended: dict[AttentionSpec, Choice] = field(default_factory=dict)
+    _alone: dict[AloneSpec, Choice] = field(default_factory=dict)
 
     def choose(self, spec: LinearSpec, weights: Weights, tokens: int) -> Choice:
         """spec: for any number of tokens.  tokens: of the example. Raises LookupError for a form that no kernel multiplies by."""
@@ -75,25 +75,26 @@ class Chooser:
             self._made[key] = self._choose(spec, weights, tokens)
         return self._made[key]
 
-    def attend(self, spec: AttentionSpec) -> Choice:
-        """What runs an attention."""
-        if spec not in self._attended:
-            self._attended[spec] = self._attend(spec)
-        return self._attended[spec]
+    def alone(self, spec: AloneSpec) -> Choice:
+        """What runs a layer without packed weights."""
+        if spec not in self._alone:
+            self._alone[spec] = self._chosen(spec)
+        return self._alone[spec]
 
-    def _attend(self, spec: AttentionSpec) -> Choice:
-        options = {row: decode_attention.space(spec, row) for row in map(arch, self.target.arches)}
-        binaries = {row.name: self.builder.single(ATTENTION, spec, knobs[0], row) for row, knobs in options.items() if knobs}
+    def _chosen(self, spec: AloneSpec) -> Choice:
+        name = KINDS[type(spec)].kernel
+        options = {row: module_of(name).space(spec, row) for row in map(arch, self.target.arches)}
+        binaries = {row.name: self.builder.single(name, spec, knobs[0], row) for row, knobs in options.items() if knobs}
         if not binaries:
             return Choice(None, reason=f"no kernel takes {spec.name} on {self.target.name}")
         shown = next(str(knobs[0]) for knobs in options.values() if knobs)
-        plan = Plan(spec, {}, (Step(spec.queries, ATTENTION, shown, binaries),), {})
+        plan = Plan(spec, {}, (Step(spec.tokens, name, shown, binaries),), {})
         if not self.measure:
-            return Choice(plan, reason=f"{_FIRST_GUESS}knobs by the kernel's first guess")
-        us = _attention_us(spec, plan)
+            return Choice(plan, reason=f"{_NOT_MEASURED}knobs by the kernel's first guess")
+        us = _alone_us(spec, plan)
         chosen = min(us, key=us.__getitem__)
-        row = Row(spec.form, spec.rows, spec.keys, spec.queries, us, chosen)
-        return Choice(plan if chosen == ATTENTION else None, (row,), ", ".join(f"{name} {time:.1f} µs" for name, time in us.items()))
+        row = Row(spec.form, *spec.shape, spec.tokens, us, chosen)
+        return Choice(plan if chosen == name else None, (row,), ", ".join(f"{name} {time:.1f} µs" for name, time in us.items()))
 
     def _choose(self, spec: LinearSpec, weights: Weights, tokens: int) -> Choice:
         candidates = self._candidates(spec)
@@ -102,7 +103,7 @@ class Chooser:
             return Choice(None, reason=f"no kernel of {spec.form} takes {shape} on {self.target.name}")
         if not self.measure:
             plan = self._plan(spec, _opened([options[0] for _, options in candidates]))
-            return Choice(plan, reason=_FIRST_GUESS + self._source(spec, plan))
+            return Choice(plan, reason=_NOT_MEASURED + self._source(spec, plan))
         return self._measured(spec, weights, tokens, candidates)
 
     def _source(self, spec: LinearSpec, plan: Plan) -> str:
@@ -198,26 +199,20 @@ class _Runs:
         return {name: spread.median for name, spread in zip(candidates, times, strict=True)}
 
 
-def _attention_us(spec: AttentionSpec, plan: Plan) -> dict[str, float]:
-    """Median µs of our kernel and torch's attention, over rotated keys and values."""
-    device, dtype = torch.device("cuda", torch.cuda.current_device()), getattr(torch, spec.dtype)
-    q = torch.randn(spec.batch, spec.heads, spec.queries, spec.head_dim, device=device, dtype=dtype)
-    both = torch.randn(2, spec.batch, spec.kv_heads, spec.keys, spec.head_dim, device=device, dtype=dtype)
-    mask = torch.ones(spec.queries, spec.keys, device=device, dtype=torch.bool) if spec.masked else None
-    key = operator.register(plan)
-    attention.prepare(key, device)
-    pairs = [(k, v) for k, v in measure.rotated(both)]
-    grouped = spec.heads != spec.kv_heads
+def _alone_us(spec: AloneSpec, plan: Plan) -> dict[str, float]:
+    """Median µs of our kernel and of torch, over rotated copies of what a model has in memory."""
+    kind, device, key = KINDS[type(spec)], torch.device("cuda", torch.cuda.current_device()), operator.register(plan)
+    launched.on(key, device)
+    inputs = kind.example(spec, device)
+    cold = {place: measure.rotated(tensor) for place in kind.cold if (tensor := inputs[place]) is not None}
+    count = min(len(copies) for copies in cold.values())
+    every = [[cold[place][i] if place in cold else tensor for place, tensor in enumerate(inputs)] for i in range(count)]
     candidates: dict[str, list[Callable[[], object]]] = {
-        ATTENTION: [_call(attention.attention_cuda, q, k, v, mask, key) for k, v in pairs],
-        TORCH: [_call(_torch_attention, q, k, v, mask, spec.scale, grouped) for k, v in pairs],
+        kind.kernel: [_call(kind.operator, *tensors, key) for tensors in every],
+        TORCH: [_call(kind.torch, spec, *tensors) for tensors in every],
     }
     times = measure.in_turns(list(candidates.values()))
     return {name: spread.median for name, spread in zip(candidates, times, strict=True)}
-
-
-def _torch_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, grouped: bool) -> Tensor:
-    return functional.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=grouped)
 
 
 def _call(function: Callable[..., object], *arguments: Any) -> Callable[[], object]:

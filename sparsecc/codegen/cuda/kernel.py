@@ -70,8 +70,42 @@ class AttentionSpec:
         return f"attention {self.heads}/{self.kv_heads} heads of {self.head_dim}"
 
     @property
+    def shape(self) -> tuple[int, int]:
+        return self.rows, self.keys
+
+    @property
+    def tokens(self) -> int:
+        return self.queries
+
+    @property
     def name(self) -> str:
         return f"{self.form} on {self.keys}"
+
+
+@dataclass(frozen=True)
+class NormSpec:
+    """Root mean square norm of X [rows, depth], times G [depth]."""
+
+    rows: int
+    depth: int
+    eps: float
+    dtype: str = "bfloat16"
+
+    @property
+    def form(self) -> str:
+        return "rms norm"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.rows, self.depth
+
+    @property
+    def tokens(self) -> int:
+        return self.rows
+
+    @property
+    def name(self) -> str:
+        return f"{self.form} {self.rows}x{self.depth}"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
     sparse_linear(x, q), sparse_linear(x, k), sparse_linear(x, v)    ->  split(linear_cuda(x, q and k and v, plan))
     y + gelu(sparse_linear(x, w, bias))                              ->  linear_cuda(x, w, bias, y, plan)
     scaled_dot_product_attention(q, k, v, mask) of few queries       ->  attention_cuda(q, k, v, mask, plan)
+    rms_norm(x, shape, weight, eps) of few rows, before our layers   ->  rms_norm_cuda(x, weight, plan)
 
 A packed layer for which there is no kernel, or none faster than cuBLAS, becomes a dense one.
 """
@@ -19,11 +20,11 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from sparsecc.codegen.cuda import attention, operator
+from sparsecc.codegen.cuda import alone, operator
+from sparsecc.codegen.cuda.alone import KINDS, AloneSpec
 from sparsecc.codegen.cuda.choose import Choice
 from sparsecc.codegen.cuda.forms import Refusal, Stored, weights_of
-from sparsecc.codegen.cuda.kernel import ACTIVATIONS, AttentionSpec, LinearSpec, Weights
-from sparsecc.codegen.cuda.kernels.decode_attention import ROWS
+from sparsecc.codegen.cuda.kernel import ACTIVATIONS, LinearSpec, Weights
 from sparsecc.codegen.cuda.unpacking import packed
 from sparsecc.forms import dtype_of
 from sparsecc.graph.fx import cleanup, state
@@ -42,17 +43,17 @@ class Chooses(Protocol):
 
     def choose(self, spec: LinearSpec, weights: Weights, tokens: int) -> Choice: ...
 
-    def attend(self, spec: AttentionSpec) -> Choice: ...
+    def alone(self, spec: AloneSpec) -> Choice: ...
 
 
 @dataclass(frozen=True)
 class Lowered:
-    """module: the graph.  choices: what was decided, for the names of the layers that one call computes.  attention: for each of few
-    queries."""
+    """module: the graph.  choices: what was decided, for the names of the layers that one call computes.  others: for what has no packed
+    weight, see `alone`."""
 
     module: GraphModule
     choices: tuple[tuple[tuple[str, ...], Choice], ...]
-    attention: tuple[Choice, ...] = ()
+    others: tuple[Choice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,10 @@ def lower(module: GraphModule, chooser: Chooses) -> Lowered:
         if isinstance(layer.stored, Refusal):
             _make_dense(module, layer)
             choices.append(((layer.site.name,), Choice(None, reason=layer.stored.reason)))
-    attended = tuple(_attend(module, node, spec, chooser) for node, spec in _attentions(module))
+    others = tuple(_alone(module, *found, chooser) for found in alone.found(module.graph))
     _write_in_place(module)
     cleanup.sweep(module)
-    return Lowered(module, tuple(choices), attended)
+    return Lowered(module, tuple(choices), others)
 
 
 def _layers(module: GraphModule) -> dict[Node, _Layer]:
@@ -312,48 +313,14 @@ def _convolution(module: GraphModule, layer: OperatorLayer, weight: Node) -> Nod
     return module.graph.call_function(aten.conv2d.default, arguments)
 
 
-def _attentions(module: GraphModule) -> list[tuple[Node, AttentionSpec]]:
-    """Those that the kernel for few queries could take."""
-    nodes = module.graph.find_nodes(op="call_function", target=aten.scaled_dot_product_attention.default)
-    return [(node, spec) for node in nodes if (spec := _attention_spec(node)) is not None]
-
-
-def _attention_spec(node: Node) -> AttentionSpec | None:
-    q, k, v, mask, dropout, causal = (*node.args, *(None, 0.0, False)[len(node.args) - 3 :])
-    values = [operand.meta["val"] for operand in (q, k, v, mask) if isinstance(operand, Node)]
-    static = all(isinstance(size, int) for value in values for size in value.shape)
-    if dropout or causal or not static or len(values) != (3 if mask is None else 4) or any(value.dim() != 4 for value in values[:3]):
-        return None
-    (batch, heads, queries, depth), (kv_batch, kv_heads, keys, _) = values[0].shape, values[1].shape
-    grouped = heads == kv_heads or (node.kwargs.get("enable_gqa", False) and heads % kv_heads == 0)
-    alike = values[1].shape == values[2].shape == (batch, kv_heads, keys, depth) and len({value.dtype for value in values[:3]}) == 1
-    if not (grouped and alike and kv_batch == batch and values[0].dtype in _DTYPES and heads // kv_heads * queries <= ROWS):
-        return None
-    if mask is not None and not _one_for_all(values[3], queries, keys):
-        return None
-    scale = node.kwargs.get("scale")
-    scale = depth**-0.5 if scale is None else float(scale)  # type: ignore[arg-type]
-    return AttentionSpec(batch, heads, kv_heads, queries, keys, depth, scale, dtype_of(values[0]), mask is not None)
-
-
-def _one_for_all(mask: Tensor, queries: int, keys: int) -> bool:
-    """Whether a mask is the same for all sequences and heads."""
-    *others, rows, columns = mask.shape if mask.dim() > 1 else (0, 0)
-    return mask.dtype == torch.bool and all(size == 1 for size in others) and rows in (1, queries) and columns == keys
-
-
-def _attend(module: GraphModule, node: Node, spec: AttentionSpec, chooser: Chooses) -> Choice:
-    choice = chooser.attend(spec)
-    if choice.plan is None:
-        return choice
-    q, k, v, *rest = node.args
-    with module.graph.inserting_before(node):
-        y = module.graph.call_function(
-            attention.attention_cuda, (q, k, v, rest[0] if spec.masked else None, operator.register(choice.plan))
-        )
-    y.meta = dict(node.meta)
-    node.replace_all_uses_with(y)
-    module.graph.erase_node(node)
+def _alone(module: GraphModule, node: Node, spec: AloneSpec, inputs: tuple[Any, ...], chooser: Chooses) -> Choice:
+    choice = chooser.alone(spec)
+    if choice.plan is not None:
+        with module.graph.inserting_before(node):
+            y = module.graph.call_function(KINDS[type(spec)].operator, (*inputs, operator.register(choice.plan)))
+        y.meta = dict(node.meta)
+        node.replace_all_uses_with(y)
+        module.graph.erase_node(node)
     return choice
 
 

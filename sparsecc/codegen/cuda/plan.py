@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from sparsecc.codegen.cuda.driver import Geometry
-from sparsecc.codegen.cuda.kernel import AttentionSpec, LinearSpec
+from sparsecc.codegen.cuda.kernel import AttentionSpec, LinearSpec, NormSpec
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Step:
 @dataclass(frozen=True)
 class Plan:
     """spec: of the layer, if linear for any number of tokens.  parts: of the packed weight (`blob`), with the bytes before each.
-    steps: for ascending numbers of tokens.  expand: unpacks the weight, for more tokens than the last step's. Attention has one step, and
-    neither parts nor expand."""
+    steps: for ascending numbers of tokens.  expand: unpacks the weight, for more tokens than the last step's. Attention and norms have one
+    step, and neither parts nor expand."""
 
-    spec: LinearSpec | AttentionSpec
+    spec: LinearSpec | AttentionSpec | NormSpec
     parts: Mapping[str, int]
     steps: tuple[Step, ...]
     expand: Mapping[str, Binary]
@@ -62,7 +62,7 @@ class Plan:
         return [pair for binaries in (*(step.binaries for step in self.steps), self.expand) for pair in binaries.items()]
 
 
-_KINDS: dict[type[LinearSpec] | type[AttentionSpec], str] = {LinearSpec: "linear", AttentionSpec: "attention"}
+_KINDS: dict[type[Any], str] = {LinearSpec: "linear", AttentionSpec: "attention", NormSpec: "rms norm"}
 
 
 def described(plan: Plan) -> dict[str, Any]:

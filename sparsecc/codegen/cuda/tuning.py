@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from sparsecc.codegen.cuda import measure, operator
+from sparsecc.codegen.cuda.alone import AloneSpec
 from sparsecc.codegen.cuda.arch import arch
 from sparsecc.codegen.cuda.blob import offsets
 from sparsecc.codegen.cuda.built import Builder
 from sparsecc.codegen.cuda.choose import Choice
-from sparsecc.codegen.cuda.kernel import AttentionSpec, LinearSpec, Weights
+from sparsecc.codegen.cuda.kernel import LinearSpec, Weights
 from sparsecc.codegen.cuda.kernels import kernels_of, linear_kernels
 from sparsecc.codegen.cuda.plan import Plan, Step
 from sparsecc.codegen.cuda.target import Target
@@ -47,8 +48,8 @@ class Collector:
             self.packed[spec] = packed(spec, weights)
         return Choice(None)
 
-    def attend(self, spec: AttentionSpec) -> Choice:
-        """Attention has one guess, and nothing to tune."""
+    def alone(self, spec: AloneSpec) -> Choice:
+        """Has one guess, and nothing to tune."""
         return Choice(None)
 
 

@@ -18,6 +18,7 @@ from sparsecc.codegen.cuda.driver import Geometry
 from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec
 from sparsecc.codegen.cuda.pieces.epilogue import result
 from sparsecc.codegen.cuda.pieces.units import ALL, BYTES, positions, walker
+from sparsecc.codegen.cuda.pieces.widen import half
 from sparsecc.codegen.cuda.script import T
 from sparsecc.codegen.cuda.streams import (
     BLOCK,
@@ -203,7 +204,7 @@ def build(spec: LinearSpec, knobs: Gather, arch: Arch):
                 for odd in T.unroll(2):
                     for i in T.unroll(loaded):
                         if wide:
-                            xs[i] = T.reinterpret("uint32", _wide(raw[n * most + i], odd, dtype))
+                            xs[i] = T.reinterpret("uint32", half(raw[n * most + i], odd, dtype))
                         else:
                             halves = T.meta_var(T.uint32(0x5410) + T.cast(odd * 0x2222, "uint32"))
                             T.ptx["prmt.b32"](xs[i], raw[n * most + i * 2], raw[n * most + i * 2 + 1], halves)
@@ -250,12 +251,12 @@ def build(spec: LinearSpec, knobs: Gather, arch: Arch):
                     else:
                         T.ptx["ld.shared.v4.b32"](xs[j], xs[j + 1], xs[j + 2], xs[j + 3], source)
                 for k in T.unroll(at_once):
-                    value[0] = _wide(v[slot * 4 + (part * at_once + k) // 2], k % 2, dtype)
+                    value[0] = half(v[slot * 4 + (part * at_once + k) // 2], k % 2, dtype)
                     for t in T.unroll(most):
                         if wide:
                             sums[t] = sums[t] + value[0] * T.reinterpret("float32", xs[k * loaded + t])
                         else:
-                            sums[t] = sums[t] + value[0] * _wide(xs[k * loaded + t // 2], t % 2, dtype)
+                            sums[t] = sums[t] + value[0] * half(xs[k * loaded + t // 2], t % 2, dtype)
 
         @T.inline
         def after(u):
@@ -286,12 +287,12 @@ def build(spec: LinearSpec, knobs: Gather, arch: Arch):
                 row = T.meta_var(number % numbers)
                 output = T.meta_var(block // cluster * numbers + row)
                 if token < tokens and output < outputs:
-                    for half in T.unroll(2 if spec.gated else 1):
-                        total[half] = T.float32(0)
+                    for factor in T.unroll(2 if spec.gated else 1):
+                        total[factor] = T.float32(0)
                         for i in T.unroll(per_strip):
-                            source = T.meta_var(((row // ROWS * (2 if spec.gated else 1) + half) * per_strip + i) * most + token)
+                            source = T.meta_var(((row // ROWS * (2 if spec.gated else 1) + factor) * per_strip + i) * most + token)
                             T.ptx["ld.shared.f32"](part[0], partial.ptr_to([(source * ROWS + row % ROWS) * 4]))
-                            total[half] = total[half] + part[0]
+                            total[factor] = total[factor] + part[0]
                     Y[token, output] = result(spec, B, R, token, output, total[0], total[1])
 
     return gather_decode
@@ -300,13 +301,6 @@ def build(spec: LinearSpec, knobs: Gather, arch: Arch):
 def _offset(unit, beside):
     """Bytes of X before the first position of a unit."""
     return unit // beside * (POSITIONS * _PITCH) + unit % beside * (_PITCH // beside)
-
-
-def _wide(word, odd, dtype):
-    """float32 of the lower or the upper 16 bits."""
-    if dtype == "bfloat16":
-        return T.reinterpret("float32", T.Select(odd == 1, word & T.uint32(0xFFFF0000), word << T.uint32(16)))
-    return T.cast(T.reinterpret("float16", T.cast(T.Select(odd == 1, word >> T.uint32(16), word), "uint16")), "float32")
 
 
 KERNEL = Kernel(("sparse",), TOKENS, Gather, parts, space, prepare, restore, build, geometry, "gather_expand")

@@ -1,4 +1,4 @@
-"""8-bit numbers → pairs of 16-bit ones, in registers, exactly, in about two instructions a number.
+"""8-bit numbers → pairs of 16-bit ones, in registers, exactly, in about two instructions a number; and 16-bit ones → float32.
 
 A word's bytes 0 and 2 become one pair, its bytes 1 and 3 the next, so that masks and shifts of the whole word do it.
 """
@@ -6,6 +6,13 @@ A word's bytes 0 and 2 become one pair, its bytes 1 and 3 the next, so that mask
 from __future__ import annotations
 
 from sparsecc.codegen.cuda.script import T
+
+
+def half(word, odd, dtype: str):
+    """float32 of the lower or the upper 16 bits of a word."""
+    if dtype == "bfloat16":
+        return T.reinterpret("float32", T.Select(odd == 1, word & T.uint32(0xFFFF0000), word << T.uint32(16)))
+    return T.cast(T.reinterpret("float16", T.cast(T.Select(odd == 1, word >> T.uint32(16), word), "uint16")), "float32")
 
 
 def widen(kind: str, dtype: str):

@@ -1,4 +1,4 @@
-"""Attention of few queries on a GPU: which becomes a call of our operator, and what that means. No kernel is built here."""
+"""Attention of few queries and norms on a GPU: which become calls of our operators, and what these mean. No kernel is built here."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import sparsecc
-from sparsecc.codegen.cuda import attention, built, operator
+from sparsecc.codegen.cuda import attention, built, norm, operator
 from sparsecc.codegen.cuda.driver import Geometry
-from sparsecc.codegen.cuda.kernel import AttentionSpec
+from sparsecc.codegen.cuda.kernel import AttentionSpec, NormSpec
 from sparsecc.codegen.cuda.plan import Binary, Plan, Step
 from sparsecc.errors import InputError
 from sparsecc.runtime.module import CompiledModule, read_module
 
+NOTHING: dict[str, Any] = {"passes": []}
+PACKED = {"passes": [{"prune": {"pattern": "2:4"}}, {"pack": {}}]}
 SPEC = AttentionSpec(2, 8, 2, 3, 40, 64, 0.3, masked=True)
 
 
@@ -51,15 +53,15 @@ def mask(queries: int = 3, keys: int = 40) -> Tensor:
     return seen
 
 
-def compiled(module: nn.Module, *given: Tensor) -> CompiledModule:
+def compiled(module: nn.Module, *given: Tensor, recipe: Any = NOTHING) -> CompiledModule:
     fixed = torch.export.export(module, given)  # a step of decoding has sizes of its own
-    made = sparsecc.compile(fixed, given, recipe={"passes": []}, target="cuda:sm_90a,sm_80")
+    made = sparsecc.compile(fixed, given, recipe=recipe, target="cuda:sm_90a,sm_80")
     assert isinstance(made, CompiledModule)
     return made
 
 
-def key(spec: AttentionSpec = SPEC) -> str:
-    return operator.register(Plan(spec, {}, (Step(spec.queries, "decode_attention", "", {}),), {}))
+def key(spec: AttentionSpec | NormSpec = SPEC) -> str:
+    return operator.register(Plan(spec, {}, (Step(spec.tokens, "a kernel", "", {}),), {}))
 
 
 @pytest.mark.parametrize("shape", [(3, 40), (1, 1, 3, 40), (1, 40)])
@@ -116,6 +118,68 @@ def test_other_inputs_than_the_plans(given: tuple[Any, ...], said: str) -> None:
         attention.attention_cuda(*given, key())
 
 
+class Normed(nn.Module):
+    """Layers that read a norm, of which another operator may read the result, too."""
+
+    def __init__(self, alone: bool = True) -> None:
+        super().__init__()
+        self.norm, self.gate, self.up, self.alone = nn.RMSNorm(64, eps=1e-5), nn.Linear(64, 96), nn.Linear(64, 96), alone
+        nn.init.normal_(self.norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        z = F.silu(self.gate(y)) * self.up(y)
+        return z if self.alone else z + y.sum()
+
+
+def test_a_norm_before_our_layers_becomes_a_call(tmp_path: Any) -> None:
+    torch.manual_seed(0)
+    module, x = Normed().bfloat16().eval(), torch.randn(2, 5, 64).bfloat16()
+    made = compiled(module, x, recipe=PACKED)
+    assert [plan.spec for plan in made.plans if isinstance(plan.spec, NormSpec)] == [NormSpec(10, 64, 1e-5)]
+    assert made.report.check is not None and made.report.check.max_rel < 0.03
+    made.save(tmp_path / "model.sparsecc")
+    assert torch.equal(read_module(tmp_path / "model.sparsecc")(x), made(x))
+
+
+@pytest.mark.parametrize(
+    ("module", "rows", "recipe"),
+    [(Normed(alone=False), 10, PACKED), (Normed(), 65, PACKED), (Normed(), 10, NOTHING)],
+    ids=["another reads it", "many rows", "dense layers"],
+)
+def test_a_norm_that_stays_torchs(module: nn.Module, rows: int, recipe: Any) -> None:
+    made = compiled(module.bfloat16().eval(), torch.randn(rows, 64).bfloat16(), recipe=recipe)
+    assert not any(isinstance(plan.spec, NormSpec) for plan in made.plans)
+
+
+def test_other_inputs_than_a_norms_plan() -> None:
+    spec = NormSpec(3, 64, 1e-5)
+    with pytest.raises(InputError, match=r"rms_norm_cuda takes bfloat16 \(3, 64\) and \(64,\) on cpu, x is torch.bfloat16 \(4, 64\)"):
+        norm.rms_norm_cuda(torch.randn(4, 64).bfloat16(), torch.randn(64).bfloat16(), key(spec))
+    with pytest.raises(InputError, match="weight is "):
+        norm.rms_norm_cuda(torch.randn(3, 64).bfloat16(), torch.randn(64), key(spec))
+
+
 def test_plans_are_not_mixed_up() -> None:
     with pytest.raises(Exception, match="is for attention"):
         operator.linear_cuda(torch.randn(1, 4), torch.zeros(1, dtype=torch.uint8), None, None, key())
+    with pytest.raises(InputError, match="is for attention"):
+        norm.rms_norm_cuda(torch.randn(1, 4), torch.zeros(4), key())
+    with pytest.raises(InputError, match="is for rms norm 3x64"):
+        attention.attention_cuda(*inputs(), mask(), key(NormSpec(3, 64, 1e-5)))
+
+
+def test_compiled_layers_go_past_the_dispatcher_unless_something_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU; the module here stands for one, as far as it is called."""
+    made = compiled(Normed().bfloat16().eval(), x := torch.randn(5, 64).bfloat16(), recipe=PACKED)
+    assert all(node.target is operator.linear for node in operator.calls(made.program.graph)) and operator.calls(made.program.graph)
+    seen: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
+        seen.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return graph
+
+    with torch.no_grad():
+        expected = made(x)
+        assert torch.equal(torch.compile(made, backend=backend)(x), expected)
+    assert "sparsecc.linear_cuda.default" in seen

@@ -1,0 +1,49 @@
+"""A plan of one kernel for fixed shapes, on a device: what the operators for attention and norms launch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from sparsecc.codegen.cuda import operator
+from sparsecc.codegen.cuda.arch import serves
+from sparsecc.codegen.cuda.driver import Kernel
+from sparsecc.errors import SparseccError
+
+_ready: dict[tuple[str, int], Launched] = {}  # by key and device
+
+
+class Launched:
+    """there: whether the plan has code for the device."""
+
+    def __init__(self, key: str, device: torch.device) -> None:
+        plan = operator.plan_of(key)
+        [step], capability = plan.steps, torch.cuda.get_device_capability(device)
+        self.there = serves(step.binaries, capability)
+        if not self.there:
+            return
+        binary, cubin = operator.code(plan, step.binaries, capability)
+        with torch.cuda.device(device):
+            torch.cuda.current_stream().synchronize()  # makes the context
+            self._kernel = Kernel(cubin, binary.name, binary.geometry, "p" * len(binary.arguments))
+        self._arguments, self._index = binary.arguments, device.index
+
+    def __call__(self, tensors: Mapping[str, Tensor]) -> None:
+        """tensors: by the names of the kernel's arguments, contiguous and aligned, on the device."""
+        stream = torch._C._cuda_getCurrentRawStream(self._index)
+        with torch.cuda.device(self._index):
+            self._kernel(stream, *[tensors[name].data_ptr() for name in self._arguments])
+
+
+def on(key: str, device: torch.device) -> Launched:
+    """Loads the code at the first call. Raises SparseccError while a CUDA graph is captured, UserError for a plan that was never
+    registered."""
+    index = torch.cuda.current_device() if device.index is None else device.index
+    ready = _ready.get((key, index))
+    if ready is None:
+        if torch.cuda.is_current_stream_capturing():
+            raise SparseccError("a CUDA graph is captured before the first call; call the model once on this device before")
+        ready = _ready[key, index] = Launched(key, torch.device("cuda", index))
+    return ready
