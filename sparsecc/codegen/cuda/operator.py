@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -34,6 +33,10 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
     "gelu_tanh": lambda y: functional.gelu(y, approximate="tanh"),
 }
+_MOST_SHAPES = 1 << 12  # of x whose layouts are kept
+_Shape = tuple[
+    tuple[int, ...], tuple[int, ...], int, Callable[..., None] | None
+]  # of y: sizes and strides; tokens; what launches the kernel
 _NO_GRADIENTS = "linear_cuda has no gradients; call the model under torch.no_grad()"
 _plans: dict[str, Plan] = {}
 _loaded: dict[tuple[str, int], _Loaded] = {}  # by key and device
@@ -85,11 +88,13 @@ class _Loaded:
             self._expand = _call(plan, plan.expand, capability) if plan.expand else None
         self.plan, self.index, self.count = plan, device.index, torch.cuda.device_count()
         self.dtype, self.depth, self.outputs = getattr(torch, self.spec.dtype), self.spec.depth, self.spec.outputs
+        self._shapes: dict[Sequence[int], _Shape] = {}  # of x that were seen
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
         shape, place = x.shape, x.data_ptr()
-        if shape[-1] != self.depth or x.dtype is not self.dtype:
-            raise InputError(f"linear_cuda takes {self.dtype} of {self.depth} inputs, x is {x.dtype} of shape {tuple(shape)}")
+        whole, strides, tokens, call = self._shapes.get(shape) or self._look(shape)
+        if x.dtype is not self.dtype:
+            raise InputError(f"linear_cuda takes {self.dtype}, x is {x.dtype}")
         if not x.is_contiguous() or place % _ALIGNMENT:
             x = aligned(x)
             place = x.data_ptr()
@@ -97,16 +102,25 @@ class _Loaded:
             residual = self._like_y(residual, shape)
         if bias is not None and (bias.dtype is not self.dtype or bias.get_device() != self.index):
             raise InputError(f"linear_cuda: the bias is {bias.dtype} on {bias.device}, the kernel takes {self.dtype} on {x.device}")
-        y = _empty(*_layout(shape[:-1], self.outputs), self.dtype)
-        tokens = x.numel() // self.depth
-        if not tokens:
-            return y
-        step = bisect_left(self._limits, tokens)
-        call = self._calls[step] if step < len(self._calls) else None
-        if call is None:
+        if call is None and tokens:
             return self._through_dense(x, weight, bias, residual)
-        call(self.index, place, y.data_ptr(), tokens, weight.data_ptr(), bias, residual)
+        y = _empty(whole, strides, self.dtype)
+        if call is not None:
+            call(self.index, place, y.data_ptr(), tokens, weight.data_ptr(), bias, residual)
         return y
+
+    def _look(self, shape: Sequence[int]) -> _Shape:
+        """What does not change from call to call. Raises InputError for another depth."""
+        if shape[-1] != self.depth:
+            raise InputError(f"linear_cuda takes {self.depth} inputs, x has shape {tuple(shape)}")
+        whole, tokens = (*shape[:-1], self.outputs), math.prod(shape[:-1])
+        step = bisect_left(self._limits, tokens)
+        call = self._calls[step] if tokens and step < len(self._calls) else None
+        if len(self._shapes) >= _MOST_SHAPES:
+            self._shapes.clear()
+        strides = tuple(math.prod(whole[place + 1 :]) for place in range(len(whole)))
+        found = self._shapes[shape] = (whole, strides, tokens, call)
+        return found
 
     def dense(self, weight: Tensor) -> Tensor:
         """The weight [rows, depth], unpacked by our kernel."""
@@ -134,13 +148,6 @@ _guards: Any = getattr(torch._C, "_dynamo", None)
 _empty: Callable[[tuple[int, ...], tuple[int, ...], torch.dtype], Tensor] = getattr(
     getattr(_guards, "guards", None), "_empty_strided_cuda", _empty_strided
 )
-
-
-@lru_cache(maxsize=1 << 12)
-def _layout(shape: tuple[int, ...], outputs: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Sizes and strides of a contiguous tensor [*shape, outputs]."""
-    whole = (*shape, outputs)
-    return whole, tuple(math.prod(whole[place + 1 :]) for place in range(len(whole)))
 
 
 def epilogue(spec: LinearSpec, y: Tensor, residual: Tensor | None) -> Tensor:

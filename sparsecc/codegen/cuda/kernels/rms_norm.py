@@ -2,8 +2,9 @@
 
     Y[r] = X[r] · rsqrt(mean(X[r]²) + eps) · G,    in float32
 
-It takes no longer than others do. But it may start before the kernel before it has ended and lets the next one start at once, so that this
-one's weights are on their way meanwhile: a token of a model has two norms in each block.
+It is launched before the kernel before it has ended. Once that has, it lets the next one start, whose weights are on their way while this
+one works: a token of a model has two norms in each block, and Llama 3 8B's takes 1.9 ms with 4-bit integers instead of 2.1. Were the next
+one started earlier, its blocks would crowd on the processors that are free first: 2.3 ms.
 """
 
 from __future__ import annotations
@@ -68,8 +69,6 @@ def build(spec: NormSpec, knobs: Lanes, arch: Arch):
         total = T.alloc_local([1], "float32")
         other = T.alloc_local([1], "float32")
         pair = T.alloc_local([2], "float32")
-        if arch.bulk_copies:
-            T.ptx.griddepcontrol.launch_dependents()
 
         @T.inline
         def load(to, source, i):
@@ -82,6 +81,7 @@ def build(spec: NormSpec, knobs: Lanes, arch: Arch):
             load(w, G.ptr_to([(i * threads + thread) * 8]), i)
         if arch.bulk_copies:
             T.ptx.griddepcontrol.wait()
+            T.ptx.griddepcontrol.launch_dependents()
         for i in T.unroll(rounds):
             load(v, X.ptr_to([row, (i * threads + thread) * 8]), i)
         total[0] = T.float32(0)
