@@ -16,13 +16,14 @@ from typing import IO, Any
 import torch
 from torch import nn
 from torch.fx import GraphModule
+from torch.fx._pytree import tree_flatten_spec
 
 from sparsecc.codegen.cuda import alone, launched, operator
 from sparsecc.codegen.cuda.arch import serves, spelt
 from sparsecc.codegen.cuda.kernel import LinearSpec
 from sparsecc.codegen.cuda.plan import Plan, described, digest, read
 from sparsecc.codegen.cuda.target import Target, capability, no_gpu
-from sparsecc.errors import ArtifactError, UserError
+from sparsecc.errors import ArtifactError, InputError, UserError
 from sparsecc.files import replacing
 from sparsecc.graph.base import TensorSpec
 from sparsecc.graph.inputs import as_array, as_tensor
@@ -46,17 +47,23 @@ class CompiledModule(nn.Module):
     """
 
     def __init__(
-        self, program: GraphModule, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], target: Target, report: Report
-    ) -> None:
+        self, program: GraphModule, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], target: Target, report: Report,
+        checks: bool = False,
+    ) -> None:  # fmt: skip
+        """checks: compare what it is called with to `inputs`; a program that was just traced does it itself."""
         super().__init__()
         operator.retarget(program.graph, operator.linear)
         program.recompile()
         self.program = program
         self.inputs, self.outputs, self.target, self.report = tuple(inputs), tuple(outputs), target, report
+        self._checks = checks
         self.requires_grad_(False)
         self.eval()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self._checks:
+            info: Any = self.program.graph._codegen.pytree_info  # type: ignore[attr-defined]
+            _check_inputs(self.inputs, tree_flatten_spec((args, kwargs), info.in_spec))
         return self.program(*args, **kwargs)
 
     @property
@@ -142,7 +149,22 @@ def _load(archive: zipfile.ZipFile, stream: IO[bytes], device: torch.device) -> 
     tensors = {name: as_tensor(array, name).to(device) for name, array in arrays.items()}
     module = programs.from_data(json.loads(bytes(members[_PROGRAM])), tensors, device)
     report = Report.from_dict(json.loads(bytes(members[_REPORT])))
-    return CompiledModule(module, specs(manifest["inputs"]), specs(manifest["outputs"]), target, report)
+    return CompiledModule(module, specs(manifest["inputs"]), specs(manifest["outputs"]), target, report, checks=True)
+
+
+def _check_inputs(specs: Sequence[TensorSpec], given: Sequence[Any]) -> None:
+    """Raises InputError for tensors of other types and shapes; a name in a shape stands for one size in all of them."""
+    sizes: dict[str, int] = {}
+    for spec, tensor in zip(specs, (value for value in given if isinstance(value, torch.Tensor)), strict=False):
+        if spec.dtype != str(tensor.dtype).removeprefix("torch."):
+            raise InputError(f"input {spec.name!r} is {tensor.dtype}, the model takes {spec.dtype}")
+        fits = len(spec.shape) == tensor.dim() and all(
+            size == (wanted if isinstance(wanted, int) else sizes.setdefault(wanted, size))
+            for wanted, size in zip(spec.shape, tensor.shape, strict=True)
+        )
+        if not fits:
+            shape = ", ".join(map(str, spec.shape))
+            raise InputError(f"input {spec.name!r} has shape {tuple(tensor.shape)}, the model was compiled for ({shape})")
 
 
 def _check_gpu(target: Target, here: tuple[int, int]) -> None:

@@ -68,7 +68,7 @@ _KINDS: dict[type[Any], str] = {LinearSpec: "linear", AttentionSpec: "attention"
 def described(plan: Plan) -> dict[str, Any]:
     """As JSON; code by its SHA-256."""
     return {
-        "layer": _KINDS[type(plan.spec)],
+        **({} if isinstance(plan.spec, LinearSpec) else {"layer": _KINDS[type(plan.spec)]}),
         "spec": asdict(plan.spec),
         "parts": dict(plan.parts),
         "steps": [

@@ -15,7 +15,7 @@ from sparsecc.codegen.cuda import built, operator
 from sparsecc.codegen.cuda.driver import Geometry
 from sparsecc.codegen.cuda.kernel import LinearSpec
 from sparsecc.codegen.cuda.plan import EVERY, Binary
-from sparsecc.errors import ModelError
+from sparsecc.errors import InputError, ModelError
 from sparsecc.runtime.module import CompiledModule, read_module
 
 PACKED = {"passes": [{"prune": {"pattern": "2:4"}}, {"pack": {}}]}
@@ -179,6 +179,23 @@ def test_every_form_computes_what_its_stored_numbers_say(recipe: str, form: str)
     made = compiled(Each(lambda x, y: y), x(3), recipe=recipe)
     assert [plan.spec.form for plan in calls(made)] == [form]
     assert made.report.check is not None and made.report.check.max_rel < 0.02
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ((x(1, 2), torch.tensor([2])), r"input 'x' has shape \(1, 2, 64\), the model was compiled for \(1, 1, 64\)"),
+        ((x(1, 1).float(), torch.tensor([2])), "input 'x' is torch.float32, the model takes bfloat16"),
+        ((x(1, 1)[0], torch.tensor([2])), r"input 'x' has shape \(1, 64\)"),
+    ],
+)
+def test_a_loaded_module_checks_what_it_is_called_with(changed: tuple[Tensor, ...], said: str, tmp_path: Any) -> None:
+    fixed = torch.export.export(Attention().bfloat16(), (x(1, 1), torch.tensor([2])))
+    made = sparsecc.compile(fixed, (x(1, 1), torch.tensor([2])), recipe=PACKED, target="cuda:sm_90a")
+    made.save(tmp_path / "attention.sparsecc")
+    again = read_module(tmp_path / "attention.sparsecc")
+    with pytest.raises(InputError, match=said):
+        again(*changed)
 
 
 def test_a_saved_module_is_the_same_module(tmp_path: Any) -> None:

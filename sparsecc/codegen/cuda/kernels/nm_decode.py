@@ -146,7 +146,7 @@ def build(spec: LinearSpec, knobs: Ring, arch: Arch):
                 column = T.meta_var(step_of(k, part, block, count) * inputs + chunk * 8)
                 target = T.meta_var(ring.ptr_to([x_begin + at * x_bytes + token * x_pitch + chunk * 16]))
                 if token < tokens:
-                    if depth % inputs == 0:
+                    if packed_depth(spec) == depth:
                         T.ptx["cp.async.cg.shared.global"](target, X.ptr_to([token, column]), 16)
                     else:  # what is missing is zero
                         size = T.meta_var(T.Select(column < depth, T.uint32(16), T.uint32(0)))

@@ -10,6 +10,7 @@ from sparsecc.codegen.cuda.arch import ARCHES, Arch, arch
 from sparsecc.codegen.cuda.kernel import LinearSpec, Weights
 from sparsecc.codegen.cuda.kernels.nm_decode import KERNEL, build, geometry, prepare, unpack
 from sparsecc.codegen.cuda.kernels.nm_knobs import Ring, fits, space
+from sparsecc.codegen.cuda.pack import packed_depth
 from tests.codegen.cuda.sass import sass
 from tests.codegen.cuda.test_pack import bits, sparse
 
@@ -42,6 +43,15 @@ def test_it_multiplies_sparse_pieces_and_spills_nothing(spec: LinearSpec, knobs:
     assert found.registers * knobs.threads <= 65536
     optional = {"B": spec.bias, "R": spec.residual, "S": spec.form != "2:4"}
     assert set(built.arguments) == {"W", "X", "Y", "tokens"} | {name for name, has in optional.items() if has}
+
+
+@pytest.mark.parametrize("depth", [640, 768])
+def test_inputs_that_only_the_padded_weight_has_are_zero(depth: int) -> None:
+    """Others would be read from the next token, or from behind the last one: times zero, but NaN if it is NaN."""
+    spec = LinearSpec("2:4 int8", 64, depth, 16)
+    built = nvrtc.build(build(spec, Ring(16, 128, 3, 1, 2, 2, splits=2), HOPPER), HOPPER)
+    padded = packed_depth(spec) != depth
+    assert padded == (depth == 640) and ("[%1], 16, %2;" in built.source) == padded == ("[%1], 16;" not in built.source)
 
 
 @pytest.mark.parametrize(("spec", "knobs", "known"), OTHERS)
