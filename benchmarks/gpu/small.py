@@ -45,7 +45,10 @@ _FORMS = (
 _ALONE: tuple[AloneSpec, ...] = (
     AttentionSpec(2, 8, 2, 3, 77, 64, 0.2, masked=True),
     AttentionSpec(1, 8, 2, 1, 600, 128, 0.1, masked=True),
+    AttentionSpec(1, 16, 1, 1, 1000, 128, 0.1, "float16"),
+    AttentionSpec(3, 4, 4, 5, 17, 64, 0.2, "float16", masked=True),
     NormSpec(3, 1000, 1e-5),
+    NormSpec(64, 8, 1e-5, "float16"),
 )
 _TOLERANCE = 2e-2  # of the largest output, in bfloat16
 _CLUSTERED = ("splits", "split", "cluster")  # knobs that make blocks share work
@@ -106,11 +109,29 @@ def linear_errors(spec: LinearSpec, plan: Plan, device: torch.device) -> Iterato
         yield tokens, float((y.double() - expected).abs().max() / expected.abs().max())
 
 
-def alone_error(spec: AloneSpec, plan: Plan, device: torch.device) -> float:
-    kind = KINDS[type(spec)]
-    inputs = kind.example(spec, device)
-    y, expected = kind.operator(*inputs, operator.register(plan)).double(), kind.torch(spec, *inputs).double()
-    return float((y - expected).abs().max() / expected.abs().max())
+def masks(queries: int, keys: int, device: torch.device) -> list[torch.Tensor]:
+    """All keys, the first third and the last one, some, some of which one query sees none, and one row for all queries."""
+    first = torch.arange(keys, device=device).expand(queries, keys) < keys // 3
+    some = torch.rand(queries, keys, device=device) < 0.3
+    none = some.clone()
+    none[0] = False
+    ends = first.clone()
+    ends[:, -1] = True
+    return [torch.ones_like(some), ends, some, none, ends[:1]]
+
+
+def alone_errors(spec: AloneSpec, plan: Plan, device: torch.device) -> Iterator[float]:
+    """For some inputs, how far outputs are off, relative to the largest."""
+    kind, key = KINDS[type(spec)], operator.register(plan)
+    example = kind.example(spec, device)
+    every = [example]
+    if isinstance(spec, AttentionSpec) and spec.masked:
+        every = [(*example[:-1], mask) for mask in masks(spec.queries, spec.keys, device)]
+    for inputs in every:
+        wide = [tensor.double() if tensor is not None and tensor.is_floating_point() else tensor for tensor in inputs]
+        expected = kind.meaning(spec, *wide)
+        largest = expected.abs().max().clamp(min=1e-6)  # all are zeros where nothing is seen
+        yield float((kind.operator(*inputs, key).double() - expected).abs().max() / largest)
 
 
 def main() -> None:
@@ -125,7 +146,7 @@ def main() -> None:
         return
     device = torch.device("cuda", torch.cuda.current_device())
     found = [(spec, plan, error) for spec, plan in layers for _, error in linear_errors(spec, plan, device)]
-    found += [(spec, plan, alone_error(spec, plan, device)) for spec, plan in others]
+    found += [(spec, plan, error) for spec, plan in others for error in alone_errors(spec, plan, device)]
     wrong = [(spec, plan, error) for spec, plan, error in found if not error < _TOLERANCE]
     for spec, plan, error in wrong:
         print(f"WRONG by {error:.1e}: {spec}, {plan.steps[0].kernel}, {plan.steps[0].knobs}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -15,6 +16,7 @@ from sparsecc.errors import ModelError, UserError
 from sparsecc.report.base import KernelReport, Report
 
 if TYPE_CHECKING:
+    from sparsecc.codegen.cuda.alone import AloneSpec
     from sparsecc.codegen.cuda.built import Builder
     from sparsecc.codegen.cuda.choose import Choice, Row
     from sparsecc.codegen.cuda.target import Target
@@ -135,13 +137,16 @@ def outputs_of(module: CompiledModule, inputs: Sequence[Any]) -> list[Any]:
     return [leaf.detach() for leaf in pytree.tree_leaves(returned) if isinstance(leaf, torch.Tensor)]
 
 
-def chosen(report: Report, choices: Sequence[tuple[tuple[str, ...], Choice]], others: Sequence[Choice] = ()) -> Report:
-    """The report with what runs each packed layer, and the table of what was timed."""
+def chosen(report: Report, choices: Sequence[tuple[tuple[str, ...], Choice]], others: Sequence[tuple[AloneSpec, Choice]] = ()) -> Report:
+    """The report with what runs each packed layer and what has no packed weight, and the table of what was timed."""
     by_site = {name: (names, choice) for names, choice in choices for name in names}
     sites = tuple(replace(row, **_decided(*by_site[row.name])) if row.name in by_site else row for row in report.sites)
-    every = [*(choice for _, choice in choices), *others]
+    every = [choice for _, choice in (*choices, *others)]
     rows = {id(row): row for choice in every for row in choice.rows}  # layers alike share them
-    return replace(report, sites=sites, kernels=tuple(map(_kernel, rows.values())), totals=account.totals(sites))
+    counts = Counter((spec.name, choice.plan.steps[0].kernel if choice.plan else "torch", choice.reason) for spec, choice in others)
+    notes = (f"{count} of {name}: {runs} ({reason})" for (name, runs, reason), count in counts.items())
+    kernels = tuple(map(_kernel, rows.values()))
+    return replace(report, sites=sites, kernels=kernels, totals=account.totals(sites), notes=(*report.notes, *notes))
 
 
 def _decided(names: tuple[str, ...], choice: Choice) -> dict[str, Any]:

@@ -56,14 +56,13 @@ class CompiledModule(nn.Module):
         program.recompile()
         self.program = program
         self.inputs, self.outputs, self.target, self.report = tuple(inputs), tuple(outputs), target, report
-        self._checks = checks
+        self._checks, self._in_spec = checks, program.graph._codegen.pytree_info.in_spec  # type: ignore[attr-defined]
         self.requires_grad_(False)
         self.eval()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        if self._checks:
-            info: Any = self.program.graph._codegen.pytree_info  # type: ignore[attr-defined]
-            _check_inputs(self.inputs, tree_flatten_spec((args, kwargs), info.in_spec))
+        if self._checks and not torch.compiler.is_compiling():
+            _check_inputs(self.inputs, tree_flatten_spec((args, kwargs), self._in_spec))
         return self.program(*args, **kwargs)
 
     @property

@@ -11,44 +11,59 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Graph, Node
+from torch.fx import Graph, GraphModule, Node
 
-from sparsecc.codegen.cuda import attention, norm, operator
-from sparsecc.codegen.cuda.kernel import AttentionSpec, NormSpec
+from sparsecc.codegen.cuda import attention, blocks, norm, operator
+from sparsecc.codegen.cuda.kernel import AttentionSpec, BlockAttentionSpec, NormSpec
+from sparsecc.codegen.cuda.kernels.block_attention import BLOCKS
 from sparsecc.codegen.cuda.kernels.decode_attention import ROWS
 from sparsecc.forms import dtype_of
-from sparsecc.graph.fx.layers import aten
+from sparsecc.graph.fx import state
+from sparsecc.graph.fx.layers import arguments, aten, stored
+from sparsecc.ops.block_attention.torch import restore
 
-AloneSpec = AttentionSpec | NormSpec
+AloneSpec = AttentionSpec | BlockAttentionSpec | NormSpec
+Match = tuple[AloneSpec, tuple[Any, ...]]
 _DTYPES = (torch.bfloat16, torch.float16)
 _MOST_ROWS = 64  # of a norm; with more there are no weights to wait for
 
 
 @dataclass(frozen=True)
 class Alone:
-    """kernel: its file.  operator: called with the inputs and a plan's key.  torch: of the spec and the inputs.  example: inputs, on a
-    device.  cold: which of the inputs a model has in memory rather than in a cache."""
+    """kernel: its file.  operator: called with the inputs and a plan's key.  torch: of the spec and the inputs, what is timed beside it.
+    meaning: what it computes, for any input.  example: inputs, on a device, before those that are stored.  cold: which of the inputs are
+    too large for a cache."""
 
     kernel: str
     operator: Any
     torch: Callable[..., Tensor]
+    meaning: Callable[..., Tensor]
     example: Callable[..., tuple[Tensor | None, ...]]
-    cold: tuple[int, ...]
+    cold: tuple[int, ...] = ()
 
 
 KINDS: dict[type[Any], Alone] = {
-    AttentionSpec: Alone("decode_attention", attention.attention_cuda, attention.through_torch, attention.example, (1, 2)),
-    NormSpec: Alone("rms_norm", norm.rms_norm_cuda, norm.through_torch, norm.example, (1,)),
+    AttentionSpec: Alone(
+        "decode_attention", attention.attention_cuda, attention.through_torch, attention.meaning, attention.example, (1, 2)
+    ),
+    BlockAttentionSpec: Alone("block_attention", blocks.block_attention_cuda, blocks.through_torch, blocks.meaning, blocks.example),
+    NormSpec: Alone("rms_norm", norm.rms_norm_cuda, norm.through_torch, norm.through_torch, norm.example),
 }
 
 
-def found(graph: Graph) -> Iterator[tuple[Node, AloneSpec, tuple[Any, ...]]]:
-    """Nodes, what they are, and the inputs of the operator."""
-    for node in list(graph.nodes):
-        match = _attention(node) or _norm(node)
+def found(module: GraphModule) -> Iterator[tuple[Node, AloneSpec, tuple[Any, ...]]]:
+    """Nodes, what they are, and the inputs of the operator: nodes, or tensors that are to be stored."""
+    written = state.written(module)
+    for node in list(module.graph.nodes):
+        match: Match | None = None
+        if node.target is aten.scaled_dot_product_attention.default:
+            match = _attention(arguments(node))
+        elif node.target is torch.ops.sparsecc.block_attention.default:
+            match = _block_attention(arguments(node))
+        elif node.target is aten.rms_norm.default and _is_ours_alone(node):
+            match = _norm(arguments(node), written)
         if match is not None:
-            spec, inputs = match
-            yield node, spec, inputs
+            yield node, *match
 
 
 def calls(graph: Graph) -> list[Node]:
@@ -57,48 +72,58 @@ def calls(graph: Graph) -> list[Node]:
     return [node for node in graph.nodes if node.target in operators]
 
 
-def _attention(node: Node) -> tuple[AttentionSpec, tuple[Any, ...]] | None:
-    if node.target is not aten.scaled_dot_product_attention.default:
-        return None
-    q, k, v, mask, dropout, causal = (*node.args, *(None, 0.0, False)[len(node.args) - 3 :])
-    values = [operand.meta["val"] for operand in (q, k, v, mask) if isinstance(operand, Node)]
+def _attention(given: dict[str, Any]) -> Match | None:
+    """K and V that do not lie as the kernel reads them would be copied in each call."""
+    inputs = q, k, v, mask = given["query"], given["key"], given["value"], given["attn_mask"]
+    values = [operand.meta["val"] for operand in inputs if isinstance(operand, Node)]
     whole = len(values) == (3 if mask is None else 4) and _static(values) and all(value.dim() == 4 for value in values[:3])
-    if dropout or causal or not whole:
+    if given["dropout_p"] or given["is_causal"] or not whole or isinstance(given["scale"], Node):
         return None
-    (batch, heads, queries, depth), (kv_batch, kv_heads, keys, _) = values[0].shape, values[1].shape
-    grouped = heads == kv_heads or (node.kwargs.get("enable_gqa", False) and heads % kv_heads == 0)
+    (batch, heads, queries, depth), kv_heads, keys = values[0].shape, *values[1].shape[1:3]
     alike = values[1].shape == values[2].shape == (batch, kv_heads, keys, depth) and len({value.dtype for value in values[:3]}) == 1
-    if not (grouped and alike and kv_batch == batch and values[0].dtype in _DTYPES and heads // kv_heads * queries <= ROWS):
+    lies = all(value.is_contiguous() for value in values[1:3])
+    if not (alike and lies and values[0].dtype in _DTYPES and min(batch, heads, kv_heads, queries, keys) > 0):
         return None
-    if mask is not None and not _one_for_all(values[3], queries, keys):
+    grouped = heads == kv_heads or (given["enable_gqa"] and heads % kv_heads == 0)
+    if not grouped or heads // kv_heads * queries > ROWS or (mask is not None and not attention.is_one_for_all(values[3], queries, keys)):
         return None
-    scale: Any = node.kwargs.get("scale")
-    scale = depth**-0.5 if scale is None else float(scale)
-    spec = AttentionSpec(batch, heads, kv_heads, queries, keys, depth, scale, dtype_of(values[0]), mask is not None)
-    return spec, (q, k, v, mask)
+    scale = depth**-0.5 if given["scale"] is None else float(given["scale"])
+    return AttentionSpec(batch, heads, kv_heads, queries, keys, depth, scale, dtype_of(values[0]), mask is not None), (q, k, v, mask)
 
 
-def _one_for_all(mask: Tensor, queries: int, keys: int) -> bool:
-    """Whether a mask is the same for all sequences and heads."""
-    *others, rows, columns = mask.shape if mask.dim() > 1 else (0, 0)
-    return mask.dtype == torch.bool and all(size == 1 for size in others) and rows in (1, queries) and columns == keys
-
-
-def _norm(node: Node) -> tuple[NormSpec, tuple[Any, ...]] | None:
-    """Only where nothing but our layers reads it: others may be computed together with what is around them."""
-    if node.target is not aten.rms_norm.default or len(node.args) != 4:
+def _block_attention(given: dict[str, Any]) -> Match | None:
+    inputs = q, k, v = given["q"], given["k"], given["v"]
+    values = [operand.meta["val"] for operand in inputs]
+    if given["mask"] is not None or not _static(values) or values[0].dtype not in _DTYPES or len({value.dtype for value in values}) > 1:
         return None
-    x, shape, weight, eps = node.args
-    if not (isinstance(x, Node) and isinstance(weight, Node) and isinstance(shape, list) and len(shape) == 1 and isinstance(eps, float)):
+    orders, keep = (None if given[name] is None else stored(given[name]) for name in ("orders", "keep"))
+    if keep is None or given["block"] not in BLOCKS:
+        return None
+    block_map = restore(orders, keep, given["grid"], given["text_first"], given["block"], given["causal"])
+    (batch, heads, tokens, depth), kv_heads = values[0].shape, values[1].shape[1]
+    spec = BlockAttentionSpec(
+        batch, heads, kv_heads, tokens, depth, given["scale"], given["block"], dtype_of(values[0]), given["causal"], orders is not None
+    )
+    return spec, (q, k, v, *blocks.pack(block_map, batch))
+
+
+def _is_ours_alone(node: Node) -> bool:
+    """Whether nothing but our layers reads it: others may be computed together with what is around them."""
+    ours = set(operator.calls(node.graph))
+    return bool(node.users) and all(user in ours and user.args[0] is node for user in node.users)
+
+
+def _norm(given: dict[str, Any], written: dict[str, Tensor]) -> Match | None:
+    """The weight has to be stored: it is read before the kernel before has ended."""
+    x, weight, eps = given["input"], given["weight"], given["eps"]
+    stored = isinstance(weight, Node) and weight.op == "get_attr" and str(weight.target) not in written
+    if not (isinstance(x, Node) and stored and isinstance(eps, float) and len(given["normalized_shape"]) == 1):
         return None
     values = [x.meta["val"], weight.meta["val"]]
-    if not _static(values) or values[0].dtype not in _DTYPES or values[1].dtype != values[0].dtype:
+    if not _static(values) or values[0].dtype not in _DTYPES or values[1].dtype != values[0].dtype or not values[1].numel():
         return None
-    rows = values[0].numel() // max(1, values[1].numel())
-    ours = operator.calls(node.graph)
-    if not 0 < rows <= _MOST_ROWS or not node.users or not all(user in ours and user.args[0] is node for user in node.users):
-        return None
-    return NormSpec(rows, values[1].numel(), eps, dtype_of(values[0])), (x, weight)
+    rows = values[0].numel() // values[1].numel()
+    return (NormSpec(rows, values[1].numel(), eps, dtype_of(values[0])), (x, weight)) if 0 < rows <= _MOST_ROWS else None
 
 
 def _static(values: list[Tensor]) -> bool:

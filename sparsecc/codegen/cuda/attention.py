@@ -24,8 +24,19 @@ _library.define("attention_cuda(Tensor q, Tensor k, Tensor v, Tensor? mask, str 
 
 def through_torch(spec: AttentionSpec, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """By torch's own attention. mask: [queries, keys]."""
-    y = functional.scaled_dot_product_attention(q, k, v, mask, scale=spec.scale, enable_gqa=spec.heads != spec.kv_heads)
+    return functional.scaled_dot_product_attention(q, k, v, mask, scale=spec.scale, enable_gqa=spec.heads != spec.kv_heads)
+
+
+def meaning(spec: AttentionSpec, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """As `through_torch`, with zeros where a query sees nothing."""
+    y = through_torch(spec, q, k, v, mask)
     return y if mask is None else y.where(mask.any(-1, keepdim=True), 0)
+
+
+def is_one_for_all(mask: Tensor, queries: int, keys: int) -> bool:
+    """Whether it says of each query which keys are seen, for all sequences and heads alike."""
+    *others, rows, columns = mask.shape if mask.dim() > 1 else (0, 0)
+    return mask.dtype == torch.bool and all(size == 1 for size in others) and rows in (1, queries) and columns == keys
 
 
 def example(spec: AttentionSpec, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
@@ -54,9 +65,9 @@ def _checked(spec: AttentionSpec, q: Tensor, k: Tensor, v: Tensor, mask: Tensor 
         raise InputError(f"attention_cuda: this plan is for attention {'with' if spec.masked else 'without'} a mask")
     if mask is None:
         return None
-    if mask.dtype != torch.bool or mask.device != q.device or any(size != 1 for size in mask.shape[:-2]):
+    if mask.device != q.device or not is_one_for_all(mask, spec.queries, spec.keys):
         here = f"{mask.dtype} {tuple(mask.shape)} on {mask.device}"
-        raise InputError(f"attention_cuda takes a mask bool [queries, keys] on {q.device}, it is {here}")
+        raise InputError(f"attention_cuda takes a mask bool {(spec.queries, spec.keys)} on {q.device}, it is {here}")
     return mask.reshape(mask.shape[-2:]).expand(spec.queries, spec.keys)
 
 
@@ -64,7 +75,7 @@ def _cuda(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, plan: str) -> Te
     spec = _spec(plan)
     seen, launch = _checked(spec, q, k, v, mask), launched.on(plan, q.device)
     if not launch.there:
-        return through_torch(spec, q, k, v, seen)
+        return meaning(spec, q, k, v, seen)
     q = operator.aligned(q)
     y = torch.empty_like(q)
     tensors = {"Q": q, "K": operator.aligned(k), "V": operator.aligned(v), "Y": y}
@@ -76,7 +87,7 @@ def _cpu(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, plan: str) -> Ten
     """What it means, for a machine without a GPU: in float32."""
     spec = _spec(plan)
     seen = _checked(spec, q, k, v, mask)
-    return through_torch(spec, q.float(), k.float(), v.float(), seen).to(q.dtype)
+    return meaning(spec, q.float(), k.float(), v.float(), seen).to(q.dtype)
 
 
 def _fake(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, plan: str) -> Tensor:
@@ -84,6 +95,7 @@ def _fake(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, plan: str) -> Te
 
 
 _library.impl("attention_cuda", _cuda, "CUDA")
+_library.impl("attention_cuda", launched.without_gradients("attention_cuda", lambda: attention_cuda), "AutogradCUDA")
 _library.impl("attention_cuda", _cpu, "CPU")
 torch.library.register_fake("sparsecc::attention_cuda", _fake, lib=_library)
 attention_cuda: Any = torch.ops.sparsecc.attention_cuda.default

@@ -19,7 +19,7 @@ from sparsecc.codegen.cuda.arch import Arch, arch
 from sparsecc.codegen.cuda.blob import offsets
 from sparsecc.codegen.cuda.built import Builder
 from sparsecc.codegen.cuda.forms import ANY_ZEROS
-from sparsecc.codegen.cuda.kernel import Kernel, LinearSpec, Weights
+from sparsecc.codegen.cuda.kernel import BlockAttentionSpec, Kernel, LinearSpec, Weights
 from sparsecc.codegen.cuda.kernels import kernel_of, kernels_of, linear_kernels, module_of
 from sparsecc.codegen.cuda.plan import EVERY, Plan, Step
 from sparsecc.codegen.cuda.target import Target
@@ -65,7 +65,7 @@ class Chooser:
     measure: bool
     known: Mapping[Task, Known] = field(default_factory=dict)
     _made: dict[tuple[LinearSpec, int, float], Choice] = field(default_factory=dict)
-    _alone: dict[AloneSpec, Choice] = field(default_factory=dict)
+    _alone: dict[tuple[AloneSpec, int], Choice] = field(default_factory=dict)
 
     def choose(self, spec: LinearSpec, weights: Weights, tokens: int) -> Choice:
         """spec: for any number of tokens.  tokens: of the example. Raises LookupError for a form that no kernel multiplies by."""
@@ -75,13 +75,14 @@ class Chooser:
             self._made[key] = self._choose(spec, weights, tokens)
         return self._made[key]
 
-    def alone(self, spec: AloneSpec) -> Choice:
-        """What runs a layer without packed weights."""
-        if spec not in self._alone:
-            self._alone[spec] = self._chosen(spec)
-        return self._alone[spec]
+    def alone(self, spec: AloneSpec, kept: tuple[Tensor, ...] = ()) -> Choice:
+        """What runs a layer without packed weights. kept: what it reads beside its inputs; its size tells how much it computes."""
+        key = (spec, sum(tensor.numel() for tensor in kept))
+        if key not in self._alone:
+            self._alone[key] = self._chosen(spec, kept)
+        return self._alone[key]
 
-    def _chosen(self, spec: AloneSpec) -> Choice:
+    def _chosen(self, spec: AloneSpec, kept: tuple[Tensor, ...]) -> Choice:
         name = KINDS[type(spec)].kernel
         options = {row: module_of(name).space(spec, row) for row in map(arch, self.target.arches)}
         binaries = {row.name: self.builder.single(name, spec, knobs[0], row) for row, knobs in options.items() if knobs}
@@ -91,7 +92,10 @@ class Chooser:
         plan = Plan(spec, {}, (Step(spec.tokens, name, shown, binaries),), {})
         if not self.measure:
             return Choice(plan, reason=f"{_NOT_MEASURED}knobs by the kernel's first guess")
-        us = _alone_us(spec, plan)
+        try:
+            us = _alone_us(spec, plan, kept)
+        except torch.cuda.OutOfMemoryError:
+            return Choice(None, reason="there is no memory for copies to time it with")
         chosen = min(us, key=us.__getitem__)
         row = Row(spec.form, *spec.shape, spec.tokens, us, chosen)
         return Choice(plan if chosen == name else None, (row,), ", ".join(f"{name} {time:.1f} µs" for name, time in us.items()))
@@ -199,13 +203,15 @@ class _Runs:
         return {name: spread.median for name, spread in zip(candidates, times, strict=True)}
 
 
-def _alone_us(spec: AloneSpec, plan: Plan) -> dict[str, float]:
+def _alone_us(spec: AloneSpec, plan: Plan, kept: tuple[Tensor, ...]) -> dict[str, float]:
     """Median µs of our kernel and of torch, over rotated copies of what a model has in memory."""
     kind, device, key = KINDS[type(spec)], torch.device("cuda", torch.cuda.current_device()), operator.register(plan)
     launched.on(key, device)
-    inputs = kind.example(spec, device)
+    inputs = (*kind.example(spec, device), *(tensor.to(device) for tensor in kept))
+    if isinstance(spec, BlockAttentionSpec) and not spec.ordered:
+        inputs = (*inputs, None)
     cold = {place: measure.rotated(tensor) for place in kind.cold if (tensor := inputs[place]) is not None}
-    count = min(len(copies) for copies in cold.values())
+    count = min((len(copies) for copies in cold.values()), default=1)
     every = [[cold[place][i] if place in cold else tensor for place, tensor in enumerate(inputs)] for i in range(count)]
     candidates: dict[str, list[Callable[[], object]]] = {
         kind.kernel: [_call(kind.operator, *tensors, key) for tensors in every],

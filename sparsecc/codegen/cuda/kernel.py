@@ -83,6 +83,36 @@ class AttentionSpec:
 
 
 @dataclass(frozen=True)
+class BlockAttentionSpec:
+    """Attention of which some blocks of queries and keys are computed. batch, heads, tokens, head_dim: of Q [batch, heads, tokens,
+    head_dim].  kv_heads: of K and V, which are as long.  block: queries, and keys, of a block.  causal: a block on the diagonal is computed
+    up to it.  ordered: whether outputs go to other places than queries come from."""
+
+    batch: int
+    heads: int
+    kv_heads: int
+    tokens: int
+    head_dim: int
+    scale: float
+    block: int
+    dtype: str = "bfloat16"
+    causal: bool = False
+    ordered: bool = False
+
+    @property
+    def form(self) -> str:
+        return f"block attention {self.heads}/{self.kv_heads} heads of {self.head_dim}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.form} on {self.tokens}"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.tokens, self.tokens
+
+
+@dataclass(frozen=True)
 class NormSpec:
     """Root mean square norm of X [rows, depth], times G [depth]."""
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparsecc.codegen.cuda import operator
 from sparsecc.codegen.cuda.arch import serves
-from sparsecc.codegen.cuda.driver import Kernel
-from sparsecc.errors import SparseccError
+from sparsecc.codegen.cuda.driver import Kernel, tensor_map
+from sparsecc.errors import InputError, SparseccError
 
 _ready: dict[tuple[str, int], Launched] = {}  # by key and device
 
@@ -27,14 +28,32 @@ class Launched:
         binary, cubin = operator.code(plan, step.binaries, capability)
         with torch.cuda.device(device):
             torch.cuda.current_stream().synchronize()  # makes the context
-            self._kernel = Kernel(cubin, binary.name, binary.geometry, "p" * len(binary.arguments))
+            self._maps = dict(binary.geometry.maps)
+            kinds = "".join("m" if name in self._maps else "p" for name in binary.arguments)
+            self._kernel = Kernel(cubin, binary.name, binary.geometry, kinds)
         self._arguments, self._index = binary.arguments, device.index
 
     def __call__(self, tensors: Mapping[str, Tensor]) -> None:
         """tensors: by the names of the kernel's arguments, contiguous and aligned, on the device."""
-        stream = torch._C._cuda_getCurrentRawStream(self._index)
+        stream, own = torch._C._cuda_getCurrentRawStream(self._index), []
+        for name in self._arguments:
+            address = tensors[name].data_ptr()
+            own.append(tensor_map(address, self._maps[name]) if name in self._maps else address)
         with torch.cuda.device(self._index):
-            self._kernel(stream, *[tensors[name].data_ptr() for name in self._arguments])
+            self._kernel(stream, *own)
+
+
+def without_gradients(name: str, operator: Callable[[], Any]) -> Callable[..., Tensor]:
+    """What stands above an operator's kernels where gradients would be noted: it says that there are none. operator: gives it, once it is
+    registered."""
+
+    def above(*arguments: Any) -> Tensor:
+        if torch.is_grad_enabled() and any(isinstance(value, Tensor) and value.requires_grad for value in arguments):
+            raise InputError(f"{name} has no gradients; call the model under torch.no_grad()")
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator()(*arguments)
+
+    return above
 
 
 def on(key: str, device: torch.device) -> Launched:

@@ -4,6 +4,7 @@
     sparse_linear(x, q), sparse_linear(x, k), sparse_linear(x, v)    ->  split(linear_cuda(x, q and k and v, plan))
     y + gelu(sparse_linear(x, w, bias))                              ->  linear_cuda(x, w, bias, y, plan)
     scaled_dot_product_attention(q, k, v, mask) of few queries       ->  attention_cuda(q, k, v, mask, plan)
+    block_attention(q, k, v, orders, keep, ..)                       ->  block_attention_cuda(q, k, v, items, tiles, places, plan)
     rms_norm(x, shape, weight, eps) of few rows, before our layers   ->  rms_norm_cuda(x, weight, plan)
 
 A packed layer for which there is no kernel, or none faster than cuBLAS, becomes a dense one.
@@ -24,14 +25,14 @@ from sparsecc.codegen.cuda import alone, operator
 from sparsecc.codegen.cuda.alone import KINDS, AloneSpec
 from sparsecc.codegen.cuda.choose import Choice
 from sparsecc.codegen.cuda.forms import Refusal, Stored, weights_of
-from sparsecc.codegen.cuda.kernel import ACTIVATIONS, LinearSpec, Weights
+from sparsecc.codegen.cuda.kernel import ACTIVATIONS, BlockAttentionSpec, LinearSpec, Weights
 from sparsecc.codegen.cuda.unpacking import packed
 from sparsecc.forms import dtype_of
 from sparsecc.graph.fx import cleanup, state
 from sparsecc.graph.fx.activations import activation_after
 from sparsecc.graph.fx.layers import OperatorLayer, aten, match, stored
 from sparsecc.graph.fx.sites import SITE, find_sites
-from sparsecc.graph.fx.tensors import assign, free_prefix, read_node
+from sparsecc.graph.fx.tensors import assign, free_name, free_prefix, read_node
 from sparsecc.graph.sites import WeightSite
 
 _SWEEP = 16  # calls after which the weights that nothing reads any more go
@@ -43,7 +44,7 @@ class Chooses(Protocol):
 
     def choose(self, spec: LinearSpec, weights: Weights, tokens: int) -> Choice: ...
 
-    def alone(self, spec: AloneSpec) -> Choice: ...
+    def alone(self, spec: AloneSpec, kept: tuple[Tensor, ...] = ()) -> Choice: ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Lowered:
 
     module: GraphModule
     choices: tuple[tuple[tuple[str, ...], Choice], ...]
-    others: tuple[Choice, ...] = ()
+    others: tuple[tuple[AloneSpec, Choice], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def lower(module: GraphModule, chooser: Chooses) -> Lowered:
         if isinstance(layer.stored, Refusal):
             _make_dense(module, layer)
             choices.append(((layer.site.name,), Choice(None, reason=layer.stored.reason)))
-    others = tuple(_alone(module, *found, chooser) for found in alone.found(module.graph))
+    others = tuple((found[1], _alone(module, *found, chooser)) for found in alone.found(module))
     _write_in_place(module)
     cleanup.sweep(module)
     return Lowered(module, tuple(choices), others)
@@ -314,14 +315,34 @@ def _convolution(module: GraphModule, layer: OperatorLayer, weight: Node) -> Nod
 
 
 def _alone(module: GraphModule, node: Node, spec: AloneSpec, inputs: tuple[Any, ...], chooser: Chooses) -> Choice:
-    choice = chooser.alone(spec)
+    kept = tuple(value for value in inputs if isinstance(value, Tensor))
+    choice = chooser.alone(spec, kept)
     if choice.plan is not None:
+        inputs = tuple(_kept(module, node, value) if isinstance(value, Tensor) else value for value in inputs)
         with module.graph.inserting_before(node):
             y = module.graph.call_function(KINDS[type(spec)].operator, (*inputs, operator.register(choice.plan)))
-        y.meta = dict(node.meta)
-        node.replace_all_uses_with(y)
-        module.graph.erase_node(node)
+        _put_in_place(module, node, y)
+    elif choice.rows and isinstance(spec, BlockAttentionSpec):  # dense is faster, and what the map stands for
+        q, k, v, *_ = inputs
+        options = {"scale": spec.scale, "enable_gqa": spec.heads != spec.kv_heads}
+        with module.graph.inserting_before(node):
+            dense = aten.scaled_dot_product_attention.default
+            y = module.graph.call_function(dense, (q, k, v, None, 0.0, spec.causal), options)
+        _put_in_place(module, node, y)
     return choice
+
+
+def _put_in_place(module: GraphModule, node: Node, y: Node) -> None:
+    y.meta = dict(node.meta)
+    node.replace_all_uses_with(y)
+    module.graph.erase_node(node)
+
+
+def _kept(module: GraphModule, node: Node, value: Tensor) -> Node:
+    """A tensor that an operator reads, stored beside its node."""
+    name = free_name(module, f"{node.name}_kept")
+    assign(module, name, value, trainable=False)
+    return read_node(module, node, name)
 
 
 def _write_in_place(module: GraphModule) -> None:

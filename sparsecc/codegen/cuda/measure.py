@@ -16,9 +16,12 @@ from sparsecc.timing import Spread
 COLD_BYTES = 256 << 20  # of rotated copies; the largest L2 cache has 60 MB
 
 
+_MOST_COPIES = 256  # small ones stay in a cache in a model, too
+
+
 def copies(weight_bytes: int) -> int:
     """How many of a weight to rotate."""
-    return max(4, -(-COLD_BYTES // max(1, weight_bytes)))
+    return min(_MOST_COPIES, max(1 if weight_bytes > COLD_BYTES else 4, -(-COLD_BYTES // max(1, weight_bytes))))
 
 
 def rotated(weight: Tensor) -> list[Tensor]:

@@ -57,7 +57,7 @@ def plan_of(key: str) -> Plan:
     try:
         return _plans[key]
     except KeyError:
-        raise UserError(f"linear_cuda: no plan {key!r} in this process; load the artifact that it belongs to") from None
+        raise UserError(f"no plan {key!r} in this process; load the artifact that it belongs to") from None
 
 
 def prepare(key: str, device: torch.device) -> None:
@@ -78,8 +78,7 @@ class _Loaded:
     """A plan on a device."""
 
     def __init__(self, plan: Plan, device: torch.device) -> None:
-        assert isinstance(plan.spec, LinearSpec)
-        self.spec = plan.spec
+        self.spec = _linear(plan.key)
         capability = torch.cuda.get_device_capability(device)
         with torch.cuda.device(device):
             torch.cuda.current_stream().synchronize()  # makes the context
@@ -227,7 +226,8 @@ def _cuda_above_autograd(x: Tensor, weight: Tensor, bias: Tensor | None, residua
     """There are no gradients, so that plain tensors need not go through autograd; what tracers put in their place goes on to them."""
     if x.requires_grad and torch.is_grad_enabled():
         raise InputError(_NO_GRADIENTS)
-    if type(x) is Tensor and type(weight) in _PLAIN:
+    plain = type(x) is Tensor and type(weight) in _PLAIN and (residual is None or type(residual) is Tensor)
+    if plain and not torch._C._len_torch_dispatch_stack():
         return _cuda(x, weight, bias, residual, plan)
     with torch._C._AutoDispatchBelowAutograd():
         return linear_cuda(x, weight, bias, residual, plan)
@@ -241,6 +241,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | No
         or type(weight) not in _PLAIN
         or (residual is not None and type(residual) is not Tensor)
         or not x.is_cuda
+        or x.is_neg()
+        or torch._C._get_tracing_state() is not None
         or torch._C._len_torch_dispatch_stack()
         or torch._C._len_torch_function_stack()
         or torch._C._are_functorch_transforms_active()
@@ -266,7 +268,7 @@ def calls(graph: Graph) -> list[Node]:
 def _linear(key: str) -> LinearSpec:
     spec = plan_of(key).spec
     if not isinstance(spec, LinearSpec):
-        raise UserError(f"linear_cuda: plan {key!r} is for attention")
+        raise UserError(f"linear_cuda: plan {key!r} is for {spec.name}")
     return spec
 
 

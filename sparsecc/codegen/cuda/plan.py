@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from sparsecc.codegen.cuda.driver import Geometry
-from sparsecc.codegen.cuda.kernel import AttentionSpec, LinearSpec, NormSpec
+from sparsecc.codegen.cuda.kernel import AttentionSpec, BlockAttentionSpec, LinearSpec, NormSpec
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Plan:
     steps: for ascending numbers of tokens.  expand: unpacks the weight, for more tokens than the last step's. Attention and norms have one
     step, and neither parts nor expand."""
 
-    spec: LinearSpec | AttentionSpec | NormSpec
+    spec: LinearSpec | AttentionSpec | BlockAttentionSpec | NormSpec
     parts: Mapping[str, int]
     steps: tuple[Step, ...]
     expand: Mapping[str, Binary]
@@ -62,7 +62,12 @@ class Plan:
         return [pair for binaries in (*(step.binaries for step in self.steps), self.expand) for pair in binaries.items()]
 
 
-_KINDS: dict[type[Any], str] = {LinearSpec: "linear", AttentionSpec: "attention", NormSpec: "rms norm"}
+_KINDS: dict[type[Any], str] = {
+    LinearSpec: "linear",
+    AttentionSpec: "attention",
+    BlockAttentionSpec: "block attention",
+    NormSpec: "rms norm",
+}
 
 
 def described(plan: Plan) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import sparsecc
-from sparsecc.codegen.cuda import attention, built, norm, operator
+from sparsecc.codegen.cuda import attention, built, launched, norm, operator
 from sparsecc.codegen.cuda.driver import Geometry
 from sparsecc.codegen.cuda.kernel import AttentionSpec, NormSpec
 from sparsecc.codegen.cuda.plan import Binary, Plan, Step
@@ -76,6 +76,7 @@ def test_a_masked_one_becomes_a_call(shape: tuple[int, ...], tmp_path: Any) -> N
     assert (made(*given).float() - expected).abs().max() < 0.02
     made.save(tmp_path / "model.sparsecc")
     assert torch.equal(read_module(tmp_path / "model.sparsecc")(*given), made(*given))
+    assert "1 of attention 8/2 heads of 64 on 40: decode_attention (not measured" in str(made.report)
 
 
 @pytest.mark.parametrize(
@@ -87,13 +88,30 @@ def test_a_masked_one_becomes_a_call(shape: tuple[int, ...], tmp_path: Any) -> N
         ({}, inputs(8, 8, depth=80)),
         ({}, [*inputs(8, 8), torch.rand(2, 1, 3, 40) < 0.5]),  # one for each sequence
         ({}, [*inputs(8, 8), torch.zeros(3, 40, dtype=torch.bfloat16)]),
+        ({}, [tensor.transpose(1, 2).contiguous().transpose(1, 2) for tensor in inputs(8, 8)]),
     ],
-    ids=["causal", "many queries", "float32", "head_dim 80", "a mask for each", "a mask that is added"],
+    ids=["causal", "many queries", "float32", "head_dim 80", "a mask for each", "a mask that is added", "keys that lie otherwise"],
 )
 def test_what_stays_torchs(options: dict[str, Any], given: list[Tensor]) -> None:
     made = compiled(Attends(**options), *given)
     assert not made.plans
     assert torch.allclose(made(*given).float(), Attends(**options)(*given).float(), atol=1e-2)
+
+
+def test_nan_stays() -> None:
+    q, k, v = inputs()
+    q[0, 0, 0, 0] = torch.nan
+    y = attention.attention_cuda(q, k, v, mask(), key())
+    assert y[0, 0, 0].isnan().all() and y[1].isfinite().all()
+
+
+def test_there_are_no_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    guard = launched.without_gradients("attention_cuda", lambda: attention.attention_cuda)
+    q, k, v = inputs()
+    with pytest.raises(InputError, match=r"attention_cuda has no gradients; call the model under torch.no_grad\(\)"):
+        guard(q.requires_grad_(), k, v, mask(), key())
+    with torch.no_grad():
+        assert not guard(q, k, v, mask(), key()).requires_grad
 
 
 def test_a_query_that_sees_nothing_gives_zeros() -> None:
@@ -109,7 +127,8 @@ def test_a_query_that_sees_nothing_gives_zeros() -> None:
         ((*inputs(queries=4), mask()), r"attention_cuda takes bfloat16 \(2, 8, 3, 64\) on cpu, q is torch.bfloat16 \(2, 8, 4, 64\)"),
         ((*inputs(dtype=torch.float16), mask()), "q is torch.float16"),
         ((*inputs(), None), "for attention with a mask"),
-        ((*inputs(), mask().float()), r"takes a mask bool \[queries, keys\] on cpu, it is torch.float32 \(3, 40\)"),
+        ((*inputs(), mask().float()), r"takes a mask bool \(3, 40\) on cpu, it is torch.float32 \(3, 40\)"),
+        ((*inputs(), mask(5)), r"it is torch.bool \(5, 40\)"),
         ((*inputs(), mask().expand(2, 1, 3, 40)), r"it is torch.bool \(2, 1, 3, 40\)"),
     ],
 )
@@ -152,6 +171,29 @@ def test_a_norm_that_stays_torchs(module: nn.Module, rows: int, recipe: Any) -> 
     assert not any(isinstance(plan.spec, NormSpec) for plan in made.plans)
 
 
+class Scaled(nn.Module):
+    """A norm whose weight another kernel has only just made, or the call itself has written."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.before, self.after, self.way = nn.Linear(64, 64), nn.Linear(64, 64), way
+        self.register_buffer("scale", torch.ones(64))
+
+    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+        if self.way == "written":
+            self.get_buffer("scale").add_(1)
+            scale = self.get_buffer("scale")
+        weight = self.before(scale) if self.way == "made" else scale
+        return self.after(F.rms_norm(x, (64,), weight, 1e-5))
+
+
+@pytest.mark.parametrize("way", ["given", "made", "written"])
+def test_a_norm_whose_weight_is_not_stored_stays_torchs(way: str) -> None:
+    """It would be read before the kernel before has ended."""
+    made = compiled(Scaled(way).bfloat16().eval(), torch.randn(3, 64).bfloat16(), torch.randn(64).bfloat16(), recipe=PACKED)
+    assert made.plans and not any(isinstance(plan.spec, NormSpec) for plan in made.plans)
+
+
 def test_other_inputs_than_a_norms_plan() -> None:
     spec = NormSpec(3, 64, 1e-5)
     with pytest.raises(InputError, match=r"rms_norm_cuda takes bfloat16 \(3, 64\) and \(64,\) on cpu, x is torch.bfloat16 \(4, 64\)"):
@@ -183,3 +225,11 @@ def test_compiled_layers_go_past_the_dispatcher_unless_something_looks(monkeypat
         expected = made(x)
         assert torch.equal(torch.compile(made, backend=backend)(x), expected)
     assert "sparsecc.linear_cuda.default" in seen
+
+
+def test_a_loaded_module_is_one_graph(tmp_path: Any) -> None:
+    made = compiled(Normed().bfloat16().eval(), x := torch.randn(5, 64).bfloat16(), recipe=PACKED)
+    made.save(tmp_path / "model.sparsecc")
+    again = read_module(tmp_path / "model.sparsecc")
+    with torch.no_grad():
+        assert torch.equal(torch.compile(again, backend="eager", fullgraph=True)(x), made(x))

@@ -18,6 +18,10 @@ def test_a_plan_is_read_from_what_describes_it() -> None:
     assert read(json.loads(json.dumps(described(PLAN))), CODES) == PLAN
 
 
+def test_the_key_of_a_plan_is_what_artifacts_hold() -> None:
+    assert PLAN.key == "2:4 48x64 9b96687f31e9" and "layer" not in described(PLAN)
+
+
 def test_plans_that_differ_in_anything_have_other_keys() -> None:
     others = [
         replace(PLAN, spec=replace(PLAN.spec, bias=True)),

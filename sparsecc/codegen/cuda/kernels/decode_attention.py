@@ -7,7 +7,7 @@ cluster and their warps share out the keys, 16 at a time; each warp has a ring o
 and sum of each row (online softmax, Milakov and Gimelshein 2018; split over the keys: Flash-Decoding, Dao et al. 2023). At the end the
 warps' sums are added in shared memory, and those of the cluster's blocks after them.
 
-Keys that no query sees are not read: a warp looks at the mask first. A row that sees nothing gives zeros, as torch's math does.
+Keys that no query sees are not read: a warp looks at the mask first. A row that sees nothing gives zeros, as torch's math does; NaN stays.
 The next kernel may start at once; its weights do not depend on this one.
 """
 
@@ -28,6 +28,7 @@ _MULTIPLY = "mma.sync.aligned.m16n8k16.row.col.f32.{0}.{0}.f32"
 _PACK = "cvt.rn.{0}x2.f32"
 _NAMES = {"bfloat16": "bf16", "float16": "f16"}
 _PROCESSORS = 132  # of an H200
+_MOST_NUMBERS = 1 << 31  # of K, whose places are counted in 32 bits
 _LOWEST = -3.0e38  # below every score; a difference of two of them is finite
 
 
@@ -63,7 +64,9 @@ def _sum_bytes(spec: AttentionSpec) -> int:
 
 def space(spec: AttentionSpec, arch: Arch) -> list[Split]:
     """Nothing for shapes that it does not take."""
-    if spec.head_dim not in HEAD_DIMS or spec.heads % spec.kv_heads or not 0 < spec.rows <= ROWS or spec.keys < 1:
+    if spec.head_dim not in HEAD_DIMS or spec.heads % spec.kv_heads or not 0 < spec.rows <= ROWS or spec.keys < 1 or spec.batch < 1:
+        return []
+    if spec.batch * spec.kv_heads * spec.keys * spec.head_dim >= _MOST_NUMBERS:
         return []
     heads, units = spec.batch * spec.kv_heads, -(-spec.keys // KEYS)
     found = []
@@ -215,10 +218,10 @@ def build(spec: AttentionSpec, knobs: Split, arch: Arch):
                 weight[h] = weight[h] * shrink[h]
             for i in T.unroll(8):
                 h = T.meta_var(i % 4 // 2)
-                if s[i] > T.float32(_LOWEST):
-                    s[i] = T.exp2(s[i] - most[h])
-                else:
+                if s[i] == T.float32(_LOWEST):
                     s[i] = T.float32(0)
+                else:
+                    s[i] = T.exp2(s[i] - most[h])
                 weight[h] = weight[h] + s[i]
             for i in T.unroll(4):
                 T.ptx[pack](p[i], s[i * 2 + 1], s[i * 2])
@@ -295,7 +298,7 @@ def build(spec: AttentionSpec, knobs: Split, arch: Arch):
                         s[i] = s[i] + scale[0] * remote[i]
                 if blocks == 1:
                     for i in T.unroll(4):
-                        Y[head, row, column + i] = T.cast(T.Select(weight[0] > T.float32(0), s[i] / weight[0], T.float32(0)), dtype)
+                        Y[head, row, column + i] = T.cast(T.Select(weight[0] == T.float32(0), T.float32(0), s[i] / weight[0]), dtype)
                 else:
                     at = T.meta_var((warps * ROWS + row) * row_floats * 4)
                     T.ptx["st.shared.v4.f32"](memory.ptr_to([at + column * 4]), s[0], s[1], s[2], s[3])
@@ -328,7 +331,7 @@ def build(spec: AttentionSpec, knobs: Split, arch: Arch):
                         for i in T.unroll(4):
                             s[i] = s[i] + scale[0] * remote[i]
                     for i in T.unroll(4):
-                        Y[head, row, column + i] = T.cast(T.Select(weight[0] > T.float32(0), s[i] / weight[0], T.float32(0)), dtype)
+                        Y[head, row, column + i] = T.cast(T.Select(weight[0] == T.float32(0), T.float32(0), s[i] / weight[0]), dtype)
             T.cuda.cluster_sync()  # what others read stays
 
     return decode_attention

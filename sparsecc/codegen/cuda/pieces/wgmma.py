@@ -59,6 +59,17 @@ def multiply(chain: str, sums: Any, columns: int, a: Any, b: Any, add: Any) -> A
     return T.ptx[chain](*[sums[i] for i in range(columns // 2)], a, b, T.ptx.pred(add), 1, 1, 0, 0)
 
 
+def upright(place: Any, rows: int) -> Any:
+    """The descriptor of a right factor whose rows are the depth: [depth, n], in boxes of 64 columns and `rows` rows each."""
+    address = T.cuda.cvta_generic_to_shared(place)
+    return T.uint64((1 << 62) | (64 << 32) | (rows * INPUTS * 2 // 16 << 16)) + T.cast(address // T.uint32(16), "uint64")
+
+
+def multiply_upright(chain: str, sums: Any, columns: int, a: Any, first: int, b: Any, add: Any) -> Any:
+    """One instruction with a left factor in four registers from a[first], and a right factor as `upright` says."""
+    return T.ptx[chain](*[sums[i] for i in range(columns // 2)], *[a[first + i] for i in range(4)], b, T.ptx.pred(add), 1, 1, 1)
+
+
 def sparse_instruction(columns: int, dtype: str) -> str:
     name = _NAMES[dtype]
     return f"wgmma.mma_async.sp.sync.aligned.m64n{columns}k32.f32.{name}.{name}"

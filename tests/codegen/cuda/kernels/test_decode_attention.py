@@ -51,6 +51,6 @@ def test_knobs_fit_every_device(keys: int) -> None:
             assert launched.shared_bytes <= known.shared_bytes and launched.grid[0] == 8 * launched.cluster
 
 
-@pytest.mark.parametrize("changed", [{"head_dim": 80}, {"queries": 5}, {"kv_heads": 5}, {"keys": 0}])
+@pytest.mark.parametrize("changed", [{"head_dim": 80}, {"queries": 5}, {"kv_heads": 5}, {"keys": 0}, {"batch": 0}, {"keys": 1 << 21}])
 def test_shapes_that_it_does_not_take(changed: dict[str, int]) -> None:
     assert space(replace(LLAMA, **changed), HOPPER) == []

@@ -1,0 +1,161 @@
+"""`sparsecc::block_attention_cuda`: the torch operator that launches `block_attention`, and a block map as the kernel reads it.
+
+    y = softmax(scale · q kᵀ, over the blocks kept) v
+
+q, k and v [batch, heads, tokens, head_dim] in the model's order, of keys and values perhaps fewer heads; y lies in memory as [batch,
+tokens, heads, head_dim]. Registered as `operator.linear_cuda` is, and as that without gradients.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sparsecc.attention.base import BlockMap
+from sparsecc.codegen.cuda import launched, operator
+from sparsecc.codegen.cuda.kernel import BlockAttentionSpec
+from sparsecc.codegen.cuda.kernels.block_attention import BITS, TILE
+from sparsecc.errors import InputError
+
+_WAVE = 132  # rows of tiles that an H200 works on at once
+
+
+class Packed(NamedTuple):
+    """items: int32 [batch · heads · rows of tiles, 4], each with its head, its number among the head's, where its tiles begin and how many
+    there are.  tiles: int32, the number of a tile of keys and, from `BITS` on, which of its four blocks are kept: queries first.  places:
+    int32 [heads, tokens], the token that stands at each place of a head's order; None where that is the model's."""
+
+    items: Tensor
+    tiles: Tensor
+    places: Tensor | None
+
+
+def pack(block_map: BlockMap, batch: int) -> Packed:
+    """A map of blocks of 64 or 128. Heads come one after the other, so that their keys stay in the cache; the longest rows of a head first,
+    and back again in the next wave, so that no processor has all the long ones."""
+    heads, blocks = block_map.heads, block_map.grid.blocks(block_map.block)
+    half = TILE // block_map.block
+    rows = -(-blocks // half)
+    whole = block_map.keep.new_zeros(heads, rows * half, rows * half)
+    whole[:, :blocks, :blocks] = block_map.keep
+    parts = whole.view(heads, rows, half, rows, half).permute(0, 1, 3, 2, 4)
+    parts = parts.expand(heads, rows, rows, 2, 2) if half == 1 else parts
+    bits = (parts.flatten(3).int() << torch.arange(4, dtype=torch.int32, device=whole.device)).sum(-1)
+    some = bits > 0
+    counts = some.sum(2)
+    starts = counts.flatten().cumsum(0).view_as(counts) - counts
+    order = torch.sort(counts, dim=1, descending=True, stable=True).indices
+    head = torch.arange(heads, device=whole.device)[:, None].expand_as(order)
+    items = torch.stack([head, order, starts.gather(1, order), counts.gather(1, order)], -1).flatten(0, 1)
+    every = torch.cat([items + torch.tensor([number * heads, 0, 0, 0], device=items.device) for number in range(batch)])
+    turned = every[: len(every) // _WAVE * _WAVE].view(-1, _WAVE, 4)
+    turned[1::2] = turned[1::2].flip(1)
+    tiles = some.nonzero()[:, 2] | bits[some].long() << BITS
+    places = None if block_map.orders is None else block_map.places().to(torch.int32)
+    return Packed(every.to(torch.int32).contiguous(), tiles.to(torch.int32), places)
+
+
+def unpack(packed: Packed, spec: BlockAttentionSpec) -> Tensor:
+    """bool [heads, query_blocks, key_blocks]: what is kept. Exact inverse of `pack`."""
+    blocks, half = -(-spec.tokens // spec.block), TILE // spec.block
+    rows = -(-blocks // half)
+    keep = torch.zeros(spec.heads, rows, rows, 2, 2, dtype=torch.bool, device=packed.items.device)
+    for head, row, start, count in packed.items.tolist():
+        if head < spec.heads:
+            entries = packed.tiles[start : start + count].long()
+            bits = entries[:, None] >> (BITS + torch.arange(4, device=entries.device)) & 1
+            keep[head, row, entries & ((1 << BITS) - 1)] = bits.bool().view(-1, 2, 2)
+    if half == 1:
+        return keep[:, :, :, 0, 0]
+    return keep.permute(0, 1, 3, 2, 4).reshape(spec.heads, rows * half, rows * half)[:, :blocks, :blocks]
+
+
+def meaning(spec: BlockAttentionSpec, q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places: Tensor | None) -> Tensor:
+    """What it computes: dense attention with a mask. Zeros where a query sees nothing."""
+    seen = unpack(Packed(items, tiles, places), spec).repeat_interleave(spec.block, 1).repeat_interleave(spec.block, 2)
+    seen = seen[:, : spec.tokens, : spec.tokens]
+    if places is not None:  # from the map's order to the model's
+        at = places.long().argsort(1)
+        seen = seen.gather(1, at[:, :, None].expand_as(seen)).gather(2, at[:, None].expand_as(seen))
+    if spec.causal:
+        seen = seen.tril()
+    y = functional.scaled_dot_product_attention(q, k, v, seen, scale=spec.scale, enable_gqa=spec.heads != spec.kv_heads)
+    return y.where(seen.any(-1, keepdim=True), 0)
+
+
+def through_torch(spec: BlockAttentionSpec, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Tensor:
+    """Dense, which is what the map stands for."""
+    grouped = spec.heads != spec.kv_heads
+    return functional.scaled_dot_product_attention(q, k, v, is_causal=spec.causal, scale=spec.scale, enable_gqa=grouped)
+
+
+def example(spec: BlockAttentionSpec, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Some q, k and v."""
+    dtype = getattr(torch, spec.dtype)
+    q, k, v = (
+        torch.randn(spec.batch, heads, spec.tokens, spec.head_dim, device=device, dtype=dtype)
+        for heads in (spec.heads, spec.kv_heads, spec.kv_heads)
+    )
+    return q, k, v
+
+
+_library = torch.library.Library("sparsecc", "FRAGMENT")
+_library.define("block_attention_cuda(Tensor q, Tensor k, Tensor v, Tensor items, Tensor tiles, Tensor? places, str plan) -> Tensor")
+
+
+def _checked(plan: str, q: Tensor, k: Tensor, v: Tensor, places: Tensor | None) -> BlockAttentionSpec:
+    """Raises InputError for shapes and types that are not the plan's."""
+    spec = operator.plan_of(plan).spec
+    if not isinstance(spec, BlockAttentionSpec):
+        raise InputError(f"block_attention_cuda: plan {plan!r} is for {spec.name}")
+    if (places is not None) != spec.ordered:
+        raise InputError(f"block_attention_cuda: this plan is for tokens in {'other orders' if spec.ordered else 'the order of the model'}")
+    for name, tensor, heads in (("q", q, spec.heads), ("k", k, spec.kv_heads), ("v", v, spec.kv_heads)):
+        shape = (spec.batch, heads, spec.tokens, spec.head_dim)
+        if tensor.shape != shape or tensor.dtype is not getattr(torch, spec.dtype) or tensor.device != q.device:
+            here = f"{name} is {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
+            raise InputError(f"block_attention_cuda takes {spec.dtype} {shape} on {q.device}, {here}")
+    return spec
+
+
+def _cuda(q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places: Tensor | None, plan: str) -> Tensor:
+    spec, launch = _checked(plan, q, k, v, places), launched.on(plan, q.device)
+    if not launch.there:
+        return meaning(spec, q, k, v, items, tiles, places)
+    if places is None:
+        tensors = {"Q": operator.aligned(q), "K": operator.aligned(k), "V": operator.aligned(v)}
+    else:  # each head of queries has keys of its own then
+        tensors = {name: _ordered(tensor, places) for name, tensor in (("Q", q), ("K", k), ("V", v))} | {"P": places}
+    y = q.new_empty(spec.batch, spec.tokens, spec.heads, spec.head_dim)
+    launch(tensors | {"I": items, "L": tiles, "Y": y})
+    return y.transpose(1, 2)
+
+
+def _ordered(x: Tensor, places: Tensor) -> Tensor:
+    """[batch, heads of the map, tokens, head_dim]: rows as the orders have them."""
+    batch, heads, tokens, depth = x.shape
+    first = torch.arange(len(places), device=x.device, dtype=torch.int32) // (len(places) // heads) * tokens
+    rows = (places + first[:, None]).flatten()
+    return x.reshape(batch, heads * tokens, depth).index_select(1, rows).view(batch, len(places), tokens, depth)
+
+
+def _cpu(q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places: Tensor | None, plan: str) -> Tensor:
+    """What it means, for a machine without a GPU: in float32."""
+    spec = _checked(plan, q, k, v, places)
+    y = meaning(spec, q.float(), k.float(), v.float(), items, tiles, places).to(q.dtype)
+    return y.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def _fake(q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places: Tensor | None, plan: str) -> Tensor:
+    batch, heads, tokens, depth = q.shape
+    return q.new_empty(batch, tokens, heads, depth).transpose(1, 2)
+
+
+_library.impl("block_attention_cuda", _cuda, "CUDA")
+_library.impl("block_attention_cuda", launched.without_gradients("block_attention_cuda", lambda: block_attention_cuda), "AutogradCUDA")
+_library.impl("block_attention_cuda", _cpu, "CPU")
+torch.library.register_fake("sparsecc::block_attention_cuda", _fake, lib=_library)
+block_attention_cuda: Any = torch.ops.sparsecc.block_attention_cuda.default

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sparsecc.codegen.cuda import nvrtc
+from sparsecc.codegen.cuda.arch import ARCHES, arch
+from sparsecc.codegen.cuda.kernel import BlockAttentionSpec
+from sparsecc.codegen.cuda.kernels.block_attention import TILE, Tiles, build, geometry, space
+from tests.codegen.cuda.sass import sass
+
+HOPPER = arch("sm_90a")
+VIDEO = BlockAttentionSpec(1, 48, 48, 17776, 64, 0.125, 128)
+
+
+@pytest.mark.parametrize(
+    ("spec", "knobs"),
+    [
+        (VIDEO, Tiles(4)),
+        (BlockAttentionSpec(2, 8, 2, 1000, 128, 0.1, 64, "float16", causal=True), Tiles(2)),
+        (BlockAttentionSpec(1, 4, 2, 512, 64, 0.1, 64, ordered=True), Tiles(3)),
+    ],
+)
+def test_warpgroups_multiply_tiles_that_boxes_bring(spec: BlockAttentionSpec, knobs: Tiles) -> None:
+    built = nvrtc.build(build(spec, knobs, HOPPER), HOPPER)
+    found = sass(built.cubin)
+    kind = {"bfloat16": ".F32.BF16", "float16": ".F32"}[spec.dtype]
+    scores, values = spec.head_dim // 16, TILE // 16
+    if spec.head_dim == TILE:
+        assert found.count(f"HGMMA.64x128x16{kind}") == scores + values
+    else:
+        assert found.count(f"HGMMA.64x128x16{kind}") == scores and found.count(f"HGMMA.64x64x16{kind}") == values
+    assert found.count("UTMALDG.3D") == 3 * spec.head_dim // 64 and found.count("USETMAXREG") == 2
+    assert found.count("MUFU.EX2") >= TILE // 2  # one for each score of a lane
+    assert not (found.spilled or found.count("LDL") or found.count("STL"))
+    assert set(built.arguments) == {"Q", "K", "V", "I", "L", "Y", *(["P"] if spec.ordered else [])}
+    assert set(dict(geometry(spec, knobs, HOPPER).maps)) == {"Q", "K", "V"}
+
+
+@pytest.mark.parametrize("depth", [64, 128])
+def test_knobs_fit_the_device(depth: int) -> None:
+    found = space(replace(VIDEO, head_dim=depth), HOPPER)
+    assert found and all(geometry(replace(VIDEO, head_dim=depth), knobs, HOPPER).shared_bytes <= HOPPER.shared_bytes for knobs in found)
+
+
+@pytest.mark.parametrize("changed", [{"head_dim": 80}, {"block": 32}, {"kv_heads": 5}, {"batch": 64}])
+def test_what_it_does_not_take(changed: dict[str, int]) -> None:
+    assert space(replace(VIDEO, **changed), HOPPER) == []
+    assert not any(space(VIDEO, known) for known in ARCHES if known is not HOPPER)
