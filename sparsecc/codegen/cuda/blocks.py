@@ -8,17 +8,19 @@ tokens, heads, head_dim]. Registered as `operator.linear_cuda` is, and as that w
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sparsecc.attention.base import BlockMap
 from sparsecc.codegen.cuda import launched, operator
 from sparsecc.codegen.cuda.kernel import BlockAttentionSpec
 from sparsecc.codegen.cuda.kernels.block_attention import BITS, TILE
 from sparsecc.errors import InputError
+
+if TYPE_CHECKING:
+    from sparsecc.attention.base import BlockMap
 
 _WAVE = 132  # rows of tiles that an H200 works on at once
 
