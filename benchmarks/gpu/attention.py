@@ -1,0 +1,168 @@
+"""Block-sparse attention on a GPU against FlexAttention with the same map and cuDNN's dense attention, in turns in one process.
+
+    python -m benchmarks.gpu.attention
+    python -m benchmarks.gpu.attention --build --cache DIR      # builds the kernels, without a GPU
+
+Maps are random, blocks of 128, the diagonal always kept. Writes benchmarks/results/gpu-attention.json and .md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from benchmarks.promises import HEAD, Promise, cells
+from benchmarks.results import markdown_table, write
+from sparsecc.attention.base import BlockMap, Grid
+from sparsecc.codegen.cuda import blocks, operator
+from sparsecc.codegen.cuda.built import Builder
+from sparsecc.codegen.cuda.choose import Chooser
+from sparsecc.codegen.cuda.kernel import BlockAttentionSpec
+from sparsecc.codegen.cuda.target import Target
+from sparsecc.timing import Spread
+
+_FLEX, _CUDNN = "FlexAttention", "cuDNN dense"
+_WANTED: dict[BlockAttentionSpec, dict[float, dict[str, float]]] = {
+    BlockAttentionSpec(1, 48, 48, 17776, 64, 64**-0.5, 128): {
+        1.0: {_CUDNN: 0.85},
+        0.5: {_FLEX: 1.2, _CUDNN: 1.9},
+        0.3: {_FLEX: 1.2, _CUDNN: 3.1},
+        0.2: {_FLEX: 1.2, _CUDNN: 4.5},
+    },
+    BlockAttentionSpec(1, 40, 40, 32768, 128, 128**-0.5, 128): {
+        1.0: {_CUDNN: 0.85},
+        0.5: {_FLEX: 1.35},
+        0.3: {_FLEX: 1.35},
+        0.2: {_FLEX: 1.35},
+    },
+}
+_TOLERANCE = 1e-2  # of the largest output of the head that is looked at, in bfloat16
+
+
+def random_map(spec: BlockAttentionSpec, density: float, device: torch.device) -> BlockMap:
+    count = -(-spec.tokens // spec.block)
+    generator = torch.Generator(device).manual_seed(0)
+    keep = torch.rand(spec.heads, count, count, device=device, generator=generator) < density
+    return BlockMap(Grid.line(spec.tokens), spec.block, None, keep | torch.eye(count, device=device, dtype=torch.bool))
+
+
+def flex(spec: BlockAttentionSpec, block_map: BlockMap, q: Tensor, k: Tensor, v: Tensor) -> Callable[[], Tensor]:
+    """The last block, which is short, is one with a mask."""
+    from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+    full = block_map.keep.clone()
+    if spec.tokens % spec.block:
+        full[:, :, -1] = False
+
+    def listed(keep: Tensor) -> tuple[Tensor, Tensor]:
+        return keep.sum(2).int()[None], torch.sort(keep.int(), dim=2, descending=True, stable=True).indices.int()[None]
+
+    tokens = spec.tokens
+    mask = BlockMask.from_kv_blocks(
+        *listed(block_map.keep & ~full),
+        *listed(full),
+        BLOCK_SIZE=spec.block,
+        mask_mod=lambda b, h, i, j: j < tokens,
+        seq_lengths=(tokens, tokens),
+    )
+    return functools.partial(torch.compile(flex_attention, dynamic=False), q, k, v, block_mask=mask, scale=spec.scale)
+
+
+def cudnn(spec: BlockAttentionSpec, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+        return functional.scaled_dot_product_attention(q, k, v, scale=spec.scale)
+
+
+def in_turns(candidates: dict[str, Callable[[], object]], rounds: int = 9) -> dict[str, Spread]:
+    """Milliseconds of a call. One takes longer than launching it does, and reads more than a cache holds."""
+    taken: dict[str, list[float]] = {name: [] for name in candidates}
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    for number in range(rounds + 2):
+        for name, call in candidates.items():
+            start.record()
+            call()
+            end.record()
+            end.synchronize()
+            if number >= 2:
+                taken[name].append(start.elapsed_time(end))
+    return {name: Spread.of(times) for name, times in taken.items()}
+
+
+def error(spec: BlockAttentionSpec, block_map: BlockMap, q: Tensor, k: Tensor, v: Tensor, y: Tensor) -> float:
+    """Of the first block of queries of each head, in float64."""
+    worst = 0.0
+    for head in range(spec.heads):
+        seen = block_map.keep[head, 0].repeat_interleave(spec.block)[: spec.tokens]
+        keys, values, queries = (x[0, head].double() for x in (k, v, q))
+        expected = (spec.scale * queries[: spec.block] @ keys[seen].T).softmax(-1) @ values[seen]
+        worst = max(worst, float((y[0, head, : spec.block].double() - expected).abs().max() / expected.abs().max()))
+    return worst
+
+
+def run(spec: BlockAttentionSpec, chooser: Chooser, device: torch.device) -> Iterator[dict[str, Any]]:
+    plan = chooser.alone(spec).plan
+    if plan is None:
+        raise RuntimeError(f"no kernel for {spec.name}")
+    key, (q, k, v) = operator.register(plan), blocks.example(spec, device)
+    for density, wanted in _WANTED[spec].items():
+        block_map = random_map(spec, density, device)
+        packed = blocks.pack(block_map, spec.batch)
+        ours = functools.partial(blocks.block_attention_cuda, q, k, v, *packed, key)
+        off = error(spec, block_map, q, k, v, ours())
+        times = in_turns({"ours": ours, _FLEX: flex(spec, block_map, q, k, v), _CUDNN: functools.partial(cudnn, spec, q, k, v)})
+        mine = times["ours"]
+        flops = 4 * int(block_map.keep.sum()) * spec.block**2 * spec.head_dim
+        yield {
+            "name": f"{spec.tokens} tokens, {spec.heads} heads of {spec.head_dim}, density {density:g}",
+            "ms": mine.to_dict(),
+            "tflops": flops / mine.median / 1e9,
+            "error": off,
+            "rivals": {name: {"ms": times[name].to_dict(), "at_least": wanted.get(name)} for name in (_FLEX, _CUDNN)},
+        }
+
+
+def promises(row: dict[str, Any]) -> list[Promise]:
+    mine = row["ms"]
+    return [
+        Promise(
+            "attention",
+            row["name"],
+            rival,
+            Spread(found["ms"]["median"] / mine["median"], found["ms"]["p10"] / mine["p90"], found["ms"]["p90"] / mine["p10"]),
+            found["at_least"],
+            right=row["error"] < _TOLERANCE,
+            ms=mine["median"],
+        )
+        for rival, found in row["rivals"].items()
+        if found["at_least"] is not None
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--build", action="store_true")
+    parser.add_argument("--cache", type=Path, default=Path("~/.cache/sparsecc/cuda").expanduser())
+    options = parser.parse_args()
+    chooser = Chooser(Target(("sm_90a",)), Builder(options.cache), measure=False)
+    if options.build:
+        for spec in _WANTED:
+            chooser.alone(spec)
+        return
+    rows = [row for spec in _WANTED for row in run(spec, chooser, torch.device("cuda", 0))]
+    lines = [[promise.what, *cells(promise), f"{row['tflops']:.0f}", f"{row['error']:.0e}"] for row in rows for promise in promises(row)]
+    table = markdown_table(["what", *HEAD, "TFLOP/s", "error"], lines)
+    write("gpu-attention", {"device": torch.cuda.get_device_name(), "rows": rows}, f"{table}\n\n{torch.cuda.get_device_name()}.")
+    print(table)
+
+
+if __name__ == "__main__":
+    main()
