@@ -137,13 +137,17 @@ def outputs_of(module: CompiledModule, inputs: Sequence[Any]) -> list[Any]:
     return [leaf.detach() for leaf in pytree.tree_leaves(returned) if isinstance(leaf, torch.Tensor)]
 
 
-def chosen(report: Report, choices: Sequence[tuple[tuple[str, ...], Choice]], others: Sequence[tuple[AloneSpec, Choice]] = ()) -> Report:
+def chosen(
+    report: Report, choices: Sequence[tuple[tuple[str, ...], Choice]], others: Sequence[tuple[str, AloneSpec, Choice]] = ()
+) -> Report:
     """The report with what runs each packed layer and what has no packed weight, and the table of what was timed."""
     by_site = {name: (names, choice) for names, choice in choices for name in names}
-    sites = tuple(replace(row, **_decided(*by_site[row.name])) if row.name in by_site else row for row in report.sites)
-    every = [choice for _, choice in (*choices, *others)]
+    decided = {name: _decided(*found) for name, found in by_site.items()}
+    decided |= {name: _runs(spec, choice) for name, spec, choice in others}
+    sites = tuple(replace(row, **decided[row.name]) if row.name in decided else row for row in report.sites)
+    every = [*(choice for _, choice in choices), *(choice for _, _, choice in others)]
     rows = {id(row): row for choice in every for row in choice.rows}  # layers alike share them
-    counts = Counter((spec.name, choice.plan.steps[0].kernel if choice.plan else "torch", choice.reason) for spec, choice in others)
+    counts = Counter((spec.name, choice.plan.steps[0].kernel if choice.plan else "torch", choice.reason) for _, spec, choice in others)
     notes = (f"{count} of {name}: {runs} ({reason})" for (name, runs, reason), count in counts.items())
     kernels = tuple(map(_kernel, rows.values()))
     return replace(report, sites=sites, kernels=kernels, totals=account.totals(sites), notes=(*report.notes, *notes))
@@ -159,6 +163,12 @@ def _decided(names: tuple[str, ...], choice: Choice) -> dict[str, Any]:
         return {"decision": "dense", "reason": reason}
     skips = choice.plan.spec.form.startswith((TWO_OF_FOUR, ANY_ZEROS))
     return {"decision": "sparse" if skips else "dense", "kernel": choice.plan.steps[0].kernel, "reason": reason}
+
+
+def _runs(spec: AloneSpec, choice: Choice) -> dict[str, Any]:
+    """Of an attention site."""
+    kernel = choice.plan.steps[0].kernel if choice.plan else "torch"
+    return {"dtype": spec.dtype, "kernel": kernel, "reason": choice.reason}
 
 
 def _kernel(row: Row) -> KernelReport:

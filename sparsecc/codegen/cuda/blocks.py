@@ -18,6 +18,7 @@ from sparsecc.codegen.cuda import launched, operator
 from sparsecc.codegen.cuda.kernel import BlockAttentionSpec
 from sparsecc.codegen.cuda.kernels.block_attention import BITS, TILE
 from sparsecc.errors import InputError
+from sparsecc.ops.block_attention.torch import reference, restore
 
 if TYPE_CHECKING:
     from sparsecc.attention.base import BlockMap
@@ -56,7 +57,7 @@ def pack(block_map: BlockMap, batch: int) -> Packed:
     turned = every[: len(every) // _WAVE * _WAVE].view(-1, _WAVE, 4)
     turned[1::2] = turned[1::2].flip(1)
     tiles = some.nonzero()[:, 2] | bits[some].long() << BITS
-    places = None if block_map.orders is None else block_map.places().to(torch.int32)
+    places = None if block_map.orders is None else block_map.places().to(torch.int32).contiguous()
     return Packed(every.to(torch.int32).contiguous(), tiles.to(torch.int32), places)
 
 
@@ -76,16 +77,9 @@ def unpack(packed: Packed, spec: BlockAttentionSpec) -> Tensor:
 
 
 def meaning(spec: BlockAttentionSpec, q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places: Tensor | None) -> Tensor:
-    """What it computes: dense attention with a mask. Zeros where a query sees nothing."""
-    seen = unpack(Packed(items, tiles, places), spec).repeat_interleave(spec.block, 1).repeat_interleave(spec.block, 2)
-    seen = seen[:, : spec.tokens, : spec.tokens]
-    if places is not None:  # from the map's order to the model's
-        at = places.long().argsort(1)
-        seen = seen.gather(1, at[:, :, None].expand_as(seen)).gather(2, at[:, None].expand_as(seen))
-    if spec.causal:
-        seen = seen.tril()
-    y = functional.scaled_dot_product_attention(q, k, v, seen, scale=spec.scale, enable_gqa=spec.heads != spec.kv_heads)
-    return y.where(seen.any(-1, keepdim=True), 0)
+    """What it computes, one block of queries after the other."""
+    keep = unpack(Packed(items, tiles, places), spec)
+    return reference(q, k, v, restore(places, keep, (1, 1, spec.tokens, 0), True, spec.block, spec.causal), spec.scale)
 
 
 def through_torch(spec: BlockAttentionSpec, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Tensor:
@@ -108,8 +102,8 @@ _library = torch.library.Library("sparsecc", "FRAGMENT")
 _library.define("block_attention_cuda(Tensor q, Tensor k, Tensor v, Tensor items, Tensor tiles, Tensor? places, str plan) -> Tensor")
 
 
-def _checked(plan: str, q: Tensor, k: Tensor, v: Tensor, places: Tensor | None) -> BlockAttentionSpec:
-    """Raises InputError for shapes and types that are not the plan's."""
+def _checked(plan: str, q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places: Tensor | None) -> BlockAttentionSpec:
+    """Raises InputError for shapes, types and devices that are not the plan's."""
     spec = operator.plan_of(plan).spec
     if not isinstance(spec, BlockAttentionSpec):
         raise InputError(f"block_attention_cuda: plan {plan!r} is for {spec.name}")
@@ -120,11 +114,15 @@ def _checked(plan: str, q: Tensor, k: Tensor, v: Tensor, places: Tensor | None) 
         if tensor.shape != shape or tensor.dtype is not getattr(torch, spec.dtype) or tensor.device != q.device:
             here = f"{name} is {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
             raise InputError(f"block_attention_cuda takes {spec.dtype} {shape} on {q.device}, {here}")
+    rows = spec.batch * spec.heads * -(-spec.tokens // TILE)
+    lists = [(items, (rows, 4)), (tiles, tuple(tiles.shape[:1])), *([] if places is None else [(places, (spec.heads, spec.tokens))])]
+    if any(x.shape != shape or x.dtype != torch.int32 or x.device != q.device or not x.is_contiguous() for x, shape in lists):
+        raise InputError(f"block_attention_cuda: its lists of tiles are not those of a map for {spec.name} on {q.device}")
     return spec
 
 
 def _cuda(q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places: Tensor | None, plan: str) -> Tensor:
-    spec, launch = _checked(plan, q, k, v, places), launched.on(plan, q.device)
+    spec, launch = _checked(plan, q, k, v, items, tiles, places), launched.on(plan, q.device)
     if not launch.there:
         return meaning(spec, q, k, v, items, tiles, places)
     if places is None:
@@ -146,7 +144,7 @@ def _ordered(x: Tensor, places: Tensor) -> Tensor:
 
 def _cpu(q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places: Tensor | None, plan: str) -> Tensor:
     """What it means, for a machine without a GPU: in float32."""
-    spec = _checked(plan, q, k, v, places)
+    spec = _checked(plan, q, k, v, items, tiles, places)
     y = meaning(spec, q.float(), k.float(), v.float(), items, tiles, places).to(q.dtype)
     return y.transpose(1, 2).contiguous().transpose(1, 2)
 

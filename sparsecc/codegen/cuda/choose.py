@@ -5,6 +5,7 @@ Without a GPU here, what records know decides, and else the first guess of each 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -30,6 +31,7 @@ from sparsecc.codegen.task import Known
 DENSE = "cublas"
 THROUGH_DENSE = "unpacked, then cublas"
 TORCH = "torch"
+_FINE = 10  # maps whose sizes differ by less than a tenth of a doubling are timed once
 _NOT_MEASURED = "not measured: there is no GPU here; "
 _BEYOND = 4  # times the last bucket: with so many tokens the way beyond is timed
 
@@ -77,7 +79,7 @@ class Chooser:
 
     def alone(self, spec: AloneSpec, kept: tuple[Tensor, ...] = ()) -> Choice:
         """What runs a layer without packed weights. kept: what it reads beside its inputs; its size tells how much it computes."""
-        key = (spec, sum(tensor.numel() for tensor in kept))
+        key = (spec, round(_FINE * math.log2(1 + sum(tensor.numel() for tensor in kept))))
         if key not in self._alone:
             self._alone[key] = self._chosen(spec, kept)
         return self._alone[key]
@@ -95,10 +97,12 @@ class Chooser:
         try:
             us = _alone_us(spec, plan, kept)
         except torch.cuda.OutOfMemoryError:
-            return Choice(None, reason="there is no memory for copies to time it with")
-        chosen = min(us, key=us.__getitem__)
-        row = Row(spec.form, *spec.shape, spec.tokens, us, chosen)
-        return Choice(plan if chosen == name else None, (row,), ", ".join(f"{name} {time:.1f} µs" for name, time in us.items()))
+            return Choice(plan, reason="not measured: there is no memory for copies to time it with")
+        maps = isinstance(spec, BlockAttentionSpec)  # torch has dense attention only, which gives something else
+        chosen = name if maps else min(us, key=us.__getitem__)
+        row, said = Row(spec.form, *spec.shape, spec.tokens, us, chosen), [f"{name} {time:.1f} µs" for name, time in us.items()]
+        slower = ["dense attention would be faster"] if maps and us[TORCH] < us[name] else []
+        return Choice(plan if chosen == name else None, (row,), ", ".join([*said, *slower]))
 
     def _choose(self, spec: LinearSpec, weights: Weights, tokens: int) -> Choice:
         candidates = self._candidates(spec)
@@ -217,7 +221,8 @@ def _alone_us(spec: AloneSpec, plan: Plan, kept: tuple[Tensor, ...]) -> dict[str
         kind.kernel: [_call(kind.operator, *tensors, key) for tensors in every],
         TORCH: [_call(kind.torch, spec, *tensors) for tensors in every],
     }
-    times = measure.in_turns(list(candidates.values()))
+    few = {"rounds": 5, "at_least": 1} if isinstance(spec, BlockAttentionSpec) else {}  # a call takes milliseconds
+    times = measure.in_turns(list(candidates.values()), **few)
     return {name: spread.median for name, spread in zip(candidates, times, strict=True)}
 
 

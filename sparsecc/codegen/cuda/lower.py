@@ -25,7 +25,7 @@ from sparsecc.codegen.cuda import alone, operator
 from sparsecc.codegen.cuda.alone import KINDS, AloneSpec
 from sparsecc.codegen.cuda.choose import Choice
 from sparsecc.codegen.cuda.forms import Refusal, Stored, weights_of
-from sparsecc.codegen.cuda.kernel import ACTIVATIONS, BlockAttentionSpec, LinearSpec, Weights
+from sparsecc.codegen.cuda.kernel import ACTIVATIONS, LinearSpec, Weights
 from sparsecc.codegen.cuda.unpacking import packed
 from sparsecc.forms import dtype_of
 from sparsecc.graph.fx import cleanup, state
@@ -54,7 +54,7 @@ class Lowered:
 
     module: GraphModule
     choices: tuple[tuple[tuple[str, ...], Choice], ...]
-    others: tuple[tuple[AloneSpec, Choice], ...] = ()
+    others: tuple[tuple[str, AloneSpec, Choice], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def lower(module: GraphModule, chooser: Chooses) -> Lowered:
         if isinstance(layer.stored, Refusal):
             _make_dense(module, layer)
             choices.append(((layer.site.name,), Choice(None, reason=layer.stored.reason)))
-    others = tuple((found[1], _alone(module, *found, chooser)) for found in alone.found(module))
+    others = tuple((str(found[0].meta.get(SITE, "")), found[1], _alone(module, *found, chooser)) for found in alone.found(module))
     _write_in_place(module)
     cleanup.sweep(module)
     return Lowered(module, tuple(choices), others)
@@ -321,21 +321,10 @@ def _alone(module: GraphModule, node: Node, spec: AloneSpec, inputs: tuple[Any, 
         inputs = tuple(_kept(module, node, value) if isinstance(value, Tensor) else value for value in inputs)
         with module.graph.inserting_before(node):
             y = module.graph.call_function(KINDS[type(spec)].operator, (*inputs, operator.register(choice.plan)))
-        _put_in_place(module, node, y)
-    elif choice.rows and isinstance(spec, BlockAttentionSpec):  # dense is faster, and what the map stands for
-        q, k, v, *_ = inputs
-        options = {"scale": spec.scale, "enable_gqa": spec.heads != spec.kv_heads}
-        with module.graph.inserting_before(node):
-            dense = aten.scaled_dot_product_attention.default
-            y = module.graph.call_function(dense, (q, k, v, None, 0.0, spec.causal), options)
-        _put_in_place(module, node, y)
+        y.meta = dict(node.meta)
+        node.replace_all_uses_with(y)
+        module.graph.erase_node(node)
     return choice
-
-
-def _put_in_place(module: GraphModule, node: Node, y: Node) -> None:
-    y.meta = dict(node.meta)
-    node.replace_all_uses_with(y)
-    module.graph.erase_node(node)
 
 
 def _kept(module: GraphModule, node: Node, value: Tensor) -> Node:

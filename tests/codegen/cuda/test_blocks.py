@@ -105,5 +105,7 @@ def test_other_inputs_than_the_plans() -> None:
         InputError, match=r"block_attention_cuda takes float16 \(1, 2, 200, 64\) on cpu, k is torch.float16 \(1, 2, 199, 64\)"
     ):
         blocks.block_attention_cuda(q, q[:, :, 1:], q, *packed, key)
+    with pytest.raises(InputError, match="its lists of tiles are not those of a map"):
+        blocks.block_attention_cuda(q, q, q, *blocks.pack(block_map, 2), key)
     with pytest.raises(InputError, match="this plan is for tokens in the order of the model"):
         blocks.block_attention_cuda(q, q, q, packed.items, packed.tiles, torch.zeros(2, 200, dtype=torch.int32), key)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -44,7 +45,7 @@ def test_knobs_fit_the_device(depth: int) -> None:
     assert found and all(geometry(replace(VIDEO, head_dim=depth), knobs, HOPPER).shared_bytes <= HOPPER.shared_bytes for knobs in found)
 
 
-@pytest.mark.parametrize("changed", [{"head_dim": 80}, {"block": 32}, {"kv_heads": 5}, {"batch": 64}])
-def test_what_it_does_not_take(changed: dict[str, int]) -> None:
+@pytest.mark.parametrize("changed", [{"head_dim": 80}, {"block": 32}, {"kv_heads": 5}, {"batch": 64}, {"batch": 0}, {"scale": 0.0}])
+def test_what_it_does_not_take(changed: dict[str, Any]) -> None:
     assert space(replace(VIDEO, **changed), HOPPER) == []
     assert not any(space(VIDEO, known) for known in ARCHES if known is not HOPPER)
