@@ -19,12 +19,13 @@ import torch
 from torch.nn import functional
 
 from benchmarks.gpu.layers import Case, made
-from sparsecc.codegen.cuda import operator
+from sparsecc.attention.base import BlockMap, Grid, required
+from sparsecc.codegen.cuda import blocks, operator
 from sparsecc.codegen.cuda.alone import KINDS, AloneSpec
 from sparsecc.codegen.cuda.arch import arch
 from sparsecc.codegen.cuda.blob import offsets
 from sparsecc.codegen.cuda.built import Builder
-from sparsecc.codegen.cuda.kernel import AttentionSpec, LinearSpec, NormSpec, Weights
+from sparsecc.codegen.cuda.kernel import AttentionSpec, BlockAttentionSpec, LinearSpec, NormSpec, Weights
 from sparsecc.codegen.cuda.kernels import kernel_of, kernels_of, module_of
 from sparsecc.codegen.cuda.plan import Plan, Step
 from sparsecc.codegen.cuda.unpacking import packed, values
@@ -47,6 +48,13 @@ _ALONE: tuple[AloneSpec, ...] = (
     AttentionSpec(1, 8, 2, 1, 600, 128, 0.1, masked=True),
     AttentionSpec(1, 16, 1, 1, 1000, 128, 0.1, "float16"),
     AttentionSpec(3, 4, 4, 5, 17, 64, 0.2, "float16", masked=True),
+    *(
+        BlockAttentionSpec(2, 4, kv_heads, tokens, 64, 0.2, block, causal=causal, ordered=ordered)
+        for block in (64, 128)
+        for tokens, kv_heads in ((60, 4), (321, 2), (370, 1))
+        for causal, ordered in ((False, False), (True, False), (False, True))
+    ),
+    BlockAttentionSpec(1, 3, 3, 700, 128, 0.1, 64, "float16"),
     NormSpec(3, 1000, 1e-5),
     NormSpec(64, 8, 1e-5, "float16"),
 )
@@ -109,6 +117,16 @@ def linear_errors(spec: LinearSpec, plan: Plan, device: torch.device) -> Iterato
         yield tokens, float((y.double() - expected).abs().max() / expected.abs().max())
 
 
+def attended(spec: BlockAttentionSpec, device: torch.device) -> tuple[torch.Tensor | None, ...]:
+    """q, k and v, and a random map as the kernel reads it."""
+    grid = Grid(3, 5, spec.tokens // 15, spec.tokens % 15)
+    count = grid.blocks(spec.block)
+    keep = (torch.rand(spec.heads, count, count) < 0.4) | required(grid, spec.block)
+    orders = torch.arange(spec.heads, dtype=torch.uint8) % 6 if spec.ordered else None
+    packed = blocks.pack(BlockMap(grid, spec.block, orders, keep.tril() if spec.causal else keep, spec.causal), spec.batch)
+    return (*blocks.example(spec, device), *(None if tensor is None else tensor.to(device) for tensor in packed))
+
+
 def masks(queries: int, keys: int, device: torch.device) -> list[torch.Tensor]:
     """All keys, the first third and the last one, some, some of which one query sees none, and one row for all queries."""
     first = torch.arange(keys, device=device).expand(queries, keys) < keys // 3
@@ -123,7 +141,7 @@ def masks(queries: int, keys: int, device: torch.device) -> list[torch.Tensor]:
 def alone_errors(spec: AloneSpec, plan: Plan, device: torch.device) -> Iterator[float]:
     """For some inputs, how far outputs are off, relative to the largest."""
     kind, key = KINDS[type(spec)], operator.register(plan)
-    example = kind.example(spec, device)
+    example = attended(spec, device) if isinstance(spec, BlockAttentionSpec) else kind.example(spec, device)
     every = [example]
     if isinstance(spec, AttentionSpec) and spec.masked:
         every = [(*example[:-1], mask) for mask in masks(spec.queries, spec.keys, device)]
