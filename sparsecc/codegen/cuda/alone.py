@@ -116,8 +116,8 @@ def _is_ours_alone(node: Node) -> bool:
 def _norm(given: dict[str, Any], written: dict[str, Tensor]) -> Match | None:
     """The weight has to be stored: it is read before the kernel before has ended."""
     x, weight, eps = given["input"], given["weight"], given["eps"]
-    stored = isinstance(weight, Node) and weight.op == "get_attr" and str(weight.target) not in written
-    if not (isinstance(x, Node) and stored and isinstance(eps, float) and len(given["normalized_shape"]) == 1):
+    constant = isinstance(weight, Node) and weight.op == "get_attr" and str(weight.target) not in written
+    if not (isinstance(x, Node) and constant and isinstance(eps, float) and len(given["normalized_shape"]) == 1):
         return None
     values = [x.meta["val"], weight.meta["val"]]
     if not _static(values) or values[0].dtype not in _DTYPES or values[1].dtype != values[0].dtype or not values[1].numel():

@@ -8,8 +8,6 @@ query that sees nothing gives zeros. Registered as `operator.linear_cuda` is, an
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -17,9 +15,6 @@ from torch.nn import functional
 from sparsecc.codegen.cuda import launched, operator
 from sparsecc.codegen.cuda.kernel import AttentionSpec
 from sparsecc.errors import InputError
-
-_library = torch.library.Library("sparsecc", "FRAGMENT")
-_library.define("attention_cuda(Tensor q, Tensor k, Tensor v, Tensor? mask, str plan) -> Tensor")
 
 
 def through_torch(spec: AttentionSpec, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -47,13 +42,6 @@ def example(spec: AttentionSpec, device: torch.device) -> tuple[Tensor, Tensor, 
     return q, k, v, torch.ones(spec.queries, spec.keys, device=device, dtype=torch.bool) if spec.masked else None
 
 
-def _spec(plan: str) -> AttentionSpec:
-    spec = operator.plan_of(plan).spec
-    if not isinstance(spec, AttentionSpec):
-        raise InputError(f"attention_cuda: plan {plan!r} is for {spec.name}")
-    return spec
-
-
 def _checked(spec: AttentionSpec, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor | None:
     """The mask as [queries, keys]. Raises InputError for shapes, types and devices that are not the plan's."""
     queries, keys = (spec.batch, spec.heads, spec.queries, spec.head_dim), (spec.batch, spec.kv_heads, spec.keys, spec.head_dim)
@@ -72,7 +60,7 @@ def _checked(spec: AttentionSpec, q: Tensor, k: Tensor, v: Tensor, mask: Tensor 
 
 
 def _cuda(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, plan: str) -> Tensor:
-    spec = _spec(plan)
+    spec = launched.spec_of(AttentionSpec, plan, "attention_cuda")
     seen, launch = _checked(spec, q, k, v, mask), launched.on(plan, q.device)
     if not launch.there:
         return meaning(spec, q, k, v, seen)
@@ -85,7 +73,7 @@ def _cuda(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, plan: str) -> Te
 
 def _cpu(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, plan: str) -> Tensor:
     """What it means, for a machine without a GPU: in float32."""
-    spec = _spec(plan)
+    spec = launched.spec_of(AttentionSpec, plan, "attention_cuda")
     seen = _checked(spec, q, k, v, mask)
     return meaning(spec, q.float(), k.float(), v.float(), seen).to(q.dtype)
 
@@ -94,8 +82,4 @@ def _fake(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, plan: str) -> Te
     return q.new_empty(q.shape)
 
 
-_library.impl("attention_cuda", _cuda, "CUDA")
-_library.impl("attention_cuda", launched.without_gradients("attention_cuda", lambda: attention_cuda), "AutogradCUDA")
-_library.impl("attention_cuda", _cpu, "CPU")
-torch.library.register_fake("sparsecc::attention_cuda", _fake, lib=_library)
-attention_cuda: Any = torch.ops.sparsecc.attention_cuda.default
+attention_cuda = launched.registered("Tensor q, Tensor k, Tensor v, Tensor? mask, str plan", "attention_cuda", _cuda, _cpu, _fake)

@@ -98,15 +98,9 @@ def example(spec: BlockAttentionSpec, device: torch.device) -> tuple[Tensor, Ten
     return q, k, v
 
 
-_library = torch.library.Library("sparsecc", "FRAGMENT")
-_library.define("block_attention_cuda(Tensor q, Tensor k, Tensor v, Tensor items, Tensor tiles, Tensor? places, str plan) -> Tensor")
-
-
 def _checked(plan: str, q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places: Tensor | None) -> BlockAttentionSpec:
     """Raises InputError for shapes, types and devices that are not the plan's."""
-    spec = operator.plan_of(plan).spec
-    if not isinstance(spec, BlockAttentionSpec):
-        raise InputError(f"block_attention_cuda: plan {plan!r} is for {spec.name}")
+    spec = launched.spec_of(BlockAttentionSpec, plan, "block_attention_cuda")
     if (places is not None) != spec.ordered:
         raise InputError(f"block_attention_cuda: this plan is for tokens in {'other orders' if spec.ordered else 'the order of the model'}")
     for name, tensor, heads in (("q", q, spec.heads), ("k", k, spec.kv_heads), ("v", v, spec.kv_heads)):
@@ -154,8 +148,6 @@ def _fake(q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places:
     return q.new_empty(batch, tokens, heads, depth).transpose(1, 2)
 
 
-_library.impl("block_attention_cuda", _cuda, "CUDA")
-_library.impl("block_attention_cuda", launched.without_gradients("block_attention_cuda", lambda: block_attention_cuda), "AutogradCUDA")
-_library.impl("block_attention_cuda", _cpu, "CPU")
-torch.library.register_fake("sparsecc::block_attention_cuda", _fake, lib=_library)
-block_attention_cuda: Any = torch.ops.sparsecc.block_attention_cuda.default
+block_attention_cuda = launched.registered(
+    "Tensor q, Tensor k, Tensor v, Tensor items, Tensor tiles, Tensor? places, str plan", "block_attention_cuda", _cuda, _cpu, _fake
+)

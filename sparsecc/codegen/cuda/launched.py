@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from sparsecc.codegen.cuda.arch import serves
 from sparsecc.codegen.cuda.driver import Kernel, tensor_map
 from sparsecc.errors import InputError, SparseccError
 
+Spec = TypeVar("Spec")
+_library = torch.library.Library("sparsecc", "FRAGMENT")
 _ready: dict[tuple[str, int], Launched] = {}  # by key and device
 
 
@@ -41,6 +43,25 @@ class Launched:
             own.append(tensor_map(address, self._maps[name]) if name in self._maps else address)
         with torch.cuda.device(self._index):
             self._kernel(stream, *own)
+
+
+def spec_of(kind: type[Spec], key: str, operator_name: str) -> Spec:
+    """Of a plan. Raises InputError for one of another kind, UserError for one that was never registered."""
+    spec = operator.plan_of(key).spec
+    if not isinstance(spec, kind):
+        raise InputError(f"{operator_name}: plan {key!r} is for {spec.name}")
+    return spec
+
+
+def registered(arguments: str, name: str, cuda: Callable[..., Tensor], cpu: Callable[..., Tensor], fake: Callable[..., Tensor]) -> Any:
+    """The torch operator `sparsecc::name(arguments) -> Tensor`, without gradients. fake: for tensors that have shapes alone."""
+    _library.define(f"{name}({arguments}) -> Tensor")
+    _library.impl(name, cuda, "CUDA")
+    _library.impl(name, without_gradients(name, lambda: made), "AutogradCUDA")
+    _library.impl(name, cpu, "CPU")
+    torch.library.register_fake(f"sparsecc::{name}", fake, lib=_library)
+    made = getattr(torch.ops.sparsecc, name).default
+    return made
 
 
 def without_gradients(name: str, operator: Callable[[], Any]) -> Callable[..., Tensor]:

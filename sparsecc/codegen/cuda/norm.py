@@ -7,8 +7,6 @@ x and y [..., depth] with the plan's number of rows, weight [depth]. Registered 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -16,9 +14,6 @@ from torch.nn import functional
 from sparsecc.codegen.cuda import launched, operator
 from sparsecc.codegen.cuda.kernel import NormSpec
 from sparsecc.errors import InputError
-
-_library = torch.library.Library("sparsecc", "FRAGMENT")
-_library.define("rms_norm_cuda(Tensor x, Tensor weight, str plan) -> Tensor")
 
 
 def through_torch(spec: NormSpec, x: Tensor, weight: Tensor) -> Tensor:
@@ -34,9 +29,7 @@ def example(spec: NormSpec, device: torch.device) -> tuple[Tensor, Tensor]:
 
 def _checked(plan: str, x: Tensor, weight: Tensor) -> NormSpec:
     """Raises InputError for shapes, types and devices that are not the plan's."""
-    spec = operator.plan_of(plan).spec
-    if not isinstance(spec, NormSpec):
-        raise InputError(f"rms_norm_cuda: plan {plan!r} is for {spec.name}")
+    spec = launched.spec_of(NormSpec, plan, "rms_norm_cuda")
     dtype, shape = getattr(torch, spec.dtype), (spec.rows, spec.depth)
     for name, tensor, wanted in (("x", x, spec.rows * spec.depth), ("weight", weight, spec.depth)):
         if tensor.dtype is not dtype or tensor.shape[-1:] != (spec.depth,) or tensor.numel() != wanted or tensor.device != x.device:
@@ -64,8 +57,4 @@ def _fake(x: Tensor, weight: Tensor, plan: str) -> Tensor:
     return x.new_empty(x.shape)
 
 
-_library.impl("rms_norm_cuda", _cuda, "CUDA")
-_library.impl("rms_norm_cuda", launched.without_gradients("rms_norm_cuda", lambda: rms_norm_cuda), "AutogradCUDA")
-_library.impl("rms_norm_cuda", _cpu, "CPU")
-torch.library.register_fake("sparsecc::rms_norm_cuda", _fake, lib=_library)
-rms_norm_cuda: Any = torch.ops.sparsecc.rms_norm_cuda.default
+rms_norm_cuda = launched.registered("Tensor x, Tensor weight, str plan", "rms_norm_cuda", _cuda, _cpu, _fake)
