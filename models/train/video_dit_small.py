@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from models._attention_calls import masked, spread
 from models._clips import clips
 from models._png import strip, write_png
+from models._video_distance import psnr
 from models._weights import keep
 from models.video_dit_small import GRID, HELD_OUT, LAYERS, STEPS, TEXT, VideoDitSmall, noise_of, sample
 
@@ -128,11 +129,6 @@ def judged(model: nn.Module, out: Path, device: torch.device, steps: int) -> dic
         "psnr_other_noise_db": [round(psnr(a, b), 2) for a, b in zip(dense, dense.roll(1, 0), strict=True)],
         "sample_standard_deviation": float(dense.std()),
     }
-
-
-def psnr(one: Tensor, other: Tensor) -> float:
-    """In decibels, of videos in [-1, 1]."""
-    return float(10 * torch.log10(4 / (one.clamp(-1, 1) - other.clamp(-1, 1)).square().mean()))
 
 
 def write(model: nn.Module, path: Path) -> None:
