@@ -28,6 +28,7 @@ from benchmarks.attention.variants import PARO, asked_of, block_map, variants
 from models import video_dit_small
 from models._png import strip, write_png
 from models._video_distance import psnr, ssim
+from models.train.video_dit_small import loaded
 from models.video_dit_small import GRID, HELD_OUT, STEPS, TEXT
 from sparsecc.attention.base import BLOCK, Grid, Sample
 
@@ -106,9 +107,9 @@ def picture(videos: Sequence[Tensor]) -> Tensor:
 def main() -> int:
     arguments = _parser().parse_args()
     steps, groups, seeds = (4, 1, 1) if arguments.quick else (arguments.steps, arguments.groups, arguments.seeds)
-    module = video_dit_small.build().to(arguments.device)
+    module = video_dit_small.build() if arguments.weights is None else loaded(arguments.weights)
     assert isinstance(module, video_dit_small.VideoDitSmall)
-    sampler = Sampler(module, steps, groups)
+    sampler = Sampler(module.to(arguments.device), steps, groups)
     captions = [caption for caption in HELD_OUT[: 1 if arguments.quick else None] for _ in range(seeds)]
     numbers = [100 * i + seed for i in range(len(captions) // seeds) for seed in range(seeds)]
     rows, drawn = [], []
@@ -180,6 +181,7 @@ def _line(row: Row) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--weights", metavar="WEIGHTS.npz", help="as training writes them, for a machine without safetensors")
     parser.add_argument("--seeds", type=int, default=3, help="videos for each caption")
     parser.add_argument("--steps", type=int, default=STEPS, help="of the sampler")
     parser.add_argument("--groups", type=int, default=4, help="of steps, each with maps of its own where a pattern looks at samples")

@@ -40,7 +40,7 @@ HELD_OUT_CLIPS = 64
 def main() -> None:
     arguments = _parser().parse_args()
     if arguments.keep is not None:
-        print(keep(_loaded(arguments.keep), "video_dit_small"))
+        print(keep(loaded(arguments.keep), "video_dit_small"))
         return
     out, device = Path(arguments.out), torch.device(arguments.device)
     out.mkdir(parents=True, exist_ok=True)
@@ -136,13 +136,14 @@ def write(model: nn.Module, path: Path) -> None:
     np.savez(path, **{name: value.detach().cpu().half().numpy() for name, value in model.state_dict().items()})
 
 
-def _loaded(path: str) -> nn.Module:
+def loaded(path: str) -> VideoDitSmall:
+    """What `write` wrote, in eval mode, gradients off."""
     with np.load(path, allow_pickle=False) as stored:
         state = {name: torch.from_numpy(stored[name]).float() for name in stored.files}
     layers = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))
     model = VideoDitSmall(layers=layers)
     model.load_state_dict(state)
-    return model
+    return model.eval().requires_grad_(False)
 
 
 def _batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
