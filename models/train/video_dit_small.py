@@ -67,8 +67,7 @@ def train(arguments: argparse.Namespace, device: torch.device) -> tuple[nn.Modul
         for block in model.blocks:
             block.compile()  # one piece of code for all of them
     losses: list[dict[str, float]] = []
-    step, share, told, sums = 0, 0.0, 0.0, torch.zeros((), device=device)
-    since = 0
+    step, share, told, since, sums = 0, 0.0, 0.0, 0, torch.zeros((), device=device)
     while share < 1:
         for optimizer, rate in optimizers:
             for group in optimizer.param_groups:
@@ -76,8 +75,8 @@ def train(arguments: argparse.Namespace, device: torch.device) -> tuple[nn.Modul
         loss = _step(model, optimizers, _batch(arguments.batch, generator), device)
         _average(averaged, model, min(AVERAGED, (1 + step) / (10 + step)))
         sums, step, since = sums + loss, step + 1, since + 1
-        if step % 10 == 0 or device.type == "cpu":
-            torch.cuda.synchronize(device) if device.type == "cuda" else None  # or steps would be queued beyond the end
+        if step % 10 == 0 and device.type == "cuda":
+            torch.cuda.synchronize(device)  # or steps would be queued beyond the end
         seconds = time.perf_counter() - start
         share = seconds / arguments.seconds
         if seconds - told >= arguments.report or share >= 1:
