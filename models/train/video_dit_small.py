@@ -102,7 +102,7 @@ class _Losses:
         if not math.isfinite(mean):
             raise RuntimeError(f"the loss is no number after {step} steps")
         print(f"{seconds:5.0f} s, step {step}: loss {mean:.4f}, {steps / passed:.2f} steps/s", flush=True)
-        self.told.append({"step": step, "seconds": round(seconds, 1), "loss": mean})
+        self.told.append({"step": step, "seconds": seconds, "loss": mean})
         self.sum = torch.zeros_like(self.sum)
 
 
