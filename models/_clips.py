@@ -49,11 +49,14 @@ _GLYPHS = (
 
 
 def tokens(caption: str) -> Tensor:
-    """int64[TEXT] of "red circle moves right , blue 7 races up on rows". Raises ValueError for a word that is not in WORDS."""
-    ids = [WORDS.index(word) for word in caption.split()]
-    if len(ids) > TEXT:
-        raise ValueError(f"{len(ids)} words, a caption has {TEXT}")
-    return torch.tensor(ids + [0] * (TEXT - len(ids)))
+    """int64[TEXT] of "red circle moves right , blue 7 races up on rows". Raises ValueError for too many words and those not in WORDS."""
+    words = caption.split()
+    unknown = [word for word in words if word not in WORDS]
+    if unknown:
+        raise ValueError(f"no caption has the word {unknown[0]!r}")
+    if len(words) > TEXT:
+        raise ValueError(f"{len(words)} words, a caption has {TEXT} at most")
+    return torch.tensor([WORDS.index(word) for word in words] + [0] * (TEXT - len(words)))
 
 
 def caption(text: Tensor) -> str:

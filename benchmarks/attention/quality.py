@@ -3,9 +3,10 @@
     python -m benchmarks.attention.quality --device cuda
     python -m benchmarks.attention.quality --quick          # a few steps of one video on a CPU, written nowhere
 
-Every pattern keeps at least the density asked for, in every head of every layer at every step. Maps are chosen on the way of a dense
-sampler from other captions and other noise, for each group of steps anew where the pattern looks at samples. torch computes attention
-with the maps as masks: the figures are about maps, not about kernels. Writes benchmarks/results/attention-quality.json, .md and .png.
+Every head of every layer keeps the same density at every step; patterns that come in coarse steps take the nearest they have. Maps are
+chosen on the way of a dense sampler from other captions and other noise, for each group of steps anew where the pattern looks at samples.
+torch computes attention with the maps as masks: the figures are about maps, not about kernels. Writes
+benchmarks/results/attention-quality.json, .md and .png.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from benchmarks.attention.variants import PARO, asked_of, block_map, variants
 from models import video_dit_small
 from models._png import strip, write_png
 from models._video_distance import psnr, ssim
+from models.train.video_dit_small import loaded
 from models.video_dit_small import GRID, HELD_OUT, STEPS, TEXT
 from sparsecc.attention.base import BLOCK, Grid, Sample
 
@@ -44,14 +46,21 @@ Row = dict[str, Any]
 
 
 def measure(
-    sampler: Sampler, captions: Sequence[str], seeds: Sequence[int], densities: Sequence[float], also: Sequence[str] = ()
+    sampler: Sampler,
+    captions: Sequence[str],
+    seeds: Sequence[int],
+    densities: Sequence[float],
+    also: Sequence[str] = (),
+    choose_on: torch.device | None = None,
 ) -> Iterator[tuple[Row, Tensor]]:
-    """A row and its videos for each density and pattern, after one of dense attention. Captions and seeds: one each for each video."""
+    """A row and its videos for each density and pattern, after one of dense attention. Captions and seeds: one each for each video.
+    choose_on: where maps are chosen, if not where the model is."""
     dense = sampler.videos(captions, seeds)
     yield {"pattern": "dense", "density": 1.0, "kept": 1.0}, dense
-    samples = sampler.calibration(CALIBRATION, CALIBRATION_SEEDS)
+    device = choose_on or sampler.device
+    samples = [[_on(device, site) for site in group] for group in sampler.calibration(CALIBRATION, CALIBRATION_SEEDS)]
     for density, (name, pattern) in itertools.product(densities, variants(also).items()):
-        with sampler.device:  # maps are chosen where the samples are
+        with device:  # what patterns make anew has to be where the samples are
             maps = [[block_map(pattern, asked_of(site, _GRID, density, BLOCK)) for site in group] for group in _few(pattern, samples)]
         videos = sampler.videos(captions, seeds, maps if len(maps) == sampler.groups else maps * sampler.groups)
         kept = statistics.mean(one.density for group in maps for one in group)
@@ -85,14 +94,14 @@ def table(rows: Sequence[Row], about: str) -> str:
 
 
 def gain_db(rows: Sequence[Row], density: float) -> float:
-    """PARO's mean PSNR over that of the next best."""
+    """PARO's mean PSNR over that of the best that does not reorder as it does."""
     means = {row["pattern"]: statistics.mean(row["psnr"]) for row in rows if row["density"] == density}
-    return means.pop(PARO) - max(means.values())
+    return means[PARO] - max(mean for name, mean in means.items() if not name.startswith(PARO))
 
 
 def holds(rows: Sequence[Row]) -> bool:
-    """PARO is best in every column at every density, and by at least 2 dB at the lowest."""
-    best = all(_best(rows, density, key) == PARO for density in _densities(rows) for key in COLUMNS)
+    """PARO, perhaps with more orders than the axes', is best in every column at every density, and by at least 2 dB at the lowest."""
+    best = all(_best(rows, density, key).startswith(PARO) for density in _densities(rows) for key in COLUMNS)
     return best and gain_db(rows, min(_densities(rows))) >= LEAST_GAIN_DB
 
 
@@ -106,14 +115,15 @@ def picture(videos: Sequence[Tensor]) -> Tensor:
 def main() -> int:
     arguments = _parser().parse_args()
     steps, groups, seeds = (4, 1, 1) if arguments.quick else (arguments.steps, arguments.groups, arguments.seeds)
-    module = video_dit_small.build().to(arguments.device)
+    module = video_dit_small.build() if arguments.weights is None else loaded(arguments.weights)
     assert isinstance(module, video_dit_small.VideoDitSmall)
-    sampler = Sampler(module, steps, groups)
+    sampler = Sampler(module.to(arguments.device), steps, groups)
     captions = [caption for caption in HELD_OUT[: 1 if arguments.quick else None] for _ in range(seeds)]
     numbers = [100 * i + seed for i in range(len(captions) // seeds) for seed in range(seeds)]
     rows, drawn = [], []
     lowest = min(arguments.densities)
-    for row, videos in measure(sampler, captions, numbers, arguments.densities, arguments.pattern):
+    choose_on = torch.device(arguments.choose_on or arguments.device)
+    for row, videos in measure(sampler, captions, numbers, arguments.densities, arguments.pattern, choose_on):
         print(_line(row), flush=True)
         if row["pattern"] == "dense" or row["density"] == lowest:
             drawn.append((row["pattern"], videos[[i * seeds for i in DRAWN if i * seeds < len(videos)]].cpu()))
@@ -132,8 +142,9 @@ def _write(arguments: argparse.Namespace, rows: list[Row], drawn: list[tuple[str
     )
     rows_drawn = ", ".join(name for name, _ in drawn)
     text = f"{table(rows, about)}\n\nRows of the picture, for each of its videos, at {min(arguments.densities):.0%}: {rows_drawn}."
+    settings = {key: value for key, value in vars(arguments).items() if key not in ("out", "weights", "quick")}
     document = {
-        "settings": vars(arguments),
+        "settings": settings,
         "captions": list(captions),
         "grid": str(_GRID),
         "block": BLOCK,
@@ -146,6 +157,10 @@ def _write(arguments: argparse.Namespace, rows: list[Row], drawn: list[tuple[str
     if arguments.out is not None:
         for path in (*paths, results.FOLDER / f"{NAME}.png"):
             (Path(arguments.out) / path.name).write_bytes(path.read_bytes())
+
+
+def _on(device: torch.device, samples: Sequence[Sample]) -> list[Sample]:
+    return [Sample(*(x.to(device) for x in sample)) for sample in samples]
 
 
 def _few(pattern: Any, samples: list[list[list[Sample]]]) -> list[list[list[Sample]]]:
@@ -180,11 +195,13 @@ def _line(row: Row) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--weights", metavar="WEIGHTS.npz", help="as training writes them, for a machine without safetensors")
     parser.add_argument("--seeds", type=int, default=3, help="videos for each caption")
     parser.add_argument("--steps", type=int, default=STEPS, help="of the sampler")
     parser.add_argument("--groups", type=int, default=4, help="of steps, each with maps of its own where a pattern looks at samples")
     parser.add_argument("--densities", type=float, nargs="+", default=list(DENSITIES))
     parser.add_argument("--pattern", action="append", default=[], help="another one, as recipes name it: sliding_window:512")
+    parser.add_argument("--choose-on", metavar="DEVICE", help="where maps are chosen, if not on --device: orders by clusters need cpu")
     parser.add_argument("--quick", action="store_true", help="one video in four steps")
     parser.add_argument("--out", help="folder that gets a copy of what is written")
     return parser

@@ -12,7 +12,8 @@ from sparsecc.attention import judge
 from sparsecc.attention.base import Asked, BlockMap, Choice, Grid, Pattern, Sample, required
 
 PARO = "paro"
-RASTER = "paro's blocks, raster order"
+MOST_MORE = 0.05
+RASTER = "raster order, blocks as paro"
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,17 @@ def variants(also: Sequence[str] = ()) -> dict[str, Pattern]:
 
 
 def block_map(pattern: Pattern, asked: Asked) -> BlockMap:
-    """The sparsest of a pattern's maps that has the density asked for, or more where it cannot have just that one."""
+    """A pattern's map of the density asked for. Of a pattern that cannot have just that one, the sparsest that has more, if it is less
+    than 5 % of all blocks more, and otherwise the densest that has less."""
     if not pattern.needs_samples:
         asked = replace(asked, samples=())  # which would only tell what the map costs
     least = asked.density - 0.5 / asked.grid.blocks(asked.block) ** 2  # half of a block in a head
     found = pattern.choose(asked).map
-    while found.density < least and asked.density < 1:
-        asked = replace(asked, density=min(asked.density + 0.01, 1.0))
-        found = pattern.choose(asked).map
+    more = asked.density
+    while found.density < least and (more := more + 0.01) < min(asked.density + 2 * MOST_MORE, 1.0):
+        other = pattern.choose(replace(asked, density=more)).map
+        if other.density >= least:
+            return other if other.density <= asked.density + MOST_MORE else found
     return found
 
 

@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ HELD_OUT_CLIPS = 64
 def main() -> None:
     arguments = _parser().parse_args()
     if arguments.keep is not None:
-        print(keep(_loaded(arguments.keep), "video_dit_small"))
+        print(keep(loaded(arguments.keep), "video_dit_small"))
         return
     out, device = Path(arguments.out), torch.device(arguments.device)
     out.mkdir(parents=True, exist_ok=True)
@@ -66,27 +67,43 @@ def train(arguments: argparse.Namespace, device: torch.device) -> tuple[nn.Modul
     if arguments.compile:
         for block in model.blocks:
             block.compile()  # one piece of code for all of them
-    losses: list[dict[str, float]] = []
-    step, share, told, sums = 0, 0.0, 0.0, torch.zeros((), device=device)
-    since = 0
+    losses, step, share = _Losses(arguments.report, torch.zeros((), device=device)), 0, 0.0
     while share < 1:
         for optimizer, rate in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate * _rate(share)
         loss = _step(model, optimizers, _batch(arguments.batch, generator), device)
         _average(averaged, model, min(AVERAGED, (1 + step) / (10 + step)))
-        sums, step, since = sums + loss, step + 1, since + 1
-        if step % 10 == 0 or device.type == "cpu":
-            torch.cuda.synchronize(device) if device.type == "cuda" else None  # or steps would be queued beyond the end
+        step += 1
+        if step % 10 == 0 and device.type == "cuda":
+            torch.cuda.synchronize(device)  # or steps would be queued beyond the end
         seconds = time.perf_counter() - start
         share = seconds / arguments.seconds
-        if seconds - told >= arguments.report or share >= 1:
-            losses.append({"step": step, "seconds": round(seconds, 1), "loss": float(sums) / since})
-            if not math.isfinite(losses[-1]["loss"]):
-                raise RuntimeError(f"the loss is no number after {step} steps")
-            print(f"{seconds:5.0f} s, step {step}: loss {losses[-1]['loss']:.4f}, {since / (seconds - told):.2f} steps/s", flush=True)
-            told, since, sums = seconds, 0, torch.zeros((), device=device)
-    return model, averaged, losses
+        losses.add(loss, step, seconds, last=share >= 1)
+    return model, averaged, losses.told
+
+
+@dataclass
+class _Losses:
+    """Means over all steps since the last line, one line in `every` seconds: only then is the device waited for."""
+
+    every: float
+    sum: Tensor
+    told: list[dict[str, float]] = field(default_factory=list)
+
+    def add(self, loss: Tensor, step: int, seconds: float, last: bool) -> None:
+        """Raises RuntimeError where the mean is no number."""
+        self.sum = self.sum + loss
+        before = self.told[-1] if self.told else {"step": 0, "seconds": 0.0}
+        passed, steps = seconds - before["seconds"], step - before["step"]
+        if passed < self.every and not last:
+            return
+        mean = float(self.sum) / steps
+        if not math.isfinite(mean):
+            raise RuntimeError(f"the loss is no number after {step} steps")
+        print(f"{seconds:5.0f} s, step {step}: loss {mean:.4f}, {steps / passed:.2f} steps/s", flush=True)
+        self.told.append({"step": step, "seconds": seconds, "loss": mean})
+        self.sum = torch.zeros_like(self.sum)
 
 
 def initialized(model: VideoDitSmall) -> VideoDitSmall:
@@ -136,13 +153,14 @@ def write(model: nn.Module, path: Path) -> None:
     np.savez(path, **{name: value.detach().cpu().half().numpy() for name, value in model.state_dict().items()})
 
 
-def _loaded(path: str) -> nn.Module:
+def loaded(path: str) -> VideoDitSmall:
+    """What `write` wrote, in eval mode, gradients off."""
     with np.load(path, allow_pickle=False) as stored:
         state = {name: torch.from_numpy(stored[name]).float() for name in stored.files}
     layers = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))
     model = VideoDitSmall(layers=layers)
     model.load_state_dict(state)
-    return model
+    return model.eval().requires_grad_(False)
 
 
 def _batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
