@@ -22,7 +22,7 @@ import torch
 import sparsecc
 from benchmarks.results import markdown_table, write
 from models.decoders import gpt_small, llama
-from sparsecc.runtime.module import CompiledModule, read_module
+from sparsecc.runtime.module import CompiledModule, load
 
 _PROMPT, _STEPS = "A function is", 48
 _TOLERANCE = 0.02  # of the largest logit: each machine chooses its kernels, which add up in their own order
@@ -65,9 +65,9 @@ def check(folder: Path) -> list[dict[str, Any]]:
     """A row for each case."""
     cases = _cases("cuda")
     with _NoCompiler():
-        loaded = [read_module(folder / f"{case.name}.sparsecc").to("cuda") for case in cases]
+        loaded = [load(folder / f"{case.name}.sparsecc") for case in cases]
         written = [_logits(module) for module in loaded]
-        text = gpt_small.generate(read_module(folder / f"{cases[0].name}.sparsecc").to("cuda"), _PROMPT, _STEPS, "cuda")
+        text = gpt_small.generate(load(folder / f"{cases[0].name}.sparsecc"), _PROMPT, _STEPS, "cuda")
     rows = []
     for case, found in zip(cases, written, strict=True):
         expected = _logits(case.compile("cuda", folder))
