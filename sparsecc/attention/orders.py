@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sparsecc.attention.base import AXIS_ORDERS, BLOCK, ORDER_NAMES, BlockMap, Grid
 
-SEED, ROUNDS = 0, 10
+SEED, TRIALS, ROUNDS = 0, 8, 10
 NAMES = (*ORDER_NAMES, "Morton", "Hilbert", "own")
 
 
@@ -53,8 +53,8 @@ def clusters(keys: Tensor, grid: Grid, block: int = BLOCK) -> Tensor:
     """Tokens by the cluster that their keys fall into, within a cluster as the model has them; as many clusters as there are blocks of
     tokens on the grid. keys: [tokens, head_dim] of one head.
 
-    k-means: centres by k-means++ (Arthur and Vassilvitskii 2007), always with the same seed, then `ROUNDS` rounds of Lloyd's. Clusters
-    may have any size, so that a block can hold two: they follow each other as a chain, each the nearest of those left.
+    k-means: centres by greedy k-means++ (Arthur and Vassilvitskii 2007), always with the same seed, then `ROUNDS` rounds of Lloyd's.
+    Clusters may have any size, so that a block can hold several: they follow each other as a chain, each the nearest of those left.
     """
     points = keys[_on_grid(grid)].float()
     centres = _seeded(points, max(1, round(len(points) / block)))
@@ -125,15 +125,17 @@ def _sorted(grid: Grid, rank: Tensor) -> Tensor:
 
 
 def _seeded(points: Tensor, count: int) -> Tensor:
-    """k-means++: each centre is a point that is drawn with the square of its distance to the nearest centre so far as its weight."""
+    """Greedy k-means++: of `TRIALS` points that are drawn, each with the square of its distance to the nearest centre so far as its weight,
+    the one becomes a centre that leaves the least distance."""
     generator = torch.Generator().manual_seed(SEED)
     centres = points[:1]
     distance = (points - centres).square().sum(1)
     while len(centres) < count and distance.max() > 0:
         weights = distance.double().cumsum(0)
-        drawn = points[torch.searchsorted(weights, weights[-1] * torch.rand(1, generator=generator), right=True)]
-        centres = torch.cat([centres, drawn])
-        distance = torch.minimum(distance, (points - drawn).square().sum(1))
+        drawn = points[torch.searchsorted(weights, weights[-1] * torch.rand(TRIALS, generator=generator), right=True)]
+        left = torch.minimum(distance[:, None], torch.cdist(points, drawn).square())
+        best = left.double().sum(0).argmin()
+        centres, distance = torch.cat([centres, drawn[best, None]]), left[:, best]
     return centres
 
 

@@ -108,7 +108,7 @@ def test_a_stride_is_near_the_square_root_of_the_blocks_and_the_window_takes_the
     assert reach > 1 and keep[distance <= reach].all()
     assert int((keep | (distance <= reach + 1)).count_nonzero()) > 0.2 * 64**2
     sparse = kept(Strided(), density=0.08, tokens=64 * BLOCK)
-    assert torch.equal(sparse, kept(Strided(32 * BLOCK, 0), tokens=64 * BLOCK)), "smaller densities double the stride"
+    assert torch.equal(sparse, kept(Strided(16 * BLOCK, 0), tokens=64 * BLOCK)), "smaller densities double the stride"
 
 
 def test_options_stand_behind_colons() -> None:
