@@ -30,7 +30,7 @@ def kept(pattern: Pattern, causal: bool = False, text: int = 0, density: float =
 
 
 class Case(NamedTuple):
-    """sees: whether a query sees a key, both as numbers of tokens, by the definition; a block is kept where any pair of its tokens is so."""
+    """sees: by the definition, whether a query sees a key, both as numbers of tokens; a block is kept where any of its pairs is so."""
 
     pattern: Pattern
     sees: Callable[[int, int], bool]
