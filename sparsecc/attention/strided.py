@@ -1,5 +1,5 @@
-"""Strided attention (Child et al. 2019, Sparse Transformers): each query sees those near it, and from there every `stride`-th, so that two
-layers reach every token. Nothing is reordered and nothing measured."""
+"""Strided attention (Child et al. 2019, Sparse Transformers): each query sees the keys near it, and every `stride`-th block beyond. With a
+window as wide as the stride, two layers reach every token. Nothing is reordered and nothing measured."""
 
 from __future__ import annotations
 

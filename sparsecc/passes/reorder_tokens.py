@@ -229,7 +229,7 @@ def untouchable(site: Attention, reorders: bool) -> Refused | None:
 
 
 def _orders_by_head(found: BlockMap) -> Iterator[str]:
-    """'order FHW for heads 0, 2', the sparse heads only; nothing where there is one order, the model's."""
+    """'order FHW for heads 0, 2', the sparse heads only; nothing where all have the model's."""
     from sparsecc.attention import orders
 
     if found.orders is None:
@@ -238,7 +238,8 @@ def _orders_by_head(found: BlockMap) -> Iterator[str]:
     for name in sorted(set(names), key=orders.NAMES.index):
         heads = [str(head) for head, its in enumerate(names) if its == name and head not in dense]
         if heads:
-            yield f"order {name} for head{'s' * (len(heads) > 1)} {', '.join(heads)}"
+            order = f"order {name}" if name != "own" else "an order of its own"
+            yield f"{order} for head{'s' * (len(heads) > 1)} {', '.join(heads)}"
 
 
 def plan_of(graph: Graph) -> Plan:

@@ -54,7 +54,8 @@ def test_along_hilbert_s_curve_each_token_is_a_neighbour_of_the_last(axes: tuple
 def test_of_a_grid_that_is_no_cube_the_curves_leave_out_what_is_outside(axes: tuple[int, int, int]) -> None:
     grid = Grid(*axes)
     side = 1 << (max(axes) - 1).bit_length()
-    cube = Grid(*(side if size > 1 else 1 for size in axes))
+    frames, height, width = (side if size > 1 else 1 for size in axes)
+    cube = Grid(frames, height, width)
     for curve in (orders.morton, orders.hilbert):
         whole = coordinates(curve(cube), cube)
         inside = whole[(whole < torch.tensor(axes)).all(1)]

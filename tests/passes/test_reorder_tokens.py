@@ -88,7 +88,7 @@ def test_every_site_gets_the_planted_orders_and_the_density() -> None:
     ("pattern", "orders"),
     [
         ("paro:curves", r", order (Morton|Hilbert) for (heads 0, 1|head .*)$"),
-        ("paro:clusters", ", order own for heads 0, 1$"),
+        ("paro:clusters", ", an order of its own for heads 0, 1$"),
         ("paro:raster", r"\)$"),
     ],
 )
