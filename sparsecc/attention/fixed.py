@@ -64,9 +64,10 @@ def choice(keep: Tensor, asked: Asked) -> Choice:
 def widest(sizes: Sequence[Size], keep: Callable[[Size], Tensor], asked: Asked) -> Tensor:
     """What the last of `sizes` keeps that stays within the density asked for; what is required where none does. Each has to keep all that
     those before it keep, so that bisection finds it."""
-    most = round(asked.density * int(_computed(torch.ones_like(keep(sizes[0])), asked).count_nonzero()))
+    needed = required(asked.grid, asked.block, asked.causal)
+    most = round(asked.density * int(_computed(torch.ones_like(needed), asked).count_nonzero()))
     fitting = bisect_right(sizes, most, key=lambda size: int(_computed(keep(size), asked).count_nonzero()))
-    return keep(sizes[fitting - 1]) if fitting else required(asked.grid, asked.block, asked.causal)
+    return keep(sizes[fitting - 1]) if fitting else needed
 
 
 def _computed(keep: Tensor, asked: Asked) -> Tensor:

@@ -80,7 +80,7 @@ def test_a_replaced_site_gives_what_the_operator_means_and_all_blocks_what_it_ga
     graph, x = attending(host, grid)
     [site] = graph.sites(Attention)
     run = graph.run((x,), [site.name, "out"])
-    for block_map in (some_map(grid, 4), some_map(grid, 4, by_token=True), some_map(grid, 4, density=1.1)):
+    for block_map in (some_map(grid, 4), some_map(grid, 4, density=1.1, by_token=True)):
         after = replaced(graph, block_map).run((x,), [site.name, "out"])
         q, k, v = run.taps[site.name]
         expected = reference(q, k, v, block_map, site.scale).transpose(1, 2).flatten(2)
