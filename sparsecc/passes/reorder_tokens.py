@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sparsecc import attention, registry
-from sparsecc.attention.base import BLOCK, ORDER_NAMES, Asked, BlockMap, Choice, Grid, Pattern, Sample, least_density
+from sparsecc.attention.base import BLOCK, Asked, BlockMap, Choice, Grid, Pattern, Sample, least_density
 from sparsecc.calibration.context import Context
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
@@ -51,8 +51,8 @@ class ReorderTokens(Pass[Attention, Reordering]):
     softmax(scale · q kᵀ) v  ->  block_attention(q, k, v, orders, keep)
 
     `paro` is for image and video transformers: the tokens lie on a grid of frames × height × width. Inputs and outputs of the layer stay
-    in the model's own order. It needs calibration inputs or a plan; one or two samples suffice. `sliding_window` needs neither grid nor
-    calibration, reorders nothing, and is for causal attention, too.
+    in the model's own order. It needs calibration inputs or a plan; one or two samples suffice. `sliding_window`, `tri_shape`, `strided`
+    and `star` need neither grid nor calibration, reorder nothing, and are for causal attention, too.
 
     Left dense, with the reason in the report: cross attention, causal and masked attention where the pattern reorders, another number of
     tokens than the grid has, a density below what text and the diagonal take, and layers in which every head is above `max_error`.
@@ -65,7 +65,8 @@ class ReorderTokens(Pass[Attention, Reordering]):
     blocks up to the diagonal. Not used where the pattern's own options say what is kept.
     max_error: a head whose output is off by more on the calibration inputs (relative) keeps every block. Any error is allowed when not
     given.
-    pattern: how orders and blocks are chosen; a member of `attention`, perhaps with options behind a colon: `sliding_window:512`.
+    pattern: how orders and blocks are chosen; a member of `attention`, perhaps with options behind a colon: `sliding_window:512`,
+    `paro:axes+curves`.
     block: how many tokens make a block.
     plan: a file of block maps that were chosen before, used instead of calibration. Its grid, block and density hold.
     """
@@ -228,14 +229,17 @@ def untouchable(site: Attention, reorders: bool) -> Refused | None:
 
 
 def _orders_by_head(found: BlockMap) -> Iterator[str]:
-    """'order FHW for heads 0, 2', the sparse heads only; nothing where there is one order, the model's."""
-    dense = found.dense_heads
-    if found.orders is None or found.orders.dim() > 1:
+    """'order FHW for heads 0, 2', the sparse heads only; nothing where all have the model's."""
+    from sparsecc.attention import orders
+
+    if found.orders is None:
         return
-    for order, name in enumerate(ORDER_NAMES):
-        heads = [str(head) for head in (found.orders == order).nonzero().squeeze(1).tolist() if head not in dense]
+    dense, names = found.dense_heads, orders.names(found)
+    for name in sorted(set(names), key=orders.NAMES.index):
+        heads = [str(head) for head, its in enumerate(names) if its == name and head not in dense]
         if heads:
-            yield f"order {name} for head{'s' * (len(heads) > 1)} {', '.join(heads)}"
+            order = f"order {name}" if name != "own" else "an order of its own"
+            yield f"{order} for head{'s' * (len(heads) > 1)} {', '.join(heads)}"
 
 
 def plan_of(graph: Graph) -> Plan:

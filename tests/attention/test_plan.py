@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sparsecc.attention import orders
 from sparsecc.attention.base import BlockMap, Grid, required
 from sparsecc.attention.plan import Plan, fingerprint
 from sparsecc.errors import RecipeError
@@ -46,6 +47,14 @@ def test_a_causal_map_without_orders_comes_back(tmp_path: Path) -> None:
     found = Plan.load(tmp_path / "plan.json").maps["a"]
     assert (found.grid, found.orders, found.causal) == (grid, None, True)
     assert torch.equal(found.keep, keep)
+
+
+def test_orders_token_by_token_come_back(tmp_path: Path) -> None:
+    grid = Grid(2, 3, 5, text_tokens=2)
+    order = torch.stack([orders.hilbert(grid), orders.morton(grid)]).int()
+    Plan("model", {"a": BlockMap(grid, 8, order, required(grid, 8).repeat(2, 1, 1))}).save(tmp_path / "plan.json")
+    found = Plan.load(tmp_path / "plan.json").maps["a"].orders
+    assert found is not None and found.dtype == torch.int32 and torch.equal(found, order)
 
 
 def test_the_same_plan_is_the_same_bytes(tmp_path: Path) -> None:

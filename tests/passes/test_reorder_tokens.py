@@ -84,6 +84,19 @@ def test_every_site_gets_the_planted_orders_and_the_density() -> None:
     assert len(maps(once())) == 2
 
 
+@pytest.mark.parametrize(
+    ("pattern", "orders"),
+    [
+        ("paro:curves", r", order (Morton|Hilbert) for (heads 0, 1|head .*)$"),
+        ("paro:clusters", ", an order of its own for heads 0, 1$"),
+        ("paro:raster", r"\)$"),
+    ],
+)
+def test_orders_that_are_none_of_axes_are_said_too(pattern: str, orders: str) -> None:
+    [match] = apply(attention(), step=replace(STEP, pattern=pattern)).matches
+    assert re.search(orders, str(match.action))
+
+
 def test_what_was_done_is_said_with_its_cost_and_the_order_of_each_head() -> None:
     action = str(once().matches[0].action)
     assert action.startswith("density 0.40, lost mass 0.0")

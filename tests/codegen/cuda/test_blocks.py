@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import sparsecc
+from sparsecc.attention import orders
 from sparsecc.attention.base import BlockMap, Grid, required
 from sparsecc.codegen.cuda import blocks, built, operator
 from sparsecc.codegen.cuda.driver import Geometry
@@ -21,6 +22,7 @@ from sparsecc.codegen.cuda.plan import Binary, Plan, Step
 from sparsecc.errors import InputError
 from sparsecc.ops.block_attention.torch import reference
 from sparsecc.runtime.module import CompiledModule, read_module
+from tests.tolerance import assert_close
 
 
 def map_of(heads: int, grid: Grid, block: int, density: float, ordered: bool = False, causal: bool = False, seed: int = 0) -> BlockMap:
@@ -100,6 +102,18 @@ def test_a_recipe_becomes_a_call(block: int, without_nvrtc: None, tmp_path: Any)
     assert "1 of block attention 2/2 heads of 64 on 330: block_attention" in str(made.report)
     made.save(tmp_path / "model.sparsecc")
     assert torch.equal(read_module(tmp_path / "model.sparsecc")(q, k, v), made(q, k, v))
+
+
+def test_orders_token_by_token_are_packed_as_they_are() -> None:
+    grid = Grid(3, 8, 9, 10)
+    given = torch.stack([orders.morton(grid), orders.hilbert(grid)]).int()
+    block_map = BlockMap(grid, 64, given, map_of(2, grid, 64, 0.4).keep)
+    packed = blocks.pack(block_map, 1)
+    assert packed.places is not None and torch.equal(packed.places, given)
+    q, k, v = (torch.randn(1, 2, grid.tokens, 64) for _ in range(3))
+    there = given.long()[None, :, :, None].expand_as(q)
+    ours = blocks.meaning(spec_of(block_map, 1, 2), q.gather(2, there), k.gather(2, there), v.gather(2, there), *packed)
+    assert_close(ours, reference(q, k, v, block_map, 0.2).contiguous())
 
 
 class Shares(nn.Module):
