@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from functools import cache
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -55,7 +56,7 @@ def to_flex(found: BlockMap) -> Flex:
         partial[:, :, -1] = True
     if found.causal:
         partial |= torch.eye(partial.shape[1], dtype=torch.bool, device=partial.device)
-    return Flex(*_listed(found.keep & partial), *_listed(found.keep & ~partial))
+    return Flex(*listed(found.keep & partial), *listed(found.keep & ~partial))
 
 
 def from_flex(flex: Flex) -> Tensor:
@@ -97,12 +98,8 @@ def block_mask(found: BlockMap, device: torch.device | str = "cpu") -> BlockMask
     compile it."""
     from torch.nn.attention.flex_attention import BlockMask
 
-    tokens, causal = found.grid.tokens, found.causal
-
-    def seen(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return (key <= query) & (key < tokens) if causal else key < tokens
-
-    flex = Flex(*(part.to(device) for part in to_flex(found)))
+    tokens, flex = found.grid.tokens, Flex(*(part.to(device) for part in to_flex(found)))
+    seen = _seen(tokens, found.causal)
     return BlockMask.from_kv_blocks(*flex, BLOCK_SIZE=found.block, mask_mod=seen, seq_lengths=(tokens, tokens))
 
 
@@ -187,8 +184,19 @@ def _compared(planned: Planned, form: str, found: Exported) -> float:
     return int(found.keep.count_nonzero()) / int(dense.count_nonzero())
 
 
-def _listed(keep: Tensor) -> tuple[Tensor, Tensor]:
+def listed(keep: Tensor) -> tuple[Tensor, Tensor]:
+    """int32: how many columns each row of blocks keeps, [1, heads, rows], and which, those first, [1, heads, rows, columns]."""
     return keep.sum(2).int()[None], torch.sort(keep.int(), dim=2, descending=True, stable=True).indices.int()[None]
+
+
+@cache
+def _seen(tokens: int, causal: bool) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """The mask within partial blocks. One function for all maps of a size, for which FlexAttention is compiled once then."""
+
+    def seen(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (key <= query) & (key < tokens) if causal else key < tokens
+
+    return seen
 
 
 def _unlisted(counts: Tensor, indices: Tensor) -> Tensor:

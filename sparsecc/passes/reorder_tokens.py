@@ -122,6 +122,17 @@ class ReorderTokens(Pass[Attention, Reordering]):
 
         graph.replace(site, BlockAttention(reordering.map, site.scale, site.kv_heads != site.heads))
 
+    def judged(self, site: Attention, samples: Sequence[Sample]) -> Reordering | Refused:
+        """What becomes of an attention that these samples enter, for who has no graph. Raises RecipeError for a pattern that needs some and
+        has none."""
+        reason = self._refuse(site)
+        if reason is not None:
+            return reason
+        if samples:
+            return self._judged(site, samples)
+        [match] = self._unmeasured([site])
+        return match.action
+
     @cached_property
     def _pattern(self) -> Pattern:
         return attention.create(self.pattern)
