@@ -5,13 +5,12 @@ from __future__ import annotations
 from os import PathLike
 from typing import Any
 
-from sparsecc.attention.base import ORDER_NAMES, BlockMap
+from sparsecc.attention import export as exports
+from sparsecc.attention import heads
 from sparsecc.attention.plan import Plan, Planned
 from sparsecc.errors import UserError
 
 Path = str | PathLike[str]
-OWN_ORDER = "own"  # of a head whose order is none of the grid's axes
-MODEL_ORDER = "model"
 
 
 def about(path: Path, site: str | None = None) -> dict[str, Any]:
@@ -30,7 +29,7 @@ def export(path: Path, form: str, out: Path) -> list[dict[str, Any]]:
     """Write a plan file as `attention.export` describes. For each map its attention, steps, density, and share of blocks computed by who
     follows the file. Raises RecipeError for what cannot be exported."""
     plan = Plan.load(path)
-    shares = plan.export(out, form)
+    shares = exports.write(plan, form, out)
     return [_head(planned) | {"exported": share} for planned, share in zip(plan.planned, shares, strict=True)]
 
 
@@ -49,20 +48,8 @@ def _row(planned: Planned) -> dict[str, Any]:
         "block": found.block,
         "causal": found.causal,
         "dense_heads": found.dense_heads,
-        "heads": [{"density": density, "order": order} for density, order in zip(_densities(found), _orders(found), strict=True)],
+        "heads": [{"density": density, "order": order} for density, order in zip(heads.densities(found), heads.orders(found), strict=True)],
     }
-
-
-def _densities(found: BlockMap) -> list[float]:
-    return (found.keep.sum((1, 2)) / found.full.sum()).tolist()
-
-
-def _orders(found: BlockMap) -> list[str]:
-    if found.orders is None:
-        return [MODEL_ORDER] * found.heads
-    if found.orders.dim() == 2:
-        return [OWN_ORDER] * found.heads
-    return [ORDER_NAMES[order] for order in found.orders.tolist()]
 
 
 def _some(names: list[str]) -> str:

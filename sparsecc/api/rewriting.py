@@ -106,7 +106,8 @@ def _entries(step: pipeline.Step) -> Iterator[Entry]:
                 yield Entry(step=step.name, site=name, refused=match.refused.reason)
             else:
                 stored = stored_share(pattern, after[name]) if pattern and name in after else None
-                yield Entry(step=step.name, site=name, done=str(match.action), pattern=pattern, stored=stored)
+                done = {"done": str(match.action), "details": match.details}
+                yield Entry(step=step.name, site=name, pattern=pattern, stored=stored, **done)
 
 
 def stored_share(pattern: str, site: WeightSite) -> float:

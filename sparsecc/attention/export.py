@@ -94,8 +94,8 @@ def to_bitmap(found: BlockMap) -> Tensor:
 
 
 def block_mask(found: BlockMap, device: torch.device | str = "cpu") -> BlockMask:
-    """For `flex_attention`, over the reordered sequence. In eager mode FlexAttention reads the mask function alone and computes every block:
-    compile it."""
+    """For `flex_attention`, over the reordered sequence. Compile that: in eager mode it reads the mask function alone, which lets every
+    block through."""
     from torch.nn.attention.flex_attention import BlockMask
 
     tokens, flex = found.grid.tokens, Flex(*(part.to(device) for part in to_flex(found)))

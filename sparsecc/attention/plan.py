@@ -91,12 +91,6 @@ class Plan:
                 raise RecipeError(f"attention '{planned.site}' has a map for {planned.when} alone, so that a step has to be named")
         return self.at(0)
 
-    def export(self, path: str | PathLike[str], form: str) -> list[float]:
-        """Write an .npz for other libraries, in form "flex", "bsr" or "bitmap"; see `attention.export`."""
-        from sparsecc.attention.export import write
-
-        return write(self, form, path)
-
     def save(self, path: str | PathLike[str]) -> None:
         """Write `path`, which ends in .json, and the arrays beside it. An older plan at `path` is replaced whole or not at all."""
         target = Path(path)

@@ -33,7 +33,9 @@ def inspect(
 @app.command()
 def export(
     path: PlanArgument,
-    to: Annotated[Literal["flex", "bsr", "bitmap"], typer.Option("--to", help="Lists of FlexAttention, block sparse rows, or mask ids of SpargeAttn.")],
+    to: Annotated[
+        Literal["flex", "bsr", "bitmap"], typer.Option("--to", help="Lists of FlexAttention, block sparse rows, or mask ids of SpargeAttn.")
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="FILE.npz", help="The file to write.")],
     json: JsonOption = None,
 ) -> None:

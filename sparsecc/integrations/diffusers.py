@@ -155,8 +155,8 @@ class Recording:
     def plan(self, choose: ReorderTokens, steps: Sequence[tuple[float, float]] = (WHOLE,)) -> Plan:
         """The maps that the pass chooses for what was recorded.
 
-        steps: parts of the schedule, as fractions of a run's steps, each with maps of its own: ((0.2, 0.5), (0.5, 1)) leaves the first fifth
-        of the steps dense. Raises RecipeError where a part has no recorded step, and where no attention can be made sparse.
+        steps: parts of the schedule, as fractions of a run's steps, each with maps of its own: ((0.2, 0.5), (0.5, 1)) leaves the first
+        fifth of the steps dense. Raises RecipeError where a part has no recorded step, and where no attention can be made sparse.
         """
         if choose.plan is not None:
             raise RecipeError("plan: a recording makes one; leave it out")
@@ -172,7 +172,9 @@ class Recording:
         for site in chosen(sites, Attention, choose.targets, choose.ignore):
             calls = {at: kept for at, kept in self._calls[site.name].items() if part[0] <= at[1] / self.clock.count < part[1]}
             if not calls:
-                raise RecipeError(f"no step from {part[0]:g} to {part[1]:g} of {self.clock.count} was recorded; name one in record(steps=...)")
+                raise RecipeError(
+                    f"no step from {part[0]:g} to {part[1]:g} of {self.clock.count} was recorded; name one in record(steps=...)"
+                )
             found = choose.judged(site, [kept.sample() for kept in calls.values()])
             self.said.append(f"attention '{site.name}': {found.reason if isinstance(found, Refused) else found}")
             if not isinstance(found, Refused):

@@ -61,7 +61,9 @@ class Player:
         if q.shape[1] != found.heads:
             raise InputError(f"attention '{self.name}' has {q.shape[1]} heads, the plan {found.heads}")
         if causal != found.causal:
-            raise InputError(f"attention '{self.name}' {'is' if causal else 'is not'} causal, the plan's {'is' if found.causal else 'is not'}")
+            raise InputError(
+                f"attention '{self.name}' {'is' if causal else 'is not'} causal, the plan's {'is' if found.causal else 'is not'}"
+            )
 
     def _here(self, device: torch.device) -> BlockMap:
         """The map, on a device."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def test_mask_ids_hold_all_that_the_map_keeps_and_no_more_than_needed(block: int
 
 def test_blocks_of_64_compute_more_as_mask_ids(tmp_path: Path) -> None:
     maps = {str(block): some_map(2, Grid.line(2048), block) for block in (64, 128)}
-    finer, same = Plan.of("m", maps).export(tmp_path / "plan.npz", "bitmap")
+    finer, same = export.write(Plan.of("m", maps), "bitmap", tmp_path / "plan.npz")
     assert finer > 1.3 * maps["64"].density and same == maps["128"].density
 
 
@@ -83,14 +84,14 @@ def a_plan(block: int = 64) -> Plan:
 @pytest.mark.parametrize("form", export.FORMS)
 def test_a_file_comes_back(tmp_path: Path, form: str) -> None:
     plan = a_plan()
-    shares = plan.export(tmp_path / "plan.npz", form)
+    shares = export.write(plan, form, tmp_path / "plan.npz")
     for planned, found, share in zip(plan.planned, export.read(tmp_path / "plan.npz"), shares, strict=True):
         assert found.about["name"] == planned.site and tuple(found.about["steps"]) == planned.steps
         assert found.places is None or torch.equal(found.places.long(), planned.map.places())
         assert (found.places is None) == (planned.map.orders is None)
         if form != "bitmap":
             assert torch.equal(found.keep, planned.map.keep) and share == planned.map.density
-    plan.export(tmp_path / "again.npz", form)
+    export.write(plan, form, tmp_path / "again.npz")
     assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "plan.npz").read_bytes()
 
 
@@ -98,15 +99,15 @@ def test_a_file_that_says_something_else_is_not_written(tmp_path: Path, monkeypa
     (tmp_path / "plan.npz").write_bytes(b"older")
     monkeypatch.setattr(export, "to_flex", lambda found, right=export.to_flex: right(found)._replace(kv_num_blocks=right(found)[2]))
     with pytest.raises(ValueError, match="'a' was not exported as it is"):
-        a_plan().export(tmp_path / "plan.npz", "flex")
+        export.write(a_plan(), "flex", tmp_path / "plan.npz")
     assert (tmp_path / "plan.npz").read_bytes() == b"older"
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="blocks are of 32 tokens; 64 and 128 fit"):
-        a_plan(32).export(tmp_path / "plan.npz", "bitmap")
+        export.write(a_plan(32), "bitmap", tmp_path / "plan.npz")
     with pytest.raises(RecipeError, match="form 'csr' is none of flex, bsr, bitmap"):
-        a_plan().export(tmp_path / "plan.npz", "csr")
+        export.write(a_plan(), "csr", tmp_path / "plan.npz")
     (tmp_path / "x.npz").write_bytes(b"PK")
     with pytest.raises(RecipeError, match=r"x\.npz: no exported plan"):
         export.read(tmp_path / "x.npz")
@@ -125,7 +126,7 @@ def test_flex_attention_computes_what_the_map_says(causal: bool) -> None:
         return torch.stack([x[:, head, order] for head, order in enumerate(places)], 1)
 
     torch.compiler.reset()
-    compute = torch.compile(flex_attention, dynamic=False)
+    compute: Any = torch.compile(flex_attention, dynamic=False)
     y = compute(*map(reordered, (q, k, v)), block_mask=export.block_mask(found), scale=0.3)
     expected = reference(q, k, v, found, 0.3)
     assert (y - reordered(expected)).abs().max() < 1e-5

@@ -33,8 +33,8 @@ def test_what_is_in_a_plan(call, path, tmp_path):
         "    head 0  density 0.17  order FWH",
         "    head 1  dense  order FHW",
         "b  384 tokens (1×1×384) in blocks of 64, causal, density 0.64",
-        "    head 0  density 0.29  order model",
-        "    head 1  dense  order model",
+        "    head 0  density 0.29  order of the model",
+        "    head 1  dense  order of the model",
     ]
     first, _ = json.loads((tmp_path / "i.json").read_text())["maps"]
     assert (first["grid"], first["dense_heads"], first["heads"][0]["order"]) == ([6, 2, 32], [1], "FWH")
@@ -62,7 +62,12 @@ def test_what_is_no_plan_is_one_line(call, path, tmp_path):
     next(tmp_path.glob("plan.*.npz")).unlink()
     other = json.loads(path.read_text()) | {"plan": 3}
     (tmp_path / "newer.json").write_text(json.dumps(other))
-    for name, said in (("none.json", "No such file"), ("x.json", "no plan"), ("plan.json", "No such file"), ("newer.json", "a plan of version 3")):
+    for name, said in (
+        ("none.json", "No such file"),
+        ("x.json", "no plan"),
+        ("plan.json", "No such file"),
+        ("newer.json", "a plan of version 3"),
+    ):
         for command in (["inspect"], ["export", "--to", "bsr", "--out", tmp_path / "out.npz"]):
             code, _, [error] = call("plan", command[0], tmp_path / name, *command[1:])
             assert code == 2 and said in error

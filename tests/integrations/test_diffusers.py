@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ from sparsecc.attention.plan import Plan, Planned, fingerprint
 from sparsecc.errors import InputError, RecipeError, UserError
 from sparsecc.integrations.diffusers import _sizes, apply, attention, record, remove
 from sparsecc.passes.reorder_tokens import ReorderTokens
-from tests.integrations.tiny import MODELS, Tiny
+from tests.integrations.tiny import MODELS, TEXT, Tiny
 
 BLOCK = 8
 
@@ -148,32 +149,67 @@ def test_a_recording_makes_a_plan(tiny: Tiny, tmp_path: Path) -> None:
 WAN = ReorderTokens(grid=(3, 4, 8), density=0.5, block=BLOCK)
 
 
-def run(tiny: Tiny, steps: int = 10) -> list[Tensor]:
+def guided(tiny: Tiny, steps: int = 10) -> list[Tensor]:
     """What a pipeline with guidance does: two calls a step."""
     return [tiny(timestep=1000 - 90 * step) for step in range(steps) for _ in ("with the prompt", "without")]
 
 
 def test_parts_of_the_steps_have_maps_of_their_own(wan: Tiny) -> None:
-    dense = run(wan)
+    dense = guided(wan)
     with record(wan.model(), steps=(3, 7)) as recording:
-        run(wan)
+        guided(wan)
     plan = recording.plan(WAN, steps=((0.2, 0.5), (0.5, 1.0)))
     assert [planned.steps for planned in plan.planned] == [(0.2, 0.5)] * 2 + [(0.5, 1.0)] * 2
     [early, _, late, _] = [planned.map for planned in plan.planned]
     assert not torch.equal(early.keep, late.keep)
     apply(SimpleNamespace(transformer=wan.model(), num_timesteps=10), plan)
     for _ in ("one run", "another"):
-        same = [torch.equal(ours, theirs) for ours, theirs in zip(run(wan), dense, strict=True)]
+        same = [torch.equal(ours, theirs) for ours, theirs in zip(guided(wan), dense, strict=True)]
         assert same == [True] * 4 + [False] * 16
     apply(wan.model(), plan, steps=5)
-    assert [torch.equal(ours, theirs) for ours, theirs in zip(run(wan, 5), dense)] == [True] * 2 + [False] * 8
+    assert [torch.equal(ours, theirs) for ours, theirs in zip(guided(wan, 5), dense)] == [True] * 2 + [False] * 8
     with pytest.raises(UserError, match=r"say how many steps a run makes"):
         apply(wan.model(), plan)
 
 
+def pipeline(tiny: Tiny) -> tuple[Any, Callable[[], Tensor]]:
+    """The real pipeline, and four steps of it from prompts that are encoded already, to latents."""
+    diffusers: Any = import_module("diffusers")
+    sizes = {"base_dim": 4, "z_dim": 4, "dim_mult": [1] * 4, "num_res_blocks": 1, "temperal_downsample": [False, True, True]}
+    vae = diffusers.AutoencoderKLWan(**sizes, latents_mean=[0.0] * 4, latents_std=[1.0] * 4)
+    scheduler = diffusers.UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+    made = diffusers.WanPipeline(tokenizer=None, text_encoder=None, transformer=tiny.model(), vae=vae, scheduler=scheduler)
+    made.set_progress_bar_config(disable=True)
+    prompts = {"prompt_embeds": torch.ones(1, TEXT, 16), "negative_prompt_embeds": torch.zeros(1, TEXT, 16)}
+    sizes = {"height": 64, "width": 128, "num_frames": 9, "num_inference_steps": 4, "output_type": "latent"}
+
+    def run() -> Tensor:
+        return made(**prompts, **sizes, generator=torch.Generator().manual_seed(0)).frames
+
+    return made, run
+
+
+def test_a_pipeline_is_recorded_and_played(wan: Tiny) -> None:
+    pipe, run = pipeline(wan)
+    with Tapped(wan.grid.tokens) as tapped:
+        dense = run()
+    assert len(tapped.samples) == 4 * 2 * 2  # steps, prompts, layers
+    with record(pipe, steps=(1, 2)) as recording:
+        assert torch.equal(run(), dense)
+    applied = apply(pipe, recording.plan(WAN, steps=((0.25, 0.5), (0.5, 1.0))))
+    for _ in ("one run", "another"):
+        with Tapped(wan.grid.tokens) as tapped:
+            latents = run()
+        assert len(tapped.samples) == 2 * 2, "the first step is dense"
+        assert 1e-3 < (latents - dense).norm() / dense.norm() < 0.5
+    assert "blocks.0.attn1: steps 0.25 to 0.5, density 0.50, torch, block by block" in str(applied)
+    remove(pipe)
+    assert torch.equal(run(), dense)
+
+
 def test_a_part_that_was_not_recorded(wan: Tiny) -> None:
     with record(wan.model(), steps=(0,)) as recording:
-        run(wan, 4)
+        guided(wan, 4)
     with pytest.raises(RecipeError, match=r"no step from 0\.5 to 1 of 4 was recorded"):
         recording.plan(WAN, steps=((0.0, 0.5), (0.5, 1.0)))
 
@@ -208,7 +244,10 @@ def test_what_fits_nothing_is_refused(wan: Tiny) -> None:
 
 
 def test_cross_attention_and_text_stay_dense_and_say_so() -> None:
-    for name, said in (("Wan", "blocks.0.attn2': cross attention: 96 queries, 5 keys"), ("HunyuanVideo", "refiner_blocks.0.attn': its mask")):
+    for name, said in (
+        ("Wan", "blocks.0.attn2': cross attention: 96 queries, 5 keys"),
+        ("HunyuanVideo", "refiner_blocks.0.attn': its mask"),
+    ):
         tiny = MODELS[name]
         with record(tiny.model()) as recording:
             tiny()
@@ -284,7 +323,7 @@ def test_processors_with_weights_are_refused(wan: Tiny) -> None:
     own = module.get_processor()
     module.set_processor(Adapter())
     try:
-        with pytest.raises(UserError, match="'blocks.0.attn1' has a processor with weights, Adapter"):
+        with pytest.raises(UserError, match=r"'blocks\.0\.attn1' has a processor with weights, Adapter"):
             apply(wan.model(), sparse(wan))
     finally:
         module.set_processor(own)

@@ -51,11 +51,11 @@ def test_on_a_cpu_by_the_operator(mask: Tensor | None) -> None:
 
 def test_by_flex_attention() -> None:
     torch.compiler.reset()
-    given, ordered = inputs(), some_map()
+    (q, k, v), ordered = inputs(), some_map()
     cases = [(ordered, None), (ordered, padding())]
     for found, mask in cases:
-        expected = reference(*given, found, SCALE, mask)
-        y = Player("a", found)._flex(*given, SCALE, None if mask is None else mask[:, 0, 0])
+        expected = reference(q, k, v, found, SCALE, mask)
+        y = Player("a", found)._flex(q, k, v, SCALE, None if mask is None else mask[:, 0, 0])
         assert (y - expected).abs().max() < 1e-5
 
 
@@ -68,18 +68,19 @@ def test_flex_attention_is_compiled_once_for_maps_of_a_size() -> None:
     assert counted["unique_graphs"] == before + 1
 
 
-def test_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_by_the_kernel() -> None:
     """Its operator computes its meaning here."""
     found, given = some_map(), inputs(64, torch.float16)
     spec = BlockAttentionSpec(2, 2, 2, TOKENS, 64, SCALE, 64, "float16", ordered=True)
     key = operator.register(Plan(spec, {}, (Step(TOKENS, "block_attention", "", {}),), {}))
     y = Player("a", found)._launched(key, *given)
-    assert (y.float() - reference(*(x.float() for x in given), found, SCALE)).abs().max() < 2e-3
+    q, k, v = (x.float() for x in given)
+    assert (y.float() - reference(q, k, v, found, SCALE)).abs().max() < 2e-3
 
 
 def test_what_the_kernel_does_not_take() -> None:
-    player = Player("a", some_map())
-    assert player._kernel(*inputs(), SCALE) == Refused("the kernel takes bfloat16 and float16, not float32")
+    q, k, v = inputs()
+    assert Player("a", some_map())._kernel(q, k, v, SCALE) == Refused("the kernel takes bfloat16 and float16, not float32")
 
 
 def test_masks_that_a_gpu_does_not_play() -> None:

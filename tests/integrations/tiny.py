@@ -8,7 +8,10 @@ from functools import cache
 from typing import Any
 
 import torch
-from diffusers import CogVideoXTransformer3DModel, FluxTransformer2DModel, HunyuanVideoTransformer3DModel, WanTransformer3DModel
+from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor, nn
 
 from sparsecc.attention.base import Grid
@@ -25,20 +28,24 @@ class Tiny:
     sites: tuple[str, ...]
     inputs: Callable[[int, float], dict[str, Any]]
 
-    @cache
     def model(self) -> nn.Module:
-        torch.manual_seed(0)
-        made = self.make().eval()
-        for name, weight in made.named_parameters():  # attention that looks at something
-            if ".to_q." in name or ".to_k." in name:
-                weight.data.mul_(4)
-        return made
+        return _made(self.make)
 
     def __call__(self, batch: int = 2, timestep: float = 10) -> Tensor:
         model = self.model()
         torch.manual_seed(1)
         with torch.no_grad():
             return model(**self.inputs(batch, timestep)).sample
+
+
+@cache
+def _made(make: Callable[[], nn.Module]) -> nn.Module:
+    torch.manual_seed(0)
+    made = make().eval()
+    for name, weight in made.named_parameters():  # attention that looks at something
+        if ".to_q." in name or ".to_k." in name:
+            weight.data.mul_(4)
+    return made
 
 
 def _steps(batch: int, timestep: float) -> Tensor:
@@ -79,8 +86,8 @@ def _wan_inputs(batch: int, timestep: float) -> dict[str, Any]:
 
 def _flux() -> nn.Module:
     return FluxTransformer2DModel(
-        patch_size=1, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2, joint_attention_dim=16,
-        pooled_projection_dim=16, axes_dims_rope=(4, 4, 8),
+        patch_size=1, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=16, pooled_projection_dim=16, axes_dims_rope=(4, 4, 8),
     )  # fmt: skip
 
 
@@ -94,8 +101,8 @@ def _flux_inputs(batch: int, timestep: float) -> dict[str, Any]:
 
 def _hunyuan() -> nn.Module:
     return HunyuanVideoTransformer3DModel(
-        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=10, num_layers=1, num_single_layers=1, num_refiner_layers=1,
-        patch_size=1, text_embed_dim=16, pooled_projection_dim=8, rope_axes_dim=(2, 4, 4),
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=10, num_layers=1, num_single_layers=1,
+        num_refiner_layers=1, patch_size=1, text_embed_dim=16, pooled_projection_dim=8, rope_axes_dim=(2, 4, 4),
     )  # fmt: skip
 
 
