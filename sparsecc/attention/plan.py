@@ -56,7 +56,8 @@ class Plan:
     """The block maps of a model's attention. An attention is dense where the plan has no map for it, and in steps for which it has none.
     Raises ValueError where two maps of one attention are for the same step.
 
-    model: `fingerprint` of the model that the maps are for.  version: of the file that it came from.
+    model: `fingerprint` of the model that the maps are for.  planned: maps, each with its attention and steps.  version: of the file
+    that it came from.
     """
 
     model: str

@@ -11,28 +11,26 @@ the product, softmax(scale · q kᵀ) v, is computed by a map. Names in a plan a
 
 from __future__ import annotations
 
-import copy
 import functools
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from os import PathLike
+from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
-from diffusers.models.attention_dispatch import AttentionBackendName
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from sparsecc.attention.base import Sample
 from sparsecc.attention.plan import WHOLE, Plan, Planned, fingerprint
-from sparsecc.errors import InputError, RecipeError, Refused, UserError
+from sparsecc.errors import RecipeError, Refused, UserError
 from sparsecc.graph.select import chosen
 from sparsecc.graph.sites import Attention
 from sparsecc.integrations.play import Player, hides_keys
+from sparsecc.integrations.processors import OWN, Call, Clock, attention, install, require_playable, sizes, transformer_of
 from sparsecc.passes.reorder_tokens import ReorderTokens
 
 _APPLIED: WeakKeyDictionary[nn.Module, Applied] = WeakKeyDictionary()
@@ -47,29 +45,30 @@ def apply(model: Any, plan: Plan | str | PathLike[str], steps: int | None = None
     Raises RecipeError for a plan that was made for another model, UserError for a model that has no attention as diffusers has it.
     """
     plan = plan if isinstance(plan, Plan) else Plan.load(plan)
-    transformer = _transformer(model)
+    transformer = transformer_of(model)
     modules = attention(transformer)
+    in_parts, clock = any(planned.when for planned in plan.planned), Clock(_counter(model, steps))
     _require_made_for(plan, modules)
+    require_playable(modules, plan.sites)
+    if in_parts and steps is None and not hasattr(model, "transformer"):
+        raise UserError("the plan has maps for parts of the steps: say how many steps a run makes (steps=), or give the pipeline")
     remove(transformer)
-    clock = _Clock(_counter(model, steps))
-    if any(planned.when for planned in plan.planned):
-        if steps is None and not hasattr(model, "transformer"):
-            raise UserError("the plan has maps for parts of the steps: say how many steps a run makes (steps=), or give the pipeline")
+    if in_parts:
         clock.watch(transformer)
     played = [_Played(planned.steps, Player(planned.site, planned.map)) for planned in plan.planned]
     applied = Applied(tuple(modules), {name: [one for one in played if one.player.name == name] for name in plan.sites}, clock)
-    _install(modules, {name: functools.partial(applied.take, name) for name in plan.sites})
+    install(modules, {name: functools.partial(applied.take, name) for name in plan.sites})
     _APPLIED[transformer] = applied
     return applied
 
 
 def remove(model: Any) -> None:
     """Give a model's attention its own processors back."""
-    transformer = _transformer(model)
+    transformer = transformer_of(model)
     for module in attention(transformer).values():
         processor = module.get_processor()
-        if hasattr(processor, _OWN):
-            module.set_processor(getattr(processor, _OWN))
+        if hasattr(processor, OWN):
+            module.set_processor(getattr(processor, OWN))
     applied = _APPLIED.pop(transformer, None)
     if applied is not None:
         applied.clock.stop()
@@ -82,26 +81,21 @@ def record(model: Any, steps: Sequence[int] = range(0, 1000, 10), folder: str | 
 
     steps: of a run, counted from 0. Every tenth if not given.
     """
-    transformer = _transformer(model)
+    transformer = transformer_of(model)
     modules = attention(transformer)
-    if any(hasattr(module.get_processor(), _OWN) for module in modules.values()):
+    if any(hasattr(module.get_processor(), OWN) for module in modules.values()):
         raise UserError("the model has a plan applied already; remove it first")
-    recording = Recording({name: _sizes(module) for name, module in modules.items()}, frozenset(steps), folder)
+    require_playable(modules, modules)
+    if folder is not None:
+        Path(folder).mkdir(exist_ok=True)
+    recording = Recording({name: sizes(module) for name, module in modules.items()}, frozenset(steps), folder)
     try:
         recording.clock.watch(transformer)
-        _install(modules, {name: functools.partial(recording.take, name) for name in modules})
+        install(modules, {name: functools.partial(recording.take, name) for name in modules})
         yield recording
     finally:
         recording.clock.stop()
         remove(transformer)
-
-
-def attention(transformer: nn.Module) -> dict[str, Any]:
-    """The attention modules of a transformer by name, in its order. Raises UserError where there are none."""
-    found = {name: module for name, module in transformer.named_modules() if hasattr(module, "get_processor") and hasattr(module, "heads")}
-    if not found:
-        raise UserError(f"{type(transformer).__name__} has no attention with a processor, as diffusers' transformers have")
-    return found
 
 
 @dataclass
@@ -110,9 +104,9 @@ class Applied:
 
     names: tuple[str, ...]
     played: Mapping[str, Sequence[_Played]]
-    clock: _Clock
+    clock: Clock
 
-    def take(self, name: str, call: _Call) -> Tensor | None:
+    def take(self, name: str, call: Call) -> Tensor | None:
         step = self.clock.fraction if self.clock.watching else 0.0
         for (begin, end), player in self.played[name]:
             if begin <= step < end:
@@ -137,16 +131,17 @@ class _Played(NamedTuple):
 
 @dataclass
 class Recording:
-    """What entered the attention of a model. layers: heads and head_dim by name.  said: of the last plan, a line for each attention."""
+    """What entered the attention of a model. layers: heads and head_dim by name.  said: of the last plan, lines for each attention and
+    head."""
 
     layers: Mapping[str, tuple[int, int]]
     steps: frozenset[int]
     folder: str | PathLike[str] | None = None
-    clock: _Clock = field(default_factory=lambda: _Clock(lambda: None))
+    clock: Clock = field(default_factory=lambda: Clock(lambda: None))
     said: list[str] = field(default_factory=list)
     _calls: dict[str, dict[tuple[int, int], _Kept]] = field(default_factory=dict)
 
-    def take(self, name: str, call: _Call) -> None:
+    def take(self, name: str, call: Call) -> None:
         at, kept = (self.clock.runs, self.clock.index), self._calls.setdefault(name, {})
         if self.clock.index in self.steps and at not in kept:
             number = sum(map(len, self._calls.values()))
@@ -160,6 +155,7 @@ class Recording:
         """
         if choose.plan is not None:
             raise RecipeError("plan: a recording makes one; leave it out")
+        _require_parts(steps)
         self.said = []
         planned = [one for part in steps for one in self._part(choose, part)]
         if not planned:
@@ -176,9 +172,11 @@ class Recording:
                     f"no step from {part[0]:g} to {part[1]:g} of {self.clock.count} was recorded; name one in record(steps=...)"
                 )
             found = choose.judged(site, [kept.sample() for kept in calls.values()])
-            self.said.append(f"attention '{site.name}': {found.reason if isinstance(found, Refused) else found}")
-            if not isinstance(found, Refused):
-                yield Planned(site.name, found.map, part)
+            if isinstance(found, Refused):
+                self.said.append(f"attention '{site.name}': dense, {found.reason}")
+                continue
+            self.said += [f"attention '{site.name}': {found}", *(f"    {line}" for line in choose.details(found))]
+            yield Planned(site.name, found.map, part)
 
 
 class _Kept(NamedTuple):
@@ -191,7 +189,7 @@ class _Kept(NamedTuple):
         return Sample(*torch.load(self.held, weights_only=True)) if isinstance(self.held, str) else self.held
 
 
-def _kept(name: str, call: _Call, path: str | None) -> _Kept:
+def _kept(name: str, call: Call, path: str | None) -> _Kept:
     """A mask that only hides keys hides the text's padding, which every order leaves where it is."""
     q, k, has_mask = call.q, call.k, call.mask is not None and not hides_keys(call.mask)
     site = Attention(
@@ -212,145 +210,26 @@ def _kept(name: str, call: _Call, path: str | None) -> _Kept:
     return _Kept(site, path)
 
 
-class _Clock:
-    """Which step a transformer is in. Steps are told apart by their timesteps, which fall within a run; a rise begins another run."""
-
-    def __init__(self, steps: Callable[[], int | None]) -> None:
-        self.runs = self.index = self.count = 0
-        self.watching = False
-        self._steps, self._last, self._stop = steps, None, lambda: None
-
-    def watch(self, transformer: nn.Module) -> None:
-        names = inspect.signature(transformer.forward)
-        if "timestep" not in names.parameters:
-            raise UserError(f"{type(transformer).__name__} takes no timestep, so that its steps cannot be told apart")
-
-        def noted(_: nn.Module, args: Any, kwargs: Any) -> None:
-            self._note(float(torch.as_tensor(names.bind_partial(*args, **kwargs).arguments["timestep"]).max()))
-
-        self._stop, self.watching = transformer.register_forward_pre_hook(noted, with_kwargs=True).remove, True
-
-    def stop(self) -> None:
-        self._stop()
-        self.watching = False
-
-    def _note(self, timestep: float) -> None:
-        if self._last is None or timestep > self._last:
-            self.runs, self.index = self.runs + 1, 0
-        elif timestep < self._last:
-            self.index += 1
-        self._last, self.count = timestep, max(self.count, self.index + 1)
-
-    @property
-    def fraction(self) -> float:
-        """Of the run's steps, how many are over. Raises UserError where nobody knows how many there are."""
-        steps = self._steps()
-        if steps is None:
-            raise UserError("how many steps a run makes is not known; give steps= to apply")
-        return min(self.index, steps - 1) / steps
-
-
-class _Call(NamedTuple):
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    mask: Tensor | None
-    causal: bool
-    scale: float
-
-
-def _call(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> _Call:
-    """The arguments of `scaled_dot_product_attention`."""
-    if dropout_p:
-        raise InputError("attention with dropout is computed by no plan; set the model to eval()")
-    return _Call(query, key, value, attn_mask, is_causal, query.shape[-1] ** -0.5 if scale is None else scale)
-
-
-class _Handing(TorchFunctionMode):
-    """Hands attention products to `take`; torch computes those for which it gives None."""
-
-    def __init__(self, take: Callable[[_Call], Tensor | None]) -> None:
-        super().__init__()
-        self.take, self.seen = take, 0
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is not functional.scaled_dot_product_attention:
-            return func(*args, **kwargs)
-        self.seen += 1
-        taken = self.take(_call(*args, **kwargs))
-        return func(*args, **kwargs) if taken is None else taken
-
-
-_OWN = "_sparsecc_own"  # of a processor that hands its product on: the one in whose place it stands
-
-
-@functools.cache
-def _handing(kind: type) -> type:
-    """A kind of processor that hands its product on to its `take`."""
-
-    @functools.wraps(kind.__call__)  # a model passes on the arguments that the signature names
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with _Handing(self.take) as handing:
-            result = kind.__call__(self, *args, **kwargs)
-        if not handing.seen:
-            raise UserError(f"{kind.__name__} does not call scaled_dot_product_attention, so that no plan can be played in its place")
-        return result
-
-    return type(f"Planned{kind.__name__}", (kind,), {"__call__": call})
-
-
-def _install(modules: Mapping[str, Any], takes: Mapping[str, Callable[[_Call], Tensor | None]]) -> None:
-    for name in takes:
-        own = modules[name].get_processor()
-        if isinstance(own, nn.Module):
-            raise UserError(f"attention '{name}' has a processor with weights, {type(own).__name__}; unload it first")
-        if getattr(own, "_parallel_config", None) is not None:
-            raise UserError(f"attention '{name}' divides its tokens among devices, where no plan can be played")
-    for name, take in takes.items():
-        own = modules[name].get_processor()
-        made = copy.copy(own)
-        made.__class__ = _handing(type(own))
-        made.take = take
-        setattr(made, _OWN, own)
-        if hasattr(own, "_attention_backend"):
-            made._attention_backend = AttentionBackendName.NATIVE
-        modules[name].set_processor(made)
-
-
-def _transformer(model: Any) -> nn.Module:
-    found = getattr(model, "transformer", model)
-    found = getattr(found, "_orig_mod", found)  # of torch.compile
-    if not isinstance(found, nn.Module):
-        raise UserError(f"{type(model).__name__} is neither a transformer of diffusers nor a pipeline with one")
-    return found
-
-
 def _counter(model: Any, steps: int | None) -> Callable[[], int | None]:
     """How many steps a run makes; a pipeline knows once it has begun."""
     return lambda: steps if steps is not None else getattr(model, "num_timesteps", None)
 
 
-def _sizes(module: Any) -> tuple[int, int]:
-    """heads, head_dim"""
-    return module.heads, module.inner_dim // module.heads
+def _require_parts(steps: Sequence[tuple[float, float]]) -> None:
+    for begin, end in steps:
+        if not 0 <= begin < end <= 1:
+            raise RecipeError(f"steps: {begin:g} to {end:g} is no part of the schedule, which goes from 0 to 1")
+    for (_, end), (begin, _) in pairwise(sorted(steps)):
+        if begin < end:
+            raise RecipeError(f"steps: two parts have {begin:g} in them")
 
 
 def _require_made_for(plan: Plan, modules: Mapping[str, Any]) -> None:
-    sizes = {name: _sizes(module) for name, module in modules.items()}
+    own = {name: sizes(module) for name, module in modules.items()}
     for planned in plan.planned:
-        if planned.site not in sizes:
+        if planned.site not in own:
             raise RecipeError(f"plan: made for another model, which had an attention '{planned.site}'")
-        if planned.map.heads != sizes[planned.site][0]:
-            raise RecipeError(f"plan: attention '{planned.site}' has {sizes[planned.site][0]} heads, the plan {planned.map.heads}")
-    if plan.model != fingerprint((name, *found) for name, found in sizes.items()):
+        if planned.map.heads != own[planned.site][0]:
+            raise RecipeError(f"plan: attention '{planned.site}' has {own[planned.site][0]} heads, the plan {planned.map.heads}")
+    if plan.model != fingerprint((name, *found) for name, found in own.items()):
         raise RecipeError("plan: made for another model: its attention has other names, heads or sizes; record again")

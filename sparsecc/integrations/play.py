@@ -104,7 +104,10 @@ class Player:
         shared, found = q.shape[1] // k.shape[1], self._here(q.device)
         k, v = (x.repeat_interleave(shared, 1) if shared > 1 else x for x in (k, v))
         places = None if found.orders is None else self._once(("places", q.device), lambda: found.places())
-        mask = self._once(("mask", q.device), lambda: export.block_mask(found, q.device)) if seen is None else _hiding(found, places, seen)
+        if seen is None:
+            mask = self._once(("mask", q.device), lambda: export.block_mask(found, q.device))
+        else:
+            mask = _hiding(found, places, seen.expand(len(q), -1))
         if places is None:
             return _compiled_flex()(q, k, v, block_mask=mask, scale=scale)
         y = _compiled_flex()(*(_taken(x, places) for x in (q, k, v)), block_mask=mask, scale=scale)

@@ -17,8 +17,12 @@ from torch.overrides import TorchFunctionMode
 from sparsecc.attention.base import Asked, BlockMap, Grid, Sample, required
 from sparsecc.attention.paro import Paro
 from sparsecc.attention.plan import Plan, Planned, fingerprint
+from sparsecc.calibration.context import Context
 from sparsecc.errors import InputError, RecipeError, UserError
-from sparsecc.integrations.diffusers import _sizes, apply, attention, record, remove
+from sparsecc.graph.fx import FxGraph
+from sparsecc.graph.inputs import bind
+from sparsecc.integrations.diffusers import apply, record, remove
+from sparsecc.integrations.processors import attention, sizes
 from sparsecc.passes.reorder_tokens import ReorderTokens
 from tests.integrations.tiny import MODELS, TEXT, Tiny
 
@@ -44,7 +48,7 @@ def some_map(grid: Grid, density: float, seed: int = 0) -> BlockMap:
 
 
 def plan_of(tiny: Tiny, *planned: Planned) -> Plan:
-    return Plan(fingerprint((name, *_sizes(module)) for name, module in attention(tiny.model()).items()), planned)
+    return Plan(fingerprint((name, *sizes(module)) for name, module in attention(tiny.model()).items()), planned)
 
 
 def sparse(tiny: Tiny, density: float = 0.3) -> Plan:
@@ -141,6 +145,7 @@ def test_a_recording_makes_a_plan(tiny: Tiny, tmp_path: Path) -> None:
     for name, sample in zip(tiny.sites, tapped.samples, strict=True):
         asked = Asked(grid, 2, sample.q.shape[3] ** -0.5, 0.7, BLOCK, samples=[sample])
         assert torch.equal(plan.maps[name].keep, Paro().choose(asked).map.keep)
+        assert any(line.startswith("    head 1: density 0.") for line in recording.said)
         assert any(line.startswith(f"attention '{name}': density {plan.maps[name].density:.2f}, lost mass") for line in recording.said)
     apply(SimpleNamespace(transformer=tiny.model()), tmp_path / "plan.json")
     assert not torch.equal(tiny(), dense)
@@ -207,6 +212,31 @@ def test_a_pipeline_is_recorded_and_played(wan: Tiny) -> None:
     assert torch.equal(run(), dense)
 
 
+def test_the_same_plan_is_for_the_exported_model(wan: Tiny, tmp_path: Path) -> None:
+    sparse(wan).save(tmp_path / "plan.json")
+    apply(wan.model(), tmp_path / "plan.json")
+    expected = wan()
+    remove(wan.model())
+    torch.manual_seed(1)
+    given = wan.inputs(2, 10)
+    graph = FxGraph.from_module(wan.model(), given)
+    result = ReorderTokens(plan=str(tmp_path / "plan.json")).apply(graph, Context()).graph
+    [y] = result.run(bind(graph.inputs, given)).outputs
+    assert (y - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_under_torch_compile(wan: Tiny) -> None:
+    apply(wan.model(), sparse(wan))
+    expected = wan()
+    torch.compiler.reset()
+    compiled = torch.compile(wan.model(), backend="eager")
+    torch.manual_seed(1)
+    with torch.no_grad():
+        assert torch.equal(compiled(**wan.inputs(2, 10)).sample, expected)
+    remove(compiled)
+    assert not torch.equal(wan(), expected)
+
+
 def test_a_part_that_was_not_recorded(wan: Tiny) -> None:
     with record(wan.model(), steps=(0,)) as recording:
         guided(wan, 4)
@@ -214,13 +244,23 @@ def test_a_part_that_was_not_recorded(wan: Tiny) -> None:
         recording.plan(WAN, steps=((0.0, 0.5), (0.5, 1.0)))
 
 
+@pytest.mark.parametrize(
+    ("steps", "said"), [([(0.5, 0.2)], "0.5 to 0.2 is no part of the schedule"), ([(0.4, 1), (0, 0.5)], "two parts have 0.4 in them")]
+)
+def test_parts_that_cannot_be(wan: Tiny, steps: Any, said: str) -> None:
+    with record(wan.model()) as recording:
+        wan()
+    with pytest.raises(RecipeError, match=f"steps: {said}"):
+        recording.plan(WAN, steps)
+
+
 def test_samples_may_lie_in_files(wan: Tiny, tmp_path: Path) -> None:
     plans = []
-    for folder in (None, tmp_path):
+    for folder in (None, tmp_path / "samples"):
         with record(wan.model(), folder=folder) as recording:
             wan()
         plans.append(recording.plan(WAN))
-    assert len(list(tmp_path.glob("*.pt"))) == 4
+    assert len(list((tmp_path / "samples").glob("*.pt"))) == 4
     assert all(torch.equal(one.map.keep, other.map.keep) for one, other in zip(plans[0].planned, plans[1].planned, strict=True))
 
 
@@ -245,8 +285,8 @@ def test_what_fits_nothing_is_refused(wan: Tiny) -> None:
 
 def test_cross_attention_and_text_stay_dense_and_say_so() -> None:
     for name, said in (
-        ("Wan", "blocks.0.attn2': cross attention: 96 queries, 5 keys"),
-        ("HunyuanVideo", "refiner_blocks.0.attn': its mask"),
+        ("Wan", "blocks.0.attn2': dense, cross attention: 96 queries, 5 keys"),
+        ("HunyuanVideo", "refiner_blocks.0.attn': dense, its mask"),
     ):
         tiny = MODELS[name]
         with record(tiny.model()) as recording:
@@ -266,7 +306,7 @@ def test_nan_is_refused(wan: Tiny) -> None:
     finally:
         weight.data.copy_(before)
     assert recording.plan(WAN).sites == ["blocks.0.attn1"]
-    assert "attention 'blocks.1.attn1': its q, k or v held NaN or infinity on a calibration input" in recording.said
+    assert "attention 'blocks.1.attn1': dense, its q, k or v held NaN or infinity on a calibration input" in recording.said
 
 
 def test_a_plan_for_something_else(wan: Tiny, tmp_path: Path) -> None:
