@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +26,7 @@ from sparsecc.integrations.diffusers import apply, record, remove
 from sparsecc.integrations.processors import attention, sizes
 from sparsecc.passes.reorder_tokens import ReorderTokens
 from tests.integrations.tiny import MODELS, TEXT, Tiny
+from tools.reference import DOCS
 
 BLOCK = 8
 
@@ -235,6 +237,38 @@ def test_under_torch_compile(wan: Tiny) -> None:
         assert torch.equal(compiled(**wan.inputs(2, 10)).sample, expected)
     remove(compiled)
     assert not torch.equal(wan(), expected)
+
+
+def test_the_page_is_true(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its code, on a small model of the same class."""
+    tiny, [code] = (
+        MODELS["CogVideoX"],
+        re.findall(r"^```python\n(.*?)^```$", (DOCS / "how-to/diffusers.md").read_text(), re.MULTILINE | re.DOTALL),
+    )
+    for said, small in (("(13, 30, 45)", "(3, 4, 8)"), ("226", str(TEXT)), ("block=128", f"block={BLOCK}"), ("density=0.3", "density=0.7")):
+        assert code.count(said) == 1
+        code = code.replace(said, small)
+
+    class Pipeline:
+        transformer = tiny.model()
+
+        def to(self, device: str) -> Pipeline:
+            return self
+
+        def __call__(self, prompt: str, num_inference_steps: int) -> None:
+            self.num_timesteps = num_inference_steps
+            for step in range(num_inference_steps):
+                tiny(timestep=1000 - 10 * step)
+
+    monkeypatch.setattr(import_module("diffusers").CogVideoXPipeline, "from_pretrained", lambda name, torch_dtype: Pipeline())
+    monkeypatch.chdir(tmp_path)
+    try:
+        exec(code, {})
+        plan = Plan.load("cogvideox.json")
+        assert [planned.steps for planned in plan.planned] == [(0.2, 0.5)] * 2 + [(0.5, 1.0)] * 2
+        assert type(attention(tiny.model())[tiny.sites[0]].get_processor()).__name__ == "PlannedCogVideoXAttnProcessor2_0"
+    finally:
+        remove(tiny.model())
 
 
 def test_a_part_that_was_not_recorded(wan: Tiny) -> None:

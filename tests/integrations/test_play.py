@@ -78,6 +78,21 @@ def test_by_the_kernel() -> None:
     assert (y.float() - reference(q, k, v, found, SCALE)).abs().max() < 2e-3
 
 
+@pytest.mark.parametrize(
+    ("capability", "depth", "reason"),
+    [
+        ((9, 0), 80, "no kernel takes block attention 2/2 heads of 80 on 200 on a GPU"),
+        ((8, 0), 64, "no kernel takes block attention 2/2 heads of 64 on 200 on a GPU"),
+        ((7, 5), 64, "there are no kernels for sm_75"),
+    ],
+)
+def test_sizes_and_gpus_without_a_kernel(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], depth: int, reason: str) -> None:
+    monkeypatch.setattr(play, "capability", lambda: capability)
+    monkeypatch.setattr(play, "device_name", lambda: "a GPU")
+    spec = BlockAttentionSpec(1, 2, 2, TOKENS, depth, SCALE, 64, ordered=True)
+    assert play._plan_of.__wrapped__(spec, 0) == Refused(reason)
+
+
 def test_what_the_kernel_does_not_take() -> None:
     q, k, v = inputs()
     assert Player("a", some_map())._kernel(q, k, v, SCALE) == Refused("the kernel takes bfloat16 and float16, not float32")
