@@ -18,7 +18,6 @@ TESTS = Path(__file__).parent
 FAST = (  # folders and files whose tests neither export with torch nor load TVM; all of them together take less than a minute
     "allocations",
     "attention/test_base.py",
-    "attention/test_heads.py",
     "attention/test_mass.py",
     "attention/test_plan.py",
     "criteria",

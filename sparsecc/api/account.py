@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from sparsecc._version import __version__
 from sparsecc.api.rewriting import stored_share
-from sparsecc.attention import heads
 from sparsecc.codegen.numbers import SIZE
 from sparsecc.graph.sites import Attention, Conv2d, Unseen, WeightSite
 from sparsecc.report.base import Report, SiteReport, totals
@@ -126,7 +125,6 @@ def _attention(site: Attention, ledger: Ledger, error: float | None) -> SiteRepo
         format="block_map",
         decision="sparse",
         reason=done or f"block-sparse as the model came, density {block_map.density:.2f}",
-        details=ledger.details(site.name) or heads.lines(block_map),
     )
 
 

@@ -6,7 +6,7 @@ from os import PathLike
 from typing import Any
 
 from sparsecc.attention import export as exports
-from sparsecc.attention import heads
+from sparsecc.attention.base import ORDER_NAMES, BlockMap
 from sparsecc.attention.plan import Plan, Planned
 from sparsecc.errors import UserError
 
@@ -48,8 +48,21 @@ def _row(planned: Planned) -> dict[str, Any]:
         "block": found.block,
         "causal": found.causal,
         "dense_heads": found.dense_heads,
-        "heads": [{"density": density, "order": order} for density, order in zip(heads.densities(found), heads.orders(found), strict=True)],
+        "heads": [{"density": density, "order": order} for density, order in zip(_densities(found), _orders(found), strict=True)],
     }
+
+
+def _densities(found: BlockMap) -> list[float]:
+    return (found.keep.sum((1, 2)) / found.full.sum()).tolist()
+
+
+def _orders(found: BlockMap) -> list[str]:
+    """The grid's axes from the outermost, or "of its own" for a head whose order is none of theirs."""
+    if found.orders is None:
+        return ["of the model"] * found.heads
+    if found.orders.dim() == 2:
+        return ["of its own"] * found.heads
+    return [ORDER_NAMES[order] for order in found.orders.tolist()]
 
 
 def _some(names: list[str]) -> str:

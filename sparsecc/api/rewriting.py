@@ -106,8 +106,7 @@ def _entries(step: pipeline.Step) -> Iterator[Entry]:
                 yield Entry(step=step.name, site=name, refused=match.refused.reason)
             else:
                 stored = stored_share(pattern, after[name]) if pattern and name in after else None
-                done = {"done": str(match.action), "details": match.details}
-                yield Entry(step=step.name, site=name, pattern=pattern, stored=stored, **done)
+                yield Entry(step=step.name, site=name, done=str(match.action), pattern=pattern, stored=stored)
 
 
 def stored_share(pattern: str, site: WeightSite) -> float:

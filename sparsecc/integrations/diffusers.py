@@ -131,8 +131,8 @@ class _Played(NamedTuple):
 
 @dataclass
 class Recording:
-    """What entered the attention of a model. layers: heads and head_dim by name.  said: of the last plan, lines for each attention and
-    head."""
+    """What entered the attention of a model. layers: heads and head_dim by name.  said: of the last plan, a line for each
+    attention."""
 
     layers: Mapping[str, tuple[int, int]]
     steps: frozenset[int]
@@ -172,11 +172,9 @@ class Recording:
                     f"no step from {part[0]:g} to {part[1]:g} of {self.clock.count} was recorded; name one in record(steps=...)"
                 )
             found = choose.judged(site, [kept.sample() for kept in calls.values()])
-            if isinstance(found, Refused):
-                self.said.append(f"attention '{site.name}': dense, {found.reason}")
-                continue
-            self.said += [f"attention '{site.name}': {found}", *(f"    {line}" for line in choose.details(found))]
-            yield Planned(site.name, found.map, part)
+            self.said.append(f"attention '{site.name}': {f'dense, {found.reason}' if isinstance(found, Refused) else found}")
+            if not isinstance(found, Refused):
+                yield Planned(site.name, found.map, part)
 
 
 class _Kept(NamedTuple):

@@ -23,12 +23,11 @@ A_co = TypeVar("A_co", covariant=True)
 class Match(Generic[S_co, A_co]):
     """A site and what will be done there (once it is done, in words), or why nothing will.
 
-    layers: names of the sites whose weights that is about, where these are others.  details: what `explain` says of the parts of a site."""
+    layers: names of the sites whose weights that is about, where these are others."""
 
     site: S_co
     action: A_co | Refused
     layers: tuple[str, ...] = ()
-    details: tuple[str, ...] = ()
 
     @property
     def refused(self) -> Refused | None:
@@ -81,10 +80,6 @@ class Pass(ABC, Generic[S, A]):
     def rewrite(self, graph: Graph, site: S, action: A, /) -> None:
         """Edit the graph at one site, as `find` said."""
 
-    def details(self, action: A, /) -> tuple[str, ...]:
-        """Lines on the parts of a site, as the heads of an attention, beside `str(action)`, which is about all of it."""
-        return ()
-
     @property
     def asked_pattern(self) -> str | None:
         """The zeros that weights have afterwards, as recipes write them; None for a pass that is not asked for any."""
@@ -98,11 +93,9 @@ class Pass(ABC, Generic[S, A]):
         done = []
         while found:
             match = found.pop(0)
-            if isinstance(match.action, Refused):
-                done.append(replace(match, action=match.action))
-                continue
-            self.rewrite(result, match.site, match.action)
-            done.append(replace(match, action=str(match.action), details=self.details(match.action)))
+            if not isinstance(match.action, Refused):
+                self.rewrite(result, match.site, match.action)
+            done.append(replace(match, action=match.action if isinstance(match.action, Refused) else str(match.action)))
         return PassResult(result, any(match.refused is None for match in done), tuple(done), original)
 
     def _reordered(self, original: Graph | None, matches: Sequence[Match[S, A]]) -> Graph | None:

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sparsecc import attention, registry
-from sparsecc.attention import heads
 from sparsecc.attention.base import BLOCK, ORDER_NAMES, Asked, BlockMap, Choice, Grid, Pattern, Sample, least_density
 from sparsecc.calibration.context import Context
 from sparsecc.errors import RecipeError, Refused
@@ -133,9 +132,6 @@ class ReorderTokens(Pass[Attention, Reordering]):
             return self._judged(site, samples)
         [match] = self._unmeasured([site])
         return match.action
-
-    def details(self, reordering: Reordering) -> tuple[str, ...]:
-        return heads.lines(reordering.map, reordering.choice)
 
     @cached_property
     def _pattern(self) -> Pattern:

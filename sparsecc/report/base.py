@@ -27,7 +27,6 @@ class SiteReport:
     dtype: of the weight as it is stored; float32 where compiled code has no kernels for its numbers.  dense_us: of float32.  A quantized
     layer has its dtype at the head of its format, and its decision says whether the kernel skips zeros.
     refused: what each pass that left it alone said, in the order of the recipe: "prune: already packed as csr".
-    details: on the parts of a site, as the heads of an attention.
     """
 
     name: str
@@ -48,7 +47,6 @@ class SiteReport:
     decision: Decision = "dense"
     reason: str = ""
     refused: tuple[str, ...] = ()
-    details: tuple[str, ...] = ()
 
     @property
     def quantized(self) -> bool:

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """step: the pass, as recipes call it.  site: the layer's name.  done: what it did, in words, None where it refused.
-    refused: why.  pattern: which zeros it was asked for, if any.  stored: the share of the weights that this pattern stored then.
-    details: on the parts of the layer."""
+    refused: why.  pattern: which zeros it was asked for, if any.  stored: the share of the weights that this pattern stored then."""
 
     step: str
     site: str
@@ -18,7 +17,6 @@ class Entry:
     refused: str | None = None
     pattern: str | None = None
     stored: float | None = None
-    details: tuple[str, ...] = ()
 
 
 @dataclass
@@ -56,10 +54,6 @@ class Ledger:
     def last(self, site: str) -> str:
         """What the last pass that did something did; "" for nothing."""
         return next((entry.done for entry in reversed(self.of(site)) if entry.done is not None), "")
-
-    def details(self, site: str) -> tuple[str, ...]:
-        """Of what `last` did."""
-        return next((entry.details for entry in reversed(self.of(site)) if entry.done is not None), ())
 
     def asked(self, site: str) -> Entry | None:
         """The last entry of a pass that gave it a pattern."""

@@ -39,7 +39,7 @@ def reasons(report: Report) -> str:
 
 
 def _reasons_at(site: SiteReport) -> str:
-    refused = [f"    {said}" for said in (*site.details, *_unsaid(site))]
+    refused = [f"    {said}" for said in _unsaid(site)]
     size_of = f" {size(site.bytes_dense)}" if site.bytes_dense is not None else ""
     head = f"{printable(site.name)}  {site.kind} {shape(site)}{size_of}"
     return "\n".join((head, f"    {site.decision}: {site.reason or 'no reason recorded'}", *refused))

@@ -147,7 +147,6 @@ def test_a_recording_makes_a_plan(tiny: Tiny, tmp_path: Path) -> None:
     for name, sample in zip(tiny.sites, tapped.samples, strict=True):
         asked = Asked(grid, 2, sample.q.shape[3] ** -0.5, 0.7, BLOCK, samples=[sample])
         assert torch.equal(plan.maps[name].keep, Paro().choose(asked).map.keep)
-        assert any(line.startswith("    head 1: density 0.") for line in recording.said)
         assert any(line.startswith(f"attention '{name}': density {plan.maps[name].density:.2f}, lost mass") for line in recording.said)
     apply(SimpleNamespace(transformer=tiny.model()), tmp_path / "plan.json")
     assert not torch.equal(tiny(), dense)

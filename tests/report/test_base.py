@@ -15,7 +15,7 @@ def test_the_json_is_designs_contract():
     assert set(data) == {"sparsecc", "model", "target", "sites", "totals", "check", "measured", "notes", "kernels"}
     assert set(data["sites"][0]) == {
         *("name", "kind", "shape", "pattern", "sparsity", "dtype", "format", "bytes_dense", "bytes_packed", "kernel"),
-        *("predicted_us", "measured_us", "dense_us", "bound_us", "output_error", "decision", "reason", "refused", "details"),
+        *("predicted_us", "measured_us", "dense_us", "bound_us", "output_error", "decision", "reason", "refused"),
     }
     assert set(data["check"]) == {"max_abs", "max_rel", "cosine", "against", "reason"}
 
