@@ -164,4 +164,5 @@ def _taken(x: Tensor, places: Tensor) -> Tensor:
 
 @cache
 def _compiled_flex() -> Any:
-    return torch.compile(flex_attention, dynamic=False)
+    """Raises where it would go on without being compiled, as after many sizes: it would compute every block then."""
+    return torch.compile(flex_attention, dynamic=False, fullgraph=True)

@@ -23,6 +23,7 @@ from sparsecc.errors import InputError, RecipeError, UserError
 from sparsecc.graph.fx import FxGraph
 from sparsecc.graph.inputs import bind
 from sparsecc.integrations.diffusers import apply, record, remove
+from sparsecc.integrations.play import Player
 from sparsecc.integrations.processors import attention, sizes
 from sparsecc.passes.reorder_tokens import ReorderTokens
 from tests.integrations.tiny import MODELS, TEXT, Tiny
@@ -268,6 +269,21 @@ def test_the_page_is_true(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         assert type(attention(tiny.model())[tiny.sites[0]].get_processor()).__name__ == "PlannedCogVideoXAttnProcessor2_0"
     finally:
         remove(tiny.model())
+
+
+def test_flex_attention_is_compiled_within_a_processor(wan: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would compute every block if it were not."""
+
+    def flex(player: Player, q: Tensor, k: Tensor, v: Tensor, scale: float, *_: Any) -> Tensor:
+        return player._flex(q, k, v, scale, None)
+
+    plan = sparse(wan)
+    with Masked(wan, plan):
+        expected = wan()
+    torch.compiler.reset()
+    monkeypatch.setattr(Player, "__call__", flex)
+    apply(wan.model(), plan)
+    assert (wan() - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
 def test_a_part_that_was_not_recorded(wan: Tiny) -> None:
