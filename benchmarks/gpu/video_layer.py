@@ -131,7 +131,7 @@ def _compiled(program: Any, inputs: tuple[Tensor, ...], found: BlockMap, cache: 
     sites = open_graph(program, inputs).sites(Attention)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "plan.json"
-        Plan(fingerprint((site.name, site.heads, site.head_dim) for site in sites), {sites[0].name: found}).save(path)
+        Plan.of(fingerprint((site.name, site.heads, site.head_dim) for site in sites), {sites[0].name: found}).save(path)
         recipe = {"passes": [{"reorder_tokens": {"plan": str(path)}}]}
         return sparsecc.compile(program, inputs, recipe=recipe, target="cuda", cache=cache)
 

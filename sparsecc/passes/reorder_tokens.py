@@ -69,6 +69,8 @@ class ReorderTokens(Pass[Attention, Reordering]):
     `paro:axes+curves`.
     block: how many tokens make a block.
     plan: a file of block maps that were chosen before, used instead of calibration. Its grid, block and density hold.
+    plan_step: for a plan whose maps are not the same in all denoising steps: the step whose maps are taken, as a fraction of the schedule
+    in [0, 1).
     """
 
     examples = (Example({"grid": [1, 3, 3], "text_tokens": 1, "density": 0.8, "block": 3}, on=("transformer",)),)
@@ -83,6 +85,7 @@ class ReorderTokens(Pass[Attention, Reordering]):
     pattern: str = "paro"
     block: int = BLOCK
     plan: str | None = None
+    plan_step: float | None = None
 
     def __post_init__(self) -> None:
         require_valid(targets=self.targets, ignore=self.ignore)
@@ -97,6 +100,8 @@ class ReorderTokens(Pass[Attention, Reordering]):
             raise RecipeError(f"density: {self.density} is not in (0, 1]; it is the share of blocks kept")
         if self.max_error is not None and self.max_error < 0:
             raise RecipeError(f"max_error: {self.max_error} is negative")
+        if self.plan_step is not None and not 0 <= self.plan_step < 1:
+            raise RecipeError(f"plan_step: {self.plan_step} is not in [0, 1); it is a fraction of the schedule")
         if self.block < 1:
             raise RecipeError(f"block: {self.block} tokens are no block")
 
@@ -117,6 +122,17 @@ class ReorderTokens(Pass[Attention, Reordering]):
         from sparsecc.ops.block_attention.torch import BlockAttention
 
         graph.replace(site, BlockAttention(reordering.map, site.scale, site.kv_heads != site.heads))
+
+    def judged(self, site: Attention, samples: Sequence[Sample]) -> Reordering | Refused:
+        """What becomes of an attention that these samples enter, for who has no graph. Raises RecipeError for a pattern that needs some and
+        has none."""
+        reason = self._refuse(site)
+        if reason is not None:
+            return reason
+        if samples:
+            return self._judged(site, samples)
+        [match] = self._unmeasured([site])
+        return match.action
 
     @cached_property
     def _pattern(self) -> Pattern:
@@ -148,13 +164,22 @@ class ReorderTokens(Pass[Attention, Reordering]):
         try:
             plan = Plan.load(path)
             _require_made_for(plan, graph, path)
+            maps = self._maps(plan, path)
             for site in sites:
-                yield Match(site, self._from_plan(site, plan, path))
+                yield Match(site, self._from_plan(site, maps.get(site.name), path))
         except RecipeError as error:
             raise RecipeError(f"plan: {error}") from None
 
-    def _from_plan(self, site: Attention, plan: Plan, path: str) -> Reordering | Refused:
-        found = plan.maps.get(site.name)
+    def _maps(self, plan: Plan, path: str) -> dict[str, BlockMap]:
+        """By site. A compiled model has one map for each."""
+        if self.plan_step is not None:
+            return plan.at(self.plan_step)
+        try:
+            return plan.maps
+        except RecipeError as error:
+            raise RecipeError(f"{path}: {error}; plan_step: 0.5 takes those in the middle of the steps") from None
+
+    def _from_plan(self, site: Attention, found: BlockMap | None, path: str) -> Reordering | Refused:
         reason = untouchable(site, found is None or found.orders is not None)
         if reason is not None:
             return reason
@@ -246,7 +271,7 @@ def plan_of(graph: Graph) -> Plan:
     """The block maps that a graph holds, to be saved and used for this model again."""
     from sparsecc.attention.plan import Plan
 
-    return Plan(_fingerprint(graph), {site.name: site.block_map for site in graph.sites(Attention) if site.block_map is not None})
+    return Plan.of(_fingerprint(graph), {site.name: site.block_map for site in graph.sites(Attention) if site.block_map is not None})
 
 
 def _fingerprint(graph: Graph) -> str:
@@ -256,7 +281,7 @@ def _fingerprint(graph: Graph) -> str:
 
 
 def _require_made_for(plan: Plan, graph: Graph, path: str) -> None:
-    missing = [name for name in plan.maps if name not in {site.name for site in graph.sites(Attention)}]
+    missing = [name for name in plan.sites if name not in {site.name for site in graph.sites(Attention)}]
     if missing:
         raise RecipeError(f"{path}: made for another model, which had an attention '{missing[0]}'")
     if plan.model != _fingerprint(graph):

@@ -117,17 +117,12 @@ def _block_attention(given: dict[str, Any]) -> Match | None:
     block_map = restore(orders, keep, given["grid"], given["text_first"], given["block"], given["causal"])
     (batch, heads, tokens, depth), kv_heads = values[0].shape, values[1].shape[1]
     packed, ordered, scale = blocks.pack(block_map, batch), orders is not None, given["scale"]
-    first = "" if ordered else "".join(name for name, value in zip("QKV", values, strict=True) if _tokens_first(value))
+    first = "" if ordered else blocks.tokens_first(*values)
     spec = BlockAttentionSpec(
         *(batch, heads, heads if ordered else kv_heads, tokens, depth, scale, given["block"]),
         *(dtype_of(values[0]), given["causal"], ordered, first),
     )
     return spec, (*((InOrder(x, packed.places) for x in inputs) if packed.places is not None else inputs), *packed)
-
-
-def _tokens_first(value: Tensor) -> bool:
-    """Of [batch, heads, tokens, head_dim]: whether it lies as a projection wrote it."""
-    return not value.is_contiguous() and value.transpose(1, 2).is_contiguous()
 
 
 def _is_ours_alone(node: Node) -> bool:

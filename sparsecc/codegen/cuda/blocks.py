@@ -3,8 +3,8 @@
     y = softmax(scale · q kᵀ, over the blocks kept) v
 
 q, k and v [batch, heads, tokens, head_dim] in the order of the map, of keys and values perhaps fewer heads; y is in the model's order, and
-lies in memory as [batch, tokens, heads, head_dim]. A graph brings them into an order by `aten.index`,
-which inductor joins with what makes them. Registered as `operator.linear_cuda` is, and as that without gradients.
+lies in memory as [batch, tokens, heads, head_dim]. A compiled graph brings them into an order
+by `aten.index`, which inductor joins with what makes them; `in_order` does it at once. Registered as `operator.linear_cuda` is, and as that without gradients.
 """
 
 from __future__ import annotations
@@ -86,6 +86,19 @@ def meaning(spec: BlockAttentionSpec, q: Tensor, k: Tensor, v: Tensor, items: Te
         return y
     token = places.long()[None, :, :, None].expand_as(y)
     return torch.zeros_like(y).scatter(2, token, y)
+
+
+def tokens_first(*inputs: Tensor) -> str:
+    """Which of q, k and v [batch, heads, tokens, head_dim] lie as a projection wrote them, as a spec names them."""
+    return "".join(name for name, x in zip("QKV", inputs, strict=True) if not x.is_contiguous() and x.transpose(1, 2).is_contiguous())
+
+
+def in_order(x: Tensor, places: Tensor) -> Tensor:
+    """[batch, heads of the map, tokens, head_dim] of x in the model's order, in one copy."""
+    batch, heads, tokens, depth = x.shape
+    first = torch.arange(len(places), device=x.device, dtype=torch.int32) // (len(places) // heads) * tokens
+    rows = (places + first[:, None]).flatten()
+    return x.reshape(batch, heads * tokens, depth).index_select(1, rows).view(batch, len(places), tokens, depth)
 
 
 def through_torch(spec: BlockAttentionSpec, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Tensor:
