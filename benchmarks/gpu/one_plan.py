@@ -1,6 +1,6 @@
 """One plan on a CPU and on a GPU: the same heads and blocks, and outputs that differ by rounding.
 
-    python -m benchmarks.gpu.one_plan --build DIR      # on a machine with TVM: chooses the plan, runs it on the CPU, builds the GPU's kernels
+    python -m benchmarks.gpu.one_plan --build DIR      # with TVM: chooses the plan, runs it on the CPU, builds the kernels
     python -m benchmarks.gpu.one_plan DIR              # on the GPU
 
 The model is `video_dit_small` with its trained weights, float32 on the CPU and float16 on the GPU. Rounding is what dense attention in
@@ -24,6 +24,7 @@ from models.video_dit_small import GRID, TEXT, VideoDitSmall
 from sparsecc.attention.plan import Plan
 from sparsecc.calibration.context import Context
 from sparsecc.codegen.cuda import alone, blocks, operator
+from sparsecc.codegen.cuda.kernel import BlockAttentionSpec
 from sparsecc.graph.fx import FxGraph
 from sparsecc.passes.reorder_tokens import ReorderTokens, plan_of
 from sparsecc.runtime.module import CompiledModule
@@ -81,9 +82,10 @@ def _maps(made: CompiledModule) -> list[Tensor]:
     """bool[heads, query_blocks, key_blocks] of each call, as the kernel reads them."""
     found = []
     for call in alone.calls(made.program.graph):
-        items, tiles, places = (None if node is None else made.program.get_buffer(str(node.target)) for node in call.args[3:6])
-        assert items is not None and tiles is not None
-        found.append(blocks.unpack(blocks.Packed(items, tiles, places), operator.plan_of(str(call.args[6])).spec).cpu())
+        items, tiles = (made.program.get_buffer(str(node.target)) for node in call.args[3:5] if isinstance(node, torch.fx.Node))
+        spec = operator.plan_of(str(call.args[6])).spec
+        assert isinstance(spec, BlockAttentionSpec)
+        found.append(blocks.unpack(blocks.Packed(items, tiles, None), spec).cpu())
     return found
 
 

@@ -3,8 +3,8 @@
     y = softmax(scale · q kᵀ, over the blocks kept) v
 
 q, k and v [batch, heads, tokens, head_dim] in the order of the map, of keys and values perhaps fewer heads; y is in the model's order, and
-lies in memory as [batch, tokens, heads, head_dim]. A compiled graph brings them into an order
-by `aten.index`, which inductor joins with what makes them; `in_order` does it at once. Registered as `operator.linear_cuda` is, and as that without gradients.
+lies in memory as [batch, tokens, heads, head_dim]. A compiled graph brings q, k and v into an order by `aten.index`, which inductor joins
+with what makes them; `in_order` does it at once. Registered as `operator.linear_cuda` is, and as that without gradients.
 """
 
 from __future__ import annotations
