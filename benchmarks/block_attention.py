@@ -25,7 +25,8 @@ from sparsecc.attention.base import AXIS_ORDERS, BLOCK, BlockMap, Grid, required
 from sparsecc.attention.judge import heaviest
 from sparsecc.codegen import tvm_api
 from sparsecc.codegen.cpu import threads as pool
-from sparsecc.codegen.cpu.operators.block_attention import BlockAttentionSpec, build_gather, prepare
+from sparsecc.codegen.cpu.operators import gather_blocks
+from sparsecc.codegen.cpu.operators.block_attention import BlockAttentionSpec, prepare
 from sparsecc.codegen.cpu.target import detect
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import Attention
@@ -158,8 +159,8 @@ def _gather(arrays: Mapping[str, np.ndarray], grid: Grid, threads: int) -> Call:
     found, target = block_map(grid, heads, 1.0), detect(threads)
     spec = BlockAttentionSpec(batch, heads, heads, tokens, HEAD_DIM, HEAD_DIM, BLOCK, int(found.keep.sum()), SCALE)
     places, *_ = prepare(found.places().numpy(), found.keep.numpy(), spec, target)
-    function = tvm_api.compile_function(build_gather(spec, target), target.llvm)
-    blocks = [tvm_api.tensor(np.zeros(shape, np.float32)) for shape in spec.gathered(target)]
+    function = tvm_api.compile_function(gather_blocks.build(spec, target), target.llvm)
+    blocks = [tvm_api.tensor(np.zeros(shape, dtype)) for shape, dtype in gather_blocks.outputs(spec, target)]
     arguments = [*(tvm_api.tensor(array) for array in arrays.values()), tvm_api.tensor(places), *blocks]
 
     def call() -> list[np.ndarray]:
