@@ -9,6 +9,7 @@ softmax is rounded to bfloat16 in place. Sums are float32, of int8 int32.
 """
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -71,8 +72,16 @@ class BlockAttentionSpec:
         return ceil_div(self.block, target.lanes) * target.lanes
 
     @property
-    def flops(self) -> int:
-        return 2 * self.batch * self.kept * self.block**2 * (self.head_dim + self.value_dim)
+    def flops(self) -> dict[str, int]:
+        """Multiplications and additions by number format."""
+        found, scores = {self.values: 0, self.dtype: 0}, 2 * self.batch * self.kept * self.block**2
+        found[self.dtype] += scores * self.head_dim
+        found[self.values] += scores * self.value_dim
+        return found
+
+    def gathered_bytes(self, target: Target) -> int:
+        """Of q, k and v in blocks."""
+        return 4 * sum(prod(shape) for shape, _ in outputs(self, target))
 
 
 def prepare(places: np.ndarray, keep: np.ndarray, spec: BlockAttentionSpec, target: Target) -> list[np.ndarray]:
@@ -204,7 +213,9 @@ def build(spec: BlockAttentionSpec, target: Target):
                         fill(total, 1, tile, lanes, lambda r, l: total[l] + (part[l] + part[tile + l]))
                         for v in T.unroll(vectors):
                             for l in T.vectorized(lanes):
-                                S[j, v * lanes + l] = tirx.reinterpret("float32", rounded_pair(part[v * lanes + l], part[tile + v * lanes + l]))
+                                S[j, v * lanes + l] = tirx.reinterpret(
+                                    "float32", rounded_pair(part[v * lanes + l], part[tile + v * lanes + l])
+                                )
                 else:
                     for j in range(block):
                         for v in T.unroll(vectors):

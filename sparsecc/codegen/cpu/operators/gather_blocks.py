@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def outputs(spec: BlockAttentionSpec, target: Target) -> list[tuple[tuple[int, ...], str]]:
-    """Shapes and dtypes of Q, K and V in blocks; for int8 then scales of blocks of queries and of keys, and what sums of keys begin with."""
+    """Shapes and dtypes of Q, K and V in blocks; for int8 then scales of blocks of queries and of keys, and what sums begin with."""
     each, narrow = (spec.batch * spec.heads, spec.blocks), spec.dtype != "float32"
     found = [
         ((*each, spec.depth, spec.tile(target)), "int32" if narrow else "float32"),
@@ -119,7 +119,8 @@ def _pair_values(V, v, places, b, h, i, spec):
         second: T.let = places[h, i * spec.block + j * 2 + 1]
         for d in T.vectorized(spec.value_dim):
             V[b * spec.heads + h, i, j, d] = T.bitwise_or(
-                lower_half(v[b, h // (spec.heads // spec.kv_heads), first, d]), upper_half(v[b, h // (spec.heads // spec.kv_heads), second, d])
+                lower_half(v[b, h // (spec.heads // spec.kv_heads), first, d]),
+                upper_half(v[b, h // (spec.heads // spec.kv_heads), second, d]),
             )
     if spec.block % 2 == 1:
         last: T.let = places[h, i * spec.block + spec.block - 1]

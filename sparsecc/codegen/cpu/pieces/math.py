@@ -41,16 +41,16 @@ def exp(x: Expr) -> Expr:
 
 
 def exp2(x: Expr, coarse: bool = False) -> Expr:
-    """2ⁿ·2ʳ with n = x rounded, |r| ≤ ½, for x up to 127; the softmax of scores that come times log₂ e.
+    """2ⁿ·2ˣ⁻ⁿ with n = x rounded, for x up to 127; for the softmax of scores that come times log₂ e.
 
-    Adding 1.5·2²³ + 127 leaves n + 127, the exponent of 2ⁿ, in the lowest bits. Relative error below 3e-7, coarse below 8e-5, in
+    Added to n, 1.5·2²³ + 127 leaves n + 127, the exponent of 2ⁿ, in the lowest bits. Relative error below 3e-7, coarse below 8e-5, in
     [-126, 127]; 0 below -126.5.
     """
     x = T.max(_f(-127.0), x)
-    r = x - T.nearbyint(x)
-    shifted = tirx.reinterpret(_like(x, "int32"), x + _f(12582912.0 + 127.0))
-    power = tirx.reinterpret(_like(x, "float32"), T.shift_left(shifted, _int(x, 23)))
-    return _horner(r, _EXP2_COARSE if coarse else _EXP2) * power
+    n = T.nearbyint(x)
+    exponent = tirx.reinterpret(_like(x, "int32"), n + _f(12582912.0 + 127.0))
+    power = tirx.reinterpret(_like(x, "float32"), T.shift_left(exponent, _int(x, 23)))
+    return _horner(x - n, _EXP2_COARSE if coarse else _EXP2) * power
 
 
 _EXP2 = (0.0013276472454890609, 0.009675541892647743, 0.05550713092088699, 0.24022120237350464, 0.6931469440460205, 1.0000001192092896)
