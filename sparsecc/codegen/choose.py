@@ -172,7 +172,7 @@ class Chooser(Generic[T]):
         if len(times) > 1:
             reason = f"{asked}: {_reason(times[asked], dense_us, 'dense float32')}, {_reason(times[asked], times['float32'], 'float32')}"
         bound = self._bound_of(way.flops, way.moved_bytes)
-        predicted = dense_us * part.density / SIZE[found]
+        predicted = dense_us * part.density * sum(ops / SIZE[dtype] for dtype, ops in way.flops.items()) / sum(way.flops.values())
         self.choices.append(Choice(part.site, way.kernel, "sparse", us, dense_us, predicted, reason, bound))
         return found
 

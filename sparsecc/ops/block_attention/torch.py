@@ -228,9 +228,9 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    if ctx.needs_input_grad[-2]:
-        raise RuntimeError("block_attention has no gradient of its mask")
     *tensors, mask = ctx.saved_tensors
+    if mask is not None and mask.requires_grad:
+        raise RuntimeError("block_attention has no gradient of its mask")
     options = (ctx.grid, ctx.text_first, ctx.block, ctx.scale, ctx.causal, mask, ctx.precision)
     return *torch.ops.sparsecc.block_attention_backward(grad, *tensors, *options), *[None] * 10
 
