@@ -85,10 +85,10 @@ def emit_block_attention(forms: Forms, chooser: Chooser[Target], node: Node, cal
     )
     precision = chooser.choose_skipping(_skipping(spec, places, keep, call, target))
     inputs = [forms.natural(x) for x in (call.q, call.k, call.v)]
-    return Value(shape(node.var), natural=_attend(forms, _rounded(spec, precision, target), places, keep, inputs, masks, target))
+    return Value(shape(node.var), natural=_attend(forms, rounded(spec, precision, target), places, keep, inputs, masks, target))
 
 
-def _rounded(spec: BlockAttentionSpec, precision: str, target: Target) -> BlockAttentionSpec:
+def rounded(spec: BlockAttentionSpec, precision: str, target: Target) -> BlockAttentionSpec:
     """int8 is of q and k; what it multiplies with v is bfloat16 where the CPU multiplies it."""
     narrow = precision != "float32" and "bfloat16" in target.dot
     return replace(spec, dtype=precision, values="bfloat16" if narrow else "float32")
@@ -122,10 +122,10 @@ def _skipping(spec: BlockAttentionSpec, places: np.ndarray, keep: np.ndarray, ca
         random = np.random.default_rng(0)
         dims = (one.head_dim, one.head_dim, one.value_dim)
         inputs = [tape.weight(random.standard_normal((1, 1, one.tokens, dim), np.float32)) for dim in dims]
-        _attend(tape, _rounded(one, precision, target), places[at : at + 1], blocks, inputs, [], target)
+        _attend(tape, rounded(one, precision, target), places[at : at + 1], blocks, inputs, [], target)
 
     def way(precision: str) -> SkippingWay:
-        found = _rounded(spec, precision, target)
+        found = rounded(spec, precision, target)
         kernel = f"block_attention {spec.block}x{spec.block}" + ("" if call.precision == "float32" else f" {precision}")
         return SkippingWay(kernel, partial(head, precision, keep[at : at + 1]), found.flops, found.gathered_bytes(target))
 

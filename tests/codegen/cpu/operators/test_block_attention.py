@@ -144,7 +144,7 @@ def test_int8_is_what_the_operator_says() -> None:
     mask, out = np.zeros((1, 1, 1, 1), np.float32), (spec.batch, spec.heads, spec.tokens, spec.value_dim)
     got = call(built(block_attention.build, spec, HERE), [*gathered_blocks(spec, [q, k, v, where]), where, *tables, mask], out)
     block_map = BlockMap(Grid.line(spec.tokens), spec.block, torch.from_numpy(places).int(), torch.from_numpy(keep))
-    rounded = reference(*map(torch.from_numpy, (q, k, v)), block_map, spec.scale, precision="int8")
+    rounded = reference(torch.from_numpy(q), torch.from_numpy(k), torch.from_numpy(v), block_map, spec.scale, precision="int8")
     error, lost = (float((torch.from_numpy(got) - other).norm()) for other in (rounded, oracle(spec, places, keep, q, k, v)))
     assert error < lost / 4  # v is rounded there, and is not here
 
