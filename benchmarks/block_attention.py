@@ -252,7 +252,7 @@ def table(document: Mapping[str, Any]) -> str:
     gathers = (f"{Spread(**found['ms']).median:.1f} ms ({name.removeprefix(gather_of(''))})" for name, found in document["gathers"].items())
     left_out = "".join(f"\nLeft out: {name}: {reason}." for name, reason in document["left_out"].items())
     return (
-        f"Speed of {document['heads']} head{'s' * (document['heads'] > 1)}, head_dim {document['head_dim']}, fp32 where nothing else is said, "
+        f"Speed of {document['heads']} head{'s' * (document['heads'] > 1)}, head_dim {document['head_dim']}, fp32 unless a row says other, "
         f"{document['threads']} threads, in turns; random maps of exactly these densities, text and the diagonal among the blocks kept; "
         f"speed-ups over {fastest}, the fastest dense attention in float32, and of narrower numbers over float32 at the same density, of "
         f"which that is promised.\nBringing q, k and v into the order of each head takes {', '.join(gathers)}, timed apart; at most "
