@@ -110,12 +110,12 @@ def measure(
 
 def _half(inputs: tuple[Tensor, Tensor, Tensor], threads: int) -> Call:
     """torch's own dense attention of q, k and v that are bfloat16 already."""
-    narrow = [x.bfloat16() for x in inputs]
+    q, k, v = (x.bfloat16() for x in inputs)
 
     def call() -> list[np.ndarray]:
         torch.set_num_threads(threads)
         with torch.inference_mode():
-            return [scaled_dot_product_attention(*narrow).float().numpy()]
+            return [scaled_dot_product_attention(q, k, v).float().numpy()]
 
     return call
 
@@ -222,7 +222,7 @@ def _document(
         narrow = row.precision if row else "bfloat16" if name in others else "float32"
         share = speedup(timings[name], over=timings[gather_of(narrow)]).to_dict() if row else None
         twin = Row(row.density).name if row and row.precision != "float32" else None
-        over = speedup(timings[name], over=timings[twin]).to_dict() if twin in timings else None
+        over = speedup(timings[name], over=timings[twin]).to_dict() if twin is not None and twin in timings else None
         entry |= {"precision": narrow, "at_least": row.at_least if row else None, "gather_share": share, "over_float32": over}
         entry["right"] = errors[name] <= TOLERANCE[narrow]
         entry["reached"] = None if entry["at_least"] is None else promise_of(entry, "", "", over).reached

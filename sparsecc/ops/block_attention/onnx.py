@@ -48,8 +48,8 @@ class Kind:
     @classmethod
     def of(cls, op_type: str) -> Kind:
         """Inverse of `op_type`. Raises TypeError for a name that none has."""
-        marks = list(itertools.product((False, True), repeat=3))
-        kinds = (cls(orders, *mark, precision) for orders, mark, precision in itertools.product(_WAYS, marks, PRECISIONS))
+        marks, each = (False, True), itertools.product
+        kinds = (cls(*kind) for kind in each(_WAYS, marks, marks, marks, PRECISIONS))
         found = next((kind for kind in kinds if kind.op_type == op_type), None)
         if found is None:
             raise TypeError(f"there is no {op_type}")

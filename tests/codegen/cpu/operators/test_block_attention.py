@@ -111,13 +111,18 @@ def test_short_vectors(name: str) -> None:
 PLAIN = replace(HERE, features=())  # without instructions for narrow numbers
 NARROWED = [("bfloat16", "bfloat16"), ("int8", "bfloat16"), ("int8", "float32")]
 FURTHER = ["last_block_short", "odd_head_dims", "block_beyond_a_vector", "causal", "padding_mask"]
+CASES = [
+    *((name, HERE, "bfloat16", "bfloat16") for name in SPECS),
+    *((name, HERE, "int8", "bfloat16") for name in FURTHER),
+    *((name, HERE, "int8", "float32") for name in FURTHER[:2]),
+    *((name, target, *dtypes) for name in FURTHER[:3] for target in (NARROW, PLAIN) for dtypes in (NARROWED[0], NARROWED[2])),
+]
 
 
-@pytest.mark.parametrize(("dtype", "values"), NARROWED)
 @pytest.mark.parametrize(
-    ("target", "name"),
-    [*((HERE, name) for name in SPECS), *((target, name) for target in (NARROW, PLAIN) for name in FURTHER)],
-    ids=[*SPECS, *(f"{name}, short vectors" for name in FURTHER), *(f"{name}, plain" for name in FURTHER)],
+    ("name", "target", "dtype", "values"),
+    CASES,
+    ids=[f"{name}-{dtype}-{values}-{'plain' if target is PLAIN else target.vector_bits}" for name, target, dtype, values in CASES],
 )
 def test_narrow_numbers(name: str, target: Target, dtype: str, values: str) -> None:
     """bfloat16 rounds by 1/512 of each factor, int8 by 1/254 of the largest in its block."""
