@@ -18,6 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention
 import sparsecc
 from sparsecc.codegen.choose import Choice, Chooser, Skipping, SkippingWay
 from sparsecc.codegen.cpu.target import detect, parse
+from tests.graph.onnx_models import run
 from tests.tolerance import assert_close
 
 BATCH, HEADS, KV_HEADS, TOKENS, DIM, BLOCK, WINDOW = 2, 4, 2, 37, 16, 4, 9
@@ -58,8 +59,12 @@ def inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return q, k, v, torch.rand(BATCH, 1, 1, TOKENS, generator=generator) < 0.7
 
 
+def recipe_of(precision: str) -> dict[str, Any]:
+    return {"passes": [{"reorder_tokens": {"pattern": f"sliding_window:{WINDOW}", "block": BLOCK, "precision": precision}}]}
+
+
 def compiled(host: str, precision: str, target: str = "cpu") -> Any:
-    recipe = {"passes": [{"reorder_tokens": {"pattern": f"sliding_window:{WINDOW}", "block": BLOCK, "precision": precision}}]}
+    recipe = recipe_of(precision)
     if host == "fx":
         calibration = [inputs()]
         return sparsecc.compile(TwoAttentions(), inputs(), recipe=recipe, calibration=calibration, threads=1, target=target)
@@ -93,6 +98,18 @@ def test_causal_and_masked_attention_of_shared_keys_runs_on_the_kernel(host: str
     for got, right in zip(outputs, expected(), strict=True):
         got = torch.as_tensor(np.asarray(got))
         assert (got - right).abs().max() <= MOST[precision] * right.abs().max()
+
+
+def test_a_converted_file_keeps_its_precision() -> None:
+    converted, report = sparsecc.convert(onnx_model(), recipe_of("int8"))
+    assert report.check is not None and report.check.max_rel < 1e-5
+    q, k, v, mask = (x.numpy() for x in inputs())
+    stock = run(converted, q=q, k=k, v=v, mask=mask)
+    found = sparsecc.compile(converted, threads=1)
+    assert [row.format for row in found.report.sites] == ["int8/block_map"] * 2
+    for got, theirs, right in zip(found(q, k, v, mask), stock, expected(), strict=True):
+        assert np.abs(np.asarray(got) - theirs).max() <= MOST["int8"] * np.abs(theirs).max()
+        assert 0 < (torch.from_numpy(theirs) - right).abs().max() <= MOST["int8"] * right.abs().max()
 
 
 def test_a_cpu_that_does_not_multiply_bfloat16_computes_in_float32_and_says_so() -> None:
