@@ -75,12 +75,26 @@ ROOMS = (
     Room(
         "api",
         "what `sparsecc.compile`, `convert` and the others do, where the stages meet",
-        ("patterns", "precisions", "ops", "graph", "pruning", "calibration", "passes", "recipe", "codegen", "report", "runtime"),
+        (
+            "patterns",
+            "precisions",
+            "attention",
+            "ops",
+            "graph",
+            "pruning",
+            "calibration",
+            "passes",
+            "recipe",
+            "codegen",
+            "report",
+            "runtime",
+        ),
     ),
+    Room("integrations", "plans in other libraries' models", ("attention", "ops", "graph", "passes", "codegen", "api")),
     Room(
         "__init__",
         "`import sparsecc`: names that are loaded when they are used",
-        ("recipe", "train", "codegen", "report", "runtime", "api"),
+        ("attention", "recipe", "train", "codegen", "report", "runtime", "api"),
     ),
     Room(
         "cli",

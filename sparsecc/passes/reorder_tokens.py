@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sparsecc import attention, registry
-from sparsecc.attention.base import BLOCK, ORDER_NAMES, Asked, BlockMap, Choice, Grid, Pattern, Sample, least_density
+from sparsecc.attention.base import BLOCK, Asked, BlockMap, Choice, Grid, Pattern, Sample, least_density
 from sparsecc.attention.rounding import PRECISIONS, Precision
 from sparsecc.calibration.context import Context
 from sparsecc.errors import RecipeError, Refused
@@ -54,8 +54,8 @@ class ReorderTokens(Pass[Attention, Reordering]):
     softmax(scale · q kᵀ) v  ->  block_attention(q, k, v, orders, keep)
 
     `paro` is for image and video transformers: the tokens lie on a grid of frames × height × width. Inputs and outputs of the layer stay
-    in the model's own order. It needs calibration inputs or a plan; one or two samples suffice. `sliding_window` needs neither grid nor
-    calibration, reorders nothing, and is for causal attention, too.
+    in the model's own order. It needs calibration inputs or a plan; one or two samples suffice. `sliding_window`, `tri_shape`, `strided`
+    and `star` need neither grid nor calibration, reorder nothing, and are for causal attention, too.
 
     Left dense, with the reason in the report: cross attention, causal and masked attention where the pattern reorders, another number of
     tokens than the grid has, a density below what text and the diagonal take, and layers in which every head is above `max_error`.
@@ -68,9 +68,12 @@ class ReorderTokens(Pass[Attention, Reordering]):
     blocks up to the diagonal. Not used where the pattern's own options say what is kept.
     max_error: a head whose output is off by more on the calibration inputs (relative) keeps every block. Any error is allowed when not
     given.
-    pattern: how orders and blocks are chosen; a member of `attention`, perhaps with options behind a colon: `sliding_window:512`.
+    pattern: how orders and blocks are chosen; a member of `attention`, perhaps with options behind a colon: `sliding_window:512`,
+    `paro:axes+curves`.
     block: how many tokens make a block.
     plan: a file of block maps that were chosen before, used instead of calibration. Its grid, block and density hold.
+    plan_step: for a plan whose maps are not the same in all denoising steps: the step whose maps are taken, as a fraction of the schedule
+    in [0, 1).
     precision: what q, k and v are rounded to: `float32` leaves them as they are, `bfloat16` rounds all three, `int8` rounds q and k with
     one scale for each block of tokens, and v to bfloat16. Compiled for a CPU, float32 is timed beside it and stays where it is faster, or
     where the CPU does not multiply such numbers. A GPU multiplies the model's own type. `max_error` is judged without it.
@@ -88,6 +91,7 @@ class ReorderTokens(Pass[Attention, Reordering]):
     pattern: str = "paro"
     block: int = BLOCK
     plan: str | None = None
+    plan_step: float | None = None
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
@@ -103,6 +107,8 @@ class ReorderTokens(Pass[Attention, Reordering]):
             raise RecipeError(f"density: {self.density} is not in (0, 1]; it is the share of blocks kept")
         if self.max_error is not None and self.max_error < 0:
             raise RecipeError(f"max_error: {self.max_error} is negative")
+        if self.plan_step is not None and not 0 <= self.plan_step < 1:
+            raise RecipeError(f"plan_step: {self.plan_step} is not in [0, 1); it is a fraction of the schedule")
         if self.block < 1:
             raise RecipeError(f"block: {self.block} tokens are no block")
         if self.precision not in PRECISIONS:
@@ -125,6 +131,17 @@ class ReorderTokens(Pass[Attention, Reordering]):
         from sparsecc.ops.block_attention.torch import BlockAttention
 
         graph.replace(site, BlockAttention(reordering.map, site.scale, site.kv_heads != site.heads, reordering.precision))
+
+    def judged(self, site: Attention, samples: Sequence[Sample]) -> Reordering | Refused:
+        """What becomes of an attention that these samples enter, for who has no graph. Raises RecipeError for a pattern that needs some and
+        has none."""
+        reason = self._refuse(site)
+        if reason is not None:
+            return reason
+        if samples:
+            return self._judged(site, samples)
+        [match] = self._unmeasured([site])
+        return match.action
 
     @cached_property
     def _pattern(self) -> Pattern:
@@ -156,13 +173,22 @@ class ReorderTokens(Pass[Attention, Reordering]):
         try:
             plan = Plan.load(path)
             _require_made_for(plan, graph, path)
+            maps = self._maps(plan, path)
             for site in sites:
-                yield Match(site, self._from_plan(site, plan, path))
+                yield Match(site, self._from_plan(site, maps.get(site.name), path))
         except RecipeError as error:
             raise RecipeError(f"plan: {error}") from None
 
-    def _from_plan(self, site: Attention, plan: Plan, path: str) -> Reordering | Refused:
-        found = plan.maps.get(site.name)
+    def _maps(self, plan: Plan, path: str) -> dict[str, BlockMap]:
+        """By site. A compiled model has one map for each."""
+        if self.plan_step is not None:
+            return plan.at(self.plan_step)
+        try:
+            return plan.maps
+        except RecipeError as error:
+            raise RecipeError(f"{path}: {error}; plan_step: 0.5 takes those in the middle of the steps") from None
+
+    def _from_plan(self, site: Attention, found: BlockMap | None, path: str) -> Reordering | Refused:
         reason = untouchable(site, found is None or found.orders is not None)
         if reason is not None:
             return reason
@@ -237,21 +263,24 @@ def untouchable(site: Attention, reorders: bool) -> Refused | None:
 
 
 def _orders_by_head(found: BlockMap) -> Iterator[str]:
-    """'order FHW for heads 0, 2', the sparse heads only; nothing where there is one order, the model's."""
-    dense = found.dense_heads
-    if found.orders is None or found.orders.dim() > 1:
+    """'order FHW for heads 0, 2', the sparse heads only; nothing where all have the model's."""
+    from sparsecc.attention import orders
+
+    if found.orders is None:
         return
-    for order, name in enumerate(ORDER_NAMES):
-        heads = [str(head) for head in (found.orders == order).nonzero().squeeze(1).tolist() if head not in dense]
+    dense, names = found.dense_heads, orders.names(found)
+    for name in sorted(set(names), key=orders.NAMES.index):
+        heads = [str(head) for head, its in enumerate(names) if its == name and head not in dense]
         if heads:
-            yield f"order {name} for head{'s' * (len(heads) > 1)} {', '.join(heads)}"
+            order = f"order {name}" if name != "own" else "an order of its own"
+            yield f"{order} for head{'s' * (len(heads) > 1)} {', '.join(heads)}"
 
 
 def plan_of(graph: Graph) -> Plan:
     """The block maps that a graph holds, to be saved and used for this model again."""
     from sparsecc.attention.plan import Plan
 
-    return Plan(_fingerprint(graph), {site.name: site.block_map for site in graph.sites(Attention) if site.block_map is not None})
+    return Plan.of(_fingerprint(graph), {site.name: site.block_map for site in graph.sites(Attention) if site.block_map is not None})
 
 
 def _fingerprint(graph: Graph) -> str:
@@ -261,7 +290,7 @@ def _fingerprint(graph: Graph) -> str:
 
 
 def _require_made_for(plan: Plan, graph: Graph, path: str) -> None:
-    missing = [name for name in plan.maps if name not in {site.name for site in graph.sites(Attention)}]
+    missing = [name for name in plan.sites if name not in {site.name for site in graph.sites(Attention)}]
     if missing:
         raise RecipeError(f"{path}: made for another model, which had an attention '{missing[0]}'")
     if plan.model != _fingerprint(graph):
