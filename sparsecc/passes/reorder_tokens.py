@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sparsecc import attention, registry
 from sparsecc.attention.base import BLOCK, Asked, BlockMap, Choice, Grid, Pattern, Sample, least_density
+from sparsecc.attention.rounding import PRECISIONS, Precision
 from sparsecc.calibration.context import Context
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
@@ -28,9 +29,11 @@ class Reordering:
 
     map: BlockMap
     choice: Choice | None = None
+    precision: Precision = "float32"
 
     def __str__(self) -> str:
-        return ", ".join([f"density {self.map.density:.2f}", *self._costs(), *_orders_by_head(self.map)])
+        narrow = [] if self.precision == "float32" else [f"in {self.precision}"]
+        return ", ".join([f"density {self.map.density:.2f}", *narrow, *self._costs(), *_orders_by_head(self.map)])
 
     def _costs(self) -> Iterator[str]:
         dense = self.map.dense_heads
@@ -71,6 +74,9 @@ class ReorderTokens(Pass[Attention, Reordering]):
     plan: a file of block maps that were chosen before, used instead of calibration. Its grid, block and density hold.
     plan_step: for a plan whose maps are not the same in all denoising steps: the step whose maps are taken, as a fraction of the schedule
     in [0, 1).
+    precision: what q, k and v are rounded to: `float32` leaves them as they are, `bfloat16` rounds all three, `int8` rounds q and k with
+    one scale for each block of tokens, and v to bfloat16. Compiled for a CPU, float32 is timed beside it and stays where it is faster, or
+    where the CPU does not multiply such numbers. A GPU multiplies the model's own type. `max_error` is judged without it.
     """
 
     examples = (Example({"grid": [1, 3, 3], "text_tokens": 1, "density": 0.8, "block": 3}, on=("transformer",)),)
@@ -86,6 +92,7 @@ class ReorderTokens(Pass[Attention, Reordering]):
     block: int = BLOCK
     plan: str | None = None
     plan_step: float | None = None
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         require_valid(targets=self.targets, ignore=self.ignore)
@@ -104,6 +111,8 @@ class ReorderTokens(Pass[Attention, Reordering]):
             raise RecipeError(f"plan_step: {self.plan_step} is not in [0, 1); it is a fraction of the schedule")
         if self.block < 1:
             raise RecipeError(f"block: {self.block} tokens are no block")
+        if self.precision not in PRECISIONS:
+            raise RecipeError(f"precision: {self.precision!r} is none of {', '.join(PRECISIONS)}")
 
     def find(self, graph: Graph, context: Context) -> Iterator[Match[Attention, Reordering]]:
         sites = select(graph, Attention, self.targets, self.ignore)
@@ -121,7 +130,7 @@ class ReorderTokens(Pass[Attention, Reordering]):
     def rewrite(self, graph: Graph, site: Attention, reordering: Reordering) -> None:
         from sparsecc.ops.block_attention.torch import BlockAttention
 
-        graph.replace(site, BlockAttention(reordering.map, site.scale, site.kv_heads != site.heads))
+        graph.replace(site, BlockAttention(reordering.map, site.scale, site.kv_heads != site.heads, reordering.precision))
 
     def judged(self, site: Attention, samples: Sequence[Sample]) -> Reordering | Refused:
         """What becomes of an attention that these samples enter, for who has no graph. Raises RecipeError for a pattern that needs some and
@@ -194,7 +203,7 @@ class ReorderTokens(Pass[Attention, Reordering]):
             raise RecipeError(f"{path}: attention '{site.name}' {one} causal, the plan's {other}")
         if self.grid is not None and found.grid != (grid := self._grid(found.grid.tokens)):
             raise RecipeError(f"{path}: the plan is for a grid of {found.grid}, the recipe says {grid}")
-        return Reordering(found)
+        return Reordering(found, precision=self.precision)
 
     def _unmeasured(self, sites: Sequence[Attention]) -> Iterator[Match[Attention, Reordering]]:
         """Without samples."""
@@ -235,7 +244,7 @@ class ReorderTokens(Pass[Attention, Reordering]):
             return Refused(f"every head's output error is above max_error {self.max_error:g}, the least is {float(choice.error.min()):.2g}")
         if everything and not self._pattern.exact_density:
             return Refused(f"{self.pattern} keeps every block of {tokens} tokens")
-        return Reordering(choice.map, choice)
+        return Reordering(choice.map, choice, self.precision)
 
 
 def untouchable(site: Attention, reorders: bool) -> Refused | None:
