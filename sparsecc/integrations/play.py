@@ -6,6 +6,7 @@ FlexAttention with the same blocks.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -27,6 +28,7 @@ from sparsecc.errors import InputError, Refused
 from sparsecc.forms import dtype_of
 from sparsecc.ops.block_attention.torch import BlockAttention
 
+_SMALLEST_TILE = 16  # of FlexAttention
 _KERNEL_DTYPES = (torch.bfloat16, torch.float16)
 
 
@@ -46,6 +48,9 @@ class Player:
             self.runs = "torch, block by block"
             return self._reference(q, k, v, scale, mask)
         seen = self._seen(mask)
+        if self.map.block % _SMALLEST_TILE:
+            self.runs = f"torch, block by block: no kernel has blocks of {self.map.block}"
+            return self._reference(q, k, v, scale, mask)
         key = Refused("it has no masks") if seen is not None else self._kernel(q, k, v, scale)
         if isinstance(key, str):
             self.runs = "kernel block_attention"
@@ -107,15 +112,21 @@ class Player:
             mask = self._once(("mask", q.device), lambda: export.block_mask(found, q.device))
         else:
             mask = _hiding(found, places, seen.expand(len(q), -1))
+        options: dict[str, Any] = {"block_mask": mask, "scale": scale, "kernel_options": _tiles(found.block)}
         if places is None:
-            return _compiled_flex()(q, k, v, block_mask=mask, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
-        y = _compiled_flex()(*(blocks.in_order(x, places) for x in (q, k, v)), block_mask=mask, scale=scale)
+            return _compiled_flex()(q, k, v, **options, enable_gqa=q.shape[1] != k.shape[1])
+        y = _compiled_flex()(*(blocks.in_order(x, places) for x in (q, k, v)), **options)
         return blocks.in_order(y, self._once(("back", q.device), lambda: places.argsort(1).int()))
 
     def _once(self, key: Any, make: Any) -> Any:
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
+
+
+def _tiles(block: int) -> dict[str, int] | None:
+    """FlexAttention's tiles have to divide a block. None where those that it chooses itself do."""
+    return None if block % 128 == 0 else {"BLOCK_M": math.gcd(block, 64), "BLOCK_N": math.gcd(block, 64)}
 
 
 def hides_keys(mask: Tensor) -> bool:
