@@ -7,7 +7,7 @@ from sparsecc import registry
 from sparsecc.attention.base import Pattern
 from sparsecc.errors import RecipeError
 
-HELPERS = ("judge", "mass", "plan")  # modules here that are no patterns
+HELPERS = ("judge", "ladder", "mass", "plan")  # modules here that are no patterns
 
 
 def create(key: str) -> Pattern:

@@ -12,7 +12,7 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
@@ -154,6 +154,19 @@ class BlockMap:
         """The heads that keep every block."""
         return (self.keep == self.full).flatten(1).all(1).nonzero().squeeze(1).tolist()
 
+    @property
+    def head_densities(self) -> list[float]:
+        """`density` of each head."""
+        return (self.keep.flatten(1).sum(1) / self.full.count_nonzero()).tolist()
+
+    @property
+    def order_names(self) -> list[str]:
+        """Of each head: the grid's axes from the outermost in, "own" for an order that is given token by token, "" where the tokens keep
+        the model's."""
+        if self.orders is None:
+            return [""] * self.heads
+        return ["own"] * self.heads if self.orders.dim() == 2 else [ORDER_NAMES[order] for order in self.orders.tolist()]
+
     def rows(self) -> Iterator[tuple[int, Tensor, Tensor]]:
         """(head, queries, keys) for each head and block of queries: int64 token numbers in the model's order, and which keys they see,
         of which those that are later than a query are not its own where the map is causal."""
@@ -206,6 +219,20 @@ class Choice:
     lost: Tensor | None = None
     error: Tensor | None = None
 
+    def heads(self) -> list[Head]:
+        """A row for each head."""
+        lost, error = ([None] * self.map.heads if costs is None else costs.tolist() for costs in (self.lost, self.error))
+        return [Head(*row) for row in zip(self.map.order_names, self.map.head_densities, lost, error, strict=True)]
+
+
+class Head(NamedTuple):
+    """One head of a map, as reports print it. order: of the tokens, "" for the model's.  lost, error: as in `Choice`."""
+
+    order: str
+    density: float
+    lost: float | None = None
+    error: float | None = None
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -224,6 +251,13 @@ class Asked:
     max_error: float | None = None
     causal: bool = False
     samples: Sequence[Sample] = ()
+
+    def of(self, heads: Sequence[int]) -> Asked:
+        """The same for some of the heads alone."""
+        samples = [
+            Sample(*(x[:, [head * x.shape[1] // self.heads for head in heads]] for x in sample)) for sample in self.samples
+        ]
+        return replace(self, heads=len(heads), samples=samples)
 
 
 @dataclass(frozen=True)
@@ -249,6 +283,11 @@ class Pattern(ABC):
     @abstractmethod
     def choose(self, asked: Asked) -> Choice:
         """The map of one site."""
+
+    def ladder(self, asked: Asked, densities: Sequence[float]) -> Sequence[Choice]:
+        """`choose` at each of these densities, in place of the one asked for. Members override it where most of the work is the same for
+        all."""
+        return [self.choose(replace(asked, density=density)) for density in densities]
 
 
 def required(grid: Grid, block: int, causal: bool = False) -> Tensor:

@@ -30,17 +30,29 @@ class Paro(Pattern):
     evenness: float = 0.25  # weight of M_q
 
     def choose(self, asked: Asked) -> Choice:
-        orders, keep, lost, error = [], [], [], []
+        return self.ladder(asked, [asked.density])[0]
+
+    def ladder(self, asked: Asked, densities: Sequence[float]) -> Sequence[Choice]:
+        """An order does not depend on the density."""
+        needed = required(asked.grid, asked.block)
+        orders, keeps, lost, error = [], [], [], []
         for head in range(asked.heads):
             inputs = judge.inputs_of(asked, head)
             order, mass = self._best_order(inputs, asked)
-            chosen = judge.heaviest(mass, required(asked.grid, asked.block), asked.density)
-            lost.append(judge.lost_mass(mass, chosen))
-            error.append(judge.relative_error(inputs, asked.grid.permutation(order), asked.scale, asked.block, chosen))
+            chosen = [judge.heaviest(mass, needed, density) for density in densities]
+            lost.append([judge.lost_mass(mass, keep) for keep in chosen])
+            error.append(judge.relative_errors(inputs, asked.grid.permutation(order), asked.scale, asked.block, chosen))
             orders.append(order)
-            keep.append(chosen)
-        found = BlockMap(asked.grid, asked.block, torch.tensor(orders, dtype=torch.uint8), torch.stack(keep))
-        return judge.within(found, lost, error, asked.max_error)
+            keeps.append(torch.stack(chosen))
+        return [
+            judge.within(
+                BlockMap(asked.grid, asked.block, torch.tensor(orders, dtype=torch.uint8), torch.stack([keep[i] for keep in keeps])),
+                [costs[i] for costs in lost],
+                [costs[i] for costs in error],
+                asked.max_error,
+            )
+            for i in range(len(densities))
+        ]
 
     def _best_order(self, inputs: Sequence[Sample], asked: Asked) -> tuple[int, Tensor]:
         """The order's index and the mass of its blocks."""

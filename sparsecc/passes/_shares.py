@@ -1,0 +1,109 @@
+"""How the blocks of a budget are shared out among the heads of all attention layers, by what each loses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sparsecc import allocations
+from sparsecc.allocations.base import Share, unknown
+from sparsecc.attention.ladder import Ladder
+from sparsecc.calibration.outputs import Outputs, spread
+from sparsecc.calibration.sensitivity import SAMPLES
+from sparsecc.errors import RecipeError
+from sparsecc.graph.base import Graph
+from sparsecc.graph.sites import Attention
+from sparsecc.registry import require
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsecc.attention.base import BlockMap
+
+UNIFORM = "uniform"
+_PROBED = 0.5  # the density at which a layer's gain is measured
+_HIGHEST_GAIN = 1e9  # where the model overflows, a gain is infinite
+
+
+def require_allocation(name: str) -> None:
+    """Raises RecipeError for one that does not exist, or that divides by what a weight has and a head lacks."""
+    require("allocation", "allocations", name)
+    if name != UNIFORM and not allocations.create(name).needs_loss:
+        raise RecipeError(f"allocation: {name} divides by weights, which attention has none of; take uniform or sensitivity")
+
+
+@dataclass(frozen=True)
+class Division:
+    """ladders: of each site, by name.  gains: for each, the model's relative squared error for a relative squared error of the site's
+    output of 1; unused where every head gets the same."""
+
+    allocation: str
+    ladders: Mapping[str, Ladder]
+    gains: Mapping[str, float]
+
+    @property
+    def least(self) -> float:
+        """The density at which each head keeps text and the diagonal alone."""
+        return sum(ladder.needed * ladder.heads for ladder in self.ladders.values()) / self._blocks
+
+    @property
+    def _blocks(self) -> int:
+        return sum(ladder.full * ladder.heads for ladder in self.ladders.values())
+
+    def kept(self, density: float) -> dict[str, list[int]]:
+        """How many blocks each head keeps, by site: round(density · blocks of all sites) together, and at least what every head has to."""
+        heads = [(name, ladder, head) for name, ladder in self.ladders.items() for head in range(ladder.heads)]
+        free = [(name, ladder, head) for name, ladder, head in heads if ladder.free]
+        gone = self._blocks - max(round(density * self._blocks), sum(ladder.needed for _, ladder, _ in heads))
+        units = [Share(f"{name} {head}", (), ladder.free, _no_scores, self._loss(name, ladder, head), unknown) for name, ladder, head in free]
+        sparsities = allocations.create(self.allocation).allocate(units, gone / sum(unit.units for unit in units), 0.0) if units else []
+        found = {name: [ladder.full] * ladder.heads for name, ladder in self.ladders.items()}
+        for (name, ladder, head), sparsity in zip(free, sparsities, strict=True):
+            found[name][head] -= round(sparsity * ladder.free)
+        return found
+
+    def steps(self, density: float) -> dict[str, list[int]]:
+        """The steps of each site's ladder that come nearest to a density of the whole."""
+        if self.allocation == UNIFORM:
+            return {name: ladder.at(density) for name, ladder in self.ladders.items()}
+        return {name: self.ladders[name].nearest(kept) for name, kept in self.kept(density).items()}
+
+    def _loss(self, name: str, ladder: Ladder, head: int) -> Callable[[float], float]:
+        return lambda sparsity: self.gains[name] * ladder.loss(head, sparsity)
+
+
+def divided(
+    allocation: str, graph: Graph, sites: Sequence[Attention], ladders: Mapping[str, Ladder], samples: Sequence[Any]
+) -> Division:
+    """samples: on which gains are measured, where the allocation asks for losses."""
+    if allocation == UNIFORM:
+        return Division(allocation, ladders, {})
+    outputs = Outputs(graph, spread(samples, SAMPLES))
+    return Division(allocation, ladders, {site.name: _gain(graph, outputs, site, ladders[site.name]) for site in sites})
+
+
+def _gain(graph: Graph, outputs: Outputs, site: Attention, ladder: Ladder) -> float:
+    """What the model's relative squared error is of that of one attention: with only this one sparse, at about half of its blocks."""
+    steps = [step for step in range(len(ladder.densities)) if ladder.site_error([step] * ladder.heads) > 0]
+    if not steps:
+        return 0.0  # nothing that it leaves out is lost
+    nearest = min(steps, key=lambda step: abs(ladder.densities[step] - _PROBED))
+    choice = ladder.choice([nearest] * ladder.heads)
+    error = outputs.error(with_maps(graph, {site.name: choice.map}))
+    return min(error / ladder.site_error([nearest] * ladder.heads), _HIGHEST_GAIN)
+
+
+def with_maps(graph: Graph, maps: Mapping[str, BlockMap]) -> Graph:
+    """A copy in which these sites compute the kept blocks alone."""
+    from sparsecc.ops.block_attention.torch import BlockAttention
+
+    copy = graph.copy()
+    for site in graph.sites(Attention):
+        if site.name in maps:
+            copy.replace(site, BlockAttention(maps[site.name], site.scale, site.kv_heads != site.heads))
+    return copy
+
+
+def _no_scores() -> Tensor:
+    raise AssertionError("heads have no scores; an allocation that reads some is refused")
