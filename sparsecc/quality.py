@@ -22,8 +22,8 @@ def psnr(reference: Tensor, other: Tensor, peak: float) -> float:
 
 
 def ssim(reference: Tensor, other: Tensor, peak: float) -> float:
-    """The structural similarity (Wang et al., Image Quality Assessment: From Error Visibility to Structural Similarity, 2004): the mean over
-    all images and all places at which a Gaussian window of 11 × 11, σ 1.5, fits into them; 1 where both are equal.
+    """The structural similarity (Wang et al., Image Quality Assessment: From Error Visibility to Structural Similarity, 2004): the mean
+    over all images and all places at which a Gaussian window of 11 × 11, σ 1.5, fits into them; 1 where both are equal.
 
     reference, other: [..., height, width], at least 11 × 11; each pair of images is looked at by itself.  peak: as for `psnr`.
     Raises ValueError for smaller images.

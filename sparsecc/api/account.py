@@ -11,7 +11,7 @@ from sparsecc._version import __version__
 from sparsecc.api.rewriting import stored_share
 from sparsecc.codegen.numbers import SIZE
 from sparsecc.graph.sites import Attention, Conv2d, Unseen, WeightSite
-from sparsecc.report.base import Report, SiteReport, totals
+from sparsecc.report.base import HeadReport, Report, SiteReport, totals
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,6 +125,7 @@ def _attention(site: Attention, ledger: Ledger, error: float | None) -> SiteRepo
         format="block_map",
         decision="sparse",
         reason=done or f"block-sparse as the model came, density {block_map.density:.2f}",
+        heads=ledger.heads(site.name) or tuple(HeadReport(**head._asdict()) for head in block_map.head_rows()),
     )
 
 

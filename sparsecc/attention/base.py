@@ -96,6 +96,15 @@ class Grid:
         return is_text.reshape(-1, block).any(1)
 
 
+class Head(NamedTuple):
+    """One head of a map, as reports print it. order: of the tokens, "" for the model's.  lost, error: as in `Choice`."""
+
+    order: str
+    density: float
+    lost: float | None = None
+    error: float | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class BlockMap:
     """Which blocks of an attention map are computed, at one site. Raises ValueError for one that is none.
@@ -159,6 +168,11 @@ class BlockMap:
         """`density` of each head."""
         return (self.keep.flatten(1).sum(1) / self.full.count_nonzero()).tolist()
 
+    def head_rows(self, lost: Tensor | None = None, error: Tensor | None = None) -> list[Head]:
+        """What is to be said of each head. lost, error: as in `Choice`."""
+        costs = ([None] * self.heads if cost is None else cost.tolist() for cost in (lost, error))
+        return [Head(*row) for row in zip(self.order_names, self.head_densities, *costs, strict=True)]
+
     @property
     def order_names(self) -> list[str]:
         """Of each head: the grid's axes from the outermost in, "own" for an order that is given token by token, "" where the tokens keep
@@ -219,20 +233,6 @@ class Choice:
     lost: Tensor | None = None
     error: Tensor | None = None
 
-    def heads(self) -> list[Head]:
-        """A row for each head."""
-        lost, error = ([None] * self.map.heads if costs is None else costs.tolist() for costs in (self.lost, self.error))
-        return [Head(*row) for row in zip(self.map.order_names, self.map.head_densities, lost, error, strict=True)]
-
-
-class Head(NamedTuple):
-    """One head of a map, as reports print it. order: of the tokens, "" for the model's.  lost, error: as in `Choice`."""
-
-    order: str
-    density: float
-    lost: float | None = None
-    error: float | None = None
-
 
 @dataclass(frozen=True)
 class Asked:
@@ -254,9 +254,7 @@ class Asked:
 
     def of(self, heads: Sequence[int]) -> Asked:
         """The same for some of the heads alone."""
-        samples = [
-            Sample(*(x[:, [head * x.shape[1] // self.heads for head in heads]] for x in sample)) for sample in self.samples
-        ]
+        samples = [Sample(*(x[:, [head * x.shape[1] // self.heads for head in heads]] for x in sample)) for sample in self.samples]
         return replace(self, heads=len(heads), samples=samples)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from sparsecc.errors import UserError
 from sparsecc.graph.base import Graph
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Outputs:
@@ -30,7 +30,7 @@ class Outputs:
 
         Raises UserError for a model whose outputs hold no numbers but zeros.
         """
-        apart = _sums(self.dense, self.of(graph), torch.sub)
+        apart = _sums(self.dense, self.of(graph), lambda y, changed: y - changed)
         found = [part / whole for part, whole in zip(apart, self._power, strict=True) if whole]
         return sum(found) / len(found) if all(map(math.isfinite, found)) else math.inf
 

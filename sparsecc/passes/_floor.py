@@ -6,19 +6,19 @@ import bisect
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch import Tensor
-
-from sparsecc.attention.base import Choice
-from sparsecc.attention.judge import held
-from sparsecc.attention.ladder import DENSITIES
 from sparsecc.calibration.context import Context
 from sparsecc.calibration.outputs import Outputs
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import Graph
 from sparsecc.passes._shares import Division, with_maps
 from sparsecc.quality import WINDOW, psnr, ssim
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsecc.attention.base import Choice
 
 
 class Quality(NamedTuple):
@@ -115,6 +115,9 @@ def least_above(
 
     max_error: heads whose error on the other inputs is above are dense in all of it.
     """
+    from sparsecc.attention.judge import held  # which imports torch, as ladder does
+    from sparsecc.attention.ladder import DENSITIES
+
     held_out = HeldOut(graph, inputs, floor)
     densities = sorted({max(density, division.least) for density in DENSITIES})
     tried: dict[int, tuple[Mapping[str, Choice], Quality]] = {}

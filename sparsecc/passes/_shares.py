@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsecc import allocations
 from sparsecc.allocations.base import Share, unknown
-from sparsecc.attention.ladder import Ladder
 from sparsecc.calibration.outputs import Outputs, spread
-from sparsecc.calibration.sensitivity import SAMPLES
 from sparsecc.errors import RecipeError
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import Attention
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparsecc.attention.base import BlockMap
+    from sparsecc.attention.ladder import Ladder
 
 UNIFORM = "uniform"
 _PROBED = 0.5  # the density at which a layer's gain is measured
@@ -56,7 +55,9 @@ class Division:
         heads = [(name, ladder, head) for name, ladder in self.ladders.items() for head in range(ladder.heads)]
         free = [(name, ladder, head) for name, ladder, head in heads if ladder.free]
         gone = self._blocks - max(round(density * self._blocks), sum(ladder.needed for _, ladder, _ in heads))
-        units = [Share(f"{name} {head}", (), ladder.free, _no_scores, self._loss(name, ladder, head), unknown) for name, ladder, head in free]
+        units = [
+            Share(f"{name} {head}", (), ladder.free, _no_scores, self._loss(name, ladder, head), unknown) for name, ladder, head in free
+        ]
         sparsities = allocations.create(self.allocation).allocate(units, gone / sum(unit.units for unit in units), 0.0) if units else []
         found = {name: [ladder.full] * ladder.heads for name, ladder in self.ladders.items()}
         for (name, ladder, head), sparsity in zip(free, sparsities, strict=True):
@@ -73,10 +74,10 @@ class Division:
         return lambda sparsity: self.gains[name] * ladder.loss(head, sparsity)
 
 
-def divided(
-    allocation: str, graph: Graph, sites: Sequence[Attention], ladders: Mapping[str, Ladder], samples: Sequence[Any]
-) -> Division:
+def divided(allocation: str, graph: Graph, sites: Sequence[Attention], ladders: Mapping[str, Ladder], samples: Sequence[Any]) -> Division:
     """samples: on which gains are measured, where the allocation asks for losses."""
+    from sparsecc.calibration.sensitivity import SAMPLES  # which imports torch
+
     if allocation == UNIFORM:
         return Division(allocation, ladders, {})
     outputs = Outputs(graph, spread(samples, SAMPLES))

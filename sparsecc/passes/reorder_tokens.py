@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from sparsecc import attention, registry
 from sparsecc.attention.base import BLOCK, ORDER_NAMES, Asked, BlockMap, Choice, Grid, Head, Pattern, Sample, least_density
-from sparsecc.attention.judge import held
-from sparsecc.attention.ladder import Ladder, choose
 from sparsecc.calibration.context import Context
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
@@ -21,6 +19,7 @@ from sparsecc.passes._shares import UNIFORM, Division, divided, require_allocati
 from sparsecc.passes.base import Example, Match, Pass
 
 if TYPE_CHECKING:
+    from sparsecc.attention.ladder import Ladder
     from sparsecc.attention.plan import Plan
 
 DENSITY = 0.5  # where neither it nor a floor is given
@@ -40,7 +39,7 @@ class Reordering:
 
     def heads(self) -> list[Head]:
         """A row for each head: its order, its density, and what it lost when it was chosen."""
-        return (self.choice or Choice(self.map)).heads()
+        return self.map.head_rows() if self.choice is None else self.map.head_rows(self.choice.lost, self.choice.error)
 
     def _costs(self) -> Iterator[str]:
         dense = self.map.dense_heads
@@ -72,15 +71,15 @@ class ReorderTokens(Pass[Attention, Reordering]):
     text_tokens: how many tokens of text stand in the same sequence. They are not reordered, and blocks that hold text are all kept: every
     token sees them, and they see every token, as global tokens do.
     text_first: whether the text stands before the grid or after it.
-    density: the share of the blocks that are kept, text and diagonal included, in (0, 1]. Of causal attention, the share of the blocks up to
-    the diagonal. 0.5 when neither it nor a floor is given. Not used where the pattern's own options say what is kept.
-    min_psnr: instead of a density: the least PSNR in dB that the model's outputs have against the dense model's, with the range of the dense
-    outputs' values as peak. Every second calibration input is held out: maps are chosen on the others, and the lowest of 12 densities from
-    0.05 to 0.9 is taken at which the whole model reaches the floor on each held-out input.
-    min_ssim: likewise, the least SSIM, over the last two axes of outputs that are images or videos. Both may be given.
-    allocation: how the density is divided over heads and layers. `uniform`: all have the same. `sensitivity`: where least is lost, as measured
-    on the calibration inputs: the error of each head at several densities, times how much the model's outputs move with the layer's. All
-    together keep the density.
+    density: the share of the blocks that are kept, text and diagonal included, in (0, 1]. Of causal attention, the share of the blocks up
+    to the diagonal. 0.5 when neither it nor a floor is given. Not used where the pattern's own options say what is kept.
+    min_psnr: instead of a density: the least PSNR, in dB, that the model's outputs may have against the dense model's; the peak is the
+    range of the dense outputs' values. Every second calibration input is held out. Maps are chosen on the others, and the pass takes the
+    lowest density, of 12 from 0.05 to 0.9, at which the whole model reaches the floor on each held-out input.
+    min_ssim: likewise, the least SSIM, over the last two axes of outputs that are images or videos. Both floors may be given.
+    allocation: how the density is divided over heads and layers. `uniform`: all have the same. `sensitivity`: heads that lose much keep
+    more; a head's loss is its error at several densities, measured on the calibration inputs, times how much the model's outputs move with
+    its layer. All heads together keep the density.
     max_error: a head whose output is off by more on the calibration inputs (relative) keeps every block. Any error is allowed when not
     given.
     pattern: how orders and blocks are chosen; a member of `attention`, perhaps with options behind a colon: `sliding_window:512`.
@@ -146,6 +145,9 @@ class ReorderTokens(Pass[Attention, Reordering]):
         from sparsecc.ops.block_attention.torch import BlockAttention
 
         graph.replace(site, BlockAttention(reordering.map, site.scale, site.kv_heads != site.heads))
+
+    def head_rows(self, reordering: Reordering) -> Sequence[Head]:
+        return reordering.heads()
 
     @property
     def _density(self) -> float:
@@ -273,6 +275,8 @@ class ReorderTokens(Pass[Attention, Reordering]):
 
     def _divided(self, graph: Graph, sites: Sequence[Attention], context: Context) -> Iterator[Match[Attention, Reordering]]:
         """With a density for each head, or one that a floor decides."""
+        from sparsecc.attention.ladder import Ladder  # which imports torch
+
         found: dict[str, Reordering | Refused] = {}
         ladders: dict[str, Ladder] = {}
         choosing, held_out = self._split(context.calibration or ())
@@ -303,6 +307,8 @@ class ReorderTokens(Pass[Attention, Reordering]):
     def _at_density(
         self, graph: Graph, sites: Sequence[Attention], division: Division, inputs: Sequence[Any]
     ) -> dict[str, Reordering | Refused]:
+        from sparsecc.attention.ladder import choose
+
         kept = division.kept(self._density)
         found: dict[str, Reordering | Refused] = {}
         for site, samples in self._tapped(graph, sites, inputs):
