@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -88,13 +89,21 @@ class Ladder:
     def loss(self, head: int, sparsity: float) -> float:
         """‖o − o'‖² / ‖o‖² of all heads' outputs when one head loses this share of the blocks that may go. Between the steps the error is
         taken to be linear."""
+        points, errors, part = self._curves[head]
+        return float(np.interp(sparsity, points, errors)) ** 2 * part
+
+    @cached_property
+    def _curves(self) -> list[tuple[np.ndarray, np.ndarray, float]]:
+        """Of each head: shares of the blocks that may go, rising, the errors there, and its part of ‖o‖² of all heads."""
         assert self.error is not None
         assert self.power is not None
-        gone = (self.full - self.kept[:, head]).double() / self.free
-        points, first = np.unique(gone.numpy()[::-1], return_index=True)  # rising; of equal ones that with the higher density
-        errors = np.maximum.accumulate(self.error[:, head].numpy()[::-1][first])
-        whole = float(self.power.sum())
-        return float(np.interp(sparsity, points, errors)) ** 2 * float(self.power[head]) / whole if whole else 0.0
+        whole, curves = float(self.power.sum()), list[tuple[np.ndarray, np.ndarray, float]]()
+        for head in range(self.heads):
+            gone = (self.full - self.kept[:, head]).double() / self.free
+            points, first = np.unique(gone.numpy()[::-1], return_index=True)  # of equal ones that with the higher density
+            errors = np.maximum.accumulate(self.error[:, head].numpy()[::-1][first])
+            curves.append((points, errors, float(self.power[head]) / whole if whole else 0.0))
+        return curves
 
 
 @dataclass(frozen=True, eq=False)

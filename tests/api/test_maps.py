@@ -2,46 +2,58 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-import sparsecc
-from sparsecc.api.maps import _file_name
+from sparsecc.api import account
+from sparsecc.api.maps import _file_name, draw
+from sparsecc.api.rewriting import Rewritten, rewrite
 from sparsecc.errors import UserError
-from tests.passes.attending import BLOCK, GRID, Attending, image
+from sparsecc.recipe import Recipe
+from tests.passes.attending import BLOCK, GRID, graph, image
 
-RECIPE = {"passes": [{"reorder_tokens": {"grid": list(GRID), "block": BLOCK, "density": 0.3, "targets": ["re:.*"]}}]}
-
-
-def explained(recipe: Any, maps: Path, calibration: Any = ((image(1),),)) -> str:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return sparsecc.explain(Attending().eval(), (image(0),), recipe=recipe, calibration=calibration, maps=maps)
+PARO = {"reorder_tokens": {"grid": list(GRID), "block": BLOCK, "density": 0.3, "targets": ["b"]}}
+WINDOW = {"reorder_tokens": {"pattern": "sliding_window:12", "block": BLOCK}}
+PRUNE = {"prune": {"sparsity": 0.5, "min_weights": 0}}
 
 
-def test_a_picture_for_each_attention_the_same_every_time(tmp_path: Path) -> None:
-    text = explained(RECIPE, tmp_path / "first" / "maps")
-    explained(RECIPE, tmp_path / "second")
-    first, second = (sorted(folder.iterdir()) for folder in (tmp_path / "first" / "maps", tmp_path / "second"))
-    assert [path.name for path in first] == ["000-a-heads-0-1.png", "001-b-heads-0-1.png"]
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-    assert first[0].read_bytes().startswith(b"\x89PNG") and first[0].read_bytes() != first[1].read_bytes()
-    assert "head  order  density  lost mass    error" in text
+@cache
+def rewritten(name: str, calibrated: bool = True) -> Rewritten:
+    recipe: dict[str, Any] = {"passes": [{"paro": PARO, "window": WINDOW, "prune": PRUNE}[name]]}
+    return rewrite(graph("fx"), Recipe.load(recipe), [(image(1),)] if calibrated else None, None, "m")  # type: ignore[list-item]
 
 
-def test_where_there_is_nothing_to_draw(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="the recipe makes no attention block-sparse"):
-        explained({"passes": [{"prune": {"sparsity": 0.5, "min_weights": 0}}]}, tmp_path / "maps")
-    window = {"passes": [{"reorder_tokens": {"pattern": "sliding_window:12", "block": BLOCK}}]}
-    with pytest.raises(UserError, match="are drawn from what enters attention on a calibration input"):
-        explained(window, tmp_path / "maps", None)
+def test_a_picture_for_each_attention_that_is_sparse_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = rewritten("paro")
+    monkeypatch.setattr("sparsecc.api.maps.HEADS", 1)
+    written = draw(result, account.report(result, "none"), tmp_path / "new" / "maps")
+    assert [path.name for path in written] == ["000-b-heads-0-0.png", "000-b-heads-1-1.png"]
+    assert sorted((tmp_path / "new" / "maps").iterdir()) == written
+    first, second = (path.read_bytes() for path in written)
+    assert first.startswith(b"\x89PNG") and first != second
+
+
+@pytest.mark.parametrize(
+    ("name", "calibrated", "message"),
+    [
+        ("prune", True, "the recipe makes no attention block-sparse"),
+        ("window", False, "are drawn from what enters attention on a calibration input"),
+    ],
+)
+def test_where_there_is_nothing_to_draw(name: str, calibrated: bool, message: str, tmp_path: Path) -> None:
+    result = rewritten(name, calibrated)
+    with pytest.raises(UserError, match=message):
+        draw(result, account.report(result, "none"), tmp_path / "maps")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be a folder for pictures"):
-        explained(RECIPE, tmp_path / "file")
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+        draw(rewritten("paro"), account.report(rewritten("paro"), "none"), tmp_path / "file")
 
 
 def test_names_of_a_model_cannot_leave_the_folder() -> None:
