@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -265,8 +265,9 @@ class ReorderTokens(Pass[Attention, Reordering]):
 
     def _decided(self, site: Attention, choice: Choice, checked: str = "") -> Reordering | Refused:
         everything = len(choice.map.dense_heads) == site.heads
-        if everything and self.max_error is not None and choice.error is not None:
-            return Refused(f"every head's output error is above max_error {self.max_error:g}, the least is {float(choice.error.min()):.2g}")
+        least = None if choice.error is None else float(choice.error.min())
+        if everything and self.max_error is not None and least is not None and not least <= self.max_error:
+            return Refused(f"every head's output error is above max_error {self.max_error:g}, the least is {least:.2g}")
         if everything and self.allocation != UNIFORM:
             return Refused(f"{self.allocation} keeps all of its blocks: other layers lose less by leaving out theirs")
         if everything and not self._pattern.exact_density:
@@ -302,6 +303,8 @@ class ReorderTokens(Pass[Attention, Reordering]):
             return inputs, ()
         if len(inputs) < 2:
             raise RecipeError(f"{self._floor.fields}: every second calibration input is held out, so that at least two are needed, not 1")
+        if len({_sizes(one) for one in inputs}) > 1:  # a map is for one number of tokens
+            raise RecipeError(f"{self._floor.fields}: needs calibration inputs of one size")
         return inputs[::2], inputs[1::2]
 
     def _at_density(
@@ -371,6 +374,10 @@ def _require_made_for(plan: Plan, graph: Graph, path: str) -> None:
         raise RecipeError(f"{path}: made for another model, which had an attention '{missing[0]}'")
     if plan.model != _fingerprint(graph):
         raise RecipeError(f"{path}: made for another model: its attention has other names, heads or sizes; calibrate again")
+
+
+def _sizes(inputs: Sequence[Any] | Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(x.shape) for x in (inputs.values() if isinstance(inputs, Mapping) else inputs))
 
 
 def _unfit(samples: Sequence[Sample]) -> Refused | None:

@@ -120,6 +120,9 @@ def test_fields_that_cannot_be(fields: dict[str, Any], message: str) -> None:
 def test_inputs_are_needed_to_choose_on_and_to_hold_out() -> None:
     with pytest.raises(RecipeError, match=r"^min_psnr: every second calibration input is held out, so that at least two are needed, not 1"):
         step(min_psnr=30.0).apply(graph("fx"), Context(calibration=SAMPLES[:1]))
+    other = [*SAMPLES, (image(9).repeat(2, 1, 1, 1),)]
+    with pytest.raises(RecipeError, match=r"^min_psnr: needs calibration inputs of one size"):
+        step(min_psnr=30.0).apply(graph("fx"), Context(calibration=other))
     with pytest.raises(RecipeError, match=r"^min_ssim: needs calibration inputs"):
         ReorderTokens(pattern="sliding_window", min_ssim=0.9).apply(graph("fx"))
 

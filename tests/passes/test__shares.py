@@ -88,6 +88,13 @@ def test_heads_above_the_error_are_dense_beside_what_is_shared_out() -> None:
     assert first.dense_heads == [0]
 
 
+def test_what_the_shares_leave_dense_is_not_said_to_be_above_the_error() -> None:
+    reasons = {match.refused.reason for match in applied("fx", "sensitivity", 1.0, max_error=0.5).matches if match.refused}
+    assert reasons == {"sensitivity keeps all of its blocks: other layers lose less by leaving out theirs"}
+    result = ReorderTokens(grid=GRID, block=BLOCK, density=1.0, max_error=0.5).apply(graph("fx"), Context(calibration=SAMPLES))
+    assert [one.density for one in maps(result.graph)] == [1.0, 1.0]
+
+
 def test_where_nothing_can_be_shared_out() -> None:
     with pytest.raises(RecipeError, match=r"^allocation: no 'sensitivty'; did you mean 'sensitivity'"):
         ReorderTokens(grid=GRID, allocation="sensitivty")
