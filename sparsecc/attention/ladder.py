@@ -87,22 +87,22 @@ class Ladder:
         return float((error.square() * self.power).sum()) / whole if whole else 0.0
 
     def loss(self, head: int, sparsity: float) -> float:
-        """‖o − o'‖² / ‖o‖² of all heads' outputs when one head loses this share of the blocks that may go. Between the steps the error is
-        taken to be linear."""
-        points, errors, part = self._curves[head]
-        return float(np.interp(sparsity, points, errors)) ** 2 * part
+        """‖o − o'‖² / ‖o‖² of all heads' outputs when one head loses this share of the blocks that may go. Between the steps the squared
+        error is taken to be linear: blocks of different queries add to it one by one."""
+        points, losses = self._curves[head]
+        return float(np.interp(sparsity, points, losses))
 
     @cached_property
-    def _curves(self) -> list[tuple[np.ndarray, np.ndarray, float]]:
-        """Of each head: shares of the blocks that may go, rising, the errors there, and its part of ‖o‖² of all heads."""
+    def _curves(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of each head: shares of the blocks that may go, rising, and the losses there."""
         assert self.error is not None
         assert self.power is not None
-        whole, curves = float(self.power.sum()), list[tuple[np.ndarray, np.ndarray, float]]()
+        whole, curves = float(self.power.sum()), list[tuple[np.ndarray, np.ndarray]]()
         for head in range(self.heads):
             gone = (self.full - self.kept[:, head]).double() / self.free
             points, first = np.unique(gone.numpy()[::-1], return_index=True)  # of equal ones that with the higher density
             errors = np.maximum.accumulate(self.error[:, head].numpy()[::-1][first])
-            curves.append((points, errors, float(self.power[head]) / whole if whole else 0.0))
+            curves.append((points, errors**2 * float(self.power[head]) / whole if whole else 0.0 * errors))
         return curves
 
 
@@ -156,6 +156,17 @@ def assembled(heads: Sequence[tuple[Choice, int]]) -> Choice:
         return torch.stack(there) if there else None
 
     keep = torch.stack([choice.map.keep[place] for choice, place in heads])
-    orders = picked([choice.map.orders for choice, _ in heads])
     lost, error = picked([choice.lost for choice, _ in heads]), picked([choice.error for choice, _ in heads])
-    return Choice(replace(first.map, orders=orders, keep=keep), lost, error)
+    return Choice(replace(first.map, orders=_orders(heads), keep=keep), lost, error)
+
+
+def _orders(heads: Sequence[tuple[Choice, int]]) -> Tensor | None:
+    """As indices into AXIS_ORDERS where all are, token by token where one is."""
+    given = [choice.map.orders for choice, _ in heads]
+    if all(orders is None for orders in given):
+        return None
+    indices = [orders[place] for orders, (_, place) in zip(given, heads, strict=True) if orders is not None and orders.dim() == 1]
+    if len(indices) == len(heads):
+        return torch.stack(indices)
+    places = {id(choice): choice.map.places() for choice, _ in heads}
+    return torch.stack([places[id(choice)][place] for choice, place in heads]).to(torch.int32)

@@ -9,11 +9,12 @@ import torch
 
 from models._locality import SCALE, planted
 from sparsecc.attention import create
-from sparsecc.attention.base import Asked, Grid, Pattern, least_density, required
+from sparsecc.attention.base import Asked, Choice, Grid, Pattern, least_density, required
 from sparsecc.attention.ladder import DENSITIES, Ladder, assembled, choose
 
 GRID, BLOCK, ORDERS = Grid(3, 5, 7, text_tokens=4), 8, (5, 0, 2)
 ASKED = Asked(GRID, len(ORDERS), SCALE, 0.5, BLOCK, samples=[planted(GRID, ORDERS)])
+BACKWARDS = torch.cat([torch.arange(4), torch.arange(4, GRID.tokens).flip(0)])  # text stays
 PATTERNS = {"paro": ASKED, "sliding_window": replace(ASKED, grid=Grid.line(GRID.tokens, 4))}
 every_pattern = pytest.mark.parametrize("name", PATTERNS)
 
@@ -51,6 +52,17 @@ def test_heads_stand_at_steps_of_their_own() -> None:
         alone = ladder.choice([step] * 3)
         assert torch.equal(found.map.keep[head], alone.map.keep[head])
         assert torch.equal(found.map.places()[head], alone.map.places()[head])
+
+
+def test_heads_with_an_order_of_the_axes_stand_beside_heads_whose_order_is_given_token_by_token() -> None:
+    axes = pattern("paro").choose(ASKED)
+    tokens = Choice(replace(axes.map, orders=axes.map.places()[:, BACKWARDS].to(torch.int32)), axes.lost, axes.error)
+    plain = Choice(replace(axes.map, orders=None), axes.lost, axes.error)
+    found = assembled([(axes, 0), (tokens, 1), (plain, 2)]).map
+    assert found.orders is not None and found.orders.dtype == torch.int32
+    for head, choice in enumerate((axes, tokens, plain)):
+        assert torch.equal(found.places()[head], choice.map.places()[head])
+    assert assembled([(plain, 1), (plain, 0)]).map.orders is None
 
 
 def test_each_head_has_the_density_that_is_asked_for_it() -> None:
