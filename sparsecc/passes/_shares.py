@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sparsecc import allocations
-from sparsecc.allocations.base import Share, unknown
+from sparsecc.allocations.base import Share
 from sparsecc.calibration.outputs import Outputs, spread
 from sparsecc.errors import RecipeError
 from sparsecc.graph.base import Graph
@@ -55,9 +55,7 @@ class Division:
         heads = [(name, ladder, head) for name, ladder in self.ladders.items() for head in range(ladder.heads)]
         free = [(name, ladder, head) for name, ladder, head in heads if ladder.free]
         gone = self._blocks - max(round(density * self._blocks), sum(ladder.needed for _, ladder, _ in heads))
-        units = [
-            Share(f"{name} {head}", (), ladder.free, _no_scores, self._loss(name, ladder, head), unknown) for name, ladder, head in free
-        ]
+        units = [self._share(name, ladder, head) for name, ladder, head in free]
         sparsities = allocations.create(self.allocation).allocate(units, gone / sum(unit.units for unit in units), 0.0) if units else []
         found = {name: [ladder.full] * ladder.heads for name, ladder in self.ladders.items()}
         for (name, ladder, head), sparsity in zip(free, sparsities, strict=True):
@@ -70,8 +68,16 @@ class Division:
             return {name: ladder.at(density) for name, ladder in self.ladders.items()}
         return {name: self.ladders[name].nearest(kept) for name, kept in self.kept(density).items()}
 
-    def _loss(self, name: str, ladder: Ladder, head: int) -> Callable[[float], float]:
-        return lambda sparsity: self.gains[name] * ladder.loss(head, sparsity)
+    def _share(self, name: str, ladder: Ladder, head: int) -> Share:
+        """A head, whose units are the blocks that may go."""
+        return Share(
+            name=f"{name} {head}",
+            shape=(),
+            units=ladder.free,
+            unit_scores=_no_scores,
+            loss=lambda sparsity: self.gains[name] * ladder.loss(head, sparsity),
+            corners=(ladder.kept[:, head] - ladder.needed).tolist(),
+        )
 
 
 def divided(allocation: str, graph: Graph, sites: Sequence[Attention], ladders: Mapping[str, Ladder], samples: Sequence[Any]) -> Division:

@@ -75,7 +75,7 @@ class ReorderTokens(Pass[Attention, Reordering]):
     to the diagonal. 0.5 when neither it nor a floor is given. Not used where the pattern's own options say what is kept.
     min_psnr: instead of a density: the least PSNR, in dB, of the model's outputs against those with dense attention; the peak is the range
     of the latter's values. Every second calibration input is held out. Maps are chosen on the others, and the pass takes the
-    lowest density, of 12 from 0.05 to 0.9, at which the whole model reaches the floor on each held-out input.
+    lowest density, of 18 from 0.05 to 0.9, at which the whole model reaches the floor on each held-out input.
     min_ssim: likewise, the least SSIM, over the last two axes of outputs that are images or videos. Both floors may be given.
     allocation: how the density is divided over heads and layers. `uniform`: all have the same. `sensitivity`: heads that lose much keep
     more; a head's loss is its error at several densities, measured on the calibration inputs, times how much the model's outputs move with
