@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from sparsecc.attention.ladder import Ladder
 
 UNIFORM = "uniform"
-_PROBED = 0.5  # the density at which a layer's gain is measured
 _HIGHEST_GAIN = 1e9  # where the model overflows, a gain is infinite
 
 
@@ -91,14 +91,16 @@ def divided(allocation: str, graph: Graph, sites: Sequence[Attention], ladders: 
 
 
 def _gain(graph: Graph, outputs: Outputs, site: Attention, ladder: Ladder) -> float:
-    """What the model's relative squared error is of that of one attention: with only this one sparse, at about half of its blocks."""
-    steps = [step for step in range(len(ladder.densities)) if ladder.site_error([step] * ladder.heads) > 0]
-    if not steps:
+    """What the model's relative squared error is of that of one attention: with only this one sparse, at the density at which it is off by
+    about PROBE: little enough for errors to add up, and far above those of rounding."""
+    from sparsecc.calibration.sensitivity import PROBE
+
+    errors = {step: error for step in range(len(ladder.densities)) if (error := ladder.site_error([step] * ladder.heads)) > 0}
+    if not errors:
         return 0.0  # nothing that it leaves out is lost
-    nearest = min(steps, key=lambda step: abs(ladder.densities[step] - _PROBED))
-    choice = ladder.choice([nearest] * ladder.heads)
-    error = outputs.error(with_maps(graph, {site.name: choice.map}))
-    return min(error / ladder.site_error([nearest] * ladder.heads), _HIGHEST_GAIN)
+    nearest = min(errors, key=lambda step: abs(math.log(errors[step] / PROBE**2)))
+    probed = with_maps(graph, {site.name: ladder.choice([nearest] * ladder.heads).map})
+    return min(outputs.error(probed) / errors[nearest], _HIGHEST_GAIN)
 
 
 def with_maps(graph: Graph, maps: Mapping[str, BlockMap]) -> Graph:
