@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	@test -n "$(PYTHON)" && $(PYTHON) -c '$(SUPPORTED)' || { echo "sparsecc needs Python 3.11 or 3.12; name one: make setup PYTHON=/path/to/python3.12"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0   # alone and first, so that no CUDA build is pulled in
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[models,peers,tune,gpu-build,dev,docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[models,peers,tune,gpu-build,diffusers,dev,docs]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(CARRIERS)
 	@touch $@
 

@@ -9,7 +9,6 @@ axis, soft along another and flat along the third. The weights add noise that de
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models._random import SEED, randomize
+from models._rotary import angles, turned
 
 GRID = (7, 16, 24)  # frames, height, width
 TEXT = 77
@@ -50,21 +50,20 @@ class VideoBlock(nn.Module):
 class JointAttention(nn.Module):
     """Text and patches attend to each other; rotary embedding turns the patches."""
 
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.query, self.key, self.value, self.out = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
-        angles = _angles()
-        self.register_buffer("cos", angles.cos())
-        self.register_buffer("sin", angles.sin())
+        turns = angles(GRID, TEXT, (PAIRS, PAIRS, PAIRS))
+        self.register_buffer("cos", turns.cos())
+        self.register_buffer("sin", turns.sin())
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (layer(x).unflatten(-1, (HEADS, HEAD_DIM)).transpose(1, 2) for layer in (self.query, self.key, self.value))
-        y = functional.scaled_dot_product_attention(self._turned(q), self._turned(k), v)
+        y = functional.scaled_dot_product_attention(turned(q, self.cos, self.sin), turned(k, self.cos, self.sin), v)
         return self.out(y.transpose(1, 2).flatten(2))
-
-    def _turned(self, x: Tensor) -> Tensor:
-        first, second = x.chunk(2, dim=-1)
-        return torch.cat([first * self.cos - second * self.sin, second * self.cos + first * self.sin], dim=-1)
 
 
 def build() -> nn.Module:
@@ -98,16 +97,6 @@ def order_of(head: int) -> tuple[int, ...]:
     """The axes along which a head's map is sharp, soft and flat, as AXIS_ORDERS has them. Its map is blocky in this order, and where
     two axes together fit a block, in their other order too."""
     return ORDERS[head % len(ORDERS)]
-
-
-def _angles() -> Tensor:
-    """f32[tokens, HEAD_DIM / 2]: PAIRS frequencies for each axis; 0 for text. One turn of the slowest spans twice the axis."""
-    places = torch.stack(torch.meshgrid(*(torch.arange(float(size)) for size in GRID), indexing="ij"), dim=-1).reshape(-1, 3)
-    steps = torch.arange(PAIRS) / (PAIRS - 1)
-    slowest = math.pi / torch.tensor(GRID)[:, None]
-    frequencies = slowest ** (1 - steps)  # from slowest to 1 radian per place
-    patches = (places[:, :, None] * frequencies).flatten(1)
-    return torch.cat([torch.zeros(TEXT, 3 * PAIRS), patches])
 
 
 def _biases() -> Tensor:

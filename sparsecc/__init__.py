@@ -12,6 +12,7 @@ from sparsecc._version import __version__ as __version__
 
 __all__ = [
     "Compiled",
+    "Plan",
     "Recipe",
     "Report",
     "SparseccError",
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from sparsecc.api import compile, convert, explain, load, tune
     from sparsecc.api.analyses import sensitivity
     from sparsecc.api.modules import prune_module
+    from sparsecc.attention.plan import Plan
     from sparsecc.codegen.tuning.result import TuningResult
     from sparsecc.errors import SparseccError
     from sparsecc.recipe import Recipe
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Compiled": "sparsecc.runtime.compiled",
+    "Plan": "sparsecc.attention.plan",
     "Recipe": "sparsecc.recipe",
     "Report": "sparsecc.report.base",
     "SparseccError": "sparsecc.errors",

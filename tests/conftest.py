@@ -18,7 +18,9 @@ TESTS = Path(__file__).parent
 FAST = (  # folders and files whose tests neither export with torch nor load TVM; all of them together take less than a minute
     "allocations",
     "attention/test_base.py",
+    "attention/test_fixed.py",
     "attention/test_mass.py",
+    "attention/test_orders.py",
     "attention/test_plan.py",
     "criteria",
     "docs/test_readme.py",

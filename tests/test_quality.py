@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from sparsecc.quality import psnr, ssim
 
@@ -53,6 +55,20 @@ def test_ssim_is_the_mean_over_places_and_images() -> None:
     assert ssim(x, y, 1.0) == pytest.approx(sum(each) / len(each))
     assert ssim(x, x, 1.0) == pytest.approx(1.0)
     assert ssim(x, y, 1.0) == pytest.approx(ssim(y, x, 1.0))
+
+
+def test_ssim_is_that_of_another_implementation() -> None:
+    x = 2 * image(5, 24, 20) - 1
+    y = 0.7 * x + 0.3 * (2 * image(6, 24, 20) - 1)
+
+    def smooth(values: np.ndarray) -> np.ndarray:
+        return gaussian_filter(values, 1.5, truncate=5 / 1.5)[5:-5, 5:-5]  # 5 pixels to each side
+
+    a, b = x.numpy(), y.numpy()
+    mx, my = smooth(a), smooth(b)
+    vx, vy, both = smooth(a * a) - mx**2, smooth(b * b) - my**2, smooth(a * b) - mx * my
+    expected = ((2 * mx * my + 0.02**2) * (2 * both + 0.06**2) / ((mx**2 + my**2 + 0.02**2) * (vx + vy + 0.06**2))).mean()
+    assert ssim(x, y, 2.0) == pytest.approx(expected)
 
 
 def test_what_cannot_be_compared() -> None:

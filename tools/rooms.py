@@ -91,10 +91,11 @@ ROOMS = (
             "runtime",
         ),
     ),
+    Room("integrations", "plans in other libraries' models", ("attention", "ops", "graph", "passes", "codegen", "api")),
     Room(
         "__init__",
         "`import sparsecc`: names that are loaded when they are used",
-        ("recipe", "train", "codegen", "report", "runtime", "api"),
+        ("attention", "recipe", "train", "codegen", "report", "runtime", "api"),
     ),
     Room(
         "cli",

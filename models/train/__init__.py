@@ -1,1 +1,1 @@
-"""How the weights in models/weights/ were made: `python -m models.train.gpt_small`, `python -m models.train.vit_small`."""
+"""How the weights in models/weights/ were made: `python -m models.train.gpt_small`, `vit_small`, `video_dit_small`."""

@@ -104,6 +104,8 @@ def _itemsize(dtype: str) -> int:
 
 def _attention(site: Attention, ledger: Ledger, error: float | None) -> SiteReport:
     """A row for an attention. sparsity: the share of blocks left out."""
+    from sparsecc.attention.orders import head_rows  # which imports torch
+
     reason, done = ledger.reason(site.name), ledger.last(site.name)
     row = SiteReport(
         name=site.name,
@@ -125,7 +127,7 @@ def _attention(site: Attention, ledger: Ledger, error: float | None) -> SiteRepo
         format="block_map",
         decision="sparse",
         reason=done or f"block-sparse as the model came, density {block_map.density:.2f}",
-        heads=ledger.heads(site.name) or tuple(HeadReport(**head._asdict()) for head in block_map.head_rows()),
+        heads=ledger.heads(site.name) or tuple(HeadReport(**head._asdict()) for head in head_rows(block_map)),
     )
 
 

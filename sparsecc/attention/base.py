@@ -168,19 +168,6 @@ class BlockMap:
         """`density` of each head."""
         return (self.keep.flatten(1).sum(1) / self.full.count_nonzero()).tolist()
 
-    def head_rows(self, lost: Tensor | None = None, error: Tensor | None = None) -> list[Head]:
-        """What is to be said of each head. lost, error: as in `Choice`."""
-        costs = ([None] * self.heads if cost is None else cost.tolist() for cost in (lost, error))
-        return [Head(*row) for row in zip(self.order_names, self.head_densities, *costs, strict=True)]
-
-    @property
-    def order_names(self) -> list[str]:
-        """Of each head: the grid's axes from the outermost in, "own" for an order that is given token by token, "" where the tokens keep
-        the model's."""
-        if self.orders is None:
-            return [""] * self.heads
-        return ["own"] * self.heads if self.orders.dim() == 2 else [ORDER_NAMES[order] for order in self.orders.tolist()]
-
     def rows(self) -> Iterator[tuple[int, Tensor, Tensor]]:
         """(head, queries, keys) for each head and block of queries: int64 token numbers in the model's order, and which keys they see,
         of which those that are later than a query are not its own where the map is causal."""

@@ -6,8 +6,9 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,29 +22,88 @@ from sparsecc.files import json_text, replacing, require_regular, write_text
 if TYPE_CHECKING:
     from torch import Tensor
 
-VERSION = 1
+VERSION = 2
+_READABLE = (1, 2)  # a plan of version 1 has one map for each site, for all steps
 _LARGEST_PLAN = 1 << 24  # bytes of text
+WHOLE = (0.0, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """The map of one attention for a part of the denoising steps.
+
+    steps: where the part begins and ends, as fractions of the schedule: step i of n is in it where begin ≤ i / n < end. Raises ValueError
+    for one that is no part of [0, 1].
+    """
+
+    site: str
+    map: BlockMap
+    steps: tuple[float, float] = WHOLE
+
+    def __post_init__(self) -> None:
+        begin, end = self.steps
+        if not 0 <= begin < end <= 1:
+            raise ValueError(f"attention '{self.site}': steps from {begin:g} to {end:g} are no part of 0 to 1")
+
+    @property
+    def when(self) -> str:
+        """Reads after the site's name; "" for all steps."""
+        return "" if self.steps == WHOLE else f"steps {self.steps[0]:g} to {self.steps[1]:g}"
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """model: `fingerprint` of the model that the maps are for.  maps: by site name."""
+    """The block maps of a model's attention. An attention is dense where the plan has no map for it, and in steps for which it has none.
+    Raises ValueError where two maps of one attention are for the same step.
+
+    model: `fingerprint` of the model that the maps are for.  planned: maps, each with its attention and steps.  version: of the file
+    that it came from.
+    """
 
     model: str
-    maps: Mapping[str, BlockMap]
+    planned: Sequence[Planned]
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        parts = sorted((planned.site, planned.steps) for planned in self.planned)
+        for (site, (_, end)), (other, (begin, _)) in pairwise(parts):
+            if site == other and begin < end:
+                raise ValueError(f"attention '{site}' has two maps for one step")
+
+    @classmethod
+    def of(cls, model: str, maps: Mapping[str, BlockMap]) -> Plan:
+        """One map for each of these sites, for all steps."""
+        return cls(model, [Planned(site, found) for site, found in maps.items()])
+
+    @property
+    def sites(self) -> list[str]:
+        """The names of the attention that has maps."""
+        return list(dict.fromkeys(planned.site for planned in self.planned))
+
+    def at(self, step: float) -> dict[str, BlockMap]:
+        """The maps at a fraction of the schedule, by site. Attention that is not among them is dense there."""
+        return {planned.site: planned.map for planned in self.planned if planned.steps[0] <= step < planned.steps[1]}
+
+    @property
+    def maps(self) -> dict[str, BlockMap]:
+        """By site, where they are the same in all steps. Raises RecipeError where they are not: `at` gives those of one step."""
+        for planned in self.planned:
+            if planned.when:
+                raise RecipeError(f"attention '{planned.site}' has a map for {planned.when} alone, so that a step has to be named")
+        return self.at(0)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write `path`, which ends in .json, and the arrays beside it. An older plan at `path` is replaced whole or not at all."""
         target = Path(path)
         if target.suffix != ".json":
             raise RecipeError(f"{path}: a plan's name ends in .json")
-        content = _npz({key: array for i, found in enumerate(self.maps.values()) for key, array in _arrays(i, found).items()})
+        content = _npz({key: array for i, planned in enumerate(self.planned) for key, array in _arrays(i, planned.map).items()})
         checksum = hashlib.sha256(content).hexdigest()
         arrays = target.with_name(f"{target.stem}.{checksum[:12]}.npz")
         with replacing(arrays) as temporary:
             temporary.write_bytes(content)
         old = _old_arrays(target)
-        sites = [_site(name, found) for name, found in self.maps.items()]
+        sites = [_site(planned) for planned in self.planned]
         write_text(target, json_text({"plan": VERSION, "model": self.model, "arrays": arrays.name, "sha256": checksum, "sites": sites}))
         if old is not None and old != arrays and not _is_named(old):
             old.unlink(missing_ok=True)
@@ -54,15 +114,14 @@ class Plan:
         require_regular(path, RecipeError)
         try:
             head = json.loads(Path(path).read_text(encoding="utf-8"))
-            if head["plan"] != VERSION:
-                raise RecipeError(f"{path}: a plan of version {head['plan']}, this sparsecc reads {VERSION}; calibrate again")
+            if head["plan"] not in _READABLE:
+                raise RecipeError(f"{path}: a plan of version {head['plan']}, this sparsecc reads 1 and 2; calibrate again")
             arrays = Path(path).with_name(Path(head["arrays"]).name)
             content = arrays.read_bytes()
             if hashlib.sha256(content).hexdigest() != head["sha256"]:
                 raise RecipeError(f"{path}: {arrays.name} is not the file that was written with it")
             with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-                maps = {site["name"]: _map(i, site, stored) for i, site in enumerate(head["sites"])}
-            return cls(str(head["model"]), maps)
+                return cls(str(head["model"]), [_planned(i, site, stored) for i, site in enumerate(head["sites"])], head["plan"])
         except OSError as error:
             raise RecipeError(f"{error.filename or path}: {error.strerror or error}") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, zipfile.BadZipFile) as error:
@@ -74,9 +133,15 @@ def fingerprint(sites: Iterable[tuple[str, int, int]]) -> str:
     return hashlib.sha256(json.dumps([list(site) for site in sites]).encode()).hexdigest()
 
 
-def _site(name: str, found: BlockMap) -> dict[str, Any]:
-    site: dict[str, Any] = {"name": name, "grid": asdict(found.grid), "block": found.block}
-    return site | ({"causal": True} if found.causal else {})
+def _site(planned: Planned) -> dict[str, Any]:
+    found = planned.map
+    site: dict[str, Any] = {"name": planned.site, "grid": asdict(found.grid), "block": found.block}
+    return site | ({"causal": True} if found.causal else {}) | ({"steps": list(planned.steps)} if planned.when else {})
+
+
+def _planned(index: int, site: Mapping[str, Any], stored: Mapping[str, np.ndarray]) -> Planned:
+    begin, end = site.get("steps", WHOLE)
+    return Planned(str(site["name"]), _map(index, site, stored), (float(begin), float(end)))
 
 
 def _arrays(index: int, found: BlockMap) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ import typer
 from typer.exceptions import TyperException
 
 import sparsecc
-from sparsecc.cli import bench, compile, convert, doctor, explain, inspect, run, sensitivity, streams, tune
+from sparsecc.cli import bench, compile, convert, doctor, explain, inspect, plan, run, sensitivity, streams, tune
 from sparsecc.cli.interrupts import noting_interrupts
 from sparsecc.cli.streams import say
 from sparsecc.codegen.chatter import no_chatter
@@ -60,6 +60,7 @@ for _command in (
     doctor.doctor,
 ):
     app.command()(_command)
+app.add_typer(plan.app)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,13 +8,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sparsecc import attention, registry
-from sparsecc.attention.base import BLOCK, ORDER_NAMES, Asked, BlockMap, Choice, Grid, Head, Pattern, Sample, least_density
+from sparsecc.attention.base import BLOCK, Asked, BlockMap, Choice, Grid, Head, Pattern, Sample, least_density
 from sparsecc.calibration.context import Context
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.select import require_valid, select
 from sparsecc.graph.sites import Attention
 from sparsecc.passes._floor import Floor, least_above
+from sparsecc.passes._reordering import Reordering, unfit, untouchable
 from sparsecc.passes._shares import UNIFORM, Division, divided, require_allocation
 from sparsecc.passes.base import Example, Match, Pass
 
@@ -27,32 +28,6 @@ TAPPED_BYTES = 1 << 30  # how much q, k and v is held at once: a layer of a vide
 
 
 @dataclass(frozen=True)
-class Reordering:
-    """What ReorderTokens does at a site. choice: None for a map out of a plan."""
-
-    map: BlockMap
-    choice: Choice | None = None
-    checked: str = ""  # what the model's outputs are on held-out inputs
-
-    def __str__(self) -> str:
-        return ", ".join([f"density {self.map.density:.2f}", *self._costs(), *_orders_by_head(self.map), *filter(None, [self.checked])])
-
-    def heads(self) -> list[Head]:
-        """A row for each head: its order, its density, and what it lost when it was chosen."""
-        return self.map.head_rows() if self.choice is None else self.map.head_rows(self.choice.lost, self.choice.error)
-
-    def _costs(self) -> Iterator[str]:
-        dense = self.map.dense_heads
-        sparse = [head for head in range(self.map.heads) if head not in dense]
-        lost, error = (None, None) if self.choice is None else (self.choice.lost, self.choice.error)
-        if lost is not None and error is not None and sparse:
-            yield f"lost mass {float(lost[sparse].mean()):.2g}"
-            yield f"output error {float(error[sparse].mean()):.2g} (largest {float(error[sparse].max()):.2g})"
-        if dense:
-            yield f"{len(dense)} of {self.map.heads} heads dense ({', '.join(map(str, dense))})"
-
-
-@dataclass(frozen=True)
 class ReorderTokens(Pass[Attention, Reordering]):
     """Order the tokens of each attention head such that its map is blocky, and compute only the heaviest blocks; or compute a fixed
     pattern of blocks over the order that the model has.
@@ -60,8 +35,8 @@ class ReorderTokens(Pass[Attention, Reordering]):
     softmax(scale · q kᵀ) v  ->  block_attention(q, k, v, orders, keep)
 
     `paro` is for image and video transformers: the tokens lie on a grid of frames × height × width. Inputs and outputs of the layer stay
-    in the model's own order. It needs calibration inputs or a plan; one or two samples suffice. `sliding_window` needs neither grid nor
-    calibration, reorders nothing, and is for causal attention, too.
+    in the model's own order. It needs calibration inputs or a plan; one or two samples suffice. `sliding_window`, `tri_shape`, `strided`
+    and `star` need neither grid nor calibration, reorder nothing, and are for causal attention, too.
 
     Left dense, with the reason in the report: cross attention, causal and masked attention where the pattern reorders, another number of
     tokens than the grid has, a density below what text and the diagonal take, and layers in which every head is above `max_error`. Where no
@@ -82,9 +57,12 @@ class ReorderTokens(Pass[Attention, Reordering]):
     its layer. All heads together keep the density.
     max_error: a head whose output is off by more on the calibration inputs (relative) keeps every block. Any error is allowed when not
     given.
-    pattern: how orders and blocks are chosen; a member of `attention`, perhaps with options behind a colon: `sliding_window:512`.
+    pattern: how orders and blocks are chosen; a member of `attention`, perhaps with options behind a colon: `sliding_window:512`,
+    `paro:axes+curves`.
     block: how many tokens make a block.
     plan: a file of block maps that were chosen before, used instead of calibration. Its grid, block and density hold.
+    plan_step: for a plan whose maps are not the same in all denoising steps: the step whose maps are taken, as a fraction of the schedule
+    in [0, 1).
     """
 
     examples = (Example({"grid": [1, 3, 3], "text_tokens": 1, "density": 0.8, "block": 3}, on=("transformer",)),)
@@ -102,6 +80,7 @@ class ReorderTokens(Pass[Attention, Reordering]):
     pattern: str = "paro"
     block: int = BLOCK
     plan: str | None = None
+    plan_step: float | None = None
 
     def __post_init__(self) -> None:
         require_valid(targets=self.targets, ignore=self.ignore)
@@ -118,6 +97,8 @@ class ReorderTokens(Pass[Attention, Reordering]):
         self._check_floor()
         if self.max_error is not None and self.max_error < 0:
             raise RecipeError(f"max_error: {self.max_error} is negative")
+        if self.plan_step is not None and not 0 <= self.plan_step < 1:
+            raise RecipeError(f"plan_step: {self.plan_step} is not in [0, 1); it is a fraction of the schedule")
         if self.block < 1:
             raise RecipeError(f"block: {self.block} tokens are no block")
 
@@ -148,6 +129,20 @@ class ReorderTokens(Pass[Attention, Reordering]):
 
     def head_rows(self, reordering: Reordering) -> Sequence[Head]:
         return reordering.heads()
+
+    def judged(self, site: Attention, samples: Sequence[Sample]) -> Reordering | Refused:
+        """What becomes of an attention that these samples enter, for who has no graph. Raises RecipeError for a pattern that needs some and
+        has none, and for a floor or an allocation, which need the whole model."""
+        if self._floor or self.allocation != UNIFORM:
+            field = self._floor.fields or "allocation"
+            raise RecipeError(f"{field}: needs the whole model to be run; give a density for all heads instead")
+        reason = self._refuse(site)
+        if reason is not None:
+            return reason
+        if samples:
+            return self._judged(site, samples)
+        [match] = self._unmeasured([site])
+        return match.action
 
     @property
     def _density(self) -> float:
@@ -188,13 +183,22 @@ class ReorderTokens(Pass[Attention, Reordering]):
         try:
             plan = Plan.load(path)
             _require_made_for(plan, graph, path)
+            maps = self._maps(plan, path)
             for site in sites:
-                yield Match(site, self._from_plan(site, plan, path))
+                yield Match(site, self._from_plan(site, maps.get(site.name), path))
         except RecipeError as error:
             raise RecipeError(f"plan: {error}") from None
 
-    def _from_plan(self, site: Attention, plan: Plan, path: str) -> Reordering | Refused:
-        found = plan.maps.get(site.name)
+    def _maps(self, plan: Plan, path: str) -> dict[str, BlockMap]:
+        """By site. A compiled model has one map for each."""
+        if self.plan_step is not None:
+            return plan.at(self.plan_step)
+        try:
+            return plan.maps
+        except RecipeError as error:
+            raise RecipeError(f"{path}: {error}; plan_step: 0.5 takes those in the middle of the steps") from None
+
+    def _from_plan(self, site: Attention, found: BlockMap | None, path: str) -> Reordering | Refused:
         reason = untouchable(site, found is None or found.orders is not None)
         if reason is not None:
             return reason
@@ -246,7 +250,7 @@ class ReorderTokens(Pass[Attention, Reordering]):
 
     def _judged(self, site: Attention, samples: Sequence[Sample]) -> Reordering | Refused:
         tokens = samples[0].q.shape[2]
-        return _unfit(samples) or self._refuse_length(site, tokens) or self._choose(site, tokens, samples)
+        return unfit(samples) or self._refuse_length(site, tokens) or self._choose(site, tokens, samples)
 
     def _choose(self, site: Attention, tokens: int, samples: Sequence[Sample]) -> Reordering | Refused:
         reason = self._refuse_mask(site)
@@ -282,7 +286,7 @@ class ReorderTokens(Pass[Attention, Reordering]):
         ladders: dict[str, Ladder] = {}
         choosing, held_out = self._split(context.calibration or ())
         for site, samples in self._tapped(graph, sites, choosing):
-            reason = _unfit(samples) or self._refuse_length(site, samples[0].q.shape[2]) or self._refuse_mask(site)
+            reason = unfit(samples) or self._refuse_length(site, samples[0].q.shape[2]) or self._refuse_mask(site)
             if reason is not None:
                 found[site.name] = reason
                 continue
@@ -329,37 +333,11 @@ class ReorderTokens(Pass[Attention, Reordering]):
         return {site.name: self._decided(site, found.choices[site.name], found.said) for site in sites}
 
 
-def untouchable(site: Attention, reorders: bool) -> Refused | None:
-    """Why an attention cannot be made block-sparse, None when it can. What its length has to be is not asked here."""
-    if site.block_map is not None:
-        return Refused(f"block-sparse already, density {site.block_map.density:.2f}")
-    if site.causal and reorders:
-        return Refused("causal attention: its order of tokens has a meaning")
-    if site.has_mask and reorders:
-        return Refused("its mask would have to be reordered with every head; only attention without a mask is")
-    if site.heads % site.kv_heads:
-        return Refused(f"{site.kv_heads} heads of keys cannot serve {site.heads} heads of queries evenly")
-    if None not in (site.tokens, site.kv_tokens) and site.tokens != site.kv_tokens:
-        return Refused(f"cross attention: {site.tokens} queries, {site.kv_tokens} keys")
-    return Refused(site.bound) if site.bound else None
-
-
-def _orders_by_head(found: BlockMap) -> Iterator[str]:
-    """'order FHW for heads 0, 2', the sparse heads only; nothing where there is one order, the model's."""
-    dense = found.dense_heads
-    if found.orders is None or found.orders.dim() > 1:
-        return
-    for order, name in enumerate(ORDER_NAMES):
-        heads = [str(head) for head in (found.orders == order).nonzero().squeeze(1).tolist() if head not in dense]
-        if heads:
-            yield f"order {name} for head{'s' * (len(heads) > 1)} {', '.join(heads)}"
-
-
 def plan_of(graph: Graph) -> Plan:
     """The block maps that a graph holds, to be saved and used for this model again."""
     from sparsecc.attention.plan import Plan
 
-    return Plan(_fingerprint(graph), {site.name: site.block_map for site in graph.sites(Attention) if site.block_map is not None})
+    return Plan.of(_fingerprint(graph), {site.name: site.block_map for site in graph.sites(Attention) if site.block_map is not None})
 
 
 def _fingerprint(graph: Graph) -> str:
@@ -369,7 +347,7 @@ def _fingerprint(graph: Graph) -> str:
 
 
 def _require_made_for(plan: Plan, graph: Graph, path: str) -> None:
-    missing = [name for name in plan.maps if name not in {site.name for site in graph.sites(Attention)}]
+    missing = [name for name in plan.sites if name not in {site.name for site in graph.sites(Attention)}]
     if missing:
         raise RecipeError(f"{path}: made for another model, which had an attention '{missing[0]}'")
     if plan.model != _fingerprint(graph):
@@ -378,15 +356,3 @@ def _require_made_for(plan: Plan, graph: Graph, path: str) -> None:
 
 def _sizes(inputs: Sequence[Any] | Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(x.shape) for x in (inputs.values() if isinstance(inputs, Mapping) else inputs))
-
-
-def _unfit(samples: Sequence[Sample]) -> Refused | None:
-    """What only the tensors tell."""
-    for q, k, v in samples:
-        if q.shape[2] != k.shape[2]:
-            return Refused(f"cross attention: {q.shape[2]} queries, {k.shape[2]} keys")
-        if q.shape[2] != samples[0].q.shape[2]:
-            return Refused(f"{samples[0].q.shape[2]} tokens in one calibration input, {q.shape[2]} in another")
-        if not all(x.isfinite().all() for x in (q, k, v)):
-            return Refused("its q, k or v held NaN or infinity on a calibration input")
-    return None

@@ -18,10 +18,10 @@ MASKED, ORIGINAL = "masked model", "model as it came"  # with whose outputs othe
 
 @dataclass(frozen=True, kw_only=True)
 class HeadReport:
-    """One head of a block-sparse attention. order: of its tokens, by the grid's axes from the outermost in (FHW is raster order); "own" for
-    any other, "" for the model's.  density: the share of its blocks that are kept.  lost: the share of its attention mass outside them;
-    error: ‖o − o'‖ / ‖o‖ of its output: both on the calibration inputs, and for a head that is dense because of it what it would have cost;
-    None where nothing was measured."""
+    """One head of a block-sparse attention. order: of its tokens, by the grid's axes from the outermost in (FHW is raster order), Morton or
+    Hilbert; "own" for any other, "" for the model's.  density: the share of its blocks that are kept.  lost: the share of its attention
+    mass outside them; error: ‖o − o'‖ / ‖o‖ of its output: both on the calibration inputs, and for a head that is dense because of it what
+    it would have cost; None where nothing was measured."""
 
     order: str
     density: float

@@ -49,9 +49,9 @@ def _heads(site: SiteReport) -> list[str]:
     """A line for each head of a block-sparse attention, under one that says what is in it; none where all are alike."""
     if len(set(site.heads)) < 2:
         return []
-    lines = [f"    {'head':>4}  {'order':<5}  {'density':>7}  {'lost mass':>9}  {'error':>7}"]
+    lines = [f"    {'head':>4}  {'order':<7}  {'density':>7}  {'lost mass':>9}  {'error':>7}"]
     for number, head in enumerate(site.heads):
-        lines.append(f"    {number:>4}  {head.order:<5}  {head.density:>7.3f}  {cost(head.lost):>9}  {cost(head.error):>7}".rstrip())
+        lines.append(f"    {number:>4}  {head.order:<7}  {head.density:>7.3f}  {cost(head.lost):>9}  {cost(head.error):>7}".rstrip())
     return lines
 
 

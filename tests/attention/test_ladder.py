@@ -15,7 +15,7 @@ from sparsecc.attention.ladder import DENSITIES, Ladder, assembled, choose
 GRID, BLOCK, ORDERS = Grid(3, 5, 7, text_tokens=4), 8, (5, 0, 2)
 ASKED = Asked(GRID, len(ORDERS), SCALE, 0.5, BLOCK, samples=[planted(GRID, ORDERS)])
 BACKWARDS = torch.cat([torch.arange(4), torch.arange(4, GRID.tokens).flip(0)])  # text stays
-PATTERNS = {"paro": ASKED, "sliding_window": replace(ASKED, grid=Grid.line(GRID.tokens, 4))}
+PATTERNS = {"paro": ASKED, "paro:all": ASKED, "paro:raster": ASKED, "sliding_window": replace(ASKED, grid=Grid.line(GRID.tokens, 4))}
 every_pattern = pytest.mark.parametrize("name", PATTERNS)
 
 

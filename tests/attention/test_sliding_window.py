@@ -70,7 +70,7 @@ def test_samples_say_what_is_lost() -> None:
 def test_its_options_stand_behind_a_colon() -> None:
     assert attention.create("sliding_window") == SlidingWindow()
     assert attention.create("sliding_window:512") == SlidingWindow(512)
-    for key in ("sliding_window:-1", "sliding_window:4:4", "paro:512"):
+    for key in ("sliding_window:-1", "sliding_window:4:4", "sliding_window:x", "sliding_window:1.5"):
         with pytest.raises(RecipeError, match=f"^pattern '{key}': .* reads no options"):
             attention.create(key)
     with pytest.raises(RecipeError, match="window: -1 is negative"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from zipfile import ZipFile
 
 import numpy as np
@@ -388,6 +389,9 @@ def test_libraries_are_brought_once_and_again_when_a_pin_moves(tmp_path, monkeyp
     assert len(pip.asked) == 1
     assert "--no-deps" in pip.asked[0]
     assert f"timm=={packages.PINS['timm']}" in pip.asked[0]
+    assert f"diffusers=={packages.PINS['diffusers']}" in (Path(packages.__file__).parents[2] / "constraints.txt").read_text(), (
+        "two versions of one library"
+    )
     monkeypatch.setitem(packages.PINS, "timm", "0")
     packages.importable(tmp_path)
     assert "timm==0" in pip.asked[1]

@@ -306,6 +306,7 @@ REORDERED: dict[str, tuple[int, Grid, int, int]] = {
     "wide heads": (1, Grid(3, 5, 5), 128, 32),
     "one token": (2, Grid(1, 1, 1), 32, 64),
     "block of no vector": (1, Grid(1, 4, 7, 1), 40, 5),
+    "curves": (1, Grid(3, 5, 6, 2), 32, 16),
 }
 HEADS = 6  # one in each order
 
@@ -315,7 +316,8 @@ def attentions(names: Sequence[str], density: float) -> tuple[FxGraph, FxGraph, 
     cases = [REORDERED[name] for name in names]
     inputs = [x for batch, grid, dim, _ in cases for x in attention_inputs(batch, HEADS, grid, dim)]
     dense = fixed(Parallel([Lambda(functional.scaled_dot_product_attention) for _ in cases], [3] * len(cases)), *inputs)
-    return dense, reordered(dense, *(block_map(grid, HEADS, block, density) for _, grid, _, block in cases)), inputs
+    maps = [block_map(grid, HEADS, block, density, name == "curves") for name, (_, grid, _, block) in zip(names, cases, strict=True)]
+    return dense, reordered(dense, *maps), inputs
 
 
 def test_reordered() -> None:

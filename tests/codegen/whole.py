@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from sparsecc import structures
+from sparsecc.attention import orders
 from sparsecc.attention.base import AXIS_ORDERS, BlockMap, Grid, required
 from sparsecc.codegen import compiler, tvm_api
 from sparsecc.codegen.backend import Emitted, whole
@@ -155,12 +156,13 @@ def structured(graph: G, *keys: str, targets: Targets = ALL) -> G:
     return changed  # type: ignore[return-value]
 
 
-def block_map(grid: Grid, heads: int, block: int, density: float) -> BlockMap:
-    """Blocks drawn at random beside those that have to be kept; the heads in one order after the other."""
+def block_map(grid: Grid, heads: int, block: int, density: float, curves: bool = False) -> BlockMap:
+    """Blocks drawn at random beside those that have to be kept; the heads in one order after the other, of axes or along the two curves."""
     blocks = grid.blocks(block)
     keep = torch.rand(heads, blocks, blocks, generator=torch.Generator().manual_seed(grid.tokens)) < density
-    orders = torch.arange(heads).remainder(len(AXIS_ORDERS)).to(torch.uint8)
-    return BlockMap(grid, block, orders, keep | required(grid, block))
+    by_axes = torch.arange(heads).remainder(len(AXIS_ORDERS)).to(torch.uint8)
+    by_token = torch.stack([(orders.morton, orders.hilbert)[head % 2](grid) for head in range(heads)]).int()
+    return BlockMap(grid, block, by_token if curves else by_axes, keep | required(grid, block))
 
 
 def reordered(graph: G, *maps: BlockMap, targets: Targets = ALL) -> G:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models._locality import SCALE, planted
+from sparsecc.attention import orders
 from sparsecc.attention.base import AXIS_ORDERS, Asked, BlockMap, Choice, Grid, Pattern, Sample, least_density, required
 from sparsecc.graph.base import Graph
 from sparsecc.graph.fx.graph import FxGraph
@@ -21,7 +22,7 @@ from sparsecc.graph.sites import Attention
 from sparsecc.ops.block_attention.torch import BlockAttention, reference
 from tests.laws.hosts import HOSTS
 from tests.laws.members import ATTENTION
-from tests.tolerance import assert_close
+from tests.tolerance import RELATIVE, assert_close
 
 HEADS, DIM = 6, 8
 every_host = pytest.mark.parametrize("host", HOSTS)
@@ -51,10 +52,19 @@ def attending(host: str, grid: Grid) -> tuple[Graph, Tensor]:
     return HOSTS[host](module, x), x
 
 
-def some_map(grid: Grid, block: int, density: float = 0.4) -> BlockMap:
-    """One head for each order."""
+def some_map(grid: Grid, block: int, density: float = 0.4, by_token: bool = False) -> BlockMap:
+    """One head for each order of axes, or for each of all orders in turn."""
     keep = torch.rand(HEADS, grid.blocks(block), grid.blocks(block), generator=torch.Generator().manual_seed(3)) < density
-    return BlockMap(grid, block, torch.arange(HEADS).to(torch.uint8), keep | required(grid, block))
+    by_axes = torch.arange(HEADS).to(torch.uint8)
+    given = torch.stack([all_orders(grid)[-1 - head] for head in range(HEADS)]).int() if by_token else by_axes
+    return BlockMap(grid, block, given, keep | required(grid, block))
+
+
+def all_orders(grid: Grid) -> list[Tensor]:
+    """The six of axes, the curves, and one of clusters."""
+    keys = torch.randn(grid.tokens, DIM, generator=torch.Generator().manual_seed(grid.tokens))
+    axes = [grid.permutation(order) for order in range(len(AXIS_ORDERS))]
+    return [*axes, orders.morton(grid), orders.hilbert(grid), orders.clusters(keys, grid, 8)]
 
 
 def replaced(graph: Graph, block_map: BlockMap) -> Graph:
@@ -70,7 +80,7 @@ def test_a_replaced_site_gives_what_the_operator_means_and_all_blocks_what_it_ga
     graph, x = attending(host, grid)
     [site] = graph.sites(Attention)
     run = graph.run((x,), [site.name, "out"])
-    for block_map in (some_map(grid, 4), some_map(grid, 4, density=1.1)):
+    for block_map in (some_map(grid, 4), some_map(grid, 4, density=1.1, by_token=True)):
         after = replaced(graph, block_map).run((x,), [site.name, "out"])
         q, k, v = run.taps[site.name]
         expected = reference(q, k, v, block_map, site.scale).transpose(1, 2).flatten(2)
@@ -79,10 +89,12 @@ def test_a_replaced_site_gives_what_the_operator_means_and_all_blocks_what_it_ga
 
 
 @every_host
-def test_it_is_found_again_with_its_map_also_after_a_file(host: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_token", [False, True], ids=["axes", "by_token"])
+def test_it_is_found_again_with_its_map_also_after_a_file(host: str, by_token: bool, tmp_path: Path) -> None:
     grid = LENGTHS[1]
     graph, x = attending(host, grid)
-    after, block_map = replaced(graph, some_map(grid, 4)), some_map(grid, 4)
+    block_map = some_map(grid, 4, by_token=by_token)
+    after = replaced(graph, some_map(grid, 4, by_token=by_token))
     path = tmp_path / {"fx": "m.pt2", "onnx": "m.onnx"}[host]
     after.save(path)
     loaded = FxGraph.load(path) if host == "fx" else OnnxGraph.from_file(path)
@@ -99,18 +111,23 @@ def test_it_is_found_again_with_its_map_also_after_a_file(host: str, tmp_path: P
         assert list(found.site_graph().edges) == list(graph.site_graph().edges)
 
 
-@given(grid=GRIDS, block=st.integers(1, 70), order=st.integers(0, len(AXIS_ORDERS) - 1))
-def test_density_one_is_dense_attention_for_every_order_and_length(grid: Grid, block: int, order: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(1, 2, grid.tokens, DIM, generator=generator) for _ in range(3))
+@pytest.mark.parametrize("dtype", RELATIVE, ids=str)
+@given(grid=GRIDS, block=st.integers(1, 70), order=st.integers(0, 8))
+def test_density_one_is_dense_attention_for_every_order_length_and_dtype(grid: Grid, block: int, order: int, dtype: torch.dtype) -> None:
+    q, k, v = inputs(grid, dtype)
     keep = torch.ones(2, grid.blocks(block), grid.blocks(block), dtype=torch.bool)
-    block_map = BlockMap(grid, block, torch.tensor([order, 0], dtype=torch.uint8), keep)
+    block_map = BlockMap(grid, block, orders.compact([all_orders(grid)[order], grid.permutation(0)], grid), keep)
     assert_close(reference(q, k, v, block_map, 0.5), functional.scaled_dot_product_attention(q, k, v, scale=0.5))
 
 
-@given(grid=GRIDS, order=st.integers(0, len(AXIS_ORDERS) - 1))
-def test_a_permutation_is_one_and_leaves_the_text(grid: Grid, order: int) -> None:
-    permutation = grid.permutation(order)
+def inputs(grid: Grid, dtype: torch.dtype = torch.float32) -> Sample:
+    generator = torch.Generator().manual_seed(0)
+    return Sample(*(torch.randn(1, 2, grid.tokens, DIM, generator=generator, dtype=torch.float64).to(dtype) for _ in range(3)))
+
+
+@given(grid=GRIDS, order=st.integers(0, 8))
+def test_an_order_is_a_permutation_and_leaves_the_text(grid: Grid, order: int) -> None:
+    permutation = all_orders(grid)[order]
     assert torch.equal(permutation.sort().values, torch.arange(grid.tokens))
     assert torch.equal(permutation[grid.text], torch.arange(grid.tokens)[grid.text])
 
@@ -136,6 +153,19 @@ def test_a_pattern_keeps_what_was_asked_and_what_it_must(pattern: Pattern, grid:
     assert torch.equal(second.map.places(), first.map.places())
     assert pattern.reorders or first.map.orders is None
     assert first.lost is not None and ((first.lost >= 0) & (first.lost <= 1)).all()
+
+
+@every_pattern
+@pytest.mark.parametrize("grid", LENGTHS[:3], ids=str)
+def test_a_pattern_that_may_keep_all_is_dense_attention(pattern: Pattern, grid: Grid) -> None:
+    if not pattern.exact_density and pattern != type(pattern)():
+        return  # its options say what it keeps
+    sample = inputs(grid)
+    for causal in (False, True)[: 1 if pattern.reorders else 2]:
+        found = chosen(pattern, grid, 1.0, 8, [sample], causal)
+        assert found.map.density == 1
+        expected = functional.scaled_dot_product_attention(*sample, scale=SCALE, is_causal=causal)
+        assert_close(reference(*sample, found.map, SCALE), expected)
 
 
 @every_pattern

@@ -23,6 +23,7 @@ OUTPUT_SHAPES = {
     "pp_ocr_det": (1, 1, 640, 640),
     "pp_ocr_rec": (1, 40, 6625),
     "video_dit": (1, 16, 7, 16, 24),
+    "video_dit_small": (1, 3, 16, 64, 64),
     "vit_b": (1, 1000),
     "vit_small": (1, 10),
 }
@@ -92,7 +93,7 @@ def test_batch_is_the_first_dimension(name: str) -> None:
 def test_recipe_targets_name_layers(name: str, built: Any) -> None:
     """The re: targets are module paths of a torch model; each must match some Linear."""
     recipe = models.load(name).recipe()
-    if name == "video_dit":  # reorders its attention
+    if name.startswith("video_dit"):  # reorders its attention
         return
     assert [next(iter(p)) for p in recipe["passes"]] == ["prune", "pack"]
     patterns = [t[3:] for t in recipe["passes"][0]["prune"].get("targets", []) if t.startswith("re:")]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from models._locality import SCALE, planted
 from sparsecc.attention.base import BlockMap, Grid
+from sparsecc.attention.plan import Plan, Planned
 from sparsecc.calibration.context import Context
 from sparsecc.errors import RecipeError
 from sparsecc.graph.base import Run
@@ -82,6 +83,19 @@ def test_every_site_gets_the_planted_orders_and_the_density() -> None:
         assert (found.grid, found.block) == (GRID, 16)
         assert found.density == pytest.approx(0.4, abs=0.01)
     assert len(maps(once())) == 2
+
+
+@pytest.mark.parametrize(
+    ("pattern", "orders"),
+    [
+        ("paro:curves", r", order (Morton|Hilbert) for (heads 0, 1|head .*)$"),
+        ("paro:clusters", ", an order of its own for heads 0, 1$"),
+        ("paro:raster", r"\)$"),
+    ],
+)
+def test_orders_that_are_none_of_axes_are_said_too(pattern: str, orders: str) -> None:
+    [match] = apply(attention(), step=replace(STEP, pattern=pattern)).matches
+    assert re.search(orders, str(match.action))
 
 
 def test_what_was_done_is_said_with_its_cost_and_the_order_of_each_head() -> None:
@@ -296,6 +310,24 @@ def test_what_a_plan_left_dense_stays_dense_and_what_cannot_be_says_why(tmp_path
     _, causal, left = with_plan(str(tmp_path / "plan.json"), *sites)
     assert causal.refused is not None and causal.refused.reason.startswith("causal")
     assert left.refused is not None and left.refused.reason == "the plan leaves it dense"
+
+
+def test_a_plan_for_parts_of_the_steps_needs_a_step(plan: str, tmp_path: Path) -> None:
+    whole = Plan.load(plan)
+    [first, second] = whole.planned
+    other = replace(first.map, keep=first.map.full.expand_as(first.map.keep))
+    parts = [replace(first, steps=(0.2, 0.5)), Planned("a", other, (0.5, 1.0)), second]
+    Plan(whole.model, parts).save(tmp_path / "parts.json")
+    path, sites = str(tmp_path / "parts.json"), [attention("a"), attention("b")]
+    with pytest.raises(RecipeError, match=r"parts\.json: attention 'a' has a map for steps 0\.2 to 0\.5 alone.*; plan_step: 0\.5 takes"):
+        with_plan(path, *sites)
+    dense, _ = with_plan(path, *sites, plan_step=0.0)
+    assert dense.refused is not None and dense.refused.reason == "the plan leaves it dense"
+    for step, density in ((0.3, 0.4), (0.5, 1.0)):
+        chosen, _ = with_plan(path, *sites, plan_step=step)
+        assert str(chosen.action).startswith(f"density {density:.2f}")
+    with pytest.raises(RecipeError, match=r"plan_step: 1\.0 is not in \[0, 1\)"):
+        ReorderTokens(plan=path, plan_step=1.0)
 
 
 def replace_targets(sites: Sequence[Attention], targets: tuple[str, ...]) -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -23,8 +26,14 @@ traceback of an error. Files are replaced whole or not at all.
 
 
 def page() -> str:
-    names = list(get_command(app).commands)  # type: ignore[attr-defined]  # of a group
-    return "\n".join([_INTRODUCTION, _section("sparsecc", []), *(_section(f"sparsecc {name}", [name]) for name in names)])
+    return "\n".join([_INTRODUCTION, *(_section(" ".join(["sparsecc", *names]), names) for names in _commands(get_command(app), []))])
+
+
+def _commands(command: Any, names: list[str]) -> Iterator[list[str]]:
+    """The words of each command, those of groups before their commands'."""
+    yield names
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from _commands(inner, [*names, name])
 
 
 def _section(title: str, arguments: list[str]) -> str:

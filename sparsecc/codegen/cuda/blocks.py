@@ -2,8 +2,9 @@
 
     y = softmax(scale · q kᵀ, over the blocks kept) v
 
-q, k and v [batch, heads, tokens, head_dim] in the model's order, of keys and values perhaps fewer heads; y lies in memory as [batch,
-tokens, heads, head_dim]. Registered as `operator.linear_cuda` is, and as that without gradients.
+q, k and v [batch, heads, tokens, head_dim] in the order of the map, of keys and values perhaps fewer heads; y is in the model's order, and
+lies in memory as [batch, tokens, heads, head_dim]. A compiled graph brings q, k and v into an order by `aten.index`, which inductor joins
+with what makes them; `in_order` does it at once. Registered as `operator.linear_cuda` is, and as that without gradients.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ _WAVE = 132  # rows of tiles that an H200 works on at once
 
 class Packed(NamedTuple):
     """items: int32 [batch · heads · rows of tiles, 4], each with its head, its number among the head's, where its tiles begin and how many
-    there are.  tiles: int32, the number of a tile of keys and, from `BITS` on, which of its four blocks are kept: queries first.  places:
-    int32 [heads, tokens], the token that stands at each place of a head's order; None where that is the model's."""
+    there are.  tiles: int32, those of a row from the last to the first; the number of a tile of keys and, from `BITS` on, which of its four
+    blocks are kept: queries first.  places: int32 [heads, tokens], the token that stands at each place of a head's order; None where that
+    is the model's."""
 
     items: Tensor
     tiles: Tensor
@@ -56,7 +58,7 @@ def pack(block_map: BlockMap, batch: int) -> Packed:
     every = torch.cat([items + torch.tensor([number * heads, 0, 0, 0], device=items.device) for number in range(batch)])
     turned = every[: len(every) // _WAVE * _WAVE].view(-1, _WAVE, 4)
     turned[1::2] = turned[1::2].flip(1)
-    tiles = some.nonzero()[:, 2] | bits[some].long() << BITS
+    tiles = rows - 1 - some.flip(2).nonzero()[:, 2] | bits.flip(2)[some.flip(2)].long() << BITS
     places = None if block_map.orders is None else block_map.places().to(torch.int32).contiguous()
     return Packed(every.to(torch.int32).contiguous(), tiles.to(torch.int32), places)
 
@@ -79,7 +81,24 @@ def unpack(packed: Packed, spec: BlockAttentionSpec) -> Tensor:
 def meaning(spec: BlockAttentionSpec, q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places: Tensor | None) -> Tensor:
     """What it computes, one block of queries after the other."""
     keep = unpack(Packed(items, tiles, places), spec)
-    return reference(q, k, v, restore(places, keep, (1, 1, spec.tokens, 0), True, spec.block, spec.causal), spec.scale)
+    y = reference(q, k, v, restore(None, keep, (1, 1, spec.tokens, 0), True, spec.block, spec.causal), spec.scale)
+    if places is None:
+        return y
+    token = places.long()[None, :, :, None].expand_as(y)
+    return torch.zeros_like(y).scatter(2, token, y)
+
+
+def tokens_first(*inputs: Tensor) -> str:
+    """Which of q, k and v [batch, heads, tokens, head_dim] lie as a projection wrote them, as a spec names them."""
+    return "".join(name for name, x in zip("QKV", inputs, strict=True) if not x.is_contiguous() and x.transpose(1, 2).is_contiguous())
+
+
+def in_order(x: Tensor, places: Tensor) -> Tensor:
+    """[batch, heads of the map, tokens, head_dim] of x in the model's order, in one copy."""
+    batch, heads, tokens, depth = x.shape
+    first = torch.arange(len(places), device=x.device, dtype=torch.int32) // (len(places) // heads) * tokens
+    rows = (places + first[:, None]).flatten()
+    return x.reshape(batch, heads * tokens, depth).index_select(1, rows).view(batch, len(places), tokens, depth)
 
 
 def through_torch(spec: BlockAttentionSpec, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Tensor:
@@ -90,12 +109,13 @@ def through_torch(spec: BlockAttentionSpec, q: Tensor, k: Tensor, v: Tensor, *_:
 
 def example(spec: BlockAttentionSpec, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Some q, k and v."""
-    dtype = getattr(torch, spec.dtype)
-    q, k, v = (
-        torch.randn(spec.batch, heads, spec.tokens, spec.head_dim, device=device, dtype=dtype)
-        for heads in (spec.heads, spec.kv_heads, spec.kv_heads)
-    )
-    return q, k, v
+
+    def drawn(name: str, heads: int) -> Tensor:
+        middle = (spec.tokens, heads) if name in spec.tokens_first else (heads, spec.tokens)
+        x = torch.randn(spec.batch, *middle, spec.head_dim, device=device, dtype=getattr(torch, spec.dtype))
+        return x.transpose(1, 2) if name in spec.tokens_first else x
+
+    return drawn("Q", spec.heads), drawn("K", spec.kv_heads), drawn("V", spec.kv_heads)
 
 
 def _checked(plan: str, q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places: Tensor | None) -> BlockAttentionSpec:
@@ -119,21 +139,15 @@ def _cuda(q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places:
     spec, launch = _checked(plan, q, k, v, items, tiles, places), launched.on(plan, q.device)
     if not launch.there:
         return meaning(spec, q, k, v, items, tiles, places)
-    if places is None:
-        tensors = {"Q": operator.aligned(q), "K": operator.aligned(k), "V": operator.aligned(v)}
-    else:  # each head of queries has keys of its own then
-        tensors = {name: _ordered(tensor, places) for name, tensor in (("Q", q), ("K", k), ("V", v))} | {"P": places}
+    tensors = {name: _arranged(x, name in spec.tokens_first) for name, x in (("Q", q), ("K", k), ("V", v))}
     y = q.new_empty(spec.batch, spec.tokens, spec.heads, spec.head_dim)
-    launch(tensors | {"I": items, "L": tiles, "Y": y})
+    launch(tensors | {"I": items, "L": tiles, "Y": y} | ({} if places is None else {"P": places}))
     return y.transpose(1, 2)
 
 
-def _ordered(x: Tensor, places: Tensor) -> Tensor:
-    """[batch, heads of the map, tokens, head_dim]: rows as the orders have them."""
-    batch, heads, tokens, depth = x.shape
-    first = torch.arange(len(places), device=x.device, dtype=torch.int32) // (len(places) // heads) * tokens
-    rows = (places + first[:, None]).flatten()
-    return x.reshape(batch, heads * tokens, depth).index_select(1, rows).view(batch, len(places), tokens, depth)
+def _arranged(x: Tensor, tokens_first: bool) -> Tensor:
+    """[batch, heads, tokens, head_dim] as the kernel reads it: a copy only where it lies otherwise."""
+    return operator.aligned(x.transpose(1, 2) if tokens_first else x)
 
 
 def _cpu(q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places: Tensor | None, plan: str) -> Tensor:

@@ -86,7 +86,8 @@ class AttentionSpec:
 class BlockAttentionSpec:
     """Attention of which some blocks of queries and keys are computed. batch, heads, tokens, head_dim: of Q [batch, heads, tokens,
     head_dim].  kv_heads: of K and V, which are as long.  block: queries, and keys, of a block.  causal: a block on the diagonal is computed
-    up to it.  ordered: whether outputs go to other places than queries come from."""
+    up to it.  ordered: whether tokens have other orders than the model's.  tokens_first: which of Q, K and V lie as [batch, tokens, heads,
+    head_dim], as projections write them."""
 
     batch: int
     heads: int
@@ -98,6 +99,7 @@ class BlockAttentionSpec:
     dtype: str = "bfloat16"
     causal: bool = False
     ordered: bool = False
+    tokens_first: str = ""
 
     @property
     def form(self) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import sparsecc
+from sparsecc.attention import orders
 from sparsecc.attention.base import BlockMap, Grid, required
 from sparsecc.codegen.cuda import blocks, built, operator
 from sparsecc.codegen.cuda.driver import Geometry
@@ -21,6 +22,7 @@ from sparsecc.codegen.cuda.plan import Binary, Plan, Step
 from sparsecc.errors import InputError
 from sparsecc.ops.block_attention.torch import reference
 from sparsecc.runtime.module import CompiledModule, read_module
+from tests.tolerance import assert_close
 
 
 def map_of(heads: int, grid: Grid, block: int, density: float, ordered: bool = False, causal: bool = False, seed: int = 0) -> BlockMap:
@@ -35,6 +37,12 @@ def spec_of(block_map: BlockMap, batch: int, kv_heads: int, depth: int = 64) -> 
     heads, tokens = block_map.heads, block_map.grid.tokens
     ordered = block_map.orders is not None
     return BlockAttentionSpec(batch, heads, kv_heads, tokens, depth, 0.2, block_map.block, "float16", block_map.causal, ordered)
+
+
+def in_order(x: Tensor, block_map: BlockMap) -> Tensor:
+    """[batch, heads of the map, tokens, head_dim]."""
+    x = x.repeat_interleave(block_map.heads // x.shape[1], 1)
+    return torch.stack([x[:, head, places] for head, places in enumerate(block_map.places())], 1)
 
 
 @settings(max_examples=40, deadline=None)
@@ -54,14 +62,25 @@ def test_unpack_is_the_inverse_of_pack(batch: int, heads: int, tokens: int, bloc
 def test_it_means_what_block_attention_means(block: int, heads: int, kv_heads: int, way: str) -> None:
     grid = Grid(5, 8, 9, 10) if way == "ordered" else Grid.line(370)
     block_map = map_of(heads, grid, block, 0.4, way == "ordered", way == "causal")
-    spec = spec_of(block_map, 2, kv_heads)
+    spec = spec_of(block_map, 2, heads if way == "ordered" else kv_heads)
     generator = torch.Generator().manual_seed(1)
     q, k, v = (torch.randn(2, count, 370, 64, generator=generator).half() for count in (heads, kv_heads, kv_heads))
     key = operator.register(Plan(spec, {}, (Step(370, "block_attention", "", {}),), {}))
-    y = blocks.block_attention_cuda(q, k, v, *blocks.pack(block_map, 2), key)
+    given = (in_order(x, block_map) for x in (q, k, v)) if way == "ordered" else (q, k, v)
+    y = blocks.block_attention_cuda(*given, *blocks.pack(block_map, 2), key)
     expected = reference(q.float(), k.float(), v.float(), block_map, 0.2)
     assert (y.float() - expected).abs().max() < 2e-3
     assert y.transpose(1, 2).is_contiguous()
+
+
+@pytest.fixture
+def without_nvrtc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No kernel is built: what would be one is its own description."""
+
+    def binary(self: Any, kernel: str, what: Any, arch: Any, function: Any, geometry: Any) -> Binary:
+        return Binary(kernel, ("I", "K", "L", "P", "Q", "V", "Y"), Geometry((1, 1, 1), 32, 0), f"{kernel} {what} {arch}".encode(), "source")
+
+    monkeypatch.setattr(built.Builder, "_binary", binary)
 
 
 class Attends(nn.Module):
@@ -70,11 +89,7 @@ class Attends(nn.Module):
 
 
 @pytest.mark.parametrize("block", [64, 128])
-def test_a_recipe_becomes_a_call(block: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    def binary(self: Any, kernel: str, what: Any, arch: Any, function: Any, geometry: Any) -> Binary:
-        return Binary(kernel, ("I", "K", "L", "P", "Q", "V", "Y"), Geometry((1, 1, 1), 32, 0), f"{kernel} {what} {arch}".encode(), "source")
-
-    monkeypatch.setattr(built.Builder, "_binary", binary)
+def test_a_recipe_becomes_a_call(block: int, without_nvrtc: None, tmp_path: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(1, 2, 330, 64, generator=generator).bfloat16() for _ in range(3))
     recipe = {"passes": [{"reorder_tokens": {"grid": [5, 8, 8], "text_tokens": 10, "density": 0.9, "block": block}}]}
@@ -89,11 +104,40 @@ def test_a_recipe_becomes_a_call(block: int, monkeypatch: pytest.MonkeyPatch, tm
     assert torch.equal(read_module(tmp_path / "model.sparsecc")(q, k, v), made(q, k, v))
 
 
-def test_each_head_of_queries_gets_keys_in_its_own_order() -> None:
-    block_map = map_of(4, Grid(5, 8, 9, 10), 64, 0.4, ordered=True)
-    places, k = block_map.places(), torch.randn(2, 2, 370, 64)
-    found = blocks._ordered(k, places.int())
-    assert all(torch.equal(found[b, head], k[b, head // 2][places[head]]) for b in range(2) for head in range(4))
+def test_orders_token_by_token_are_packed_as_they_are() -> None:
+    grid = Grid(3, 8, 9, 10)
+    given = torch.stack([orders.morton(grid), orders.hilbert(grid)]).int()
+    block_map = BlockMap(grid, 64, given, map_of(2, grid, 64, 0.4).keep)
+    packed = blocks.pack(block_map, 1)
+    assert packed.places is not None and torch.equal(packed.places, given)
+    q, k, v = (torch.randn(1, 2, grid.tokens, 64) for _ in range(3))
+    there = given.long()[None, :, :, None].expand_as(q)
+    ours = blocks.meaning(spec_of(block_map, 1, 2), q.gather(2, there), k.gather(2, there), v.gather(2, there), *packed)
+    assert_close(ours, reference(q, k, v, block_map, 0.2).contiguous())
+
+
+class Shares(nn.Module):
+    """Two heads of keys for four of queries, values as a projection wrote them."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v.transpose(1, 2), enable_gqa=True)
+
+
+@pytest.mark.parametrize("pattern", ["paro", "sliding_window:130"])
+def test_heads_that_share_keys(pattern: str, without_nvrtc: None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((1, 4, 330, 64), (1, 2, 330, 64), (1, 330, 2, 64))
+    given = tuple(torch.randn(shape, generator=generator).half() for shape in shapes)
+    recipe = {"passes": [{"reorder_tokens": {"grid": [5, 8, 8], "text_tokens": 10, "density": 0.8, "pattern": pattern}}]}
+    made = sparsecc.compile(torch.export.export(Shares(), given), given, recipe=recipe, calibration=[given], target="cuda:sm_90a")
+    assert isinstance(made, CompiledModule)
+    [plan] = made.plans
+    ordered = pattern == "paro"
+    spec = BlockAttentionSpec(
+        1, 4, 4 if ordered else 2, 330, 64, 0.125, 64, "float16", ordered=ordered, tokens_first="" if ordered else "V"
+    )
+    assert plan.spec == spec
+    assert made.report.check is not None and made.report.check.max_rel < 0.02
 
 
 def test_other_inputs_than_the_plans() -> None:

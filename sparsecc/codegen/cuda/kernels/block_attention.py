@@ -1,15 +1,18 @@
 """Attention that computes some blocks of 64 or 128 queries × as many keys, on Hopper: softmax(scale · Q Kᵀ, over the blocks kept) V.
 
 The schedule is FlashAttention-3's (Shah et al. 2024): one warp copies tiles of K and V by boxes into rings; two warpgroups of 64 queries
-each multiply, with P in registers, and keep a running maximum and sum of each row. Blocks of threads stay and take one row of tiles after
-the other. A row of 128 queries has a list of the tiles of 128 keys of which something is kept. Where blocks are smaller, a tile has a bit
-for each of its four: what a warpgroup does not need it does not multiply, and half a tile is hidden. The last tile may be masked further:
-behind the last token, or on the diagonal where attention is causal. A query that sees no block gets zeros.
+each multiply, with P in registers, and keep a running maximum and sum of each row. The scores of the next tile are begun before this one's
+are used, so that the softmax of one runs beside the products of the other. Blocks of threads stay and take row after row of tiles.
+
+A row of 128 queries has a list of the tiles of 128 keys of which something is kept. Where blocks are smaller, a tile has a bit for each of
+its four: what a warpgroup does not need it does not multiply, and half a tile is hidden. The first tile of a list, which is the row's last,
+may be masked further: behind the last token, or on the diagonal where attention is causal. A query that sees no block gets zeros.
 
 Queries, keys and values come in the order of the map. Outputs go to their places in the model's, as [batch, tokens, heads, head_dim].
 
-On an H200, 17776 tokens × 48 heads × 64, blocks of 128: 467 TFLOP/s dense (cuDNN 437), 455 at a density of 0.3. Blocks of 64 take a tenth
-longer for as many tiles.
+On an H200, blocks of 128, TFLOP/s of what is kept: 17776 tokens × 48 heads × 64: 488 dense (cuDNN 426), 473 at a density of 0.3; 32768 × 40
+× 128: 699 dense (cuDNN 611), 675 at 0.3. Slower there: warpgroups that take turns (5 % with heads of 128), rows of keys that four warps
+gather by `cp.async` (18 and 25 %, where gathering them before takes 6 and 3).
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ BLOCKS = (128, 64)  # of a map
 BITS = 24  # of an entry of a list, before the bits of a tile's blocks: those of the first 64 queries, then of the others
 HEAD_DIMS = (64, 128)
 _GROUP = 64  # queries of a warpgroup
-_LOAD = "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
+_LOAD = "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes"
 _PAIR = {"bfloat16": "cvt.rn.bf16x2.f32", "float16": "cvt.rn.f16x2.f32"}
 _FEW, _MANY = 24, 240  # registers of the warps that copy, and of those that multiply
 _MOST_NUMBERS = 1 << 31  # of Y, whose places are counted in 32 bits
@@ -59,12 +62,19 @@ def space(spec: BlockAttentionSpec, arch: Arch) -> list[Tiles]:
 
 
 def geometry(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch) -> Geometry:
-    row, kv_heads = spec.head_dim * 2, spec.heads if spec.ordered else spec.kv_heads
-    maps = tuple(
-        (name, Boxes(2, (spec.batch * heads, spec.tokens, spec.head_dim), (spec.tokens * row, row), (1, TILE, wgmma.INPUTS)))
-        for name, heads in (("Q", spec.heads), ("K", kv_heads), ("V", kv_heads))
-    )
+    heads = {"Q": spec.heads, "K": spec.kv_heads, "V": spec.kv_heads}
+    maps = tuple((name, _boxes(spec, name, count)) for name, count in heads.items())
     return Geometry((knobs.blocks, 1, 1), 3 * 128, knobs.shared_bytes(spec), maps=maps)
+
+
+def _boxes(spec: BlockAttentionSpec, name: str, heads: int) -> Boxes:
+    """A tile of one head."""
+    row = spec.head_dim * 2
+    if name in spec.tokens_first:
+        shape, box = (spec.batch, spec.tokens, heads, spec.head_dim), (1, TILE, 1, wgmma.INPUTS)
+    else:
+        shape, box = (spec.batch, heads, spec.tokens, spec.head_dim), (1, 1, TILE, wgmma.INPUTS)
+    return Boxes(2, shape, (shape[1] * shape[2] * row, shape[2] * row, row), box)
 
 
 def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
@@ -73,7 +83,7 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
     output goes, which is no parameter where that is its own place."""
     depth, tokens, dtype, causal, stages = spec.head_dim, spec.tokens, spec.dtype, spec.causal, knobs.stages
     chunks, heads = depth // wgmma.INPUTS, spec.heads
-    grouped = 1 if spec.ordered else heads // spec.kv_heads  # keys in an order of a head's own are that head's
+    grouped = heads // spec.kv_heads
     items = spec.batch * heads * -(-tokens // TILE)
     chunk_bytes, tile_bytes = TILE * wgmma.INPUTS * 2, TILE * depth * 2
     scores, values = wgmma.instruction(TILE, dtype), wgmma.instruction(depth, dtype)
@@ -81,16 +91,20 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
     ragged, ordered, halves = tokens % TILE != 0, spec.ordered, spec.block < TILE
     inner = wgmma.INPUTS // wgmma.STEP
 
-    def needed(bits):
-        """Whether the warpgroup multiplies by a tile."""
-        return bits[0] != 0 if halves else True
-
-    def halved(bits):
-        return bits[0] != 3 if halves else False
+    def corner(name, head, tile, column):
+        """Of a box. head: of queries, counted over the batch."""
+        own = head % heads if name == "Q" else head % heads // grouped
+        return (column, *((own, tile * TILE) if name in spec.tokens_first else (tile * TILE, own)), head // heads)
 
     @T.prim_func
     def block_attention(
-        Q: T.handle("tensormap"), K: T.handle("tensormap"), V: T.handle("tensormap"), i_: T.handle, l_: T.handle, p_: T.handle, y_: T.handle
+        Q: T.handle("tensormap"),
+        K: T.handle("tensormap"),
+        V: T.handle("tensormap"),
+        i_: T.handle,
+        l_: T.handle,
+        p_: T.handle,
+        y_: T.handle,
     ):
         T.func_attr({"global_symbol": "block_attention"})
         I = T.match_buffer(i_, (items, 4), "int32", align=16)
@@ -117,32 +131,29 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
         step: T.uint32 = T.uint32(0)  # of blocks
         if warp < 4:
             T.ptx["setmaxnreg.dec.sync.aligned.u32"](_FEW)
+
+            @T.inline
+            def copy(name, map, memory, here, head, tile, ring, now):
+                ring.claim(now)
+                ring.expect(now, tile_bytes)
+                for c in T.unroll(chunks):
+                    place = T.meta_var(memory.ptr_to([here + c * chunk_bytes]))
+                    T.ptx[_LOAD](place, T.address_of(map), *corner(name, head, tile, c * wgmma.INPUTS), ring.bar(now))
+
             if warp == 0 and lane == 0:
                 while item < items:
                     head: T.int32 = I[item, 0]
-                    tile: T.int32 = I[item, 1]
                     start: T.int32 = I[item, 2]
                     count: T.int32 = I[item, 3]
                     if count > 0:
-                        q_ring.claim(turn)
-                        q_ring.expect(turn, tile_bytes)
-                        for c in T.unroll(chunks):
-                            T.ptx[_LOAD](q.ptr_to([c * chunk_bytes]), T.address_of(Q), c * 64, tile * TILE, head, q_ring.bar(turn))
+                        copy("Q", Q, q, 0, head, I[item, 1], q_ring, turn)
                         turn = turn + T.uint32(1)
                     j: T.int32 = 0
                     while j < count:
-                        key: T.int32 = (L[start + j] & ((1 << BITS) - 1)) * TILE
-                        at = T.meta_var(T.cast(step % stages, "int32") * tile_bytes)
-                        k_ring.claim(step)
-                        k_ring.expect(step, tile_bytes)
-                        for c in T.unroll(chunks):
-                            place = T.meta_var(k.ptr_to([at + c * chunk_bytes]))
-                            T.ptx[_LOAD](place, T.address_of(K), c * 64, key, head // grouped, k_ring.bar(step))
-                        v_ring.claim(step)
-                        v_ring.expect(step, tile_bytes)
-                        for c in T.unroll(chunks):
-                            place = T.meta_var(v.ptr_to([at + c * chunk_bytes]))
-                            T.ptx[_LOAD](place, T.address_of(V), c * 64, key, head // grouped, v_ring.bar(step))
+                        tile: T.int32 = L[start + j] & ((1 << BITS) - 1)
+                        stage = T.meta_var(T.cast(step % stages, "int32") * tile_bytes)
+                        copy("K", K, k, stage, head, tile, k_ring, step)
+                        copy("V", V, v, stage, head, tile, v_ring, step)
                         step = step + T.uint32(1)
                         j = j + 1
                     item = item + knobs.blocks
@@ -158,9 +169,10 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
             shrink = T.alloc_local([2], "float32")
             other = T.alloc_local([1], "float32")
             word = T.alloc_local([1], "uint32")
-            entry = T.alloc_local([2], "int32")  # of the list, this one and the next
+            entry = T.alloc_local([1], "int32")  # of the list
             place = T.alloc_local([1], "int32")
-            bits = T.alloc_local([1], "int32")
+            bits = T.alloc_local([1], "int32")  # of this warpgroup, for the halves of the entry's tile
+            going = T.alloc_local([1], "int32")
             left: T.uint64 = wgmma.descriptor(q.ptr_to([0]), group * (_GROUP * wgmma.INPUTS * 2))
             keys: T.uint64 = wgmma.descriptor(k.ptr_to([0]))
             upright: T.uint64 = wgmma.upright(v.ptr_to([0]), TILE)
@@ -170,13 +182,77 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
                 if hidden:
                     s[i] = T.float32(_LOWEST)
 
+            @T.inline
+            def look(at):
+                """Reads an entry of the list."""
+                if halves:
+                    entry[0] = L[at]
+                    bits[0] = T.shift_right(entry[0], BITS + group * 2) & 3
+
+            @T.inline
+            def score(now):
+                """Begins S = Q Kᵀ."""
+                stage = T.meta_var(T.cast(now % stages, "int32") * tile_bytes)
+                k_ring.wait(now)
+                wgmma.begin()
+                for c in T.unroll(chunks):
+                    for i in T.unroll(inner):
+                        near = T.meta_var(wgmma.moved(left, c * chunk_bytes + i * 32))
+                        wgmma.multiply(scores, s, TILE, near, wgmma.moved(keys, stage + c * chunk_bytes + i * 32), c + i > 0)
+                wgmma.end()
+
+            @T.inline
+            def mix(now):
+                """Begins O += P V."""
+                stage = T.meta_var(T.cast(now % stages, "int32") * tile_bytes)
+                v_ring.wait(now)
+                for i in T.unroll(TILE // wgmma.STEP):
+                    there = T.meta_var(wgmma.moved(upright, stage + i * (wgmma.STEP * wgmma.INPUTS * 2)))
+                    wgmma.multiply_upright(values, o, depth, p, i * 4, there, True)
+                wgmma.end()
+
+            @T.inline
+            def let_go(now, last):
+                """Keys are read; after the last of them queries are, too."""
+                k_ring.release(now, lane)
+                if last:
+                    q_ring.release(turn, lane)
+
+            @T.inline
+            def soften():
+                """S becomes P, up to the sum by which it is divided at the end."""
+                if halves and bits[0] != 3:
+                    for i in T.unroll(TILE // 2):
+                        hide(i, (bits[0] & (1 + i // (TILE // 4))) == 0)
+                for h in T.unroll(2):
+                    new[h] = most[h]
+                    for i in T.unroll(TILE // 4):
+                        new[h] = T.max(new[h], s[i // 2 * 4 + h * 2 + i % 2])
+                    for n in T.unroll(2):
+                        T.ptx["shfl_sync.bfly.b32"](other[0], new[h], T.uint32(1 << n), T.uint32(0x1F), T.uint32(ALL))
+                        new[h] = T.max(new[h], other[0])
+                    shrink[h] = T.exp2((most[h] - new[h]) * T.float32(factor))
+                    most[h] = new[h]
+                    new[h] = new[h] * T.float32(factor)
+                    weight[h] = weight[h] * shrink[h]
+                for i in T.unroll(TILE // 2):
+                    s[i] = s[i] * T.float32(factor) - new[i % 4 // 2]
+                    T.ptx["ex2.approx.ftz.f32"](s[i], s[i])  # `exp2` takes four instructions, for numbers near the smallest ones
+                    weight[i % 4 // 2] = weight[i % 4 // 2] + s[i]
+
+            @T.inline
+            def settle():
+                """Once nothing reads P or writes O."""
+                for i in T.unroll(TILE // 4):
+                    T.ptx[pair](p[i], s[i * 2 + 1], s[i * 2])
+                for i in T.unroll(depth // 2):
+                    o[i] = o[i] * shrink[i % 4 // 2]
+
             while item < items:
                 own_head: T.int32 = I[item, 0]
                 row: T.int32 = I[item, 1] * TILE + group * _GROUP + warp % 4 * 16 + lane // 4
                 length: T.int32 = I[item, 3]
                 start: T.int32 = I[item, 2]
-                if length > 0:
-                    entry[1] = L[start if halves else start + length - 1]
                 for h in T.unroll(2):
                     most[h] = T.float32(_LOWEST)
                     weight[h] = T.float32(0)
@@ -184,71 +260,51 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
                     o[i] = T.float32(0)
                 if length > 0:
                     q_ring.wait(turn)
-                for j in T.serial(length):
-                    stage = T.meta_var(T.cast(step % stages, "int32") * tile_bytes)
-                    entry[0] = entry[1]
-                    if halves:
-                        if j + 1 < length:
-                            entry[1] = L[start + j + 1]
-                        bits[0] = T.shift_right(entry[0], BITS + group * 2) & 3
-                    k_ring.wait(step)
-                    if needed(bits):
-                        wgmma.begin()
-                        for c in T.unroll(chunks):
-                            for i in T.unroll(inner):
-                                wgmma.multiply(
-                                    scores,
-                                    s,
-                                    TILE,
-                                    wgmma.moved(left, c * chunk_bytes + i * 32),
-                                    wgmma.moved(keys, stage + c * chunk_bytes + i * 32),
-                                    c + i > 0,
-                                )
-                        wgmma.end()
+                j: T.int32 = 0
+                bits[0] = 3
+                while j < length:
+                    look(start + j)
+                    if bits[0] == 0:
+                        k_ring.wait(step)
+                        let_go(step, j == length - 1)
+                        v_ring.wait(step)
+                        v_ring.release(step, lane)
+                    else:
+                        score(step)
                         wgmma.wait(0)
-                    k_ring.release(step, lane)
-                    if j == length - 1:
-                        q_ring.release(turn, lane)
-                    if needed(bits):
-                        if j == length - 1:
+                        let_go(step, j == length - 1)
+                        if j == 0:
                             for i in T.unroll(TILE // 2):
-                                key = T.meta_var((entry[0] & ((1 << BITS) - 1)) * TILE + i // 4 * 8 + lane % 4 * 2 + i % 2)
+                                key = T.meta_var((L[start] & ((1 << BITS) - 1)) * TILE + i // 4 * 8 + lane % 4 * 2 + i % 2)
                                 if ragged:
                                     hide(i, key >= tokens)
                                 if causal:
                                     hide(i, key > row + i % 4 // 2 * 8)
-                        if halved(bits):
-                            for i in T.unroll(TILE // 2):
-                                hide(i, (bits[0] & (1 + i // (TILE // 4))) == 0)
-                        for h in T.unroll(2):
-                            new[h] = most[h]
-                            for i in T.unroll(TILE // 4):
-                                new[h] = T.max(new[h], s[i // 2 * 4 + h * 2 + i % 2])
-                            for n in T.unroll(2):
-                                T.ptx["shfl_sync.bfly.b32"](other[0], new[h], T.uint32(1 << n), T.uint32(0x1F), T.uint32(ALL))
-                                new[h] = T.max(new[h], other[0])
-                            shrink[h] = T.exp2((most[h] - new[h]) * T.float32(factor))
-                            most[h] = new[h]
-                            new[h] = new[h] * T.float32(factor)
-                            weight[h] = weight[h] * shrink[h]
-                        for i in T.unroll(TILE // 2):
-                            s[i] = s[i] * T.float32(factor) - new[i % 4 // 2]
-                            T.ptx["ex2.approx.ftz.f32"](s[i], s[i])  # `exp2` takes four instructions, for numbers near the smallest ones
-                            weight[i % 4 // 2] = weight[i % 4 // 2] + s[i]
-                        for i in T.unroll(TILE // 4):
-                            T.ptx[pair](p[i], s[i * 2 + 1], s[i * 2])
-                        for i in T.unroll(depth // 2):
-                            o[i] = o[i] * shrink[i % 4 // 2]
-                    v_ring.wait(step)
-                    if needed(bits):
+                        soften()
+                        settle()
+                        going[0] = 1
+                        while going[0] != 0:  # as long as the next tile is needed, its scores are begun before these are used
+                            going[0] = 0
+                            if j + 1 < length:
+                                look(start + j + 1)
+                                if bits[0] != 0:
+                                    going[0] = 1
+                            if going[0] != 0:
+                                score(step + T.uint32(1))
+                                mix(step)
+                                wgmma.wait(1)
+                                let_go(step + T.uint32(1), j + 1 == length - 1)
+                                soften()
+                                wgmma.wait(0)
+                                v_ring.release(step, lane)
+                                settle()
+                                j = j + 1
+                                step = step + T.uint32(1)
                         wgmma.begin()
-                        for i in T.unroll(TILE // wgmma.STEP):
-                            wgmma.multiply_upright(
-                                values, o, depth, p, i * 4, wgmma.moved(upright, stage + i * (wgmma.STEP * wgmma.INPUTS * 2)), True
-                            )
-                        wgmma.end()
+                        mix(step)
                         wgmma.wait(0)
-                    v_ring.release(step, lane)
+                        v_ring.release(step, lane)
+                    j = j + 1
                     step = step + T.uint32(1)
                 if length > 0:
                     turn = turn + T.uint32(1)

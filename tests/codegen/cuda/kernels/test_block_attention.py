@@ -20,20 +20,21 @@ VIDEO = BlockAttentionSpec(1, 48, 48, 17776, 64, 0.125, 128)
     [
         (VIDEO, Tiles(4)),
         (BlockAttentionSpec(2, 8, 2, 1000, 128, 0.1, 64, "float16", causal=True), Tiles(2)),
-        (BlockAttentionSpec(1, 4, 2, 512, 64, 0.1, 64, ordered=True), Tiles(3)),
+        (BlockAttentionSpec(1, 4, 4, 512, 64, 0.1, 64, ordered=True), Tiles(3)),
+        (BlockAttentionSpec(2, 4, 2, 500, 128, 0.1, 128, tokens_first="QV"), Tiles(3)),
     ],
 )
 def test_warpgroups_multiply_tiles_that_boxes_bring(spec: BlockAttentionSpec, knobs: Tiles) -> None:
     built = nvrtc.build(build(spec, knobs, HOPPER), HOPPER)
     found = sass(built.cubin)
     kind = {"bfloat16": ".F32.BF16", "float16": ".F32"}[spec.dtype]
-    scores, values = spec.head_dim // 16, TILE // 16
+    scores, values = 2 * spec.head_dim // 16, 2 * TILE // 16  # for the first tile of a run, and beside the products of the one before
     if spec.head_dim == TILE:
         assert found.count(f"HGMMA.64x128x16{kind}") == scores + values
     else:
         assert found.count(f"HGMMA.64x128x16{kind}") == scores and found.count(f"HGMMA.64x64x16{kind}") == values
-    assert found.count("UTMALDG.3D") == 3 * spec.head_dim // 64 and found.count("USETMAXREG") == 2
-    assert found.count("MUFU.EX2") >= TILE // 2  # one for each score of a lane
+    assert found.count("UTMALDG.4D") == 3 * spec.head_dim // 64 and found.count("USETMAXREG") == 2
+    assert found.count("MUFU.EX2") >= 2 * TILE // 2  # one for each score of a lane
     assert not (found.spilled or found.count("LDL") or found.count("STL"))
     assert set(built.arguments) == {"Q", "K", "V", "I", "L", "Y", *(["P"] if spec.ordered else [])}
     assert set(dict(geometry(spec, knobs, HOPPER).maps)) == {"Q", "K", "V"}

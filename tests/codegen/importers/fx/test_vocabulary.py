@@ -37,9 +37,10 @@ def test_structured_weights(key: str) -> None:
 
 
 @pytest.mark.parametrize("grid", [Grid(2, 3, 4), Grid(2, 3, 4, 5), Grid(2, 3, 4, 5, text_first=False)], ids=str)
-def test_block_attention(grid: Grid) -> None:
+@pytest.mark.parametrize("curves", [False, True])
+def test_block_attention(grid: Grid, curves: bool) -> None:
     inputs = [random(2, 6, grid.tokens, 8, seed=seed) for seed in range(3)]
-    blocks = block_map(grid, 6, 4, 0.4)
+    blocks = block_map(grid, 6, 4, 0.4, curves)
     dense = fixed(lambda q, k, v: functional.scaled_dot_product_attention(q, k, v, scale=0.25), *inputs)
     [placeholder] = placeholders(reordered(dense, blocks), *inputs)
     assert (placeholder.kind, placeholder.attributes["scale"]) == ("block_attention", 0.25)

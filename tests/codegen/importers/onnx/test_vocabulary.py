@@ -39,7 +39,8 @@ def test_structured_weights(key: str) -> None:
 
 
 @pytest.mark.parametrize("grid", [Grid(2, 3, 4), Grid(2, 3, 4, 5), Grid(2, 3, 4, 5, text_first=False)], ids=str)
-def test_block_attention(grid: Grid) -> None:
+@pytest.mark.parametrize("curves", [False, True])
+def test_block_attention(grid: Grid, curves: bool) -> None:
     nodes = [
         node("Transpose", "k", "t", perm=[0, 1, 3, 2]),
         node("MatMul", "q t", "s"),
@@ -49,7 +50,7 @@ def test_block_attention(grid: Grid) -> None:
     ]
     shape = [2, 6, grid.tokens, 8]
     dense = OnnxGraph.from_proto(model(nodes, dict.fromkeys("qkv", shape), {"y": shape}, {"scale": np.array(0.25, np.float32)}))
-    blocks = block_map(grid, 6, 4, 0.4)
+    blocks = block_map(grid, 6, 4, 0.4, curves)
     graph = reordered(dense, blocks)
     [placeholder] = placeholders(graph.proto())
     [site] = graph.sites(Attention)

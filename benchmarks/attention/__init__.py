@@ -1,0 +1,1 @@
+"""Sparse attention: what it costs in quality."""

@@ -1,0 +1,1 @@
+"""Plans in other libraries' models. A file is a library; each needs that library installed."""

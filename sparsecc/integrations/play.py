@@ -1,0 +1,166 @@
+"""Block maps, played on tensors where they are.
+
+On a CPU torch's operator `sparsecc::block_attention`, block by block. On a GPU the kernel `block_attention` where it takes the sizes, else
+FlexAttention with the same blocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from sparsecc.api import gpu
+from sparsecc.attention import export
+from sparsecc.attention.base import BlockMap
+from sparsecc.codegen.cuda import blocks, operator
+from sparsecc.codegen.cuda.arch import nearest, spelt
+from sparsecc.codegen.cuda.choose import Chooser
+from sparsecc.codegen.cuda.kernel import BlockAttentionSpec
+from sparsecc.codegen.cuda.target import Target, capability, device_name
+from sparsecc.errors import InputError, Refused
+from sparsecc.forms import dtype_of
+from sparsecc.ops.block_attention.torch import BlockAttention
+
+_KERNEL_DTYPES = (torch.bfloat16, torch.float16)
+
+
+class Player:
+    """Computes one attention by its map. runs: what did so last, and why not the kernel where it was another."""
+
+    def __init__(self, name: str, found: BlockMap) -> None:
+        self.name, self.map, self.runs = name, found, "not called yet"
+        self._on: dict[torch.device, BlockMap] = {}
+        self._made: dict[Any, Any] = {}
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+        """q, k, v: [batch, heads, tokens, head_dim] in the model's order.  mask: as `scaled_dot_product_attention` takes it; on a GPU only
+        bool[batch, 1, 1, tokens], true for the keys that are seen. Raises InputError for what the map is not for."""
+        self._check(q, k, causal)
+        if q.device.type != "cuda":
+            self.runs = "torch, block by block"
+            return self._reference(q, k, v, scale, mask)
+        seen = self._seen(mask)
+        key = Refused("it has no masks") if seen is not None else self._kernel(q, k, v, scale)
+        if isinstance(key, str):
+            self.runs = "kernel block_attention"
+            return self._launched(key, q, k, v)
+        self.runs = f"FlexAttention: {key.reason}"
+        return self._flex(q, k, v, scale, seen)
+
+    def _check(self, q: Tensor, k: Tensor, causal: bool) -> None:
+        found, tokens = self.map, q.shape[2]
+        if tokens != found.grid.tokens or k.shape[2] != tokens:
+            sizes = f"the plan is for {found.grid.tokens} tokens ({found.grid}), this call has {tokens}"
+            raise InputError(f"attention '{self.name}': {sizes}; another size, length or prompt length needs a plan of its own")
+        if q.shape[1] != found.heads:
+            raise InputError(f"attention '{self.name}' has {q.shape[1]} heads, the plan {found.heads}")
+        if causal != found.causal:
+            raise InputError(
+                f"attention '{self.name}' {'is' if causal else 'is not'} causal, the plan's {'is' if found.causal else 'is not'}"
+            )
+
+    def _here(self, device: torch.device) -> BlockMap:
+        """The map, on a device."""
+        if device not in self._on:
+            orders = None if self.map.orders is None else self.map.orders.to(device)
+            self._on[device] = replace(self.map, keep=self.map.keep.to(device), orders=orders)
+        return self._on[device]
+
+    def _reference(self, q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> Tensor:
+        found = BlockAttention(self._here(q.device), scale)
+        call = found.torch_call(self.name)
+        return call.target(q, k, v, found.map.orders, found.map.keep, *call.options, mask=mask)
+
+    def _seen(self, mask: Tensor | None) -> Tensor | None:
+        """bool[batch, tokens], None where every key is seen."""
+        if mask is None:
+            return None
+        if not hides_keys(mask):
+            here = f"its mask is {str(mask.dtype).removeprefix('torch.')} {tuple(mask.shape)}"
+            raise InputError(f"attention '{self.name}': {here}; on a GPU only bool [batch, 1, 1, tokens] is played")
+        return None if _all_seen(mask) else mask[:, 0, 0]
+
+    def _kernel(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> str | Refused:
+        """Which plan of a kernel computes it."""
+        if q.dtype not in _KERNEL_DTYPES or not q.dtype == k.dtype == v.dtype:
+            return Refused(f"the kernel takes bfloat16 and float16, not {dtype_of(q)}")
+        batch, heads, tokens, depth = q.shape
+        found = self.map
+        ordered = found.orders is not None
+        first = "" if ordered else blocks.tokens_first(q, k, v)
+        sizes = (batch, heads, heads if ordered else k.shape[1], tokens, depth, scale, found.block)
+        with torch.cuda.device(q.device):
+            return _plan_of(BlockAttentionSpec(*sizes, dtype_of(q), found.causal, ordered, first), q.device.index)
+
+    def _launched(self, key: str, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        packed = self._once(("packed", q.device, len(q)), lambda: blocks.pack(self._here(q.device), len(q)))
+        places = packed.places
+        inputs = (q, k, v) if places is None else (blocks.in_order(x, places) for x in (q, k, v))
+        return blocks.block_attention_cuda(*inputs, *packed, key)
+
+    def _flex(self, q: Tensor, k: Tensor, v: Tensor, scale: float, seen: Tensor | None) -> Tensor:
+        found = self._here(q.device)
+        places = None if found.orders is None else self._once(("places", q.device), lambda: found.places().int())
+        if seen is None:
+            mask = self._once(("mask", q.device), lambda: export.block_mask(found, q.device))
+        else:
+            mask = _hiding(found, places, seen.expand(len(q), -1))
+        if places is None:
+            return _compiled_flex()(q, k, v, block_mask=mask, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
+        y = _compiled_flex()(*(blocks.in_order(x, places) for x in (q, k, v)), block_mask=mask, scale=scale)
+        return blocks.in_order(y, self._once(("back", q.device), lambda: places.argsort(1).int()))
+
+    def _once(self, key: Any, make: Any) -> Any:
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+
+def hides_keys(mask: Tensor) -> bool:
+    """Whether a mask only says which keys are seen, of all queries and heads alike."""
+    return mask.dtype == torch.bool and mask.dim() == 4 and mask.shape[1] == mask.shape[2] == 1
+
+
+@cache
+def _plan_of(spec: BlockAttentionSpec, device: int) -> str | Refused:
+    """The key of a plan for the current GPU."""
+    row = nearest(capability())
+    if row is None:
+        return Refused(f"there are no kernels for {spelt(capability())}")
+    choice = Chooser(Target((row.name,), device_name()), gpu.builder(None), measure=False).alone(spec)
+    return Refused(choice.reason) if choice.plan is None else operator.register(choice.plan)
+
+
+_ALL_SEEN = WeakTensorKeyDictionary()
+
+
+def _all_seen(mask: Tensor) -> bool:
+    """Asked once of a mask that all layers of a model share: the answer makes the host wait for the GPU."""
+    if mask not in _ALL_SEEN:
+        _ALL_SEEN[mask] = bool(mask.all())
+    return _ALL_SEEN[mask]
+
+
+def _hiding(found: BlockMap, places: Tensor | None, seen: Tensor) -> BlockMask:
+    """Of all blocks kept, with a mask that hides keys, each head's in its own order."""
+    tokens, causal = found.grid.tokens, found.causal
+    of_head = seen[:, None].expand(-1, found.heads, -1) if places is None else seen[:, places]
+
+    def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        inside = of_head[batch, head, key.clamp(max=tokens - 1)] & (key < tokens)
+        return inside & (key <= query) if causal else inside
+
+    counts, indices = export.listed(found.keep)
+    return BlockMask.from_kv_blocks(counts, indices, BLOCK_SIZE=found.block, mask_mod=visible, seq_lengths=(tokens, tokens))
+
+
+@cache
+def _compiled_flex() -> Any:
+    """Raises where it would go on without being compiled, as after many sizes: it would compute every block then."""
+    return torch.compile(flex_attention, dynamic=False, fullgraph=True)
