@@ -44,7 +44,8 @@ def build(folder: Path) -> None:
         made = sparsecc.compile(module, inputs, recipe=_play(folder), target="cpu")
         sparse = made(*inputs)
         _half(module, inputs, "cuda:sm_90a", folder)
-    state = {"weights": module.state_dict(), "inputs": inputs, "dense": dense, "sparse": sparse}
+    weights = {name: value.half() for name, value in module.state_dict().items()}  # as they are stored
+    state = {"weights": weights, "inputs": inputs, "dense": dense, "sparse": sparse}
     torch.save(state, folder / "cpu.pt")
 
 
