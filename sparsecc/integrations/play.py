@@ -92,17 +92,13 @@ class Player:
             return Refused(f"the kernel takes bfloat16 and float16, not {dtype_of(q)}")
         batch, heads, tokens, depth = q.shape
         found = self.map
-        ordered = found.orders is not None
-        first = "" if ordered else blocks.tokens_first(q, k, v)
-        sizes = (batch, heads, heads if ordered else k.shape[1], tokens, depth, scale, found.block)
+        sizes, first = (batch, heads, k.shape[1], tokens, depth, scale, found.block), blocks.tokens_first(q, k, v)
         with torch.cuda.device(q.device):
-            return _plan_of(BlockAttentionSpec(*sizes, dtype_of(q), found.causal, ordered, first), q.device.index)
+            return _plan_of(BlockAttentionSpec(*sizes, dtype_of(q), found.causal, found.orders is not None, first), q.device.index)
 
     def _launched(self, key: str, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         packed = self._once(("packed", q.device, len(q)), lambda: blocks.pack(self._here(q.device), len(q)))
-        places = packed.places
-        inputs = (q, k, v) if places is None else (blocks.in_order(x, places) for x in (q, k, v))
-        return blocks.block_attention_cuda(*inputs, *packed, key)
+        return blocks.block_attention_cuda(q, k, v, *packed, key)
 
     def _flex(self, q: Tensor, k: Tensor, v: Tensor, scale: float, seen: Tensor | None) -> Tensor:
         found = self._here(q.device)

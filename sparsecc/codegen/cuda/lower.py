@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from sparsecc.codegen.cuda import alone, operator
-from sparsecc.codegen.cuda.alone import KINDS, AloneSpec, InOrder
+from sparsecc.codegen.cuda.alone import KINDS, AloneSpec
 from sparsecc.codegen.cuda.choose import Choice
 from sparsecc.codegen.cuda.forms import Refusal, Stored, weights_of
 from sparsecc.codegen.cuda.kernel import ACTIVATIONS, LinearSpec, Weights
@@ -318,30 +318,13 @@ def _alone(module: GraphModule, node: Node, spec: AloneSpec, inputs: tuple[Any, 
     kept = tuple(value for value in inputs if isinstance(value, Tensor))
     choice = chooser.alone(spec, kept)
     if choice.plan is not None:
-        shared: dict[int, Node] = {}
-        inputs = tuple(_input(module, node, value, shared) for value in inputs)
+        inputs = tuple(_kept(module, node, value) if isinstance(value, Tensor) else value for value in inputs)
         with module.graph.inserting_before(node):
             y = module.graph.call_function(KINDS[type(spec)].operator, (*inputs, operator.register(choice.plan)))
         y.meta = dict(node.meta)
         node.replace_all_uses_with(y)
         module.graph.erase_node(node)
     return choice
-
-
-def _input(module: GraphModule, node: Node, value: Any, shared: dict[int, Node]) -> Any:
-    """Of an operator. shared: what is stored, by the identity of the tensor."""
-    if isinstance(value, Tensor):
-        if id(value) not in shared:
-            shared[id(value)] = _kept(module, node, value)
-        return shared[id(value)]
-    if not isinstance(value, InOrder):
-        return value
-    heads, places = _kept(module, node, value.heads), _input(module, node, value.places, shared)
-    with module.graph.inserting_before(node):
-        x = module.graph.call_function(aten.index.Tensor, (value.x, [None, heads, places]))
-    given = value.x.meta["val"]
-    x.meta["val"] = given.new_empty(given.shape[0], *value.places.shape, given.shape[3])
-    return x
 
 
 def _kept(module: GraphModule, node: Node, value: Tensor) -> Node:
