@@ -124,7 +124,8 @@ def _attention(site: Attention, ledger: Ledger, error: float | None) -> SiteRepo
         shape=(site.heads, block_map.grid.tokens, site.head_dim),
         pattern=f"{block_map.block}x{block_map.block}",
         sparsity=1 - block_map.density,
-        format="block_map",
+        dtype=site.precision,
+        format="block_map" if site.precision == "float32" else f"{site.precision}/block_map",
         decision="sparse",
         reason=done or f"block-sparse as the model came, density {block_map.density:.2f}",
         heads=ledger.heads(site.name) or tuple(HeadReport(**head._asdict()) for head in head_rows(block_map)),
@@ -179,7 +180,7 @@ def _attention_errors(result: Rewritten, original: Graph, example: Sample) -> di
             continue
         if came.block_map is None and came.heads == site.heads:
             q, k, v = original.run(example, [site.name]).taps[site.name]
-            errors[site.name] = relative_error(q, k, v, site.block_map, site.scale)
+            errors[site.name] = relative_error(q, k, v, site.block_map, site.scale, site.precision)
     return errors
 
 

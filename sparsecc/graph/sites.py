@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparsecc.attention.base import BlockMap, Grid
+    from sparsecc.attention.rounding import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +180,7 @@ class Attention(Site):
     """softmax(scale · q kᵀ + mask) v, q: [batch, heads, tokens, head_dim].
 
     tokens, kv_tokens: of q and of k, None where the model leaves them open.  block_map: of what is block-sparse already.
+    precision: what q, k and v of that are rounded to.
     bound: why `Graph.replace` cannot put another operator here, None when it can.
     """
 
@@ -191,6 +193,7 @@ class Attention(Site):
     tokens: int | None = None
     kv_tokens: int | None = None
     block_map: BlockMap | None = field(default=None, repr=False, compare=False)
+    precision: Precision = "float32"
     bound: str | None = None
 
     @property

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparsecc.attention.base import Choice
+    from sparsecc.attention.rounding import Precision
 
 
 class Quality(NamedTuple):
@@ -108,12 +109,12 @@ class Reached:
 
 
 def least_above(
-    floor: Floor, graph: Graph, division: Division, inputs: Sequence[Any], max_error: float | None, context: Context
+    floor: Floor, graph: Graph, division: Division, inputs: Sequence[Any], max_error: float | None, precision: Precision, context: Context
 ) -> Reached | Refused:
     """The maps of the lowest density at which the whole model reaches the floor on each held-out input, by bisection: more blocks are taken
     to come nearer to the dense model. What is returned was run; refused where no density does.
 
-    max_error: heads whose error on the other inputs is above are dense in all of it.
+    max_error: heads whose error on the other inputs is above are dense in all of it.  precision: with which it is run.
     """
     from sparsecc.attention.judge import held  # which imports torch, as ladder does
     from sparsecc.attention.ladder import DENSITIES
@@ -125,7 +126,7 @@ def least_above(
     def reaches(place: int) -> bool:
         steps = division.steps(densities[place])
         choices = {name: held(ladder.choice(steps[name]), max_error) for name, ladder in division.ladders.items()}
-        quality = held_out.quality(with_maps(graph, {name: choice.map for name, choice in choices.items()}))
+        quality = held_out.quality(with_maps(graph, {name: choice.map for name, choice in choices.items()}, precision))
         tried[place] = choices, quality
         context.tell("checking held-out inputs", len(tried), len(densities).bit_length(), f"density {densities[place]:.2f}: {quality}")
         return floor.met_by(quality)

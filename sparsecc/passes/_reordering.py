@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sparsecc.attention.base import BlockMap, Choice, Head, Sample
+from sparsecc.attention.rounding import Precision
 from sparsecc.errors import Refused
 from sparsecc.graph.sites import Attention
 
@@ -16,10 +17,13 @@ class Reordering:
 
     map: BlockMap
     choice: Choice | None = None
+    precision: Precision = "float32"
     checked: str = ""  # what the model's outputs are on held-out inputs
 
     def __str__(self) -> str:
-        return ", ".join([f"density {self.map.density:.2f}", *self._costs(), *_orders_by_head(self.map), *filter(None, [self.checked])])
+        narrow = "" if self.precision == "float32" else f"in {self.precision}"
+        said = [f"density {self.map.density:.2f}", narrow, *self._costs(), *_orders_by_head(self.map), self.checked]
+        return ", ".join(filter(None, said))
 
     def heads(self) -> list[Head]:
         """A row for each head: its order, its density, and what it lost when it was chosen."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from sparsecc.attention.base import BlockMap
     from sparsecc.attention.ladder import Ladder
+    from sparsecc.attention.rounding import Precision
 
 UNIFORM = "uniform"
 _HIGHEST_GAIN = 1e9  # where the model overflows, a gain is infinite
@@ -103,14 +104,14 @@ def _gain(graph: Graph, outputs: Outputs, site: Attention, ladder: Ladder) -> fl
     return min(outputs.error(probed) / errors[nearest], _HIGHEST_GAIN)
 
 
-def with_maps(graph: Graph, maps: Mapping[str, BlockMap]) -> Graph:
+def with_maps(graph: Graph, maps: Mapping[str, BlockMap], precision: Precision = "float32") -> Graph:
     """A copy in which these sites compute the kept blocks alone."""
     from sparsecc.ops.block_attention.torch import BlockAttention
 
     copy = graph.copy()
     for site in graph.sites(Attention):
         if site.name in maps:
-            copy.replace(site, BlockAttention(maps[site.name], site.scale, site.kv_heads != site.heads))
+            copy.replace(site, BlockAttention(maps[site.name], site.scale, site.kv_heads != site.heads, precision))
     return copy
 
 

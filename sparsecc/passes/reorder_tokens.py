@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsecc import attention, registry
 from sparsecc.attention.base import BLOCK, Asked, BlockMap, Choice, Grid, Head, Pattern, Sample, least_density
+from sparsecc.attention.rounding import PRECISIONS, Precision
 from sparsecc.calibration.context import Context
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
@@ -63,6 +64,10 @@ class ReorderTokens(Pass[Attention, Reordering]):
     plan: a file of block maps that were chosen before, used instead of calibration. Its grid, block and density hold.
     plan_step: for a plan whose maps are not the same in all denoising steps: the step whose maps are taken, as a fraction of the schedule
     in [0, 1).
+    precision: what q, k and v are rounded to: `float32` leaves them as they are, `bfloat16` rounds all three, `int8` rounds q and k with
+    one scale for each block of tokens, and v to bfloat16. Compiled for a CPU, float32 is timed beside it and stays where it is faster, or
+    where the CPU does not multiply such numbers. A GPU multiplies the model's own type. `max_error` is judged without it,
+    floors with it.
     """
 
     examples = (Example({"grid": [1, 3, 3], "text_tokens": 1, "density": 0.8, "block": 3}, on=("transformer",)),)
@@ -81,6 +86,7 @@ class ReorderTokens(Pass[Attention, Reordering]):
     block: int = BLOCK
     plan: str | None = None
     plan_step: float | None = None
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         require_valid(targets=self.targets, ignore=self.ignore)
@@ -101,6 +107,8 @@ class ReorderTokens(Pass[Attention, Reordering]):
             raise RecipeError(f"plan_step: {self.plan_step} is not in [0, 1); it is a fraction of the schedule")
         if self.block < 1:
             raise RecipeError(f"block: {self.block} tokens are no block")
+        if self.precision not in PRECISIONS:
+            raise RecipeError(f"precision: {self.precision!r} is none of {', '.join(PRECISIONS)}")
 
     def _check_floor(self) -> None:
         floor = self._floor
@@ -125,7 +133,7 @@ class ReorderTokens(Pass[Attention, Reordering]):
     def rewrite(self, graph: Graph, site: Attention, reordering: Reordering) -> None:
         from sparsecc.ops.block_attention.torch import BlockAttention
 
-        graph.replace(site, BlockAttention(reordering.map, site.scale, site.kv_heads != site.heads))
+        graph.replace(site, BlockAttention(reordering.map, site.scale, site.kv_heads != site.heads, reordering.precision))
 
     def head_rows(self, reordering: Reordering) -> Sequence[Head]:
         return reordering.heads()
@@ -213,7 +221,7 @@ class ReorderTokens(Pass[Attention, Reordering]):
             raise RecipeError(f"{path}: attention '{site.name}' {one} causal, the plan's {other}")
         if self.grid is not None and found.grid != (grid := self._grid(found.grid.tokens)):
             raise RecipeError(f"{path}: the plan is for a grid of {found.grid}, the recipe says {grid}")
-        return Reordering(found)
+        return Reordering(found, precision=self.precision)
 
     def _unmeasured(self, sites: Sequence[Attention]) -> Iterator[Match[Attention, Reordering]]:
         """Without samples."""
@@ -276,7 +284,7 @@ class ReorderTokens(Pass[Attention, Reordering]):
             return Refused(f"{self.allocation} keeps all of its blocks: other layers lose less by leaving out theirs")
         if everything and not self._pattern.exact_density:
             return Refused(f"{self.pattern} keeps every block of {choice.map.grid.tokens} tokens")
-        return Reordering(choice.map, choice, checked)
+        return Reordering(choice.map, choice, self.precision, checked)
 
     def _divided(self, graph: Graph, sites: Sequence[Attention], context: Context) -> Iterator[Match[Attention, Reordering]]:
         """With a density for each head, or one that a floor decides."""
@@ -327,7 +335,7 @@ class ReorderTokens(Pass[Attention, Reordering]):
     def _above_floor(
         self, graph: Graph, sites: Sequence[Attention], division: Division, inputs: Sequence[Any], context: Context
     ) -> dict[str, Reordering | Refused]:
-        found = least_above(self._floor, graph, division, inputs, self.max_error, context)
+        found = least_above(self._floor, graph, division, inputs, self.max_error, self.precision, context)
         if isinstance(found, Refused):
             return {site.name: found for site in sites}
         return {site.name: self._decided(site, found.choices[site.name], found.said) for site in sites}

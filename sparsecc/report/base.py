@@ -38,7 +38,8 @@ class SiteReport:
     bytes_packed, predicted_us, measured_us: of the sparse (structured, quantized, smaller) form, also where the dense one stays.
     bound_us: the least that peak and bandwidth of this machine allow the kernel of measured_us.
     dtype: of the weight as it is stored; float32 where compiled code has no kernels for its numbers.  dense_us: of float32.  A quantized
-    layer has its dtype at the head of its format, and its decision says whether the kernel skips zeros.
+    layer has its dtype at the head of its format, and its decision says whether the kernel skips zeros. Of a block-sparse attention, what
+    q, k and v are rounded to; its kernel says what is multiplied.
     refused: what each pass that left it alone said, in the order of the recipe: "prune: already packed as csr".
     heads: of a block-sparse attention.
     """

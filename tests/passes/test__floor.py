@@ -64,6 +64,15 @@ def test_the_floor_is_reached_on_held_out_inputs_and_the_next_lower_density_miss
 
 
 @every_host
+def test_the_floor_holds_in_the_precision_asked_for(host: str) -> None:
+    found = applied(host, min_psnr=33.0, precision="int8")
+    reached = least(host, found.graph, psnr)
+    assert reached >= 33 and reached != least(host, applied(host, min_psnr=33.0).graph, psnr)
+    action = str(found.matches[0].action)
+    assert ", in int8, " in action and f"PSNR {reached:.1f} dB on 2 held-out inputs" in action
+
+
+@every_host
 def test_sharing_out_reaches_the_floor_with_fewer_blocks(host: str) -> None:
     uniform, shared = (applied(host, min_psnr=33.0, allocation=allocation) for allocation in ("uniform", "sensitivity"))
     assert density(shared.graph) < density(uniform.graph) / 1.5

@@ -17,7 +17,8 @@ def block_attention_call(program: Program, node: Node) -> None:
     found = program.placeholders.get(node.op)
     if found is not None and found.kind == "block_attention":
         q, k, v, *mask = node.args
-        node.what = BlockAttentionCall(q, k, v, found.attributes["scale"], found.attributes["map"], found.name, mask[0] if mask else None)
+        scale, block_map, precision = (found.attributes[name] for name in ("scale", "map", "precision"))
+        node.what = BlockAttentionCall(q, k, v, scale, block_map, found.name, precision, mask[0] if mask else None)
         node.op = "block_attention"
 
 

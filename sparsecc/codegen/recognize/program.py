@@ -123,7 +123,7 @@ class AttentionCall:
 
 @dataclass
 class BlockAttentionCall:
-    """q, k, v: [batch, heads, tokens, head_dim], in the model's token order."""
+    """q, k, v: [batch, heads, tokens, head_dim], in the model's token order.  precision: what they may be rounded to."""
 
     q: Var
     k: Var
@@ -131,6 +131,7 @@ class BlockAttentionCall:
     scale: float
     map: BlockMap
     site: str
+    precision: str = "float32"
     mask: Expr | None = None
 
 
