@@ -11,7 +11,7 @@ from sparsecc._version import __version__
 from sparsecc.api.rewriting import stored_share
 from sparsecc.codegen.numbers import SIZE
 from sparsecc.graph.sites import Attention, Conv2d, Unseen, WeightSite
-from sparsecc.report.base import Report, SiteReport, totals
+from sparsecc.report.base import HeadReport, Report, SiteReport, totals
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,6 +104,8 @@ def _itemsize(dtype: str) -> int:
 
 def _attention(site: Attention, ledger: Ledger, error: float | None) -> SiteReport:
     """A row for an attention. sparsity: the share of blocks left out."""
+    from sparsecc.attention.orders import head_rows  # which imports torch
+
     reason, done = ledger.reason(site.name), ledger.last(site.name)
     row = SiteReport(
         name=site.name,
@@ -126,6 +128,7 @@ def _attention(site: Attention, ledger: Ledger, error: float | None) -> SiteRepo
         format="block_map" if site.precision == "float32" else f"{site.precision}/block_map",
         decision="sparse",
         reason=done or f"block-sparse as the model came, density {block_map.density:.2f}",
+        heads=ledger.heads(site.name) or tuple(HeadReport(**head._asdict()) for head in head_rows(block_map)),
     )
 
 
