@@ -77,10 +77,14 @@ def unpack(packed: Packed, spec: BlockAttentionSpec) -> Tensor:
     return keep.permute(0, 1, 3, 2, 4).reshape(spec.heads, rows * half, rows * half)[:, :blocks, :blocks]
 
 
+def map_of(packed: Packed, spec: BlockAttentionSpec) -> BlockMap:
+    """Over a line of tokens."""
+    return restore(packed.places, unpack(packed, spec), (1, 1, spec.tokens, 0), True, spec.block, spec.causal)
+
+
 def meaning(spec: BlockAttentionSpec, q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places: Tensor | None) -> Tensor:
     """What it computes, one block of queries after the other."""
-    keep = unpack(Packed(items, tiles, places), spec)
-    return reference(q, k, v, restore(places, keep, (1, 1, spec.tokens, 0), True, spec.block, spec.causal), spec.scale)
+    return reference(q, k, v, map_of(Packed(items, tiles, places), spec), spec.scale)
 
 
 def tokens_first(*inputs: Tensor) -> str:

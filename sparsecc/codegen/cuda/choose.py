@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sparsecc.codegen.cuda import launched, measure, operator
+from sparsecc.codegen.cuda import blocks, flex, launched, measure, operator
 from sparsecc.codegen.cuda.alone import KINDS, AloneSpec
 from sparsecc.codegen.cuda.arch import Arch, arch
 from sparsecc.codegen.cuda.blob import offsets
@@ -31,6 +31,7 @@ from sparsecc.codegen.task import Known
 DENSE = "cublas"
 THROUGH_DENSE = "unpacked, then cublas"
 TORCH = "torch"
+FLEX = "FlexAttention"
 _FINE = 10  # maps whose sizes differ by less than a tenth of a doubling are timed once
 _NOT_MEASURED = "not measured: there is no GPU here; "
 _BEYOND = 4  # times the last bucket: with so many tokens the way beyond is timed
@@ -98,10 +99,10 @@ class Chooser:
             us = _alone_us(spec, plan, kept)
         except torch.cuda.OutOfMemoryError:
             return Choice(plan, reason="not measured: there is no memory for copies to time it with")
-        maps = isinstance(spec, BlockAttentionSpec)  # torch has dense attention only, which gives something else
-        chosen = name if maps else min(us, key=us.__getitem__)
+        maps = isinstance(spec, BlockAttentionSpec)  # torch's own is dense attention, which gives something else
+        chosen = min((one for one in us if not (maps and one == TORCH)), key=us.__getitem__)
         row, said = Row(spec.form, *spec.shape, spec.tokens, us, chosen), [f"{name} {time:.1f} µs" for name, time in us.items()]
-        slower = ["dense attention would be faster"] if maps and us[TORCH] < us[name] else []
+        slower = ["dense attention would be faster"] if maps and us[TORCH] < us[chosen] else []
         return Choice(plan if chosen == name else None, (row,), ", ".join([*said, *slower]))
 
     def _choose(self, spec: LinearSpec, weights: Weights, tokens: int) -> Choice:
@@ -221,6 +222,11 @@ def _alone_us(spec: AloneSpec, plan: Plan, kept: tuple[Tensor, ...]) -> dict[str
         kind.kernel: [_call(kind.operator, *tensors, key) for tensors in every],
         TORCH: [_call(kind.torch, spec, *tensors) for tensors in every],
     }
+    if isinstance(spec, BlockAttentionSpec):
+        q, k, v, items, tiles, places = inputs
+        assert items is not None and tiles is not None
+        found = blocks.map_of(blocks.Packed(items, tiles, places), spec)
+        candidates[FLEX] = [_call(flex.Flexed(found, device), q, k, v, spec.scale)]
     few = {"rounds": 5, "at_least": 1} if isinstance(spec, BlockAttentionSpec) else {}  # a call takes milliseconds
     times = measure.in_turns(list(candidates.values()), **few)
     return {name: spread.median for name, spread in zip(candidates, times, strict=True)}

@@ -24,19 +24,22 @@ from torch.fx import GraphModule, Node
 from sparsecc.codegen.cuda import alone, operator
 from sparsecc.codegen.cuda.alone import KINDS, AloneSpec
 from sparsecc.codegen.cuda.choose import Choice
+from sparsecc.codegen.cuda.flex import flex_attention_cuda, unfit
 from sparsecc.codegen.cuda.forms import Refusal, Stored, weights_of
 from sparsecc.codegen.cuda.kernel import ACTIVATIONS, LinearSpec, Weights
 from sparsecc.codegen.cuda.unpacking import packed
+from sparsecc.errors import Refused
 from sparsecc.forms import dtype_of
 from sparsecc.graph.fx import cleanup, state
 from sparsecc.graph.fx.activations import activation_after
-from sparsecc.graph.fx.layers import OperatorLayer, aten, match, stored
+from sparsecc.graph.fx.layers import OperatorLayer, arguments, aten, match, stored
 from sparsecc.graph.fx.sites import SITE, find_sites
 from sparsecc.graph.fx.tensors import assign, free_name, free_prefix, read_node
 from sparsecc.graph.sites import WeightSite
 
 _SWEEP = 16  # calls after which the weights that nothing reads any more go
 _DTYPES = (torch.bfloat16, torch.float16)
+_BLOCK_ATTENTION = torch.ops.sparsecc.block_attention.default
 
 
 class Chooses(Protocol):
@@ -50,11 +53,12 @@ class Chooses(Protocol):
 @dataclass(frozen=True)
 class Lowered:
     """module: the graph.  choices: what was decided, for the names of the layers that one call computes.  others: for what has no packed
-    weight, see `alone`."""
+    weight, see `alone`.  notes: on block maps that no kernel of ours computes."""
 
     module: GraphModule
     choices: tuple[tuple[tuple[str, ...], Choice], ...]
     others: tuple[tuple[str, AloneSpec, Choice], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,9 +106,10 @@ def lower(module: GraphModule, chooser: Chooses) -> Lowered:
             _make_dense(module, layer)
             choices.append(((layer.site.name,), Choice(None, reason=layer.stored.reason)))
     others = tuple((str(found[0].meta.get(SITE, "")), found[1], _alone(module, *found, chooser)) for found in alone.found(module))
+    notes = tuple(_left(node) for node in module.graph.find_nodes(op="call_function", target=_BLOCK_ATTENTION))
     _write_in_place(module)
     cleanup.sweep(module)
-    return Lowered(module, tuple(choices), others)
+    return Lowered(module, tuple(choices), others, notes)
 
 
 def _layers(module: GraphModule) -> dict[Node, _Layer]:
@@ -325,6 +330,17 @@ def _alone(module: GraphModule, node: Node, spec: AloneSpec, inputs: tuple[Any, 
         node.replace_all_uses_with(y)
         module.graph.erase_node(node)
     return choice
+
+
+def _left(node: Node) -> str:
+    """FlexAttention takes a block map that no kernel of ours computes, if it can. What the report says."""
+    given, name = arguments(node), node.meta.get(SITE, "")
+    reason = Refused("it has a mask") if given["mask"] is not None else unfit(given["block"])
+    if reason is not None:
+        return f"attention '{name}' runs block by block in torch, which is slow: {reason.reason}"
+    names = ("q", "k", "v", "orders", "keep", "grid", "text_first", "block", "scale", "causal")
+    node.target, node.args, node.kwargs = flex_attention_cuda, tuple(given[one] for one in names), {}
+    return f"attention '{name}' runs on FlexAttention, which inductor compiles at its first call"
 
 
 def _kept(module: GraphModule, node: Node, value: Tensor) -> Node:

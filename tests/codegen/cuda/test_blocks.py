@@ -107,6 +107,24 @@ def test_orders_token_by_token_are_packed_as_they_are() -> None:
     assert_close(blocks.meaning(spec_of(block_map, 1, 2), q, k, v, *packed), reference(q, k, v, block_map, 0.2))
 
 
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        (64, "attention 'attention' runs on FlexAttention, which inductor compiles at its first call"),
+        (24, "runs block by block in torch, which is slow: FlexAttention takes blocks of a multiple of 16 tokens, not of 24"),
+    ],
+)
+def test_sizes_that_our_kernel_does_not_take(block: int, said: str, tmp_path: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    given = tuple(torch.randn(1, 2, 330, 80, generator=generator).bfloat16() for _ in range(3))
+    recipe = {"passes": [{"reorder_tokens": {"grid": [5, 8, 8], "text_tokens": 10, "density": 0.9, "block": block}}]}
+    made = sparsecc.compile(torch.export.export(Attends(), given), given, recipe=recipe, calibration=[given], target="cuda:sm_90a")
+    assert isinstance(made, CompiledModule) and made.plans == [] and said in str(made.report)
+    assert made.report.check is not None and made.report.check.max_rel < 0.02
+    made.save(tmp_path / "model.sparsecc")
+    assert torch.equal(read_module(tmp_path / "model.sparsecc")(*given), made(*given))
+
+
 class Shares(nn.Module):
     """Two heads of keys for four of queries, values as a projection wrote them."""
 
