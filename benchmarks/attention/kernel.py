@@ -1,16 +1,17 @@
 """Block-sparse attention on a GPU against FlexAttention with the same map and cuDNN's dense attention, in turns in one process.
 
-    python -m benchmarks.gpu.attention
-    python -m benchmarks.gpu.attention --build --cache DIR      # builds the kernels, without a GPU
+    python -m benchmarks.attention.kernel
+    python -m benchmarks.attention.kernel --build --cache DIR      # builds the kernels, without a GPU
 
 Maps are random, blocks of 128, the diagonal always kept. The price of orders is what the same map takes longer where each head has one
-of its own, drawn at random: what is read and written for it depends on no order. Writes benchmarks/results/gpu-attention.json and .md.
+of its own, drawn at random: what is read and written for it depends on no order. Writes benchmarks/results/attention-kernel.json and .md.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -179,7 +180,7 @@ def _orders(name: str, plain: dict[str, float], ordered: dict[str, float]) -> Pr
     return Promise("orders", f"{name}: orders", "the kernel's time", share, _MOST_FOR_ORDERS, most=True, ms=ordered["median"])
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--build", action="store_true")
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/sparsecc/cuda").expanduser())
@@ -189,13 +190,15 @@ def main() -> None:
         for spec in _WANTED:
             chooser.alone(spec)
             chooser.alone(replace(spec, ordered=True))
-        return
+        return 0
     rows = [row for spec in _WANTED for row in run(spec, chooser, torch.device("cuda", 0))]
+    found = [promise for row in rows for promise in promises(row)]
     lines = [[promise.what, *cells(promise), f"{row['tflops']:.0f}", f"{row['error']:.0e}"] for row in rows for promise in promises(row)]
     table = markdown_table(["what", *HEAD, "TFLOP/s", "error"], lines)
-    write("gpu-attention", {"device": torch.cuda.get_device_name(), "rows": rows}, f"{table}\n\n{torch.cuda.get_device_name()}.")
+    write("attention-kernel", {"device": torch.cuda.get_device_name(), "rows": rows}, f"{table}\n\n{torch.cuda.get_device_name()}.")
     print(table)
+    return 0 if all(promise.reached for promise in found) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
