@@ -109,7 +109,7 @@ def with_orders(spec: BlockAttentionSpec, chooser: Chooser, q: Tensor, k: Tensor
     if plan is None:
         raise RuntimeError(f"no kernel for {spec.name} with orders")
     places = torch.stack([torch.randperm(spec.tokens, device=q.device) for _ in range(spec.heads)]).int()
-    return functools.partial(blocks.block_attention_cuda, q, k, v, *packed._replace(places=places), operator.register(plan))
+    return functools.partial(blocks.block_attention_cuda, q, k, v, *packed._replace(places=places), None, operator.register(plan))
 
 
 def error(spec: BlockAttentionSpec, block_map: BlockMap, q: Tensor, k: Tensor, v: Tensor, y: Tensor) -> float:
@@ -133,7 +133,7 @@ def run(spec: BlockAttentionSpec, chooser: Chooser, device: torch.device) -> Ite
     for density, wanted in _WANTED[spec].items():
         block_map = random_map(spec, density, device)
         packed = blocks.pack(block_map, spec.batch)
-        ours = functools.partial(blocks.block_attention_cuda, q, k, v, *packed, key)
+        ours = functools.partial(blocks.block_attention_cuda, q, k, v, *packed, None, key)
         torch.compiler.reset()  # it stops to compile after eight maps
         rival = flex(spec, block_map, q, k, v)
         off = max(error(spec, block_map, q, k, v, y()) for y in (ours, rival))

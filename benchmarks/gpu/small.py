@@ -59,6 +59,8 @@ _ALONE: tuple[AloneSpec, ...] = (
     BlockAttentionSpec(2, 2, 2, 1536, 64, 0.1, 128, tokens_first="QKV"),
     BlockAttentionSpec(2, 4, 2, 1500, 128, 0.1, 128, tokens_first="QV"),
     BlockAttentionSpec(2, 4, 2, 1500, 64, 0.1, 64, tokens_first="K", causal=True),
+    *(BlockAttentionSpec(2, 4, 2, tokens, 64, 0.1, 128, ordered=tokens < 700, masked=True) for tokens in (321, 700)),
+    BlockAttentionSpec(2, 4, 2, 1500, 128, 0.1, 64, causal=True, masked=True),
     NormSpec(3, 1000, 1e-5),
     NormSpec(64, 8, 1e-5, "float16"),
 )
@@ -128,7 +130,8 @@ def attended(spec: BlockAttentionSpec, device: torch.device) -> tuple[torch.Tens
     keep = (torch.rand(spec.heads, count, count) < 0.4) | required(grid, spec.block)
     orders = torch.arange(spec.heads, dtype=torch.uint8) % 6 if spec.ordered else None
     packed = blocks.pack(BlockMap(grid, spec.block, orders, keep.tril() if spec.causal else keep, spec.causal), spec.batch)
-    return (*blocks.example(spec, device), *(None if tensor is None else tensor.to(device) for tensor in packed))
+    seen = torch.rand(spec.batch, 1, 1, spec.tokens, device=device) < 0.7 if spec.masked else None
+    return (*blocks.example(spec, device), *(None if tensor is None else tensor.to(device) for tensor in packed), seen)
 
 
 def masks(queries: int, keys: int, device: torch.device) -> list[torch.Tensor]:

@@ -26,10 +26,11 @@ from torch import Tensor, nn
 
 from sparsecc.attention.base import Sample
 from sparsecc.attention.plan import WHOLE, Plan, Planned, fingerprint
+from sparsecc.codegen.cuda.blocks import hides_keys
 from sparsecc.errors import RecipeError, Refused, UserError
 from sparsecc.graph.select import chosen
 from sparsecc.graph.sites import Attention
-from sparsecc.integrations.play import Player, hides_keys
+from sparsecc.integrations.play import Player
 from sparsecc.integrations.processors import OWN, Call, Clock, attention, install, require_playable, sizes, transformer_of
 from sparsecc.passes.reorder_tokens import ReorderTokens
 
@@ -191,7 +192,7 @@ class _Kept(NamedTuple):
 
 def _kept(name: str, call: Call, path: str | None) -> _Kept:
     """A mask that only hides keys hides the text's padding, which every order leaves where it is."""
-    q, k, has_mask = call.q, call.k, call.mask is not None and not hides_keys(call.mask)
+    q, k, has_mask = call.q, call.k, call.mask is not None and not hides_keys(call.mask, call.q.shape[0], call.k.shape[2])
     site = Attention(
         name=name,
         heads=q.shape[1],

@@ -18,6 +18,7 @@ from sparsecc.api import gpu
 from sparsecc.attention.base import BlockMap
 from sparsecc.codegen.cuda import blocks, operator
 from sparsecc.codegen.cuda.arch import nearest, spelt
+from sparsecc.codegen.cuda.blocks import hides_keys
 from sparsecc.codegen.cuda.choose import Chooser
 from sparsecc.codegen.cuda.flex import Flexed, unfit
 from sparsecc.codegen.cuda.kernel import BlockAttentionSpec
@@ -44,15 +45,15 @@ class Player:
         if q.device.type != "cuda":
             self.runs = "torch, block by block"
             return self._reference(q, k, v, scale, mask)
-        seen = self._seen(mask)
+        seen = self._seen(mask, len(q))
         reason = unfit(self.map.block)
         if reason is not None:
             self.runs = f"torch, block by block: {reason.reason}"
             return self._reference(q, k, v, scale, mask)
-        key = Refused("it has no masks") if seen is not None else self._kernel(q, k, v, scale)
+        key = self._kernel(q, k, v, scale, seen is not None)
         if isinstance(key, str):
             self.runs = "kernel block_attention"
-            return self._launched(key, q, k, v)
+            return self._launched(key, q, k, v, seen)
         self.runs = f"FlexAttention: {key.reason}"
         return self._flex(q, k, v, scale, seen)
 
@@ -80,16 +81,16 @@ class Player:
         call = found.torch_call(self.name)
         return call.target(q, k, v, found.map.orders, found.map.keep, *call.options, mask=mask)
 
-    def _seen(self, mask: Tensor | None) -> Tensor | None:
-        """bool[batch, tokens], None where every key is seen."""
+    def _seen(self, mask: Tensor | None, batch: int) -> Tensor | None:
+        """bool[batch, 1, 1, tokens], None where every key is seen."""
         if mask is None:
             return None
-        if not hides_keys(mask):
+        if not hides_keys(mask, batch, self.map.grid.tokens):
             here = f"its mask is {str(mask.dtype).removeprefix('torch.')} {tuple(mask.shape)}"
             raise InputError(f"attention '{self.name}': {here}; on a GPU only bool [batch, 1, 1, tokens] is played")
-        return None if _all_seen(mask) else mask[:, 0, 0]
+        return None if _all_seen(mask) else mask
 
-    def _kernel(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> str | Refused:
+    def _kernel(self, q: Tensor, k: Tensor, v: Tensor, scale: float, masked: bool) -> str | Refused:
         """Which plan of a kernel computes it."""
         if q.dtype not in _KERNEL_DTYPES or not q.dtype == k.dtype == v.dtype:
             return Refused(f"the kernel takes bfloat16 and float16, not {dtype_of(q)}")
@@ -97,24 +98,19 @@ class Player:
         found = self.map
         sizes, first = (batch, heads, k.shape[1], tokens, depth, scale, found.block), blocks.tokens_first(q, k, v)
         with torch.cuda.device(q.device):
-            return _plan_of(BlockAttentionSpec(*sizes, dtype_of(q), found.causal, found.orders is not None, first), q.device.index)
+            return _plan_of(BlockAttentionSpec(*sizes, dtype_of(q), found.causal, found.orders is not None, first, masked), q.device.index)
 
-    def _launched(self, key: str, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _launched(self, key: str, q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> Tensor:
         packed = self._once(("packed", q.device, len(q)), lambda: blocks.pack(self._here(q.device), len(q)))
-        return blocks.block_attention_cuda(q, k, v, *packed, key)
+        return blocks.block_attention_cuda(q, k, v, *packed, seen, key)
 
     def _flex(self, q: Tensor, k: Tensor, v: Tensor, scale: float, seen: Tensor | None) -> Tensor:
-        return self._once(("flex", q.device), lambda: Flexed(self.map, q.device))(q, k, v, scale, seen)
+        return self._once(("flex", q.device), lambda: Flexed(self.map, q.device))(q, k, v, scale, None if seen is None else seen[:, 0, 0])
 
     def _once(self, key: Any, make: Any) -> Any:
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
-
-
-def hides_keys(mask: Tensor) -> bool:
-    """Whether a mask only says which keys are seen, of all queries and heads alike."""
-    return mask.dtype == torch.bool and mask.dim() == 4 and mask.shape[1] == mask.shape[2] == 1
 
 
 @cache

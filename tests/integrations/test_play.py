@@ -63,18 +63,19 @@ def test_by_flex_attention_with_hidden_keys() -> None:
     torch.compiler.reset()
     (q, k, v), found = inputs(), some_map()
     expected = reference(q, k, v, found, SCALE, padding())
-    assert (Player("a", found)._flex(q, k, v, SCALE, padding()[:, 0, 0]) - expected).abs().max() < 1e-5
+    assert (Player("a", found)._flex(q, k, v, SCALE, padding()) - expected).abs().max() < 1e-5
     assert (expected - reference(q, k, v, found, SCALE)).abs().max() > 1e-3
 
 
-def test_by_the_kernel() -> None:
+@pytest.mark.parametrize("mask", [None, padding()])
+def test_by_the_kernel(mask: Tensor | None) -> None:
     """Its operator computes its meaning here."""
     found, given = some_map(), inputs(64, torch.float16)
-    spec = BlockAttentionSpec(2, 2, 2, TOKENS, 64, SCALE, 64, "float16", ordered=True)
+    spec = BlockAttentionSpec(2, 2, 2, TOKENS, 64, SCALE, 64, "float16", ordered=True, masked=mask is not None)
     key = operator.register(Plan(spec, {}, (Step(TOKENS, "block_attention", "", {}),), {}))
-    y = Player("a", found)._launched(key, *given)
+    y = Player("a", found)._launched(key, *given, mask)
     q, k, v = (x.float() for x in given)
-    assert (y.float() - reference(q, k, v, found, SCALE)).abs().max() < 2e-3
+    assert (y.float() - reference(q, k, v, found, SCALE, mask)).abs().max() < 2e-3
 
 
 @pytest.mark.parametrize(
@@ -94,17 +95,17 @@ def test_sizes_and_gpus_without_a_kernel(monkeypatch: pytest.MonkeyPatch, capabi
 
 def test_what_the_kernel_does_not_take() -> None:
     q, k, v = inputs()
-    assert Player("a", some_map())._kernel(q, k, v, SCALE) == Refused("the kernel takes bfloat16 and float16, not float32")
+    assert Player("a", some_map())._kernel(q, k, v, SCALE, False) == Refused("the kernel takes bfloat16 and float16, not float32")
 
 
 def test_masks_that_a_gpu_does_not_play() -> None:
     player = Player("a", some_map())
-    assert player._seen(None) is None and player._seen(torch.ones(2, 1, 1, TOKENS, dtype=torch.bool)) is None
-    hidden = player._seen(padding())
-    assert hidden is not None and hidden.shape == (2, TOKENS)
+    assert player._seen(None, 2) is None and player._seen(torch.ones(2, 1, 1, TOKENS, dtype=torch.bool), 2) is None
+    hidden = player._seen(padding(), 2)
+    assert hidden is not None and torch.equal(hidden, padding())
     for mask in (torch.ones(2, 1, TOKENS, TOKENS, dtype=torch.bool), torch.zeros(2, 1, 1, TOKENS)):
         with pytest.raises(InputError, match=r"attention 'a': its mask is .*; on a GPU only bool \[batch, 1, 1, tokens\] is played"):
-            player._seen(mask)
+            player._seen(mask, 2)
 
 
 def test_a_new_mask_is_asked_anew() -> None:

@@ -94,7 +94,10 @@ def _attention(given: dict[str, Any]) -> Match | None:
 def _block_attention(given: dict[str, Any]) -> Match | None:
     inputs = [given[name] for name in "qkv"]
     values = [operand.meta["val"] for operand in inputs]
-    if given["mask"] is not None or not _static(values) or values[0].dtype not in _DTYPES or len({value.dtype for value in values}) > 1:
+    mask = given["mask"]
+    if not _static(values) or values[0].dtype not in _DTYPES or len({value.dtype for value in values}) > 1:
+        return None
+    if mask is not None and not blocks.hides_keys(mask.meta["val"], values[0].shape[0], values[0].shape[2]):
         return None
     orders, keep = (None if given[name] is None else stored(given[name]) for name in ("orders", "keep"))
     if keep is None or given["block"] not in BLOCKS:
@@ -104,8 +107,9 @@ def _block_attention(given: dict[str, Any]) -> Match | None:
     spec = BlockAttentionSpec(
         *(batch, heads, kv_heads, tokens, depth, given["scale"], given["block"]),
         *(dtype_of(values[0]), given["causal"], orders is not None, blocks.tokens_first(*values)),
+        masked=mask is not None,
     )
-    return spec, (*inputs, *blocks.pack(block_map, batch))
+    return spec, (*inputs, *blocks.pack(block_map, batch), mask)
 
 
 def _is_ours_alone(node: Node) -> bool:

@@ -2,13 +2,14 @@
 
     y = softmax(scale · q kᵀ, over the blocks kept) v
 
-q, k and v [batch, heads, tokens, head_dim] in the model's order, of keys and values perhaps fewer heads; y lies in memory as [batch,
+q, k and v [batch, heads, tokens, head_dim] in the model's order, of keys and values perhaps fewer heads; seen bool [batch or 1, 1, 1,
+tokens], which keys are, None for all; y lies in memory as [batch,
 tokens, heads, head_dim]. Registered as `operator.linear_cuda` is, and as that without gradients.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch.nn import functional
 
 from sparsecc.codegen.cuda import launched, operator
 from sparsecc.codegen.cuda.kernel import BlockAttentionSpec
-from sparsecc.codegen.cuda.kernels.block_attention import BITS, TILE, counters
+from sparsecc.codegen.cuda.kernels.block_attention import BITS, TILE, counters, words
 from sparsecc.errors import InputError
 from sparsecc.ops.block_attention.torch import reference, restore
 
@@ -82,9 +83,24 @@ def map_of(packed: Packed, spec: BlockAttentionSpec) -> BlockMap:
     return restore(packed.places, unpack(packed, spec), (1, 1, spec.tokens, 0), True, spec.block, spec.causal)
 
 
-def meaning(spec: BlockAttentionSpec, q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places: Tensor | None) -> Tensor:
+def meaning(
+    spec: BlockAttentionSpec, q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places: Tensor | None, seen: Tensor | None
+) -> Tensor:
     """What it computes, one block of queries after the other."""
-    return reference(q, k, v, map_of(Packed(items, tiles, places), spec), spec.scale)
+    return reference(q, k, v, map_of(Packed(items, tiles, places), spec), spec.scale, seen)
+
+
+def hides_keys(mask: Tensor, batch: int, tokens: int) -> bool:
+    """Whether a mask [batch or 1, 1, 1, tokens] says which keys are seen, of all queries and heads alike."""
+    return mask.dtype == torch.bool and mask.dim() == 4 and mask.shape[0] in (1, batch) and tuple(mask.shape[1:]) == (1, 1, tokens)
+
+
+def pack_seen(seen: Tensor, spec: BlockAttentionSpec, places: Tensor | None) -> Tensor:
+    """int32[batch, heads or 1, words]: a bit for each key of a head's order. seen: as `hides_keys` says."""
+    row = seen.view(-1, 1, spec.tokens) if places is None else seen.view(-1, spec.tokens)[:, places.long()]
+    row = functional.pad(row, (0, words(spec) * 32 - spec.tokens)).unflatten(2, (-1, 32)).long()
+    bits = (row << torch.arange(32, device=seen.device)).sum(3)
+    return (bits - (bits >> 31 << 32)).to(torch.int32).expand(spec.batch, -1, -1).contiguous()
 
 
 def tokens_first(*inputs: Tensor) -> str:
@@ -100,10 +116,15 @@ def in_order(x: Tensor, places: Tensor) -> Tensor:
     return x.reshape(batch, heads * tokens, depth).index_select(1, rows).view(batch, len(places), tokens, depth)
 
 
-def through_torch(spec: BlockAttentionSpec, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Tensor:
+def through_torch(
+    spec: BlockAttentionSpec, q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places: Tensor | None, seen: Tensor | None
+) -> Tensor:
     """Dense, which is what the map stands for."""
     grouped = spec.heads != spec.kv_heads
-    return functional.scaled_dot_product_attention(q, k, v, is_causal=spec.causal, scale=spec.scale, enable_gqa=grouped)
+    if seen is not None and spec.causal:
+        seen = seen & torch.ones(spec.tokens, spec.tokens, dtype=torch.bool, device=seen.device).tril()
+    causal = spec.causal and seen is None
+    return functional.scaled_dot_product_attention(q, k, v, seen, is_causal=causal, scale=spec.scale, enable_gqa=grouped)
 
 
 def example(spec: BlockAttentionSpec, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -117,11 +138,16 @@ def example(spec: BlockAttentionSpec, device: torch.device) -> tuple[Tensor, Ten
     return drawn("Q", spec.heads), drawn("K", spec.kv_heads), drawn("V", spec.kv_heads)
 
 
-def _checked(plan: str, q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places: Tensor | None) -> BlockAttentionSpec:
+def _checked(
+    plan: str, q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places: Tensor | None, seen: Tensor | None
+) -> BlockAttentionSpec:
     """Raises InputError for shapes, types and devices that are not the plan's."""
     spec = launched.spec_of(BlockAttentionSpec, plan, "block_attention_cuda")
     if (places is not None) != spec.ordered:
         raise InputError(f"block_attention_cuda: this plan is for tokens in {'other orders' if spec.ordered else 'the order of the model'}")
+    if (seen is not None) != spec.masked or (seen is not None and not hides_keys(seen, spec.batch, spec.tokens)):
+        wanted = f"bool ({spec.batch}, 1, 1, {spec.tokens}), which keys are seen" if spec.masked else "no mask"
+        raise InputError(f"block_attention_cuda: this plan takes {wanted}")
     for name, tensor, heads in (("q", q, spec.heads), ("k", k, spec.kv_heads), ("v", v, spec.kv_heads)):
         shape = (spec.batch, heads, spec.tokens, spec.head_dim)
         if tensor.shape != shape or tensor.dtype is not getattr(torch, spec.dtype) or tensor.device != q.device:
@@ -134,13 +160,15 @@ def _checked(plan: str, q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: T
     return spec
 
 
-def _cuda(q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places: Tensor | None, plan: str) -> Tensor:
-    spec, launch = _checked(plan, q, k, v, items, tiles, places), launched.on(plan, q.device)
+def _cuda(q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places: Tensor | None, seen: Tensor | None, plan: str) -> Tensor:
+    spec, launch = _checked(plan, q, k, v, items, tiles, places, seen), launched.on(plan, q.device)
     if not launch.there:
-        return meaning(spec, q, k, v, items, tiles, places)
+        return meaning(spec, q, k, v, items, tiles, places, seen)
     given = {name: _arranged(x, name in spec.tokens_first) for name, x in (("Q", q), ("K", k), ("V", v))}
     y = q.new_empty(spec.batch, spec.tokens, spec.heads, spec.head_dim)
     tensors = given if places is None else _ordered(spec, given, places)
+    if seen is not None:
+        tensors = tensors | {"M": pack_seen(seen, spec, places)}
     launch(tensors | {"I": items, "L": tiles, "Y": y})
     return y.transpose(1, 2)
 
@@ -157,18 +185,22 @@ def _arranged(x: Tensor, tokens_first: bool) -> Tensor:
     return operator.aligned(x.transpose(1, 2) if tokens_first else x)
 
 
-def _cpu(q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places: Tensor | None, plan: str) -> Tensor:
+def _cpu(q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places: Tensor | None, seen: Tensor | None, plan: str) -> Tensor:
     """What it means, for a machine without a GPU: in float32."""
-    spec = _checked(plan, q, k, v, items, tiles, places)
-    y = meaning(spec, q.float(), k.float(), v.float(), items, tiles, places).to(q.dtype)
+    spec = _checked(plan, q, k, v, items, tiles, places, seen)
+    y = meaning(spec, q.float(), k.float(), v.float(), items, tiles, places, seen).to(q.dtype)
     return y.transpose(1, 2).contiguous().transpose(1, 2)
 
 
-def _fake(q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places: Tensor | None, plan: str) -> Tensor:
+def _fake(q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places: Tensor | None, seen: Tensor | None, plan: str) -> Tensor:
     batch, heads, tokens, depth = q.shape
     return q.new_empty(batch, tokens, heads, depth).transpose(1, 2)
 
 
 block_attention_cuda = launched.registered(
-    "Tensor q, Tensor k, Tensor v, Tensor items, Tensor tiles, Tensor? places, str plan", "block_attention_cuda", _cuda, _cpu, _fake
+    "Tensor q, Tensor k, Tensor v, Tensor items, Tensor tiles, Tensor? places, Tensor? seen, str plan",
+    "block_attention_cuda",
+    _cuda,
+    _cpu,
+    _fake,
 )

@@ -212,9 +212,10 @@ def _alone_us(spec: AloneSpec, plan: Plan, kept: tuple[Tensor, ...]) -> dict[str
     """Median µs of our kernel and of torch, over rotated copies of what a model has in memory."""
     kind, device, key = KINDS[type(spec)], torch.device("cuda", torch.cuda.current_device()), operator.register(plan)
     launched.on(key, device)
-    inputs = (*kind.example(spec, device), *(tensor.to(device) for tensor in kept))
-    if isinstance(spec, BlockAttentionSpec) and not spec.ordered:
-        inputs = (*inputs, None)
+    inputs: tuple[Tensor | None, ...] = (*kind.example(spec, device), *(tensor.to(device) for tensor in kept))
+    if isinstance(spec, BlockAttentionSpec):
+        seen = torch.ones(spec.batch, 1, 1, spec.tokens, dtype=torch.bool, device=device) if spec.masked else None
+        inputs = (*inputs, *(() if spec.ordered else (None,)), seen)
     cold = {place: measure.rotated(tensor) for place in kind.cold if (tensor := inputs[place]) is not None}
     count = min((len(copies) for copies in cold.values()), default=1)
     every = [[cold[place][i] if place in cold else tensor for place, tensor in enumerate(inputs)] for i in range(count)]
@@ -223,10 +224,10 @@ def _alone_us(spec: AloneSpec, plan: Plan, kept: tuple[Tensor, ...]) -> dict[str
         TORCH: [_call(kind.torch, spec, *tensors) for tensors in every],
     }
     if isinstance(spec, BlockAttentionSpec):
-        q, k, v, items, tiles, places = inputs
-        assert items is not None and tiles is not None
-        found = blocks.map_of(blocks.Packed(items, tiles, places), spec)
-        candidates[FLEX] = [_call(flex.Flexed(found, device), q, k, v, spec.scale)]
+        q, k, v, items, tiles, places, seen = inputs
+        assert q is not None and k is not None and v is not None and items is not None and tiles is not None
+        flexed = flex.Flexed(blocks.map_of(blocks.Packed(items, tiles, places), spec), device)
+        candidates[FLEX] = [_call(flexed, q, k, v, spec.scale, None if seen is None else seen[:, 0, 0])]
     few = {"rounds": 5, "at_least": 1} if isinstance(spec, BlockAttentionSpec) else {}  # a call takes milliseconds
     times = measure.in_turns(list(candidates.values()), **few)
     return {name: spread.median for name, spread in zip(candidates, times, strict=True)}

@@ -2,7 +2,8 @@
 
     y = softmax(scale · q kᵀ, over the blocks kept) v
 
-Arguments are those of `sparsecc::block_attention`. FlexAttention is compiled by inductor at the first call for each size.
+Arguments are those of `sparsecc::block_attention`; seen bool [batch or 1, 1, 1, tokens], which keys are, None for all. Inductor compiles
+it at the first call for each size.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Flexed:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, scale: float, seen: Tensor | None = None) -> Tensor:
         """q, k, v: [batch, heads, tokens, head_dim] in the model's order.  seen: bool[batch, tokens], which keys are; all if None."""
-        mask = self._mask if seen is None else self._hiding(seen.expand(len(q), -1))
+        mask = self._mask if seen is None else self._hiding(seen.expand(len(q), -1))  # a query that sees no key gets zeros
         options: dict[str, Any] = {"block_mask": mask, "scale": scale, "kernel_options": _tiles(self.map.block)}
         if self._places is None or self._back is None:
             return _compiled()(q, k, v, **options, enable_gqa=q.shape[1] != k.shape[1])
@@ -88,20 +89,20 @@ _READY = WeakTensorKeyDictionary()  # by the keep of a map
 
 def _cuda(
     q: Tensor, k: Tensor, v: Tensor, orders: Tensor | None, keep: Tensor, grid: Sequence[int], text_first: bool, block: int, scale: float,
-    causal: bool,
+    causal: bool, seen: Tensor | None,
 ) -> Tensor:  # fmt: skip
     if keep not in _READY:
         _READY[keep] = Flexed(restore(orders, keep, grid, text_first, block, causal), q.device)
-    return _like(_READY[keep](q, k, v, scale))
+    return _like(_READY[keep](q, k, v, scale, None if seen is None else seen[:, 0, 0]))
 
 
 def _cpu(
     q: Tensor, k: Tensor, v: Tensor, orders: Tensor | None, keep: Tensor, grid: Sequence[int], text_first: bool, block: int, scale: float,
-    causal: bool,
+    causal: bool, seen: Tensor | None,
 ) -> Tensor:  # fmt: skip
     """What it means, for a machine without a GPU: in float32."""
     found = restore(orders, keep, grid, text_first, block, causal)
-    return _like(reference(q.float(), k.float(), v.float(), found, scale).to(q.dtype))
+    return _like(reference(q.float(), k.float(), v.float(), found, scale, seen).to(q.dtype))
 
 
 def _fake(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Tensor:
@@ -115,7 +116,8 @@ def _like(y: Tensor) -> Tensor:
 
 
 flex_attention_cuda = launched.registered(
-    "Tensor q, Tensor k, Tensor v, Tensor? orders, Tensor keep, int[] grid, bool text_first, int block, float scale, bool causal",
+    "Tensor q, Tensor k, Tensor v, Tensor? orders, Tensor keep, int[] grid, bool text_first, int block, float scale, bool causal, "
+    "Tensor? seen",
     "flex_attention_cuda",
     _cuda,
     _cpu,

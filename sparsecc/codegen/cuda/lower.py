@@ -4,7 +4,7 @@
     sparse_linear(x, q), sparse_linear(x, k), sparse_linear(x, v)    ->  split(linear_cuda(x, q and k and v, plan))
     y + gelu(sparse_linear(x, w, bias))                              ->  linear_cuda(x, w, bias, y, plan)
     scaled_dot_product_attention(q, k, v, mask) of few queries       ->  attention_cuda(q, k, v, mask, plan)
-    block_attention(q, k, v, orders, keep, ..)                       ->  block_attention_cuda(q, k, v, items, tiles, places, plan)
+    block_attention(q, k, v, orders, keep, ..)                       ->  block_attention_cuda(q, k, v, items, tiles, places, seen, plan)
     rms_norm(x, shape, weight, eps) of few rows, before our layers   ->  rms_norm_cuda(x, weight, plan)
 
 A packed layer for which there is no kernel, or none faster than cuBLAS, becomes a dense one.
@@ -23,6 +23,7 @@ from torch.fx import GraphModule, Node
 
 from sparsecc.codegen.cuda import alone, operator
 from sparsecc.codegen.cuda.alone import KINDS, AloneSpec
+from sparsecc.codegen.cuda.blocks import hides_keys
 from sparsecc.codegen.cuda.choose import Choice
 from sparsecc.codegen.cuda.flex import flex_attention_cuda, unfit
 from sparsecc.codegen.cuda.forms import Refusal, Stored, weights_of
@@ -335,10 +336,12 @@ def _alone(module: GraphModule, node: Node, spec: AloneSpec, inputs: tuple[Any, 
 def _left(node: Node) -> str:
     """FlexAttention takes a block map that no kernel of ours computes, if it can. What the report says."""
     given, name = arguments(node), node.meta.get(SITE, "")
-    reason = Refused("it has a mask") if given["mask"] is not None else unfit(given["block"])
+    q, mask = given["q"].meta["val"], given["mask"]
+    masked = mask is not None and not hides_keys(mask.meta["val"], q.shape[0], q.shape[2])
+    reason = Refused("its mask is not one for all queries and heads") if masked else unfit(given["block"])
     if reason is not None:
         return f"attention '{name}' runs block by block in torch, which is slow: {reason.reason}"
-    names = ("q", "k", "v", "orders", "keep", "grid", "text_first", "block", "scale", "causal")
+    names = ("q", "k", "v", "orders", "keep", "grid", "text_first", "block", "scale", "causal", "mask")
     node.target, node.args, node.kwargs = flex_attention_cuda, tuple(given[one] for one in names), {}
     return f"attention '{name}' runs on FlexAttention, which inductor compiles at its first call"
 

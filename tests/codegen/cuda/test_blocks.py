@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -60,7 +61,7 @@ def test_it_means_what_block_attention_means(block: int, heads: int, kv_heads: i
     generator = torch.Generator().manual_seed(1)
     q, k, v = (torch.randn(2, count, 370, 64, generator=generator).half() for count in (heads, kv_heads, kv_heads))
     key = operator.register(Plan(spec, {}, (Step(370, "block_attention", "", {}),), {}))
-    y = blocks.block_attention_cuda(q, k, v, *blocks.pack(block_map, 2), key)
+    y = blocks.block_attention_cuda(q, k, v, *blocks.pack(block_map, 2), None, key)
     expected = reference(q.float(), k.float(), v.float(), block_map, 0.2)
     assert (y.float() - expected).abs().max() < 2e-3
     assert y.transpose(1, 2).is_contiguous()
@@ -74,6 +75,26 @@ def without_nvrtc(monkeypatch: pytest.MonkeyPatch) -> None:
         return Binary(kernel, ("I", "K", "L", "P", "Q", "V", "Y"), Geometry((1, 1, 1), 32, 0), f"{kernel} {what} {arch}".encode(), "source")
 
     monkeypatch.setattr(built.Builder, "_binary", binary)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_hidden_keys(ordered: bool) -> None:
+    block_map = map_of(4, Grid(5, 8, 9, 10), 64, 0.4, ordered)
+    spec = replace(spec_of(block_map, 2, 2), masked=True)
+    generator = torch.Generator().manual_seed(1)
+    q, k, v = (torch.randn(2, count, 370, 64, generator=generator).half() for count in (4, 2, 2))
+    seen = torch.rand(2, 1, 1, 370, generator=generator) < 0.7
+    seen[1] = False  # a sequence that sees nothing gets zeros
+    key = operator.register(Plan(spec, {}, (Step(370, "block_attention", "", {}),), {}))
+    y = blocks.block_attention_cuda(q, k, v, *blocks.pack(block_map, 2), seen, key)
+    assert (y.float() - reference(q.float(), k.float(), v.float(), block_map, 0.2, seen)).abs().max() < 2e-3
+    assert not y[1].any()
+    words = blocks.pack_seen(seen, spec, blocks.pack(block_map, 2).places)
+    for head, places in enumerate(block_map.places() if ordered else [torch.arange(370)]):
+        bits = [int(words[0, head, place // 32]) >> (place % 32) & 1 for place in range(370)]
+        assert bits == seen[0, 0, 0, places].int().tolist()
+    with pytest.raises(InputError, match=r"this plan takes bool \(2, 1, 1, 370\), which keys are seen"):
+        blocks.block_attention_cuda(q, k, v, *blocks.pack(block_map, 2), None, key)
 
 
 class Attends(nn.Module):
@@ -104,7 +125,7 @@ def test_orders_token_by_token_are_packed_as_they_are() -> None:
     packed = blocks.pack(block_map, 1)
     assert packed.places is not None and torch.equal(packed.places, given)
     q, k, v = (torch.randn(1, 2, grid.tokens, 64) for _ in range(3))
-    assert_close(blocks.meaning(spec_of(block_map, 1, 2), q, k, v, *packed), reference(q, k, v, block_map, 0.2))
+    assert_close(blocks.meaning(spec_of(block_map, 1, 2), q, k, v, *packed, None), reference(q, k, v, block_map, 0.2))
 
 
 @pytest.mark.parametrize(
@@ -123,6 +144,23 @@ def test_sizes_that_our_kernel_does_not_take(block: int, said: str, tmp_path: An
     assert made.report.check is not None and made.report.check.max_rel < 0.02
     made.save(tmp_path / "model.sparsecc")
     assert torch.equal(read_module(tmp_path / "model.sparsecc")(*given), made(*given))
+
+
+class Pads(nn.Module):
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, seen)
+
+
+def test_a_padding_mask_goes_into_the_kernel(without_nvrtc: None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 2, 330, 64, generator=generator).half() for _ in range(3))
+    given = (q, k, v, torch.arange(330)[None, None, None] < torch.tensor([330, 300])[:, None, None, None])
+    recipe = {"passes": [{"reorder_tokens": {"pattern": "sliding_window:130"}}]}
+    made = sparsecc.compile(torch.export.export(Pads(), given), given, recipe=recipe, target="cuda:sm_90a")
+    assert isinstance(made, CompiledModule)
+    [plan] = made.plans
+    assert isinstance(plan.spec, BlockAttentionSpec) and plan.spec.masked
+    assert made.report.check is not None and made.report.check.max_rel < 0.02
 
 
 class Shares(nn.Module):
@@ -160,8 +198,8 @@ def test_other_inputs_than_the_plans() -> None:
     with pytest.raises(
         InputError, match=r"block_attention_cuda takes float16 \(1, 2, 200, 64\) on cpu, k is torch.float16 \(1, 2, 199, 64\)"
     ):
-        blocks.block_attention_cuda(q, q[:, :, 1:], q, *packed, key)
+        blocks.block_attention_cuda(q, q[:, :, 1:], q, *packed, None, key)
     with pytest.raises(InputError, match="its lists of tiles are not those of a map"):
-        blocks.block_attention_cuda(q, q, q, *blocks.pack(block_map, 2), key)
+        blocks.block_attention_cuda(q, q, q, *blocks.pack(block_map, 2), None, key)
     with pytest.raises(InputError, match="this plan is for tokens in the order of the model"):
-        blocks.block_attention_cuda(q, q, q, packed.items, packed.tiles, torch.zeros(2, 200, dtype=torch.int32), key)
+        blocks.block_attention_cuda(q, q, q, packed.items, packed.tiles, torch.zeros(2, 200, dtype=torch.int32), None, key)

@@ -6,7 +6,8 @@ are used, so that the softmax of one runs beside the products of the other. Bloc
 
 A row of 128 queries has a list of the tiles of 128 keys of which something is kept. Where blocks are smaller, a tile has a bit for each of
 its four: what a warpgroup does not need it does not multiply, and half a tile is hidden. The first tile of a list, which is the row's last,
-may be masked further: behind the last token, or on the diagonal where attention is causal. A query that sees no block gets zeros.
+may be masked further: behind the last token, or on the diagonal where attention is causal. A bit for each key may hide it from all queries.
+A query that sees no key gets zeros.
 
 Where tokens have other orders than the model's, the three warps beside the one that copies bring them into order: 32 rows at a time, head
 after head, ahead of the products. The kernel is bound by these, so that memory has time for it. Outputs go to their places in the model's
@@ -74,6 +75,11 @@ def counters(spec: BlockAttentionSpec) -> int:
     return spec.batch * spec.heads + 1
 
 
+def words(spec: BlockAttentionSpec) -> int:
+    """How many numbers of 32 bits M has for a head: whole tiles."""
+    return -(-spec.tokens // TILE) * (TILE // 32)
+
+
 def _shape(spec: BlockAttentionSpec, name: str) -> tuple[int, int, int, int]:
     """Of Q, K or V as they are given."""
     heads = spec.heads if name == "Q" else spec.kv_heads
@@ -90,10 +96,11 @@ def _boxes(spec: BlockAttentionSpec, name: str) -> Boxes:
 
 
 def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
-    """PrimFunc(Q, K, V, I, L, P, Y, QR, KR, VR, QO, KO, VO, C): Q, K and V tensor maps; I int32 [rows of tiles, 4], of each its head, its
-    number among the head's, where its list begins in L and how long it is; L int32 [tiles]. Where tokens have other orders, Q, K and V are
+    """PrimFunc(Q, K, V, I, L, P, M, Y, QR, KR, VR, QO, KO, VO, C): Q, K and V tensor maps; I int32 [rows of tiles, 4], of each its head,
+    its number among the head's, where its list begins in L and how long it is; L int32 [tiles]. Where keys are hidden, M uint32 [batch,
+    heads or 1, words] has a bit for each key in the order of the head, 1 where it is seen. Where tokens have other orders, Q, K and V are
     of QO, KO and VO [batch, heads, tokens, head_dim], which the kernel fills from QR, KR and VR; P int32 [heads, tokens], which token comes
-    to a place; C int32 [counters], zeros. Otherwise there are no P, QR, KR, VR, QO, KO, VO and C."""
+    to a place; C int32 [counters], zeros. What is not needed is no parameter."""
     depth, tokens, dtype, causal, stages = spec.head_dim, spec.tokens, spec.dtype, spec.causal, knobs.stages
     chunks, heads = depth // wgmma.INPUTS, spec.heads
     grouped, (few, many) = heads // spec.kv_heads, _REGISTERS[spec.ordered]
@@ -102,7 +109,7 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
     chunk_bytes, tile_bytes = TILE * wgmma.INPUTS * 2, TILE * depth * 2
     scores, values = wgmma.instruction(TILE, dtype), wgmma.instruction(depth, dtype)
     factor, pair = spec.scale * math.log2(math.e), _PAIR[dtype]
-    ragged, ordered, halves = tokens % TILE != 0, spec.ordered, spec.block < TILE
+    ragged, ordered, masked, halves = tokens % TILE != 0, spec.ordered, spec.masked, spec.block < TILE
     inner = wgmma.INPUTS // wgmma.STEP
 
     def places(name, head, token):
@@ -123,6 +130,7 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
         i_: T.handle,
         l_: T.handle,
         p_: T.handle,
+        m_: T.handle,
         y_: T.handle,
         qr_: T.handle,
         kr_: T.handle,
@@ -136,6 +144,7 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
         I = T.match_buffer(i_, (items, 4), "int32", align=16)
         L = T.match_buffer(l_, (1 << 30,), "int32")
         P = T.match_buffer(p_, (heads, tokens), "int32")
+        M = T.match_buffer(m_, (spec.batch, heads if ordered else 1, words(spec)), "uint32", align=16)
         Y = T.match_buffer(y_, (spec.batch, tokens, heads, depth), dtype, align=16)
         QR = T.match_buffer(qr_, _shape(spec, "Q"), dtype, align=16)
         KR = T.match_buffer(kr_, _shape(spec, "K"), dtype, align=16)
@@ -252,6 +261,7 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
             place = T.alloc_local([1], "int32")
             bits = T.alloc_local([1], "int32")  # of this warpgroup, for the halves of the entry's tile
             going = T.alloc_local([1], "int32")
+            seen = T.alloc_local([4], "uint32")  # bits of a tile's keys
             left: T.uint64 = wgmma.descriptor(q.ptr_to([0]), group * (_GROUP * wgmma.INPUTS * 2))
             keys: T.uint64 = wgmma.descriptor(k.ptr_to([0]))
             upright: T.uint64 = wgmma.upright(v.ptr_to([0]), TILE)
@@ -264,8 +274,9 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
             @T.inline
             def look(at):
                 """Reads an entry of the list."""
-                if halves:
+                if halves or masked:
                     entry[0] = L[at]
+                if halves:
                     bits[0] = T.shift_right(entry[0], BITS + group * 2) & 3
 
             @T.inline
@@ -296,6 +307,18 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
                 k_ring.release(now, lane)
                 if last:
                     q_ring.release(turn, lane)
+
+            @T.inline
+            def cover(head):
+                """Hides the keys of a tile that are hidden from all queries."""
+                if masked:
+                    tile = T.meta_var(entry[0] & ((1 << BITS) - 1))
+                    row = T.meta_var([head // heads, head % heads if ordered else 0, tile * (TILE // 32)])
+                    T.ptx["ld.global.v4.b32"](seen[0], seen[1], seen[2], seen[3], M.ptr_to(row))
+                    if (seen[0] & seen[1] & seen[2] & seen[3]) != T.uint32(ALL):
+                        for i in T.unroll(TILE // 2):
+                            bit = T.meta_var(T.cast(i // 4 % 4 * 8 + lane % 4 * 2 + i % 2, "uint32"))
+                            hide(i, (T.shift_right(seen[i // 16], bit) & T.uint32(1)) == T.uint32(0))
 
             @T.inline
             def soften():
@@ -359,6 +382,7 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
                                     hide(i, key >= tokens)
                                 if causal:
                                     hide(i, key > row + i % 4 // 2 * 8)
+                        cover(own_head)
                         soften()
                         settle()
                         going[0] = 1
@@ -373,6 +397,7 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
                                 mix(step)
                                 wgmma.wait(1)
                                 let_go(step + T.uint32(1), j + 1 == length - 1)
+                                cover(own_head)
                                 soften()
                                 wgmma.wait(0)
                                 v_ring.release(step, lane)
@@ -391,7 +416,7 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
                     for n in T.unroll(2):
                         T.ptx["shfl_sync.bfly.b32"](other[0], weight[h], T.uint32(1 << n), T.uint32(0x1F), T.uint32(ALL))
                         weight[h] = weight[h] + other[0]
-                    shrink[h] = T.Select(weight[h] == T.float32(0), T.float32(0), T.float32(1) / weight[h])
+                    shrink[h] = T.Select(most[h] == T.float32(_LOWEST), T.float32(0), T.float32(1) / weight[h])
                     if row + h * 8 < tokens:
                         place[0] = row + h * 8
                         if ordered:
