@@ -69,7 +69,7 @@ ROOMS = (
     Room("recipe_text", "recipes in one line", ("recipe_yaml",)),
     Room("recipe", "passes from a file, a mapping or a line", ("passes", "recipe_yaml", "recipe_text")),
     Room("train", "masks that change while a torch module trains", ("patterns", "allocations", "graph", "pruning", "recipe_yaml")),
-    Room("codegen", "from a graph to a library of kernels", ("formats", "structures", "precisions", "ops", "graph")),
+    Room("codegen", "from a graph to a library of kernels", ("formats", "structures", "precisions", "attention", "ops", "graph")),
     Room("report", "what was done and measured, as data, table, page and picture"),
     Room("runtime", "compiled models: called, saved and loaded", ("graph", "codegen", "report")),
     Room(

@@ -166,7 +166,9 @@ def output_errors(result: Rewritten) -> dict[str, float | None]:
 
 
 def _attention_errors(result: Rewritten, original: Graph, example: Sample) -> dict[str, float | None]:
-    from sparsecc.ops.block_attention.torch import relative_error
+    from sparsecc.attention.base import BlockMap
+    from sparsecc.ops.block_attention.torch import BlockAttention, relative_error
+    from sparsecc.ops.dynamic_block_attention.torch import DynamicBlockAttention
 
     before = {site.name: site for site in original.sites(Attention)}
     errors: dict[str, float | None] = {}
@@ -176,7 +178,9 @@ def _attention_errors(result: Rewritten, original: Graph, example: Sample) -> di
             continue
         if came.block_map is None and came.heads == site.heads:
             q, k, v = original.run(example, [site.name]).taps[site.name]
-            errors[site.name] = relative_error(q, k, v, site.block_map, site.scale)
+            found, scale = site.block_map, site.scale
+            operator = BlockAttention(found, scale) if isinstance(found, BlockMap) else DynamicBlockAttention(found, scale)
+            errors[site.name] = relative_error(q, k, v, operator.reference(q, k, v), scale, found.causal)
     return errors
 
 

@@ -53,7 +53,8 @@ class Skipping:
     """A site that leaves out some of what its dense twin computes, and computes something else thereby.
 
     key: of parts alike.  parts: of which one is timed.  with_and_without: each puts the calls of a part on a tape, first of one that skips,
-    then of one that does not.  density: share that is computed.  flops, moved_bytes: of all parts.
+    then of one that does not.  density: share that is computed.  flops, moved_bytes: of all parts.  apart: what belongs to it and is not
+    timed.
     """
 
     site: str
@@ -64,6 +65,7 @@ class Skipping:
     density: float
     flops: float
     moved_bytes: float
+    apart: str = ""
 
 
 @dataclass
@@ -153,7 +155,8 @@ class Chooser(Generic[T]):
             self._skipped_us[part.key] = [us * part.parts for us in self._timed(*calls)]
         us, dense_us = self._skipped_us[part.key]
         bound = self._bound(part.flops, part.moved_bytes, "float32")
-        self.choices.append(Choice(part.site, part.kernel, "sparse", us, dense_us, dense_us * part.density, _reason(us, dense_us), bound))
+        reason = _reason(us, dense_us) + (f", {part.apart} not counted" if part.apart else "")
+        self.choices.append(Choice(part.site, part.kernel, "sparse", us, dense_us, dense_us * part.density, reason, bound))
 
     def _bound(self, ops: float, size: float, dtype: str) -> float | None:
         return tunable(self.target).bound_us(ops, size, dtype, self.target) if self.measure else None

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparsecc.attention.base import BlockMap, Grid
+    from sparsecc.attention.dynamic import DynamicMap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,8 +179,8 @@ class Conv1d(Conv2d):
 class Attention(Site):
     """softmax(scale · q kᵀ + mask) v, q: [batch, heads, tokens, head_dim].
 
-    tokens, kv_tokens: of q and of k, None where the model leaves them open.  block_map: of what is block-sparse already.
-    bound: why `Graph.replace` cannot put another operator here, None when it can.
+    tokens, kv_tokens: of q and of k, None where the model leaves them open.  block_map: of what is block-sparse already, a DynamicMap
+    where blocks are chosen in each call.  bound: why `Graph.replace` cannot put another operator here, None when it can.
     """
 
     heads: int
@@ -190,7 +191,7 @@ class Attention(Site):
     has_mask: bool = False
     tokens: int | None = None
     kv_tokens: int | None = None
-    block_map: BlockMap | None = field(default=None, repr=False, compare=False)
+    block_map: BlockMap | DynamicMap | None = field(default=None, repr=False, compare=False)
     bound: str | None = None
 
     @property

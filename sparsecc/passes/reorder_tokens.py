@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparsecc import attention, registry
 from sparsecc.attention.base import BLOCK, Asked, BlockMap, Choice, Grid, Pattern, Sample, least_density
@@ -17,6 +17,7 @@ from sparsecc.graph.sites import Attention
 from sparsecc.passes.base import Example, Match, Pass
 
 if TYPE_CHECKING:
+    from sparsecc.attention.dynamic import DynamicMap
     from sparsecc.attention.plan import Plan
 
 TAPPED_BYTES = 1 << 30  # how much q, k and v is held at once: a layer of a video model has 200 MB of each
@@ -26,11 +27,13 @@ TAPPED_BYTES = 1 << 30  # how much q, k and v is held at once: a layer of a vide
 class Reordering:
     """What ReorderTokens does at a site. choice: None for a map out of a plan."""
 
-    map: BlockMap
-    choice: Choice | None = None
+    map: BlockMap | DynamicMap
+    choice: Choice[Any] | None = None
 
     def __str__(self) -> str:
-        return ", ".join([f"density {self.map.density:.2f}", *self._costs(), *_orders_by_head(self.map)])
+        static = isinstance(self.map, BlockMap)
+        density = f"density {self.map.density:.2f}" + ("" if static else ", blocks chosen in each call")
+        return ", ".join([density, *self._costs(), *(_orders_by_head(self.map) if isinstance(self.map, BlockMap) else [])])
 
     def _costs(self) -> Iterator[str]:
         dense = self.map.dense_heads
@@ -46,23 +49,27 @@ class Reordering:
 @dataclass(frozen=True)
 class ReorderTokens(Pass[Attention, Reordering]):
     """Order the tokens of each attention head such that its map is blocky, and compute only the heaviest blocks; or compute a fixed
-    pattern of blocks over the order that the model has.
+    pattern of blocks over the order that the model has, or blocks that are chosen in each call.
 
-    softmax(scale · q kᵀ) v  ->  block_attention(q, k, v, orders, keep)
+    softmax(scale · q kᵀ) v  ->  block_attention(q, k, v, orders, keep) | dynamic_block_attention(q, k, v, required, rule)
 
     `paro` is for image and video transformers: the tokens lie on a grid of frames × height × width. Inputs and outputs of the layer stay
     in the model's own order. It needs calibration inputs or a plan; one or two samples suffice. `sliding_window`, `tri_shape`, `strided`
-    and `star` need neither grid nor calibration, reorder nothing, and are for causal attention, too.
+    and `star` need neither grid nor calibration, reorder nothing, and are for causal attention, too. So do `block_topk`, `loki` and
+    `skip_softmax`, which choose blocks in each call from its q and k; the last two need calibration. They are for torch models, and
+    stand in no plan.
 
-    Left dense, with the reason in the report: cross attention, causal and masked attention where the pattern reorders, another number of
-    tokens than the grid has, a density below what text and the diagonal take, and layers in which every head is above `max_error`.
+    Left dense, with the reason in the report: cross attention, causal and masked attention where the pattern reorders, masked attention
+    where it chooses blocks in each call, another number of tokens than the grid has, a density below what text and the diagonal take, and
+    layers in which every head is above `max_error`.
 
     grid: `[frames, height, width]` in tokens, `[1, height, width]` for images. Needed unless `plan` is given or the pattern asks for none.
     text_tokens: how many tokens of text stand in the same sequence. They are not reordered, and blocks that hold text are all kept: every
     token sees them, and they see every token, as global tokens do.
     text_first: whether the text stands before the grid or after it.
     density: the share of the blocks that each head keeps, text and diagonal included, in (0, 1]. Of causal attention, the share of the
-    blocks up to the diagonal. Not used where the pattern's own options say what is kept.
+    blocks up to the diagonal. Not used where the pattern's own options say what is kept. `skip_softmax` keeps it on the calibration
+    inputs.
     max_error: a head whose output is off by more on the calibration inputs (relative) keeps every block. Any error is allowed when not
     given.
     pattern: how orders and blocks are chosen; a member of `attention`, perhaps with options behind a colon: `sliding_window:512`,
@@ -112,7 +119,7 @@ class ReorderTokens(Pass[Attention, Reordering]):
         if self.plan is not None:
             yield from self._planned(graph, sites, self.plan)
             return
-        refused = {site.name: reason for site in sites if (reason := self._refuse(site))}
+        refused = {site.name: reason for site in sites if (reason := self._refuse(site) or self._refuse_host(graph))}
         taken = [site for site in sites if site.name not in refused]
         found = self._calibrated(graph, taken, context) if context.calibration else self._unmeasured(taken)
         for site in sites:
@@ -120,12 +127,19 @@ class ReorderTokens(Pass[Attention, Reordering]):
 
     def rewrite(self, graph: Graph, site: Attention, reordering: Reordering) -> None:
         from sparsecc.ops.block_attention.torch import BlockAttention
+        from sparsecc.ops.dynamic_block_attention.torch import DynamicBlockAttention
 
-        graph.replace(site, BlockAttention(reordering.map, site.scale, site.kv_heads != site.heads))
+        found = reordering.map
+        if isinstance(found, BlockMap):
+            graph.replace(site, BlockAttention(found, site.scale, site.kv_heads != site.heads))
+        else:
+            graph.replace(site, DynamicBlockAttention(found, site.scale))
 
     def judged(self, site: Attention, samples: Sequence[Sample]) -> Reordering | Refused:
         """What becomes of an attention that these samples enter, for who has no graph. Raises RecipeError for a pattern that needs some and
-        has none."""
+        has none, or chooses blocks in each call, so that there is no map."""
+        if self._pattern.dynamic:
+            raise RecipeError(f"pattern: {self.pattern} chooses blocks in each call; plans hold maps that are the same in all")
         reason = self._refuse(site)
         if reason is not None:
             return reason
@@ -145,7 +159,14 @@ class ReorderTokens(Pass[Attention, Reordering]):
         return Grid(*self.grid, self.text_tokens, self.text_first)
 
     def _refuse(self, site: Attention) -> Refused | None:
+        if self._pattern.dynamic and site.has_mask and site.block_map is None:
+            return Refused(f"{self.pattern} does not look at masks; only attention without a mask is")
         return untouchable(site, self._pattern.reorders) or (self._refuse_length(site, site.tokens) if site.tokens is not None else None)
+
+    def _refuse_host(self, graph: Graph) -> Refused | None:
+        if graph.chooses_blocks or not self._pattern.dynamic:
+            return None
+        return Refused(f"{self.pattern} chooses blocks in each call; for {graph.host} there is no operator that does")
 
     def _refuse_length(self, site: Attention, tokens: int) -> Refused | None:
         if self.grid is None and tokens <= self.text_tokens:
@@ -199,7 +220,8 @@ class ReorderTokens(Pass[Attention, Reordering]):
     def _unmeasured(self, sites: Sequence[Attention]) -> Iterator[Match[Attention, Reordering]]:
         """Without samples."""
         if sites and self._pattern.needs_samples:
-            raise RecipeError("plan: missing, so that calibration inputs are needed; pass calibration= (--calib)")
+            missing = f"pattern: {self.pattern} has to be calibrated" if self._pattern.dynamic else "plan: missing"
+            raise RecipeError(f"{missing}, so that calibration inputs are needed; pass calibration= (--calib)")
         if sites and self.max_error is not None:
             raise RecipeError("max_error: needs calibration inputs to be judged by; pass calibration= (--calib)")
         for site in sites:
@@ -268,10 +290,13 @@ def _orders_by_head(found: BlockMap) -> Iterator[str]:
 
 
 def plan_of(graph: Graph) -> Plan:
-    """The block maps that a graph holds, to be saved and used for this model again."""
+    """The block maps that a graph holds, to be saved and used for this model again. Attention whose blocks are chosen in each call has
+    none."""
     from sparsecc.attention.plan import Plan
 
-    return Plan.of(_fingerprint(graph), {site.name: site.block_map for site in graph.sites(Attention) if site.block_map is not None})
+    return Plan.of(
+        _fingerprint(graph), {site.name: site.block_map for site in graph.sites(Attention) if isinstance(site.block_map, BlockMap)}
+    )
 
 
 def _fingerprint(graph: Graph) -> str:

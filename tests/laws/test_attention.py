@@ -26,7 +26,8 @@ from tests.tolerance import RELATIVE, assert_close
 
 HEADS, DIM = 6, 8
 every_host = pytest.mark.parametrize("host", HOSTS)
-every_pattern = pytest.mark.parametrize("pattern", ATTENTION.values(), ids=ATTENTION.keys())
+STATIC = {name: pattern for name, pattern in ATTENTION.items() if not pattern.dynamic}  # the others: tests/attention/test_dynamic.py
+every_pattern = pytest.mark.parametrize("pattern", STATIC.values(), ids=STATIC.keys())
 LENGTHS = [Grid(3, 5, 7), Grid(3, 5, 7, 6), Grid(2, 3, 5, 3, text_first=False), Grid(1, 8, 8), Grid(1, 1, 1)]
 every_length = pytest.mark.parametrize("grid", LENGTHS, ids=str)
 GRIDS = st.builds(Grid, st.integers(1, 4), st.integers(1, 6), st.integers(1, 7), st.integers(0, 9), st.booleans())

@@ -63,16 +63,16 @@ def pack(block_map: BlockMap, batch: int) -> Packed:
     return Packed(every.to(torch.int32).contiguous(), tiles.to(torch.int32), places)
 
 
-def unpack(packed: Packed, spec: BlockAttentionSpec) -> Tensor:
-    """bool [heads, query_blocks, key_blocks]: what is kept. Exact inverse of `pack`."""
+def unpack(packed: Packed, spec: BlockAttentionSpec, item: int = 0) -> Tensor:
+    """bool [heads, query_blocks, key_blocks]: what is kept in an item of the batch. Exact inverse of `pack`."""
     blocks, half = -(-spec.tokens // spec.block), TILE // spec.block
     rows = -(-blocks // half)
     keep = torch.zeros(spec.heads, rows, rows, 2, 2, dtype=torch.bool, device=packed.items.device)
     for head, row, start, count in packed.items.tolist():
-        if head < spec.heads:
+        if head // spec.heads == item:
             entries = packed.tiles[start : start + count].long()
             bits = entries[:, None] >> (BITS + torch.arange(4, device=entries.device)) & 1
-            keep[head, row, entries & ((1 << BITS) - 1)] = bits.bool().view(-1, 2, 2)
+            keep[head % spec.heads, row, entries & ((1 << BITS) - 1)] = bits.bool().view(-1, 2, 2)
     if half == 1:
         return keep[:, :, :, 0, 0]
     return keep.permute(0, 1, 3, 2, 4).reshape(spec.heads, rows * half, rows * half)[:, :blocks, :blocks]
@@ -80,8 +80,13 @@ def unpack(packed: Packed, spec: BlockAttentionSpec) -> Tensor:
 
 def meaning(spec: BlockAttentionSpec, q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places: Tensor | None) -> Tensor:
     """What it computes, one block of queries after the other."""
-    keep = unpack(Packed(items, tiles, places), spec)
-    y = reference(q, k, v, restore(None, keep, (1, 1, spec.tokens, 0), True, spec.block, spec.causal), spec.scale)
+    parts = []
+    for item in range(spec.batch):
+        keep = unpack(Packed(items, tiles, places), spec, item)
+        block_map = restore(None, keep, (1, 1, spec.tokens, 0), True, spec.block, spec.causal)
+        own = slice(item, item + 1)
+        parts.append(reference(q[own], k[own], v[own], block_map, spec.scale))
+    y = torch.cat(parts)
     if places is None:
         return y
     token = places.long()[None, :, :, None].expand_as(y)

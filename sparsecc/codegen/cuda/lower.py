@@ -5,6 +5,7 @@
     y + gelu(sparse_linear(x, w, bias))                              ->  linear_cuda(x, w, bias, y, plan)
     scaled_dot_product_attention(q, k, v, mask) of few queries       ->  attention_cuda(q, k, v, mask, plan)
     block_attention(q, k, v, orders, keep, ..)                       ->  block_attention_cuda(q, k, v, items, tiles, places, plan)
+    dynamic_block_attention(q, k, v, required, ..)                   ->  block_attention_cuda(q, k, v, *chosen_tiles(q, k, ..), None, plan)
     rms_norm(x, shape, weight, eps) of few rows, before our layers   ->  rms_norm_cuda(x, weight, plan)
 
 A packed layer for which there is no kernel, or none faster than cuBLAS, becomes a dense one.
@@ -24,6 +25,7 @@ from torch.fx import GraphModule, Node
 from sparsecc.codegen.cuda import alone, operator
 from sparsecc.codegen.cuda.alone import KINDS, AloneSpec, InOrder
 from sparsecc.codegen.cuda.choose import Choice
+from sparsecc.codegen.cuda.chosen import Chosen
 from sparsecc.codegen.cuda.forms import Refusal, Stored, weights_of
 from sparsecc.codegen.cuda.kernel import ACTIVATIONS, LinearSpec, Weights
 from sparsecc.codegen.cuda.unpacking import packed
@@ -315,17 +317,37 @@ def _convolution(module: GraphModule, layer: OperatorLayer, weight: Node) -> Nod
 
 
 def _alone(module: GraphModule, node: Node, spec: AloneSpec, inputs: tuple[Any, ...], chooser: Chooses) -> Choice:
-    kept = tuple(value for value in inputs if isinstance(value, Tensor))
+    kept = tuple(tensor for value in inputs for tensor in _known(value))
     choice = chooser.alone(spec, kept)
+    if any(isinstance(value, Chosen) for value in inputs):
+        choice = replace(choice, reason=f"{choice.reason}; choosing blocks is torch's, and not in the times")
     if choice.plan is not None:
         shared: dict[int, Node] = {}
-        inputs = tuple(_input(module, node, value, shared) for value in inputs)
+        inputs = tuple(each for value in inputs for each in _inputs(module, node, value, shared))
         with module.graph.inserting_before(node):
             y = module.graph.call_function(KINDS[type(spec)].operator, (*inputs, operator.register(choice.plan)))
         y.meta = dict(node.meta)
         node.replace_all_uses_with(y)
         module.graph.erase_node(node)
     return choice
+
+
+def _known(value: Any) -> tuple[Tensor, ...]:
+    """What of an input is the same in each call, or an example of what is not."""
+    return value.example if isinstance(value, Chosen) else (value,) if isinstance(value, Tensor) else ()
+
+
+def _inputs(module: GraphModule, node: Node, value: Any, shared: dict[int, Node]) -> tuple[Any, ...]:
+    if not isinstance(value, Chosen):
+        return (_input(module, node, value, shared),)
+    arguments = value.arguments(lambda tensor: _input(module, node, tensor, shared))
+    with module.graph.inserting_before(node):
+        lists = module.graph.call_function(torch.ops.sparsecc.chosen_tiles.default, arguments)
+        lists.meta["val"] = value.example
+        parts = tuple(module.graph.call_function(getitem, (lists, number)) for number in range(2))
+    for part, example in zip(parts, value.example, strict=True):
+        part.meta["val"] = example
+    return parts
 
 
 def _input(module: GraphModule, node: Node, value: Any, shared: dict[int, Node]) -> Any:

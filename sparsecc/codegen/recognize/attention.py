@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sparsecc.attention.dynamic import DynamicMap
 from sparsecc.codegen.recognize.program import AttentionCall, BlockAttentionCall, Expr, Node, Program, shape
 
 
@@ -16,8 +17,10 @@ def attention_call(program: Program, node: Node) -> None:
 def block_attention_call(program: Program, node: Node) -> None:
     found = program.placeholders.get(node.op)
     if found is not None and found.kind == "block_attention":
-        q, k, v, *mask = node.args
-        node.what = BlockAttentionCall(q, k, v, found.attributes["scale"], found.attributes["map"], found.name, mask[0] if mask else None)
+        (q, k, v, *rest), block_map = node.args, found.attributes["map"]
+        listed = isinstance(block_map, DynamicMap) and block_map.counts is not None
+        last = {"lists" if listed else "mask": rest[0]} if rest else {}
+        node.what = BlockAttentionCall(q, k, v, found.attributes["scale"], block_map, found.name, **last)
         node.op = "block_attention"
 
 
