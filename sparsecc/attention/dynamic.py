@@ -230,8 +230,8 @@ def per_row(asked: Asked) -> int:
 
 def spread(asked: Asked, rule: Callable[[Sample], Tensor]) -> Tensor:
     """float[heads, ..]: the scores by which blocks are chosen, of all samples, without those that are kept in any case."""
-    free = computed(torch.ones(1, dtype=torch.bool).expand(asked.grid.blocks(asked.block), -1), asked.causal)
-    free = free & ~required(asked.grid, asked.block, asked.causal)
+    needed = required(asked.grid, asked.block, asked.causal)
+    free = computed(~needed, asked.causal)
     return torch.cat([rule(sample)[:, :, free].transpose(0, 1).flatten(1) for sample in asked.samples], 1)
 
 

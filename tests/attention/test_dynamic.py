@@ -174,11 +174,12 @@ def test_all_components_give_each_block_its_true_mass() -> None:
     assert isinstance(rule, Principal) and rule.basis.shape == (2, 6, 6)
 
 
-def test_the_threshold_keeps_the_density_on_the_samples() -> None:
+@every_order
+def test_the_threshold_keeps_the_density_on_the_samples(causal: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     sharp = [Sample(*(torch.randn(1, 2, 512, 4, generator=generator) * 0.5 for _ in range(3))) for _ in range(2)]
     for density in (0.5, 0.7, 0.9):
-        found = pattern_of("skip_softmax").choose(Asked(Grid.line(512), 2, 0.5, density, 4, samples=sharp)).map
+        found = pattern_of("skip_softmax").choose(Asked(Grid.line(512), 2, 0.5, density, 4, None, causal, sharp)).map
         assert found.density == pytest.approx(density, abs=0.005)
         assert isinstance(found.rule, Margin) and (found.rule.threshold < 0).all()
 
