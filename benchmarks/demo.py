@@ -30,7 +30,7 @@ from benchmarks.machine import one_line
 from benchmarks.peers import Call, OnnxRuntime, Workload, call_of, max_relative_error
 from models import minilm, pp_ocr_rec, video_dit
 from sparsecc.codegen.tuning.tuner import Progress as TuningProgress
-from sparsecc.report.block_map import picture
+from sparsecc.report.block_map import HeadMap, picture
 from sparsecc.timing import interleave, speedup
 
 OUT = Path(__file__).parents[1] / "demo-out"
@@ -210,7 +210,7 @@ def show_video(stage: Stage) -> None:
     with stage.step("put the same map into the torch module, through FX"):
         output, mass = _through_fx(module, inputs, proto)
     with stage.step(f"draw head {DRAWN_HEAD}, in {OUT.name}/video_head.png"):
-        picture(OUT / "video_head.png", *mass, title=f"video_dit, head {DRAWN_HEAD}")
+        picture(OUT / "video_head.png", [HeadMap(*mass)], title=f"video_dit, head {DRAWN_HEAD}")
     arrays = {name: tensor.numpy() for name, tensor in zip(("latents", "text"), inputs, strict=True)}
     stock = OnnxRuntime().load(Workload("converted", OUT / "video.onnx", arrays), stage.threads)
     stage.check("written file in a stock onnxruntime against FX", max_relative_error(stock(), [output]))

@@ -22,8 +22,7 @@ from benchmarks import block_attention, results
 from benchmarks.machine import machine
 from models._locality import SCALE, planted
 from sparsecc.attention.base import AXIS_ORDERS, BLOCK, ORDER_NAMES, Asked, Grid, Sample, required
-from sparsecc.attention.judge import average_mass, heaviest, lost_mass
-from sparsecc.attention.mass import output_error
+from sparsecc.attention.judge import average_mass, heaviest, lost_mass, relative_error
 from sparsecc.attention.paro import Paro
 
 GRID = Grid(13, 30, 45, text_tokens=226)
@@ -44,11 +43,9 @@ def _head(sample: Sample, grid: Grid, block: int, planted_order: int) -> list[di
     seconds = time.process_time() - start
     flat = Sample(*(x[0, 0] for x in sample))
     raster, own = (average_mass([flat], grid.permutation(index), SCALE, block).mass for index in (0, order))
-    q, k, v = (x[grid.permutation(order)] for x in flat)
     rows = []
     for density in DENSITIES:
         keep = heaviest(own, required(grid, block), density)
-        lost, whole = output_error(q, k, v, SCALE, block, keep)
         rows.append(
             {
                 "planted": ORDER_NAMES[planted_order],
@@ -56,7 +53,7 @@ def _head(sample: Sample, grid: Grid, block: int, planted_order: int) -> list[di
                 "density": density,
                 "lost_raster": lost_mass(raster, heaviest(raster, required(grid, block), density)),
                 "lost": lost_mass(own, keep),
-                "output_error": (lost / whole) ** 0.5,
+                "output_error": relative_error([flat], grid.permutation(order), SCALE, block, keep),
                 "choose_cpu_s": round(seconds, 1),
             }
         )

@@ -28,6 +28,7 @@ GROUND = (  # what every room may import; they import each other from left to ri
     Room("memory", "how much memory there is, and giving it back"),
     Room("timing", "measuring times"),
     Room("top", "the largest of many scores"),
+    Room("quality", "how close images and videos are to others: PSNR, SSIM"),
     Room("bits", "small numbers in the bits of a byte"),
     Room("least_squares", "weighted least squares under a mask"),
     Room("forms", "`Form`: a weight that is not dense"),

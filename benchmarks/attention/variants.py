@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-
-import torch
+from dataclasses import replace
 
 from sparsecc import attention, registry
-from sparsecc.attention import judge
-from sparsecc.attention.base import Asked, BlockMap, Choice, Grid, Pattern, Sample, required
+from sparsecc.attention.base import Asked, BlockMap, Grid, Pattern, Sample
 
 PARO = "paro"
 MOST_MORE = 0.05
-RASTER = "raster order, blocks as paro"
-
-
-@dataclass(frozen=True)
-class Raster(Pattern):
-    """The heaviest blocks of each head, as `paro` keeps them, over the order that the model has."""
-
-    reorders = False
-
-    def choose(self, asked: Asked) -> Choice:
-        needed, places = required(asked.grid, asked.block), asked.grid.permutation(0)
-        averages = [judge.average_mass(judge.inputs_of(asked, head), places, asked.scale, asked.block).mass for head in range(asked.heads)]
-        keep = torch.stack([judge.heaviest(mass, needed, asked.density) for mass in averages])
-        return Choice(BlockMap(asked.grid, asked.block, None, keep))
+RASTER = "raster order, blocks as paro"  # paro:raster, by a name that does not count among PARO's own
 
 
 def variants(also: Sequence[str] = ()) -> dict[str, Pattern]:
     """By the name in the table: PARO, the same in raster order, all other members of `attention` by their defaults, and those `also`
     given as recipes name them."""
     others = [name for name in registry.members("attention") if name != PARO]
-    return {PARO: attention.create(PARO), RASTER: Raster(), **{key: attention.create(key) for key in (*others, *also)}}
+    return {
+        PARO: attention.create(PARO),
+        RASTER: attention.create("paro:raster"),
+        **{key: attention.create(key) for key in (*others, *also)},
+    }
 
 
 def block_map(pattern: Pattern, asked: Asked) -> BlockMap:

@@ -102,14 +102,14 @@ class _NoCompiler:
             del sys.modules[name]
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--build", action="store_true")
     options = parser.parse_args()
     if options.build:
         build(options.folder)
-        return
+        return 0
     rows = check(options.folder)
     lines = [
         [row["name"], f"{row['max_rel']:.0e}", "yes" if row["same_tokens"] else "no", "reached" if row["right"] else "missed"]
@@ -118,7 +118,8 @@ def main() -> None:
     table = markdown_table(["artifact", "largest difference of the logits", "same tokens", ""], lines)
     write("gpu-artifact", {"device": torch.cuda.get_device_name(), "rows": rows}, f"{table}\n\n{torch.cuda.get_device_name()}.")
     print(table, rows[0]["text"], sep="\n")
+    return 0 if all(row["right"] for row in rows) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -49,13 +49,13 @@ _ALONE: tuple[AloneSpec, ...] = (
     AttentionSpec(1, 16, 1, 1, 1000, 128, 0.1, "float16"),
     AttentionSpec(3, 4, 4, 5, 17, 64, 0.2, "float16", masked=True),
     *(
-        BlockAttentionSpec(2, 4, 4 if ordered else kv_heads, tokens, 64, 0.2, block, causal=causal, ordered=ordered)
+        BlockAttentionSpec(2, 4, kv_heads, tokens, 64, 0.2, block, causal=causal, ordered=ordered)
         for block in (64, 128)
         for tokens, kv_heads in ((60, 4), (321, 2), (370, 1))
         for causal, ordered in ((False, False), (True, False), (False, True))
     ),
     BlockAttentionSpec(1, 3, 3, 700, 128, 0.1, 64, "float16"),
-    BlockAttentionSpec(1, 4, 4, 1500, 128, 0.1, 128, ordered=True),
+    BlockAttentionSpec(1, 4, 2, 1500, 128, 0.1, 128, ordered=True, tokens_first="V"),
     BlockAttentionSpec(2, 2, 2, 1536, 64, 0.1, 128, tokens_first="QKV"),
     BlockAttentionSpec(2, 4, 2, 1500, 128, 0.1, 128, tokens_first="QV"),
     BlockAttentionSpec(2, 4, 2, 1500, 64, 0.1, 64, tokens_first="K", causal=True),

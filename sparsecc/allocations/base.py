@@ -30,6 +30,7 @@ class Share:
 
     loss: what the model's error grows by when the layer has a sparsity; 0 at 0, no less for a larger one; measured once it is called.
     cost: what the layer takes with so many units kept, in the unit of a budget; no less for more of them.
+    corners: numbers of units kept at which the loss has a corner: where it is linear in between, the best division is nearly all of these.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Share:
     unit_scores: Callable[[], Tensor]
     loss: Callable[[float], float] = unknown
     cost: Callable[[int], float] = unknown
+    corners: Sequence[int] = ()
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class Sensitivity(Allocation):
 
     def _ladder(self, layer: Share, least: int, cost: Callable[[int], float]) -> _Ladder:
         wanted = np.linspace(least, layer.units, self.levels + 1).round().astype(int)
-        kept = np.unique(np.append(wanted, max(least, _free(layer))))
+        kept = np.unique([*wanted.tolist(), *(corner for corner in layer.corners if corner >= least), max(least, _free(layer))])
         losses = [layer.loss(1 - n / layer.units) for n in kept.tolist()]
         return _Ladder(layer, cost, kept, np.array([cost(n) for n in kept.tolist()], float), np.array(losses, float))
 

@@ -292,19 +292,22 @@ def explain(
     recipe: Any = None,
     calibration: Iterable[Any] | Path | None = None,
     input_shapes: Shapes | None = None,
+    maps: Path | None = None,
 ) -> str:
     """Per site: what it is, what was done, and why not more.
 
     model: a Compiled, a Report, or anything that `compile` takes, for which it says what the recipe would do.
     calibration: as for `compile`, for a recipe that needs it.
+    maps: a folder for pictures of each attention that the recipe makes block-sparse: the maps of its heads before and after, on the first
+    calibration input. It is made where it is not there; needs matplotlib.
     """
     from sparsecc.report.base import Report
 
     report = getattr(model, "report", model)
     if not isinstance(report, Report):
-        return survey(model, example_inputs, recipe=recipe, calibration=calibration, input_shapes=input_shapes).explain()
-    if recipe is not None or calibration is not None:
-        raise UserError(f"a {type(model).__name__} says what was done already, so that recipe and calibration come too late")
+        return survey(model, example_inputs, recipe=recipe, calibration=calibration, input_shapes=input_shapes, maps=maps).explain()
+    if recipe is not None or calibration is not None or maps is not None:
+        raise UserError(f"a {type(model).__name__} says what was done already, so that recipe, calibration and maps come too late")
     return report.explain()
 
 
@@ -315,9 +318,16 @@ def survey(
     recipe: Any = None,
     calibration: Iterable[Any] | Path | None = None,
     input_shapes: Shapes | None = None,
+    maps: Path | None = None,
 ) -> Report:
-    """What the recipe would do to a model: nothing is compiled, and nothing run but what calibrates."""
-    return account.report(_rewrite(model, example_inputs, recipe, calibration, input_shapes, example="none"), "none")
+    """What the recipe would do to a model: nothing is compiled, and nothing run but what calibrates. maps: as for `explain`."""
+    result = _rewrite(model, example_inputs, recipe, calibration, input_shapes, example="none")
+    report = account.report(result, "none")
+    if maps is not None:
+        from sparsecc.api.maps import draw
+
+        draw(result, report, maps)
+    return report
 
 
 def _rewrite(

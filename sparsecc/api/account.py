@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from sparsecc._version import __version__
 from sparsecc.api.rewriting import stored_share
+from sparsecc.attention.base import BlockMap
 from sparsecc.codegen.numbers import SIZE
 from sparsecc.graph.sites import Attention, Conv2d, Unseen, WeightSite
-from sparsecc.report.base import Report, SiteReport, totals
+from sparsecc.report.base import HeadReport, Report, SiteReport, totals
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,6 +105,8 @@ def _itemsize(dtype: str) -> int:
 
 def _attention(site: Attention, ledger: Ledger, error: float | None) -> SiteReport:
     """A row for an attention. sparsity: the share of blocks left out."""
+    from sparsecc.attention.orders import head_rows  # which imports torch
+
     reason, done = ledger.reason(site.name), ledger.last(site.name)
     row = SiteReport(
         name=site.name,
@@ -117,14 +120,17 @@ def _attention(site: Attention, ledger: Ledger, error: float | None) -> SiteRepo
     if site.block_map is None:
         return replace(row, decision="structured", reason=done) if done else row
     block_map = site.block_map
+    rows = head_rows(block_map) if isinstance(block_map, BlockMap) else []
     return replace(
         row,
         shape=(site.heads, block_map.grid.tokens, site.head_dim),
         pattern=f"{block_map.block}x{block_map.block}",
         sparsity=1 - block_map.density,
-        format="block_map",
+        dtype=site.precision,
+        format="block_map" if site.precision == "float32" else f"{site.precision}/block_map",
         decision="sparse",
         reason=done or f"block-sparse as the model came, density {block_map.density:.2f}",
+        heads=ledger.heads(site.name) or tuple(HeadReport(**head._asdict()) for head in rows),
     )
 
 
@@ -166,7 +172,6 @@ def output_errors(result: Rewritten) -> dict[str, float | None]:
 
 
 def _attention_errors(result: Rewritten, original: Graph, example: Sample) -> dict[str, float | None]:
-    from sparsecc.attention.base import BlockMap
     from sparsecc.ops.block_attention.torch import BlockAttention, relative_error
     from sparsecc.ops.dynamic_block_attention.torch import DynamicBlockAttention
 
@@ -179,7 +184,8 @@ def _attention_errors(result: Rewritten, original: Graph, example: Sample) -> di
         if came.block_map is None and came.heads == site.heads:
             q, k, v = original.run(example, [site.name]).taps[site.name]
             found, scale = site.block_map, site.scale
-            operator = BlockAttention(found, scale) if isinstance(found, BlockMap) else DynamicBlockAttention(found, scale)
+            static = isinstance(found, BlockMap)
+            operator = BlockAttention(found, scale, precision=site.precision) if static else DynamicBlockAttention(found, scale)
             errors[site.name] = relative_error(q, k, v, operator.reference(q, k, v), scale, found.causal)
     return errors
 

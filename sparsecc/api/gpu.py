@@ -51,7 +51,7 @@ def compiled(result: Rewritten, report: Report, target: Target, known: Any, cach
     with torch.no_grad(), torch.cuda.device(graph.device) if here else nullcontext():
         lowered = lower(module, chooser)
     graph.check_when_called(module)
-    report = chosen(report, lowered.choices, lowered.others)
+    report = chosen(replace(report, notes=(*report.notes, *lowered.notes)), lowered.choices, lowered.others)
     made = CompiledModule(lowered.module, graph.inputs, graph.outputs, target, report)
     if here:
         made.load_kernels()
@@ -147,7 +147,7 @@ def chosen(
     sites = tuple(replace(row, **decided[row.name]) if row.name in decided else row for row in report.sites)
     every = [*(choice for _, choice in choices), *(choice for _, _, choice in others)]
     rows = {id(row): row for choice in every for row in choice.rows}  # layers alike share them
-    counts = Counter((spec.name, choice.plan.steps[0].kernel if choice.plan else "torch", choice.reason) for _, spec, choice in others)
+    counts = Counter((spec.name, _runner(spec, choice), choice.reason) for _, spec, choice in others)
     notes = (f"{count} of {name}: {runs} ({reason})" for (name, runs, reason), count in counts.items())
     kernels = tuple(map(_kernel, rows.values()))
     return replace(report, sites=sites, kernels=kernels, totals=account.totals(sites), notes=(*report.notes, *notes))
@@ -167,8 +167,16 @@ def _decided(names: tuple[str, ...], choice: Choice) -> dict[str, Any]:
 
 def _runs(spec: AloneSpec, choice: Choice) -> dict[str, Any]:
     """Of an attention site."""
-    kernel = choice.plan.steps[0].kernel if choice.plan else "torch"
-    return {"dtype": spec.dtype, "kernel": kernel, "reason": choice.reason}
+    return {"dtype": spec.dtype, "kernel": _runner(spec, choice), "reason": choice.reason}
+
+
+def _runner(spec: AloneSpec, choice: Choice) -> str:
+    from sparsecc.codegen.cuda.choose import FLEX, TORCH
+    from sparsecc.codegen.cuda.kernel import BlockAttentionSpec
+
+    if choice.plan is not None:
+        return choice.plan.steps[0].kernel
+    return FLEX if isinstance(spec, BlockAttentionSpec) else TORCH
 
 
 def _kernel(row: Row) -> KernelReport:

@@ -6,7 +6,7 @@ from os import PathLike
 from typing import Any
 
 from sparsecc.attention import export as exports
-from sparsecc.attention.base import ORDER_NAMES, BlockMap
+from sparsecc.attention import orders
 from sparsecc.attention.plan import Plan, Planned
 from sparsecc.errors import UserError
 
@@ -14,7 +14,8 @@ Path = str | PathLike[str]
 
 
 def about(path: Path, site: str | None = None) -> dict[str, Any]:
-    """What a plan file holds, as JSON has it: per map its attention, steps, sizes, density, and of each head density and order.
+    """What a plan file holds, as JSON has it: per map its attention, steps, sizes, density, and of each head density and order
+    (as `orders.names` has it).
 
     site: of this attention alone. Raises RecipeError for a file that is no plan, UserError for a name that is not in it.
     """
@@ -48,21 +49,8 @@ def _row(planned: Planned) -> dict[str, Any]:
         "block": found.block,
         "causal": found.causal,
         "dense_heads": found.dense_heads,
-        "heads": [{"density": density, "order": order} for density, order in zip(_densities(found), _orders(found), strict=True)],
+        "heads": [{"density": head.density, "order": head.order} for head in orders.head_rows(found)],
     }
-
-
-def _densities(found: BlockMap) -> list[float]:
-    return (found.keep.sum((1, 2)) / found.full.sum()).tolist()
-
-
-def _orders(found: BlockMap) -> list[str]:
-    """The grid's axes from the outermost, or "of its own" for a head whose order is none of theirs."""
-    if found.orders is None:
-        return ["of the model"] * found.heads
-    if found.orders.dim() == 2:
-        return ["of its own"] * found.heads
-    return [ORDER_NAMES[order] for order in found.orders.tolist()]
 
 
 def _some(names: list[str]) -> str:

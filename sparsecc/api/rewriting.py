@@ -15,7 +15,7 @@ from sparsecc.calibration.context import Clock, Context, Progress
 from sparsecc.errors import RecipeWarning, Refused
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes import pipeline
-from sparsecc.report.base import Measured
+from sparsecc.report.base import HeadReport, Measured
 from sparsecc.report.ledger import Entry, Ledger
 
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ def _entries(step: pipeline.Step) -> Iterator[Entry]:
                 yield Entry(step=step.name, site=name, refused=match.refused.reason)
             else:
                 stored = stored_share(pattern, after[name]) if pattern and name in after else None
-                yield Entry(step=step.name, site=name, done=str(match.action), pattern=pattern, stored=stored)
+                heads = tuple(HeadReport(**head._asdict()) for head in match.heads)
+                yield Entry(step=step.name, site=name, done=str(match.action), pattern=pattern, stored=stored, heads=heads)
 
 
 def stored_share(pattern: str, site: WeightSite) -> float:

@@ -12,7 +12,7 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
@@ -98,6 +98,15 @@ class Grid:
         return is_text.reshape(-1, block).any(1)
 
 
+class Head(NamedTuple):
+    """One head of a map, as reports print it. order: of the tokens, "" for the model's.  lost, error: as in `Choice`."""
+
+    order: str
+    density: float
+    lost: float | None = None
+    error: float | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class BlockMap:
     """Which blocks of an attention map are computed, at one site. Raises ValueError for one that is none.
@@ -155,6 +164,11 @@ class BlockMap:
     def dense_heads(self) -> list[int]:
         """The heads that keep every block."""
         return (self.keep == self.full).flatten(1).all(1).nonzero().squeeze(1).tolist()
+
+    @property
+    def head_densities(self) -> list[float]:
+        """`density` of each head."""
+        return (self.keep.flatten(1).sum(1) / self.full.count_nonzero()).tolist()
 
     def rows(self) -> Iterator[tuple[int, Tensor, Tensor]]:
         """(head, queries, keys) for each head and block of queries: int64 token numbers in the model's order, and which keys they see,
@@ -233,6 +247,11 @@ class Asked:
     causal: bool = False
     samples: Sequence[Sample] = ()
 
+    def of(self, heads: Sequence[int]) -> Asked:
+        """The same for some of the heads alone."""
+        samples = [Sample(*(x[:, [head * x.shape[1] // self.heads for head in heads]] for x in sample)) for sample in self.samples]
+        return replace(self, heads=len(heads), samples=samples)
+
 
 @dataclass(frozen=True)
 class Pattern(ABC):
@@ -259,6 +278,11 @@ class Pattern(ABC):
     @abstractmethod
     def choose(self, asked: Asked) -> Choice[Any]:
         """The map of one site."""
+
+    def ladder(self, asked: Asked, densities: Sequence[float]) -> Sequence[Choice]:
+        """`choose` at each of these densities, in place of the one asked for. Members override it where most of the work is the same for
+        all."""
+        return [self.choose(replace(asked, density=density)) for density in densities]
 
 
 def required(grid: Grid, block: int, causal: bool = False) -> Tensor:

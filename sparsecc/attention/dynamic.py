@@ -254,12 +254,15 @@ def _costs(found: DynamicMap, asked: Asked) -> tuple[Tensor, Tensor]:
     lost, error = [], []
     for head in range(asked.heads):
         inputs, of_head = judge.inputs_of(asked, head), kept[:, head]
-        parts = [masses.output_error(*one, asked.scale, asked.block, keep, asked.causal) for one, keep in zip(inputs, of_head, strict=True)]
+        parts = [
+            masses.output_errors(q, k, v, asked.scale, asked.block, [keep], asked.causal)
+            for (q, k, v), keep in zip(inputs, of_head, strict=True)
+        ]
         shares = [
             judge.lost_mass(masses.measure(q, k, asked.scale, asked.block, asked.causal).mass, keep)
             for (q, k, _), keep in zip(inputs, of_head, strict=True)
         ]
-        off, whole = (sum(column) for column in zip(*parts, strict=True))
+        off, whole = sum(one for [one], _ in parts), sum(power for _, power in parts)
         lost.append(sum(shares) / len(shares))
         error.append((off / whole) ** 0.5 if whole else 0.0)
     return torch.tensor(lost), torch.tensor(error)

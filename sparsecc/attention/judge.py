@@ -28,16 +28,25 @@ def judge(found: BlockMap, asked: Asked) -> Choice:
 
 def within(found: BlockMap, lost: Sequence[float], error: Sequence[float], max_error: float | None) -> Choice:
     """The map with heads whose error is above `max_error`, or not a number, dense and in the model's order."""
-    costs = torch.tensor(lost), torch.tensor(error)
-    if max_error is None:
-        return Choice(found, *costs)
-    wrong = torch.tensor([not one <= max_error for one in error])
-    keep = torch.where(wrong[:, None, None], found.full, found.keep)
+    return held(Choice(found, torch.tensor(lost), torch.tensor(error)), max_error)
+
+
+def held(choice: Choice, max_error: float | None) -> Choice:
+    """The choice with heads whose error is above `max_error`, or not a number, dense and in the model's order. One without costs stays."""
+    if max_error is None or choice.error is None:
+        return choice
+    wrong = torch.tensor([not one <= max_error for one in choice.error.tolist()])
+    return replace(choice, map=dense_where(choice.map, wrong))
+
+
+def dense_where(found: BlockMap, heads: Tensor) -> BlockMap:
+    """The map with these heads dense and in the model's order. heads: bool[heads]."""
+    keep = torch.where(heads[:, None, None], found.full, found.keep)
     orders = found.orders
     if orders is not None:
         first = torch.zeros_like(orders) if orders.dim() == 1 else torch.arange(orders.shape[1], dtype=orders.dtype).expand_as(orders)
-        orders = torch.where(wrong if orders.dim() == 1 else wrong[:, None], first, orders)
-    return Choice(replace(found, orders=orders, keep=keep), *costs)
+        orders = torch.where(heads if orders.dim() == 1 else heads[:, None], first, orders)
+    return replace(found, orders=orders, keep=keep)
 
 
 def inputs_of(asked: Asked, head: int) -> list[Sample]:
@@ -65,9 +74,25 @@ def lost_mass(mass: Tensor, keep: Tensor) -> float:
 
 def relative_error(inputs: Sequence[Sample], places: Tensor, scale: float, block: int, keep: Tensor, causal: bool = False) -> float:
     """‖o − o'‖ / ‖o‖ of one head over its samples."""
-    parts = [masses.output_error(q[places], k[places], v[places], scale, block, keep, causal) for q, k, v in inputs]
-    lost, whole = (sum(column) for column in zip(*parts, strict=True))
-    return (lost / whole) ** 0.5 if whole else 0.0
+    return relative_errors(inputs, places, scale, block, [keep], causal)[0]
+
+
+def relative_errors(
+    inputs: Sequence[Sample], places: Tensor, scale: float, block: int, keeps: Sequence[Tensor], causal: bool = False
+) -> list[float]:
+    """`relative_error` with each of these blocks kept, at the price of one dense attention and the sparse ones."""
+    parts = [masses.output_errors(q[places], k[places], v[places], scale, block, keeps, causal) for q, k, v in inputs]
+    whole = sum(power for _, power in parts)
+    return [(sum(lost) / whole) ** 0.5 if whole else 0.0 for lost in zip(*(lost for lost, _ in parts), strict=True)]
+
+
+def powers(asked: Asked) -> Tensor:
+    """float64[heads]: ‖o‖² of each head's dense output over the samples (of the sampled queries), by which errors of heads add up."""
+    found = []
+    for head in range(asked.heads):
+        parts = [masses.output_errors(*one, asked.scale, asked.block, [], asked.causal) for one in inputs_of(asked, head)]
+        found.append(sum(power for _, power in parts))
+    return torch.tensor(found, dtype=torch.float64)
 
 
 def _head(sample: Sample, item: int, head: int) -> Sample:

@@ -5,7 +5,7 @@ Long sequences are sampled: every n-th query of the reordered sequence is looked
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,14 +42,17 @@ def measure(q: Tensor, k: Tensor, scale: float, block: int, causal: bool = False
     return Mass(torch.stack(masses) * sizes[:, None], torch.stack(evenness))
 
 
-def output_error(q: Tensor, k: Tensor, v: Tensor, scale: float, block: int, keep: Tensor, causal: bool = False) -> tuple[float, float]:
-    """(‖o − o'‖², ‖o‖²) of one head's output, dense and with the blocks of keep: bool[query_blocks, key_blocks] alone."""
-    lost = whole = 0.0
-    for scores, row in zip(_scores(q, k, scale, block, causal), keep, strict=True):
-        seen = row.repeat_interleave(block)[: len(k)]
+def output_errors(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, block: int, keeps: Sequence[Tensor], causal: bool = False
+) -> tuple[list[float], float]:
+    """(‖o − o'‖² for each of keeps, ‖o‖²) of one head's output: dense, and with the blocks of a bool[query_blocks, key_blocks] alone."""
+    lost, whole = [0.0] * len(keeps), 0.0
+    for row, scores in enumerate(_scores(q, k, scale, block, causal)):
         dense = scores.softmax(1) @ v
-        lost += float((dense - scores[:, seen].softmax(1) @ v[seen]).square().sum())
         whole += float(dense.square().sum())
+        for i, keep in enumerate(keeps):
+            seen = keep[row].repeat_interleave(block)[: len(k)]
+            lost[i] += float((dense - scores[:, seen].softmax(1) @ v[seen]).square().sum())
     return lost, whole
 
 

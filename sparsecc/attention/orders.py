@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from sparsecc.attention.base import AXIS_ORDERS, BLOCK, ORDER_NAMES, BlockMap, Grid
+from sparsecc.attention.base import AXIS_ORDERS, BLOCK, ORDER_NAMES, BlockMap, Grid, Head
 
 SEED, TRIALS, ROUNDS = 0, 8, 10
 NAMES = (*ORDER_NAMES, "Morton", "Hilbert", "own")
@@ -69,13 +69,20 @@ def clusters(keys: Tensor, grid: Grid, block: int = BLOCK) -> Tensor:
 
 
 def names(found: BlockMap) -> list[str]:
-    """What the order of each head is called: 'FHW', 'Morton', 'Hilbert', or 'own' for any other, as of clusters."""
+    """What the order of each head is called: 'FHW', 'Morton', 'Hilbert', 'own' for any other, as of clusters, or '' where all tokens keep
+    the model's."""
     if found.orders is None:
-        return [ORDER_NAMES[0]] * found.heads
+        return [""] * found.heads
     if found.orders.dim() == 1:
         return [ORDER_NAMES[order] for order in found.orders.tolist()]
     known = list(_known(found.grid))
     return [next((name for name, order in known if torch.equal(order, tokens)), "own") for tokens in found.places().cpu()]
+
+
+def head_rows(found: BlockMap, lost: Tensor | None = None, error: Tensor | None = None) -> list[Head]:
+    """What is to be said of each head. lost, error: as in `Choice`."""
+    costs = ([None] * found.heads if cost is None else cost.tolist() for cost in (lost, error))
+    return [Head(*row) for row in zip(names(found), found.head_densities, *costs, strict=True)]
 
 
 def _known(grid: Grid) -> Iterator[tuple[str, Tensor]]:

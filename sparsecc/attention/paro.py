@@ -53,17 +53,25 @@ class Paro(Pattern):
         return cls(parameters) if parameters else cls()
 
     def choose(self, asked: Asked) -> Choice:
-        chosen, keep, lost, error = [], [], [], []
+        return self.ladder(asked, [asked.density])[0]
+
+    def ladder(self, asked: Asked, densities: Sequence[float]) -> Sequence[Choice]:
+        """An order does not depend on the density."""
+        needed = required(asked.grid, asked.block)
+        chosen, keeps, lost, error = [], [], [], []
         for head in range(asked.heads):
             inputs = judge.inputs_of(asked, head)
             order, mass = self._best_order(inputs, asked)
-            kept = judge.heaviest(mass, required(asked.grid, asked.block), asked.density)
-            lost.append(judge.lost_mass(mass, kept))
-            error.append(judge.relative_error(inputs, order, asked.scale, asked.block, kept))
+            kept = [judge.heaviest(mass, needed, density) for density in densities]
+            lost.append([judge.lost_mass(mass, keep) for keep in kept])
+            error.append(judge.relative_errors(inputs, order, asked.scale, asked.block, kept))
             chosen.append(order)
-            keep.append(kept)
+            keeps.append(torch.stack(kept))
         stored = None if self._sets() == ["raster"] else orders.compact(chosen, asked.grid)
-        return judge.within(BlockMap(asked.grid, asked.block, stored, torch.stack(keep)), lost, error, asked.max_error)
+        return [
+            judge.within(BlockMap(asked.grid, asked.block, stored, torch.stack(keep)), costs, errors, asked.max_error)
+            for keep, costs, errors in zip(zip(*keeps), zip(*lost), zip(*error), strict=True)
+        ]
 
     def _sets(self) -> list[str]:
         return (ALL if self.orders == "all" else self.orders).split("+")

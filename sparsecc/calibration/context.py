@@ -42,3 +42,8 @@ class Context:
     scratch: str | PathLike[str] | None = None
     clock: Clock | None = None
     destination: Literal["code", "onnx"] = "code"
+
+    def tell(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Report progress to whoever asked for it."""
+        if self.progress is not None:
+            self.progress(Progress(what, done, total, note))

@@ -10,22 +10,24 @@ not 0.941, with sparsegpt, and of 0.828, not 0.824, with sparsegpt in blocks of 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from sparsecc import criteria
 from sparsecc.calibration.context import Context
+from sparsecc.calibration.outputs import Outputs, spread
 from sparsecc.calibration.statistics import calibrated, relative_error
 from sparsecc.criteria.base import unusable
-from sparsecc.errors import RecipeError, Refused, UserError
+from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import WeightSite
 from sparsecc.pruning import Pruning
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 COARSE = (0.25, 0.5, 0.75, 0.9)  # for criteria that go through a layer column by column
@@ -90,7 +92,14 @@ def measured(
         raise RecipeError("allocation: sensitivity is measured on calibration inputs; pass calibration= (--calib)")
     needs = pruning.needs
     levels = (COARSE if {"hessian", "gradients"} & {*needs} else LEVELS) if levels is None else levels
-    outputs = _Outputs(graph, _spread(context.calibration, samples))
+    working, outputs = graph.copy(), Outputs(graph, spread(context.calibration, samples))
+
+    def model_error(site: WeightSite, matrix: Tensor) -> float:
+        working.set_weight(site, site.from_matrix(matrix))
+        found = outputs.error(working)
+        working.set_weight(site, site.weight)
+        return found
+
     for site, stats in calibrated(graph, sites, tuple(dict.fromkeys((*needs, "hessian"))), context):
         reason = unusable(stats, ("hessian",))
         if reason is not None:
@@ -104,46 +113,8 @@ def measured(
             cut = pruning.pruned(site, point, stats, context.seed)
             errors.append(relative_error(pruning.weighed(matrix, stats), pruning.weighed(cut, stats), hessian))
             if whole:
-                model_errors.append(outputs.error(site, cut) ** 0.5)
+                model_errors.append(model_error(site, cut) ** 0.5)
             if errors[-1] and abs(point - 0.5) < probe[0]:
                 probe = abs(point - 0.5), (matrix + PROBE / errors[-1] * (cut - matrix)).to(matrix.dtype)
-        gain = outputs.error(site, probe[1]) / PROBE**2
+        gain = model_error(site, probe[1]) / PROBE**2
         yield site, Sensitivity(gain, (0.0, *points, 1.0), (*errors, 1.0), tuple(model_errors) if whole else ())
-
-
-class _Outputs:
-    """What the model gives on a few samples, and how far that moves when one layer has another weight."""
-
-    def __init__(self, graph: Graph, samples: Sequence[Any]) -> None:
-        self._working, self._samples = graph.copy(), samples
-        self._dense = [self._run(sample) for sample in samples]
-        self._power = _sums(self._dense, self._dense, lambda y, _: y)
-        if not any(self._power):
-            raise UserError("the model's outputs hold no numbers but zeros, integers or NaN, so that no error can be measured in them")
-
-    def error(self, site: WeightSite, matrix: Tensor) -> float:
-        """Σ ‖y − y'‖² / Σ ‖y‖² over the samples, the mean over the outputs; infinite where the model overflows."""
-        self._working.set_weight(site, site.from_matrix(matrix))
-        changed = [self._run(sample) for sample in self._samples]
-        self._working.set_weight(site, site.weight)
-        apart = _sums(self._dense, changed, torch.sub)
-        found = [part / whole for part, whole in zip(apart, self._power, strict=True) if whole]
-        return sum(found) / len(found) if all(map(math.isfinite, found)) else math.inf
-
-    def _run(self, sample: Any) -> list[Tensor]:
-        return [y for y in self._working.run(sample).outputs if y.is_floating_point()]
-
-
-def _sums(dense: Sequence[Sequence[Tensor]], other: Sequence[Sequence[Tensor]], of: Callable[[Tensor, Tensor], Tensor]) -> list[float]:
-    """Per output, the sum over the samples of the squares of what `of` makes of both, where the dense model's are finite."""
-    sums = [0.0] * len(dense[0])
-    for ys, others in zip(dense, other, strict=True):
-        for i, (y, changed) in enumerate(zip(ys, others, strict=True)):
-            finite = y.isfinite()
-            sums[i] += float(of(y[finite].double(), changed[finite].double()).square().sum())
-    return sums
-
-
-def _spread(samples: Sequence[Any], count: int) -> list[Any]:
-    """At most `count` samples, evenly over all: they may be sorted."""
-    return [samples[i * len(samples) // count] for i in range(count)] if len(samples) > count else list(samples)

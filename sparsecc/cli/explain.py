@@ -20,18 +20,24 @@ def explain(
     calib: CalibrationOption = None,
     input_shape: ShapesOption = None,
     json: JsonOption = None,
+    maps: Annotated[
+        Path | None,
+        typer.Option(
+            "--maps", metavar="DIR", help="Draw the maps of attention that the recipe makes block-sparse, before and after, here."
+        ),
+    ] = None,
 ) -> None:
     """Per layer: what was done, or what the recipe would do, and why."""
     writable(json, source, recipe, calib)
     with working(f"explaining {source}"):
-        report = _report(source, recipe, calib, input_shape)
+        report = _report(source, recipe, calib, input_shape, maps)
     write_json(json, report.to_dict())
     print(report.explain() or "no layer with weights that a pass could work on")
 
 
-def _report(source: Path, recipe: str | None, calib: Path | None, shapes: list[str] | None) -> Report:
-    if source.suffix in (".sparsecc", ".json") and (recipe or calib or shapes):
-        raise UserError(f"{source}: says what was done already, so that --recipe, --calib and --input-shape come too late")
+def _report(source: Path, recipe: str | None, calib: Path | None, shapes: list[str] | None, maps: Path | None) -> Report:
+    if source.suffix in (".sparsecc", ".json") and (recipe or calib or shapes or maps):
+        raise UserError(f"{source}: says what was done already, so that --recipe, --calib, --input-shape and --maps come too late")
     if source.suffix == ".sparsecc":
         from sparsecc.runtime.artifact import read_report
 
@@ -40,7 +46,7 @@ def _report(source: Path, recipe: str | None, calib: Path | None, shapes: list[s
         return read_json(source)
     from sparsecc.api import survey
 
-    return survey(source, recipe=recipe, calibration=calib, input_shapes=input_shapes(shapes))
+    return survey(source, recipe=recipe, calibration=calib, input_shapes=input_shapes(shapes), maps=maps)
 
 
 def read_json(path: Path) -> Report:

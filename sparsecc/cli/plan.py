@@ -69,4 +69,5 @@ def _line(row: dict[str, Any]) -> str:
 
 def _heads(row: dict[str, Any]) -> list[str]:
     shares = ["dense" if number in row["dense_heads"] else f"density {head['density']:.2f}" for number, head in enumerate(row["heads"])]
-    return [f"    head {number}  {share}  order {row['heads'][number]['order']}" for number, share in enumerate(shares)]
+    orders = [{"": "of the model", "own": "of its own"}.get(head["order"], head["order"]) for head in row["heads"]]
+    return [f"    head {number}  {share}  order {order}" for number, (share, order) in enumerate(zip(shares, orders, strict=True))]

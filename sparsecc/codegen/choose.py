@@ -5,7 +5,7 @@ What the records of a tuner know about a layer is taken from there, and not meas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
@@ -49,22 +49,31 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class SkippingWay:
+    """emit: puts the calls of a part on a tape.  flops: by number format, of all parts, as moved_bytes."""
+
+    kernel: str
+    emit: Callable[[Tape], Any]
+    flops: Mapping[str, float]
+    moved_bytes: float
+
+
+@dataclass(frozen=True)
 class Skipping:
     """A site that leaves out some of what its dense twin computes, and computes something else thereby.
 
-    key: of parts alike.  parts: of which one is timed.  with_and_without: each puts the calls of a part on a tape, first of one that skips,
-    then of one that does not.  density: share that is computed.  flops, moved_bytes: of all parts.  apart: what belongs to it and is not
-    timed.
+    asked: the number format that the model asks for.  ways: by number format, float32 among them; without `asked` where the target does
+    not multiply such numbers.  whole: puts the calls of a part that skips nothing on a tape, in float32.  key: of parts alike.  parts: of
+    which one is timed.  density: share that is computed.  apart: what belongs to it and is not timed.
     """
 
     site: str
-    kernel: str
+    asked: str
+    ways: Mapping[str, SkippingWay]
+    whole: Callable[[Tape], Any]
     key: Any
     parts: int
-    with_and_without: Sequence[Callable[[Tape], Any]]
     density: float
-    flops: float
-    moved_bytes: float
     apart: str = ""
 
 
@@ -138,25 +147,41 @@ class Chooser(Generic[T]):
         self.choices.append(Choice(layer.site, str(chosen), decision, us, dense_us, predicted, _reason(us, dense_us), bound))
         return chosen
 
-    def note_skipping(self, skipping: Skipping) -> None:
-        """Note what skipping gains: a part is timed, with what is skipped and with everything, and stands for the whole.
+    def choose_skipping(self, skipping: Skipping) -> str:
+        """The number format in which a site that skips is fastest: the one that is asked for, or float32.
 
-        Parts alike are timed once. There is no choice to make: computing everything would compute something else.
+        A part is timed, with what is skipped and with everything, and stands for the whole; parts alike are timed once. Computing
+        everything is no choice: it would compute something else.
         """
-        part = skipping
+        part, asked = skipping, skipping.asked
+        lacks = "" if asked in part.ways else f", this CPU does not multiply {asked}"
         if not self.measure:
-            self.choices.append(Choice(part.site, part.kernel, "sparse", None, None, None, _NOT_MEASURED))
-            return
+            found = "float32" if lacks else asked
+            self.choices.append(Choice(part.site, part.ways[found].kernel, "sparse", None, None, None, _NOT_MEASURED + lacks))
+            return found
         if part.key not in self._skipped_us:
             calls = []
-            for emit in part.with_and_without:
+            for emit in (*(way.emit for way in part.ways.values()), part.whole):
                 emit(tape := tunable(self.target).tape(self.target, {}))
                 calls.append(tape.run)
             self._skipped_us[part.key] = [us * part.parts for us in self._timed(*calls)]
-        us, dense_us = self._skipped_us[part.key]
-        bound = self._bound(part.flops, part.moved_bytes, "float32")
-        reason = _reason(us, dense_us) + (f", {part.apart} not counted" if part.apart else "")
-        self.choices.append(Choice(part.site, part.kernel, "sparse", us, dense_us, dense_us * part.density, reason, bound))
+        *every, dense_us = self._skipped_us[part.key]
+        times = dict(zip(part.ways, every, strict=True))
+        found = min(times, key=times.__getitem__)
+        us, way = times[found], part.ways[found]
+        reason = _reason(us, dense_us) + lacks
+        if len(times) > 1:
+            reason = f"{asked}: {_reason(times[asked], dense_us, 'dense float32')}, {_reason(times[asked], times['float32'], 'float32')}"
+        reason += f", {part.apart} not counted" if part.apart else ""
+        bound = self._bound_of(way.flops, way.moved_bytes)
+        predicted = dense_us * part.density * sum(ops / SIZE[dtype] for dtype, ops in way.flops.items()) / sum(way.flops.values())
+        self.choices.append(Choice(part.site, way.kernel, "sparse", us, dense_us, predicted, reason, bound))
+        return found
+
+    def _bound_of(self, flops: Mapping[str, float], size: float) -> float:
+        """Of a kernel that multiplies several number formats, one after the other."""
+        bound = tunable(self.target).bound_us
+        return max(sum(bound(ops, 0, dtype, self.target) for dtype, ops in flops.items()), bound(0, size, "float32", self.target))
 
     def _bound(self, ops: float, size: float, dtype: str) -> float | None:
         return tunable(self.target).bound_us(ops, size, dtype, self.target) if self.measure else None

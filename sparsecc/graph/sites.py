@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from sparsecc.attention.base import BlockMap, Grid
     from sparsecc.attention.dynamic import DynamicMap
+    from sparsecc.attention.rounding import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +181,8 @@ class Attention(Site):
     """softmax(scale · q kᵀ + mask) v, q: [batch, heads, tokens, head_dim].
 
     tokens, kv_tokens: of q and of k, None where the model leaves them open.  block_map: of what is block-sparse already, a DynamicMap
-    where blocks are chosen in each call.  bound: why `Graph.replace` cannot put another operator here, None when it can.
+    where blocks are chosen in each call.  precision: what q, k and v of that are rounded to.
+    bound: why `Graph.replace` cannot put another operator here, None when it can.
     """
 
     heads: int
@@ -192,6 +194,7 @@ class Attention(Site):
     tokens: int | None = None
     kv_tokens: int | None = None
     block_map: BlockMap | DynamicMap | None = field(default=None, repr=False, compare=False)
+    precision: Precision = "float32"
     bound: str | None = None
 
     @property

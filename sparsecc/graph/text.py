@@ -71,7 +71,8 @@ def _map(site: Attention) -> tuple[str, str]:
     causal = ["causal"] if site.causal else []
     if site.block_map is None:
         return (" ".join(causal), "")
-    return (" ".join([f"block_map:{site.block_map.block}", *causal]), f"{1 - site.block_map.density:.1%}")
+    narrow = [] if site.precision == "float32" else [site.precision]
+    return (" ".join([f"block_map:{site.block_map.block}", *narrow, *causal]), f"{1 - site.block_map.density:.1%}")
 
 
 def _by(sizes: Sequence[int]) -> str:

@@ -155,6 +155,8 @@ class Recording:
         """
         if choose.plan is not None:
             raise RecipeError("plan: a recording makes one; leave it out")
+        if choose.precision != "float32":
+            raise RecipeError("precision: a plan holds maps alone; give it to the recipe that compiles the plan")
         _require_parts(steps)
         self.said = []
         planned = [one for part in steps for one in self._part(choose, part)]

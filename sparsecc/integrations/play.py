@@ -12,15 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from sparsecc.api import gpu
-from sparsecc.attention import export
 from sparsecc.attention.base import BlockMap
 from sparsecc.codegen.cuda import blocks, operator
 from sparsecc.codegen.cuda.arch import nearest, spelt
 from sparsecc.codegen.cuda.choose import Chooser
+from sparsecc.codegen.cuda.flex import Flexed, unfit
 from sparsecc.codegen.cuda.kernel import BlockAttentionSpec
 from sparsecc.codegen.cuda.target import Target, capability, device_name
 from sparsecc.errors import InputError, Refused
@@ -46,6 +45,10 @@ class Player:
             self.runs = "torch, block by block"
             return self._reference(q, k, v, scale, mask)
         seen = self._seen(mask)
+        reason = unfit(self.map.block)
+        if reason is not None:
+            self.runs = f"torch, block by block: {reason.reason}"
+            return self._reference(q, k, v, scale, mask)
         key = Refused("it has no masks") if seen is not None else self._kernel(q, k, v, scale)
         if isinstance(key, str):
             self.runs = "kernel block_attention"
@@ -92,29 +95,16 @@ class Player:
             return Refused(f"the kernel takes bfloat16 and float16, not {dtype_of(q)}")
         batch, heads, tokens, depth = q.shape
         found = self.map
-        ordered = found.orders is not None
-        first = "" if ordered else blocks.tokens_first(q, k, v)
-        sizes = (batch, heads, heads if ordered else k.shape[1], tokens, depth, scale, found.block)
+        sizes, first = (batch, heads, k.shape[1], tokens, depth, scale, found.block), blocks.tokens_first(q, k, v)
         with torch.cuda.device(q.device):
-            return _plan_of(BlockAttentionSpec(*sizes, dtype_of(q), found.causal, ordered, first), q.device.index)
+            return _plan_of(BlockAttentionSpec(*sizes, dtype_of(q), found.causal, found.orders is not None, first), q.device.index)
 
     def _launched(self, key: str, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         packed = self._once(("packed", q.device, len(q)), lambda: blocks.pack(self._here(q.device), len(q)))
-        places = packed.places
-        inputs = (q, k, v) if places is None else (blocks.in_order(x, places) for x in (q, k, v))
-        return blocks.block_attention_cuda(*inputs, *packed, key)
+        return blocks.block_attention_cuda(q, k, v, *packed, key)
 
     def _flex(self, q: Tensor, k: Tensor, v: Tensor, scale: float, seen: Tensor | None) -> Tensor:
-        found = self._here(q.device)
-        places = None if found.orders is None else self._once(("places", q.device), lambda: found.places().int())
-        if seen is None:
-            mask = self._once(("mask", q.device), lambda: export.block_mask(found, q.device))
-        else:
-            mask = _hiding(found, places, seen.expand(len(q), -1))
-        if places is None:
-            return _compiled_flex()(q, k, v, block_mask=mask, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
-        y = _compiled_flex()(*(blocks.in_order(x, places) for x in (q, k, v)), block_mask=mask, scale=scale)
-        return blocks.in_order(y, self._once(("back", q.device), lambda: places.argsort(1).int()))
+        return self._once(("flex", q.device), lambda: Flexed(self.map, q.device))(q, k, v, scale, seen)
 
     def _once(self, key: Any, make: Any) -> Any:
         if key not in self._made:
@@ -145,22 +135,3 @@ def _all_seen(mask: Tensor) -> bool:
     if mask not in _ALL_SEEN:
         _ALL_SEEN[mask] = bool(mask.all())
     return _ALL_SEEN[mask]
-
-
-def _hiding(found: BlockMap, places: Tensor | None, seen: Tensor) -> BlockMask:
-    """Of all blocks kept, with a mask that hides keys, each head's in its own order."""
-    tokens, causal = found.grid.tokens, found.causal
-    of_head = seen[:, None].expand(-1, found.heads, -1) if places is None else seen[:, places]
-
-    def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        inside = of_head[batch, head, key.clamp(max=tokens - 1)] & (key < tokens)
-        return inside & (key <= query) if causal else inside
-
-    counts, indices = export.listed(found.keep)
-    return BlockMask.from_kv_blocks(counts, indices, BLOCK_SIZE=found.block, mask_mod=visible, seq_lengths=(tokens, tokens))
-
-
-@cache
-def _compiled_flex() -> Any:
-    """Raises where it would go on without being compiled, as after many sizes: it would compute every block then."""
-    return torch.compile(flex_attention, dynamic=False, fullgraph=True)

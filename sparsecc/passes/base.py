@@ -5,13 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from sparsecc import registry
 from sparsecc.calibration.context import Context
 from sparsecc.errors import Refused
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import Site
+
+if TYPE_CHECKING:
+    from sparsecc.attention.base import Head
 
 S = TypeVar("S", bound=Site)  # the sites that a pass looks at
 A = TypeVar("A")  # what it does there; `str` of it is for the report
@@ -23,11 +26,12 @@ A_co = TypeVar("A_co", covariant=True)
 class Match(Generic[S_co, A_co]):
     """A site and what will be done there (once it is done, in words), or why nothing will.
 
-    layers: names of the sites whose weights that is about, where these are others."""
+    layers: names of the sites whose weights that is about, where these are others.  heads: what was done to each head of an attention."""
 
     site: S_co
     action: A_co | Refused
     layers: tuple[str, ...] = ()
+    heads: tuple[Head, ...] = ()
 
     @property
     def refused(self) -> Refused | None:
@@ -80,6 +84,10 @@ class Pass(ABC, Generic[S, A]):
     def rewrite(self, graph: Graph, site: S, action: A, /) -> None:
         """Edit the graph at one site, as `find` said."""
 
+    def head_rows(self, action: A, /) -> Sequence[Head]:
+        """What the report says of each head of an attention; nothing where a pass does not look at heads one by one."""
+        return ()
+
     @property
     def asked_pattern(self) -> str | None:
         """The zeros that weights have afterwards, as recipes write them; None for a pass that is not asked for any."""
@@ -93,9 +101,11 @@ class Pass(ABC, Generic[S, A]):
         done = []
         while found:
             match = found.pop(0)
-            if not isinstance(match.action, Refused):
-                self.rewrite(result, match.site, match.action)
-            done.append(replace(match, action=match.action if isinstance(match.action, Refused) else str(match.action)))
+            if isinstance(match.action, Refused):
+                done.append(match)
+                continue
+            self.rewrite(result, match.site, match.action)
+            done.append(replace(match, action=str(match.action), heads=tuple(self.head_rows(match.action))))
         return PassResult(result, any(match.refused is None for match in done), tuple(done), original)
 
     def _reordered(self, original: Graph | None, matches: Sequence[Match[S, A]]) -> Graph | None:

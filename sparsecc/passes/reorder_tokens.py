@@ -2,48 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sparsecc import attention, registry
-from sparsecc.attention.base import BLOCK, Asked, BlockMap, Choice, Grid, Pattern, Sample, least_density
+from sparsecc.attention.base import BLOCK, Asked, BlockMap, Choice, Grid, Head, Pattern, Sample, least_density
+from sparsecc.attention.rounding import PRECISIONS, Precision
 from sparsecc.calibration.context import Context
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.select import require_valid, select
 from sparsecc.graph.sites import Attention
+from sparsecc.passes._floor import Floor, least_above
+from sparsecc.passes._reordering import Reordering, unfit, untouchable
+from sparsecc.passes._shares import UNIFORM, Division, divided, require_allocation
 from sparsecc.passes.base import Example, Match, Pass
 
 if TYPE_CHECKING:
-    from sparsecc.attention.dynamic import DynamicMap
+    from sparsecc.attention.ladder import Ladder
     from sparsecc.attention.plan import Plan
 
+DENSITY = 0.5  # where neither it nor a floor is given
 TAPPED_BYTES = 1 << 30  # how much q, k and v is held at once: a layer of a video model has 200 MB of each
-
-
-@dataclass(frozen=True)
-class Reordering:
-    """What ReorderTokens does at a site. choice: None for a map out of a plan."""
-
-    map: BlockMap | DynamicMap
-    choice: Choice[Any] | None = None
-
-    def __str__(self) -> str:
-        static = isinstance(self.map, BlockMap)
-        density = f"density {self.map.density:.2f}" + ("" if static else ", blocks chosen in each call")
-        return ", ".join([density, *self._costs(), *(_orders_by_head(self.map) if isinstance(self.map, BlockMap) else [])])
-
-    def _costs(self) -> Iterator[str]:
-        dense = self.map.dense_heads
-        sparse = [head for head in range(self.map.heads) if head not in dense]
-        lost, error = (None, None) if self.choice is None else (self.choice.lost, self.choice.error)
-        if lost is not None and error is not None and sparse:
-            yield f"lost mass {float(lost[sparse].mean()):.2g}"
-            yield f"output error {float(error[sparse].mean()):.2g} (largest {float(error[sparse].max()):.2g})"
-        if dense:
-            yield f"{len(dense)} of {self.map.heads} heads dense ({', '.join(map(str, dense))})"
 
 
 @dataclass(frozen=True)
@@ -61,15 +43,22 @@ class ReorderTokens(Pass[Attention, Reordering]):
 
     Left dense, with the reason in the report: cross attention, causal and masked attention where the pattern reorders, masked attention
     where it chooses blocks in each call, another number of tokens than the grid has, a density below what text and the diagonal take, and
-    layers in which every head is above `max_error`.
+    layers in which every head is above `max_error`. Where no density reaches a floor, all layers are left dense.
 
     grid: `[frames, height, width]` in tokens, `[1, height, width]` for images. Needed unless `plan` is given or the pattern asks for none.
     text_tokens: how many tokens of text stand in the same sequence. They are not reordered, and blocks that hold text are all kept: every
     token sees them, and they see every token, as global tokens do.
     text_first: whether the text stands before the grid or after it.
-    density: the share of the blocks that each head keeps, text and diagonal included, in (0, 1]. Of causal attention, the share of the
-    blocks up to the diagonal. Not used where the pattern's own options say what is kept. `skip_softmax` keeps it on the calibration
-    inputs.
+    density: the share of the blocks that are kept, text and diagonal included, in (0, 1]. Of causal attention, the share of the blocks up
+    to the diagonal. 0.5 when neither it nor a floor is given. Not used where the pattern's own options say what is kept. `skip_softmax`
+    keeps it on the calibration inputs.
+    min_psnr: instead of a density: the least PSNR, in dB, of the model's outputs against those with dense attention; the peak is the range
+    of the latter's values. Every second calibration input is held out. Maps are chosen on the others, and the pass takes the
+    lowest density, of 18 from 0.05 to 0.9, at which the whole model reaches the floor on each held-out input.
+    min_ssim: likewise, the least SSIM, over the last two axes of outputs that are images or videos. Both floors may be given.
+    allocation: how the density is divided over heads and layers. `uniform`: all have the same. `sensitivity`: heads that lose much keep
+    more; a head's loss is its error at several densities, measured on the calibration inputs, times how much the model's outputs move with
+    its layer. All heads together keep the density.
     max_error: a head whose output is off by more on the calibration inputs (relative) keeps every block. Any error is allowed when not
     given.
     pattern: how orders and blocks are chosen; a member of `attention`, perhaps with options behind a colon: `sliding_window:512`,
@@ -78,6 +67,10 @@ class ReorderTokens(Pass[Attention, Reordering]):
     plan: a file of block maps that were chosen before, used instead of calibration. Its grid, block and density hold.
     plan_step: for a plan whose maps are not the same in all denoising steps: the step whose maps are taken, as a fraction of the schedule
     in [0, 1).
+    precision: what q, k and v are rounded to: `float32` leaves them as they are, `bfloat16` rounds all three, `int8` rounds q and k with
+    one scale for each block of tokens, and v to bfloat16. Compiled for a CPU, float32 is timed beside it and stays where it is faster, or
+    where the CPU does not multiply such numbers. A GPU multiplies the model's own type. `max_error` is judged without it,
+    floors with it.
     """
 
     examples = (Example({"grid": [1, 3, 3], "text_tokens": 1, "density": 0.8, "block": 3}, on=("transformer",)),)
@@ -87,12 +80,16 @@ class ReorderTokens(Pass[Attention, Reordering]):
     grid: tuple[int, int, int] | None = None
     text_tokens: int = 0
     text_first: bool = True
-    density: float = 0.5
+    density: float | None = None
+    min_psnr: float | None = None
+    min_ssim: float | None = None
+    allocation: str = UNIFORM
     max_error: float | None = None
     pattern: str = "paro"
     block: int = BLOCK
     plan: str | None = None
     plan_step: float | None = None
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         require_valid(targets=self.targets, ignore=self.ignore)
@@ -103,14 +100,33 @@ class ReorderTokens(Pass[Attention, Reordering]):
             raise RecipeError(f"grid: {list(self.grid)} has a side without tokens")
         if self.text_tokens < 0:
             raise RecipeError(f"text_tokens: {self.text_tokens} is negative")
-        if not 0 < self.density <= 1:
+        if not 0 < self._density <= 1:
             raise RecipeError(f"density: {self.density} is not in (0, 1]; it is the share of blocks kept")
+        require_allocation(self.allocation)
+        self._check_floor()
         if self.max_error is not None and self.max_error < 0:
             raise RecipeError(f"max_error: {self.max_error} is negative")
         if self.plan_step is not None and not 0 <= self.plan_step < 1:
             raise RecipeError(f"plan_step: {self.plan_step} is not in [0, 1); it is a fraction of the schedule")
         if self.block < 1:
             raise RecipeError(f"block: {self.block} tokens are no block")
+        if self.precision not in PRECISIONS:
+            raise RecipeError(f"precision: {self.precision!r} is none of {', '.join(PRECISIONS)}")
+        self._check_dynamic()
+
+    def _check_floor(self) -> None:
+        floor = self._floor
+        if floor and self.density is not None:
+            raise RecipeError(f"density: {floor.fields} decides it; leave one of them out")
+        if self.plan is not None and (floor or self.allocation != UNIFORM):
+            raise RecipeError(f"plan: its maps are chosen already; leave {floor.fields or 'allocation'} out")
+
+    def _check_dynamic(self) -> None:
+        if self.plan is not None or not self._pattern.dynamic:
+            return
+        asked = {"precision": self.precision != "float32", "allocation": self.allocation != UNIFORM, self._floor.fields: self._floor}
+        if field := next((field for field, given in asked.items() if given), None):
+            raise RecipeError(f"{field}: not for {self.pattern}, which chooses blocks in each call; leave it out")
 
     def find(self, graph: Graph, context: Context) -> Iterator[Match[Attention, Reordering]]:
         sites = select(graph, Attention, self.targets, self.ignore)
@@ -131,15 +147,22 @@ class ReorderTokens(Pass[Attention, Reordering]):
 
         found = reordering.map
         if isinstance(found, BlockMap):
-            graph.replace(site, BlockAttention(found, site.scale, site.kv_heads != site.heads))
+            graph.replace(site, BlockAttention(found, site.scale, site.kv_heads != site.heads, reordering.precision))
         else:
             graph.replace(site, DynamicBlockAttention(found, site.scale))
 
+    def head_rows(self, reordering: Reordering) -> Sequence[Head]:
+        return reordering.heads()
+
     def judged(self, site: Attention, samples: Sequence[Sample]) -> Reordering | Refused:
         """What becomes of an attention that these samples enter, for who has no graph. Raises RecipeError for a pattern that needs some and
-        has none, or chooses blocks in each call, so that there is no map."""
+        has none, for one that chooses blocks in each call, so that there is no map, and for a floor or an allocation, which need the whole
+        model."""
         if self._pattern.dynamic:
             raise RecipeError(f"pattern: {self.pattern} chooses blocks in each call; plans hold maps that are the same in all")
+        if self._floor or self.allocation != UNIFORM:
+            field = self._floor.fields or "allocation"
+            raise RecipeError(f"{field}: needs the whole model to be run; give a density for all heads instead")
         reason = self._refuse(site)
         if reason is not None:
             return reason
@@ -147,6 +170,15 @@ class ReorderTokens(Pass[Attention, Reordering]):
             return self._judged(site, samples)
         [match] = self._unmeasured([site])
         return match.action
+
+    @property
+    def _density(self) -> float:
+        """Where no floor decides it."""
+        return DENSITY if self.density is None else self.density
+
+    @property
+    def _floor(self) -> Floor:
+        return Floor(self.min_psnr, self.min_ssim)
 
     @cached_property
     def _pattern(self) -> Pattern:
@@ -175,8 +207,8 @@ class ReorderTokens(Pass[Attention, Reordering]):
         if tokens != grid.tokens:
             return Refused(f"{tokens} tokens, a grid of {grid} has {grid.tokens}")
         least = least_density(grid, self.block, site.causal)
-        if self._pattern.exact_density and self.density < least:
-            return Refused(f"density {self.density:g}: text and the diagonal alone are {least:.2g} of the blocks")
+        if self._pattern.exact_density and not self._floor and self._density < least:
+            return Refused(f"density {self._density:g}: text and the diagonal alone are {least:.2g} of the blocks")
         return None
 
     def _planned(self, graph: Graph, sites: Sequence[Attention], path: str) -> Iterator[Match[Attention, Reordering]]:
@@ -215,28 +247,37 @@ class ReorderTokens(Pass[Attention, Reordering]):
             raise RecipeError(f"{path}: attention '{site.name}' {one} causal, the plan's {other}")
         if self.grid is not None and found.grid != (grid := self._grid(found.grid.tokens)):
             raise RecipeError(f"{path}: the plan is for a grid of {found.grid}, the recipe says {grid}")
-        return Reordering(found)
+        return Reordering(found, precision=self.precision)
 
     def _unmeasured(self, sites: Sequence[Attention]) -> Iterator[Match[Attention, Reordering]]:
         """Without samples."""
         if sites and self._pattern.needs_samples:
             missing = f"pattern: {self.pattern} has to be calibrated" if self._pattern.dynamic else "plan: missing"
             raise RecipeError(f"{missing}, so that calibration inputs are needed; pass calibration= (--calib)")
-        if sites and self.max_error is not None:
-            raise RecipeError("max_error: needs calibration inputs to be judged by; pass calibration= (--calib)")
+        needing = {"max_error": self.max_error is not None, self._floor.fields: self._floor, "allocation": self.allocation != UNIFORM}
+        if sites and (field := next((field for field, given in needing.items() if given), None)):
+            raise RecipeError(f"{field}: needs calibration inputs to be judged by; pass calibration= (--calib)")
         for site in sites:
             open_length = Refused("the model leaves its number of tokens open; fix the input's sizes, or give calibration inputs")
             yield Match(site, open_length if site.tokens is None else self._choose(site, site.tokens, []))
 
     def _calibrated(self, graph: Graph, sites: Sequence[Attention], context: Context) -> Iterator[Match[Attention, Reordering]]:
         assert context.calibration
-        held = sum(12 * self._held(site) * site.heads * site.head_dim for site in sites) // max(1, len(sites)) * len(context.calibration)
+        if self._floor or self.allocation != UNIFORM:
+            yield from self._divided(graph, sites, context)
+            return
+        for site, samples in self._tapped(graph, sites, context.calibration):
+            yield Match(site, self._judged(site, samples))
+
+    def _tapped(self, graph: Graph, sites: Sequence[Attention], inputs: Sequence[Any]) -> Iterator[tuple[Attention, list[Sample]]]:
+        """What enters each site, a few sites at once."""
+        held = sum(12 * self._held(site) * site.heads * site.head_dim for site in sites) // max(1, len(sites)) * len(inputs)
         count = max(1, TAPPED_BYTES // max(1, held))
         for start in range(0, len(sites), count):
             group = sites[start : start + count]
-            runs = [graph.run(inputs, [site.name for site in group]).taps for inputs in context.calibration]
+            runs = [graph.run(one, [site.name for site in group]).taps for one in inputs]
             for site in group:
-                yield Match(site, self._judged(site, [Sample(*run[site.name]) for run in runs]))
+                yield site, [Sample(*run[site.name]) for run in runs]
 
     def _held(self, site: Attention) -> int:
         """Tokens of a site, as far as they are known before it is run."""
@@ -244,49 +285,87 @@ class ReorderTokens(Pass[Attention, Reordering]):
 
     def _judged(self, site: Attention, samples: Sequence[Sample]) -> Reordering | Refused:
         tokens = samples[0].q.shape[2]
-        return _unfit(samples) or self._refuse_length(site, tokens) or self._choose(site, tokens, samples)
+        return unfit(samples) or self._refuse_length(site, tokens) or self._choose(site, tokens, samples)
 
     def _choose(self, site: Attention, tokens: int, samples: Sequence[Sample]) -> Reordering | Refused:
-        if site.has_mask and self.max_error is not None:
-            return Refused("its mask is not among the samples, so that max_error cannot be judged")
+        reason = self._refuse_mask(site)
+        return reason or self._decided(site, self._pattern.choose(self._asked(site, tokens, samples)))
+
+    def _refuse_mask(self, site: Attention) -> Refused | None:
+        """Where costs have to be known, and a mask has a part in them."""
+        if not site.has_mask or (self.max_error is None and self.allocation == UNIFORM):
+            return None
+        what = "max_error" if self.max_error is not None else "its loss"
+        return Refused(f"its mask is not among the samples, so that {what} cannot be judged")
+
+    def _asked(self, site: Attention, tokens: int, samples: Sequence[Sample]) -> Asked:
         grid, samples = self._grid(tokens), [] if site.has_mask else samples
-        asked = Asked(grid, site.heads, site.scale, self.density, self.block, self.max_error, site.causal, samples)
-        choice = self._pattern.choose(asked)
+        return Asked(grid, site.heads, site.scale, self._density, self.block, self.max_error, site.causal, samples)
+
+    def _decided(self, site: Attention, choice: Choice, checked: str = "") -> Reordering | Refused:
         everything = len(choice.map.dense_heads) == site.heads
-        if everything and self.max_error is not None and choice.error is not None:
-            return Refused(f"every head's output error is above max_error {self.max_error:g}, the least is {float(choice.error.min()):.2g}")
+        least = None if choice.error is None else float(choice.error.min())
+        if everything and self.max_error is not None and least is not None and not least <= self.max_error:
+            return Refused(f"every head's output error is above max_error {self.max_error:g}, the least is {least:.2g}")
+        if everything and self.allocation != UNIFORM:
+            return Refused(f"{self.allocation} keeps all of its blocks: other layers lose less by leaving out theirs")
         if everything and not self._pattern.exact_density:
-            return Refused(f"{self.pattern} keeps every block of {tokens} tokens")
-        return Reordering(choice.map, choice)
+            return Refused(f"{self.pattern} keeps every block of {choice.map.grid.tokens} tokens")
+        return Reordering(choice.map, choice, self.precision, checked)
 
+    def _divided(self, graph: Graph, sites: Sequence[Attention], context: Context) -> Iterator[Match[Attention, Reordering]]:
+        """With a density for each head, or one that a floor decides."""
+        from sparsecc.attention.ladder import Ladder  # which imports torch
 
-def untouchable(site: Attention, reorders: bool) -> Refused | None:
-    """Why an attention cannot be made block-sparse, None when it can. What its length has to be is not asked here."""
-    if site.block_map is not None:
-        return Refused(f"block-sparse already, density {site.block_map.density:.2f}")
-    if site.causal and reorders:
-        return Refused("causal attention: its order of tokens has a meaning")
-    if site.has_mask and reorders:
-        return Refused("its mask would have to be reordered with every head; only attention without a mask is")
-    if site.heads % site.kv_heads:
-        return Refused(f"{site.kv_heads} heads of keys cannot serve {site.heads} heads of queries evenly")
-    if None not in (site.tokens, site.kv_tokens) and site.tokens != site.kv_tokens:
-        return Refused(f"cross attention: {site.tokens} queries, {site.kv_tokens} keys")
-    return Refused(site.bound) if site.bound else None
+        found: dict[str, Reordering | Refused] = {}
+        ladders: dict[str, Ladder] = {}
+        choosing, held_out = self._split(context.calibration or ())
+        for site, samples in self._tapped(graph, sites, choosing):
+            reason = unfit(samples) or self._refuse_length(site, samples[0].q.shape[2]) or self._refuse_mask(site)
+            if reason is not None:
+                found[site.name] = reason
+                continue
+            ladders[site.name] = Ladder.of(self._pattern, self._asked(site, samples[0].q.shape[2], samples))
+            context.tell("measuring attention", len(found) + len(ladders), len(sites), site.name)
+        taken = [site for site in sites if site.name in ladders]
+        if taken:
+            division = divided(self.allocation, graph, taken, ladders, choosing)
+            if self._floor:
+                found |= self._above_floor(graph, taken, division, held_out, context)
+            else:
+                found |= self._at_density(graph, taken, division, choosing)
+        yield from (Match(site, found[site.name]) for site in sites)
 
+    def _split(self, inputs: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Inputs to choose on, and those that are held out for a floor."""
+        if not self._floor:
+            return inputs, ()
+        if len(inputs) < 2:
+            raise RecipeError(f"{self._floor.fields}: every second calibration input is held out, so that at least two are needed, not 1")
+        if len({_sizes(one) for one in inputs}) > 1:  # a map is for one number of tokens
+            raise RecipeError(f"{self._floor.fields}: needs calibration inputs of one size")
+        return inputs[::2], inputs[1::2]
 
-def _orders_by_head(found: BlockMap) -> Iterator[str]:
-    """'order FHW for heads 0, 2', the sparse heads only; nothing where all have the model's."""
-    from sparsecc.attention import orders
+    def _at_density(
+        self, graph: Graph, sites: Sequence[Attention], division: Division, inputs: Sequence[Any]
+    ) -> dict[str, Reordering | Refused]:
+        from sparsecc.attention.ladder import choose
 
-    if found.orders is None:
-        return
-    dense, names = found.dense_heads, orders.names(found)
-    for name in sorted(set(names), key=orders.NAMES.index):
-        heads = [str(head) for head, its in enumerate(names) if its == name and head not in dense]
-        if heads:
-            order = f"order {name}" if name != "own" else "an order of its own"
-            yield f"{order} for head{'s' * (len(heads) > 1)} {', '.join(heads)}"
+        kept = division.kept(self._density)
+        found: dict[str, Reordering | Refused] = {}
+        for site, samples in self._tapped(graph, sites, inputs):
+            densities = [blocks / division.ladders[site.name].full for blocks in kept[site.name]]
+            choice = choose(self._pattern, self._asked(site, samples[0].q.shape[2], samples), densities)
+            found[site.name] = self._decided(site, choice)
+        return found
+
+    def _above_floor(
+        self, graph: Graph, sites: Sequence[Attention], division: Division, inputs: Sequence[Any], context: Context
+    ) -> dict[str, Reordering | Refused]:
+        found = least_above(self._floor, graph, division, inputs, self.max_error, self.precision, context)
+        if isinstance(found, Refused):
+            return {site.name: found for site in sites}
+        return {site.name: self._decided(site, found.choices[site.name], found.said) for site in sites}
 
 
 def plan_of(graph: Graph) -> Plan:
@@ -313,13 +392,5 @@ def _require_made_for(plan: Plan, graph: Graph, path: str) -> None:
         raise RecipeError(f"{path}: made for another model: its attention has other names, heads or sizes; calibrate again")
 
 
-def _unfit(samples: Sequence[Sample]) -> Refused | None:
-    """What only the tensors tell."""
-    for q, k, v in samples:
-        if q.shape[2] != k.shape[2]:
-            return Refused(f"cross attention: {q.shape[2]} queries, {k.shape[2]} keys")
-        if q.shape[2] != samples[0].q.shape[2]:
-            return Refused(f"{samples[0].q.shape[2]} tokens in one calibration input, {q.shape[2]} in another")
-        if not all(x.isfinite().all() for x in (q, k, v)):
-            return Refused("its q, k or v held NaN or infinity on a calibration input")
-    return None
+def _sizes(inputs: Sequence[Any] | Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(x.shape) for x in (inputs.values() if isinstance(inputs, Mapping) else inputs))

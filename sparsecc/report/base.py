@@ -17,6 +17,19 @@ MASKED, ORIGINAL = "masked model", "model as it came"  # with whose outputs othe
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeadReport:
+    """One head of a block-sparse attention. order: of its tokens, by the grid's axes from the outermost in (FHW is raster order), Morton or
+    Hilbert; "own" for any other, "" for the model's.  density: the share of its blocks that are kept.  lost: the share of its attention
+    mass outside them; error: ‖o − o'‖ / ‖o‖ of its output: both on the calibration inputs, and for a head that is dense because of it what
+    it would have cost; None where nothing was measured."""
+
+    order: str
+    density: float
+    lost: float | None = None
+    error: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class SiteReport:
     """One site, or a weight that belongs to none and so is skipped. Times in µs, sizes in bytes; None where nothing was measured or does
     not apply.
@@ -25,8 +38,10 @@ class SiteReport:
     bytes_packed, predicted_us, measured_us: of the sparse (structured, quantized, smaller) form, also where the dense one stays.
     bound_us: the least that peak and bandwidth of this machine allow the kernel of measured_us.
     dtype: of the weight as it is stored; float32 where compiled code has no kernels for its numbers.  dense_us: of float32.  A quantized
-    layer has its dtype at the head of its format, and its decision says whether the kernel skips zeros.
+    layer has its dtype at the head of its format, and its decision says whether the kernel skips zeros. Of a block-sparse attention, what
+    q, k and v are rounded to; its kernel says what is multiplied.
     refused: what each pass that left it alone said, in the order of the recipe: "prune: already packed as csr".
+    heads: of a block-sparse attention.
     """
 
     name: str
@@ -47,6 +62,7 @@ class SiteReport:
     decision: Decision = "dense"
     reason: str = ""
     refused: tuple[str, ...] = ()
+    heads: tuple[HeadReport, ...] = ()
 
     @property
     def quantized(self) -> bool:

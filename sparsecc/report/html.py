@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def page(report: Report) -> str:
     """The page's text. Names from the model are escaped; nothing is loaded from elsewhere."""
     rows = [(site, table.cells(site)) for site in report.sites]
-    return _rendered("page.html.jinja", report=report, columns=table.columns(), rows=rows, summary=table.summary(report))
+    return _rendered("page.html.jinja", report=report, columns=table.columns(), rows=rows, summary=table.summary(report), cost=table.cost)
 
 
 def sensitivity_page(report: SensitivityReport) -> str:

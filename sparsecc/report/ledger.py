@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from sparsecc.report.base import HeadReport
+
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """step: the pass, as recipes call it.  site: the layer's name.  done: what it did, in words, None where it refused.
-    refused: why.  pattern: which zeros it was asked for, if any.  stored: the share of the weights that this pattern stored then."""
+    refused: why.  pattern: which zeros it was asked for, if any.  stored: the share of the weights that this pattern stored then.
+    heads: what was done to each head of an attention."""
 
     step: str
     site: str
@@ -17,6 +20,7 @@ class Entry:
     refused: str | None = None
     pattern: str | None = None
     stored: float | None = None
+    heads: tuple[HeadReport, ...] = ()
 
 
 @dataclass
@@ -54,6 +58,10 @@ class Ledger:
     def last(self, site: str) -> str:
         """What the last pass that did something did; "" for nothing."""
         return next((entry.done for entry in reversed(self.of(site)) if entry.done is not None), "")
+
+    def heads(self, site: str) -> tuple[HeadReport, ...]:
+        """What the last pass that looked at them did to each head."""
+        return next((entry.heads for entry in reversed(self.of(site)) if entry.heads), ())
 
     def asked(self, site: str) -> Entry | None:
         """The last entry of a pass that gave it a pattern."""

@@ -42,7 +42,22 @@ def _reasons_at(site: SiteReport) -> str:
     refused = [f"    {said}" for said in _unsaid(site)]
     size_of = f" {size(site.bytes_dense)}" if site.bytes_dense is not None else ""
     head = f"{printable(site.name)}  {site.kind} {shape(site)}{size_of}"
-    return "\n".join((head, f"    {site.decision}: {site.reason or 'no reason recorded'}", *refused))
+    return "\n".join((head, f"    {site.decision}: {site.reason or 'no reason recorded'}", *refused, *_heads(site)))
+
+
+def _heads(site: SiteReport) -> list[str]:
+    """A line for each head of a block-sparse attention, under one that says what is in it; none where all are alike."""
+    if len(set(site.heads)) < 2:
+        return []
+    lines = [f"    {'head':>4}  {'order':<7}  {'density':>7}  {'lost mass':>9}  {'error':>7}"]
+    for number, head in enumerate(site.heads):
+        lines.append(f"    {number:>4}  {head.order:<7}  {head.density:>7.3f}  {cost(head.lost):>9}  {cost(head.error):>7}".rstrip())
+    return lines
+
+
+def cost(share: float | None) -> str:
+    """Of a head; "" where nothing was measured."""
+    return "" if share is None else f"{share:.2g}"
 
 
 def _unsaid(site: SiteReport) -> list[str]:

@@ -18,7 +18,7 @@ from torch import nn
 from torch.fx import GraphModule
 from torch.fx._pytree import tree_flatten_spec
 
-from sparsecc.codegen.cuda import alone, launched, operator
+from sparsecc.codegen.cuda import alone, flex, launched, operator
 from sparsecc.codegen.cuda.arch import serves, spelt
 from sparsecc.codegen.cuda.kernel import LinearSpec
 from sparsecc.codegen.cuda.plan import Plan, described, digest, read
@@ -34,6 +34,7 @@ from sparsecc.runtime.archive import MANIFEST, add, dumped, opened, read_json, s
 
 FORMAT = 1  # raised when an older sparsecc could misread the file
 KIND = "cuda"
+OPERATORS = (operator.linear_cuda, *(kind.operator for kind in alone.KINDS.values()), flex.flex_attention_cuda)  # that programs call
 _PROGRAM, _WEIGHTS, _REPORT = "program.json", "weights.safetensors", "report.json"
 
 

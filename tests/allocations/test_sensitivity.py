@@ -48,6 +48,19 @@ def test_the_best_of_all_divisions_is_found() -> None:
         assert total_loss(layers, shares) == best
 
 
+def test_corners_of_a_loss_are_among_what_is_tried() -> None:
+    """Steep below 1234 of 100 000 units, nearly flat above: no level of ten is there."""
+
+    def loss(sparsity: float) -> float:
+        return sparsity + 10 * max(0.0, 1234 - (1 - sparsity) * 100_000)
+
+    layers = [replace(quadratic(name, 0.0, units=100_000), loss=loss) for name in "abc"]
+    cornered = [replace(each, corners=(0, 1234, 100_000)) for each in layers]
+    sparsity = 1 - 3 * 1234 / 300_000
+    assert kept(cornered, Sensitivity(levels=10).allocate(cornered, sparsity, 0.0)) == [1234] * 3
+    assert kept(layers, Sensitivity(levels=10).allocate(layers, sparsity, 0.0)) != [1234] * 3
+
+
 def test_large_layers_are_divided_in_bins_and_yet_exactly() -> None:
     layers = [quadratic(f"l{i}", 1.0 + i, units=1_000_000 + 7 * i) for i in range(20)]
     shares = Sensitivity().allocate(layers, 0.5, 0.0)

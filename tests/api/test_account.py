@@ -61,6 +61,8 @@ def test_a_reordered_attention_has_a_row_and_one_that_was_refused_its_reason(reo
     assert (sparse.decision, sparse.sparsity) == ("sparse", pytest.approx(0.5))
     assert sparse.reason.startswith("density 0.50, lost mass 0.")
     assert sparse.reason.endswith("order FWH for head 1, order HWF for head 0")
+    assert [(head.order, head.density) for head in sparse.heads] == [("HWF", pytest.approx(0.5)), ("FWH", pytest.approx(0.5))]
+    assert all(head.lost is not None and head.error is not None and 0 < head.error < 1 for head in sparse.heads)
     block_map = next(site.block_map for site in result.graph.sites(Attention) if site.block_map is not None)
     assert isinstance(block_map, BlockMap)
     assert sparse.output_error == pytest.approx(relative_error(q, k, v, reference(q, k, v, block_map, 0.125), 0.125))
@@ -73,6 +75,7 @@ def test_an_attention_that_came_block_sparse_has_a_row_and_others_have_none(reor
     untouched = rewrite(result.graph, Recipe.load({"passes": []}), None, None, "m")
     [sparse] = account.report(untouched, "cpu").sites
     assert (sparse.decision, sparse.reason) == ("sparse", "block-sparse as the model came, density 0.50")
+    assert [(head.order, head.lost, head.error) for head in sparse.heads] == [("HWF", None, None), ("FWH", None, None)]
     assert account.report(rewrite(result.original, Recipe.load({"passes": []}), None, None, "m"), "cpu").sites == ()
 
 

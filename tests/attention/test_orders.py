@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparsecc.attention import orders
-from sparsecc.attention.base import AXIS_ORDERS, BlockMap, Grid
+from sparsecc.attention.base import AXIS_ORDERS, BlockMap, Grid, Head
 
 GRIDS = st.builds(Grid, st.integers(1, 6), st.integers(1, 9), st.integers(1, 9), st.integers(0, 5), st.booleans())
 CUBES = [(2, 2, 2), (4, 4, 4), (8, 8, 8), (1, 8, 8), (16, 1, 16), (1, 1, 16), (1, 1, 1)]
@@ -116,3 +118,13 @@ def test_orders_of_axes_alone_are_stored_by_number_and_all_have_names() -> None:
     assert torch.equal(found.places(), torch.stack(mixed))
     assert orders.names(found) == ["WFH", "Hilbert", "Morton", "own"]
     assert set(orders.names(found)) <= set(orders.NAMES)
+    assert orders.names(replace(found, orders=None)) == [""] * 4
+
+
+def test_a_row_for_each_head() -> None:
+    grid, keep = Grid(2, 4, 4), torch.ones(2, 4, 4, dtype=torch.bool)
+    keep[1] = torch.eye(4, dtype=torch.bool)
+    found = BlockMap(grid, 8, torch.tensor([0, 4], dtype=torch.uint8), keep)
+    assert orders.head_rows(found) == [Head("FHW", 1.0), Head("WFH", 0.25)]
+    rows = orders.head_rows(replace(found, orders=None), torch.tensor([0.0, 0.5]), torch.tensor([0.0, 0.25]))
+    assert rows == [Head("", 1.0, 0.0, 0.0), Head("", 0.25, 0.5, 0.25)]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import block_attention as bench
-from benchmarks.block_attention import GATHER, ROWS, Row
+from benchmarks.block_attention import HALF, ROWS, Row, gather_of
 from sparsecc.attention.base import BLOCK, Grid, required
 from sparsecc.timing import Timing
 
@@ -19,12 +19,16 @@ GRID = Grid(2, 9, 12, text_tokens=5)
 DENSE = "torch"
 
 
-def document(half: float, gather: float = 0.001) -> dict[str, Any]:
-    """Of a dense attention that takes 1 s, and `half` s at density 0.5."""
-    seconds = {DENSE: 1.0, ROWS[0].name: 1.5, ROWS[1].name: half, ROWS[2].name: 0.25, GATHER: gather}
+NARROW = (Row(0.5, at_least=1.6, precision="bfloat16"),)
+
+
+def document(half: float, gather: float = 0.001, narrow: float = 0.2) -> dict[str, Any]:
+    """Of a dense attention that takes 1 s, and `half` s at density 0.5, `narrow` s in bfloat16."""
+    rows = (*ROWS[:3], *NARROW)
+    seconds = {DENSE: 1.0, HALF: 0.8, ROWS[0].name: 1.5, ROWS[1].name: half, ROWS[2].name: 0.25, NARROW[0].name: narrow}
+    seconds |= {gather_of(precision): gather for precision in ("float32", "bfloat16")}
     timings = {name: Timing(name, (value,) * 3) for name, value in seconds.items()}
-    errors = dict.fromkeys(seconds, 1e-6)
-    found = bench._document(timings, [DENSE], ROWS, errors)
+    found = bench._document(timings, [DENSE], [HALF], rows, dict.fromkeys(seconds, 1e-6))
     return {"heads": 1, "head_dim": 64, "threads": 2, **found, "left_out": {"onnxruntime, Attention": "its scores alone would take 9 GB"}}
 
 
@@ -65,27 +69,44 @@ def test_the_models_are_valid() -> None:
         onnx.checker.check_model(model((1, 2, 8, 4)), full_check=True)
 
 
-def test_a_compiled_map_is_checked(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_compiled_map_is_checked(precision: str, tmp_path: Path) -> None:
     inputs = tuple(torch.from_numpy(array) for array in arrays().values())
-    compiled = bench._compiled(inputs, bench.block_map(GRID, 2, 0.8), 1, tmp_path)  # type: ignore[arg-type]
-    assert compiled.report.check.max_rel < 1e-5
+    compiled = bench._compiled(inputs, bench.block_map(GRID, 2, 0.8), 1, tmp_path, precision)  # type: ignore[arg-type]
+    assert compiled.report.check.max_rel < bench.TOLERANCE[precision] / 5
     assert compiled.report.sites[0].reason.startswith("density 0.8")
-    assert bench._gather(arrays(), GRID, 1)() == []
+    assert compiled.report.sites[0].dtype == precision
+    assert bench._gather(arrays(), GRID, 1, precision)() == []
 
 
-@pytest.mark.parametrize(("half", "gather", "good"), [(0.5, 0.001, True), (0.7, 0.001, False), (0.5, 0.1, False)])
-def test_promises_are_kept_or_not(half: float, gather: float, good: bool) -> None:
-    assert bench.holds(document(half, gather)) is good
+def test_torch_in_bfloat16_computes_the_same() -> None:
+    q, k, v = (torch.from_numpy(array) for array in arrays().values())
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    [got] = bench._half((q, k, v), 1)()
+    assert (torch.from_numpy(got) - expected).abs().max() < bench.TOLERANCE["bfloat16"]
 
 
-def test_the_fastest_dense_is_the_yardstick() -> None:
+@pytest.mark.parametrize(
+    ("half", "gather", "narrow", "good"),
+    [(0.5, 0.001, 0.2, True), (0.6, 0.001, 0.2, False), (0.5, 0.1, 0.2, False), (0.5, 0.001, 0.4, False)],
+)
+def test_promises_are_kept_or_not(half: float, gather: float, narrow: float, good: bool) -> None:
+    found = document(half, gather, narrow)
+    assert bench.holds(found) is good
+    assert all(promise.reached for promise in bench.promises(found)) is (good or gather == 0.1)
+
+
+def test_the_fastest_dense_is_the_yardstick_and_float32_that_of_narrower_numbers() -> None:
     found = document(0.5)
     assert found["fastest_dense"] == DENSE
-    assert [row["speedup"]["median"] for row in found["rows"]] == [1.0, pytest.approx(1 / 1.5), 2.0, 4.0]
+    assert [row["speedup"]["median"] for row in found["rows"]] == [1.0, 1.25, pytest.approx(1 / 1.5), 2.0, 4.0, 5.0]
+    assert [row["over_float32"] and row["over_float32"]["median"] for row in found["rows"]] == [None] * 5 + [2.5]
+    assert [promise.baseline for promise in bench.promises(found)] == [DENSE, DENSE, "float32 at this density"]
 
 
 def test_the_table() -> None:
     text = bench.table(document(0.5))
-    assert "| sparsecc, density 50% | 500 | 500-500 | 2.00 | 2.00-2.00 | 1.60 reached | 0.2% | 1.0e-06 |" in text
+    assert "| sparsecc, density 50% | 500 | 500-500 | 2.00 | 2.00-2.00 |  | 1.90 reached | 0.2% | 1.0e-06 |" in text
+    assert "| sparsecc, density 50%, bfloat16 | 200 | 200-200 | 5.00 | 5.00-5.00 | 2.50 | 1.60 reached | 0.5% | 1.0e-06 |" in text
     assert "Left out: onnxruntime, Attention: its scores alone would take 9 GB." in text
     assert Row(0.5).name in text

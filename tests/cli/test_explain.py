@@ -49,9 +49,14 @@ def test_other_json_is_refused(call, tmp_path):
 def test_a_recipe_comes_too_late_for_what_was_compiled(call, recipe, tmp_path):
     tiny.compiled().save(tmp_path / "m.sparsecc")
     REPORT.to_json(tmp_path / "r.json")
-    for name in ("m.sparsecc", "r.json"):
-        code, _, [error] = call("explain", tmp_path / name, "--recipe", recipe)
+    for name, option, value in (("m.sparsecc", "--recipe", recipe), ("r.json", "--recipe", recipe), ("r.json", "--maps", tmp_path)):
+        code, _, [error] = call("explain", tmp_path / name, option, value)
         assert code == 2 and f"{name}: says what was done already" in error
+
+
+def test_maps_of_a_model_without_sparse_attention(call, model, tmp_path):
+    code, _, [error] = call("explain", model, "--maps", tmp_path / "maps")
+    assert code == 2 and "the recipe makes no attention block-sparse" in error
 
 
 def test_a_model_without_layers_says_so(call, tmp_path):

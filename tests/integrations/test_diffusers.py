@@ -326,6 +326,11 @@ def test_what_fits_nothing_is_refused(wan: Tiny) -> None:
     assert "96 tokens, a grid of 3×4×7 has 84" in refused(wan, ReorderTokens(grid=(3, 4, 7), block=BLOCK))
     assert "density 0.01: text and the diagonal alone are" in refused(wan, ReorderTokens(grid=(3, 4, 8), density=0.01, block=BLOCK))
     assert "every head's output error is above max_error 0" in refused(wan, ReorderTokens(grid=(3, 4, 8), block=BLOCK, max_error=0.0))
+    assert "precision: a plan holds maps alone" in refused(wan, ReorderTokens(grid=(3, 4, 8), block=BLOCK, precision="int8"))
+    floors: list[dict[str, Any]] = [{"min_psnr": 30.0}, {"min_ssim": 0.9}, {"allocation": "sensitivity"}]
+    for fields in floors:
+        said = refused(wan, ReorderTokens(grid=(3, 4, 8), block=BLOCK, **fields))
+        assert said == f"{next(iter(fields))}: needs the whole model to be run; give a density for all heads instead"
     with record(wan.model()) as recording:
         pass
     with pytest.raises(RecipeError, match="none was called"):

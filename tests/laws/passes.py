@@ -42,7 +42,10 @@ OPTIONS: dict[str, tuple[Example, ...]] = {  # beside the examples
         Example({"dtype": "int4", "group": 64, "symmetric": False, "method": "gptq"}, TRANSFORMER),
         Example({"dtype": "int8_weight_only", "group": 32, "targets": ["Linear"]}, TRANSFORMER),
     ),
-    "reorder_tokens": (Example({"pattern": "sliding_window:2", "block": 3}, TRANSFORMER),),
+    "reorder_tokens": (
+        Example({"pattern": "sliding_window:2", "block": 3}, TRANSFORMER),
+        Example({**TOKENS, "allocation": "sensitivity"}, TRANSFORMER),
+    ),
     "structured": (
         Example({"neurons": 0.6, "criterion": "contribution", "round_to": 16}, TRANSFORMER),
         Example({"neurons": 0.25, "heads": 0.25, "criterion": "obs", "dead": 0.01}, TRANSFORMER),

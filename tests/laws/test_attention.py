@@ -104,7 +104,7 @@ def test_it_is_found_again_with_its_map_also_after_a_file(host: str, by_token: b
         [site] = found.sites(Attention)
         assert (site.name, site.heads, site.kv_heads, site.head_dim) == (before.name, HEADS, HEADS, DIM)
         assert site.scale == pytest.approx(before.scale)
-        assert site.block_map is not None
+        assert isinstance(site.block_map, BlockMap)
         assert (site.grid, site.block_map.block) == (grid, 4)
         assert torch.equal(site.block_map.places(), block_map.places())
         assert torch.equal(site.block_map.keep, block_map.keep)

@@ -110,7 +110,7 @@ def test_a_rule_that_is_calibrated_asks_for_samples_and_one_that_is_not_does_wit
     for pattern in ("loki", "skip_softmax"):
         with pytest.raises(RecipeError, match=f"pattern: {pattern} has to be calibrated, so that calibration inputs are needed"):
             replace(STEP, pattern=pattern).apply(graph, Context())
-    [match] = STEP.apply(graph, Context()).matches
+    [match] = STEP.find(graph, Context())
     assert str(match.action) == "density 0.59, blocks chosen in each call"
 
 
@@ -148,6 +148,12 @@ def _asked(site: Attention) -> Any:
     from sparsecc.attention.base import Asked, Grid
 
     return Asked(Grid.line(40), site.heads, site.scale, 0.5, 8)
+
+
+@pytest.mark.parametrize("field", [{"precision": "int8"}, {"allocation": "sensitivity"}, {"density": None, "min_psnr": 30.0}])
+def test_what_goes_with_maps_alone_is_refused(field: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=f"{[*field][-1]}: not for block_topk, which chooses blocks in each call"):
+        replace(STEP, **field)
 
 
 def test_a_plan_holds_none() -> None:

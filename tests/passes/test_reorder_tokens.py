@@ -42,7 +42,7 @@ class AttentionGraph(FakeGraph):
 
     def _replace(self, site: Site, op: Any) -> None:
         assert isinstance(site, Attention)
-        self._sites[site.name] = replace(site, block_map=op.map)  # type: ignore[assignment]
+        self._sites[site.name] = replace(site, block_map=op.map, precision=op.precision)  # type: ignore[assignment]
 
     def copy(self) -> AttentionGraph:
         return AttentionGraph(tuple(self._sites.values()))  # type: ignore[arg-type]
@@ -143,6 +143,14 @@ def test_refuses_by_the_tensors_when_the_model_leaves_its_sizes_open(monkeypatch
 
         monkeypatch.setattr(AttentionGraph, "run", run)
         assert refusal(site).startswith(reason)
+
+
+def test_a_precision_is_handed_on_and_said() -> None:
+    result = apply(attention(), step=replace(STEP, precision="int8"))
+    assert str(result.matches[0].action).startswith("density 0.40, in int8, lost mass 0.0")
+    assert [site.precision for site in result.graph.sites(Attention)] == ["int8"]
+    with pytest.raises(RecipeError, match="precision: 'float16' is none of float32, bfloat16, int8"):
+        replace(STEP, precision="float16")  # type: ignore[arg-type]
 
 
 def test_heads_above_the_error_stay_dense_and_all_of_them_refuse_the_site() -> None:

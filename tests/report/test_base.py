@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from sparsecc.report.base import Check, Report, totals
+from sparsecc.report.base import Check, HeadReport, Report, totals
 from tests.report.example import REPORT, SITES
 
 
@@ -15,16 +15,19 @@ def test_the_json_is_designs_contract():
     assert set(data) == {"sparsecc", "model", "target", "sites", "totals", "check", "measured", "notes", "kernels"}
     assert set(data["sites"][0]) == {
         *("name", "kind", "shape", "pattern", "sparsity", "dtype", "format", "bytes_dense", "bytes_packed", "kernel"),
-        *("predicted_us", "measured_us", "dense_us", "bound_us", "output_error", "decision", "reason", "refused"),
+        *("predicted_us", "measured_us", "dense_us", "bound_us", "output_error", "decision", "reason", "refused", "heads"),
     }
     assert set(data["check"]) == {"max_abs", "max_rel", "cosine", "against", "reason"}
+
+
+HEADS = (HeadReport(order="FWH", density=0.25, lost=0.01, error=0.02), HeadReport(order="", density=1.0))
 
 
 def test_round_trip_through_json():
     assert Report.from_dict(json.loads(REPORT.to_json())) == REPORT
     bare = Report(sparsecc="1", model="m", target="cpu")
     assert Report.from_dict(json.loads(bare.to_json())) == bare
-    noted = dataclasses.replace(REPORT, notes=("a",), sites=(dataclasses.replace(SITES[0], refused=("prune: no",)),))
+    noted = dataclasses.replace(REPORT, notes=("a",), sites=(dataclasses.replace(SITES[0], refused=("prune: no",), heads=HEADS),))
     assert Report.from_dict(json.loads(noted.to_json())) == noted
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 
 from sparsecc.report import table
+from sparsecc.report.base import HeadReport, SiteReport
 from tests.report.example import REPORT, SITES
 
 
@@ -62,3 +63,16 @@ def test_what_a_later_pass_refused_is_said_beside_what_another_one_did():
     assert "refused by pack" not in str(report), "the reason has it"
     for text in (str(report), report.explain()):
         assert text.splitlines()[-1] == "note: recipe: passes[1].prune changed nothing"
+
+
+def test_heads_of_an_attention_have_a_line_each_where_they_differ():
+    heads = (HeadReport(order="FWH", density=0.25, lost=0.0123, error=0.5), HeadReport(order="", density=1.0))
+    site = SiteReport(name="attn", kind="Attention", shape=(2, 63, 64), decision="sparse", reason="density 0.62", heads=heads)
+    lines = table.reasons(dataclasses.replace(REPORT, sites=(site,), notes=())).splitlines()
+    assert [line.split() for line in lines[2:]] == [
+        ["head", "order", "density", "lost", "mass", "error"],
+        ["0", "FWH", "0.250", "0.012", "0.5"],
+        ["1", "1.000"],
+    ]
+    alike = dataclasses.replace(site, heads=(heads[0], heads[0]))
+    assert len(table.reasons(dataclasses.replace(REPORT, sites=(alike,), notes=())).splitlines()) == 2

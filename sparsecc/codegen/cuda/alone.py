@@ -44,21 +44,6 @@ class Alone:
     cold: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
-class InOrder:
-    """An input that a graph has to bring into the orders of a map. x: [batch, heads, tokens, head_dim].  places: as `blocks.Packed` has
-    them."""
-
-    x: Node
-    places: Tensor
-
-    @property
-    def heads(self) -> Tensor:
-        """int32[heads of the map, 1]: which of x each reads."""
-        count = len(self.places)
-        return torch.arange(count, dtype=torch.int32)[:, None] // (count // self.x.meta["val"].shape[1])
-
-
 KINDS: dict[type[Any], Alone] = {
     AttentionSpec: Alone(
         "decode_attention", attention.attention_cuda, attention.through_torch, attention.meaning, attention.example, (1, 2)
@@ -69,8 +54,7 @@ KINDS: dict[type[Any], Alone] = {
 
 
 def found(module: GraphModule) -> Iterator[tuple[Node, AloneSpec, tuple[Any, ...]]]:
-    """Nodes, what they are, and the inputs of the operator: nodes, tensors that are to be stored, nodes that need another order, or lists
-    that are made in each call."""
+    """Nodes, what they are, and the inputs of the operator: nodes, tensors that are to be stored, or lists that are made in each call."""
     written = state.written(module)
     for node in list(module.graph.nodes):
         match: Match | None = None
@@ -121,13 +105,11 @@ def _block_attention(given: dict[str, Any]) -> Match | None:
         return None
     block_map = restore(orders, keep, given["grid"], given["text_first"], given["block"], given["causal"])
     (batch, heads, tokens, depth), kv_heads = values[0].shape, values[1].shape[1]
-    packed, ordered, scale = blocks.pack(block_map, batch), orders is not None, given["scale"]
-    first = "" if ordered else blocks.tokens_first(*values)
     spec = BlockAttentionSpec(
-        *(batch, heads, heads if ordered else kv_heads, tokens, depth, scale, given["block"]),
-        *(dtype_of(values[0]), given["causal"], ordered, first),
+        *(batch, heads, kv_heads, tokens, depth, given["scale"], given["block"]),
+        *(dtype_of(values[0]), given["causal"], orders is not None, blocks.tokens_first(*values)),
     )
-    return spec, (*((InOrder(x, packed.places) for x in inputs) if packed.places is not None else inputs), *packed)
+    return spec, (*inputs, *blocks.pack(block_map, batch))
 
 
 def _dynamic_attention(given: dict[str, Any]) -> Match | None:

@@ -2,9 +2,8 @@
 
     y = softmax(scale · q kᵀ, over the blocks kept) v
 
-q, k and v [batch, heads, tokens, head_dim] in the order of the map, of keys and values perhaps fewer heads; y is in the model's order, and
-lies in memory as [batch, tokens, heads, head_dim]. A compiled graph brings q, k and v into an order by `aten.index`, which inductor joins
-with what makes them; `in_order` does it at once. Registered as `operator.linear_cuda` is, and as that without gradients.
+q, k and v [batch, heads, tokens, head_dim] in the model's order, of keys and values perhaps fewer heads; y lies in memory as [batch,
+tokens, heads, head_dim]. Registered as `operator.linear_cuda` is, and as that without gradients.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from torch.nn import functional
 
 from sparsecc.codegen.cuda import launched, operator
 from sparsecc.codegen.cuda.kernel import BlockAttentionSpec
-from sparsecc.codegen.cuda.kernels.block_attention import BITS, TILE
+from sparsecc.codegen.cuda.kernels.block_attention import BITS, TILE, counters
 from sparsecc.errors import InputError
 from sparsecc.ops.block_attention.torch import reference, restore
 
@@ -78,19 +77,16 @@ def unpack(packed: Packed, spec: BlockAttentionSpec, item: int = 0) -> Tensor:
     return keep.permute(0, 1, 3, 2, 4).reshape(spec.heads, rows * half, rows * half)[:, :blocks, :blocks]
 
 
+def map_of(packed: Packed, spec: BlockAttentionSpec, item: int = 0) -> BlockMap:
+    """Of an item of the batch, over a line of tokens."""
+    return restore(packed.places, unpack(packed, spec, item), (1, 1, spec.tokens, 0), True, spec.block, spec.causal)
+
+
 def meaning(spec: BlockAttentionSpec, q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places: Tensor | None) -> Tensor:
     """What it computes, one block of queries after the other."""
-    parts = []
-    for item in range(spec.batch):
-        keep = unpack(Packed(items, tiles, places), spec, item)
-        block_map = restore(None, keep, (1, 1, spec.tokens, 0), True, spec.block, spec.causal)
-        own = slice(item, item + 1)
-        parts.append(reference(q[own], k[own], v[own], block_map, spec.scale))
-    y = torch.cat(parts)
-    if places is None:
-        return y
-    token = places.long()[None, :, :, None].expand_as(y)
-    return torch.zeros_like(y).scatter(2, token, y)
+    packed = Packed(items, tiles, places)
+    own = [(slice(item, item + 1), map_of(packed, spec, item)) for item in range(spec.batch)]
+    return torch.cat([reference(q[item], k[item], v[item], found, spec.scale) for item, found in own])
 
 
 def tokens_first(*inputs: Tensor) -> str:
@@ -144,10 +140,18 @@ def _cuda(q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places:
     spec, launch = _checked(plan, q, k, v, items, tiles, places), launched.on(plan, q.device)
     if not launch.there:
         return meaning(spec, q, k, v, items, tiles, places)
-    tensors = {name: _arranged(x, name in spec.tokens_first) for name, x in (("Q", q), ("K", k), ("V", v))}
+    given = {name: _arranged(x, name in spec.tokens_first) for name, x in (("Q", q), ("K", k), ("V", v))}
     y = q.new_empty(spec.batch, spec.tokens, spec.heads, spec.head_dim)
-    launch(tensors | {"I": items, "L": tiles, "Y": y} | ({} if places is None else {"P": places}))
+    tensors = given if places is None else _ordered(spec, given, places)
+    launch(tensors | {"I": items, "L": tiles, "Y": y})
     return y.transpose(1, 2)
+
+
+def _ordered(spec: BlockAttentionSpec, given: dict[str, Tensor], places: Tensor) -> dict[str, Tensor]:
+    """What the kernel reads, room for that in order, and its counters."""
+    made = {name: x.new_empty(spec.batch, spec.heads, spec.tokens, spec.head_dim) for name, x in given.items()}
+    raw, room = ({f"{name}{mark}": x for name, x in named.items()} for named, mark in ((given, "R"), (made, "O")))
+    return {**made, **raw, **room, "P": places, "C": places.new_zeros(counters(spec))}
 
 
 def _arranged(x: Tensor, tokens_first: bool) -> Tensor:

@@ -23,22 +23,26 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from sparsecc.codegen.cuda import alone, operator
-from sparsecc.codegen.cuda.alone import KINDS, AloneSpec, InOrder
+from sparsecc.codegen.cuda.alone import KINDS, AloneSpec
 from sparsecc.codegen.cuda.choose import Choice
 from sparsecc.codegen.cuda.chosen import Chosen
+from sparsecc.codegen.cuda.flex import flex_attention_cuda, unfit
 from sparsecc.codegen.cuda.forms import Refusal, Stored, weights_of
 from sparsecc.codegen.cuda.kernel import ACTIVATIONS, LinearSpec, Weights
 from sparsecc.codegen.cuda.unpacking import packed
+from sparsecc.errors import Refused
 from sparsecc.forms import dtype_of
 from sparsecc.graph.fx import cleanup, state
 from sparsecc.graph.fx.activations import activation_after
-from sparsecc.graph.fx.layers import OperatorLayer, aten, match, stored
+from sparsecc.graph.fx.layers import OperatorLayer, arguments, aten, match, stored
 from sparsecc.graph.fx.sites import SITE, find_sites
 from sparsecc.graph.fx.tensors import assign, free_name, free_prefix, read_node
 from sparsecc.graph.sites import WeightSite
 
 _SWEEP = 16  # calls after which the weights that nothing reads any more go
 _DTYPES = (torch.bfloat16, torch.float16)
+_DYNAMIC_ATTENTION = torch.ops.sparsecc.dynamic_block_attention.default
+_BLOCK_ATTENTION = torch.ops.sparsecc.block_attention.default
 
 
 class Chooses(Protocol):
@@ -46,17 +50,18 @@ class Chooses(Protocol):
 
     def choose(self, spec: LinearSpec, weights: Weights, tokens: int) -> Choice: ...
 
-    def alone(self, spec: AloneSpec, kept: tuple[Tensor, ...] = ()) -> Choice: ...
+    def alone(self, spec: AloneSpec, kept: tuple[Tensor, ...] = (), flex: bool = True) -> Choice: ...
 
 
 @dataclass(frozen=True)
 class Lowered:
     """module: the graph.  choices: what was decided, for the names of the layers that one call computes.  others: for what has no packed
-    weight, see `alone`."""
+    weight, see `alone`.  notes: on block maps that no kernel of ours computes."""
 
     module: GraphModule
     choices: tuple[tuple[tuple[str, ...], Choice], ...]
     others: tuple[tuple[str, AloneSpec, Choice], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,9 +109,12 @@ def lower(module: GraphModule, chooser: Chooses) -> Lowered:
             _make_dense(module, layer)
             choices.append(((layer.site.name,), Choice(None, reason=layer.stored.reason)))
     others = tuple((str(found[0].meta.get(SITE, "")), found[1], _alone(module, *found, chooser)) for found in alone.found(module))
+    left = module.graph.find_nodes(op="call_function", target=_DYNAMIC_ATTENTION)
+    notes = tuple(f"attention '{node.meta.get(SITE, '')}' chooses and computes its blocks in torch, which is slow" for node in left)
+    notes += tuple(_left(node) for node in module.graph.find_nodes(op="call_function", target=_BLOCK_ATTENTION))
     _write_in_place(module)
     cleanup.sweep(module)
-    return Lowered(module, tuple(choices), others)
+    return Lowered(module, tuple(choices), others, notes)
 
 
 def _layers(module: GraphModule) -> dict[Node, _Layer]:
@@ -318,12 +326,12 @@ def _convolution(module: GraphModule, layer: OperatorLayer, weight: Node) -> Nod
 
 def _alone(module: GraphModule, node: Node, spec: AloneSpec, inputs: tuple[Any, ...], chooser: Chooses) -> Choice:
     kept = tuple(tensor for value in inputs for tensor in _known(value))
-    choice = chooser.alone(spec, kept)
-    if any(isinstance(value, Chosen) for value in inputs):
+    in_each_call = any(isinstance(value, Chosen) for value in inputs)
+    choice = chooser.alone(spec, kept, flex=not in_each_call)
+    if in_each_call:
         choice = replace(choice, reason=f"{choice.reason}; choosing blocks is torch's, and not in the times")
     if choice.plan is not None:
-        shared: dict[int, Node] = {}
-        inputs = tuple(each for value in inputs for each in _inputs(module, node, value, shared))
+        inputs = tuple(each for value in inputs for each in _inputs(module, node, value))
         with module.graph.inserting_before(node):
             y = module.graph.call_function(KINDS[type(spec)].operator, (*inputs, operator.register(choice.plan)))
         y.meta = dict(node.meta)
@@ -337,10 +345,11 @@ def _known(value: Any) -> tuple[Tensor, ...]:
     return value.example if isinstance(value, Chosen) else (value,) if isinstance(value, Tensor) else ()
 
 
-def _inputs(module: GraphModule, node: Node, value: Any, shared: dict[int, Node]) -> tuple[Any, ...]:
+def _inputs(module: GraphModule, node: Node, value: Any) -> tuple[Any, ...]:
+    """Of an operator."""
     if not isinstance(value, Chosen):
-        return (_input(module, node, value, shared),)
-    arguments = value.arguments(lambda tensor: _input(module, node, tensor, shared))
+        return (_kept(module, node, value) if isinstance(value, Tensor) else value,)
+    arguments = value.arguments(lambda tensor: _kept(module, node, tensor))
     with module.graph.inserting_before(node):
         lists = module.graph.call_function(torch.ops.sparsecc.chosen_tiles.default, arguments)
         lists.meta["val"] = value.example
@@ -350,20 +359,15 @@ def _inputs(module: GraphModule, node: Node, value: Any, shared: dict[int, Node]
     return parts
 
 
-def _input(module: GraphModule, node: Node, value: Any, shared: dict[int, Node]) -> Any:
-    """Of an operator. shared: what is stored, by the identity of the tensor."""
-    if isinstance(value, Tensor):
-        if id(value) not in shared:
-            shared[id(value)] = _kept(module, node, value)
-        return shared[id(value)]
-    if not isinstance(value, InOrder):
-        return value
-    heads, places = _kept(module, node, value.heads), _input(module, node, value.places, shared)
-    with module.graph.inserting_before(node):
-        x = module.graph.call_function(aten.index.Tensor, (value.x, [None, heads, places]))
-    given = value.x.meta["val"]
-    x.meta["val"] = given.new_empty(given.shape[0], *value.places.shape, given.shape[3])
-    return x
+def _left(node: Node) -> str:
+    """FlexAttention takes a block map that no kernel of ours computes, if it can. What the report says."""
+    given, name = arguments(node), node.meta.get(SITE, "")
+    reason = Refused("it has a mask") if given["mask"] is not None else unfit(given["block"])
+    if reason is not None:
+        return f"attention '{name}' runs block by block in torch, which is slow: {reason.reason}"
+    names = ("q", "k", "v", "orders", "keep", "grid", "text_first", "block", "scale", "causal")
+    node.target, node.args, node.kwargs = flex_attention_cuda, tuple(given[one] for one in names), {}
+    return f"attention '{name}' runs on FlexAttention, which inductor compiles at its first call"
 
 
 def _kept(module: GraphModule, node: Node, value: Tensor) -> Node:

@@ -17,10 +17,11 @@ def attention_call(program: Program, node: Node) -> None:
 def block_attention_call(program: Program, node: Node) -> None:
     found = program.placeholders.get(node.op)
     if found is not None and found.kind == "block_attention":
-        (q, k, v, *rest), block_map = node.args, found.attributes["map"]
+        q, k, v, *rest = node.args
+        scale, block_map, precision = (found.attributes[name] for name in ("scale", "map", "precision"))
         listed = isinstance(block_map, DynamicMap) and block_map.counts is not None
         last = {"lists" if listed else "mask": rest[0]} if rest else {}
-        node.what = BlockAttentionCall(q, k, v, found.attributes["scale"], block_map, found.name, **last)
+        node.what = BlockAttentionCall(q, k, v, scale, block_map, found.name, precision, **last)
         node.op = "block_attention"
 
 

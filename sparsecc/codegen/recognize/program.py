@@ -124,8 +124,9 @@ class AttentionCall:
 
 @dataclass
 class BlockAttentionCall:
-    """q, k, v: [batch, heads, tokens, head_dim], in the model's token order.  lists: of a map whose blocks are chosen in each call, int32
-    [batch · kept], the key blocks of each row, as many as `DynamicMap.counts` says; where that says nothing, the mask leaves blocks out."""
+    """q, k, v: [batch, heads, tokens, head_dim], in the model's token order.  precision: what they may be rounded to.  lists: where blocks
+    are chosen in each call, int32[batch · kept], the key blocks of each row, as many as `DynamicMap.counts` says; where that says nothing,
+    the mask leaves blocks out."""
 
     q: Var
     k: Var
@@ -133,6 +134,7 @@ class BlockAttentionCall:
     scale: float
     map: BlockMap | DynamicMap
     site: str
+    precision: str = "float32"
     mask: Expr | None = None
     lists: Expr | None = None
 

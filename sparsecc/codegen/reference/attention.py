@@ -1,4 +1,5 @@
-"""softmax(scale · q kᵀ + mask) v, and the same over some blocks only, which are a mask as well."""
+"""softmax(scale · q kᵀ + mask) v, and the same over some blocks only, which are a mask as well. In float32, whatever a
+map asks to be rounded."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def replace(module: GraphModule, site: Site, op: Operator) -> None:
     if isinstance(site, Attention):
         _keep_layout(module, node, site)
     inputs = _inputs(site, layer, node)
-    _put(module, node, call.target, (*op.torch_arguments(inputs, reads, bias), *call.options, *_hidden(site, node)))
+    _put(module, node, call.target, _masked(call.target, (*op.torch_arguments(inputs, reads, bias), *call.options), site, node))
 
 
 def _is_trained(layer: Layer | OperatorLayer) -> bool:
@@ -89,10 +89,15 @@ def _inputs(site: Site, layer: Layer | OperatorLayer | None, node: Node) -> Sequ
     return (cleanup.lift_lines(layer),) if isinstance(site, Conv1d) and isinstance(layer, Layer) else inputs_of(node)
 
 
-def _hidden(site: Site, node: Node) -> tuple[Any, ...]:
-    """What an attention's operator takes last where a mask hides keys: torch has none beside a causal one."""
+def _masked(target: Any, args: tuple[Any, ...], site: Site, node: Node) -> tuple[Any, ...]:
+    """The arguments with the mask of an attention where its operator takes one."""
     mask = mask_of(node) if isinstance(site, Attention) else None
-    return () if mask is None else (False, mask)
+    if mask is None:
+        return args
+    schema = target._schema.arguments
+    at = [argument.name for argument in schema].index("mask")
+    before = (*args, *(argument.default_value for argument in schema[len(args) : at]))
+    return (*before[:at], mask, *before[at + 1 :])
 
 
 def _keep_layout(module: GraphModule, node: Node, site: Attention) -> None:

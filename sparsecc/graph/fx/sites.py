@@ -188,7 +188,9 @@ def _attention(node: Node) -> Attention:
         assert keep is not None
         block_map = restore(orders, keep, *(given[name] for name in ("grid", "text_first", "block", "causal")))
         masked = given["mask"] is not None
-        return Attention(**common, scale=given["scale"], causal=block_map.causal, has_mask=masked, block_map=block_map)
+        return Attention(
+            **common, scale=given["scale"], causal=block_map.causal, has_mask=masked, block_map=block_map, precision=given["precision"]
+        )
     if node.target is _DYNAMIC_ATTENTION:
         found = map_of(given, stored)
         return Attention(**common, scale=given["scale"], causal=found.causal, block_map=found)

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from sparsecc.attention.base import BlockMap
+from sparsecc.attention.rounding import Precision
 from sparsecc.graph.onnx.fold import constant, only_use
 from sparsecc.graph.onnx.masks import is_causal
 from sparsecc.graph.onnx.optional import require
-from sparsecc.graph.onnx.sparse import block_map, initializer, is_masked, make_block_attention
+from sparsecc.graph.onnx.sparse import block_map, initializer, is_masked, make_block_attention, precision_of
 from sparsecc.ops.block_attention.onnx import is_block_attention
 from sparsecc.ops.block_attention.torch import BlockAttention
 
@@ -46,7 +47,7 @@ class Tap:
 
 @dataclass(frozen=True)
 class AttentionNodes:
-    """nodes: the operators that are the attention, whose last computes `output`.  block_map: of our own operator."""
+    """nodes: the operators that are the attention, whose last computes `output`.  block_map, precision: of our own operator."""
 
     q: Tap
     k: Tap
@@ -60,6 +61,7 @@ class AttentionNodes:
     head_dim: int
     mask: ir.Value | None = None  # where it is no more than a sum with the scores, or hides keys of the Attention operator
     block_map: BlockMap | None = None
+    precision: Precision = "float32"
 
     @property
     def bound(self) -> str | None:
@@ -153,7 +155,7 @@ def _blocked(node: ir.Node) -> AttentionNodes | None:
     q, k, v = (Tap(value) for value in node.inputs[:3] if value is not None)
     stored, mask = block_map(node), node.inputs[3] if is_masked(node) else None
     found = _assembled((q, k, v), (node,), node.attributes.get_float("scale", 0.0), stored.causal, mask is not None, mask)
-    return replace(found, block_map=stored) if found else None
+    return replace(found, block_map=stored, precision=precision_of(node)) if found else None
 
 
 def _operator(node: ir.Node) -> AttentionNodes | None:

@@ -252,7 +252,7 @@ def _attention(found: AttentionNodes, name: str) -> Attention:
     return Attention(
         name=name, handle=found, heads=found.heads, kv_heads=found.kv_heads, head_dim=found.head_dim, scale=found.scale,
         causal=found.causal, has_mask=found.has_mask, tokens=found.q.extent(2), kv_tokens=found.k.extent(2),
-        block_map=found.block_map, bound=found.bound,
+        block_map=found.block_map, precision=found.precision, bound=found.bound,
     )  # fmt: skip
 
 

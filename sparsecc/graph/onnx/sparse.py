@@ -25,6 +25,7 @@ from sparsecc.ops.onnx_body import DOMAIN_VERSION, MIN_OPSET
 
 if TYPE_CHECKING:
     from sparsecc.attention.base import BlockMap
+    from sparsecc.attention.rounding import Precision
     from sparsecc.forms import Form, Storage
     from sparsecc.ops.block_attention.torch import BlockAttention
 
@@ -97,6 +98,11 @@ def axes_of(node: ir.Node) -> list[int] | None:
 def is_masked(node: ir.Node) -> bool:
     """Whether a BlockAttention node reads a mask."""
     return node.attributes.get_int("masked", 0) == 1
+
+
+def precision_of(node: ir.Node) -> Precision:
+    """What a BlockAttention node rounds q, k and v to."""
+    return block_attention.Kind.of(node.op_type).precision
 
 
 def make_block_attention(op: BlockAttention, site: str, inputs: Sequence[ir.Value], opset: int) -> ir.Node:

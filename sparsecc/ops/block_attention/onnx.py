@@ -5,9 +5,9 @@
 with eight blocks of keep in a byte, the first in the lowest bit, and grid = frames, height, width, text tokens. Others have their
 difference in the name: `_permuted` with orders int32[heads, tokens], `_in_order` without orders, `_causal` with {causal: 1}, `_grouped`
 where heads of q share those of k and v, and `_masked` with a mask after v, which is added to the scores of tokens in the model's order
-(so that it is for `_in_order` alone), with {masked: 1}. The body brings q, k and v into each head's order, computes the whole map, hides
-what is not kept, and brings the result back. It is right rather than fast: a stock onnxruntime spends what dense attention takes, and a
-mask of heads · tokens² bytes.
+(so that it is for `_in_order` alone), with {masked: 1}; `_bfloat16` and `_int8` round q, k and v, with {precision: "bfloat16"}. The body
+brings q, k and v into each head's order, computes the whole map, hides what is not kept, and brings the result back. It is right rather
+than fast: a stock onnxruntime spends what dense attention takes, and a mask of heads · tokens² bytes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsecc.attention.base import AXIS_ORDERS, BlockMap, Grid
+from sparsecc.attention.rounding import LEVELS, PRECISIONS, Precision
 from sparsecc.bits import pack_bits, unpack_bits
 from sparsecc.ops.base import ONNX_DOMAIN
 from sparsecc.ops.onnx_body import Body, Value
@@ -36,17 +37,19 @@ OP_TYPE = "BlockAttention"  # and what follows an underscore
 
 @dataclass(frozen=True)
 class Kind:
-    """What functions are told apart by. orders: "" by axes, "permuted", "in_order"."""
+    """What functions are told apart by. orders: "" by axes, "permuted", "in_order".  precision: what q, k and v are rounded to."""
 
     orders: str
     causal: bool
     grouped: bool
     masked: bool = False
+    precision: Precision = "float32"
 
     @classmethod
     def of(cls, op_type: str) -> Kind:
         """Inverse of `op_type`. Raises TypeError for a name that none has."""
-        kinds = (cls(orders, *marks) for orders in _WAYS for marks in itertools.product((False, True), repeat=3))
+        marks, each = (False, True), itertools.product
+        kinds = (cls(*kind) for kind in each(_WAYS, marks, marks, marks, PRECISIONS))
         found = next((kind for kind in kinds if kind.op_type == op_type), None)
         if found is None:
             raise TypeError(f"there is no {op_type}")
@@ -54,8 +57,18 @@ class Kind:
 
     @property
     def op_type(self) -> str:
-        marks = (self.orders, "causal" if self.causal else "", "grouped" if self.grouped else "", "masked" if self.masked else "")
+        marks = (
+            self.orders,
+            "causal" if self.causal else "",
+            "grouped" if self.grouped else "",
+            "masked" if self.masked else "",
+            self._narrow,
+        )
         return "_".join([OP_TYPE, *(mark for mark in marks if mark)])
+
+    @property
+    def _narrow(self) -> str:
+        return "" if self.precision == "float32" else self.precision
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -70,7 +83,8 @@ def is_block_attention(node: ir.Node) -> bool:
 
 def kind_of(op: BlockAttention, masked: bool = False) -> Kind:
     orders = op.map.orders
-    return Kind("in_order" if orders is None else "permuted" if orders.dim() == 2 else "", op.map.causal, op.grouped, masked)
+    way = "in_order" if orders is None else "permuted" if orders.dim() == 2 else ""
+    return Kind(way, op.map.causal, op.grouped, masked, op.precision)
 
 
 def call(op: BlockAttention, site: str, masked: bool = False) -> Call:
@@ -78,7 +92,8 @@ def call(op: BlockAttention, site: str, masked: bool = False) -> Call:
     grid = op.map.grid
     sizes = {"grid": [*grid.axes, grid.text_tokens], "text_first": int(grid.text_first), "block": op.map.block}
     marks = {name: 1 for name, holds in (("causal", op.map.causal), ("masked", masked)) if holds}
-    return Call(kind_of(op, masked).op_type, {**sizes, **marks, "scale": op.scale, "site": site})
+    narrow = {} if op.precision == "float32" else {"precision": op.precision}
+    return Call(kind_of(op, masked).op_type, {**sizes, **marks, **narrow, "scale": op.scale, "site": site})
 
 
 def stored(block_map: BlockMap) -> dict[str, Tensor]:
@@ -109,6 +124,7 @@ def function(op_type: str, opset: int) -> ir.Function:
     tokens, places = _WAYS[kind.orders](body)
     scale = body.op("Constant", value_float=body.forward("value_float", "scale", ir.AttributeType.FLOAT))
     q, k, reordered = (x if places is None else _taken(body, x, places) for x in (q, k, v))
+    q, k, reordered = _rounded(body, (q, k, reordered), kind.precision)
     scores = body.op("Mul", body.op("MatMul", q, body.op("Transpose", k, perm=[0, 1, 3, 2])), body.op("CastLike", scale, q))
     scores = body.op("Add", scores, body.op("CastLike", body.inputs["mask"], scores)) if kind.masked else scores
     nothing = body.op("CastLike", body.tensor(np.array(-np.inf, np.float32)), scores)
@@ -121,6 +137,7 @@ def function(op_type: str, opset: int) -> ir.Function:
     output = output if places is None else _taken(body, output, _inverse(body, places))
     marks = [name for name, holds in (("causal", kind.causal), ("masked", kind.masked)) if holds]
     known = {"site": ir.AttributeType.STRING, **dict.fromkeys(marks, ir.AttributeType.INT)}
+    known |= {} if kind.precision == "float32" else {"precision": ir.AttributeType.STRING}
     unread = {} if kind.orders == "" else {"grid": ir.AttributeType.INTS, "text_first": ir.AttributeType.INT}
     return body.function(op_type, output, known | unread)
 
@@ -156,6 +173,29 @@ def _no_places(body: Body) -> tuple[Value, None]:
 
 
 _WAYS: Mapping[str, Callable[[Body], tuple[Value, Value | None]]] = {"": _places, "permuted": _permuted_places, "in_order": _no_places}
+
+
+def _rounded(body: Body, inputs: Sequence[Value], precision: str) -> Sequence[Value]:
+    """q, k and v in the order of each head, as they are multiplied."""
+    if precision == "float32":
+        return inputs
+    q, k, v = inputs
+    halves = (q, k, v) if precision == "bfloat16" else (v,)
+    narrow = [body.op("CastLike", body.cast(x, "bfloat16"), x) for x in halves]
+    return narrow if precision == "bfloat16" else [_by_block(body, q), _by_block(body, k), *narrow]
+
+
+def _by_block(body: Body, x: Value) -> Value:
+    """[batch, heads, tokens, dim] in steps of 1/127 of the largest magnitude in each block of tokens."""
+    shape, block = body.op("Shape", x), body.int_of("block")
+    outer, tokens, dim = (body.op("Slice", shape, body.ints(a), body.ints(b)) for a, b in ((0, 2), (2, 3), (3, 4)))
+    short = body.op("Mod", body.op("Sub", body.ints(0), tokens), block)  # of a whole last block
+    padded = body.op("Pad", x, body.concat(body.ints(0, 0, 0, 0, 0, 0), short, body.ints(0)))
+    blocks = body.op("Reshape", padded, body.concat(outer, body.ints(-1), body.op("Mul", block, dim)))
+    step = body.op("Div", body.largest(body.op("Abs", blocks)), body.op("CastLike", body.scalar(LEVELS), x))
+    zero, one = (body.op("CastLike", body.scalar(number), x) for number in (0, 1))
+    levels = body.op("Round", body.op("Div", blocks, body.op("Where", body.op("Equal", step, zero), one, step)))
+    return body.op("Slice", body.op("Reshape", body.op("Mul", levels, step), body.op("Shape", padded)), body.ints(0), tokens, body.ints(2))
 
 
 def _repeated(body: Body, x: Value) -> Value:

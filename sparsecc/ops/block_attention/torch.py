@@ -5,25 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sparsecc.attention.base import BlockMap, Grid
+from sparsecc.attention.rounding import Precision, rounded_tokens, rounded_values
 from sparsecc.ops.base import Operator, TorchCall
 
 
 @dataclass(frozen=True)
 class BlockAttention(Operator):
     """Stands in the place of an Attention site whose q, k and v are [batch, heads, tokens, head_dim]; the site's mask, if it has one, goes
-    on to hide keys. grouped: whether several heads of q share one of k and v, as many each."""
+    on to hide keys. grouped: whether several heads of q share one of k and v, as many each. precision: what q, k and v are rounded to; a
+    compiler may multiply float32 where that is faster."""
 
     takes: ClassVar[tuple[str, ...]] = ("Attention",)
 
     map: BlockMap
     scale: float
     grouped: bool = False
+    precision: Precision = "float32"
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -35,13 +38,17 @@ class BlockAttention(Operator):
         return (*inputs, *(tensors if self.map.orders is not None else (None, *tensors)))
 
     def torch_call(self, name: str) -> TorchCall:
-        """The operator, and its arguments after q, k, v, orders (or None) and keep; a mask may follow, after causal."""
+        """The operator, and its arguments after q, k, v, orders (or None) and keep; a mask goes between causal and precision."""
         grid = self.map.grid
         options = ([*grid.axes, grid.text_tokens], grid.text_first, self.map.block, self.scale, name)
-        return TorchCall(torch.ops.sparsecc.block_attention.default, (*options, True) if self.map.causal else options)
+        if self.precision != "float32":
+            options = (*options, self.map.causal, None, self.precision)
+        elif self.map.causal:
+            options = (*options, True)
+        return TorchCall(torch.ops.sparsecc.block_attention.default, options)
 
     def reference(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        return reference(q, k, v, self.map, self.scale, mask)
+        return reference(q, k, v, self.map, self.scale, mask, self.precision)
 
 
 def restore(orders: Tensor | None, keep: Tensor, grid: Sequence[int], text_first: bool, block: int, causal: bool) -> BlockMap:
@@ -50,13 +57,15 @@ def restore(orders: Tensor | None, keep: Tensor, grid: Sequence[int], text_first
     return BlockMap(Grid(frames, height, width, text, text_first), block, orders, keep, causal)
 
 
-def reference(q: Tensor, k: Tensor, v: Tensor, block_map: BlockMap, scale: float, mask: Tensor | None = None) -> Tensor:
+def reference(
+    q: Tensor, k: Tensor, v: Tensor, block_map: BlockMap, scale: float, mask: Tensor | None = None, precision: str = "float32"
+) -> Tensor:
     """What block_attention means: each block of queries attends to the keys of its kept blocks. mask: of anything that broadcasts to
     [batch, heads, queries, keys] in the model's order, bool (true where a key is seen) or added to the scores; a query that sees no key
-    gets zeros."""
-    output, shared = output_like(q, v), q.shape[1] // v.shape[1]
-    for head, queries, keys, p in _probabilities(q, k, block_map, scale, mask):
-        output[:, head, queries] = p @ v[:, head // shared, keys]
+    gets zeros. precision: what q, k and v are rounded to."""
+    output, shared, v = output_like(q, v), q.shape[1] // v.shape[1], rounded_values(v, precision)
+    for part in _parts(q, k, block_map, scale, mask, precision):
+        output[:, part.head, part.queries] = part.p @ v[:, part.head // shared, part.keys]
     return output
 
 
@@ -76,19 +85,34 @@ def output_like(q: Tensor, v: Tensor) -> Tensor:
     return v.new_empty(batch, tokens, heads, v.shape[3]).transpose(1, 2)
 
 
-def _probabilities(
-    q: Tensor, k: Tensor, block_map: BlockMap, scale: float, mask: Tensor | None
-) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-    """(head, queries, keys, their probabilities [batch, queries, keys]) for each head and block of queries."""
+class _Part(NamedTuple):
+    """One block of queries of one head: token numbers in the model's order, q and k of these as they are multiplied, [batch, tokens,
+    head_dim], and the probabilities [batch, queries, keys]."""
+
+    head: int
+    queries: Tensor
+    keys: Tensor
+    q: Tensor
+    k: Tensor
+    p: Tensor
+
+
+def _parts(q: Tensor, k: Tensor, block_map: BlockMap, scale: float, mask: Tensor | None, precision: str) -> Iterator[_Part]:
     precise, shared = torch.promote_types(q.dtype, torch.float32), q.shape[1] // k.shape[1]
+    places, q_head, k_head, at = block_map.places(), q[:, 0], k[:, 0], -1
     for head, queries, keys in block_map.rows():
-        scores = scale * q[:, head, queries] @ k[:, head // shared, keys].transpose(1, 2)
+        if head != at:
+            q_head, k_head = (rounded_tokens(x, places[head], block_map.block, precision) for x in (q[:, head], k[:, head // shared]))
+            at = head
+        q_part, k_part = q_head[:, queries], k_head[:, keys]
+        scores = scale * q_part @ k_part.transpose(1, 2)
         if block_map.causal:
             scores = scores.masked_fill(keys > queries[:, None], -torch.inf)
         if mask is not None:
             scores = _masked(scores, mask, head, queries, keys)
         p = scores.softmax(-1, dtype=precise).to(q.dtype)
-        yield head, queries, keys, p if mask is None else p.masked_fill(scores.isneginf().all(-1, keepdim=True), 0)
+        p = p if mask is None else p.masked_fill(scores.isneginf().all(-1, keepdim=True), 0)
+        yield _Part(head, queries, keys, q_part, k_part, p)
 
 
 def _masked(scores: Tensor, mask: Tensor, head: int, queries: Tensor, keys: Tensor) -> Tensor:
@@ -106,7 +130,7 @@ _MAP = "Tensor? orders, Tensor keep, int[] grid, bool text_first, int block, flo
 @torch.library.custom_op(
     "sparsecc::block_attention",
     mutates_args=(),
-    schema=f"(Tensor q, Tensor k, Tensor v, {_MAP}, str name, bool causal=False, Tensor? mask=None) -> Tensor",
+    schema=f"(Tensor q, Tensor k, Tensor v, {_MAP}, str name, bool causal=False, Tensor? mask=None, str precision='float32') -> Tensor",
 )
 def block_attention(
     q: Tensor,
@@ -121,12 +145,13 @@ def block_attention(
     name: str,
     causal: bool = False,
     mask: Tensor | None = None,
+    precision: str = "float32",
 ) -> Tensor:
     """orders, keep, causal: a BlockMap's.  mask: as in `reference`; without gradients.  grid: frames, height, width, text tokens.  name:
-    the site's, to find a kernel by."""
+    the site's, to find a kernel by.  precision: of q, k and v; gradients are those at the rounded ones, which count as if they were not."""
     block_map = restore(orders, keep, grid, text_first, block, causal)
     check_shapes(q, k, v, block_map.heads, block_map.grid.tokens, name)
-    return reference(q, k, v, block_map, scale, mask)
+    return reference(q, k, v, block_map, scale, mask, precision)
 
 
 @block_attention.register_fake
@@ -143,6 +168,7 @@ def _fake(
     name: str,
     causal: bool = False,
     mask: Tensor | None = None,
+    precision: str = "float32",
 ) -> Tensor:
     check_shapes(q, k, v, len(keep), math.prod(grid[:3]) + grid[3], name)
     return output_like(q, v)
@@ -160,7 +186,7 @@ def check_shapes(q: Tensor, k: Tensor, v: Tensor, heads: int, tokens: int, name:
 @torch.library.custom_op(
     "sparsecc::block_attention_backward",
     mutates_args=(),
-    schema=f"(Tensor grad, Tensor q, Tensor k, Tensor v, {_MAP}, bool causal, Tensor? mask) -> (Tensor, Tensor, Tensor)",
+    schema=f"(Tensor grad, Tensor q, Tensor k, Tensor v, {_MAP}, bool causal, Tensor? mask, str precision) -> (Tensor, Tensor, Tensor)",
 )
 def block_attention_backward(
     grad: Tensor,
@@ -175,16 +201,18 @@ def block_attention_backward(
     scale: float,
     causal: bool,
     mask: Tensor | None,
+    precision: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dV = Pᵀ dO;  dS = P ∘ (dO Vᵀ − Σ over the row of P ∘ dO Vᵀ);  dQ = scale · dS K;  dK = scale · dSᵀ Q. P is computed again."""
     grad_q, grad_k, grad_v = (torch.zeros_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
     block_map, shared = restore(orders, keep, grid, text_first, block, causal), q.shape[1] // k.shape[1]
-    for head, queries, keys, p in _probabilities(q, k, block_map, scale, mask):
+    v = rounded_values(v, precision)
+    for head, queries, keys, q_part, k_part, p in _parts(q, k, block_map, scale, mask, precision):
         of_output, of_keys = grad[:, head, queries], head // shared
         of_p = of_output @ v[:, of_keys, keys].transpose(1, 2)
         of_scores = scale * p * (of_p - (p * of_p).sum(-1, keepdim=True))
-        grad_q[:, head, queries] = of_scores @ k[:, of_keys, keys]
-        grad_k[:, of_keys].index_add_(1, keys, of_scores.transpose(1, 2) @ q[:, head, queries])
+        grad_q[:, head, queries] = of_scores @ k_part
+        grad_k[:, of_keys].index_add_(1, keys, of_scores.transpose(1, 2) @ q_part)
         grad_v[:, of_keys].index_add_(1, keys, p.transpose(1, 2) @ of_output)
     return grad_q, grad_k, grad_v
 
@@ -195,16 +223,16 @@ def _backward_fake(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tu
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.grid, ctx.text_first, ctx.block, ctx.scale, _, ctx.causal, mask = inputs
+    *tensors, ctx.grid, ctx.text_first, ctx.block, ctx.scale, _, ctx.causal, mask, ctx.precision = inputs
     ctx.save_for_backward(*tensors, mask)
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    if ctx.needs_input_grad[-1]:
-        raise RuntimeError("block_attention has no gradient of its mask")
     *tensors, mask = ctx.saved_tensors
-    options = (ctx.grid, ctx.text_first, ctx.block, ctx.scale, ctx.causal, mask)
-    return *torch.ops.sparsecc.block_attention_backward(grad, *tensors, *options), *[None] * 9
+    if mask is not None and mask.requires_grad:
+        raise RuntimeError("block_attention has no gradient of its mask")
+    options = (ctx.grid, ctx.text_first, ctx.block, ctx.scale, ctx.causal, mask, ctx.precision)
+    return *torch.ops.sparsecc.block_attention_backward(grad, *tensors, *options), *[None] * 10
 
 
 block_attention.register_autograd(_backward, setup_context=_setup_context)

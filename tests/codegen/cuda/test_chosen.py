@@ -69,7 +69,8 @@ def test_the_operators_mean_what_the_map_means(block: int, causal: bool) -> None
     q, k, v = (torch.randn(2, count, 500, 64, generator=generator) for count in (4, 2, 2))
     order = blocks.pack(stand_in(found), 2).items[:, :2].contiguous()
     made = torch.ops.sparsecc.chosen_tiles(q, k, found.required, None, order, "pooled", 2, block, 0.2, causal)
-    y = blocks.meaning(spec_of(found, 2, 2), q, k, v, *made, None)
+    items, tiles = made
+    y = blocks.meaning(spec_of(found, 2, 2), q, k, v, items, tiles, None)
     assert_close(y.contiguous(), DynamicBlockAttention(found, 0.2).reference(q, k, v).contiguous())
     arguments = (q, k, found.required, None, order, "pooled", 2, block, 0.2, causal)
     torch.library.opcheck(torch.ops.sparsecc.chosen_tiles.default, arguments, test_utils=("test_schema", "test_faketensor"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import onnx
@@ -11,6 +12,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from sparsecc.attention.base import AXIS_ORDERS, BlockMap, Grid, required
+from sparsecc.attention.rounding import Precision
 from sparsecc.ops.block_attention import onnx as block_attention
 from sparsecc.ops.block_attention.onnx import Kind
 from sparsecc.ops.block_attention.torch import BlockAttention
@@ -92,6 +94,18 @@ def test_a_mask_is_added_and_a_query_without_keys_gives_zero(grouped: bool) -> N
     proto = model_of(op, mask=[2, 1, 11, 11])
     ours = models.run(proto, q=q.numpy(), k=k.numpy(), v=v.numpy(), mask=mask.numpy())[0]
     assert_close(torch.from_numpy(ours), op.reference(q, k, v, mask).contiguous())
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+@pytest.mark.parametrize(("opset", "ir_version"), [(16, 8), (24, 11)])
+@pytest.mark.parametrize("kind", ["", "in_order", "causal"])
+def test_a_precision_rounds_what_enters(kind: str, precision: Precision, opset: int, ir_version: int) -> None:
+    op = replace(some_op(GRIDS[2] if kind == "" else Grid.line(32), 5), precision=precision)
+    if kind:
+        keep = op.map.keep.tril() if kind == "causal" else op.map.keep
+        op = replace(op, map=BlockMap(op.map.grid, 5, None, keep, kind == "causal"), grouped=True)
+    assert Kind.of(block_attention.call(op, "here").op_type).precision == precision
+    check(op, opset=opset, ir_version=ir_version)
 
 
 def test_a_name_that_no_function_has() -> None:

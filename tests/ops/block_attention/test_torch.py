@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sparsecc.attention.base import BlockMap, Grid, required
+from sparsecc.attention.rounding import Precision, rounded_tokens, rounded_values
 from sparsecc.ops.block_attention.torch import BlockAttention, reference, relative_error
 from tests.tolerance import assert_close
 
@@ -144,6 +147,31 @@ def test_heads_that_do_not_share_evenly_are_refused() -> None:
     q, k = torch.randn(1, 4, 11, DIM), torch.randn(1, 3, 11, DIM)
     with pytest.raises(RuntimeError, match="attention 'attn': 3 heads of keys and 3 of values cannot serve 4"):
         call.target(q, k, k, None, op.tensors["keep"], *call.options)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+@pytest.mark.parametrize("kind", ["causal", "permuted"])
+def test_a_precision_rounds_what_enters_as_a_kernel_reads_it(kind: str, precision: Precision) -> None:
+    """In blocks of each head's order, keys that heads share in each head's own; gradients are those at the rounded inputs."""
+    op = replace(other_op(kind), precision=precision)
+    generator = torch.Generator().manual_seed(2)
+    q, k, v = ours = [torch.randn(2, heads, 11, DIM, generator=generator) for heads in (4, 2, 2)]
+    queries = torch.stack([rounded_tokens(q[:, head], op.map.places()[head], BLOCK, precision) for head in range(4)], 1)
+    keys = torch.stack([rounded_tokens(k[:, head // 2], op.map.places()[head], BLOCK, precision) for head in range(4)], 1)
+    theirs = [queries, keys, rounded_values(v, precision).repeat_interleave(2, 1)]
+    for x in (*ours, *theirs):
+        x.requires_grad_()
+    plain, call = replace(op, precision="float32", grouped=False).torch_call("attn"), op.torch_call("attn")
+    actual = call.target(*ours, op.tensors.get("orders"), op.tensors["keep"], *call.options)
+    exact = plain.target(*theirs, op.tensors.get("orders"), op.tensors["keep"], *plain.options)
+    assert_close(actual, exact)
+    assert not torch.equal(actual, reference(q, k, v, op.map, op.scale))
+    for y in (actual, exact):
+        y.square().sum().backward()
+    assert q.grad is not None and k.grad is not None and queries.grad is not None and keys.grad is not None
+    assert_close(q.grad, queries.grad)
+    assert_close(k.grad, keys.grad.unflatten(1, (2, 2)).sum(2))
+    torch.library.opcheck(call.target, (*ours, op.tensors.get("orders"), op.tensors["keep"], *call.options))
 
 
 @every_grid

@@ -81,7 +81,8 @@ def test_gradients_are_those_of_the_mask(rule: str, causal: bool) -> None:
     given = [x.double().requires_grad_() for x in inputs()]
     weights = torch.randn(2, HEADS, GRID.tokens, DIM, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     ours = torch.autograd.grad((Attending(found)(*given) * weights).sum(), given)
-    theirs = torch.autograd.grad((masked(*given, found) * weights).sum(), given)
+    q, k, v = given
+    theirs = torch.autograd.grad((masked(q, k, v, found) * weights).sum(), given)
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other)
 

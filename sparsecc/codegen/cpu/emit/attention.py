@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import prod
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,10 @@ import torch
 from sparsecc.attention.base import BlockMap
 from sparsecc.attention.dynamic import DynamicMap
 from sparsecc.codegen.calls import Calls, Tape
-from sparsecc.codegen.choose import Choice, Chooser, Skipping
+from sparsecc.codegen.choose import Choice, Chooser, Skipping, SkippingWay
 from sparsecc.codegen.cpu.forms import Forms
 from sparsecc.codegen.cpu.layout import VIEWS, TokenLayout, Value, tiles_of
-from sparsecc.codegen.cpu.operators import attention, block_attention, group_tokens, pair_tokens
+from sparsecc.codegen.cpu.operators import attention, block_attention, gather_blocks, group_tokens, pair_tokens
 from sparsecc.codegen.cpu.operators.block_attention import BlockAttentionSpec
 from sparsecc.codegen.cpu.operators.group_tokens import GroupSpec
 from sparsecc.codegen.cpu.operators.pair_tokens import PairSpec
@@ -88,9 +88,15 @@ def emit_block_attention(forms: Forms, chooser: Chooser[Target], node: Node, cal
         *(batch, heads, kv_heads, tokens, dim, value_dim, block, kept),
         *(float(call.scale), call.map.causal, shape(masks[0]) if masks else None),
     )
-    chooser.note_skipping(_skipping(spec, places, keep, call.site, target))
+    precision = chooser.choose_skipping(_skipping(spec, places, keep, call, target))
     inputs = [forms.natural(x) for x in (call.q, call.k, call.v)]
-    return Value(shape(node.var), natural=_attend(forms, spec, places, keep, inputs, masks, target))
+    return Value(shape(node.var), natural=_attend(forms, rounded(spec, precision, target), places, keep, inputs, masks, target))
+
+
+def rounded(spec: BlockAttentionSpec, precision: str, target: Target) -> BlockAttentionSpec:
+    """int8 is of q and k; what it multiplies with v is bfloat16 where the CPU multiplies it."""
+    narrow = precision != "float32" and "bfloat16" in target.dot
+    return replace(spec, dtype=precision, values="bfloat16" if narrow else "float32")
 
 
 def _emit_chosen(forms: Forms, chooser: Chooser[Target], node: Node, call: BlockAttentionCall, found: DynamicMap) -> Value:
@@ -110,8 +116,7 @@ def _emit_chosen(forms: Forms, chooser: Chooser[Target], node: Node, call: Block
         *(1, batch * heads, batch * kv_heads, tokens, dim, value_dim, found.block, int(stand_in.sum())),
         *(float(call.scale), found.causal),
     )
-    skipping = replace(_skipping(spec, places, stand_in, call.site, chooser.target), apart="choosing blocks")
-    chooser.note_skipping(skipping)
+    chooser.choose_skipping(replace(_skipping(spec, places, stand_in, call, chooser.target), apart="choosing blocks"))
     inputs = [_side_by_side(forms, x) for x in (call.q, call.k, call.v)]
     lists = forms.natural(call.lists)
     y = _attend(forms, spec, places, stand_in, inputs, [], chooser.target, lists)
@@ -137,34 +142,40 @@ def _attend(
     where, first, blocks, jobs = block_attention.prepare(places, keep, spec, target)
     where, first, jobs = (calls.weight(array) for array in (where, first, jobs))
     tables = [first, calls.weight(blocks) if lists is None else lists, jobs]
-    gather = calls.kernel(("gather", spec), lambda: block_attention.build_gather(spec, target))
+    gather = calls.kernel(("gather", spec), lambda: gather_blocks.build(spec, target))
     kernel = calls.kernel(spec, lambda: block_attention.build(spec, target))
-    gathered = calls.call_for_several(gather, [*inputs, where], [(out, "float32") for out in spec.gathered(target)])
-    return calls.call(kernel, [*gathered, where, *tables, *masks], (spec.batch, spec.heads, spec.tokens, spec.value_dim))
+    gathered = calls.call_for_several(gather, [*inputs, where], gather_blocks.outputs(spec, target))
+    mask = masks[0] if masks else calls.weight(np.zeros((1, 1, 1, 1), np.float32))
+    return calls.call(kernel, [*gathered, where, *tables, mask], (spec.batch, spec.heads, spec.tokens, spec.value_dim))
 
 
-def _skipping(spec: BlockAttentionSpec, places: np.ndarray, keep: np.ndarray, site: str, target: Target) -> Skipping:
+def _skipping(spec: BlockAttentionSpec, places: np.ndarray, keep: np.ndarray, call: BlockAttentionCall, target: Target) -> Skipping:
     """One head of middling density stands for all."""
     full = np.tril(np.ones_like(keep[:1])) if spec.causal else np.ones_like(keep[:1])
-    density, whole = float(keep.mean() / full.mean()), replace(spec, kept=int(keep.sum()))
+    density = float(keep.mean() / full.mean())
     at = int(np.argsort(keep.sum(axis=(1, 2)))[len(keep) // 2])
 
-    def head(tape: Tape, blocks: np.ndarray) -> None:
+    def head(precision: str, blocks: np.ndarray, tape: Tape) -> None:
         one = replace(spec, batch=1, heads=1, kv_heads=1, kept=int(blocks.sum()), mask=None)
         random = np.random.default_rng(0)
         dims = (one.head_dim, one.head_dim, one.value_dim)
         inputs = [tape.weight(random.standard_normal((1, 1, one.tokens, dim), np.float32)) for dim in dims]
-        _attend(tape, one, places[at : at + 1], blocks, inputs, [], target)
+        _attend(tape, rounded(one, precision, target), places[at : at + 1], blocks, inputs, [], target)
 
+    def way(precision: str) -> SkippingWay:
+        found = rounded(spec, precision, target)
+        kernel = f"block_attention {spec.block}x{spec.block}" + ("" if call.precision == "float32" else f" {precision}")
+        return SkippingWay(kernel, partial(head, precision, keep[at : at + 1]), found.flops, found.gathered_bytes(target))
+
+    known = [precision for precision in (call.precision, "float32") if precision == "float32" or precision in target.dot]
     return Skipping(
-        site,
-        kernel=f"block_attention {spec.block}x{spec.block}",
-        key=(replace(spec, kept=0), round(density, 2)),
+        call.site,
+        call.precision,
+        {precision: way(precision) for precision in known},
+        partial(head, "float32", full),
+        key=(replace(spec, kept=0), round(density, 2), call.precision),
         parts=spec.batch * spec.heads,
-        with_and_without=(lambda tape: head(tape, keep[at : at + 1]), lambda tape: head(tape, full)),
         density=density,
-        flops=whole.flops,
-        moved_bytes=4 * sum(prod(shape) for shape in whole.gathered(target)),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from sparsecc.codegen.tvm_api import T, tirx
 
 Expr = Any
-_LOG2E = 1.4426950408889634
+LOG2E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 0.693145751953125, 1.42860682030941723e-6  # Cody-Waite: the high part has few bits, so n·high is exact
 
 
@@ -33,11 +33,28 @@ def exp(x: Expr) -> Expr:
     Relative error below 3e-7 in [-86.9, 88.72]; infinite above, 0 below, where the true value is less than 2e-38.
     """
     x = T.max(_f(-87.3), T.min(_f(89.0), x))
-    n = T.floor(x * _f(_LOG2E) + _f(0.5))
+    n = T.floor(x * _f(LOG2E) + _f(0.5))
     r = x - n * _f(_LN2_HIGH) - n * _f(_LN2_LOW)
     p = _horner(r, (2 / 720, 2 / 120, 2 / 24, 2 / 6, 1.0, 2.0, 2.0))
     exponent = T.Cast(_like(x, "int32"), n) + _int(x, 126)
     return p * tirx.reinterpret(_like(x, "float32"), T.shift_left(exponent, _int(x, 23)))
+
+
+def exp2(x: Expr, coarse: bool = False) -> Expr:
+    """2ⁿ·2ˣ⁻ⁿ with n = x rounded, for x up to 127; for the softmax of scores that come times log₂ e.
+
+    Added to n, 1.5·2²³ + 127 leaves n + 127, the exponent of 2ⁿ, in the lowest bits. Relative error below 3e-7, coarse below 8e-5, in
+    [-126, 127]; 0 below -126.5.
+    """
+    x = T.max(_f(-127.0), x)
+    n = T.nearbyint(x)
+    exponent = tirx.reinterpret(_like(x, "int32"), n + _f(12582912.0 + 127.0))
+    power = tirx.reinterpret(_like(x, "float32"), T.shift_left(exponent, _int(x, 23)))
+    return _horner(x - n, _EXP2_COARSE if coarse else _EXP2) * power
+
+
+_EXP2 = (0.0013276472454890609, 0.009675541892647743, 0.05550713092088699, 0.24022120237350464, 0.6931469440460205, 1.0000001192092896)
+_EXP2_COARSE = (0.0551716685295105, 0.2426111400127411, 0.6932609677314758, 0.9999280571937561)
 
 
 def _like(x: Expr, dtype: str) -> str:

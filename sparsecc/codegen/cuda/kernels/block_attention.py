@@ -8,11 +8,13 @@ A row of 128 queries has a list of the tiles of 128 keys of which something is k
 its four: what a warpgroup does not need it does not multiply, and half a tile is hidden. The first tile of a list, which is the row's last,
 may be masked further: behind the last token, or on the diagonal where attention is causal. A query that sees no block gets zeros.
 
-Queries, keys and values come in the order of the map. Outputs go to their places in the model's, as [batch, tokens, heads, head_dim].
+Where tokens have other orders than the model's, the three warps beside the one that copies bring them into order: 32 rows at a time, head
+after head, ahead of the products. The kernel is bound by these, so that memory has time for it. Outputs go to their places in the model's
+order, as [batch, tokens, heads, head_dim].
 
 On an H200, blocks of 128, TFLOP/s of what is kept: 17776 tokens × 48 heads × 64: 488 dense (cuDNN 426), 473 at a density of 0.3; 32768 × 40
-× 128: 699 dense (cuDNN 611), 675 at 0.3. Slower there: warpgroups that take turns (5 % with heads of 128), rows of keys that four warps
-gather by `cp.async` (18 and 25 %, where gathering them before takes 6 and 3).
+× 128: 699 dense (cuDNN 611), 675 at 0.3. Slower there: warpgroups that take turns (5 % with heads of 128), rows of keys that warps gather
+into the rings by `cp.async` (18 and 25 %), and orders brought about by a kernel before (6 % at 0.3).
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ HEAD_DIMS = (64, 128)
 _GROUP = 64  # queries of a warpgroup
 _LOAD = "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes"
 _PAIR = {"bfloat16": "cvt.rn.bf16x2.f32", "float16": "cvt.rn.f16x2.f32"}
-_FEW, _MANY = 24, 240  # registers of the warps that copy, and of those that multiply
+_REGISTERS = {False: (24, 240), True: (40, 232)}  # of the warps that copy, perhaps into an order, and of those that multiply
+_ROWS = 32  # that a warp brings into order at once
 _MOST_NUMBERS = 1 << 31  # of Y, whose places are counted in 32 bits
 _LOWEST = -3.0e38  # below every score; a difference of two of them is finite
 _PROCESSORS = 132  # of an H200
@@ -62,28 +65,39 @@ def space(spec: BlockAttentionSpec, arch: Arch) -> list[Tiles]:
 
 
 def geometry(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch) -> Geometry:
-    heads = {"Q": spec.heads, "K": spec.kv_heads, "V": spec.kv_heads}
-    maps = tuple((name, _boxes(spec, name, count)) for name, count in heads.items())
+    maps = tuple((name, _boxes(spec, name)) for name in "QKV")
     return Geometry((knobs.blocks, 1, 1), 3 * 128, knobs.shared_bytes(spec), maps=maps)
 
 
-def _boxes(spec: BlockAttentionSpec, name: str, heads: int) -> Boxes:
-    """A tile of one head."""
-    row = spec.head_dim * 2
-    if name in spec.tokens_first:
-        shape, box = (spec.batch, spec.tokens, heads, spec.head_dim), (1, TILE, 1, wgmma.INPUTS)
-    else:
-        shape, box = (spec.batch, heads, spec.tokens, spec.head_dim), (1, 1, TILE, wgmma.INPUTS)
+def counters(spec: BlockAttentionSpec) -> int:
+    """How many numbers C has: what is in order of each head, and what was begun of all."""
+    return spec.batch * spec.heads + 1
+
+
+def _shape(spec: BlockAttentionSpec, name: str) -> tuple[int, int, int, int]:
+    """Of Q, K or V as they are given."""
+    heads = spec.heads if name == "Q" else spec.kv_heads
+    middle = (spec.tokens, heads) if name in spec.tokens_first else (heads, spec.tokens)
+    return (spec.batch, *middle, spec.head_dim)
+
+
+def _boxes(spec: BlockAttentionSpec, name: str) -> Boxes:
+    """A tile of one head: of what is given, or of what was brought into order."""
+    shape = (spec.batch, spec.heads, spec.tokens, spec.head_dim) if spec.ordered else _shape(spec, name)
+    tokens_first, row = name in spec.tokens_first and not spec.ordered, spec.head_dim * 2
+    box = (1, TILE, 1, wgmma.INPUTS) if tokens_first else (1, 1, TILE, wgmma.INPUTS)
     return Boxes(2, shape, (shape[1] * shape[2] * row, shape[2] * row, row), box)
 
 
 def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
-    """PrimFunc(Q, K, V, I, L, P, Y): Q, K and V tensor maps; I int32 [rows of tiles, 4], of each its head, its number among the head's,
-    where its list begins in L and how long it is; L int32 [tiles]; P int32 [heads, tokens], where in Y [batch, tokens, heads, head_dim] an
-    output goes, which is no parameter where that is its own place."""
+    """PrimFunc(Q, K, V, I, L, P, Y, QR, KR, VR, QO, KO, VO, C): Q, K and V tensor maps; I int32 [rows of tiles, 4], of each its head, its
+    number among the head's, where its list begins in L and how long it is; L int32 [tiles]. Where tokens have other orders, Q, K and V are
+    of QO, KO and VO [batch, heads, tokens, head_dim], which the kernel fills from QR, KR and VR; P int32 [heads, tokens], which token comes
+    to a place; C int32 [counters], zeros. Otherwise there are no P, QR, KR, VR, QO, KO, VO and C."""
     depth, tokens, dtype, causal, stages = spec.head_dim, spec.tokens, spec.dtype, spec.causal, knobs.stages
     chunks, heads = depth // wgmma.INPUTS, spec.heads
-    grouped = heads // spec.kv_heads
+    grouped, (few, many) = heads // spec.kv_heads, _REGISTERS[spec.ordered]
+    lanes, parts, made = depth // 8, -(-tokens // _ROWS), (spec.batch, heads, tokens, depth)  # lanes that copy a row, parts of a head
     items = spec.batch * heads * -(-tokens // TILE)
     chunk_bytes, tile_bytes = TILE * wgmma.INPUTS * 2, TILE * depth * 2
     scores, values = wgmma.instruction(TILE, dtype), wgmma.instruction(depth, dtype)
@@ -91,10 +105,15 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
     ragged, ordered, halves = tokens % TILE != 0, spec.ordered, spec.block < TILE
     inner = wgmma.INPUTS // wgmma.STEP
 
-    def corner(name, head, tile, column):
-        """Of a box. head: of queries, counted over the batch."""
+    def places(name, head, token):
+        """Indices of a row. head: of queries, counted over the batch."""
         own = head % heads if name == "Q" else head % heads // grouped
-        return (column, *((own, tile * TILE) if name in spec.tokens_first else (tile * TILE, own)), head // heads)
+        return (head // heads, *((token, own) if name in spec.tokens_first else (own, token)))
+
+    def corner(name, head, tile, column):
+        """Of a box."""
+        row = (head // heads, head % heads, tile * TILE) if ordered else places(name, head, tile * TILE)
+        return (column, *row[::-1])
 
     @T.prim_func
     def block_attention(
@@ -105,12 +124,26 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
         l_: T.handle,
         p_: T.handle,
         y_: T.handle,
+        qr_: T.handle,
+        kr_: T.handle,
+        vr_: T.handle,
+        qo_: T.handle,
+        ko_: T.handle,
+        vo_: T.handle,
+        c_: T.handle,
     ):
         T.func_attr({"global_symbol": "block_attention"})
         I = T.match_buffer(i_, (items, 4), "int32", align=16)
         L = T.match_buffer(l_, (1 << 30,), "int32")
         P = T.match_buffer(p_, (heads, tokens), "int32")
         Y = T.match_buffer(y_, (spec.batch, tokens, heads, depth), dtype, align=16)
+        QR = T.match_buffer(qr_, _shape(spec, "Q"), dtype, align=16)
+        KR = T.match_buffer(kr_, _shape(spec, "K"), dtype, align=16)
+        VR = T.match_buffer(vr_, _shape(spec, "V"), dtype, align=16)
+        QO = T.match_buffer(qo_, made, dtype, align=16)
+        KO = T.match_buffer(ko_, made, dtype, align=16)
+        VO = T.match_buffer(vo_, made, dtype, align=16)
+        C = T.match_buffer(c_, (counters(spec),), "int32")
         T.device_entry()
         cta = T.cta_id([knobs.blocks])
         warp = T.warp_id([12])
@@ -130,7 +163,7 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
         turn: T.uint32 = T.uint32(0)  # of items
         step: T.uint32 = T.uint32(0)  # of blocks
         if warp < 4:
-            T.ptx["setmaxnreg.dec.sync.aligned.u32"](_FEW)
+            T.ptx["setmaxnreg.dec.sync.aligned.u32"](few)
 
             @T.inline
             def copy(name, map, memory, here, head, tile, ring, now):
@@ -140,9 +173,55 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
                     place = T.meta_var(memory.ptr_to([here + c * chunk_bytes]))
                     T.ptx[_LOAD](place, T.address_of(map), *corner(name, head, tile, c * wgmma.INPUTS), ring.bar(now))
 
+            chunk = T.alloc_local([4], "uint32")  # of a row
+
+            @T.inline
+            def move(name, source, target, head, token, place):
+                """A lane's part of a row to its place in an order."""
+                column = T.meta_var(lane % lanes * 8)
+                T.ptx["ld.global.v4.b32"](chunk[0], chunk[1], chunk[2], chunk[3], source.ptr_to([*places(name, head, token), column]))
+                T.ptx["st.global.v4.b32"](
+                    target.ptr_to([head // heads, head % heads, place, column]), chunk[0], chunk[1], chunk[2], chunk[3]
+                )
+
+            if ordered and warp > 0:
+                number = T.alloc_local([1], "int32")
+                token = T.alloc_local([2], "int32")  # of the lane's row, and of the one that it copies
+                number[0] = 0
+                while number[0] < spec.batch * heads * parts:
+                    if lane == 0:
+                        T.ptx["atom.relaxed.gpu.global.add.s32"](number[0], C.ptr_to([counters(spec) - 1]), 1)
+                    T.ptx["shfl_sync.idx.b32"](number[0], number[0], T.uint32(0), T.uint32(0x1F), T.uint32(ALL))
+                    if number[0] < spec.batch * heads * parts:
+                        whose: T.int32 = number[0] // parts
+                        first: T.int32 = number[0] % parts * _ROWS
+                        token[0] = 0
+                        if first + lane < tokens:
+                            token[0] = P[whose % heads, first + lane]
+                        for n in T.unroll(lanes):
+                            row = T.meta_var(n * (32 // lanes) + lane // lanes)
+                            T.ptx["shfl_sync.idx.b32"](token[1], token[0], T.cast(row, "uint32"), T.uint32(0x1F), T.uint32(ALL))
+                            if first + row < tokens:
+                                move("Q", QR, QO, whose, token[1], first + row)
+                                move("K", KR, KO, whose, token[1], first + row)
+                                move("V", VR, VO, whose, token[1], first + row)
+                        T.ptx["fence.proxy.async.global"]()  # boxes are read another way than rows are written
+                        T.ptx["fence.acq_rel.gpu"]()
+                        T.cuda.warp_sync()
+                        if lane == 0:
+                            T.ptx["red.release.gpu.global.add.s32"](C.ptr_to([whose]), 1)
+
             if warp == 0 and lane == 0:
+                done = T.alloc_local([1], "int32")
+                whole: T.int32 = -1  # the last head that was found in order
                 while item < items:
                     head: T.int32 = I[item, 0]
+                    if ordered and head != whole:
+                        done[0] = 0
+                        while done[0] < parts:
+                            T.ptx["ld.acquire.gpu.global.s32"](done[0], C.ptr_to([head]))
+                        T.ptx["fence.proxy.async.global"]()
+                        whole = head
                     start: T.int32 = I[item, 2]
                     count: T.int32 = I[item, 3]
                     if count > 0:
@@ -158,7 +237,7 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
                         j = j + 1
                     item = item + knobs.blocks
         else:
-            T.ptx["setmaxnreg.inc.sync.aligned.u32"](_MANY)
+            T.ptx["setmaxnreg.inc.sync.aligned.u32"](many)
             group: T.int32 = warp // 4 - 1
             s = T.alloc_local([TILE // 2], "float32")
             o = T.alloc_local([depth // 2], "float32")

@@ -29,7 +29,7 @@ def dynamic_block_attention(node: fx.Node, importer: Any, placeholders: Placehol
     q, k, v = (importer.env[given[name]] for name in "qkv")
     out = [*shape_of(q)[:-1], shape_of(v)[-1]]
     scores = _within(emit, found, _scores(emit, found, q, _each_head(emit, k, shape_of(q)[1]), given["scale"]))
-    placeholder = Placeholder("block_attention", given["name"], {"scale": given["scale"], "map": found})
+    placeholder = Placeholder("block_attention", given["name"], {"scale": given["scale"], "map": found, "precision": "float32"})
     kept = _mask(emit, found, scores) if found.counts is None else _listed(emit, found, scores)
     return emit(placeholders.call(placeholder, [q, k, v, kept], out))
 

@@ -50,7 +50,8 @@ def _block_attention(node: fx.Node, importer: Any, placeholders: Placeholders, t
     args = [importer.env[given[x]] for x in "qkv"]
     if given["mask"] is not None:
         args.append(added(importer.block_builder, importer.env[given["mask"]]))
-    placeholder = Placeholder("block_attention", given["name"], {"map": block_map, "scale": given["scale"]})
+    attributes = {"map": block_map, "scale": given["scale"], "precision": given["precision"]}
+    placeholder = Placeholder("block_attention", given["name"], attributes)
     return importer.block_builder.emit(placeholders.call(placeholder, args, [*shape_of(args[0])[:-1], shape_of(args[2])[-1]]))
 
 

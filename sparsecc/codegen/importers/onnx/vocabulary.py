@@ -48,7 +48,8 @@ def _block_attention(operator: str, inputs: list[Any], attributes: dict[str, Any
     q, k, v, *constants = inputs
     mask = [constants.pop(0)] if attributes.get("masked") else []
     block_map = restore(attributes, [torch.from_numpy(_array(constant)) for constant in constants])
-    placeholder = Placeholder("block_attention", text_of(attributes["site"]), {"map": block_map, "scale": float(attributes["scale"])})
+    known = {"map": block_map, "scale": float(attributes["scale"]), "precision": text_of(attributes.get("precision", "float32"))}
+    placeholder = Placeholder("block_attention", text_of(attributes["site"]), known)
     return placeholders.call(placeholder, [q, k, v, *mask], [*shape_of(q)[:-1], shape_of(v)[-1]])
 
 

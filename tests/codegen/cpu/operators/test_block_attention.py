@@ -9,11 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparsecc.codegen.cpu.operators import block_attention
+from sparsecc.attention.base import BlockMap, Grid
+from sparsecc.codegen import tvm_api
+from sparsecc.codegen.cpu import target as tables
+from sparsecc.codegen.cpu.operators import block_attention, gather_blocks
 from sparsecc.codegen.cpu.operators.block_attention import BlockAttentionSpec
 from sparsecc.codegen.cpu.target import Target, parse
-from tests.codegen.cpu.kernels.assembly import hottest_loop, loops, registers_of, stores
-from tests.codegen.cpu.kernels.running import HERE, NARROW, assembly, built, call_for_several, few, random
+from sparsecc.ops.block_attention.torch import reference
+from tests.codegen.cpu.kernels.assembly import innermost_loops, loops, registers_of, stores
+from tests.codegen.cpu.kernels.running import HERE, NARROW, assembly, built, call, few, random
+from tests.codegen.cpu.kernels.test_every_target import CPUS, NAMES
 from tests.tolerance import assert_close
 
 V = HERE.lanes
@@ -58,14 +63,27 @@ def run(
     for mask in masks:
         mask[..., 0, : spec.block] = -np.inf  # a query or more may see nothing
     where, *tables = block_attention.prepare(places, keep, spec, target)
-    gathered = call_for_several(built(block_attention.build_gather, spec, target), [q, k, v, where], spec.gathered(target))
-    assert not any(np.isnan(array).any() for array in gathered)
-    [out] = call_for_several(
+    gathered = gathered_blocks(spec, [q, k, v, where], target)
+    mask = masks[0] if masks else np.full((1, 1, 1, 1), np.nan, np.float32)  # which nobody reads
+    out = call(
         built(block_attention.build, spec, target),
-        [*gathered, where, *tables, *masks],
-        [(spec.batch, spec.heads, spec.tokens, spec.value_dim)],
+        [*gathered, where, *tables, mask],
+        (spec.batch, spec.heads, spec.tokens, spec.value_dim),
     )
     return torch.from_numpy(out), oracle(spec, places, keep, q, k, v, *masks).float()
+
+
+def gathered_blocks(spec: BlockAttentionSpec, arrays: list[np.ndarray], target: Target = HERE) -> list[np.ndarray]:
+    """q, k and v in blocks, every number of which is written."""
+    function = built(gather_blocks.build, spec, target)
+    found = []
+    for unwritten in (77, -78):
+        outs = [tvm_api.tensor(np.full(shape, unwritten, dtype)) for shape, dtype in gather_blocks.outputs(spec, target)]
+        function(*(tvm_api.tensor(array) for array in arrays), *outs)
+        found.append([out.numpy() for out in outs])
+    for one, other in zip(*found, strict=True):
+        assert np.array_equal(one, other)
+    return found[0]
 
 
 def oracle(spec: BlockAttentionSpec, places: np.ndarray, keep: np.ndarray, *inputs: np.ndarray) -> Tensor:
@@ -88,6 +106,71 @@ def test_against_torch(name: str) -> None:
 @pytest.mark.parametrize("name", ["last_block_short", "block_below_a_vector"])
 def test_short_vectors(name: str) -> None:
     assert_close(*run(*drawn(SPECS[name]), target=NARROW))
+
+
+PLAIN = replace(HERE, features=())  # without instructions for narrow numbers
+NARROWED = [("bfloat16", "bfloat16"), ("int8", "bfloat16"), ("int8", "float32")]
+FURTHER = ["last_block_short", "odd_head_dims", "block_beyond_a_vector", "causal", "padding_mask"]
+CASES = [
+    *((name, HERE, "bfloat16", "bfloat16") for name in SPECS),
+    *((name, HERE, "int8", "bfloat16") for name in FURTHER),
+    *((name, HERE, "int8", "float32") for name in FURTHER[:2]),
+    *((name, target, *dtypes) for name in FURTHER[:3] for target in (NARROW, PLAIN) for dtypes in (NARROWED[0], NARROWED[2])),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "dtype", "values"),
+    CASES,
+    ids=[f"{name}-{dtype}-{values}-{'plain' if target is PLAIN else target.vector_bits}" for name, target, dtype, values in CASES],
+)
+def test_narrow_numbers(name: str, target: Target, dtype: str, values: str) -> None:
+    """bfloat16 rounds by 1/512 of each factor, int8 by 1/254 of the largest in its block."""
+    got, expected = run(*drawn(replace(SPECS[name], dtype=dtype, values=values)), target=target)
+    assert (got - expected).abs().max() <= expected.abs().max() * (1 / 128 if dtype == "bfloat16" else 1 / 40)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "most"), [("float32", "float32", 2e-6), ("bfloat16", "bfloat16", 4e-3), ("int8", "bfloat16", 2e-2)]
+)
+def test_relative_error_of_many_tokens(dtype: str, values: str, most: float) -> None:
+    """‖y − y'‖ / ‖y‖ against float64."""
+    got, expected = run(*drawn(BlockAttentionSpec(1, 2, 1, 700, 64, 64, 64, 0, 0.125, dtype=dtype, values=values), 0.5))
+    error = float((got - expected).norm() / expected.norm())
+    assert (most / 20 if dtype != "float32" else 0) < error < most
+
+
+def test_int8_is_what_the_operator_says() -> None:
+    """One scale for each block of queries and of keys, in the order of the head: beside it next to nothing is lost."""
+    spec, places, keep = drawn(replace(SPECS["last_block_short"], dtype="int8"))
+    rng = np.random.default_rng(3)
+    q, k, v = (random(rng, spec.batch, spec.heads, spec.tokens, dim) for dim in (spec.head_dim, spec.head_dim, spec.value_dim))
+    where, *tables = block_attention.prepare(places, keep, spec, HERE)
+    mask, out = np.zeros((1, 1, 1, 1), np.float32), (spec.batch, spec.heads, spec.tokens, spec.value_dim)
+    got = call(built(block_attention.build, spec, HERE), [*gathered_blocks(spec, [q, k, v, where]), where, *tables, mask], out)
+    block_map = BlockMap(Grid.line(spec.tokens), spec.block, torch.from_numpy(places).int(), torch.from_numpy(keep))
+    rounded = reference(torch.from_numpy(q), torch.from_numpy(k), torch.from_numpy(v), block_map, spec.scale, precision="int8")
+    error, lost = (float((torch.from_numpy(got) - other).norm()) for other in (rounded, oracle(spec, places, keep, q, k, v)))
+    assert error < lost / 4  # v is rounded there, and is not here
+
+
+@pytest.mark.parametrize(("dtype", "values"), [("float32", "float32"), *NARROWED])
+def test_nan_stays_nan_and_hides_nothing_else(dtype: str, values: str) -> None:
+    spec, places, keep = drawn(replace(SPECS["whole_blocks"], dtype=dtype, values=values), 1.0)
+    rng = np.random.default_rng(0)
+    q, k, v = (random(rng, spec.batch, spec.heads, spec.tokens, spec.head_dim) for _ in range(3))
+    q[0, 0, places[0, 3], 1] = np.nan
+    where, *tables = block_attention.prepare(places, keep, spec, HERE)
+    gathered, mask = gathered_blocks_with_nan(spec, [q, k, v, where]), np.zeros((1, 1, 1, 1), np.float32)
+    got = call(built(block_attention.build, spec, HERE), [*gathered, where, *tables, mask], v.shape)
+    assert np.isnan(got[0, 0, places[0, 3]]).all()
+    assert np.isfinite(got[0, 1]).all()
+
+
+def gathered_blocks_with_nan(spec: BlockAttentionSpec, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    outs = [tvm_api.tensor(np.zeros(shape, dtype)) for shape, dtype in gather_blocks.outputs(spec, HERE)]
+    built(gather_blocks.build, spec, HERE)(*(tvm_api.tensor(array) for array in arrays), *outs)
+    return [out.numpy() for out in outs]
 
 
 @pytest.mark.parametrize("density", [0.0, 1.0])
@@ -113,7 +196,11 @@ def test_any_shape(data: st.DataObject) -> None:
         draw(st.integers(1, 2)), kv_heads * draw(few_heads), kv_heads, draw(st.integers(1, 70)), draw(dims), draw(dims),
         draw(st.integers(1, 3 * V)), 0, 0.3,
     )  # fmt: skip
-    assert_close(*run(*drawn(spec, draw(st.sampled_from([0.0, 0.3, 1.0])))))
+    density = draw(st.sampled_from([0.0, 0.3, 1.0]))
+    assert_close(*run(*drawn(spec, density)))
+    dtype, values = draw(st.sampled_from(NARROWED))
+    got, expected = run(*drawn(replace(spec, dtype=dtype, values=values), density))
+    assert (got - expected).abs().max() <= expected.abs().max() / 30
 
 
 @settings(deadline=None, derandomize=True)
@@ -133,13 +220,35 @@ def test_threads_share_the_work(batch: int, heads: int, blocks: int, threads: in
 BIG, *_ = drawn(BlockAttentionSpec(1, 4, 4, 1024, 64, 64, 64, 0, 0.125))
 
 
-def test_inner_loops_are_multiply_adds_in_registers() -> None:
-    target = parse("cpu:skylake-avx512", 2)
-    text = assembly(block_attention.build(BIG, target), target)
-    hot = [loop for loop in loops(text) if loop.count("vfmadd231ps") >= 16]
-    for loop in [min(hot, key=len), hottest_loop(text, "vfmadd231ps")]:
-        assert registers_of(loop, "vfmadd") == {"zmm"}
-        assert not stores(loop), "accumulators are spilled"
-        assert "call" not in loop
-    scratch = [loop for loop in loops(text) if "vfmadd231ps" in loop and "AllocWorkspace" in loop]
+@pytest.mark.parametrize(
+    ("cpu", "dtype", "values", "scores", "products"),
+    [
+        ("skylake-avx512", "float32", "float32", "vfmadd231ps", "vfmadd231ps"),
+        ("znver4", "bfloat16", "bfloat16", "vdpbf16ps", "vdpbf16ps"),
+        ("znver4", "int8", "bfloat16", "vpdpbusd", "vdpbf16ps"),
+        ("icelake-server", "int8", "float32", "vpdpbusd", "vfmadd231ps"),
+    ],
+)
+def test_inner_loops_are_multiply_adds_in_registers(cpu: str, dtype: str, values: str, scores: str, products: str) -> None:
+    target = parse(f"cpu:{cpu}", 2)
+    text = assembly(block_attention.build(replace(BIG, dtype=dtype, values=values), target), target)
+    for instruction in {scores, products}:
+        hot = [loop for loop in innermost_loops(text, instruction) if loop.count(instruction) >= 16]
+        assert len(hot) == (2 if scores == products else 1)
+        for loop in hot:
+            assert registers_of(loop, instruction) == {"zmm"}
+            assert not stores(loop), "accumulators are spilled"
+            assert "call" not in loop
+    scratch = [loop for loop in loops(text) if products in loop and "AllocWorkspace" in loop]
     assert len(scratch) == 1, "scratch is taken once for a block of queries, not for each block of keys"
+
+
+@pytest.mark.parametrize("row", tables._DOTS, ids=lambda row: f"{row.needs}-{row.dtype}")
+def test_the_instruction_of_every_target_that_has_one(row: tables._Instruction) -> None:
+    target = parse(f"cpu:{CPUS[row.needs]}", 2)
+    assert target.dot[row.dtype] == row.instruction
+    values = "bfloat16" if "bfloat16" in target.dot else "float32"
+    small, *_ = drawn(BlockAttentionSpec(1, 1, 1, 64, 32, 32, 16, 0, 0.125, dtype=row.dtype, values=values))
+    text = assembly(block_attention.build(small, target), target)
+    assert NAMES.get(row.instruction, row.instruction) in text
+    assert values == "float32" or target.dot["bfloat16"] in text

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -70,6 +70,23 @@ def test_exp() -> None:
     assert np.abs(result[x < -86.9] - oracle[x < -86.9]).max() < 2e-38
     assert np.isinf(result[x > 88.73]).all()
     assert at("exp", 0.0, float("inf"), float("-inf"), 1e30, -1e30) == [1.0, float("inf"), 0.0, float("inf"), 0.0]
+
+
+@pytest.mark.parametrize(("coarse", "most"), [(False, 3e-7), (True, 8e-5)])
+def test_exp2(coarse: bool, most: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For scores less the largest one; the coarse one for what is rounded to bfloat16."""
+    name = "exp2_coarse" if coarse else "exp2"
+    monkeypatch.setattr(math, name, partial(math.exp2, coarse=coarse), raising=False)
+    monkeypatch.setitem(ORACLE, name, torch.exp2)
+    x = everywhere()
+    x = x[(x <= 127) & (x > -1e30)]
+    x = x[: len(x) // HERE.lanes * HERE.lanes]
+    result, oracle = measured(name, x)
+    inside = x >= -126
+    assert (np.abs(result[inside] - oracle[inside]) <= most * oracle[inside]).all()
+    assert (result[x < -126.5] == 0).all()
+    assert at(name, float("-inf"), -1e38) == [0.0, 0.0]
+    assert np.isnan(at(name, float("nan"))).all()
 
 
 def test_tanh() -> None:

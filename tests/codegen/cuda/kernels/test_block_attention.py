@@ -20,7 +20,7 @@ VIDEO = BlockAttentionSpec(1, 48, 48, 17776, 64, 0.125, 128)
     [
         (VIDEO, Tiles(4)),
         (BlockAttentionSpec(2, 8, 2, 1000, 128, 0.1, 64, "float16", causal=True), Tiles(2)),
-        (BlockAttentionSpec(1, 4, 4, 512, 64, 0.1, 64, ordered=True), Tiles(3)),
+        (BlockAttentionSpec(1, 4, 2, 512, 64, 0.1, 64, ordered=True), Tiles(3)),
         (BlockAttentionSpec(2, 4, 2, 500, 128, 0.1, 128, tokens_first="QV"), Tiles(3)),
     ],
 )
@@ -36,7 +36,9 @@ def test_warpgroups_multiply_tiles_that_boxes_bring(spec: BlockAttentionSpec, kn
     assert found.count("UTMALDG.4D") == 3 * spec.head_dim // 64 and found.count("USETMAXREG") == 2
     assert found.count("MUFU.EX2") >= 2 * TILE // 2  # one for each score of a lane
     assert not (found.spilled or found.count("LDL") or found.count("STL"))
-    assert set(built.arguments) == {"Q", "K", "V", "I", "L", "Y", *(["P"] if spec.ordered else [])}
+    ordering = ["P", "C", *(name + mark for name in "QKV" for mark in "RO")] if spec.ordered else []
+    assert set(built.arguments) == {"Q", "K", "V", "I", "L", "Y", *ordering}
+    assert found.count("ATOM") == found.count("RED") == int(spec.ordered)  # who brings which rows into order, and what is ready
     assert set(dict(geometry(spec, knobs, HOPPER).maps)) == {"Q", "K", "V"}
 
 

@@ -57,7 +57,7 @@ def maps() -> list[DynamicMap]:
 def test_compiled_it_computes_what_torch_does(target: str) -> None:
     made, inputs = graph()
     assert len(maps()) == len(CASES)
-    choices = check(made, inputs, HERE if target == "here" else parse("reference", 1))
+    choices = check(made, inputs, HERE if target == "here" else parse("reference", 1))  # type: ignore[arg-type]
     if target == "here":
         said = [_said(choice) for choice in choices]
         listed, hidden = ("block_attention 8x8", "sparse"), ("attention", "dense")

@@ -1,16 +1,17 @@
 """One plan on a CPU and on a GPU: the same heads and blocks, and outputs that differ by rounding.
 
-    python -m benchmarks.gpu.one_plan --build DIR      # with TVM: chooses the plan, runs it on the CPU, builds the kernels
-    python -m benchmarks.gpu.one_plan DIR              # on the GPU
+    python -m benchmarks.attention.one_plan --build DIR      # with TVM: chooses the plan, runs it on the CPU, builds the kernels
+    python -m benchmarks.attention.one_plan DIR              # on the GPU
 
 The model is `video_dit_small` with its trained weights, float32 on the CPU and float16 on the GPU. Rounding is what dense attention in
-float16 differs by from dense attention in float32. Writes benchmarks/results/gpu-one-plan.json and .md.
+float16 differs by from dense attention in float32. Writes benchmarks/results/attention-plan.json and .md.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def build(folder: Path) -> None:
         made = sparsecc.compile(module, inputs, recipe=_play(folder), target="cpu")
         sparse = made(*inputs)
         _half(module, inputs, "cuda:sm_90a", folder)
-    state = {"weights": module.state_dict(), "inputs": inputs, "dense": dense, "sparse": sparse}
+    weights = {name: value.half() for name, value in module.state_dict().items()}  # as they are stored
+    state = {"weights": weights, "inputs": inputs, "dense": dense, "sparse": sparse}
     torch.save(state, folder / "cpu.pt")
 
 
@@ -93,22 +95,23 @@ def _off(y: Tensor, expected: Tensor) -> float:
     return float((y.float().cpu() - expected).norm() / expected.norm())
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--build", action="store_true")
     options = parser.parse_args()
     if options.build:
         build(options.folder)
-        return
+        return 0
     row = check(options.folder)
     line = [str(row["sites"]), "yes" if row["same_blocks"] else "no", f"{row['off']:.1e}", f"{row['rounding']:.1e}"]
     table = markdown_table(
         ["attentions", "same blocks", "GPU against CPU", "rounding", ""], [[*line, "reached" if row["right"] else "missed"]]
     )
-    write("gpu-one-plan", {"device": torch.cuda.get_device_name(), **row}, f"{table}\n\n{torch.cuda.get_device_name()}.")
+    write("attention-plan", {"device": torch.cuda.get_device_name(), **row}, f"{table}\n\n{torch.cuda.get_device_name()}.")
     print(table)
+    return 0 if row["right"] else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
