@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sparsecc._version import __version__
 from sparsecc.api.rewriting import stored_share
+from sparsecc.attention.base import BlockMap
 from sparsecc.codegen.numbers import SIZE
 from sparsecc.graph.sites import Attention, Conv2d, Unseen, WeightSite
 from sparsecc.report.base import HeadReport, Report, SiteReport, totals
@@ -119,6 +120,7 @@ def _attention(site: Attention, ledger: Ledger, error: float | None) -> SiteRepo
     if site.block_map is None:
         return replace(row, decision="structured", reason=done) if done else row
     block_map = site.block_map
+    rows = head_rows(block_map) if isinstance(block_map, BlockMap) else []
     return replace(
         row,
         shape=(site.heads, block_map.grid.tokens, site.head_dim),
@@ -128,7 +130,7 @@ def _attention(site: Attention, ledger: Ledger, error: float | None) -> SiteRepo
         format="block_map" if site.precision == "float32" else f"{site.precision}/block_map",
         decision="sparse",
         reason=done or f"block-sparse as the model came, density {block_map.density:.2f}",
-        heads=ledger.heads(site.name) or tuple(HeadReport(**head._asdict()) for head in head_rows(block_map)),
+        heads=ledger.heads(site.name) or tuple(HeadReport(**head._asdict()) for head in rows),
     )
 
 
@@ -170,7 +172,8 @@ def output_errors(result: Rewritten) -> dict[str, float | None]:
 
 
 def _attention_errors(result: Rewritten, original: Graph, example: Sample) -> dict[str, float | None]:
-    from sparsecc.ops.block_attention.torch import relative_error
+    from sparsecc.ops.block_attention.torch import BlockAttention, relative_error
+    from sparsecc.ops.dynamic_block_attention.torch import DynamicBlockAttention
 
     before = {site.name: site for site in original.sites(Attention)}
     errors: dict[str, float | None] = {}
@@ -180,7 +183,10 @@ def _attention_errors(result: Rewritten, original: Graph, example: Sample) -> di
             continue
         if came.block_map is None and came.heads == site.heads:
             q, k, v = original.run(example, [site.name]).taps[site.name]
-            errors[site.name] = relative_error(q, k, v, site.block_map, site.scale, site.precision)
+            found, scale = site.block_map, site.scale
+            static = isinstance(found, BlockMap)
+            operator = BlockAttention(found, scale, precision=site.precision) if static else DynamicBlockAttention(found, scale)
+            errors[site.name] = relative_error(q, k, v, operator.reference(q, k, v), scale, found.causal)
     return errors
 
 

@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sparsecc.attention.base import BlockMap
 from sparsecc.errors import UserError
 from sparsecc.graph.sites import Attention
 from sparsecc.report.block_map import HeadMap, picture
@@ -28,7 +29,7 @@ def draw(result: Rewritten, report: Report, folder: str | PathLike[str]) -> list
     Raises UserError where there are no such attentions or no inputs.
     """
     before = {site.name: site for site in result.original.sites(Attention)} if result.original is not None else {}
-    found = [site for site in result.graph.sites(Attention) if site.block_map is not None and site.name in before]
+    found = [site for site in result.graph.sites(Attention) if isinstance(site.block_map, BlockMap) and site.name in before]
     found = [site for site in found if before[site.name].block_map is None and before[site.name].heads == site.heads]
     if not found:
         raise UserError("maps: the recipe makes no attention block-sparse, so that there is nothing to draw")
@@ -57,7 +58,7 @@ def _maps(site: Attention, taps: Sequence[Tensor], heads: Sequence[int], rows: S
     from sparsecc.attention.judge import average_mass, inputs_of
 
     found = site.block_map
-    assert found is not None
+    assert isinstance(found, BlockMap)
     asked = Asked(found.grid, found.heads, site.scale, 1.0, found.block, causal=found.causal, samples=[Sample(*taps)])
     raster, places = found.grid.permutation(0), found.places()
     for head in heads:

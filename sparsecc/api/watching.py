@@ -16,6 +16,7 @@ from sparsecc.registry import did_you_mean
 
 if TYPE_CHECKING:
     from sparsecc.attention.base import BlockMap
+    from sparsecc.attention.dynamic import DynamicMap
     from sparsecc.graph.base import Graph
     from sparsecc.passes.pipeline import Hook, Step
     from sparsecc.recipe import Recipe
@@ -144,11 +145,10 @@ def _incomparable(before: Graph, after: Graph) -> str | None:
     return None if sparse is None else f"attention '{sparse}' leaves blocks out"
 
 
-def _same_map(new: BlockMap | None, old: BlockMap | None) -> bool:
+def _same_map(new: BlockMap | DynamicMap | None, old: BlockMap | DynamicMap | None) -> bool:
     if new is None or old is None:
         return new is old
-    same = (new.grid, new.block, new.causal) == (old.grid, old.block, old.causal) and new.keep.equal(old.keep)
-    return same and new.places().equal(old.places())
+    return new.same_as(old)
 
 
 def _how(check: Check) -> str:

@@ -1,5 +1,5 @@
-"""Sparse attention patterns: which blocks of an attention map are computed, over which order of the tokens. Members: paro,
-sliding_window, star, strided, tri_shape."""
+"""Sparse attention patterns: which blocks of an attention map are computed, over which order of the tokens. Members:
+block_topk, loki, paro, skip_softmax, sliding_window, star, strided, tri_shape."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sparsecc import registry
 from sparsecc.attention.base import Pattern
 from sparsecc.errors import RecipeError
 
-HELPERS = ("export", "fixed", "judge", "ladder", "mass", "orders", "plan", "rounding")  # modules here that are no patterns
+HELPERS = ("dynamic", "export", "fixed", "judge", "ladder", "mass", "orders", "plan", "rounding")  # modules here that are no patterns
 
 
 def create(key: str) -> Pattern:

@@ -14,10 +14,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+M = TypeVar("M")  # a BlockMap, or a DynamicMap where blocks are chosen in each call
 
 BLOCK = 64
 AXES = "FHW"
@@ -138,7 +140,7 @@ class BlockMap:
         if self.causal and not (self.keep.diagonal(dim1=1, dim2=2).all() and torch.equal(self.keep, self.keep.tril())):
             raise ValueError("a causal map keeps its diagonal, and no block above it")
         text = self.grid.text_blocks(self.block).to(self.keep.device)
-        needed = _computed(text[:, None] | text[None, :], self.causal)
+        needed = computed(text[:, None] | text[None, :], self.causal)
         if not self.keep[:, needed].all():
             raise ValueError("a block that holds text is not kept")
 
@@ -151,7 +153,7 @@ class BlockMap:
         """bool[query_blocks, key_blocks]: what dense attention computes."""
         import torch
 
-        return _computed(torch.ones_like(self.keep[0]), self.causal)
+        return computed(torch.ones_like(self.keep[0]), self.causal)
 
     @property
     def density(self) -> float:
@@ -187,6 +189,12 @@ class BlockMap:
             return self.orders.long()
         return torch.stack([self._permutations[order] for order in self.orders.tolist()])
 
+    def same_as(self, other: object) -> bool:
+        """Whether another map computes the same blocks of the same tokens."""
+        if not isinstance(other, BlockMap) or (self.grid, self.block, self.causal) != (other.grid, other.block, other.causal):
+            return False
+        return self.keep.equal(other.keep) and self.places().equal(other.places())
+
     @cached_property
     def _permutations(self) -> dict[int, Tensor]:
         assert self.orders is not None
@@ -209,14 +217,14 @@ def _require_orders(orders: Tensor, grid: Grid) -> None:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(Generic[M]):
     """A map and what it costs on the calibration samples, per head: float[heads] each, None without samples.
 
     lost: share of the attention mass outside the kept blocks.  error: ‖o − o'‖ / ‖o‖ of the head's output.  Both as the map was
     chosen: a head that was then put back to dense shows what it would have cost.
     """
 
-    map: BlockMap
+    map: M
     lost: Tensor | None = None
     error: Tensor | None = None
 
@@ -252,12 +260,14 @@ class Pattern(ABC):
     reorders: whether tokens get another order, which causal attention does not allow.  needs_grid: whether it asks where on a grid they
     lie.  needs_samples: whether it asks what enters the attention; where not, samples only tell what its map costs.
     exact_density: whether each head keeps just the share asked for; where not, at most that, unless its options say what it keeps.
+    dynamic: whether blocks are chosen in each call, by a rule (`attention.dynamic.DynamicMap`); where not, the map is the same in all.
     """
 
     reorders: ClassVar[bool] = True
     needs_grid: ClassVar[bool] = True
     needs_samples: ClassVar[bool] = True
     exact_density: ClassVar[bool] = True
+    dynamic: ClassVar[bool] = False
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)  # options that the laws try
 
     @classmethod
@@ -266,7 +276,7 @@ class Pattern(ABC):
         return None if parameters else cls()
 
     @abstractmethod
-    def choose(self, asked: Asked) -> Choice:
+    def choose(self, asked: Asked) -> Choice[Any]:
         """The map of one site."""
 
     def ladder(self, asked: Asked, densities: Sequence[float]) -> Sequence[Choice]:
@@ -280,14 +290,15 @@ def required(grid: Grid, block: int, causal: bool = False) -> Tensor:
     import torch
 
     text = grid.text_blocks(block)
-    return _computed(text[:, None] | text[None, :] | torch.eye(len(text), dtype=torch.bool), causal)
+    return computed(text[:, None] | text[None, :] | torch.eye(len(text), dtype=torch.bool), causal)
 
 
 def least_density(grid: Grid, block: int, causal: bool = False) -> float:
     """The share of the blocks that `required` alone takes."""
     keep = required(grid, block, causal)
-    return int(keep.count_nonzero()) / int(_computed(keep | True, causal).count_nonzero())
+    return int(keep.count_nonzero()) / int(computed(keep | True, causal).count_nonzero())
 
 
-def _computed(keep: Tensor, causal: bool) -> Tensor:
+def computed(keep: Tensor, causal: bool) -> Tensor:
+    """Of bool[query_blocks, key_blocks], what dense attention computes of it."""
     return keep.tril() if causal else keep

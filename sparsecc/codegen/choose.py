@@ -64,7 +64,7 @@ class Skipping:
 
     asked: the number format that the model asks for.  ways: by number format, float32 among them; without `asked` where the target does
     not multiply such numbers.  whole: puts the calls of a part that skips nothing on a tape, in float32.  key: of parts alike.  parts: of
-    which one is timed.  density: share that is computed.
+    which one is timed.  density: share that is computed.  apart: what belongs to it and is not timed.
     """
 
     site: str
@@ -74,6 +74,7 @@ class Skipping:
     key: Any
     parts: int
     density: float
+    apart: str = ""
 
 
 @dataclass
@@ -171,6 +172,7 @@ class Chooser(Generic[T]):
         reason = _reason(us, dense_us) + lacks
         if len(times) > 1:
             reason = f"{asked}: {_reason(times[asked], dense_us, 'dense float32')}, {_reason(times[asked], times['float32'], 'float32')}"
+        reason += f", {part.apart} not counted" if part.apart else ""
         bound = self._bound_of(way.flops, way.moved_bytes)
         predicted = dense_us * part.density * sum(ops / SIZE[dtype] for dtype, ops in way.flops.items()) / sum(way.flops.values())
         self.choices.append(Choice(part.site, way.kernel, "sparse", us, dense_us, predicted, reason, bound))

@@ -79,6 +79,7 @@ class Graph(ABC):
     structure: Any = None  # how flat outputs make up what the model returns, see `runtime.structure`; None: they are what it returns
     notes: tuple[str, ...] = ()  # what a report says of the model as a whole
     came: Any = None  # the file, module or program as it came, until `forget_file`
+    chooses_blocks: bool = True  # whether there is an operator for attention whose blocks are chosen in each call
     quantizes_only_float32: bool = False  # whether layers in another float type cannot be quantized in this host
 
     @property

@@ -35,12 +35,15 @@ def _misfit_of_weight(site: WeightSite, op: SiteOp) -> str | None:
 
 def _misfit_of_attention(site: Attention, op: Operator) -> str | None:
     from sparsecc.ops.block_attention.torch import BlockAttention  # here, because it imports torch
+    from sparsecc.ops.dynamic_block_attention.torch import DynamicBlockAttention
 
     if site.bound is not None:
         return f"is left as it is: {site.bound}"
-    if not isinstance(op, BlockAttention):
+    if not isinstance(op, BlockAttention | DynamicBlockAttention):
         return None
-    if site.has_mask and op.map.orders is not None:
+    if site.has_mask and isinstance(op, DynamicBlockAttention):
+        return "has a mask, the operator takes none"
+    if site.has_mask and isinstance(op, BlockAttention) and op.map.orders is not None:
         return "has a mask of tokens in the model's order, the operator other orders"
     if site.causal != op.map.causal:
         return f"is {'' if site.causal else 'not '}causal, the operator is {'' if op.map.causal else 'not'}".rstrip()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparsecc.attention.base import BlockMap, Grid
+    from sparsecc.attention.dynamic import DynamicMap
     from sparsecc.attention.rounding import Precision
 
 
@@ -179,8 +180,8 @@ class Conv1d(Conv2d):
 class Attention(Site):
     """softmax(scale · q kᵀ + mask) v, q: [batch, heads, tokens, head_dim].
 
-    tokens, kv_tokens: of q and of k, None where the model leaves them open.  block_map: of what is block-sparse already.
-    precision: what q, k and v of that are rounded to.
+    tokens, kv_tokens: of q and of k, None where the model leaves them open.  block_map: of what is block-sparse already, a DynamicMap
+    where blocks are chosen in each call.  precision: what q, k and v of that are rounded to.
     bound: why `Graph.replace` cannot put another operator here, None when it can.
     """
 
@@ -192,7 +193,7 @@ class Attention(Site):
     has_mask: bool = False
     tokens: int | None = None
     kv_tokens: int | None = None
-    block_map: BlockMap | None = field(default=None, repr=False, compare=False)
+    block_map: BlockMap | DynamicMap | None = field(default=None, repr=False, compare=False)
     precision: Precision = "float32"
     bound: str | None = None
 

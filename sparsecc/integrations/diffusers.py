@@ -24,7 +24,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from sparsecc.attention.base import Sample
+from sparsecc.attention.base import BlockMap, Sample
 from sparsecc.attention.plan import WHOLE, Plan, Planned, fingerprint
 from sparsecc.codegen.cuda.blocks import hides_keys
 from sparsecc.errors import RecipeError, Refused, UserError
@@ -177,6 +177,7 @@ class Recording:
             found = choose.judged(site, [kept.sample() for kept in calls.values()])
             self.said.append(f"attention '{site.name}': {f'dense, {found.reason}' if isinstance(found, Refused) else found}")
             if not isinstance(found, Refused):
+                assert isinstance(found.map, BlockMap)
                 yield Planned(site.name, found.map, part)
 
 

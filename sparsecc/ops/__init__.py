@@ -1,5 +1,5 @@
 """The vocabulary: a folder for each operator, which says in `torch.py` what it computes and in `onnx.py` what a file carries for it.
-Members: block_attention, quantized_linear, sparse_conv2d, sparse_linear, structured_linear.
+Members: block_attention, dynamic_block_attention, quantized_linear, sparse_conv2d, sparse_linear, structured_linear.
 
 A folder's name is that of its torch operator, and in CamelCase that of its class and of its nodes: `sparse_linear` is
 `sparsecc::sparse_linear`, `SparseLinear` and the ONNX function `SparseLinear_nm_2_4`. Hosts and importers know an operator by the kind of

@@ -4,31 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from sparsecc.attention.base import BlockMap, Choice, Head, Sample
 from sparsecc.attention.rounding import Precision
 from sparsecc.errors import Refused
 from sparsecc.graph.sites import Attention
 
+if TYPE_CHECKING:
+    from sparsecc.attention.dynamic import DynamicMap
+
 
 @dataclass(frozen=True)
 class Reordering:
     """What ReorderTokens does at a site. choice: None for a map out of a plan."""
 
-    map: BlockMap
-    choice: Choice | None = None
+    map: BlockMap | DynamicMap
+    choice: Choice[Any] | None = None
     precision: Precision = "float32"
     checked: str = ""  # what the model's outputs are on held-out inputs
 
     def __str__(self) -> str:
         narrow = "" if self.precision == "float32" else f"in {self.precision}"
-        said = [f"density {self.map.density:.2f}", narrow, *self._costs(), *_orders_by_head(self.map), self.checked]
+        orders, when = (_orders_by_head(self.map), "") if isinstance(self.map, BlockMap) else ((), "blocks chosen in each call")
+        said = [f"density {self.map.density:.2f}", when, narrow, *self._costs(), *orders, self.checked]
         return ", ".join(filter(None, said))
 
     def heads(self) -> list[Head]:
-        """A row for each head: its order, its density, and what it lost when it was chosen."""
+        """A row for each head: its order, its density, and what it lost when it was chosen. None where blocks are chosen in each call."""
         from sparsecc.attention import orders  # which imports torch
 
+        if not isinstance(self.map, BlockMap):
+            return []
         return orders.head_rows(self.map, *(() if self.choice is None else (self.choice.lost, self.choice.error)))
 
     def _costs(self) -> Iterator[str]:

@@ -31,24 +31,27 @@ TAPPED_BYTES = 1 << 30  # how much q, k and v is held at once: a layer of a vide
 @dataclass(frozen=True)
 class ReorderTokens(Pass[Attention, Reordering]):
     """Order the tokens of each attention head such that its map is blocky, and compute only the heaviest blocks; or compute a fixed
-    pattern of blocks over the order that the model has.
+    pattern of blocks over the order that the model has, or blocks that are chosen in each call.
 
-    softmax(scale · q kᵀ) v  ->  block_attention(q, k, v, orders, keep)
+    softmax(scale · q kᵀ) v  ->  block_attention(q, k, v, orders, keep) | dynamic_block_attention(q, k, v, required, rule)
 
     `paro` is for image and video transformers: the tokens lie on a grid of frames × height × width. Inputs and outputs of the layer stay
     in the model's own order. It needs calibration inputs or a plan; one or two samples suffice. `sliding_window`, `tri_shape`, `strided`
-    and `star` need neither grid nor calibration, reorder nothing, and are for causal attention, too.
+    and `star` need neither grid nor calibration, reorder nothing, and are for causal attention, too. So do `block_topk`, `loki` and
+    `skip_softmax`, which choose blocks in each call from its q and k; the last two need calibration. They are for torch models, and
+    stand in no plan.
 
-    Left dense, with the reason in the report: cross attention, causal and masked attention where the pattern reorders, another number of
-    tokens than the grid has, a density below what text and the diagonal take, and layers in which every head is above `max_error`. Where no
-    density reaches a floor, all layers are left dense.
+    Left dense, with the reason in the report: cross attention, causal and masked attention where the pattern reorders, masked attention
+    where it chooses blocks in each call, another number of tokens than the grid has, a density below what text and the diagonal take, and
+    layers in which every head is above `max_error`. Where no density reaches a floor, all layers are left dense.
 
     grid: `[frames, height, width]` in tokens, `[1, height, width]` for images. Needed unless `plan` is given or the pattern asks for none.
     text_tokens: how many tokens of text stand in the same sequence. They are not reordered, and blocks that hold text are all kept: every
     token sees them, and they see every token, as global tokens do.
     text_first: whether the text stands before the grid or after it.
     density: the share of the blocks that are kept, text and diagonal included, in (0, 1]. Of causal attention, the share of the blocks up
-    to the diagonal. 0.5 when neither it nor a floor is given. Not used where the pattern's own options say what is kept.
+    to the diagonal. 0.5 when neither it nor a floor is given. Not used where the pattern's own options say what is kept. `skip_softmax`
+    keeps it on the calibration inputs.
     min_psnr: instead of a density: the least PSNR, in dB, of the model's outputs against those with dense attention; the peak is the range
     of the latter's values. Every second calibration input is held out. Maps are chosen on the others, and the pass takes the
     lowest density, of 18 from 0.05 to 0.9, at which the whole model reaches the floor on each held-out input.
@@ -109,6 +112,7 @@ class ReorderTokens(Pass[Attention, Reordering]):
             raise RecipeError(f"block: {self.block} tokens are no block")
         if self.precision not in PRECISIONS:
             raise RecipeError(f"precision: {self.precision!r} is none of {', '.join(PRECISIONS)}")
+        self._check_dynamic()
 
     def _check_floor(self) -> None:
         floor = self._floor
@@ -117,6 +121,13 @@ class ReorderTokens(Pass[Attention, Reordering]):
         if self.plan is not None and (floor or self.allocation != UNIFORM):
             raise RecipeError(f"plan: its maps are chosen already; leave {floor.fields or 'allocation'} out")
 
+    def _check_dynamic(self) -> None:
+        if self.plan is not None or not self._pattern.dynamic:
+            return
+        asked = {"precision": self.precision != "float32", "allocation": self.allocation != UNIFORM, self._floor.fields: self._floor}
+        if field := next((field for field, given in asked.items() if given), None):
+            raise RecipeError(f"{field}: not for {self.pattern}, which chooses blocks in each call; leave it out")
+
     def find(self, graph: Graph, context: Context) -> Iterator[Match[Attention, Reordering]]:
         sites = select(graph, Attention, self.targets, self.ignore)
         if not sites:
@@ -124,7 +135,7 @@ class ReorderTokens(Pass[Attention, Reordering]):
         if self.plan is not None:
             yield from self._planned(graph, sites, self.plan)
             return
-        refused = {site.name: reason for site in sites if (reason := self._refuse(site))}
+        refused = {site.name: reason for site in sites if (reason := self._refuse(site) or self._refuse_host(graph))}
         taken = [site for site in sites if site.name not in refused]
         found = self._calibrated(graph, taken, context) if context.calibration else self._unmeasured(taken)
         for site in sites:
@@ -132,15 +143,23 @@ class ReorderTokens(Pass[Attention, Reordering]):
 
     def rewrite(self, graph: Graph, site: Attention, reordering: Reordering) -> None:
         from sparsecc.ops.block_attention.torch import BlockAttention
+        from sparsecc.ops.dynamic_block_attention.torch import DynamicBlockAttention
 
-        graph.replace(site, BlockAttention(reordering.map, site.scale, site.kv_heads != site.heads, reordering.precision))
+        found = reordering.map
+        if isinstance(found, BlockMap):
+            graph.replace(site, BlockAttention(found, site.scale, site.kv_heads != site.heads, reordering.precision))
+        else:
+            graph.replace(site, DynamicBlockAttention(found, site.scale))
 
     def head_rows(self, reordering: Reordering) -> Sequence[Head]:
         return reordering.heads()
 
     def judged(self, site: Attention, samples: Sequence[Sample]) -> Reordering | Refused:
         """What becomes of an attention that these samples enter, for who has no graph. Raises RecipeError for a pattern that needs some and
-        has none, and for a floor or an allocation, which need the whole model."""
+        has none, for one that chooses blocks in each call, so that there is no map, and for a floor or an allocation, which need the whole
+        model."""
+        if self._pattern.dynamic:
+            raise RecipeError(f"pattern: {self.pattern} chooses blocks in each call; plans hold maps that are the same in all")
         if self._floor or self.allocation != UNIFORM:
             field = self._floor.fields or "allocation"
             raise RecipeError(f"{field}: needs the whole model to be run; give a density for all heads instead")
@@ -172,7 +191,14 @@ class ReorderTokens(Pass[Attention, Reordering]):
         return Grid(*self.grid, self.text_tokens, self.text_first)
 
     def _refuse(self, site: Attention) -> Refused | None:
+        if self._pattern.dynamic and site.has_mask and site.block_map is None:
+            return Refused(f"{self.pattern} does not look at masks; only attention without a mask is")
         return untouchable(site, self._pattern.reorders) or (self._refuse_length(site, site.tokens) if site.tokens is not None else None)
+
+    def _refuse_host(self, graph: Graph) -> Refused | None:
+        if graph.chooses_blocks or not self._pattern.dynamic:
+            return None
+        return Refused(f"{self.pattern} chooses blocks in each call; for {graph.host} there is no operator that does")
 
     def _refuse_length(self, site: Attention, tokens: int) -> Refused | None:
         if self.grid is None and tokens <= self.text_tokens:
@@ -226,7 +252,8 @@ class ReorderTokens(Pass[Attention, Reordering]):
     def _unmeasured(self, sites: Sequence[Attention]) -> Iterator[Match[Attention, Reordering]]:
         """Without samples."""
         if sites and self._pattern.needs_samples:
-            raise RecipeError("plan: missing, so that calibration inputs are needed; pass calibration= (--calib)")
+            missing = f"pattern: {self.pattern} has to be calibrated" if self._pattern.dynamic else "plan: missing"
+            raise RecipeError(f"{missing}, so that calibration inputs are needed; pass calibration= (--calib)")
         needing = {"max_error": self.max_error is not None, self._floor.fields: self._floor, "allocation": self.allocation != UNIFORM}
         if sites and (field := next((field for field, given in needing.items() if given), None)):
             raise RecipeError(f"{field}: needs calibration inputs to be judged by; pass calibration= (--calib)")
@@ -342,10 +369,13 @@ class ReorderTokens(Pass[Attention, Reordering]):
 
 
 def plan_of(graph: Graph) -> Plan:
-    """The block maps that a graph holds, to be saved and used for this model again."""
+    """The block maps that a graph holds, to be saved and used for this model again. Attention whose blocks are chosen in each call has
+    none."""
     from sparsecc.attention.plan import Plan
 
-    return Plan.of(_fingerprint(graph), {site.name: site.block_map for site in graph.sites(Attention) if site.block_map is not None})
+    return Plan.of(
+        _fingerprint(graph), {site.name: site.block_map for site in graph.sites(Attention) if isinstance(site.block_map, BlockMap)}
+    )
 
 
 def _fingerprint(graph: Graph) -> str:

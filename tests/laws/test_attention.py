@@ -26,7 +26,8 @@ from tests.tolerance import RELATIVE, assert_close
 
 HEADS, DIM = 6, 8
 every_host = pytest.mark.parametrize("host", HOSTS)
-every_pattern = pytest.mark.parametrize("pattern", ATTENTION.values(), ids=ATTENTION.keys())
+STATIC = {name: pattern for name, pattern in ATTENTION.items() if not pattern.dynamic}  # the others: tests/attention/test_dynamic.py
+every_pattern = pytest.mark.parametrize("pattern", STATIC.values(), ids=STATIC.keys())
 LENGTHS = [Grid(3, 5, 7), Grid(3, 5, 7, 6), Grid(2, 3, 5, 3, text_first=False), Grid(1, 8, 8), Grid(1, 1, 1)]
 every_length = pytest.mark.parametrize("grid", LENGTHS, ids=str)
 GRIDS = st.builds(Grid, st.integers(1, 4), st.integers(1, 6), st.integers(1, 7), st.integers(0, 9), st.booleans())
@@ -103,7 +104,7 @@ def test_it_is_found_again_with_its_map_also_after_a_file(host: str, by_token: b
         [site] = found.sites(Attention)
         assert (site.name, site.heads, site.kv_heads, site.head_dim) == (before.name, HEADS, HEADS, DIM)
         assert site.scale == pytest.approx(before.scale)
-        assert site.block_map is not None
+        assert isinstance(site.block_map, BlockMap)
         assert (site.grid, site.block_map.block) == (grid, 4)
         assert torch.equal(site.block_map.places(), block_map.places())
         assert torch.equal(site.block_map.keep, block_map.keep)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
 from sparsecc.codegen.cuda import attention, blocks, norm, operator
+from sparsecc.codegen.cuda.chosen import Chosen
 from sparsecc.codegen.cuda.kernel import AttentionSpec, BlockAttentionSpec, NormSpec
 from sparsecc.codegen.cuda.kernels.block_attention import BLOCKS
 from sparsecc.codegen.cuda.kernels.decode_attention import ROWS
@@ -21,6 +22,7 @@ from sparsecc.forms import dtype_of
 from sparsecc.graph.fx import state
 from sparsecc.graph.fx.layers import arguments, aten, stored
 from sparsecc.ops.block_attention.torch import restore
+from sparsecc.ops.dynamic_block_attention.torch import map_of
 
 AloneSpec = AttentionSpec | BlockAttentionSpec | NormSpec
 Match = tuple[AloneSpec, tuple[Any, ...]]
@@ -52,7 +54,7 @@ KINDS: dict[type[Any], Alone] = {
 
 
 def found(module: GraphModule) -> Iterator[tuple[Node, AloneSpec, tuple[Any, ...]]]:
-    """Nodes, what they are, and the inputs of the operator: nodes, or tensors that are to be stored."""
+    """Nodes, what they are, and the inputs of the operator: nodes, tensors that are to be stored, or lists that are made in each call."""
     written = state.written(module)
     for node in list(module.graph.nodes):
         match: Match | None = None
@@ -60,6 +62,8 @@ def found(module: GraphModule) -> Iterator[tuple[Node, AloneSpec, tuple[Any, ...
             match = _attention(arguments(node))
         elif node.target is torch.ops.sparsecc.block_attention.default:
             match = _block_attention(arguments(node))
+        elif node.target is torch.ops.sparsecc.dynamic_block_attention.default:
+            match = _dynamic_attention(arguments(node))
         elif node.target is aten.rms_norm.default and _is_ours_alone(node):
             match = _norm(arguments(node), written)
         if match is not None:
@@ -95,9 +99,7 @@ def _block_attention(given: dict[str, Any]) -> Match | None:
     inputs = [given[name] for name in "qkv"]
     values = [operand.meta["val"] for operand in inputs]
     mask = given["mask"]
-    if not _static(values) or values[0].dtype not in _DTYPES or len({value.dtype for value in values}) > 1:
-        return None
-    if mask is not None and not blocks.hides_keys(mask.meta["val"], values[0].shape[0], values[0].shape[2]):
+    if not _taken(values) or (mask is not None and not blocks.hides_keys(mask.meta["val"], values[0].shape[0], values[0].shape[2])):
         return None
     orders, keep = (None if given[name] is None else stored(given[name]) for name in ("orders", "keep"))
     if keep is None or given["block"] not in BLOCKS:
@@ -110,6 +112,23 @@ def _block_attention(given: dict[str, Any]) -> Match | None:
         masked=mask is not None,
     )
     return spec, (*inputs, *blocks.pack(block_map, batch), mask)
+
+
+def _dynamic_attention(given: dict[str, Any]) -> Match | None:
+    inputs = q, k, _ = [given[name] for name in "qkv"]
+    values = [operand.meta["val"] for operand in inputs]
+    if given["block"] not in BLOCKS or not _taken(values):
+        return None
+    found = map_of(given, stored)
+    (batch, heads, tokens, depth), kv_heads, scale = values[0].shape, values[1].shape[1], given["scale"]
+    sizes = (batch, heads, kv_heads, tokens, depth, scale, found.block)
+    spec = BlockAttentionSpec(*sizes, dtype_of(values[0]), found.causal, tokens_first=blocks.tokens_first(*values))
+    return spec, (*inputs, Chosen.of(q, k, found, scale), None, None)
+
+
+def _taken(values: list[Tensor]) -> bool:
+    """Whether the kernel takes such q, k and v."""
+    return _static(values) and values[0].dtype in _DTYPES and len({value.dtype for value in values}) == 1
 
 
 def _is_ours_alone(node: Node) -> bool:

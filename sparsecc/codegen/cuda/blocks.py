@@ -63,31 +63,36 @@ def pack(block_map: BlockMap, batch: int) -> Packed:
     return Packed(every.to(torch.int32).contiguous(), tiles.to(torch.int32), places)
 
 
-def unpack(packed: Packed, spec: BlockAttentionSpec) -> Tensor:
-    """bool [heads, query_blocks, key_blocks]: what is kept. Exact inverse of `pack`."""
+def unpack(packed: Packed, spec: BlockAttentionSpec, item: int = 0) -> Tensor:
+    """bool [heads, query_blocks, key_blocks]: what is kept in an item of the batch. Exact inverse of `pack`."""
     blocks, half = -(-spec.tokens // spec.block), TILE // spec.block
     rows = -(-blocks // half)
     keep = torch.zeros(spec.heads, rows, rows, 2, 2, dtype=torch.bool, device=packed.items.device)
     for head, row, start, count in packed.items.tolist():
-        if head < spec.heads:
+        if head // spec.heads == item:
             entries = packed.tiles[start : start + count].long()
             bits = entries[:, None] >> (BITS + torch.arange(4, device=entries.device)) & 1
-            keep[head, row, entries & ((1 << BITS) - 1)] = bits.bool().view(-1, 2, 2)
+            keep[head % spec.heads, row, entries & ((1 << BITS) - 1)] = bits.bool().view(-1, 2, 2)
     if half == 1:
         return keep[:, :, :, 0, 0]
     return keep.permute(0, 1, 3, 2, 4).reshape(spec.heads, rows * half, rows * half)[:, :blocks, :blocks]
 
 
-def map_of(packed: Packed, spec: BlockAttentionSpec) -> BlockMap:
-    """Over a line of tokens."""
-    return restore(packed.places, unpack(packed, spec), (1, 1, spec.tokens, 0), True, spec.block, spec.causal)
+def map_of(packed: Packed, spec: BlockAttentionSpec, item: int = 0) -> BlockMap:
+    """Of an item of the batch, over a line of tokens."""
+    return restore(packed.places, unpack(packed, spec, item), (1, 1, spec.tokens, 0), True, spec.block, spec.causal)
 
 
 def meaning(
     spec: BlockAttentionSpec, q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places: Tensor | None, seen: Tensor | None
 ) -> Tensor:
     """What it computes, one block of queries after the other."""
-    return reference(q, k, v, map_of(Packed(items, tiles, places), spec), spec.scale, seen)
+    packed, parts = Packed(items, tiles, places), []
+    for item in range(spec.batch):
+        own = slice(item, item + 1)
+        mask = seen if seen is None or len(seen) == 1 else seen[own]
+        parts.append(reference(q[own], k[own], v[own], map_of(packed, spec, item), spec.scale, mask))
+    return torch.cat(parts)
 
 
 def hides_keys(mask: Tensor, batch: int, tokens: int) -> bool:

@@ -68,7 +68,7 @@ class Chooser:
     measure: bool
     known: Mapping[Task, Known] = field(default_factory=dict)
     _made: dict[tuple[LinearSpec, int, float], Choice] = field(default_factory=dict)
-    _alone: dict[tuple[AloneSpec, int], Choice] = field(default_factory=dict)
+    _alone: dict[tuple[AloneSpec, bool, int], Choice] = field(default_factory=dict)
 
     def choose(self, spec: LinearSpec, weights: Weights, tokens: int) -> Choice:
         """spec: for any number of tokens.  tokens: of the example. Raises LookupError for a form that no kernel multiplies by."""
@@ -78,14 +78,15 @@ class Chooser:
             self._made[key] = self._choose(spec, weights, tokens)
         return self._made[key]
 
-    def alone(self, spec: AloneSpec, kept: tuple[Tensor, ...] = ()) -> Choice:
-        """What runs a layer without packed weights. kept: what it reads beside its inputs; its size tells how much it computes."""
-        key = (spec, round(_FINE * math.log2(1 + sum(tensor.numel() for tensor in kept))))
+    def alone(self, spec: AloneSpec, kept: tuple[Tensor, ...] = (), flex: bool = True) -> Choice:
+        """What runs a layer without packed weights. kept: what it reads beside its inputs; its size tells how much it computes.  flex:
+        whether FlexAttention could run a block map, too, which takes none that is chosen in each call."""
+        key = (spec, flex, round(_FINE * math.log2(1 + sum(tensor.numel() for tensor in kept))))
         if key not in self._alone:
-            self._alone[key] = self._chosen(spec, kept)
+            self._alone[key] = self._chosen(spec, kept, flex)
         return self._alone[key]
 
-    def _chosen(self, spec: AloneSpec, kept: tuple[Tensor, ...]) -> Choice:
+    def _chosen(self, spec: AloneSpec, kept: tuple[Tensor, ...], flex: bool) -> Choice:
         name = KINDS[type(spec)].kernel
         options = {row: module_of(name).space(spec, row) for row in map(arch, self.target.arches)}
         binaries = {row.name: self.builder.single(name, spec, knobs[0], row) for row, knobs in options.items() if knobs}
@@ -96,7 +97,7 @@ class Chooser:
         if not self.measure:
             return Choice(plan, reason=f"{_NOT_MEASURED}knobs by the kernel's first guess")
         try:
-            us = _alone_us(spec, plan, kept)
+            us = _alone_us(spec, plan, kept, flex)
         except torch.cuda.OutOfMemoryError:
             return Choice(plan, reason="not measured: there is no memory for copies to time it with")
         maps = isinstance(spec, BlockAttentionSpec)  # torch's own is dense attention, which gives something else
@@ -208,7 +209,7 @@ class _Runs:
         return {name: spread.median for name, spread in zip(candidates, times, strict=True)}
 
 
-def _alone_us(spec: AloneSpec, plan: Plan, kept: tuple[Tensor, ...]) -> dict[str, float]:
+def _alone_us(spec: AloneSpec, plan: Plan, kept: tuple[Tensor, ...], with_flex: bool) -> dict[str, float]:
     """Median µs of our kernel and of torch, over rotated copies of what a model has in memory."""
     kind, device, key = KINDS[type(spec)], torch.device("cuda", torch.cuda.current_device()), operator.register(plan)
     launched.on(key, device)
@@ -223,7 +224,7 @@ def _alone_us(spec: AloneSpec, plan: Plan, kept: tuple[Tensor, ...]) -> dict[str
         kind.kernel: [_call(kind.operator, *tensors, key) for tensors in every],
         TORCH: [_call(kind.torch, spec, *tensors) for tensors in every],
     }
-    if isinstance(spec, BlockAttentionSpec):
+    if isinstance(spec, BlockAttentionSpec) and with_flex:
         q, k, v, items, tiles, places, seen = inputs
         assert q is not None and k is not None and v is not None and items is not None and tiles is not None
         flexed = flex.Flexed(blocks.map_of(blocks.Packed(items, tiles, places), spec), device)

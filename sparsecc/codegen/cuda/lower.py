@@ -5,6 +5,7 @@
     y + gelu(sparse_linear(x, w, bias))                              ->  linear_cuda(x, w, bias, y, plan)
     scaled_dot_product_attention(q, k, v, mask) of few queries       ->  attention_cuda(q, k, v, mask, plan)
     block_attention(q, k, v, orders, keep, ..)                       ->  block_attention_cuda(q, k, v, items, tiles, places, seen, plan)
+    dynamic_block_attention(q, k, v, ..)             ->  block_attention_cuda(q, k, v, *chosen_tiles(q, k, ..), None, None, plan)
     rms_norm(x, shape, weight, eps) of few rows, before our layers   ->  rms_norm_cuda(x, weight, plan)
 
 A packed layer for which there is no kernel, or none faster than cuBLAS, becomes a dense one.
@@ -25,6 +26,7 @@ from sparsecc.codegen.cuda import alone, operator
 from sparsecc.codegen.cuda.alone import KINDS, AloneSpec
 from sparsecc.codegen.cuda.blocks import hides_keys
 from sparsecc.codegen.cuda.choose import Choice
+from sparsecc.codegen.cuda.chosen import Chosen
 from sparsecc.codegen.cuda.flex import flex_attention_cuda, unfit
 from sparsecc.codegen.cuda.forms import Refusal, Stored, weights_of
 from sparsecc.codegen.cuda.kernel import ACTIVATIONS, LinearSpec, Weights
@@ -40,6 +42,7 @@ from sparsecc.graph.sites import WeightSite
 
 _SWEEP = 16  # calls after which the weights that nothing reads any more go
 _DTYPES = (torch.bfloat16, torch.float16)
+_DYNAMIC_ATTENTION = torch.ops.sparsecc.dynamic_block_attention.default
 _BLOCK_ATTENTION = torch.ops.sparsecc.block_attention.default
 
 
@@ -48,7 +51,7 @@ class Chooses(Protocol):
 
     def choose(self, spec: LinearSpec, weights: Weights, tokens: int) -> Choice: ...
 
-    def alone(self, spec: AloneSpec, kept: tuple[Tensor, ...] = ()) -> Choice: ...
+    def alone(self, spec: AloneSpec, kept: tuple[Tensor, ...] = (), flex: bool = True) -> Choice: ...
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,9 @@ def lower(module: GraphModule, chooser: Chooses) -> Lowered:
             _make_dense(module, layer)
             choices.append(((layer.site.name,), Choice(None, reason=layer.stored.reason)))
     others = tuple((str(found[0].meta.get(SITE, "")), found[1], _alone(module, *found, chooser)) for found in alone.found(module))
-    notes = tuple(_left(node) for node in module.graph.find_nodes(op="call_function", target=_BLOCK_ATTENTION))
+    left = module.graph.find_nodes(op="call_function", target=_DYNAMIC_ATTENTION)
+    notes = tuple(f"attention '{node.meta.get(SITE, '')}' chooses and computes its blocks in torch, which is slow" for node in left)
+    notes += tuple(_left(node) for node in module.graph.find_nodes(op="call_function", target=_BLOCK_ATTENTION))
     _write_in_place(module)
     cleanup.sweep(module)
     return Lowered(module, tuple(choices), others, notes)
@@ -321,16 +326,38 @@ def _convolution(module: GraphModule, layer: OperatorLayer, weight: Node) -> Nod
 
 
 def _alone(module: GraphModule, node: Node, spec: AloneSpec, inputs: tuple[Any, ...], chooser: Chooses) -> Choice:
-    kept = tuple(value for value in inputs if isinstance(value, Tensor))
-    choice = chooser.alone(spec, kept)
+    kept = tuple(tensor for value in inputs for tensor in _known(value))
+    in_each_call = any(isinstance(value, Chosen) for value in inputs)
+    choice = chooser.alone(spec, kept, flex=not in_each_call)
+    if in_each_call:
+        choice = replace(choice, reason=f"{choice.reason}; choosing blocks is torch's, and not in the times")
     if choice.plan is not None:
-        inputs = tuple(_kept(module, node, value) if isinstance(value, Tensor) else value for value in inputs)
+        inputs = tuple(each for value in inputs for each in _inputs(module, node, value))
         with module.graph.inserting_before(node):
             y = module.graph.call_function(KINDS[type(spec)].operator, (*inputs, operator.register(choice.plan)))
         y.meta = dict(node.meta)
         node.replace_all_uses_with(y)
         module.graph.erase_node(node)
     return choice
+
+
+def _known(value: Any) -> tuple[Tensor, ...]:
+    """What of an input is the same in each call, or an example of what is not."""
+    return value.example if isinstance(value, Chosen) else (value,) if isinstance(value, Tensor) else ()
+
+
+def _inputs(module: GraphModule, node: Node, value: Any) -> tuple[Any, ...]:
+    """Of an operator."""
+    if not isinstance(value, Chosen):
+        return (_kept(module, node, value) if isinstance(value, Tensor) else value,)
+    arguments = value.arguments(lambda tensor: _kept(module, node, tensor))
+    with module.graph.inserting_before(node):
+        lists = module.graph.call_function(torch.ops.sparsecc.chosen_tiles.default, arguments)
+        lists.meta["val"] = value.example
+        parts = tuple(module.graph.call_function(getitem, (lists, number)) for number in range(2))
+    for part, example in zip(parts, value.example, strict=True):
+        part.meta["val"] = example
+    return parts
 
 
 def _left(node: Node) -> str:

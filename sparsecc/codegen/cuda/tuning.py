@@ -48,7 +48,7 @@ class Collector:
             self.packed[spec] = packed(spec, weights)
         return Choice(None)
 
-    def alone(self, spec: AloneSpec, kept: tuple[Tensor, ...] = ()) -> Choice:
+    def alone(self, spec: AloneSpec, kept: tuple[Tensor, ...] = (), flex: bool = True) -> Choice:
         """Has one guess, and nothing to tune."""
         return Choice(None)
 

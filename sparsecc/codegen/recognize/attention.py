@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sparsecc.attention.dynamic import DynamicMap
 from sparsecc.codegen.recognize.program import AttentionCall, BlockAttentionCall, Expr, Node, Program, shape
 
 
@@ -16,9 +17,11 @@ def attention_call(program: Program, node: Node) -> None:
 def block_attention_call(program: Program, node: Node) -> None:
     found = program.placeholders.get(node.op)
     if found is not None and found.kind == "block_attention":
-        q, k, v, *mask = node.args
+        q, k, v, *rest = node.args
         scale, block_map, precision = (found.attributes[name] for name in ("scale", "map", "precision"))
-        node.what = BlockAttentionCall(q, k, v, scale, block_map, found.name, precision, mask[0] if mask else None)
+        listed = isinstance(block_map, DynamicMap) and block_map.counts is not None
+        last = {"lists" if listed else "mask": rest[0]} if rest else {}
+        node.what = BlockAttentionCall(q, k, v, scale, block_map, found.name, precision, **last)
         node.op = "block_attention"
 
 

@@ -17,6 +17,7 @@ from sparsecc.precisions.base import Quantized
 
 if TYPE_CHECKING:
     from sparsecc.attention.base import BlockMap
+    from sparsecc.attention.dynamic import DynamicMap
 
 Var = Any
 Expr = Any
@@ -123,16 +124,19 @@ class AttentionCall:
 
 @dataclass
 class BlockAttentionCall:
-    """q, k, v: [batch, heads, tokens, head_dim], in the model's token order.  precision: what they may be rounded to."""
+    """q, k, v: [batch, heads, tokens, head_dim], in the model's token order.  precision: what they may be rounded to.  lists: where blocks
+    are chosen in each call, int32[batch · kept], the key blocks of each row, as many as `DynamicMap.counts` says; where that says nothing,
+    the mask leaves blocks out."""
 
     q: Var
     k: Var
     v: Var
     scale: float
-    map: BlockMap
+    map: BlockMap | DynamicMap
     site: str
     precision: str = "float32"
     mask: Expr | None = None
+    lists: Expr | None = None
 
 
 @dataclass
@@ -297,7 +301,8 @@ def reads(node: Node) -> list[Var]:
     if isinstance(node.what, Subsampled):
         return [node.what.x]
     if isinstance(node.what, AttentionCall | BlockAttentionCall):
-        return [var for var in (node.what.q, node.what.k, node.what.v, node.what.mask) if isinstance(var, relax.Var)]
+        lists = node.what.lists if isinstance(node.what, BlockAttentionCall) else None
+        return [var for var in (node.what.q, node.what.k, node.what.v, node.what.mask, lists) if isinstance(var, relax.Var)]
     return [arg for arg in node.args if isinstance(arg, relax.Var)]
 
 

@@ -16,9 +16,11 @@ from sparsecc.graph.fx.fold import unfolded_name
 from sparsecc.graph.fx.layers import Layer, OperatorLayer, arguments, aten, match, stored
 from sparsecc.graph.sites import Attention, Conv1d, Conv2d, Linear, Mlp, Site, WeightSite, unique
 from sparsecc.ops.block_attention.torch import restore
+from sparsecc.ops.dynamic_block_attention.torch import map_of
 
 _BLOCK_ATTENTION = torch.ops.sparsecc.block_attention.default
-_ATTENTION = (aten.scaled_dot_product_attention.default, _BLOCK_ATTENTION)
+_DYNAMIC_ATTENTION = torch.ops.sparsecc.dynamic_block_attention.default
+_ATTENTION = (aten.scaled_dot_product_attention.default, _BLOCK_ATTENTION, _DYNAMIC_ATTENTION)
 SITE = "sparsecc_site"  # node.meta: the name a site was given when its model was traced, kept through every rewrite
 
 
@@ -49,7 +51,7 @@ def inputs_of(node: Node) -> tuple[Node, ...]:
 def mask_of(node: Node) -> Node | None:
     """The mask of an attention."""
     given = arguments(node)
-    return given["mask"] if node.target is _BLOCK_ATTENTION else given["attn_mask"]
+    return given.get("mask" if node.target is _BLOCK_ATTENTION else "attn_mask")
 
 
 def is_site(node: Node) -> bool:
@@ -102,8 +104,8 @@ def _path(node: Node) -> str:
     stack = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
     module = stack[-1].split("@")[0] if stack and isinstance(stack[-1], str) else ""
     layer = match(node)
-    if layer is None and node.target is _BLOCK_ATTENTION:
-        return str(node.args[-1])
+    if layer is None and node.target in (_BLOCK_ATTENTION, _DYNAMIC_ATTENTION):
+        return str(arguments(node)["name"])
     if layer is None:
         return module or "attention"
     if isinstance(layer, OperatorLayer):
@@ -189,6 +191,9 @@ def _attention(node: Node) -> Attention:
         return Attention(
             **common, scale=given["scale"], causal=block_map.causal, has_mask=masked, block_map=block_map, precision=given["precision"]
         )
+    if node.target is _DYNAMIC_ATTENTION:
+        found = map_of(given, stored)
+        return Attention(**common, scale=given["scale"], causal=found.causal, block_map=found)
     scale = given["scale"]
     return Attention(
         **common,

@@ -43,6 +43,7 @@ class OnnxGraph(HasProto):
     """
 
     host = "onnx"
+    chooses_blocks = False
     quantizes_only_float32 = True  # scales and sums are float32, and operators do not mix types
 
     def __init__(self, model: ir.Model, where: str = "the model", came: ir.Model | None = None, notes: Sequence[str] = ()) -> None:

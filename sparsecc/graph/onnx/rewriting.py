@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from torch import Tensor
 
+from sparsecc.errors import UserError
 from sparsecc.graph.channels import Channels
 from sparsecc.graph.onnx import channels as following
 from sparsecc.graph.onnx import sparse
@@ -124,7 +125,8 @@ def replace(model: ir.Model, site: Site, op: Operator) -> None:
 def _made(site: Site, op: Operator, opset: int) -> _Made:
     found: WeightNodes | AttentionNodes = site.handle
     if isinstance(found, AttentionNodes):
-        assert isinstance(op, BlockAttention)
+        if not isinstance(op, BlockAttention):
+            raise UserError(f"attention '{site.name}': ONNX has no {type(op).__name__}")
         nodes = replacement(found, op, site.name, opset)
         return _Made(nodes, _constants(nodes))
     assert isinstance(op, SiteOp)

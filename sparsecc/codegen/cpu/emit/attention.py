@@ -8,9 +8,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
+from sparsecc.attention.base import BlockMap
+from sparsecc.attention.dynamic import DynamicMap
 from sparsecc.codegen.calls import Calls, Tape
-from sparsecc.codegen.choose import Chooser, Skipping, SkippingWay
+from sparsecc.codegen.choose import Choice, Chooser, Skipping, SkippingWay
 from sparsecc.codegen.cpu.forms import Forms
 from sparsecc.codegen.cpu.layout import VIEWS, TokenLayout, Value, tiles_of
 from sparsecc.codegen.cpu.operators import attention, block_attention, gather_blocks, group_tokens, pair_tokens
@@ -73,6 +76,8 @@ def _grouped(forms: Forms, target: Target, x: Expr) -> Expr:
 
 def emit_block_attention(forms: Forms, chooser: Chooser[Target], node: Node, call: BlockAttentionCall) -> Value:
     target = chooser.target
+    if not isinstance(call.map, BlockMap):
+        return _emit_chosen(forms, chooser, node, call, call.map)
     batch, heads, tokens, dim = shape(call.q)
     kv_heads, _, value_dim = shape(call.v)[1:]
     places = call.map.places().numpy()
@@ -94,6 +99,35 @@ def rounded(spec: BlockAttentionSpec, precision: str, target: Target) -> BlockAt
     return replace(spec, dtype=precision, values="bfloat16" if narrow else "float32")
 
 
+def _emit_chosen(forms: Forms, chooser: Chooser[Target], node: Node, call: BlockAttentionCall, found: DynamicMap) -> Value:
+    """Blocks that were chosen in this call: heads of all batch items side by side, each with lists of its own. Where lengths are not known
+    before, everything is computed, and what is left out is hidden."""
+    if call.lists is None:
+        said = "no kernel skips as many blocks as scores decide: every block is computed, and what is left out is hidden"
+        chooser.choices.append(Choice(call.site, "attention", "dense", None, None, None, said))
+        return emit_attention(forms, chooser.target, node, AttentionCall(call.q, call.k, call.v, call.scale, mask=call.mask))  # type: ignore[arg-type]
+    batch, heads, tokens, dim = shape(call.q)
+    kv_heads, _, value_dim = shape(call.v)[1:]
+    counts = found.counts
+    assert counts is not None
+    stand_in = (torch.arange(counts.shape[1]) < counts[..., None]).repeat(batch, 1, 1).numpy()  # of as many blocks in each row
+    places = np.broadcast_to(np.arange(tokens, dtype=np.int32), (batch * heads, tokens))
+    spec = BlockAttentionSpec(
+        *(1, batch * heads, batch * kv_heads, tokens, dim, value_dim, found.block, int(stand_in.sum())),
+        *(float(call.scale), found.causal),
+    )
+    chooser.choose_skipping(replace(_skipping(spec, places, stand_in, call, chooser.target), apart="choosing blocks"))
+    inputs = [_side_by_side(forms, x) for x in (call.q, call.k, call.v)]
+    lists = forms.natural(call.lists)
+    y = _attend(forms, spec, places, stand_in, inputs, [], chooser.target, lists)
+    return Value(shape(node.var), natural=forms.op(relax.op.reshape(y, list(shape(node.var)))))
+
+
+def _side_by_side(forms: Forms, x: Expr) -> Expr:
+    batch, heads, tokens, dim = shape(x)
+    return forms.op(relax.op.reshape(forms.natural(x), [1, batch * heads, tokens, dim]))
+
+
 def _attend(
     calls: Calls,
     spec: BlockAttentionSpec,
@@ -102,8 +136,12 @@ def _attend(
     inputs: Sequence[Any],
     masks: Sequence[Any],
     target: Target,
+    lists: Any = None,
 ) -> Any:
-    where, *tables = (calls.weight(array) for array in block_attention.prepare(places, keep, spec, target))
+    """lists: the kept blocks of each row, where `keep` only says how many they are."""
+    where, first, blocks, jobs = block_attention.prepare(places, keep, spec, target)
+    where, first, jobs = (calls.weight(array) for array in (where, first, jobs))
+    tables = [first, calls.weight(blocks) if lists is None else lists, jobs]
     gather = calls.kernel(("gather", spec), lambda: gather_blocks.build(spec, target))
     kernel = calls.kernel(spec, lambda: block_attention.build(spec, target))
     gathered = calls.call_for_several(gather, [*inputs, where], gather_blocks.outputs(spec, target))

@@ -11,6 +11,7 @@ from torch import fx
 
 from sparsecc import ops, registry
 from sparsecc.codegen.importers.base import Placeholder, Placeholders, added, args_of, arguments, by_site, conv_output_shape, shape_of
+from sparsecc.codegen.importers.fx.dynamic_attention import dynamic_block_attention
 from sparsecc.graph.fx.layers import operator_of
 from sparsecc.ops.block_attention.torch import restore
 
@@ -40,6 +41,8 @@ def _conv2d(node: fx.Node, importer: Any, placeholders: Placeholders, tensors: T
 
 
 def _block_attention(node: fx.Node, importer: Any, placeholders: Placeholders, tensors: Tensors) -> Any:
+    if node.target is torch.ops.sparsecc.dynamic_block_attention.default:
+        return dynamic_block_attention(node, importer, placeholders, tensors)
     given = arguments(node)
     orders, keep = (None if given[name] is None else tensors[given[name].name] for name in ("orders", "keep"))
     assert keep is not None

@@ -1,0 +1,1 @@
+"""Attention over blocks that are chosen in each call."""
