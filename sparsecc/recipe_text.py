@@ -104,12 +104,18 @@ def _split(inside: str) -> list[str]:
 
 def _walk(text: str, start: int) -> list[tuple[int, int, bool]]:
     """Place, depth of brackets after it, and whether it is inside quotes, of each character."""
-    depth, quote, before, found = 0, "", "=", []
+    depth, quote, before, found, doubled = 0, "", "=", [], False
     for at in range(start, len(text)):
         char = text[at]
         if quote:
-            quote = "" if char == quote and not (quote == '"' and _escaped(text, at)) else quote
             found.append((at, depth, True))
+            if doubled:  # the second of two, which stand for one
+                doubled = False
+            elif char == quote == "'":
+                doubled = text[at + 1 : at + 2] == "'"
+                quote = quote if doubled else ""
+            elif char == quote and not _escaped(text, at):
+                quote = ""
             continue
         quote = char if char in _QUOTES and before in _BEFORE_VALUES else ""  # an apostrophe within a word opens nothing
         depth += (char in _OPENING) - (char in _CLOSING)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sparsecc.errors import RecipeError
@@ -28,6 +28,8 @@ VALUES = st.recursive(
 )
 
 
+@example([{"pattern": ["'}"]}])
+@example([{"pattern": "':"}])
 @given(st.lists(st.dictionaries(st.sampled_from(["pattern", "targets", "sparsity"]), VALUES), max_size=3))
 def test_what_is_written_is_read_back(options: list[dict]) -> None:
     steps = [{"prune": fields} for fields in options]
