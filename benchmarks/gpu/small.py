@@ -59,8 +59,8 @@ _ALONE: tuple[AloneSpec, ...] = (
     BlockAttentionSpec(2, 2, 2, 1536, 64, 0.1, 128, tokens_first="QKV"),
     BlockAttentionSpec(2, 4, 2, 1500, 128, 0.1, 128, tokens_first="QV"),
     BlockAttentionSpec(2, 4, 2, 1500, 64, 0.1, 64, tokens_first="K", causal=True),
-    *(BlockAttentionSpec(2, 4, 2, tokens, 64, 0.1, 128, ordered=tokens < 700, masked=True) for tokens in (321, 700)),
-    BlockAttentionSpec(2, 4, 2, 1500, 128, 0.1, 64, causal=True, masked=True),
+    *(BlockAttentionSpec(2, 4, 2, tokens, 64, scale, 128, ordered=tokens < 700, masked=True) for tokens, scale in ((321, 0.3), (700, 1.0))),
+    BlockAttentionSpec(2, 4, 2, 1500, 128, 128**-0.5, 64, causal=True, masked=True),
     NormSpec(3, 1000, 1e-5),
     NormSpec(64, 8, 1e-5, "float16"),
 )
@@ -131,6 +131,9 @@ def attended(spec: BlockAttentionSpec, device: torch.device) -> tuple[torch.Tens
     orders = torch.arange(spec.heads, dtype=torch.uint8) % 6 if spec.ordered else None
     packed = blocks.pack(BlockMap(grid, spec.block, orders, keep.tril() if spec.causal else keep, spec.causal), spec.batch)
     seen = torch.rand(spec.batch, 1, 1, spec.tokens, device=device) < 0.7 if spec.masked else None
+    if seen is not None:  # as padding is: whole tiles that are hidden come first in a list
+        seen[..., spec.tokens // 2 :] = False
+        seen[1:] &= spec.tokens < 700  # and perhaps a sequence that sees nothing
     return (*blocks.example(spec, device), *(None if tensor is None else tensor.to(device) for tensor in packed), seen)
 
 

@@ -12,6 +12,7 @@ the product, softmax(scale · q kᵀ) v, is computed by a map. Names in a plan a
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -78,7 +79,8 @@ def remove(model: Any) -> None:
 @contextmanager
 def record(model: Any, steps: Sequence[int] = range(0, 1000, 10), folder: str | PathLike[str] | None = None) -> Iterator[Recording]:
     """Keep what enters each attention while a model runs in the block: one sample of each of these steps, the last of its batch, in memory,
-    or in files of a folder. A sample of CogVideoX 5B takes 330 MB for each of its 42 layers.
+    or in files of a folder. A sample of CogVideoX 5B takes 330 MB for each of its 42 layers. Runs of one step each are not told apart: of
+    several in the block the first is kept.
 
     steps: of a run, counted from 0. Every tenth if not given.
     """
@@ -213,8 +215,9 @@ def _kept(name: str, call: Call, path: str | None) -> _Kept:
 
 
 def _counter(model: Any, steps: int | None) -> Callable[[], int | None]:
-    """How many steps a run makes; a pipeline knows once it has begun."""
-    return lambda: steps if steps is not None else getattr(model, "num_timesteps", None)
+    """How many steps a run makes; a pipeline knows once it has begun. It is not kept alive."""
+    held = weakref.ref(model)
+    return lambda: steps if steps is not None else getattr(held(), "num_timesteps", None)
 
 
 def _require_parts(steps: Sequence[tuple[float, float]]) -> None:

@@ -94,6 +94,8 @@ class Player:
         """Which plan of a kernel computes it."""
         if q.dtype not in _KERNEL_DTYPES or not q.dtype == k.dtype == v.dtype:
             return Refused(f"the kernel takes bfloat16 and float16, not {dtype_of(q)}")
+        if v.shape[3] != q.shape[3]:
+            return Refused(f"the kernel takes values as wide as keys, not {v.shape[3]} beside {q.shape[3]}")
         batch, heads, tokens, depth = q.shape
         found = self.map
         sizes, first = (batch, heads, k.shape[1], tokens, depth, scale, found.block), blocks.tokens_first(q, k, v)
@@ -127,7 +129,11 @@ _ALL_SEEN = WeakTensorKeyDictionary()
 
 
 def _all_seen(mask: Tensor) -> bool:
-    """Asked once of a mask that all layers of a model share: the answer makes the host wait for the GPU."""
-    if mask not in _ALL_SEEN:
-        _ALL_SEEN[mask] = bool(mask.all())
-    return _ALL_SEEN[mask]
+    """Asked once of a mask that all layers of a model share, as long as nobody writes into it: the answer makes the host wait for the
+    GPU."""
+    if mask.is_inference():  # which has no count of what was written
+        return False
+    found = _ALL_SEEN.get(mask)
+    if found is None or found[0] != mask._version:
+        found = _ALL_SEEN[mask] = mask._version, bool(mask.all())
+    return found[1]

@@ -26,7 +26,10 @@ def attention(transformer: nn.Module) -> dict[str, Any]:
 
 
 def transformer_of(model: Any) -> nn.Module:
-    """A pipeline's, or itself. Raises UserError for anything else."""
+    """A pipeline's, or itself. Raises UserError for anything else, and for a pipeline with two."""
+    if getattr(model, "transformer_2", None) is not None:
+        two = f"{type(model).__name__} has two transformers, each for a part of the steps"
+        raise UserError(f"{two}; give them one by one, as pipe.transformer and pipe.transformer_2, with steps=")
     found = getattr(model, "transformer", model)
     found = getattr(found, "_orig_mod", found)  # of torch.compile
     if not isinstance(found, nn.Module):
@@ -125,12 +128,15 @@ def install(modules: Mapping[str, Any], takes: Mapping[str, Callable[[Call], Ten
 
 
 class Clock:
-    """Which step a transformer is in. Steps are told apart by their timesteps, which fall within a run; a rise begins another run."""
+    """Which step a transformer is in. Steps are told apart by their timesteps, which fall within a run, or rise in all of them; a change
+    against that begins another run."""
 
     def __init__(self, steps: Callable[[], int | None]) -> None:
         self.runs = self.index = self.count = 0
         self.watching = False
-        self._steps, self._last, self._stop = steps, None, lambda: None
+        self._steps, self._stop = steps, lambda: None
+        self._last: float | None = None
+        self._falls: bool | None = None  # known from the second step on
 
     def watch(self, transformer: nn.Module) -> None:
         names = inspect.signature(transformer.forward)
@@ -147,10 +153,15 @@ class Clock:
         self.watching = False
 
     def _note(self, timestep: float) -> None:
-        if self._last is None or timestep > self._last:
-            self.runs, self.index = self.runs + 1, 0
-        elif timestep < self._last:
-            self.index += 1
+        if self._last is None:
+            self.runs, self.index = 1, 0
+        elif timestep != self._last:
+            falls = timestep < self._last
+            self._falls = falls if self._falls is None else self._falls
+            if falls == self._falls:
+                self.index += 1
+            else:
+                self.runs, self.index = self.runs + 1, 0
         self._last, self.count = timestep, max(self.count, self.index + 1)
 
     @property

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -149,8 +148,15 @@ def test_a_recording_makes_a_plan(tiny: Tiny, tmp_path: Path) -> None:
         asked = Asked(grid, 2, sample.q.shape[3] ** -0.5, 0.7, BLOCK, samples=[sample])
         assert torch.equal(plan.maps[name].keep, Paro().choose(asked).map.keep)
         assert any(line.startswith(f"attention '{name}': density {plan.maps[name].density:.2f}, lost mass") for line in recording.said)
-    apply(SimpleNamespace(transformer=tiny.model()), tmp_path / "plan.json")
+    apply(Pipe(tiny.model()), tmp_path / "plan.json")
     assert not torch.equal(tiny(), dense)
+
+
+class Pipe:
+    """What `apply` and `record` look at of a pipeline."""
+
+    def __init__(self, transformer: Any, num_timesteps: int | None = None) -> None:
+        self.transformer, self.num_timesteps = transformer, num_timesteps
 
 
 WAN = ReorderTokens(grid=(3, 4, 8), density=0.5, block=BLOCK)
@@ -169,7 +175,8 @@ def test_parts_of_the_steps_have_maps_of_their_own(wan: Tiny) -> None:
     assert [planned.steps for planned in plan.planned] == [(0.2, 0.5)] * 2 + [(0.5, 1.0)] * 2
     [early, _, late, _] = [planned.map for planned in plan.planned]
     assert not torch.equal(early.keep, late.keep)
-    apply(SimpleNamespace(transformer=wan.model(), num_timesteps=10), plan)
+    pipe = Pipe(wan.model(), 10)
+    apply(pipe, plan)
     for _ in ("one run", "another"):
         same = [torch.equal(ours, theirs) for ours, theirs in zip(guided(wan), dense, strict=True)]
         assert same == [True] * 4 + [False] * 16

@@ -128,7 +128,8 @@ def _dynamic_attention(given: dict[str, Any]) -> Match | None:
 
 def _taken(values: list[Tensor]) -> bool:
     """Whether the kernel takes such q, k and v."""
-    return _static(values) and values[0].dtype in _DTYPES and len({value.dtype for value in values}) == 1
+    alike = len({value.dtype for value in values}) == 1 and values[0].shape[3] == values[2].shape[3]
+    return _static(values) and values[0].dtype in _DTYPES and alike
 
 
 def _is_ours_alone(node: Node) -> bool:

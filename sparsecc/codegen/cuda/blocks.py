@@ -3,8 +3,8 @@
     y = softmax(scale · q kᵀ, over the blocks kept) v
 
 q, k and v [batch, heads, tokens, head_dim] in the model's order, of keys and values perhaps fewer heads; seen bool [batch or 1, 1, 1,
-tokens], which keys are, None for all; y lies in memory as [batch,
-tokens, heads, head_dim]. Registered as `operator.linear_cuda` is, and as that without gradients.
+tokens], which keys are, None for all; y lies in memory as [batch, tokens, heads, head_dim]. Registered as `operator.linear_cuda` is, and as
+that without gradients.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def tokens_first(*inputs: Tensor) -> str:
 
 
 def in_order(x: Tensor, places: Tensor) -> Tensor:
-    """[batch, heads of the map, tokens, head_dim] of x in the model's order, in one copy."""
+    """[batch, heads of the map, tokens, head_dim] of x in the model's order."""
     batch, heads, tokens, depth = x.shape
     first = torch.arange(len(places), device=x.device, dtype=torch.int32) // (len(places) // heads) * tokens
     rows = (places + first[:, None]).flatten()

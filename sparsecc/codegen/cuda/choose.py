@@ -97,14 +97,14 @@ class Chooser:
         if not self.measure:
             return Choice(plan, reason=f"{_NOT_MEASURED}knobs by the kernel's first guess")
         try:
-            us = _alone_us(spec, plan, kept, flex)
+            us, missing = _alone_us(spec, plan, kept, flex)
         except torch.cuda.OutOfMemoryError:
             return Choice(plan, reason="not measured: there is no memory for copies to time it with")
         maps = isinstance(spec, BlockAttentionSpec)  # torch's own is dense attention, which gives something else
         chosen = min((one for one in us if not (maps and one == TORCH)), key=us.__getitem__)
         row, said = Row(spec.form, *spec.shape, spec.tokens, us, chosen), [f"{name} {time:.1f} µs" for name, time in us.items()]
         slower = ["dense attention would be faster"] if maps and us[TORCH] < us[chosen] else []
-        return Choice(plan if chosen == name else None, (row,), ", ".join([*said, *slower]))
+        return Choice(plan if chosen == name else None, (row,), ", ".join([*said, *missing, *slower]))
 
     def _choose(self, spec: LinearSpec, weights: Weights, tokens: int) -> Choice:
         candidates = self._candidates(spec)
@@ -209,14 +209,15 @@ class _Runs:
         return {name: spread.median for name, spread in zip(candidates, times, strict=True)}
 
 
-def _alone_us(spec: AloneSpec, plan: Plan, kept: tuple[Tensor, ...], with_flex: bool) -> dict[str, float]:
-    """Median µs of our kernel and of torch, over rotated copies of what a model has in memory."""
+def _alone_us(spec: AloneSpec, plan: Plan, kept: tuple[Tensor, ...], with_flex: bool) -> tuple[dict[str, float], list[str]]:
+    """Median µs of our kernel and of torch, over rotated copies of what a model has in memory; and why a candidate is missing."""
     kind, device, key = KINDS[type(spec)], torch.device("cuda", torch.cuda.current_device()), operator.register(plan)
     launched.on(key, device)
     inputs: tuple[Tensor | None, ...] = (*kind.example(spec, device), *(tensor.to(device) for tensor in kept))
     if isinstance(spec, BlockAttentionSpec):
         seen = torch.ones(spec.batch, 1, 1, spec.tokens, dtype=torch.bool, device=device) if spec.masked else None
         inputs = (*inputs, *(() if spec.ordered else (None,)), seen)
+    missing: list[str] = []
     cold = {place: measure.rotated(tensor) for place in kind.cold if (tensor := inputs[place]) is not None}
     count = min((len(copies) for copies in cold.values()), default=1)
     every = [[cold[place][i] if place in cold else tensor for place, tensor in enumerate(inputs)] for i in range(count)]
@@ -228,10 +229,15 @@ def _alone_us(spec: AloneSpec, plan: Plan, kept: tuple[Tensor, ...], with_flex: 
         q, k, v, items, tiles, places, seen = inputs
         assert q is not None and k is not None and v is not None and items is not None and tiles is not None
         flexed = flex.Flexed(blocks.map_of(blocks.Packed(items, tiles, places), spec), device)
-        candidates[FLEX] = [_call(flexed, q, k, v, spec.scale, None if seen is None else seen[:, 0, 0])]
+        call = _call(flexed, q, k, v, spec.scale, None if seen is None else seen[:, 0, 0])
+        try:
+            call()
+            candidates[FLEX] = [call]
+        except torch._dynamo.exc.TorchDynamoException as error:  # without Triton or a C compiler
+            missing.append(f"{FLEX} could not be compiled: {type(error).__name__}")
     few = {"rounds": 5, "at_least": 1} if isinstance(spec, BlockAttentionSpec) else {}  # a call takes milliseconds
     times = measure.in_turns(list(candidates.values()), **few)
-    return {name: spread.median for name, spread in zip(candidates, times, strict=True)}
+    return {name: spread.median for name, spread in zip(candidates, times, strict=True)}, missing
 
 
 def _call(function: Callable[..., object], *arguments: Any) -> Callable[[], object]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
 _SMALLEST_TILE = 16
+_SIZES = 256  # of attention in a process, each of which is compiled
 
 
 class Flexed:
@@ -36,7 +37,7 @@ class Flexed:
     def __init__(self, found: BlockMap, device: torch.device) -> None:
         orders = None if found.orders is None else found.orders.to(device)
         self.map = replace(found, keep=found.keep.to(device), orders=orders)
-        self._mask = export.block_mask(self.map, device)
+        self._mask, self._lists = export.block_mask(self.map, device), export.listed(self.map.keep)
         self._places = None if orders is None else self.map.places().int()
         self._back = None if self._places is None else self._places.argsort(1).int()
 
@@ -60,7 +61,7 @@ class Flexed:
             inside = of_head[batch, head, key.clamp(max=tokens - 1)] & (key < tokens)
             return inside & (key <= query) if causal else inside
 
-        counts, indices = export.listed(found.keep)
+        counts, indices = self._lists
         return BlockMask.from_kv_blocks(counts, indices, BLOCK_SIZE=found.block, mask_mod=visible, seq_lengths=(tokens, tokens))
 
 
@@ -81,19 +82,29 @@ def _compiled() -> Any:
     """Raises where it would go on without being compiled, as after many sizes: it would compute every block then."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention, dynamic=False, fullgraph=True)
+    compiled = torch.compile(flex_attention, dynamic=False, fullgraph=True)
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        with torch._dynamo.config.patch(recompile_limit=_SIZES):
+            return compiled(*arguments, **options)
+
+    return call
 
 
-_READY = WeakTensorKeyDictionary()  # by the keep of a map
+_READY = WeakTensorKeyDictionary()  # maps as they are read, by what else they consist of, by their keep
 
 
 def _cuda(
     q: Tensor, k: Tensor, v: Tensor, orders: Tensor | None, keep: Tensor, grid: Sequence[int], text_first: bool, block: int, scale: float,
     causal: bool, seen: Tensor | None,
 ) -> Tensor:  # fmt: skip
-    if keep not in _READY:
-        _READY[keep] = Flexed(restore(orders, keep, grid, text_first, block, causal), q.device)
-    return _like(_READY[keep](q, k, v, scale, None if seen is None else seen[:, 0, 0]))
+    made = _READY.setdefault(keep, {})
+    versions = None if keep.is_inference() else (keep._version, None if orders is None else (id(orders), orders._version))
+    key = (versions, tuple(grid), text_first, block, causal)
+    if key not in made:
+        made.clear()
+        made[key] = Flexed(restore(orders, keep, grid, text_first, block, causal), q.device)
+    return _like(made[key](q, k, v, scale, None if seen is None else seen[:, 0, 0]))
 
 
 def _cpu(

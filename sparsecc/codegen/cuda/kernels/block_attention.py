@@ -336,6 +336,8 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
                     shrink[h] = T.exp2((most[h] - new[h]) * T.float32(factor))
                     most[h] = new[h]
                     new[h] = new[h] * T.float32(factor)
+                    if masked:  # nothing is seen yet: every exponential is 0, not that of a rounding error
+                        new[h] = T.Select(most[h] == T.float32(_LOWEST), T.float32(0), new[h])
                     weight[h] = weight[h] * shrink[h]
                 for i in T.unroll(TILE // 2):
                     s[i] = s[i] * T.float32(factor) - new[i % 4 // 2]
