@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparsecc.attention.dynamic import DynamicMap
 from sparsecc.graph.base import Graph
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.onnx.graph import OnnxGraph
@@ -131,6 +132,8 @@ def weights(of: Graph) -> dict[str, Any]:
 
 def _block_map(site: Attention) -> tuple[str, dict[str, Tensor]] | None:
     found = site.block_map
+    if isinstance(found, DynamicMap):
+        return f"{found.grid} {found.rule}", {"required": found.required}
     return None if found is None else (str(found.grid), {"places": found.places(), "keep": found.keep})
 
 

@@ -30,7 +30,7 @@ def applied(host: str, allocation: str, density: float = 0.3, **fields: Any) -> 
 
 
 def maps(of: Graph) -> list[BlockMap]:
-    return [site.block_map for site in of.sites(Attention) if site.block_map is not None]
+    return [site.block_map for site in of.sites(Attention) if isinstance(site.block_map, BlockMap)]
 
 
 @every_host

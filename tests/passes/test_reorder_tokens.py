@@ -73,7 +73,7 @@ def refusal(site: Attention, step: ReorderTokens = STEP) -> str:
 
 
 def maps(result: PassResult) -> list[BlockMap]:
-    return [site.block_map for site in result.graph.sites(Attention) if site.block_map is not None]
+    return [site.block_map for site in result.graph.sites(Attention) if isinstance(site.block_map, BlockMap)]
 
 
 def test_every_site_gets_the_planted_orders_and_the_density() -> None:
@@ -239,6 +239,7 @@ def test_global_tokens_see_all_and_are_seen() -> None:
     [match] = windowed(attention(), step=replace(WINDOW, text_tokens=3))
     assert isinstance(match.action, Reordering)
     assert match.action.map.grid == Grid.line(245, 3)
+    assert isinstance(match.action.map, BlockMap)
     assert match.action.map.keep[:, 0].all() and match.action.map.keep[:, :, 0].all()
 
 

@@ -230,10 +230,12 @@ def _alone_us(spec: AloneSpec, plan: Plan, kept: tuple[Tensor, ...], with_flex: 
         assert q is not None and k is not None and v is not None and items is not None and tiles is not None
         flexed = flex.Flexed(blocks.map_of(blocks.Packed(items, tiles, places), spec), device)
         call = _call(flexed, q, k, v, spec.scale, None if seen is None else seen[:, 0, 0])
+        from torch._dynamo.exc import TorchDynamoException
+
         try:
             call()
             candidates[FLEX] = [call]
-        except torch._dynamo.exc.TorchDynamoException as error:  # without Triton or a C compiler
+        except TorchDynamoException as error:  # without Triton or a C compiler
             missing.append(f"{FLEX} could not be compiled: {type(error).__name__}")
     few = {"rounds": 5, "at_least": 1} if isinstance(spec, BlockAttentionSpec) else {}  # a call takes milliseconds
     times = measure.in_turns(list(candidates.values()), **few)

@@ -98,7 +98,9 @@ def _cuda(
     q: Tensor, k: Tensor, v: Tensor, orders: Tensor | None, keep: Tensor, grid: Sequence[int], text_first: bool, block: int, scale: float,
     causal: bool, seen: Tensor | None,
 ) -> Tensor:  # fmt: skip
-    made = _READY.setdefault(keep, {})
+    made = _READY.get(keep)
+    if made is None:
+        made = _READY[keep] = {}
     versions = None if keep.is_inference() else (keep._version, None if orders is None else (id(orders), orders._version))
     key = (versions, tuple(grid), text_first, block, causal)
     if key not in made:

@@ -176,7 +176,7 @@ def check_replaced(graph: OnnxGraph, feeds: dict[str, np.ndarray], joined: bool 
     for found in (graph, again):
         [sparse] = found.sites(Attention)
         assert (sparse.name, sparse.heads, sparse.head_dim, sparse.tokens) == (site.name, site.heads, site.head_dim, TOKENS)
-        assert sparse.block_map is not None
+        assert isinstance(sparse.block_map, BlockMap)
         assert torch.equal(sparse.block_map.keep, op.map.keep)
         run = found.run(feeds, [site.name])
         assert all(torch.equal(a, b) for a, b in zip(run.taps[site.name], (q, k, v), strict=True))
