@@ -54,12 +54,12 @@ class Example(NamedTuple):
 
     on: the kinds of model in which these options find something to do: `transformer` (linear layers, norms, an Mlp, attention),
     `convolutions`, `with_norms` (convolutions and batch norms); weights of some layers are 2:4 already.
-    gradients: whether it needs them, so that only torch models will do.  settles: whether it finds nothing to do on its own result.
+    torch_only: whether only torch models will do, as where it needs gradients.  settles: whether it finds nothing to do on its own result.
     """
 
     options: Mapping[str, Any]
     on: tuple[str, ...] = ("transformer", "convolutions", "with_norms")
-    gradients: bool = False
+    torch_only: bool = False
     settles: bool = True
 
 

@@ -73,7 +73,10 @@ class ReorderTokens(Pass[Attention, Reordering]):
     floors with it.
     """
 
-    examples = (Example({"grid": [1, 3, 3], "text_tokens": 1, "density": 0.8, "block": 3}, on=("transformer",)),)
+    examples = (
+        Example({"grid": [1, 3, 3], "text_tokens": 1, "density": 0.8, "block": 3}, on=("transformer",)),
+        Example({"pattern": "block_topk", "text_tokens": 1, "density": 0.8, "block": 3}, on=("transformer",), torch_only=True),
+    )
 
     targets: Targets = ALL
     ignore: Targets = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from sparsecc import allocations, criteria, refinements, registry
+from sparsecc import allocations, attention, criteria, refinements, registry
 from sparsecc.criteria.base import OF_GRADIENTS
 from sparsecc.passes.base import Example, Pass
 from sparsecc.recipe import Recipe
@@ -26,10 +26,10 @@ OPTIONS: dict[str, tuple[Example, ...]] = {  # beside the examples
         Example({"criterion": "sparsegpt", "pattern": "2:4"}, TWO_KINDS),
         Example({"criterion": "alps", "pattern": "2:4", "variations": 2}, TRANSFORMER),
         Example({"refinement": "dsnot", "pattern": "2:4"}, TWO_KINDS),
-        Example({"criterion": "fisher", "refinement": "dsnot", "sparsity": 0.8}, TRANSFORMER, gradients=True),
-        Example({"criterion": "fisher", "pattern": "4x1", "sparsity": 0.7, "allocation": "global"}, gradients=True),
-        Example({"criterion": "obs", "pattern": "2:4"}, TRANSFORMER, gradients=True),
-        Example({"criterion": "wanda", "rows": "fisher", "sparsity": 0.7}, TRANSFORMER, gradients=True),
+        Example({"criterion": "fisher", "refinement": "dsnot", "sparsity": 0.8}, TRANSFORMER, torch_only=True),
+        Example({"criterion": "fisher", "pattern": "4x1", "sparsity": 0.7, "allocation": "global"}, torch_only=True),
+        Example({"criterion": "obs", "pattern": "2:4"}, TRANSFORMER, torch_only=True),
+        Example({"criterion": "wanda", "rows": "fisher", "sparsity": 0.7}, TRANSFORMER, torch_only=True),
     ),
     "permute": (
         Example({"pattern": "16x1", "ignore": ["re:.*head.*"]}, TRANSFORMER),
@@ -70,7 +70,7 @@ def _named() -> Iterator[tuple[str, Example]]:
     for name in registry.members("precisions"):
         yield "quantize", Example({"dtype": name}, TRANSFORMER)
     for name in registry.members("attention"):
-        yield "reorder_tokens", Example({**TOKENS, "pattern": name}, TRANSFORMER)
+        yield "reorder_tokens", Example({**TOKENS, "pattern": name}, TRANSFORMER, torch_only=attention.create(name).dynamic)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,18 +80,18 @@ class Case:
     name: str
     step: Pass
     on: tuple[str, ...]
-    gradients: bool
+    torch_only: bool
     settles: bool
 
     def runs_on(self, host: str) -> bool:
-        return host == "fx" or not self.gradients
+        return host == "fx" or not self.torch_only
 
 
 def _cases(given: Iterable[tuple[str, Example]]) -> list[Case]:
     found: dict[str, Case] = {}
     for name, example in given:
         recipe = Recipe.load({"passes": [{name: dict(example.options)}]})
-        found.setdefault(recipe.to_text(), Case(recipe.to_text(), recipe.passes[0], example.on, example.gradients, example.settles))
+        found.setdefault(recipe.to_text(), Case(recipe.to_text(), recipe.passes[0], example.on, example.torch_only, example.settles))
     return list(found.values())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 import torch
 
@@ -37,11 +39,12 @@ def test_it_is_called_alike_everywhere(name: str) -> None:
 def test_a_pass_makes_each_of_them_and_the_graph_runs(host: str) -> None:
     made: set[str] = set()
     for case in EXAMPLES:
-        for name in case.on:
+        for name in case.on if case.runs_on(host) else ():
             after = case.step.apply(with_zeros(host, name), calibrated(host, name)).graph
             made |= operators(after)
             assert outputs(after, name)[0].shape == outputs(graph(host, name), name)[0].shape
             if not case.step.changes_outputs:
                 assert_close(outputs(after, name)[0], outputs(with_zeros(host, name), name)[0])
-    missing = set(registry.members("ops")) - made
+    known = [name for name in registry.members("ops") if host == "fx" or importlib.util.find_spec(f"sparsecc.ops.{name}.{host}")]
+    missing = set(known) - made
     assert not missing, f"{host}: nothing makes {', '.join(sorted(missing))}; give the pass that does an example which puts it into a graph"
