@@ -97,14 +97,16 @@ def measure(
         errors = _errors(calls)
         calls[HALF] = _half((q, k, v), threads)
         errors[HALF] = max_relative_error(calls[HALF](), dense["torch"]())
-        for row in rows:
+        known = [row for row in rows if multiplied(row.precision, threads)]
+        left_out = {**left_out, **{row.name: f"this CPU does not multiply {row.precision}" for row in rows if row not in known}}
+        for row in known:
             compiled = _compiled((q, k, v), block_map(grid, heads, row.density), threads, Path(folder), row.precision)
             errors[row.name] = compiled.report.to_dict()["check"]["max_rel"]
             calls[row.name] = call_of(compiled, work)
-        for precision in dict.fromkeys(row.precision for row in rows):
+        for precision in dict.fromkeys(row.precision for row in known):
             calls[gather_of(precision)] = _gather(arrays, grid, threads, precision)
         timings = interleave(calls, seconds=seconds, burst=1, progress=progress)
-    found = _document(timings, [*dense, OWN_DENSE], [HALF], rows, errors)
+    found = _document(timings, [*dense, OWN_DENSE], [HALF], known, errors)
     return {"heads": heads, "head_dim": HEAD_DIM, "threads": threads, **found, "left_out": left_out}
 
 
@@ -187,6 +189,11 @@ def _errors(dense: Mapping[str, Call]) -> dict[str, float]:
         if not error <= TOLERANCE["float32"]:  # NaN too
             raise RuntimeError(f"{name} and {first} disagree on dense attention: relative error {error:.1e}")
     return errors
+
+
+def multiplied(precision: str, threads: int) -> bool:
+    """Whether this CPU has an instruction for products of such numbers."""
+    return precision == "float32" or precision in detect(threads).dot
 
 
 def _gather(arrays: Mapping[str, np.ndarray], grid: Grid, threads: int, precision: str) -> Call:

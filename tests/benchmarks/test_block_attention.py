@@ -76,7 +76,8 @@ def test_a_compiled_map_is_checked(precision: str, tmp_path: Path) -> None:
     assert compiled.report.check.max_rel < bench.TOLERANCE[precision] / 5
     assert compiled.report.sites[0].reason.startswith("density 0.8")
     assert compiled.report.sites[0].dtype == precision
-    assert bench._gather(arrays(), GRID, 1, precision)() == []
+    if bench.multiplied(precision, 1):
+        assert bench._gather(arrays(), GRID, 1, precision)() == []
 
 
 def test_torch_in_bfloat16_computes_the_same() -> None:
