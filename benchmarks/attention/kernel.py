@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from benchmarks.promises import HEAD, Promise, cells
 from benchmarks.results import markdown_table, write
+from sparsecc.attention import export
 from sparsecc.attention.base import BlockMap, Grid
 from sparsecc.codegen.cuda import blocks, operator
 from sparsecc.codegen.cuda.built import Builder
@@ -60,25 +61,10 @@ def random_map(spec: BlockAttentionSpec, density: float, device: torch.device) -
 
 
 def flex(spec: BlockAttentionSpec, block_map: BlockMap, q: Tensor, k: Tensor, v: Tensor) -> Callable[[], Tensor]:
-    """The last block, which is short, is one with a mask."""
-    from torch.nn.attention.flex_attention import BlockMask, flex_attention
+    from torch.nn.attention.flex_attention import flex_attention
 
-    full = block_map.keep.clone()
-    if spec.tokens % spec.block:
-        full[:, :, -1] = False
-
-    def listed(keep: Tensor) -> tuple[Tensor, Tensor]:
-        return keep.sum(2).int()[None], torch.sort(keep.int(), dim=2, descending=True, stable=True).indices.int()[None]
-
-    tokens = spec.tokens
-    mask = BlockMask.from_kv_blocks(
-        *listed(block_map.keep & ~full),
-        *listed(full),
-        BLOCK_SIZE=spec.block,
-        mask_mod=lambda b, h, i, j: j < tokens,
-        seq_lengths=(tokens, tokens),
-    )
-    return functools.partial(torch.compile(flex_attention, dynamic=False, fullgraph=True), q, k, v, block_mask=mask, scale=spec.scale)
+    compiled, mask = torch.compile(flex_attention, dynamic=False, fullgraph=True), export.block_mask(block_map, q.device)
+    return functools.partial(compiled, q, k, v, block_mask=mask, scale=spec.scale)
 
 
 def cudnn(spec: BlockAttentionSpec, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

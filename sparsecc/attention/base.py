@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, Type
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.types import Device
 
 M = TypeVar("M")  # a BlockMap, or a DynamicMap where blocks are chosen in each call
 
@@ -169,6 +170,10 @@ class BlockMap:
     def head_densities(self) -> list[float]:
         """`density` of each head."""
         return (self.keep.flatten(1).sum(1) / self.full.count_nonzero()).tolist()
+
+    def to(self, device: Device) -> BlockMap:
+        """On a device."""
+        return replace(self, keep=self.keep.to(device), orders=None if self.orders is None else self.orders.to(device))
 
     def rows(self) -> Iterator[tuple[int, Tensor, Tensor]]:
         """(head, queries, keys) for each head and block of queries: int64 token numbers in the model's order, and which keys they see,

@@ -6,7 +6,6 @@ FlexAttention with the same blocks.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -35,7 +34,6 @@ class Player:
 
     def __init__(self, name: str, found: BlockMap) -> None:
         self.name, self.map, self.runs = name, found, "not called yet"
-        self._on: dict[torch.device, BlockMap] = {}
         self._made: dict[Any, Any] = {}
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None = None, causal: bool = False) -> Tensor:
@@ -71,10 +69,7 @@ class Player:
 
     def _here(self, device: torch.device) -> BlockMap:
         """The map, on a device."""
-        if device not in self._on:
-            orders = None if self.map.orders is None else self.map.orders.to(device)
-            self._on[device] = replace(self.map, keep=self.map.keep.to(device), orders=orders)
-        return self._on[device]
+        return self._once(("map", device), lambda: self.map.to(device))
 
     def _reference(self, q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> Tensor:
         found = BlockAttention(self._here(q.device), scale)

@@ -38,22 +38,26 @@ class Packed(NamedTuple):
     places: Tensor | None
 
 
+def tile_bits(keep: Tensor, block: int) -> Tensor:
+    """int32[heads, rows of tiles, as many], which of the four blocks of each tile are kept, queries first. keep: bool[heads, query_blocks,
+    key_blocks]."""
+    half, count = TILE // block, keep.shape[-1]
+    rows = -(-count // half)
+    missing = rows * half - count
+    parts = functional.pad(keep, (0, missing, 0, missing)).view(-1, rows, half, rows, half).permute(0, 1, 3, 2, 4)
+    parts = parts.expand(-1, -1, -1, 2, 2) if half == 1 else parts
+    return (parts.flatten(3).int() << torch.arange(4, dtype=torch.int32, device=keep.device)).sum(-1, dtype=torch.int32)
+
+
 def pack(block_map: BlockMap, batch: int) -> Packed:
     """A map of blocks of 64 or 128. Heads come one after the other, so that their keys stay in the cache; the longest rows of a head first,
     and back again in the next wave, so that no processor has all the long ones."""
-    heads, blocks = block_map.heads, block_map.grid.blocks(block_map.block)
-    half = TILE // block_map.block
-    rows = -(-blocks // half)
-    whole = block_map.keep.new_zeros(heads, rows * half, rows * half)
-    whole[:, :blocks, :blocks] = block_map.keep
-    parts = whole.view(heads, rows, half, rows, half).permute(0, 1, 3, 2, 4)
-    parts = parts.expand(heads, rows, rows, 2, 2) if half == 1 else parts
-    bits = (parts.flatten(3).int() << torch.arange(4, dtype=torch.int32, device=whole.device)).sum(-1)
-    some = bits > 0
+    heads, bits = block_map.heads, tile_bits(block_map.keep, block_map.block)
+    some, rows = bits > 0, bits.shape[1]
     counts = some.sum(2)
     starts = counts.flatten().cumsum(0).view_as(counts) - counts
     order = torch.sort(counts, dim=1, descending=True, stable=True).indices
-    head = torch.arange(heads, device=whole.device)[:, None].expand_as(order)
+    head = torch.arange(heads, device=bits.device)[:, None].expand_as(order)
     items = torch.stack([head, order, starts.gather(1, order), counts.gather(1, order)], -1).flatten(0, 1)
     every = torch.cat([items + torch.tensor([number * heads, 0, 0, 0], device=items.device) for number in range(batch)])
     turned = every[: len(every) // _WAVE * _WAVE].view(-1, _WAVE, 4)

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Node
-from torch.nn import functional
 
 from sparsecc.attention.base import BlockMap
 from sparsecc.attention.dynamic import DynamicMap, rule_of, select
@@ -60,12 +59,8 @@ def stand_in(found: DynamicMap) -> BlockMap:
 def lists(keep: Tensor, order: Tensor, block: int) -> tuple[Tensor, Tensor]:
     """items and tiles as `blocks.Packed` has them, of keep [batch, heads, query_blocks, key_blocks]; behind the tiles of a row there is
     unused room."""
-    half, count = TILE // block, keep.shape[-1]
-    rows = -(-count // half)
-    missing = rows * half - count
-    parts = functional.pad(keep.flatten(0, 1), (0, missing, 0, missing)).view(-1, rows, half, rows, half).permute(0, 1, 3, 2, 4)
-    parts = parts.expand(-1, -1, -1, 2, 2) if half == 1 else parts
-    bits = (parts.flatten(3).int() << torch.arange(4, dtype=torch.int32, device=keep.device)).sum(-1, dtype=torch.int32)
+    bits = blocks.tile_bits(keep.flatten(0, 1), block)
+    rows = bits.shape[1]
     at = torch.arange(rows, dtype=torch.int32, device=keep.device)
     numbers = torch.where(bits > 0, at, -1).sort(-1, descending=True)
     tiles = torch.where(numbers.values < 0, 0, numbers.values | bits.gather(-1, numbers.indices) << BITS)

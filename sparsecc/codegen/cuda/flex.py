@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +34,9 @@ class Flexed:
     """A map as FlexAttention reads it, on a device."""
 
     def __init__(self, found: BlockMap, device: torch.device) -> None:
-        orders = None if found.orders is None else found.orders.to(device)
-        self.map = replace(found, keep=found.keep.to(device), orders=orders)
+        self.map = found.to(device)
         self._mask, self._lists = export.block_mask(self.map, device), export.listed(self.map.keep)
-        self._places = None if orders is None else self.map.places().int()
+        self._places = None if found.orders is None else self.map.places().int()
         self._back = None if self._places is None else self._places.argsort(1).int()
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, scale: float, seen: Tensor | None = None) -> Tensor:
