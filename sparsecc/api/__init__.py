@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sparsecc.codegen.cuda.target import Target as CudaTarget
     from sparsecc.codegen.target import Target
     from sparsecc.codegen.task import Known, Task
+    from sparsecc.codegen.tuning.fleet import Fleet
     from sparsecc.codegen.tuning.result import TuningResult
     from sparsecc.codegen.tuning.tuner import Progress
     from sparsecc.passes.pipeline import Hook
@@ -174,12 +176,17 @@ def tune(
     seed: int = 0,
     progress: Callable[[Progress], None] | None = None,
     cache: Path | None = None,
+    tracker: str | None = None,
+    key: str | None = None,
+    notice: Callable[[str], None] | None = None,
 ) -> TuningResult:
     """Look for faster kernels for a model's layers on this machine, and note every measurement in `records`, for `compile` to use.
 
     trials: measurements to have for this model, those included that the file has already: the same call goes on where it was stopped.
     seconds: of this run. Whichever comes first; None and None means 32 trials for each kernel and shape.
-    progress: called before each measurement. Everything else as for `compile`.
+    progress: called before each measurement.
+    tracker, key: HOST:PORT of TVM's RPC tracker, and the servers to measure on instead (`sparsecc worker`), which have to be `target`.
+    notice: told when such servers come and go. Everything else as for `compile`.
 
     Raises UserError and its children for what the caller can mend.
     """
@@ -198,10 +205,18 @@ def tune(
         from sparsecc.api import gpu
 
         rewrite = partial(_rewrite, model, example_inputs, recipe, calibration, input_shapes, stateful=True)
+        if tracker is not None:
+            raise UserError("tracker: servers measure for CPUs alone; tune for a GPU where it is")
         return gpu.tuned(rewrite, goal, records, cache, Budget(trials, seconds), seed, progress)
-    if goal != detect(goal.threads):
-        raise UserError(f"target {target!r} is not this machine, so that nothing can be measured for it; tune there")
-    with Records(records, goal, "write") as opened, scratch_folder() as folder:
+    if tracker is None and goal != detect(goal.threads):
+        raise UserError(
+            f"target {target!r} is not this machine, so that nothing can be measured for it; tune there, or on a fleet (tracker)"
+        )
+    with (
+        _fleet(goal, tracker, key, notice) as fleet,
+        Records(records, goal, "write") as opened,
+        scratch_folder() as folder,
+    ):
         result = _rewrite(model, example_inputs, recipe, calibration, input_shapes, timed_on=(goal, {}), numbers=True)
         assert result.example is not None  # _rewrite has raised otherwise
         result.release()
@@ -209,7 +224,21 @@ def tune(
         compiler.choose(result.graph, result.example, collector)
         if not collector.workload.layers:
             raise UserError("the model has no linear layer or convolution, so that there is nothing to tune")
-        return search(collector.workload, opened, goal, Budget(trials, seconds), seed=seed, progress=progress)
+        return search(collector.workload, opened, goal, Budget(trials, seconds), seed=seed, progress=progress, fleet=fleet)
+
+
+def _fleet(
+    target: Target, tracker: str | None, key: str | None, notice: Callable[[str], None] | None
+) -> AbstractContextManager[Fleet | None]:
+    """None where no tracker is named."""
+    if tracker is None and key is None:
+        return nullcontext()
+    if tracker is None or not key:
+        raise UserError("tracker and key: go together; the key says which of the tracker's servers are meant")
+    from sparsecc.codegen.tuning.fleet import Fleet
+    from sparsecc.codegen.tuning.tracker import address
+
+    return Fleet(target, address(tracker), key, notice or (lambda _: None))
 
 
 def convert(

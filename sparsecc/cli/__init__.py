@@ -15,7 +15,7 @@ import typer
 from typer.exceptions import TyperException
 
 import sparsecc
-from sparsecc.cli import bench, compile, convert, doctor, explain, inspect, plan, run, sensitivity, streams, tune
+from sparsecc.cli import bench, compile, convert, doctor, explain, inspect, plan, records, run, sensitivity, streams, tune, worker
 from sparsecc.cli.interrupts import noting_interrupts
 from sparsecc.cli.streams import say
 from sparsecc.codegen.chatter import no_chatter
@@ -58,9 +58,11 @@ for _command in (
     sensitivity.sensitivity,
     explain.explain,
     doctor.doctor,
+    worker.worker,
 ):
     app.command()(_command)
 app.add_typer(plan.app)
+app.add_typer(records.app)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -39,9 +39,15 @@ def tune(
     target: TargetOption = "cpu",
     threads: ThreadsOption = None,
     input_shape: ShapesOption = None,
+    tracker: Annotated[
+        str | None, typer.Option("--tracker", metavar="HOST:PORT", help="Measure on the servers that TVM's RPC tracker has, not here.")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="KEY", help="Which servers: those that `sparsecc worker` started with it.")
+    ] = None,
     json: JsonOption = None,
 ) -> None:
-    """Search for faster kernels on this machine. Stop it at any time: the same command goes on from there."""
+    """Search for faster kernels on this machine, or on a fleet. Stop it at any time: the same command goes on from there."""
     import sparsecc
 
     writable(json, source, recipe, calib, records)
@@ -58,6 +64,9 @@ def tune(
                 trials=trials,
                 seconds=seconds,
                 progress=progress,
+                tracker=tracker,
+                key=key,
+                notice=say,
             )
     except KeyboardInterrupt:
         say(f"{records}: holds what was measured; the same command goes on from there")

@@ -44,6 +44,8 @@ _HOMES = {  # name here → module, or module:name there
     "empty": "tvm.runtime",
     "from_dlpack": "tvm.runtime",
     "get_global_func": "tvm_ffi",
+    "register_global_func": "tvm_ffi",
+    "rpc_base": "tvm.rpc.base:__self__",
     "ptx_engine": "tvm.backend.cuda.ptx.engine:__self__",
     "ptx_table": "tvm.backend.cuda.ptx.table:__self__",
     "load_module": "tvm_ffi",

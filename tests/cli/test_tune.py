@@ -23,9 +23,9 @@ def quick(monkeypatch):
     """Nothing is built or timed; the value is what was asked for."""
     asked = []
 
-    def measure(self, task, knobs, matrix=None, reference=None):
-        asked.append((task, knobs))
-        return us(10.0 if task.structure else 20.0)
+    def measure(self, job):
+        asked.append((job.task, job.knobs))
+        return us(10.0 if job.task.structure else 20.0)
 
     monkeypatch.setattr(Worker, "measure", measure)
     return asked

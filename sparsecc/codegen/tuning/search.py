@@ -13,7 +13,7 @@ from sparsecc.codegen.backend import tunable
 from sparsecc.codegen.knobs import Knobs
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.task import Task
-from sparsecc.codegen.tuning.records import Outcome
+from sparsecc.codegen.tuning.records import Hint, Outcome
 from sparsecc.errors import UserError
 
 Outcomes = Mapping[Knobs, Outcome]
@@ -21,27 +21,30 @@ _ROUNDS = 60
 _PARAMETERS = {"objective": "reg:squarederror", "max_depth": 5, "eta": 0.15, "subsample": 0.8, "nthread": 1, "seed": 0, "verbosity": 0}
 _ENOUGH = 12  # measurements below which there is nothing to learn from
 _FAILED = 2.0  # log of a failed candidate's time over the best one's
+_HINT = 0.25  # weight of what was measured for another target
 _PARENTS = 6
 _RANDOM_SHARE = 0.25  # of each batch, so that the model sees what it does not believe in
 
 
 class CostModel:
-    """log(time / best time of the task), learned from every task of one kernel on one target."""
+    """log(time / best time of the task), learned from every task of one kernel on one target; and, for less, from those on others."""
 
-    def __init__(self, target: Target, tasks: Mapping[Task, Outcomes], kernel: str) -> None:
+    def __init__(self, target: Target, tasks: Mapping[Task, Outcomes], kernel: str, hints: Sequence[Hint] = ()) -> None:
         self._target = target
-        rows, labels = [], []
-        for task, outcomes in tasks.items():
-            best = min((o.us.median for o in outcomes.values() if o.us), default=None)
-            if task.kernel == kernel and best is not None:
-                rows += [tunable(target).features(task, knobs, target) for knobs in outcomes]
-                labels += [np.log(o.us.median / best) if o.us else _FAILED for o in outcomes.values()]
-        self._booster = self._train(rows, labels) if len(rows) >= _ENOUGH else None
+        rows, labels, weights = [], [], []
+        for source, known, weight in ((target, tasks, 1.0), *((hint.target, hint.tasks, _HINT) for hint in hints)):
+            for task, outcomes in known.items():
+                best = min((o.us.median for o in outcomes.values() if o.us), default=None)
+                if task.kernel == kernel and best is not None:
+                    rows += [tunable(source).features(task, knobs, source) for knobs in outcomes]
+                    labels += [np.log(o.us.median / best) if o.us else _FAILED for o in outcomes.values()]
+                    weights += [weight] * len(outcomes)
+        self._booster = self._train(rows, labels, weights) if len(rows) >= _ENOUGH else None
 
     @staticmethod
-    def _train(rows: list[list[float]], labels: list[float]) -> Any:
+    def _train(rows: list[list[float]], labels: list[float], weights: list[float]) -> Any:
         xgboost = require_xgboost()
-        return xgboost.train(_PARAMETERS, xgboost.DMatrix(np.array(rows), np.array(labels)), _ROUNDS)
+        return xgboost.train(_PARAMETERS, xgboost.DMatrix(np.array(rows), np.array(labels), weight=np.array(weights)), _ROUNDS)
 
     def rank(self, task: Task, candidates: Sequence[Knobs]) -> list[Knobs]:
         """Most promising first; as they came before there is enough to learn from."""

@@ -9,17 +9,14 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import IO
 
-from sparsecc.codegen.knobs import Knobs
 from sparsecc.codegen.target import Target
-from sparsecc.codegen.task import Task
-from sparsecc.codegen.tuning.measure import Reply, Request, Way
+from sparsecc.codegen.tuning.measure import Reply, Request
+from sparsecc.codegen.tuning.measurer import Job
 from sparsecc.codegen.tuning.records import Outcome
 from sparsecc.codegen.tuning.text import parse, text
 from sparsecc.errors import SparseccError
-from sparsecc.timing import Spread
 
 COMMAND = (sys.executable, "-m", "sparsecc.codegen.tuning.measure")
 LIMIT_S = 20.0  # for building and timing one candidate
@@ -45,22 +42,12 @@ class Worker:
         self._stop()
         self._said.close()
 
-    def measure(self, task: Task, knobs: Knobs, matrix: Path | None = None, reference: tuple[Task, Knobs, float] | None = None) -> Outcome:
-        """matrix: the weight, as .npy.  reference: a way to compute the same, and its recorded µs.
+    def measure(self, job: Job) -> Outcome:
+        """Raises SparseccError when the process cannot start, or somebody kills it."""
+        return job.outcome(self.ask(job.request(self._target, self._limit_s)))
 
-        Next to a reference the µs are its recorded ones times the ratio of the times taken in turns, which a busy machine leaves as it is.
-        Raises SparseccError when the process cannot start, or somebody kills it.
-        """
-        against = Way(reference[0], text(reference[1])) if reference else None
-        path = str(matrix) if matrix else None
-        reply = self._ask(Request(self._target.backend, text(self._target), path, Way(task, text(knobs)), against, self._limit_s))
-        if reply.failure is not None:
-            return Outcome(None, reply.failure)
-        if reference is None:
-            return Outcome(Spread.of([1e6 * s for s in reply.seconds]))
-        return Outcome(Spread.of([reference[2] * a / b for a, b in zip(reply.seconds, reply.reference_seconds, strict=True)]))
-
-    def _ask(self, request: Request) -> Reply:
+    def ask(self, request: Request) -> Reply:
+        """As `measure`, in the words of the process."""
         try:
             line = self._reply(self._process or self._start(), text(request))
         except BaseException:

@@ -15,6 +15,7 @@ import pytest
 from sparsecc.codegen.knobs import Knobs
 from sparsecc.codegen.task import Task
 from sparsecc.codegen.tuning import tuner as module
+from sparsecc.codegen.tuning.measurer import InTurn, Job
 from sparsecc.codegen.tuning.records import Outcome, Records
 from sparsecc.codegen.tuning.result import TuningResult
 from sparsecc.codegen.tuning.tuner import Budget, Progress, Tuner, tune
@@ -32,9 +33,9 @@ class Fake:
         self.asked: list[tuple[Task, Knobs, Path | None, Any]] = []
         self._fail_at = fail_at
 
-    def __call__(self, task: Task, knobs: Knobs, matrix: Path | None, reference: Any) -> Outcome:
-        self.asked.append((task, knobs, matrix, reference))
-        return Outcome(None, "crashed: SIGSEGV") if task == self._fail_at else us(cost(task, knobs))
+    def __call__(self, job: Job) -> Outcome:
+        self.asked.append((job.task, job.knobs, job.matrix, job.reference))
+        return Outcome(None, "crashed: SIGSEGV") if job.task == self._fail_at else us(cost(job.task, job.knobs))
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def records(tmp_path: Path) -> Iterator[Records]:
 
 
 def run(records: Records, measure: Any, budget: Budget, workload: Workload = WORKLOAD, **options: Any) -> TuningResult:
-    return Tuner(workload, records, HERE, measure, budget).run(**options)
+    return Tuner(workload, records, HERE, InTurn(measure), budget).run(**options)
 
 
 def test_first_guesses_come_first_each_next_to_what_is_known(records: Records) -> None:
@@ -119,9 +120,9 @@ def test_time_runs_out(records: Records, monkeypatch: pytest.MonkeyPatch) -> Non
     now = [0.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
 
-    def slow(task: Task, knobs: Knobs, *_: Any) -> Outcome:
+    def slow(job: Job) -> Outcome:
         now[0] += 1
-        return us(cost(task, knobs))
+        return us(cost(job.task, job.knobs))
 
     assert run(records, slow, Budget(trials=1000, seconds=7)).measured == 7
 
@@ -173,10 +174,10 @@ def test_progress(records: Records) -> None:
 def test_an_interrupt_keeps_what_was_measured(records: Records, tmp_path: Path) -> None:
     fake = Fake()
 
-    def interrupted(*arguments: Any) -> Outcome:
+    def interrupted(job: Job) -> Outcome:
         if len(fake.asked) == 9:
             raise KeyboardInterrupt
-        return fake(*arguments)
+        return fake(job)
 
     with pytest.raises(KeyboardInterrupt):
         run(records, interrupted, Budget(trials=20))
@@ -186,18 +187,19 @@ def test_an_interrupt_keeps_what_was_measured(records: Records, tmp_path: Path) 
 KILLED = """
 import sys
 from pathlib import Path
+from sparsecc.codegen.tuning.measurer import InTurn
 from sparsecc.codegen.tuning.records import Records
 from sparsecc.codegen.tuning.tuner import Budget, Tuner
 from tests.codegen.tuning.tasks import HERE
 from tests.codegen.tuning.test_tuner import Fake, WORKLOAD
 
 class Loud(Fake):
-    def __call__(self, *arguments):
+    def __call__(self, job):
         print(len(self.asked) + 1, flush=True)
-        return super().__call__(*arguments)
+        return super().__call__(job)
 
 with Records(Path(sys.argv[1]), HERE, "write") as records:
-    Tuner(WORKLOAD, records, HERE, Loud(), Budget(trials=10_000)).run()
+    Tuner(WORKLOAD, records, HERE, InTurn(Loud()), Budget(trials=10_000)).run()
 """
 
 

@@ -1,0 +1,211 @@
+"""Records carried from file to file: as JSON lines, merged, and shown.
+
+The first line of an export is `{"format": "sparsecc records", "version": 1}`. Each other line is one measurement, an object with the
+fields of `store.Row`; `task`, `knobs` and `target` are JSON texts, kept to the letter, since they are keys.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import math
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from sparsecc.codegen.backend import Recorded, named, names
+from sparsecc.codegen.tuning.records import best, outcome
+from sparsecc.codegen.tuning.store import Row, Store
+from sparsecc.codegen.tuning.text import parse
+from sparsecc.errors import SparseccError, UserError
+from sparsecc.files import replacing, require_regular, write_text
+from sparsecc.timing import Spread
+
+FORMAT, VERSION = "sparsecc records", 1
+_TEXTS = ("task", "knobs", "target", "tvm", "kernel", "measured_at")
+_TIMES = ("median_us", "p10_us", "p90_us")
+
+
+def export(source: Path, out: Path) -> int:
+    """Write all measurements of a file as JSON lines, in the order of their keys; how many there are."""
+    with Store(source, "read") as store:
+        rows = store.rows()
+    lines = [{"format": FORMAT, "version": VERSION}, *map(asdict, rows)]
+    write_text(out, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    return len(rows)
+
+
+def load(source: Path, into: Path) -> tuple[int, int]:
+    """Read what `export` wrote, check it, and merge it; see `merge`."""
+    return _add(read(source), into)
+
+
+def merge(sources: Sequence[Path], into: Path) -> tuple[int, int]:
+    """Add the measurements of files to another one, all or none: how many they are, and how many of them were new or better.
+
+    Of two measurements of the same candidate the better supported one stays, whatever the order: a time before a failure, then the one
+    whose 10th and 90th percentiles lie closer together relative to its median, then the earlier one.
+    """
+    rows = []
+    for path in sources:
+        with Store(path, "read") as store:
+            rows += store.rows()
+    return _add(rows, into)
+
+
+def read(path: Path) -> list[Row]:
+    """The measurements of an export. Raises UserError for anything else, with its line."""
+    require_regular(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is no export of records; `sparsecc records export` writes one") from None
+    head = None
+    with suppress(ValueError, IndexError):
+        head = json.loads(lines[0])
+    if not isinstance(head, dict) or head.get("format") != FORMAT:
+        raise UserError(f"{path}: is no export of records; `sparsecc records export` writes one")
+    if head.get("version") != VERSION:
+        raise UserError(f"{path}: was written by another version of sparsecc (format {head.get('version')}, this one reads {VERSION})")
+    return [_row(path, number, line) for number, line in enumerate(lines[1:], 2)]
+
+
+def _row(path: Path, number: int, line: str) -> Row:
+    def refuse(why: str) -> NoReturn:
+        raise UserError(f"{path}, line {number}: {why}; nothing was imported")
+
+    try:
+        values = json.loads(line)
+    except ValueError:
+        refuse("is no JSON, or cut off")
+    if not isinstance(values, dict) or set(values) != {field.name for field in fields(Row)}:
+        refuse("is no measurement")
+    if not all(isinstance(values[name], str) for name in _TEXTS):
+        refuse(f"{', '.join(_TEXTS)} have to be texts")
+    times, failure = [values[name] for name in _TIMES], values["failure"]
+    if failure is None and not all(type(time) in (int, float) and 0 < time < math.inf for time in times):
+        refuse("times have to be above zero")
+    if failure is not None and (not isinstance(failure, str) or any(time is not None for time in times)):
+        refuse("a failure is a text, and has no times")
+    row = Row(**values)
+    try:
+        dt.datetime.fromisoformat(row.measured_at)
+        _read_row(row)
+    except ValueError as error:
+        refuse(str(error).splitlines()[0])
+    return row
+
+
+def _add(rows: Iterable[Row], into: Path) -> tuple[int, int]:
+    rows = list(rows)
+    if into.exists():
+        with Store(into, "write") as store:
+            return len(rows), _fill(store, rows)
+    with replacing(into) as temporary:
+        with Store(temporary, "write") as store:
+            changed = _fill(store, rows)
+        return len(rows), changed
+
+
+def _fill(store: Store, rows: Iterable[Row]) -> int:
+    known = {row.key: row for row in store.rows()}
+    before = dict(known)
+    for row in rows:
+        known[row.key] = min(known.get(row.key, row), row, key=_weakness)
+    changed = [row for key, row in known.items() if before.get(key) != row]
+    store.replace(changed)
+    return len(changed)
+
+
+def _weakness(row: Row) -> tuple[Any, ...]:
+    """The smaller, the better supported."""
+    us = outcome(row).us
+    when = dt.datetime.fromisoformat(row.measured_at).astimezone(dt.UTC)
+    if us is None:
+        return (1, 0.0, when, 0.0, row.failure or "")
+    return (0, (us.p90 - us.p10) / us.median, when, us.median, "")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a file has of one task on one target. use: whether `compile` here would take it, only as a hint, or not at all, as TVM or the
+    kernel has changed."""
+
+    target: str
+    threads: int
+    use: Literal["here", "hint", "outdated"]
+    task: str
+    measured: int
+    failures: int
+    best: Spread | None
+    knobs: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "best": self.best.to_dict() if self.best else None}
+
+
+def show(path: Path) -> list[Shown]:
+    """By targets, those of this machine first, and tasks. Raises UserError for a damaged file."""
+    with Store(path, "read") as store, store.named_errors():
+        groups: dict[tuple[str, ...], list[Row]] = {}
+        for row in store.rows():
+            groups.setdefault((row.target, row.task, row.tvm, row.kernel), []).append(row)
+        shown = [_shown(rows) for rows in groups.values()]
+    return sorted(shown, key=lambda row: (["here", "hint", "outdated"].index(row.use), row.target, row.threads, row.task))
+
+
+def _shown(rows: Sequence[Row]) -> Shown:
+    first = rows[0]
+    target, task, _ = _read_row(first)
+    outcomes = {knobs: outcome(row) for row in rows if (knobs := _read_row(row)[2]) is not None}
+    known = best(outcomes)
+    fastest = outcomes[known.knobs].us if known else None
+    return Shown(
+        target=target.name,
+        threads=target.threads,
+        use=_use(first, target),
+        task=str(task) if task is not None else first.task,
+        measured=len(rows),
+        failures=sum(row.failure is not None for row in rows),
+        best=fastest,
+        knobs=str(known.knobs) if known else None,
+    )
+
+
+def _use(row: Row, target: Any) -> Literal["here", "hint", "outdated"]:
+    recorded = named(target.backend).recorded
+    assert recorded is not None  # _read_row has found it
+    kernel = json.loads(row.task)["kernel"]
+    if recorded.knobs(kernel) is None or recorded.version(kernel) != row.kernel or row.tvm != metadata.version("apache-tvm"):
+        return "outdated"
+    with suppress(SparseccError):  # there is nothing of that backend here
+        here = named(target.backend).parse(target.backend, target.threads)
+        return "here" if recorded.holds_for(here, target) else "hint"
+    return "hint"
+
+
+def _read_row(row: Row) -> tuple[Any, Any, Any]:
+    """Target, task and knobs; the last two are None for a kernel that this version has not. Raises ValueError."""
+    target, recorded = _read_target(row.target)
+    task, knobs = json.loads(row.task), json.loads(row.knobs)
+    if not isinstance(task, dict) or not isinstance(task.get("kernel"), str) or not isinstance(knobs, dict):
+        raise ValueError("task and knobs have to be JSON objects, the task with a kernel")
+    kind = recorded.knobs(task["kernel"])
+    if kind is None or recorded.version(task["kernel"]) != row.kernel:
+        return target, None, None  # of another version, whose words may have been others
+    return target, parse(recorded.task, row.task), parse(kind, row.knobs)
+
+
+def _read_target(source: str) -> tuple[Any, Recorded]:
+    for name in names():
+        backend = named(name)
+        if backend.recorded is None:
+            continue
+        with suppress(ValueError):
+            return parse(backend.target, source), backend.recorded
+    raise ValueError("the target is of no backend that this version has")

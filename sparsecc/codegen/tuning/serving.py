@@ -1,0 +1,86 @@
+"""A server of a fleet: registers at TVM's tracker, and measures for one client after the other what that sends.
+
+It is one process that takes TVM's RPC sessions, with the same worker process under it that measures locally. TVM's own server forks one
+process for each session, which lives on when the server is killed, and would time kernels from the other side of the network.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from sparsecc.codegen import tvm_api
+from sparsecc.codegen.tuning.session import GREET, KEEP, MEASURE, Session
+from sparsecc.codegen.tuning.tracker import Address, Tracker, accept
+from sparsecc.errors import UserError
+
+Notice = Callable[[str], None]
+_PING_S = 1.0
+_UNUSED_S = 6.0  # after which a grant that nobody has come with is worth nothing
+_RETRY_S = 2.0
+
+
+class Server:
+    """host: under which clients reach this machine; None for the address that the tracker sees.  threads: that clients may use."""
+
+    def __init__(self, tracker: Address, key: str, threads: int, host: str | None = None, notice: Notice = print) -> None:
+        self._tracker, self._key, self._threads, self._host, self._notice = tracker, key, threads, host, notice
+
+    def run(self) -> None:
+        """Until an exception, as that of Ctrl-C. Raises UserError when there is no tracker at the start; later it is waited for."""
+        with socket.create_server(("", 0), backlog=8) as listening:
+            port = listening.getsockname()[1]
+            tracker = Tracker(self._tracker)
+            while True:
+                with tracker:
+                    try:
+                        tracker.announce(self._key, port, self._host)
+                        self._notice(f"ready at port {port} with key {self._key}, for {self._threads} threads")
+                        while True:
+                            self._serve(self._client(tracker, listening, port))
+                    except OSError:
+                        self._notice(f"tracker {self._tracker}: has gone; waiting for it")
+                tracker = self._again()
+
+    def _again(self) -> Tracker:
+        while True:
+            time.sleep(_RETRY_S)
+            try:
+                return Tracker(self._tracker)
+            except UserError:
+                continue
+
+    def _client(self, tracker: Tracker, listening: socket.socket, port: int) -> socket.socket:
+        """The next one with a grant of the tracker's. Raises OSError when the tracker goes."""
+        match, granted_at = tracker.offer(self._key, port, self._host), None
+        while True:
+            if select.select([listening], [], [], _PING_S)[0]:
+                if client := accept(listening, match, self._key):
+                    return client
+                continue
+            if tracker.pending(match):
+                granted_at = None
+            elif granted_at is None:
+                granted_at = time.monotonic()
+            elif time.monotonic() - granted_at > _UNUSED_S:
+                match, granted_at = tracker.offer(self._key, port, self._host), None
+
+    def _serve(self, client: socket.socket) -> None:
+        """One session, in a thread, since TVM waits where Ctrl-C does not reach it."""
+        peer = client.getpeername()[0]
+        self._notice(f"measuring for {peer}")
+        with TemporaryDirectory(prefix="sparsecc") as folder, closing(Session(Path(folder), self._threads)) as session:
+            for name, function in ((GREET, session.greet), (KEEP, session.keep), (MEASURE, session.measure)):
+                tvm_api.register_global_func(name, function, override=True)
+            serve = tvm_api.get_global_func("rpc.ServerLoop")
+            thread = threading.Thread(target=serve, args=(client.detach(),), daemon=True)  # the loop closes the connection
+            thread.start()
+            while thread.is_alive():
+                thread.join(_PING_S)
+        self._notice(f"done for {peer}")
