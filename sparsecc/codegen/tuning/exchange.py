@@ -21,7 +21,7 @@ from sparsecc.codegen.tuning.records import best, outcome
 from sparsecc.codegen.tuning.store import Row, Store
 from sparsecc.codegen.tuning.text import parse
 from sparsecc.errors import SparseccError, UserError
-from sparsecc.files import replacing, require_regular, write_text
+from sparsecc.files import naming, require_regular, take_place, temporary_folder, write_text
 from sparsecc.timing import Spread
 
 FORMAT, VERSION = "sparsecc records", 1
@@ -106,10 +106,15 @@ def _add(rows: Iterable[Row], into: Path) -> tuple[int, int]:
     if into.exists():
         with Store(into, "write") as store:
             return len(rows), _fill(store, rows)
-    with replacing(into) as temporary:
-        with Store(temporary, "write") as store:
-            changed = _fill(store, rows)
-        return len(rows), changed
+    with naming(into) as target, temporary_folder(target) as folder:  # with the log that SQLite writes beside it
+        made = folder / target.name
+        try:
+            with Store(made, "write") as store:
+                changed = _fill(store, rows)
+        except UserError as error:
+            raise UserError(str(error).replace(str(made), str(into))) from error
+        take_place(made, target)
+    return len(rows), changed
 
 
 def _fill(store: Store, rows: Iterable[Row]) -> int:

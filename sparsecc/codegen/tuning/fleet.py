@@ -16,6 +16,7 @@ from sparsecc.codegen.target import Target
 from sparsecc.codegen.tuning.measurer import Job, Measurer
 from sparsecc.codegen.tuning.records import Outcome
 from sparsecc.codegen.tuning.remote import Came, Done, Event, Lost, Refused, Remote
+from sparsecc.codegen.tuning.session import Hello
 from sparsecc.codegen.tuning.tracker import Address, Tracker
 from sparsecc.codegen.tuning.worker import LIMIT_S
 from sparsecc.errors import SparseccError, UserError
@@ -25,6 +26,7 @@ PATIENCE_S = 60.0  # without any server
 _SLACK_S = 30.0  # for what a measurement takes besides: a new process, sending the weight
 _SHUNNED_S = 60.0  # after a refusal, or trouble
 _TROUBLES = 3  # servers on which the same candidate may end the process that measures
+_TELL_S = 3.0  # after which it is said that there is no server; to connect takes a second
 _LOOK_S = 0.2
 _RETRY_S = 2.0
 
@@ -47,15 +49,17 @@ class Fleet(Measurer):
         self._limit_s, self._slack_s, self._patience_s = limit_s, slack_s, patience_s
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._waiting: deque[Job] = deque()
+        self._connected: list[Remote] = []  # whatever has become of them
         self._idle: list[Remote] = []
         self._busy: dict[Remote, tuple[Job, float]] = {}  # with the time at which it is lost
         self._abandoned: set[Remote] = set()  # that did not answer in time, and may yet
         self._shunned: dict[Address, float] = {}  # until when
         self._troubles: Counter[Job] = Counter()
-        self._alone_since = time.monotonic()
         self._told = False  # that there is no server
         self._stopped = threading.Event()
         first = Tracker(tracker)
+        self._hello = Hello.of(target, limit_s)
+        self._alone_since = time.monotonic()
         threading.Thread(target=self._find, args=(first,), daemon=True, name="sparsecc fleet").start()
 
     def __enter__(self) -> Fleet:
@@ -66,9 +70,8 @@ class Fleet(Measurer):
 
     def close(self) -> None:
         self._stopped.set()
-        for server in [*self._idle, *self._busy, *self._abandoned]:
+        for server in list(self._connected):
             server.close()
-        self._idle, self._busy, self._abandoned = [], {}, set()
 
     @property
     def room(self) -> int:
@@ -157,7 +160,7 @@ class Fleet(Measurer):
         where = f"no server with key {self._key!r} at tracker {self._tracker}"
         if now - self._alone_since > self._patience_s:
             raise UserError(f"{where} for {self._patience_s:g} s; what was measured is kept, and the same command goes on from there")
-        if not self._told:
+        if not self._told and now - self._alone_since > min(_TELL_S, self._patience_s / 2):
             self._told = True
             self._notice(f"{where}; waiting for up to {self._patience_s:g} s")
 
@@ -168,7 +171,9 @@ class Fleet(Measurer):
                 try:
                     while (grant := tracker.request(self._key, self._stopped.is_set)) is not None:
                         if self._shunned.get(grant.address, 0.0) < time.monotonic():
-                            Remote(grant, self._target, self._limit_s, self._events.put)
+                            self._connected.append(server := Remote(grant, self._target, self._hello, self._events.put))
+                            if self._stopped.is_set():  # `close` may not have seen it
+                                server.close()
                 except (OSError, ValueError):  # it has gone; the servers that we have stay
                     pass
             while not self._stopped.wait(_RETRY_S):

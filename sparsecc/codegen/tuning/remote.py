@@ -57,10 +57,10 @@ Event = Came | Refused | Done | Lost
 class Remote:
     """tell: called in the thread with what happens."""
 
-    def __init__(self, grant: Grant, target: Target, limit_s: float, tell: Callable[[Event], None]) -> None:
+    def __init__(self, grant: Grant, target: Target, hello: Hello, tell: Callable[[Event], None]) -> None:
         self.address: Address = grant.address
         self.name = str(grant.address)
-        self._match, self._target, self._limit_s, self._tell = grant.match, target, limit_s, tell
+        self._match, self._target, self._hello, self._tell = grant.match, target, hello, tell
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._kept: set[str] = set()
         threading.Thread(target=self._run, daemon=True, name=f"sparsecc {self.name}").start()
@@ -86,7 +86,7 @@ class Remote:
                     session.get_function("CloseRPCConnection")()
 
     def _talk(self, session: Any) -> None:
-        welcome = parse(Welcome, session.get_function(GREET)(text(Hello.of(self._target, self._limit_s))))
+        welcome = parse(Welcome, session.get_function(GREET)(text(self._hello)))
         self.name = f"{welcome.name} ({self.address})"
         if welcome.refusal is not None:
             self._tell(Refused(self, welcome.refusal))
@@ -94,7 +94,7 @@ class Remote:
         keep, measure = session.get_function(KEEP), session.get_function(MEASURE)
         self._tell(Came(self))
         while (job := self._jobs.get()) is not None:
-            request = job.request(self._target, self._limit_s)
+            request = job.request(self._target, self._hello.limit_s)
             if job.matrix is not None:
                 request = replace(request, matrix=self._sent(job.matrix, keep))
             answer = parse(Answer, measure(text(request)))

@@ -16,7 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from sparsecc.codegen import tvm_api
-from sparsecc.codegen.tuning.session import GREET, KEEP, MEASURE, Session
+from sparsecc.codegen.backend import parse
+from sparsecc.codegen.tuning.session import GREET, KEEP, MEASURE, Hello, Session
 from sparsecc.codegen.tuning.tracker import Address, Tracker, accept
 from sparsecc.errors import UserError
 
@@ -34,9 +35,10 @@ class Server:
 
     def run(self) -> None:
         """Until an exception, as that of Ctrl-C. Raises UserError when there is no tracker at the start; later it is waited for."""
+        tracker = Tracker(self._tracker)
+        Hello.of(parse("cpu", self._threads), 0.0)  # loads what it takes, before a client waits for it
         with socket.create_server(("", 0), backlog=8) as listening:
             port = listening.getsockname()[1]
-            tracker = Tracker(self._tracker)
             while True:
                 with tracker:
                     try:

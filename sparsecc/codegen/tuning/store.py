@@ -146,7 +146,8 @@ class Store:
             try:
                 return self._header()
             finally:
-                self._connection.execute("COMMIT")
+                if self._connection.in_transaction:
+                    self._connection.execute("COMMIT")
         pragmas = (self._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
         return (*pragmas, self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])  # type: ignore[return-value]
 
