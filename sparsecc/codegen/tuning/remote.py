@@ -79,7 +79,7 @@ class Remote:
             session = tvm_api.get_global_func("rpc.Connect")(self.address.host, self.address.port, self._match, False)
             self._talk(session)
         except Exception as error:  # noqa: BLE001  # TVM has no type of its own for what breaks on the way
-            self._tell(Lost(self, (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]))
+            self._tell(Lost(self, _words(error)))
         finally:
             if session is not None:
                 with suppress(Exception):  # it is broken
@@ -111,3 +111,8 @@ class Remote:
             keep(name, data)
             self._kept.add(name)
         return name
+
+
+def _words(error: Exception) -> str:
+    said = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    return "the connection broke" if "kShutdown" in said or "Socket" in said else said[:200]

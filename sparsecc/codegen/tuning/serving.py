@@ -10,8 +10,8 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -41,14 +41,18 @@ class Server:
             port = listening.getsockname()[1]
             while True:
                 with tracker:
-                    try:
-                        tracker.announce(self._key, port, self._host)
-                        self._notice(f"ready at port {port} with key {self._key}, for {self._threads} threads")
-                        while True:
-                            self._serve(self._client(tracker, listening, port))
-                    except OSError:
-                        self._notice(f"tracker {self._tracker}: has gone; waiting for it")
+                    for client in self._clients(tracker, listening, port):
+                        self._serve(client)
+                self._notice(f"tracker {self._tracker}: has gone; waiting for it")
                 tracker = self._again()
+
+    def _clients(self, tracker: Tracker, listening: socket.socket, port: int) -> Iterator[socket.socket]:
+        """One after the other, until the tracker goes."""
+        with suppress(OSError):
+            tracker.announce(self._key, port, self._host)
+            self._notice(f"ready at port {port} with key {self._key}, for {self._threads} threads")
+            while True:
+                yield self._client(tracker, listening, port)
 
     def _again(self) -> Tracker:
         while True:
@@ -80,9 +84,14 @@ class Server:
         with TemporaryDirectory(prefix="sparsecc") as folder, closing(Session(Path(folder), self._threads)) as session:
             for name, function in ((GREET, session.greet), (KEEP, session.keep), (MEASURE, session.measure)):
                 tvm_api.register_global_func(name, function, override=True)
-            serve = tvm_api.get_global_func("rpc.ServerLoop")
-            thread = threading.Thread(target=serve, args=(client.detach(),), daemon=True)  # the loop closes the connection
+            thread = threading.Thread(target=_loop, args=(client.detach(),), daemon=True)
             thread.start()
             while thread.is_alive():
                 thread.join(_PING_S)
         self._notice(f"done for {peer}")
+
+
+def _loop(descriptor: int) -> None:
+    """TVM's, which closes the connection; it may break at any time, and raises then."""
+    with suppress(Exception):
+        tvm_api.get_global_func("rpc.ServerLoop")(descriptor)

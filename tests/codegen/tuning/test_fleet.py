@@ -70,28 +70,25 @@ def outcomes(found: Fleet, jobs: list[Job]) -> dict[Job, Outcome]:
     return done
 
 
-def test_what_misbehaves_fails_as_it_does_here(tracker: Address, pair: list[Any]) -> None:
-    """Also what computes something else; and the servers go on."""
-    fine = Reference(MISBEHAVING, knobs(misbehaving.FINE), 5.0)
-    expected = {
-        misbehaving.SEGFAULT: "crashed: SIGSEGV",
-        misbehaving.WRONG: "computes something else: off by 1 of the largest output",
-        misbehaving.FINE: None,
-    }
-    with fleet(tracker, "pair") as (found, told):
-        done = outcomes(found, [Job(MISBEHAVING, knobs(groups), None, fine) for groups in expected])
-    assert {job.knobs: outcome.failure for job, outcome in done.items()} == {knobs(groups): why for groups, why in expected.items()}
-    assert len(told) == 2 and all("measures" in line for line in told)
-
-
-def test_a_weight_is_sent(tracker: Address, pair: list[Any], tmp_path: Path) -> None:
+def test_what_fails_and_what_does_not_as_here(tracker: Address, pair: list[Any], tmp_path: Path) -> None:
+    """Also what computes something else; weights are sent; and the servers go on."""
     rng = np.random.default_rng(0)
     matrix = rng.standard_normal((32, 16), np.float32) * (rng.random((32, 16)) < 0.3)
     np.save(tmp_path / "w.npy", matrix)
     sparse = Task("row_block_spmm", SMALL.spec, ZeroProfile.of(matrix))
-    with fleet(tracker, "pair") as (found, _):
-        jobs = [Job(sparse, some, tmp_path / "w.npy", Reference(SMALL, SMALL.space(HERE)[0], 10.0)) for some in sparse.space(HERE)[:3]]
-        assert all(outcome.us is not None for outcome in outcomes(found, jobs).values())
+    dense = Reference(SMALL, SMALL.space(HERE)[0], 10.0)
+    fine = Reference(MISBEHAVING, knobs(misbehaving.FINE), 5.0)
+    expected = {
+        Job(MISBEHAVING, knobs(misbehaving.SEGFAULT), None, fine): "crashed: SIGSEGV",
+        Job(MISBEHAVING, knobs(misbehaving.WRONG), None, fine): "computes something else: off by 1 of the largest output",
+        Job(MISBEHAVING, knobs(misbehaving.FINE), None, fine): None,
+        Job(sparse, sparse.space(HERE)[0], tmp_path / "w.npy", dense): None,
+        Job(sparse, sparse.space(HERE)[1], tmp_path / "w.npy", dense): None,
+    }
+    with fleet(tracker, "pair") as (found, told):
+        done = outcomes(found, list(expected))
+    assert {job: outcome.failure for job, outcome in done.items()} == expected
+    assert told and all("measures" in line for line in told)
 
 
 def test_one_that_hangs_is_dropped_and_taken_again(tracker: Address, pair: list[Any]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 from sparsecc.codegen.knobs import Knobs
 from sparsecc.codegen.task import Task
 from sparsecc.codegen.tuning import tuner as module
-from sparsecc.codegen.tuning.measurer import InTurn, Job
+from sparsecc.codegen.tuning.measurer import InTurn, Job, Measurer
 from sparsecc.codegen.tuning.records import Outcome, Records
 from sparsecc.codegen.tuning.result import TuningResult
 from sparsecc.codegen.tuning.tuner import Budget, Progress, Tuner, tune
@@ -221,3 +223,72 @@ def test_in_worker_processes(records: Records) -> None:
     result = tune(Workload(Counter({(SMALL,): 1})), records, HERE, Budget(trials=3))
     assert (result.measured, result.tasks[0].failures) == (3, 0)
     assert result.tuned_us is not None and result.untuned_us is not None
+
+
+class Several(Measurer):
+    """Has room for some, whose outcomes come in a drawn order; from the fifth on one more."""
+
+    def __init__(self, room: int, seed: int = 0) -> None:
+        self.asked: list[Job] = []
+        self.most = 0
+        self._room, self._rng = room, random.Random(seed)
+        self._under_way: list[Job] = []
+        self._grew = False
+
+    @property
+    def room(self) -> int:
+        return self._room + self._grew
+
+    def submit(self, job: Job) -> None:
+        self.asked.append(job)
+        self._under_way.append(job)
+        self.most = max(self.most, len(self._under_way))
+
+    def finished(self) -> tuple[Job, Outcome] | None:
+        if not self._grew and len(self.asked) > 4:
+            self._grew = True
+            return None
+        job = self._under_way.pop(self._rng.randrange(len(self._under_way)))
+        return job, us(cost(job.task, job.knobs))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_several_at_once_measure_as_many_and_nothing_twice(records: Records, seed: int) -> None:
+    several = Several(3, seed)
+    seen: list[Progress] = []
+    result = Tuner(WORKLOAD, records, HERE, several, Budget(trials=60)).run(seen.append)
+    assert result.measured == 60 == sum(map(len, records.all().values()))
+    assert len({(job.task, job.knobs) for job in several.asked}) == 60
+    assert several.most == 4
+    assert [now.trials for now in seen] == list(range(60)), "what is under way is counted"
+    assert result.tuned_us is not None and result.untuned_us is not None and result.tuned_us < result.untuned_us
+
+
+def test_several_at_once_compare_outputs_all_the_same(records: Records) -> None:
+    """All but the first dense one wait until there is something to compare with."""
+    several = Several(8)
+    Tuner(WORKLOAD, records, HERE, several, Budget(trials=30)).run()
+    first, *others = several.asked
+    assert first.task == DENSE and first.reference is None
+    assert all(job.reference is not None for job in others)
+
+
+def test_several_at_once_until_everything_is_known(records: Records) -> None:
+    several = Several(5)
+    result = Tuner(Workload(Counter({(SMALL,): 1})), records, HERE, several, Budget(seconds=600)).run()
+    assert {job.knobs for job in several.asked} == set(SMALL.space(HERE))
+    assert result.measured == len(SMALL.space(HERE))
+
+
+def test_what_was_the_fastest_elsewhere_is_tried_first_and_measured(tmp_path: Path) -> None:
+    """The other target's times are never taken for ours."""
+    elsewhere, fastest = replace(HERE, threads=7), min(SPARSE.space(HERE)[1:], key=lambda knobs: cost(SPARSE, knobs))
+    with Records(tmp_path / "r.db", elsewhere, "write") as others:
+        others.add(SPARSE, fastest, us(1.0))
+        others.add(SPARSE, SPARSE.space(HERE)[0], us(2.0))
+    fake = Fake()
+    with Records(tmp_path / "r.db", HERE, "write") as records:
+        result = run(records, fake, Budget(trials=3))
+        assert records.of(SPARSE)[fastest] == us(cost(SPARSE, fastest))
+    assert [knobs for task, knobs, *_ in fake.asked if task == SPARSE] == [SPARSE.space(HERE)[0], fastest]
+    assert result.measured == 3
