@@ -28,5 +28,5 @@ def test_one_of_two_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     [case], target = list(tuning.cases(tmp_path)), detect(1)
     workload = Workload(Counter({(case.task,): 1}), {case.task: case.weight})
     with fleet._tracker() as tracker, Records(tmp_path / "r.db", target, "write") as records:
-        run = fleet.measured(workload, records, target, tracker, 2, Budget(trials=6), kill=True)
-    assert (run.servers, run.killed, run.asked, run.measured, run.kept) == (2, 1, 6, 6, 6)
+        run = fleet.measured(workload, records, target, tracker, 2, Budget(trials=4), kill=True)
+    assert (run.servers, run.killed, run.asked, run.measured, run.kept) == (2, 1, 4, 4, 4)

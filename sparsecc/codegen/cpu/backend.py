@@ -14,7 +14,6 @@ from sparsecc.codegen.cpu import features, plan, roofline, threads
 from sparsecc.codegen.cpu import target as targets
 from sparsecc.codegen.cpu.chain import chains
 from sparsecc.codegen.cpu.compile import compile_relax
-from sparsecc.codegen.cpu.emit.emit import emit
 from sparsecc.codegen.cpu.plan import Plan, in_tile
 from sparsecc.codegen.cpu.tape import Tape
 from sparsecc.codegen.cpu.target import Target
@@ -51,6 +50,8 @@ class Cpu(TunableBackend[Target]):
         return targets.parse(text, threads)
 
     def emit(self, program: Program, chooser: Chooser[Target]) -> Emitted:
+        from sparsecc.codegen.cpu.emit.emit import emit  # with torch, whose loading measuring does not wait for
+
         return emit(program, chooser.target, chooser)
 
     def compile(self, emitted: Emitted, target: Target, dump: Path | None = None) -> Any:

@@ -60,7 +60,7 @@ def read(path: Path) -> list[Row]:
     """The measurements of an export. Raises UserError for anything else, with its line."""
     require_regular(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # other ends of a line may stand within a text
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:

@@ -1,7 +1,8 @@
 """Measuring on the servers that TVM's tracker has for a key: one measurement at a time on each, those of lost servers done again.
 
 A server is lost when its connection breaks, when it does not answer in time, and when its process for measuring does not start or is
-killed. Each free server is taken as soon as the tracker has it, also one that was lost and comes back, and is kept until the end.
+killed. From the first measurement on each free server is taken as soon as the tracker has it, also one that was lost and comes back, and is
+kept until the end.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 from sparsecc.codegen.target import Target
@@ -17,18 +19,19 @@ from sparsecc.codegen.tuning.measurer import Job, Measurer
 from sparsecc.codegen.tuning.records import Outcome
 from sparsecc.codegen.tuning.remote import Came, Done, Event, Lost, Refused, Remote
 from sparsecc.codegen.tuning.session import Hello
-from sparsecc.codegen.tuning.tracker import Address, Tracker
+from sparsecc.codegen.tuning.tracker import Address, Tracker, hand_back
 from sparsecc.codegen.tuning.worker import LIMIT_S
 from sparsecc.errors import SparseccError, UserError
 
 Notice = Callable[[str], None]
 PATIENCE_S = 60.0  # without any server
 _SLACK_S = 30.0  # for what a measurement takes besides: a new process, sending the weight
-_SHUNNED_S = 60.0  # after a refusal, or trouble
+_SHUNNED_S = 60.0  # after a refusal, trouble, or a connection that could not be made
 _TROUBLES = 3  # servers on which the same candidate may end the process that measures
 _TELL_S = 3.0  # after which it is said that there is no server; to connect takes a second
 _LOOK_S = 0.2
 _RETRY_S = 2.0
+_CLOSE_S = 2.0  # to wait for servers that measure nothing any more
 
 
 class Fleet(Measurer):
@@ -57,10 +60,9 @@ class Fleet(Measurer):
         self._troubles: Counter[Job] = Counter()
         self._told = False  # that there is no server
         self._stopped = threading.Event()
-        first = Tracker(tracker)
+        self._found: Tracker | None = Tracker(tracker)
         self._hello = Hello.of(target, limit_s)
         self._alone_since = time.monotonic()
-        threading.Thread(target=self._find, args=(first,), daemon=True, name="sparsecc fleet").start()
 
     def __enter__(self) -> Fleet:
         return self
@@ -69,9 +71,15 @@ class Fleet(Measurer):
         self.close()
 
     def close(self) -> None:
+        """Let the servers go. What is under way is not waited for."""
         self._stopped.set()
+        if self._found is not None:
+            self._found.close()
         for server in list(self._connected):
             server.close()
+        until = time.monotonic() + _CLOSE_S
+        for server in self._idle:
+            server.wait(max(0.0, until - time.monotonic()))
 
     @property
     def room(self) -> int:
@@ -79,6 +87,9 @@ class Fleet(Measurer):
 
     def submit(self, job: Job) -> None:
         self._waiting.append(job)
+        if self._found is not None:
+            threading.Thread(target=self._find, args=(self._found,), daemon=True, name="sparsecc fleet").start()
+            self._found, self._alone_since = None, time.monotonic()
         self._spread()
 
     def finished(self) -> tuple[Job, Outcome] | None:
@@ -120,10 +131,12 @@ class Fleet(Measurer):
         return None
 
     def _lost(self, server: Remote, event: Lost) -> None:
-        if event.trouble:
+        came = server in self._idle or server in self._busy or server in self._abandoned
+        if event.trouble or not came:
             self._shunned[server.address] = time.monotonic() + _SHUNNED_S
         if server in self._idle:
             self._idle.remove(server)
+            self._alone_since = time.monotonic()
         self._abandoned.discard(server)
         job = self._taken_from(server)
         again = "; what it measured is done again" if job else ""
@@ -138,7 +151,7 @@ class Fleet(Measurer):
         job, _ = self._busy.pop(server, (None, 0.0))
         if job is not None:
             self._waiting.appendleft(job)
-        self._alone_since = time.monotonic()
+            self._alone_since = time.monotonic()
         return job
 
     def _spread(self) -> None:
@@ -167,15 +180,15 @@ class Fleet(Measurer):
     def _find(self, tracker: Tracker) -> None:
         """In a thread: take each server that is free, as long as nobody stops it."""
         while not self._stopped.is_set():
-            with tracker:
-                try:
-                    while (grant := tracker.request(self._key, self._stopped.is_set)) is not None:
-                        if self._shunned.get(grant.address, 0.0) < time.monotonic():
-                            self._connected.append(server := Remote(grant, self._target, self._hello, self._events.put))
-                            if self._stopped.is_set():  # `close` may not have seen it
-                                server.close()
-                except (OSError, ValueError):  # it has gone; the servers that we have stay
-                    pass
+            with tracker, suppress(OSError):  # it has gone; the servers that we have stay
+                while (grant := tracker.request(self._key, self._stopped.is_set)) is not None:
+                    if self._shunned.get(grant.address, 0.0) > time.monotonic():
+                        hand_back(grant)
+                        self._stopped.wait(_RETRY_S)  # others first: it would come back at once
+                        continue
+                    self._connected.append(server := Remote(grant, self._target, self._hello, self._events.put))
+                    if self._stopped.is_set():  # `close` may not have seen it
+                        server.close()
             while not self._stopped.wait(_RETRY_S):
                 try:
                     tracker = Tracker(self._tracker)

@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
 
 from sparsecc.codegen import tvm_api
 from sparsecc.codegen.target import Target
@@ -63,7 +62,8 @@ class Remote:
         self._match, self._target, self._hello, self._tell = grant.match, target, hello, tell
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._kept: set[str] = set()
-        threading.Thread(target=self._run, daemon=True, name=f"sparsecc {self.name}").start()
+        self._thread = threading.Thread(target=self._run, daemon=True, name=f"sparsecc {self.name}")
+        self._thread.start()
 
     def measure(self, job: Job) -> None:
         """Comes back as `Done` or `Lost`."""
@@ -73,25 +73,31 @@ class Remote:
         """End the session after what is under way."""
         self._jobs.put(None)
 
+    def wait(self, seconds: float) -> None:
+        """For the session's end, no longer."""
+        self._thread.join(seconds)
+
     def _run(self) -> None:
-        session = None
+        session, functions = None, []
         try:
             session = tvm_api.get_global_func("rpc.Connect")(self.address.host, self.address.port, self._match, False)
-            self._talk(session)
+            for name in (GREET, KEEP, MEASURE):
+                functions.append(session.get_function(name))
+            self._talk(*functions)
         except Exception as error:  # noqa: BLE001  # TVM has no type of its own for what breaks on the way
             self._tell(Lost(self, _words(error)))
         finally:
+            # `functions` live until here: to free one of an open session asks the server, and stops every thread until that answers.
             if session is not None:
                 with suppress(Exception):  # it is broken
                     session.get_function("CloseRPCConnection")()
 
-    def _talk(self, session: Any) -> None:
-        welcome = parse(Welcome, session.get_function(GREET)(text(self._hello)))
+    def _talk(self, greet: Callable[[str], str], keep: Callable[[str, bytes], None], measure: Callable[[str], str]) -> None:
+        welcome = parse(Welcome, greet(text(self._hello)))
         self.name = f"{welcome.name} ({self.address})"
         if welcome.refusal is not None:
             self._tell(Refused(self, welcome.refusal))
             return
-        keep, measure = session.get_function(KEEP), session.get_function(MEASURE)
         self._tell(Came(self))
         while (job := self._jobs.get()) is not None:
             request = job.request(self._target, self._hello.limit_s)

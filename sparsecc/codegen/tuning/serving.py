@@ -6,25 +6,27 @@ process for each session, which lives on when the server is killed, and would ti
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from sparsecc.codegen import tvm_api
 from sparsecc.codegen.backend import parse
 from sparsecc.codegen.tuning.session import GREET, KEEP, MEASURE, Hello, Session
-from sparsecc.codegen.tuning.tracker import Address, Tracker, accept
+from sparsecc.codegen.tuning.tracker import Address, Client, HandedBack, Tracker, accept
 from sparsecc.errors import UserError
 
 Notice = Callable[[str], None]
 _PING_S = 1.0
 _UNUSED_S = 6.0  # after which a grant that nobody has come with is worth nothing
 _RETRY_S = 2.0
+_IDLE_S = 600.0  # after which a client that asks for nothing is left; it notices, and may take the server again
 
 
 class Server:
@@ -46,7 +48,7 @@ class Server:
                 self._notice(f"tracker {self._tracker}: has gone; waiting for it")
                 tracker = self._again()
 
-    def _clients(self, tracker: Tracker, listening: socket.socket, port: int) -> Iterator[socket.socket]:
+    def _clients(self, tracker: Tracker, listening: socket.socket, port: int) -> Iterator[Client]:
         """One after the other, until the tracker goes."""
         with suppress(OSError):
             tracker.announce(self._key, port, self._host)
@@ -62,13 +64,16 @@ class Server:
             except UserError:
                 continue
 
-    def _client(self, tracker: Tracker, listening: socket.socket, port: int) -> socket.socket:
+    def _client(self, tracker: Tracker, listening: socket.socket, port: int) -> Client:
         """The next one with a grant of the tracker's. Raises OSError when the tracker goes."""
         match, granted_at = tracker.offer(self._key, port, self._host), None
         while True:
             if select.select([listening], [], [], _PING_S)[0]:
-                if client := accept(listening, match, self._key):
-                    return client
+                try:
+                    if client := accept(listening, match, self._key):
+                        return client
+                except HandedBack:
+                    match, granted_at = tracker.offer(self._key, port, self._host), None
                 continue
             if tracker.pending(match):
                 granted_at = None
@@ -77,18 +82,24 @@ class Server:
             elif time.monotonic() - granted_at > _UNUSED_S:
                 match, granted_at = tracker.offer(self._key, port, self._host), None
 
-    def _serve(self, client: socket.socket) -> None:
+    def _serve(self, client: Client) -> None:
         """One session, in a thread, since TVM waits where Ctrl-C does not reach it."""
-        peer = client.getpeername()[0]
-        self._notice(f"measuring for {peer}")
-        with TemporaryDirectory(prefix="sparsecc") as folder, closing(Session(Path(folder), self._threads)) as session:
+        self._notice(f"measuring for {client.host}")
+        with TemporaryDirectory(prefix="sparsecc") as folder, client.socket:
+            session = Session(Path(folder), self._threads)
             for name, function in ((GREET, session.greet), (KEEP, session.keep), (MEASURE, session.measure)):
                 tvm_api.register_global_func(name, function, override=True)
-            thread = threading.Thread(target=_loop, args=(client.detach(),), daemon=True)
+            thread = threading.Thread(target=_loop, args=(os.dup(client.socket.fileno()),), daemon=True)
             thread.start()
-            while thread.is_alive():
+            try:
+                while thread.is_alive() and session.idle_s < _IDLE_S:
+                    thread.join(_PING_S)
+            finally:
+                session.close()
+                with suppress(OSError):  # it is closed already
+                    client.socket.shutdown(socket.SHUT_RDWR)
                 thread.join(_PING_S)
-        self._notice(f"done for {peer}")
+        self._notice(f"done for {client.host}")
 
 
 def _loop(descriptor: int) -> None:

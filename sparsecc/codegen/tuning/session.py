@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+import time
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -59,6 +60,13 @@ class Session:
     def __init__(self, folder: Path, threads: int) -> None:
         self._folder, self._threads = folder, threads
         self._worker: Worker | None = None
+        self._idle_since: float | None = time.monotonic()
+
+    @property
+    def idle_s(self) -> float:
+        """For how long the client has asked for nothing."""
+        since = self._idle_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def close(self) -> None:
         if self._worker is not None:
@@ -81,10 +89,13 @@ class Session:
         assert self._worker is not None
         request = parse(Request, said)
         path = str(self._path(request.matrix)) if request.matrix else None
+        self._idle_since = None
         try:
             return text(Answer(self._worker.ask(replace(request, matrix=path))))
         except SparseccError as error:
             return text(Answer(None, str(error)))
+        finally:
+            self._idle_since = time.monotonic()
 
     def _path(self, name: str) -> Path:
         if not _NAME.fullmatch(name):

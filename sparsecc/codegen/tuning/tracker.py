@@ -19,6 +19,7 @@ from sparsecc.errors import UserError
 _PATIENCE_S = 5.0  # for an answer that needs no server
 _LOOK_S = 0.2
 _LONGEST_KEY = 1 << 12
+_UNWANTED = "-unwanted"  # after a grant's key, where TVM's clients put options
 
 
 class Address(NamedTuple):
@@ -46,7 +47,8 @@ def address(text: str) -> Address:
 
 
 class Tracker:
-    """A connection to it. Raises UserError when there is none, or the other side is no tracker; OSError when it breaks later."""
+    """A connection to it. Raises UserError when there is none, or the other side is no tracker; later OSError when it breaks, when an
+    answer takes longer than five seconds, and when it is none that a tracker gives."""
 
     def __init__(self, where: Address) -> None:
         self.address = where
@@ -58,6 +60,9 @@ class Tracker:
         try:
             self._socket.sendall(struct.pack("<i", base.RPC_TRACKER_MAGIC))
             [magic] = struct.unpack("<i", base.recvall(self._socket, 4))
+        except TimeoutError:
+            self.close()
+            raise UserError(f"tracker {where}: says nothing for {_PATIENCE_S:g} s") from None
         except OSError:
             magic = None
         if magic != base.RPC_TRACKER_MAGIC:
@@ -93,43 +98,72 @@ class Tracker:
         base.sendjson(self._socket, [base.TrackerCode.REQUEST, key, "", 1])
         while not stopped():
             if select.select([self._socket], [], [], _LOOK_S)[0]:
-                code, (host, port, match) = base.recvjson(self._socket)
-                if code != base.TrackerCode.SUCCESS:
-                    raise OSError(f"tracker {self.address} refuses: {code}")
-                return Grant(Address(host, port), match)
+                match self._answer():
+                    case [base.TrackerCode.SUCCESS, [str(host), int(port), str(word)]]:
+                        return Grant(Address(host, port), word)
+                    case answer:
+                        raise OSError(f"tracker {self.address} refuses: {answer}")
         return None
 
     def _ask(self, message: list[Any]) -> Any:
-        base = tvm_api.rpc_base
-        base.sendjson(self._socket, message)
-        return base.recvjson(self._socket)
+        tvm_api.rpc_base.sendjson(self._socket, message)
+        return self._answer()
+
+    def _answer(self) -> Any:
+        try:
+            return tvm_api.rpc_base.recvjson(self._socket)
+        except ValueError as error:
+            raise OSError(f"tracker {self.address} does not speak JSON") from error
 
 
 START = "python -m tvm.exec.rpc_tracker --host 0.0.0.0 --port 9190"
 
 
-def accept(listening: socket.socket, match: str, key: str) -> socket.socket | None:
-    """Take a client's connection. None for one that has no grant, or says nothing."""
+class Client(NamedTuple):
+    socket: socket.socket
+    host: str
+
+
+class HandedBack(Exception):
+    """The client does not want the server that it was granted."""
+
+
+def hand_back(grant: Grant) -> None:
+    """Free the server for others; it would wait for a while."""
     base = tvm_api.rpc_base
-    client, _ = listening.accept()
+    word = f"client:{grant.match} {_UNWANTED}".encode()
+    with suppress(OSError), socket.create_connection(grant.address, _PATIENCE_S) as server:
+        server.sendall(struct.pack("<ii", base.RPC_MAGIC, len(word)) + word)
+        base.recvall(server, 4)
+
+
+def accept(listening: socket.socket, match: str, key: str) -> Client | None:
+    """Take a client's connection. None for one that has no grant, or says nothing. Raises HandedBack."""
+    base = tvm_api.rpc_base
+    client, peer = listening.accept()
     client.settimeout(_PATIENCE_S)
     with suppress(OSError, ValueError):
         magic, length = struct.unpack("<ii", base.recvall(client, 8))
         if magic == base.RPC_MAGIC and 0 < length < _LONGEST_KEY:
             said = base.recvall(client, length).decode().split()
             if said[:1] == [f"client:{match}"]:
+                if _UNWANTED in said[1:]:
+                    client.sendall(struct.pack("<i", base.RPC_CODE_SUCCESS))
+                    client.close()
+                    raise HandedBack
                 mine = f"server:{key}".encode()
                 client.sendall(struct.pack("<ii", base.RPC_CODE_SUCCESS, len(mine)) + mine)
                 _keep_alive(client)
                 client.settimeout(None)
-                return client
+                return Client(client, peer[0])
             client.sendall(struct.pack("<i", base.RPC_CODE_MISMATCH))
     client.close()
     return None
 
 
 def _keep_alive(client: socket.socket) -> None:
-    """Notice within a minute that the other machine has gone without a word."""
+    """Notice within a minute that the other machine has gone without a word, also while it owes us an acknowledgement."""
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3)):
         client.setsockopt(socket.IPPROTO_TCP, option, value)

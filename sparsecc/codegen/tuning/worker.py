@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import IO
@@ -20,6 +21,8 @@ from sparsecc.errors import SparseccError
 
 COMMAND = (sys.executable, "-m", "sparsecc.codegen.tuning.measure")
 LIMIT_S = 20.0  # for building and timing one candidate
+_START_S = 120.0
+_SLACK_S = 30.0  # after the limit, at which the process ends itself
 _LOOK_S = 0.2
 _FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT}  # no kernel sends these
 
@@ -55,8 +58,7 @@ class Worker:
             raise
         return parse(Reply, line) if line.endswith("\n") else Reply(failure=self._died())
 
-    @staticmethod
-    def _reply(process: subprocess.Popen[str], request: str) -> str:
+    def _reply(self, process: subprocess.Popen[str], request: str) -> str:
         """A whole line, or less when the process has died."""
         assert process.stdin is not None
         try:
@@ -64,7 +66,7 @@ class Worker:
             process.stdin.flush()
         except BrokenPipeError:
             return ""
-        return _line(process)
+        return _line(process, self._limit_s + _SLACK_S)
 
     def _start(self) -> subprocess.Popen[str]:
         self._said.seek(0)
@@ -77,7 +79,7 @@ class Worker:
             text=True,
             start_new_session=True,  # Ctrl-C is for the tuner, which then ends this one
         )
-        if not _line(self._process):
+        if not _line(self._process, _START_S):
             raise SparseccError(f"the process that measures does not start: {self._died()}")
         return self._process
 
@@ -106,9 +108,11 @@ class Worker:
                 stream.close()
 
 
-def _line(process: subprocess.Popen[str]) -> str:
+def _line(process: subprocess.Popen[str], seconds: float) -> str:
     """What it says next, "" at the end. Wakes up now and then: Ctrl-C may reach a thread of TVM's, which interrupts nobody's reading."""
     assert process.stdout is not None
+    until = time.monotonic() + seconds
     while not select.select([process.stdout], [], [], _LOOK_S)[0]:
-        pass
+        if time.monotonic() > until:
+            raise SparseccError(f"the process that measures says nothing for {seconds:g} s")
     return process.stdout.readline()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -44,7 +45,7 @@ def free_port() -> int:
 def tracker() -> Iterator[Address]:
     port = free_port()
     with _process([sys.executable, "-c", TRACKER, str(port)]) as process:
-        assert process.stdout is not None and process.stdout.readline() == f"{port}\n"
+        assert _line(process) == f"{port}\n"
         yield Address("127.0.0.1", port)
 
 
@@ -63,8 +64,15 @@ def servers(where: Address, key: str, count: int, threads: int = 2) -> Iterator[
 
 
 def _ready(process: subprocess.Popen[str]) -> None:
-    assert process.stdout is not None
-    assert process.stdout.readline().startswith("ready at port")
+    assert _line(process).startswith("ready at port")
+
+
+def _line(process: subprocess.Popen[str], seconds: float = 60.0) -> str:
+    """The first one that it says."""
+    out = process.stdout
+    assert out is not None
+    assert soon(lambda: bool(select.select([out], [], [], 0.2)[0]), seconds), f"{process.args} says nothing for {seconds:g} s"
+    return out.readline()
 
 
 @contextmanager
@@ -77,7 +85,7 @@ def _process(command: list[str]) -> Iterator[subprocess.Popen[str]]:
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        process.communicate(timeout=20)
 
 
 def soon(holds: Callable[[], bool], seconds: float = 20.0) -> bool:

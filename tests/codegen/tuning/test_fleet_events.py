@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -12,8 +14,8 @@ from sparsecc.codegen.tuning.measure import Reply
 from sparsecc.codegen.tuning.measurer import Job, Reference
 from sparsecc.codegen.tuning.records import Outcome
 from sparsecc.codegen.tuning.remote import Came, Done, Lost, Refused
-from sparsecc.codegen.tuning.tracker import Address
-from sparsecc.errors import SparseccError
+from sparsecc.codegen.tuning.tracker import Address, Grant
+from sparsecc.errors import SparseccError, UserError
 from sparsecc.timing import Spread
 from tests.codegen.tuning.tasks import HERE, SMALL
 
@@ -31,7 +33,10 @@ class FakeTracker:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def request(self, key: str, stopped: Any) -> None:
+    def close(self) -> None:
+        pass
+
+    def request(self, key: str, stopped: Any) -> Any:
         return None
 
 
@@ -46,6 +51,9 @@ class FakeServer:
 
     def close(self) -> None:
         self.closed = True
+
+    def wait(self, seconds: float) -> None:
+        pass
 
 
 @pytest.fixture
@@ -136,6 +144,52 @@ def test_a_reply_that_comes_too_late_is_not_counted_twice(made, monkeypatch: pyt
     job, outcome = fleet.finished()
     assert job == FIRST and outcome.us is not None and outcome.us.median == pytest.approx(1.0)
     assert fleet.room == 2
+
+
+def test_servers_that_cannot_be_reached_do_not_put_off_the_end(made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those behind NAT, which the tracker offers again and again."""
+    fleet, told = made
+    fleet._patience_s = 0.3
+    [a] = servers(1)
+    fleet.submit(FIRST)
+    alone_since = fleet._alone_since
+    tell(fleet, Lost(a, "Connect to there:1 failed"))
+    with pytest.raises(UserError, match=r"no server with key 'zen4' at tracker here:9190 for 0.3 s"):
+        fleet.finished()
+    assert fleet._alone_since == alone_since
+    assert told[0] == "s1: is lost (Connect to there:1 failed)"
+    assert a.address in fleet._shunned
+
+
+def test_nobody_is_looked_for_before_there_is_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = threading.Event()
+
+    class Asked(FakeTracker):
+        def request(self, key: str, stopped: Any) -> None:
+            asked.set()
+
+    monkeypatch.setattr(module, "Tracker", Asked)
+    with Fleet(HERE, TRACKER, "zen4") as fleet:
+        assert not asked.wait(0.1)
+        fleet.submit(FIRST)
+        assert asked.wait(10)
+
+
+def test_a_shunned_server_is_handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    unwanted = Grant(Address("there", 1), "zen4:0.1")
+    back: SimpleQueue[Grant] = SimpleQueue()
+
+    class Granting(FakeTracker):
+        def request(self, key: str, stopped: Any) -> Grant:
+            return unwanted
+
+    monkeypatch.setattr(module, "Tracker", Granting)
+    monkeypatch.setattr(module, "hand_back", back.put)
+    with Fleet(HERE, TRACKER, "zen4") as fleet:
+        fleet._shunned[unwanted.address] = float("inf")
+        fleet.submit(FIRST)
+        assert back.get(timeout=10) == unwanted
+        assert back.empty(), "others come first"
 
 
 def test_refused_ones_are_named_and_not_asked_again_at_once(made) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sparsecc.codegen.tuning import session as module
-from sparsecc.codegen.tuning.measure import Request, Way
+from sparsecc.codegen.tuning.measure import Reply, Request, Way
 from sparsecc.codegen.tuning.session import Answer, Hello, Session, Welcome
 from sparsecc.codegen.tuning.text import parse, text
 from sparsecc.codegen.tuning.worker import Worker
@@ -48,6 +48,16 @@ def test_the_same_machine_and_code_are_welcome(session: Session) -> None:
 def test_others_are_refused(session: Session, hello: Hello, reason: str) -> None:
     refusal = parse(Welcome, session.greet(text(hello))).refusal
     assert refusal is not None and re.match(reason, refusal)
+
+
+def test_how_long_it_was_not_asked_for_anything(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    session.greet(text(HELLO))
+    while session.idle_s == 0.0:
+        pass
+    during: list[float] = []
+    monkeypatch.setattr(Worker, "ask", lambda *_: during.append(session.idle_s) or Reply(failure="x"))
+    session.measure(text(Request("cpu", text(HERE), None, Way(SMALL, text(SMALL.space(HERE)[0])), None, 20.0)))
+    assert during == [0.0] and session.idle_s < 20
 
 
 @pytest.mark.parametrize("name", ["../w", "w.npy", "", "0" * 200])

@@ -14,6 +14,7 @@ import pytest
 
 from sparsecc.codegen.cpu.pieces.tiles import Tiles
 from sparsecc.codegen.task import Task
+from sparsecc.codegen.tuning import worker as module
 from sparsecc.codegen.tuning.measurer import Job, Reference
 from sparsecc.codegen.tuning.records import Outcome
 from sparsecc.codegen.tuning.worker import Worker
@@ -95,6 +96,15 @@ def test_a_process_that_died_while_nobody_looked(worker: Worker) -> None:
 def test_a_process_that_does_not_start() -> None:
     with Worker(HERE, [sys.executable, "-c", "raise SystemExit('no such library')"]) as worker:
         with pytest.raises(SparseccError, match="does not start: crashed: exit code 1, no such library"):
+            worker.measure(Job(*FINE[:2]))
+        assert worker._process is None
+
+
+@pytest.mark.parametrize(("script", "limit"), [("", "_START_S"), ("print(flush=True);", "_SLACK_S")])
+def test_a_process_that_says_nothing(monkeypatch: pytest.MonkeyPatch, script: str, limit: str) -> None:
+    monkeypatch.setattr(module, limit, 0.5)
+    with Worker(HERE, [sys.executable, "-c", f"{script}import time; time.sleep(60)"], 0.5) as worker:
+        with pytest.raises(SparseccError, match=r"the process that measures says nothing for \d(.5)? s"):
             worker.measure(Job(*FINE[:2]))
         assert worker._process is None
 
