@@ -42,7 +42,7 @@ ROOMS = (
     Room("allocations", "one sparsity divided over layers"),
     Room("structures", "factors in the place of a matrix", ("patterns", "formats", "criteria")),
     Room("precisions", "narrow numbers", ("formats",)),
-    Room("attention", "block maps of attention"),
+    Room("attention", "block maps of attention", ("allocations",)),
     Room("ops", "the operators that replace layers, one folder each", ("formats", "structures", "precisions", "attention")),
     Room("graph", "models as passes see them, one folder for each host", ("formats", "precisions", "attention", "ops")),
     Room("pruning", "how weights are removed, as a value", ("patterns", "criteria", "refinements", "allocations", "graph")),
@@ -91,7 +91,7 @@ ROOMS = (
             "runtime",
         ),
     ),
-    Room("integrations", "plans in other libraries' models", ("attention", "ops", "graph", "passes", "codegen", "api")),
+    Room("integrations", "plans in other libraries' models", ("attention", "ops", "graph", "calibration", "passes", "codegen", "api")),
     Room(
         "__init__",
         "`import sparsecc`: names that are loaded when they are used",

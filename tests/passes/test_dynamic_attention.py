@@ -158,7 +158,7 @@ def test_what_goes_with_maps_alone_is_refused(field: dict[str, Any]) -> None:
 
 def test_a_plan_holds_none() -> None:
     with pytest.raises(RecipeError, match="pattern: block_topk chooses blocks in each call; plans hold maps that are the same in all"):
-        STEP.judged(attention(), [])
+        STEP.calibrate(AttentionGraph([attention()]))
 
 
 def test_an_operator_without_masks_takes_no_masked_place() -> None:
