@@ -21,6 +21,7 @@ __all__ = [
     "convert",
     "explain",
     "load",
+    "plan",
     "prune_module",
     "sensitivity",
     "train",
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from sparsecc.api import compile, convert, explain, load, tune
     from sparsecc.api.analyses import sensitivity
     from sparsecc.api.modules import prune_module
+    from sparsecc.api.plans import plan
     from sparsecc.attention.plan import Plan
     from sparsecc.codegen.tuning.result import TuningResult
     from sparsecc.errors import SparseccError
@@ -50,6 +52,7 @@ _HOMES = {
     "convert": "sparsecc.api",
     "explain": "sparsecc.api",
     "load": "sparsecc.api",
+    "plan": "sparsecc.api.plans",
     "prune_module": "sparsecc.api.modules",
     "sensitivity": "sparsecc.api.analyses",
     "tune": "sparsecc.api",
