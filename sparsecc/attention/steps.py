@@ -14,6 +14,7 @@ Part = tuple[float, float]
 """Where a part begins and ends, as fractions of a run's steps: step i of n is in it where begin ≤ i / n < end."""
 WHOLE: Part = (0.0, 1.0)
 Steps = int | Sequence[Part]
+_ROUNDING = 1e-6  # of timesteps that are float32
 _MOST = 100  # equal parts: runs have no more steps
 
 
@@ -61,12 +62,19 @@ class Schedule:
     def fraction(self, timestep: float) -> float | None:
         """Of the run that is over at a timestep; None for one that is not in it."""
         low, high = sorted((self.timesteps[0], self.timesteps[-1]))
-        if not low <= timestep <= high:
+        slack = _ROUNDING * (high - low)
+        if not low - slack <= timestep <= high + slack:
             return None
-        points = np.linspace(0, 1, len(self.timesteps))
+        last = len(self.timesteps) - 1
+        points = [i / last for i in range(last + 1)]
         falls = self.timesteps[-1] < self.timesteps[0]
-        known = self.timesteps[::-1] if falls else self.timesteps
-        return float(np.interp(timestep, known, points[::-1] if falls else points))
+        known, points = (self.timesteps[::-1], points[::-1]) if falls else (self.timesteps, points)
+        return float(np.interp(timestep, known, points))
+
+    def part(self, timestep: float, parts: Sequence[Part]) -> Part | None:
+        """That a timestep is in, as far as float32 tells; None for one in none of them, or not in the run."""
+        fraction = self.fraction(timestep)
+        return None if fraction is None else part_with(parts, min(fraction + _ROUNDING, 1.0))
 
 
 def part_with(parts: Sequence[Part], step: float) -> Part | None:

@@ -69,10 +69,9 @@ def _part(value: Any, schedule: Schedule, parts: Sequence[Part], where: str) -> 
 
     found: set[Part | None] = set()
     for timestep in torch.as_tensor(value).double().flatten().unique().tolist():
-        step = schedule.fraction(timestep)
-        if step is None:
+        if schedule.fraction(timestep) is None:
             raise RecipeError(f"{where} has the timestep {timestep:g}, the schedule goes from {schedule}")
-        found.add(part_with(parts, step))
+        found.add(schedule.part(timestep, parts))
     if len(found) != 1:
         raise RecipeError(f"{where} has {'timesteps in several parts of the schedule; split its batch' if found else 'no timestep'}")
     return found.pop()

@@ -72,8 +72,8 @@ class ReorderTokens(Pass[Attention, Reordering]):
     fraction of the schedule in [0, 1).
     timestep: the model's input that holds the timestep. By its values calibration inputs belong to parts of the denoising steps, and each
     part has maps of its own. `allocation: sensitivity` divides the density over heads, layers and parts, a floor holds in each part.
-    schedule: with `timestep`: what it holds at evenly spaced points of a run, from the begin to the end: `[1000, 0]`, or all timesteps of
-    a schedule that is not even.
+    schedule: with `timestep`: what it holds at evenly spaced points of a run, from its begin to its end: `[1000, 0]`; where steps are
+    not even, what it holds at each step, and the end.
     steps: with `timestep`: how many equal parts, or each part as fractions of the schedule: `[[0.2, 0.5], [0.5, 1]]` leaves the first fifth
     dense.
     precision: what q, k and v are rounded to: `float32` leaves them as they are, `bfloat16` rounds all three, `int8` rounds q and k with

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,6 +52,15 @@ def test_timesteps_fall_or_rise_and_need_not_be_even() -> None:
     shifted = Schedule((1000, 900, 700, 400, 0))
     assert [shifted.fraction(t) for t in (1000, 900, 800, 400, 0)] == [0, 0.25, 0.375, 0.75, 1]
     assert shifted.fraction(1001) is None and shifted.fraction(-1) is None
+
+
+@given(st.integers(1, 60), st.integers(1, 12), st.floats(0.2, 5))
+def test_a_step_is_in_the_same_part_by_its_number_and_by_its_timestep_in_float32(steps: int, count: int, shift: float) -> None:
+    even = [1 - i / steps for i in range(steps + 1)]
+    times = [shift * time / (1 + (shift - 1) * time) for time in even]
+    parts = parts_of(count)
+    for step, time in enumerate(times[:-1]):
+        assert Schedule(tuple(times)).part(float(np.float32(time)), parts) == part_with(parts, step / steps)
 
 
 @pytest.mark.parametrize(
