@@ -169,8 +169,8 @@ class Recording:
         (0.5, 1)) leaves the first fifth of the steps dense. `allocation: sensitivity` divides the density over heads, layers and parts:
         for this the transformer runs again, on up to four recorded steps for each attention in each part.
         held_out: for a floor: runs of the pipeline, each with a prompt and seed that were not recorded, which give images, videos or
-        latents as one tensor. They are run dense, then by up to five plans, of which the one with the fewest blocks that reaches the floor
-        in every run is taken. The model is left without a plan.
+        latents as one tensor, the same each time. They are run dense, then by up to five plans, of which the one with the fewest blocks
+        that reaches the floor in every run is taken. The model is left without a plan.
 
         Raises RecipeError where a part has no recorded step, where no attention can be made sparse, and for a floor without runs; UserError
         where the model has to be run and is gone, or has a plan applied.
@@ -182,8 +182,10 @@ class Recording:
         if choose.timestep is not None:
             raise RecipeError("timestep: a recording knows its steps; leave it out, and give steps= to plan")
         _require_held_out(choose, held_out)
-        parts, sites = parts_of(steps), self._sites(choose)
-        found = choose.chosen(self._again(held_out), sites, parts)
+        parts, sites, again = parts_of(steps), self._sites(choose), self._again(held_out)
+        if choose.allocation != ReorderTokens.allocation:
+            again.transformer()  # measuring takes long: what cannot be run is said before
+        found = choose.chosen(again, sites, parts)
         self.said = [_line(name, part, action) for part, chosen in found.items() for name, action in chosen.items()]
         planned = planned_of(found)
         if not planned:
