@@ -17,10 +17,10 @@ from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.select import require_valid, select
 from sparsecc.graph.sites import Attention
 from sparsecc.passes._floor import Floor, split
+from sparsecc.passes._gains import UNIFORM, require_allocation
 from sparsecc.passes._planned import fingerprint_of, fitting, maps_in
 from sparsecc.passes._reordering import Reordering, unfit, untouchable
-from sparsecc.passes._shares import UNIFORM, require_allocation
-from sparsecc.passes._sharing import Chosen, OfGraph, Sharing, Source
+from sparsecc.passes._shares import Chosen, OfGraph, Sharing, Source
 from sparsecc.passes._steps import Timed
 from sparsecc.passes.base import Example, Match, Pass
 
