@@ -110,6 +110,7 @@ def _block_attention(given: dict[str, Any]) -> Match | None:
         *(batch, heads, kv_heads, tokens, depth, given["scale"], given["block"]),
         *(dtype_of(values[0]), given["causal"], orders is not None, blocks.tokens_first(*values)),
         masked=mask is not None,
+        int8=given["precision"] == "int8",
     )
     return spec, (*inputs, *blocks.pack(block_map, batch), mask)
 
