@@ -346,7 +346,8 @@ def _rewrite(
     stateful: bool = False,
 ) -> Rewritten:
     """timed_on: for code that is generated: where layers are timed for a recipe that asks what they take, and what records know of it.
-    numbers: leave out what an ONNX model returns besides tensors of numbers.  stateful: take a torch model that writes its own buffers."""
+    numbers: leave out what an ONNX model returns besides tensors of numbers.  stateful: take a torch model that writes its own buffers;
+    code that is timed but does not is for CPUs, where passes make none that does."""
     from sparsecc.api.clock import clock_of
     from sparsecc.recipe import Recipe
 
@@ -359,7 +360,8 @@ def _rewrite(
     hooks = [*watched.hooks, *([watched.dump] if watched.dump else [])]
     if watched.verify is not None and inputs is not None:
         hooks.append(Verify(inputs, tolerance_of, watched.verify))
-    return rewrite(graph, steps, samples, inputs, sources.name_of(model), source, progress, clock, scratch, destination, hooks)
+    name, remembers = sources.name_of(model), stateful or timed_on is None
+    return rewrite(graph, steps, samples, inputs, name, source, progress, clock, scratch, destination, hooks, remembers)
 
 
 def _target(target: str, threads: int | None) -> Target:

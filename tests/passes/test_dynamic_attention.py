@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import sparsecc
 from sparsecc.api.watching import _same_map
 from sparsecc.attention.dynamic import DynamicMap
 from sparsecc.calibration.context import Context
-from sparsecc.errors import RecipeError, UserError
+from sparsecc.errors import ModelError, RecipeError, RecipeWarning, UserError
 from sparsecc.graph.base import Graph
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import Attention
@@ -87,6 +88,61 @@ def test_a_model_chooses_blocks_after_a_file_too_and_learns(pattern: str, causal
     given = x.clone().requires_grad_()
     [slope] = torch.autograd.grad(result.graph.module(given).sum(), given)
     assert slope.isfinite().all() and slope.abs().sum() > 0
+
+
+@pytest.mark.parametrize("causal", [False, True], ids=["whole", "causal"])
+def test_a_model_is_dense_every_third_call_and_its_file_goes_on_counting(causal: bool, tmp_path: Path) -> None:
+    graph, x = model(causal)
+    plain = apply(graph, x).graph.run((x,)).outputs[0]
+    result = apply(graph, x, replace(STEP, pattern="block_topk:refresh=3"))
+    made = result.graph
+    assert isinstance(made, FxGraph)
+    assert "on average over 3 calls: every 3rd call, from the first on, computes all blocks" in str(result.matches[0].action)
+    found = _calls(made, x, 7)
+    for call, y in enumerate(found):
+        if call % 3:
+            assert torch.equal(y, plain)
+        else:
+            assert_close(y, graph.run((x,)).outputs[0])
+    assert not torch.allclose(found[0], plain, atol=1e-3)
+    assert torch.equal(made.run((x,)).outputs[0], plain)  # what is measured is what is chosen
+    made.save(tmp_path / "m.pt2")
+    with pytest.raises(ModelError, match=r"changes its own buffer 'attention\.calls' when it runs; only target cuda takes"):
+        FxGraph.load(tmp_path / "m.pt2")
+    loaded = FxGraph.load(tmp_path / "m.pt2", stateful=True)
+    [before, after] = (one.sites(Attention)[0] for one in (made, loaded))
+    assert after.name == before.name and _same_map(after.block_map, before.block_map)
+    assert [torch.equal(y, plain) for y in _calls(loaded, x, 4)] == [True, True, False, True]  # calls 7 to 10
+
+
+def _calls(graph: FxGraph, x: Tensor, count: int) -> list[Tensor]:
+    with torch.no_grad():
+        return [graph.module(x) for _ in range(count)]
+
+
+def test_at_density_one_there_is_nothing_to_refresh() -> None:
+    graph, x = model()
+    [match] = apply(graph, x, replace(STEP, pattern="block_topk:refresh=3", density=1.0)).matches
+    assert match.refused is not None and match.refused.reason == "block_topk:refresh=3 keeps every block of 101 tokens"
+
+
+def test_code_for_a_cpu_counts_no_calls_and_its_report_says_so() -> None:
+    recipe = {"passes": [{"reorder_tokens": {"pattern": "block_topk:refresh=3", "density": 0.6, "block": 8}}]}
+    module, x = SelfAttention(False).eval(), model()[1]
+    with pytest.warns(RecipeWarning, match="changed nothing"):
+        compiled = sparsecc.compile(torch.export.export(module, (x,)), (x,), recipe=recipe, target="reference")
+    said = "block_topk:refresh=3 counts the model's calls, and code for CPUs remembers nothing from call to call; for GPUs it does"
+    [site] = [site for site in compiled.report.sites if site.kind == "Attention"]
+    assert said in site.reason and site.decision == "skipped"
+    for _ in range(2):
+        assert_close(compiled(x), module(x).detach())
+
+
+def test_explain_says_the_average_and_which_calls_are_dense() -> None:
+    recipe = {"passes": [{"reorder_tokens": {"pattern": "block_topk:refresh=4", "density": 0.6, "block": 8}}]}
+    x = model()[1]
+    said = sparsecc.explain(SelfAttention(False).eval(), (x,), recipe=recipe, calibration=[(x,)])
+    assert "density 0.65 on average over 4 calls: every 4th call, from the first on, computes all blocks, the others choose 0.54" in said
 
 
 def test_twice_is_once_and_a_listing_says_it() -> None:
