@@ -346,8 +346,7 @@ def _rewrite(
     stateful: bool = False,
 ) -> Rewritten:
     """timed_on: for code that is generated: where layers are timed for a recipe that asks what they take, and what records know of it.
-    numbers: leave out what an ONNX model returns besides tensors of numbers.  stateful: take a torch model that writes its own buffers;
-    code that is timed but does not is for CPUs, where passes make none that does."""
+    numbers: leave out what an ONNX model returns besides tensors of numbers.  stateful: take a torch model that writes its own buffers."""
     from sparsecc.api.clock import clock_of
     from sparsecc.recipe import Recipe
 
@@ -360,7 +359,7 @@ def _rewrite(
     hooks = [*watched.hooks, *([watched.dump] if watched.dump else [])]
     if watched.verify is not None and inputs is not None:
         hooks.append(Verify(inputs, tolerance_of, watched.verify))
-    name, remembers = sources.name_of(model), stateful or timed_on is None
+    name, remembers = sources.name_of(model), stateful or timed_on is None  # what is timed and not stateful is code for CPUs
     return rewrite(graph, steps, samples, inputs, name, source, progress, clock, scratch, destination, hooks, remembers)
 
 

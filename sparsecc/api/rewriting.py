@@ -80,7 +80,7 @@ def rewrite(
     stateful: bool = True,
 ) -> Rewritten:
     """Run the recipe's passes on a copy. Warns of each that changed nothing.  hooks: called after each.  stateful: as in `Context`."""
-    context = Context(calibration, 0, None, progress, scratch, clock, destination, stateful)
+    context = Context(calibration=calibration, progress=progress, clock=clock, scratch=scratch, destination=destination, stateful=stateful)
     ledger, masked = Ledger(), graph
 
     def enter(step: pipeline.Step) -> None:

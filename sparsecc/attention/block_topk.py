@@ -15,11 +15,9 @@ from sparsecc.errors import RecipeError
 @dataclass(frozen=True)
 class BlockTopk(Dynamic):
     """Each block of queries sees the same number of blocks of keys, the most that keeps the density asked for: the diagonal, text, and of
-    the others those with the highest products of means. It needs no calibration.
-
-    refresh: every so many calls of the model all blocks are computed, in the first call, and again after every `refresh` calls, so that
-    errors do not add up over the steps of a decoder or a denoising loop. At least 2. It stands behind the name, `block_topk:refresh=4`;
-    without it, blocks are chosen in every call. The density is that of the calls that choose.
+    the others those with the highest products of means. It needs no calibration. With `block_topk:refresh=4` every fourth call of the
+    model, the first among them, computes all blocks, so that errors do not add up over the steps of a decoder or a denoising loop; the
+    density is that of the other calls. Without it, every call chooses. A refresh is at least 2.
     """
 
     needs_samples = False

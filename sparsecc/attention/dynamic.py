@@ -195,10 +195,9 @@ class DynamicMap:
         """For reports: its density, and when blocks are chosen."""
         if not self.refresh:
             return f"density {self.density:.2f}, blocks chosen in each call"
-        often = f"density {self.density:.2f} on average over {self.refresh} calls"
-        return (
-            f"{often}: every {self.nth} call, from the first on, computes all blocks, the others choose {self.chosen_density:.2f} of them"
-        )
+        average = f"density {self.density:.2f} on average over {self.refresh} calls"
+        dense = f"every {self.nth} call, from the first on, computes all blocks"
+        return f"{average}: {dense}, the others choose {self.chosen_density:.2f} of them"
 
     @property
     def nth(self) -> str:
@@ -220,10 +219,12 @@ def select(rule: Rule, needed: Tensor, q: Tensor, k: Tensor, scale: float, block
 
 
 def refreshed(keep: Tensor, calls: Tensor | None, refresh: int, causal: bool) -> Tensor:
-    """What is kept in a call: all that dense attention computes where the number of calls before, int64[], is a multiple of `refresh`. The
-    host does not wait for the device."""
-    if calls is None or not refresh:
+    """What is kept in a call: all that dense attention computes where the number of calls before, int64[], is a multiple of `refresh`, else
+    `keep`, which a rule has chosen. The host does not wait for the device. Raises ValueError where nothing counts calls."""
+    if not refresh:
         return keep
+    if calls is None:
+        raise ValueError(f"all blocks are computed every {refresh} calls, which nothing counts")
     return keep | (computed(torch.ones_like(keep[0, 0]), causal) & (calls % refresh == 0))
 
 

@@ -289,4 +289,6 @@ def test_every_so_many_calls_all_blocks_are_computed(causal: bool) -> None:
     for call in range(9):
         found = refreshed(keep, torch.tensor(call), 4, causal)
         assert torch.equal(found, full.expand(2, 4, 6, 6) if call in (0, 4, 8) else keep)
-    assert torch.equal(refreshed(keep, None, 4, causal), keep)
+    assert torch.equal(refreshed(keep, None, 0, causal), keep)
+    with pytest.raises(ValueError, match="all blocks are computed every 4 calls, which nothing counts"):
+        refreshed(keep, None, 4, causal)

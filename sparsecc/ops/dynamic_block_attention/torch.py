@@ -83,9 +83,9 @@ def map_of(given: Mapping[str, Any], tensor_of: Callable[[Any], Any]) -> Dynamic
     )
 
 
-def reference(q: Tensor, k: Tensor, v: Tensor, found: DynamicMap, scale: float, calls: Tensor | None = None) -> Tensor:
-    """What dynamic_block_attention means. calls: how many there were before, int64[]; without, a call in which blocks are chosen."""
-    return attend(q, k, v, _kept(q, k, found, scale, calls), scale, found.block, found.causal)
+def reference(q: Tensor, k: Tensor, v: Tensor, found: DynamicMap, scale: float) -> Tensor:
+    """What dynamic_block_attention means in a call in which the rule chooses."""
+    return attend(q, k, v, found.select(q, k, scale), scale, found.block, found.causal)
 
 
 def _kept(q: Tensor, k: Tensor, found: DynamicMap, scale: float, calls: Tensor | None) -> Tensor:
@@ -174,7 +174,7 @@ def dynamic_block_attention(
     calls: how many there were before, int64[], of a map that is refreshed.  name: the site's."""
     found = restore(required, learnt, rule, number, density, refresh, grid, text_first, block, causal)
     check_shapes(q, k, v, found.heads, found.grid.tokens, name)
-    return reference(q, k, v, found, scale, calls)
+    return attend(q, k, v, _kept(q, k, found, scale, calls), scale, block, causal)
 
 
 @dynamic_block_attention.register_fake
