@@ -21,8 +21,10 @@ from sparsecc.graph.base import Graph
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import Attention
 from sparsecc.ops.dynamic_block_attention.torch import DynamicBlockAttention
+from sparsecc.passes import pipeline
 from sparsecc.passes.base import PassResult
 from sparsecc.passes.reorder_tokens import ReorderTokens, plan_of
+from sparsecc.recipe import Recipe
 from tests.laws.hosts import HOSTS
 from tests.passes.test_reorder_tokens import AttentionGraph, attention
 from tests.tolerance import assert_close
@@ -118,6 +120,37 @@ def test_a_model_is_dense_every_third_call_and_its_file_goes_on_counting(causal:
 def _calls(graph: FxGraph, x: Tensor, count: int) -> list[Tensor]:
     with torch.no_grad():
         return [graph.module(x) for _ in range(count)]
+
+
+def test_passes_that_follow_see_calls_that_choose() -> None:
+    graph, x = model()
+    after, samples = "prune{pattern=4x1,sparsity=0.5,criterion=sparsegpt} recover pack", Context(calibration=[(x,)])
+    recipes = [f"reorder_tokens{{pattern={pattern!r},density=0.6,block=8}} {after}" for pattern in ("block_topk", "block_topk:refresh=3")]
+    plain, made = (pipeline.run(graph, Recipe.load(recipe), samples)[0] for recipe in recipes)
+    assert isinstance(made, FxGraph)
+    assert torch.equal(made.run((x,)).outputs[0], plain.run((x,)).outputs[0])
+    assert torch.equal(_calls(made, x, 2)[1], plain.run((x,)).outputs[0])
+
+
+def test_errors_of_a_loop_add_up_to_less() -> None:
+    class Step(SelfAttention):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + 0.2 * functional.pad(super().forward(x), (0, 25))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module, start = Step(False).eval(), torch.randn(1, 101, 32)
+    graph = FxGraph.from_module(module, (start,))
+
+    def after(steps: int, taken: FxGraph) -> Tensor:
+        x = start
+        for _ in range(steps):
+            [x] = _calls(taken, x, 1)
+        return x
+
+    made: Any = [apply(graph, start, replace(STEP, pattern=f"block_topk{way}")).graph for way in ("", ":refresh=4", ":refresh=2")]
+    errors = [float((after(9, one) - after(9, graph)).norm()) for one in made]
+    assert errors[0] > 1.2 * errors[1] > 1.2 * 1.2 * errors[2] > 0
 
 
 def test_at_density_one_there_is_nothing_to_refresh() -> None:
