@@ -16,7 +16,7 @@ from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.select import require_valid, select
 from sparsecc.graph.sites import Attention
 from sparsecc.passes._floor import Floor, least_above
-from sparsecc.passes._reordering import Reordering, unfit, untouchable
+from sparsecc.passes._reordering import Reordering, uncounted, unfit, untouchable
 from sparsecc.passes._shares import UNIFORM, Division, divided, require_allocation
 from sparsecc.passes.base import Example, Match, Pass
 
@@ -138,7 +138,7 @@ class ReorderTokens(Pass[Attention, Reordering]):
         if self.plan is not None:
             yield from self._planned(graph, sites, self.plan)
             return
-        refused = {site.name: reason for site in sites if (reason := self._refuse(site) or self._refuse_host(graph))}
+        refused = {site.name: reason for site in sites if (reason := self._refuse(site) or self._refuse_host(graph, context))}
         taken = [site for site in sites if site.name not in refused]
         found = self._calibrated(graph, taken, context) if context.calibration else self._unmeasured(taken)
         for site in sites:
@@ -198,10 +198,10 @@ class ReorderTokens(Pass[Attention, Reordering]):
             return Refused(f"{self.pattern} does not look at masks; only attention without a mask is")
         return untouchable(site, self._pattern.reorders) or (self._refuse_length(site, site.tokens) if site.tokens is not None else None)
 
-    def _refuse_host(self, graph: Graph) -> Refused | None:
-        if graph.chooses_blocks or not self._pattern.dynamic:
-            return None
-        return Refused(f"{self.pattern} chooses blocks in each call; for {graph.host} there is no operator that does")
+    def _refuse_host(self, graph: Graph, context: Context) -> Refused | None:
+        if self._pattern.dynamic and not graph.chooses_blocks:
+            return Refused(f"{self.pattern} chooses blocks in each call; for {graph.host} there is no operator that does")
+        return uncounted(self.pattern) if self._pattern.stateful and not context.stateful else None
 
     def _refuse_length(self, site: Attention, tokens: int) -> Refused | None:
         if self.grid is None and tokens <= self.text_tokens:
