@@ -69,8 +69,8 @@ class ReorderTokens(Pass[Attention, Reordering]):
     in [0, 1).
     precision: what q, k and v are rounded to: `float32` leaves them as they are, `bfloat16` rounds all three, `int8` rounds q and k with
     one scale for each block of tokens, and v to bfloat16. Compiled for a CPU, float32 is timed beside it and stays where it is faster, or
-    where the CPU does not multiply such numbers. A GPU multiplies the model's own type. `max_error` is judged without it,
-    floors with it.
+    where the CPU does not multiply such numbers. For a GPU the model's own type is timed beside int8; it is what stands for bfloat16.
+    `max_error` is judged without it, floors with it.
     """
 
     examples = (
