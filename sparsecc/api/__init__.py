@@ -359,7 +359,8 @@ def _rewrite(
     hooks = [*watched.hooks, *([watched.dump] if watched.dump else [])]
     if watched.verify is not None and inputs is not None:
         hooks.append(Verify(inputs, tolerance_of, watched.verify))
-    return rewrite(graph, steps, samples, inputs, sources.name_of(model), source, progress, clock, scratch, destination, hooks)
+    name, remembers = sources.name_of(model), stateful or timed_on is None  # what is timed and not stateful is code for CPUs
+    return rewrite(graph, steps, samples, inputs, name, source, progress, clock, scratch, destination, hooks, remembers)
 
 
 def _target(target: str, threads: int | None) -> Target:

@@ -19,7 +19,7 @@ from sparsecc.graph.sites import Attention
 from sparsecc.passes._floor import Floor, split
 from sparsecc.passes._gains import UNIFORM, require_allocation
 from sparsecc.passes._planned import fingerprint_of, fitting, maps_in
-from sparsecc.passes._reordering import Reordering, unfit, untouchable
+from sparsecc.passes._reordering import Reordering, uncounted, unfit, untouchable
 from sparsecc.passes._shares import Chosen, OfGraph, Sharing, Source
 from sparsecc.passes._steps import Timed
 from sparsecc.passes.base import Example, Match, Pass
@@ -78,8 +78,8 @@ class ReorderTokens(Pass[Attention, Reordering]):
     dense.
     precision: what q, k and v are rounded to: `float32` leaves them as they are, `bfloat16` rounds all three, `int8` rounds q and k with
     one scale for each block of tokens, and v to bfloat16. Compiled for a CPU, float32 is timed beside it and stays where it is faster, or
-    where the CPU does not multiply such numbers. A GPU multiplies the model's own type. `max_error` is judged without it,
-    floors with it.
+    where the CPU does not multiply such numbers. For a GPU the model's own type is timed beside int8; it is what stands for bfloat16.
+    `max_error` is judged without it, floors with it.
     """
 
     examples = (
@@ -153,7 +153,7 @@ class ReorderTokens(Pass[Attention, Reordering]):
         if self.plan is not None:
             yield from self._planned(graph, sites, self.plan)
             return
-        refused = {site.name: reason for site in sites if (reason := self._refuse(site) or self._refuse_host(graph))}
+        refused = {site.name: reason for site in sites if (reason := self._refuse(site) or self._refuse_host(graph, context))}
         taken = [site for site in sites if site.name not in refused]
         found = self._calibrated(graph, taken, context) if context.calibration else self._unmeasured(taken)
         for site in sites:
@@ -228,10 +228,10 @@ class ReorderTokens(Pass[Attention, Reordering]):
             return Refused(f"{self.pattern} does not look at masks; only attention without a mask is")
         return untouchable(site, self._pattern.reorders) or (self._refuse_length(site, site.tokens) if site.tokens is not None else None)
 
-    def _refuse_host(self, graph: Graph) -> Refused | None:
-        if graph.chooses_blocks or not self._pattern.dynamic:
-            return None
-        return Refused(f"{self.pattern} chooses blocks in each call; for {graph.host} there is no operator that does")
+    def _refuse_host(self, graph: Graph, context: Context) -> Refused | None:
+        if self._pattern.dynamic and not graph.chooses_blocks:
+            return Refused(f"{self.pattern} chooses blocks in each call; for {graph.host} there is no operator that does")
+        return uncounted(self.pattern) if self._pattern.stateful and not context.stateful else None
 
     def _refuse_length(self, site: Attention, tokens: int) -> Refused | None:
         if self.grid is None and tokens <= self.text_tokens:
