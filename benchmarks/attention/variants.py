@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from sparsecc import attention, registry
 from sparsecc.attention.base import Asked, BlockMap, Grid, Pattern, Sample
+from sparsecc.attention.dynamic import DynamicMap
 
 PARO = "paro"
 MOST_MORE = 0.05
@@ -24,7 +25,7 @@ def variants(also: Sequence[str] = ()) -> dict[str, Pattern]:
     }
 
 
-def block_map(pattern: Pattern, asked: Asked) -> BlockMap:
+def block_map(pattern: Pattern, asked: Asked) -> BlockMap | DynamicMap:
     """A pattern's map of the density asked for. Of a pattern that cannot have just that one, the sparsest that has more, if it is less
     than 5 % of all blocks more, and otherwise the densest that has less."""
     if not pattern.needs_samples:
