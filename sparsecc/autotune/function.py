@@ -49,7 +49,7 @@ def _module(name: str, spec: str) -> Any:
         try:
             return importlib.import_module(name)
         except Exception as error:  # a module may raise anything while it runs
-            raise RecipeError(f"metric: {spec}: {name} cannot be imported: {type(error).__name__}: {error}") from error
+            raise RecipeError(f"metric: {spec}: {name} cannot be imported: {_said(error)}") from error
 
 
 @contextmanager
@@ -101,13 +101,18 @@ class UserMetric:
         try:
             found = self._function(model)
         except Exception as error:
-            raise MetricError(f"metric {self.name}: raised {type(error).__name__}: {error}") from error
+            raise MetricError(f"metric {self.name}: raised {_said(error)}") from error
         value = _number(found)
         if value is None:
             raise MetricError(f"metric {self.name}: returned {shown(found)}, which is no number")
         if not math.isfinite(value):
             raise MetricError(f"metric {self.name}: returned {value}")
         return value
+
+
+def _said(error: Exception) -> str:
+    """In one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _number(found: Any) -> float | None:

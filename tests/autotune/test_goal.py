@@ -115,9 +115,11 @@ def test_the_word_metric_stands_for_the_metric_that_is_named() -> None:
     assert Goal.parse("metric>=0.9", "spearman") == Goal.parse("spearman>=0.9", "spearman")
     assert Goal.parse("metric>=0.9", "a:b").conditions[0].relative
     assert Goal.parse("metric>=0.9", print).function is print
-    with pytest.raises(RecipeError, match="^goal: metric>=0.9 needs a metric; name a function as module:function, or one of: agreement, "):
+    with pytest.raises(
+        RecipeError, match=r"^goal: metric>=0\.9 needs a metric; name a function as module:function, or one of: agreement, "
+    ):
         Goal.parse("metric>=0.9")
-    with pytest.raises(RecipeError, match="^autotune.metrics: no 'sperman'; did you mean 'spearman'"):
+    with pytest.raises(RecipeError, match=r"^autotune\.metrics: no 'sperman'; did you mean 'spearman'"):
         Goal.parse("pareto", "sperman")
 
 
@@ -139,7 +141,7 @@ def test_mappings() -> None:
         ("cosine>=0.9ms", "cosine: no unit 'ms'; it takes a number alone"),
         ("cosine>=0.9x", "cosine: no unit 'x'; it takes a number alone"),
         ("perplexity<=2ms", "perplexity: no unit 'ms'; there are: x"),
-        *((f"cosine>={number}", f"cosine: '{number}' is no number that is finite and not negative") for number in ("nan", "-0.1", "inf", "1e999", "")),
+        *((f"cosine>={text}", f"cosine: '{text}' is no number that is finite and not") for text in ("nan", "-0.1", "inf", "1e999", "")),
         ("latency<=-3ms", "latency: '-3ms' is no number that is finite and not negative; write it as 12s"),
         ("latency<=0ms", "latency<=0ms says nothing; give a number above zero"),
         ("metric>=0", "metric>=0 says nothing"),
