@@ -54,8 +54,8 @@ def test_batches_do_not_matter(metric: Metric, seed: int, sizes: list[int]) -> N
     scores, sample = answers(sum(sizes), seed)
     other = noisy(scores, seed, 1.0)
     whole = measured(metric, scores, other, sample)
-    found = [read_all(metric, [[piece] for piece in pieces(array, sizes)], parts(sample, sizes)) for array in (scores, other)]
-    assert judged(metric, *found).value == pytest.approx(whole.value, rel=1e-12)
+    ours, theirs = (read_all(metric, [[piece] for piece in pieces(array, sizes)], parts(sample, sizes)) for array in (scores, other))
+    assert judged(metric, ours, theirs).value == pytest.approx(whole.value, rel=1e-12)
 
 
 @every_metric

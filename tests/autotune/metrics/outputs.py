@@ -42,5 +42,4 @@ def parts(sample: HeldOut, sizes: Sequence[int]) -> list[HeldOut]:
 def measured(metric: Metric, dense: np.ndarray, other: np.ndarray, sample: HeldOut | None = None) -> Value:
     """Of one batch with one output."""
     held = sample or HeldOut({"x": np.zeros((len(dense), 1), np.float32)})
-    found = [read_all(metric, [[array]], [held]) for array in (dense, other)]
-    return judged(metric, *found)
+    return judged(metric, read_all(metric, [[dense]], [held]), read_all(metric, [[other]], [held]))
