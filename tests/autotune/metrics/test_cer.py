@@ -44,7 +44,22 @@ def by_search(wanted: str, got: str) -> int:
 def test_edits_of_all_short_words() -> None:
     words = ["".join(letters) for length in range(4) for letters in itertools.product("abc", repeat=length)]
     assert all(edits(a, b) == by_search(a, b) for a in words for b in words[::3])
-    assert edits("kitten", "sitting") == 3
+
+
+@pytest.mark.parametrize(
+    ("wanted", "got", "count"),
+    [
+        ("same", "same", 0),
+        ("", "abc", 3),
+        ("abc", "", 3),
+        ("kitten", "sitting", 3),
+        ("return", "retum", 2),
+        ("a b", "ab", 1),
+        ("ab", "ba", 2),
+    ],
+)
+def test_edits_of_words(wanted: str, got: str, count: int) -> None:
+    assert edits(wanted, got) == edits(got, wanted) == count
 
 
 @pytest.mark.parametrize(
