@@ -91,6 +91,7 @@ ROOMS = (
             "runtime",
         ),
     ),
+    Room("autotune", "goals of a search, and how well models do on held-out samples", ("graph", "calibration", "runtime")),
     Room("integrations", "plans in other libraries' models", ("attention", "ops", "graph", "calibration", "passes", "codegen", "api")),
     Room(
         "__init__",

@@ -62,8 +62,9 @@ def measure(
     for density, (name, pattern) in itertools.product(densities, variants(also).items()):
         with device:  # what patterns make anew has to be where the samples are
             maps = [[block_map(pattern, asked_of(site, _GRID, density, BLOCK)) for site in group] for group in _few(pattern, samples)]
-        videos = sampler.videos(captions, seeds, maps if len(maps) == sampler.groups else maps * sampler.groups)
-        kept = statistics.mean(one.density for group in maps for one in group)
+        shares: list[Tensor] = []
+        videos = sampler.videos(captions, seeds, maps if len(maps) == sampler.groups else maps * sampler.groups, shares)
+        kept = float(torch.stack(shares).mean()) if shares else statistics.mean(one.density for group in maps for one in group)
         yield {"pattern": name, "density": density, "kept": kept, **distances(sampler, dense, videos)}, videos
 
 

@@ -49,10 +49,11 @@ class Sampler:
             found = [self._inside(states[group[len(group) // 2]]) for group in steps]
         return [[[site] for site in sites] for sites in found]
 
-    def videos(self, captions: Sequence[str], seeds: Sequence[int], maps: Maps | None = None) -> Tensor:
-        """f32[captions, *SHAPE], each from the noise of its seed; dense without maps."""
+    def videos(self, captions: Sequence[str], seeds: Sequence[int], maps: Maps | None = None, kept: list[Tensor] | None = None) -> Tensor:
+        """f32[captions, *SHAPE], each from the noise of its seed; dense without maps. kept: gets the share of the blocks that are computed
+        in each call whose blocks are chosen there."""
         parts = range(0, len(captions), _AT_ONCE)
-        masks = None if maps is None else [[self._mask(one) for one in sites] for sites in maps]
+        masks = None if maps is None else [[self._mask(one, kept) for one in sites] for sites in maps]
         with torch.no_grad():
             return torch.cat([self._part(captions[i : i + _AT_ONCE], seeds[i : i + _AT_ONCE], masks) for i in parts])
 
@@ -100,11 +101,18 @@ class Sampler:
             self.model(*inputs)
         return found
 
-    def _mask(self, one: BlockMap | DynamicMap) -> Mask:
+    def _mask(self, one: BlockMap | DynamicMap, kept: list[Tensor] | None) -> Mask:
         if isinstance(one, BlockMap):
             mask = spread(one.keep.to(self.device), one.places().to(self.device), one.block)
             return lambda q, k: mask
-        return lambda q, k: _tokens(one.select(q.float(), k.float(), q.shape[3] ** -0.5), one.block, q.shape[2])
+
+        def chosen(q: Tensor, k: Tensor) -> Tensor:
+            keep = one.select(q.float(), k.float(), q.shape[3] ** -0.5)
+            if kept is not None:
+                kept.append(keep.float().mean())
+            return _tokens(keep, one.block, q.shape[2])
+
+        return chosen
 
 
 @dataclass

@@ -11,7 +11,7 @@ from models import video_dit_small
 from models._locality import SCALE, planted
 from models.train.video_dit_small import initialized
 from sparsecc import attention
-from sparsecc.attention.base import Asked, Grid
+from sparsecc.attention.base import Asked, BlockMap, Grid
 
 GRID = Grid(4, 8, 8, text_tokens=3)
 BLOCK = 16
@@ -31,6 +31,7 @@ def rows(**means: float) -> list[dict[str, Any]]:
 
 def test_the_raster_order_loses_more_of_a_head_that_looks_along_another_axis() -> None:
     one, other = (variants.block_map(variants.variants()[name], asked(0.3)) for name in (variants.PARO, variants.RASTER))
+    assert isinstance(one, BlockMap) and isinstance(other, BlockMap)
     assert one.orders is not None and one.orders.tolist() == [4, 0]
     assert other.orders is None and one.density == other.density
     assert not variants.RASTER.startswith(variants.PARO)  # or it would count as PARO's own
