@@ -3,9 +3,9 @@ reaches the model's.
 
     loss(site, rung) = gain(site) · ‖(W − W') X‖² / ‖W X‖²
 
-W' is what the rung's passes make of the weight, X what enters the site in the calibration. Gains are measured once (`calibration.sensitivity`,
-after the linearity theorem of HIGGS, Malinovskii et al. 2024). What is left out of this, as rounded activations, and errors that do not
-add up, the search mends by whole models that it measures: each rung has a factor, see `Factors`.
+W' is what the rung's passes make of the weight, X what enters the site in the calibration. Gains are measured once, see
+`calibration.sensitivity` (after the linearity theorem of HIGGS, Malinovskii et al. 2024). What is left out of this, as rounded activations,
+and errors that do not add up, the search mends by whole models that it measures: each rung has a factor, see `Factors`.
 """
 
 from __future__ import annotations
