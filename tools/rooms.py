@@ -91,6 +91,11 @@ ROOMS = (
             "runtime",
         ),
     ),
+    Room(
+        "autotune",
+        "goals of a search, how well models do on held-out samples, and what mixtures of rungs cost",
+        ("patterns", "calibration"),
+    ),
     Room("integrations", "plans in other libraries' models", ("attention", "ops", "graph", "passes", "codegen", "api")),
     Room(
         "__init__",

@@ -51,7 +51,12 @@ class Cost:
 
     @classmethod
     def measured(
-        cls, trials: Trials, ladder: Sequence[Rung], store: Store, seconds: float = _SECONDS, progress: Callable[[Progress], None] | None = None
+        cls,
+        trials: Trials,
+        ladder: Sequence[Rung],
+        store: Store,
+        seconds: float = _SECONDS,
+        progress: Callable[[Progress], None] | None = None,
     ) -> Cost:
         """Measure what the store does not know already.  seconds: for each rung, twice, after it was compiled.
 
@@ -110,8 +115,8 @@ class Cost:
         return found / 1e3
 
     def correct(self, assignment: Assignment, measured_ms: float) -> None:
-        """Fold the time of a whole mixture into all that is predicted from now on: half of what the prediction was off goes to its rungs, by
-        their share of the time, and a quarter to everything, so that a single measurement that was disturbed does little.
+        """Fold the time of a whole mixture into all that is predicted from now on: half of what the prediction was off goes to its rungs,
+        by their share of the time, and a quarter to everything, so that a single measurement that was disturbed does little.
 
         Raises UserError for a time that is no positive number.
         """
@@ -154,10 +159,7 @@ class Cost:
 
     def _between(self, site: str, rung: Rung) -> list[tuple[Rung, float]]:
         """The rungs measured that say something of this one, and how much each counts."""
-        if rung in self._ladder:
-            neighbours = [(rung, 1.0)]
-        else:
-            neighbours = self._neighbours(rung)
+        neighbours = [(rung, 1.0)] if rung in self._ladder else self._neighbours(rung)
         for known, _ in neighbours:
             if site not in self._ladder[known].fits:
                 raise UserError(f"layer {site!r}: cannot be {known}; it can be {', '.join(map(str, self.rungs(site)))}")
@@ -178,7 +180,7 @@ class Cost:
     def _require_site(self, site: str) -> None:
         known = self._ladder[DENSE].fits
         if site not in known:
-            raise UserError(f"the model has no layer {site!r}{did_you_mean(site, known)}")
+            raise UserError(f"the model has no layer {site!r}{did_you_mean(site, list(known))}")
 
 
 _Prepared = tuple[str, str, str]  # by which kernel, in which numbers, and one of the layers that read it
@@ -207,9 +209,7 @@ def _reads(ladder: Mapping[Rung, Measured]) -> dict[Rung, dict[str, dict[_Prepar
 class _Meter:
     """Measures variants beside the dense model, unless the store knows them. dense_us: where the scale is known already."""
 
-    def __init__(
-        self, trials: Trials, store: Store, seconds: float, dense_us: float | None = None, dense: Compiled | None = None
-    ) -> None:
+    def __init__(self, trials: Trials, store: Store, seconds: float, dense_us: float | None = None, dense: Compiled | None = None) -> None:
         self.dense = dense
         self._trials, self._store, self._seconds, self._dense_us = trials, store, seconds, dense_us
         self._of = {"model": trials.fingerprint(), "target": trials.target_text, "code": trials.version()}
@@ -239,7 +239,7 @@ class _Meter:
         if not fits:
             return Measured(())
         variant = self._dense_model() if rung == DENSE else self._trials.compile(recipe(dict.fromkeys(fits, rung), **_ON_RANDOM))
-        profile = variant.profile(*self._trials.example, seconds=self._seconds, rounds=_ROUNDS)
+        profile = variant.profile_of(self._trials.example, seconds=self._seconds, rounds=_ROUNDS)
         whole_us = profile.whole_us.median if rung == DENSE else self._beside_dense(variant)
         return Measured.of(fits, profile, whole_us, variant.report, sites)
 

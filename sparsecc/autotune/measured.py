@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sparsecc.report.base import Report
-from sparsecc.report.profile import Profile
+if TYPE_CHECKING:
+    from sparsecc.report.base import Report
+    from sparsecc.report.profile import Profile
 
 
 @dataclass(frozen=True)

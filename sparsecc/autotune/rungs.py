@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sparsecc import patterns, precisions, registry
+from sparsecc import patterns, registry
 from sparsecc.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,7 +34,11 @@ class Rung:
     def __str__(self) -> str:
         """Its name, which `parse` reads: "dense", "int8", "int8 1x4 50%", "2:4", "low_rank 25%"."""
         share = self.sparsity if self.structure is None else self.params
-        words = ["" if self.dtype == "float32" else self.dtype, self.pattern or self.structure or "", "" if share is None else _percent(share)]
+        words = [
+            "" if self.dtype == "float32" else self.dtype,
+            self.pattern or self.structure or "",
+            "" if share is None else _percent(share),
+        ]
         return " ".join(filter(None, words)) or "dense"
 
     @classmethod
@@ -47,9 +51,9 @@ class Rung:
         if not kinds and share is None and (what == "dense" or what in registry.members("precisions")):
             found = cls() if what == "dense" else cls(what)
         elif what in registry.members("structures"):
-            found = cls(*kinds[:1], structure=what, params=amount)
+            found = cls("".join(kinds) or "float32", structure=what, params=amount)
         else:
-            found = cls(*kinds[:1], pattern=what, sparsity=amount)
+            found = cls("".join(kinds) or "float32", pattern=what, sparsity=amount)
         if str(found) != name or not _is_one(found):
             raise UserError(f"rung: {name!r} is none; they are called as dense, int8, 2:4, 4x1 70%, int8 1x4 50%, low_rank 25%")
         return found

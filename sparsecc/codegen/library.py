@@ -16,8 +16,8 @@ from sparsecc.graph.base import TensorSpec
 class KernelCall:
     """A call of one of our kernels in generated code, for the account of what takes how long.
 
-    symbol: of the kernel in the code, which calls alike share.  site: whose layer is computed by it.  readers: sites that read what it makes
-    of their input (narrow numbers, padded planes), when it is made once for all of them; it belongs to no single one then.
+    symbol: of the kernel in the code, which calls alike share.  site: whose layer is computed by it.  readers: sites for which it makes
+    something of an input (narrow numbers, padded planes), once for all of them; it then belongs to no single one.
     """
 
     symbol: str

@@ -73,7 +73,7 @@ class Profile:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Profile:
         """Inverse of `to_dict`. Raises LookupError, TypeError or ValueError for anything else."""
-        rows = tuple(Row(**{**row, "readers": tuple(row["readers"])}) for row in data["rows"])
+        rows = tuple(Row(row["symbol"], row["kernel"], row["site"], tuple(row["readers"]), row["us"]) for row in data["rows"])
         return cls(rows, Spread(**data["whole_us"]), Spread(**data["watched"]), int(data["rounds"]), int(data["threads"]))
 
     def __str__(self) -> str:

@@ -118,19 +118,20 @@ class Compiled:
         args, kwargs: as for a call.  seconds: to measure for, or so many rounds, whichever comes first; at least three. In each round the
         model runs as it is and watched, so that the profile says how far watching has slowed it down. Raises as a call does.
         """
+        return self.profile_of(bind(self.inputs, args, kwargs), seconds, rounds)
+
+    def profile_of(self, values: Sequence[Any], seconds: float = 2.0, rounds: int = 50) -> Profile:
+        """`profile`, for inputs in the model's order that `bind` has passed."""
         from sparsecc.runtime.profile import profiled
 
-        values = bind(self.inputs, args, kwargs)
-        self.flat(values)  # which checks and compiles them
-        return profiled(self, values, seconds, rounds)
-
-    def watched(self, values: Sequence[Any], watch: Callable[..., int]) -> tuple[Specialization, Callable[[], Any]]:
-        """What runs for these inputs, and a call of it that tells `watch` of every call in it, see `Program.watched`. It may be made from
-        one thread at a time. Inputs must have passed `flat`."""
+        self.flat(values)  # which checks them, and compiles for them
         ready = self._ready(values)
         tensors = [to_tvm(value) for value in values]
-        main = ready.specialization.program.watched(watch)
-        return ready.specialization, lambda: ready.threads.run(lambda: main(*tensors, *ready.weights))
+
+        def call(main: Callable[..., Any]) -> None:
+            ready.threads.run(lambda: main(*tensors, *ready.weights))
+
+        return profiled(ready.specialization, lambda: self.flat(values), call, lambda: ready.threads.chosen, seconds, rounds)
 
     def _reject(self, values: Sequence[Any], specialization: Specialization) -> None:
         reject_nan(self.inputs, values)

@@ -9,41 +9,47 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sparsecc.report.profile import Profile, Row
-from sparsecc.timing import interleave, speedup
+from sparsecc.timing import Spread, interleave, speedup
 
 if TYPE_CHECKING:
     from sparsecc.codegen.library import KernelCall
-    from sparsecc.runtime.compiled import Compiled
+    from sparsecc.runtime.code import Specialization
 
 _BUILTIN = "vm.builtin."  # allocation, checks of shapes, reshapes that move nothing
-_CHOOSING = 20  # calls after which a specialization has chosen its number of threads
 
 
-def profiled(model: Compiled, values: Sequence[Any], seconds: float, rounds: int) -> Profile:
-    """values: inputs that `model.flat` has taken."""
-    for _ in range(_CHOOSING):
-        model.flat(values)
+def profiled(
+    specialization: Specialization,
+    whole: Callable[[], Any],
+    call: Callable[[Callable[..., Any]], None],
+    threads: Callable[[], int | None],
+    seconds: float,
+    rounds: int,
+) -> Profile:
+    """whole: a call as users make it.  call: calls the program by an entry point that it is given.  threads: that calls use, None
+    before they have found out."""
+    while threads() is None:
+        whole()
     watch = _Watch()
-    specialization, call = model.watched(values, watch)
+    main = specialization.program.watched(watch)
 
     def watched() -> None:
         watch.begin()
-        call()
+        call(main)
 
-    timings = interleave({"whole": lambda: model.flat(values), "watched": watched}, seconds=seconds, rounds=rounds)
-    whole = timings["whole"].spread_ms
+    timings = interleave({"whole": whole, "watched": watched}, seconds=seconds, rounds=rounds)
     return Profile(
-        tuple(_rows(*watch.medians(), specialization.calls)),
-        type(whole)(*(1e3 * ms for ms in (whole.median, whole.p10, whole.p90))),
-        speedup(timings["whole"], over=timings["watched"]),
-        len(timings["whole"].seconds),
-        model.target.threads,
+        rows=tuple(_rows(*watch.medians(), specialization.calls)),
+        whole_us=Spread.of([1e6 * taken for taken in timings["whole"].seconds]),
+        watched=speedup(timings["whole"], over=timings["watched"]),
+        rounds=len(timings["whole"].seconds),
+        threads=threads() or 1,
     )
 
 
