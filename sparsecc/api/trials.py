@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 from collections.abc import Mapping, Sequence
@@ -73,6 +74,7 @@ class Trials:
         """Layers with a weight, in the order of the model."""
         return tuple(site.name for site in self.graph.sites(WeightSite))
 
+    @functools.cached_property
     def fingerprint(self) -> str:
         """A digest of the model: its layers, how they are connected, some of each one's weights, and the shapes of the example."""
         digest = hashlib.sha256(str(self.graph).encode())
@@ -89,6 +91,7 @@ class Trials:
         """The target and its threads, as records have it."""
         return text(self.target)
 
+    @functools.cached_property
     def version(self) -> str:
         """Changes when the code that is generated may have: a digest of all kernels, and TVM's version."""
         backend = recorded(self.target)

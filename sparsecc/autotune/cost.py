@@ -41,9 +41,9 @@ class Cost:
 
     def __init__(self, trials: Trials, store: Store, ladder: Mapping[Rung, Measured]) -> None:
         """ladder: what was measured, the dense model among it. `measured` makes one."""
-        self.trials, self._store, self._ladder = trials, store, dict(ladder)
+        self.trials, self._ladder = trials, dict(ladder)
         self._global, self._factors = 1.0, dict[Rung, float]()
-        self._dense: Compiled | None = None
+        self._meter = _Meter(trials, store, _SECONDS, self._ladder[DENSE].whole_us)
         self._reads = _reads(self._ladder)
         self._rest = dict.fromkeys(self._ladder, 0.0)
         for rung in sorted(self._ladder, key=lambda rung: rung != DENSE):  # on which the others build: some of their layers are dense
@@ -108,11 +108,15 @@ class Cost:
 
     def check(self, assignment: Assignment, seconds: float = _SECONDS) -> float:
         """Milliseconds of the whole mixture, with random zeros, measured beside the dense model and on its scale; once."""
-        whole = self._whole(assignment)
-        meter = _Meter(self.trials, self._store, seconds, self._ladder[DENSE].whole_us, self._dense)
-        found = meter.mixture({site: rung for site, rung in whole.items() if rung != DENSE}, self.recipe(whole, **_ON_RANDOM))
-        self._dense = meter.dense
-        return found / 1e3
+        meter = self._meter
+        meter.seconds = seconds
+        mixture = {site: rung for site, rung in self._whole(assignment).items() if rung != DENSE}
+        return meter.mixture(mixture, self.recipe(mixture, **_ON_RANDOM)) / 1e3
+
+    def time(self, compiled: Compiled, seconds: float = _SECONDS) -> float:
+        """Milliseconds of any compiled variant of the model, measured beside the dense model and on its scale, as predictions are."""
+        self._meter.seconds = seconds
+        return self._meter.beside_dense(compiled) / 1e3
 
     def correct(self, assignment: Assignment, measured_ms: float) -> None:
         """Fold the time of a whole mixture into all that is predicted from now on: half of what the prediction was off goes to its rungs,
@@ -209,13 +213,16 @@ def _reads(ladder: Mapping[Rung, Measured]) -> dict[Rung, dict[str, dict[_Prepar
 class _Meter:
     """Measures variants beside the dense model, unless the store knows them. dense_us: where the scale is known already."""
 
-    def __init__(self, trials: Trials, store: Store, seconds: float, dense_us: float | None = None, dense: Compiled | None = None) -> None:
-        self.dense = dense
-        self._trials, self._store, self._seconds, self._dense_us = trials, store, seconds, dense_us
-        self._of = {"model": trials.fingerprint(), "target": trials.target_text, "code": trials.version()}
+    def __init__(self, trials: Trials, store: Store, seconds: float, dense_us: float | None = None) -> None:
+        self.seconds = seconds
+        self._trials, self._store, self._dense_us = trials, store, dense_us
+        self._dense: Compiled | None = None
+
+    def _key(self, **what: Any) -> dict[str, Any]:
+        return {"model": self._trials.fingerprint, "target": self._trials.target_text, "code": self._trials.version, **what}
 
     def rung(self, rung: Rung) -> Measured:
-        key = {**self._of, "rung": str(rung)}
+        key = self._key(rung=str(rung))
         if (known := self._store.get(key)) is None:
             known = self._measured(rung).to_dict()
             self._store.put(key, known)
@@ -226,9 +233,9 @@ class _Meter:
 
     def mixture(self, assignment: Assignment, recipe: Mapping[str, Any]) -> float:
         """µs of a whole call."""
-        key = {**self._of, "mixture": {site: str(rung) for site, rung in assignment.items()}}
+        key = self._key(mixture={site: str(rung) for site, rung in assignment.items()})
         if (known := self._store.get(key)) is None:
-            known = self._beside_dense(self._trials.compile(recipe)) if assignment else self._dense_us
+            known = self.beside_dense(self._trials.compile(recipe)) if assignment else self._dense_us
             self._store.put(key, known)
         return self._read(float, known)
 
@@ -239,22 +246,22 @@ class _Meter:
         if not fits:
             return Measured(())
         variant = self._dense_model() if rung == DENSE else self._trials.compile(recipe(dict.fromkeys(fits, rung), **_ON_RANDOM))
-        profile = variant.profile_of(self._trials.example, seconds=self._seconds, rounds=_ROUNDS)
-        whole_us = profile.whole_us.median if rung == DENSE else self._beside_dense(variant)
+        profile = variant.profile_of(self._trials.example, seconds=self.seconds, rounds=_ROUNDS)
+        whole_us = profile.whole_us.median if rung == DENSE else self.beside_dense(variant)
         return Measured.of(fits, profile, whole_us, variant.report, sites)
 
-    def _beside_dense(self, variant: Compiled) -> float:
+    def beside_dense(self, variant: Compiled) -> float:
         """µs of a call, on the scale on which the dense model takes what it took at first."""
         assert self._dense_us is not None, "the dense model is measured first"
         dense, example = self._dense_model(), self._trials.example
         calls = {"dense": lambda: dense.flat(example), "variant": lambda: variant.flat(example)}
-        timings = interleave(calls, seconds=self._seconds, rounds=_ROUNDS)
+        timings = interleave(calls, seconds=self.seconds, rounds=_ROUNDS)
         return self._dense_us / speedup(timings["variant"], over=timings["dense"]).median
 
     def _dense_model(self) -> Compiled:
-        if self.dense is None:
-            self.dense = self._trials.compile({"passes": []})
-        return self.dense
+        if self._dense is None:
+            self._dense = self._trials.compile({"passes": []})
+        return self._dense
 
     def _read(self, read: Callable[[Any], Any], known: Any) -> Any:
         try:

@@ -123,7 +123,7 @@ def test_through_json() -> None:
 
 def fake(**fields: Any) -> Any:
     target = SimpleNamespace(is_here=True, name="cpu")
-    plain = {"fingerprint": lambda: "m", "target_text": "t", "version": lambda: "v", "target": target, "sites": SITES}
+    plain = {"fingerprint": "m", "target_text": "t", "version": "v", "target": target, "sites": SITES}
     return SimpleNamespace(**{**plain, **fields})
 
 
@@ -144,7 +144,7 @@ def test_what_is_known_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) ->
     assert asked == [DENSE, INT8, HALF, HALF, MOST]
     assert Cost.measured(fake(), list(LADDER), store).predict({"out": MOST}) == again.predict({"out": MOST})
     assert len(asked) == 5
-    for other in ({"fingerprint": lambda: "n"}, {"target_text": "t2"}, {"version": lambda: "w"}):
+    for other in ({"fingerprint": "n"}, {"target_text": "t2"}, {"version": "w"}):
         asked.clear()
         asked.extend([DENSE] * 5)
         Cost.measured(fake(**other), [DENSE], store)
@@ -212,7 +212,7 @@ def test_bytes_are_those_of_the_report(mixture: Mapping[str, Rung]) -> None:
 def test_a_mixture_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     mixture = {"query": RUNGS[0], "out": RUNGS[2]}
     found = real().check(mixture, seconds=0.05)
-    monkeypatch.setattr(module._Meter, "_beside_dense", None)
+    monkeypatch.setattr(module._Meter, "beside_dense", None)
     assert found == real().check(dict(reversed(mixture.items())), seconds=0.05) > 0
     assert real().check({}) == pytest.approx(real().dense_ms)
 
@@ -221,10 +221,15 @@ def test_models_are_told_apart() -> None:
     torch.manual_seed(0)
     same, other = Layers().eval(), Layers().eval()
     x = torch.randn(32, 64)
-    assert Trials.open(same, x, threads=1).fingerprint() == trials().fingerprint()
-    assert Trials.open(other, x, threads=1).fingerprint() != trials().fingerprint()
-    assert Trials.open(same, x[:16], threads=1).fingerprint() != trials().fingerprint()
+    assert Trials.open(same, x, threads=1).fingerprint == trials().fingerprint
+    assert Trials.open(other, x, threads=1).fingerprint != trials().fingerprint
+    assert Trials.open(same, x[:16], threads=1).fingerprint != trials().fingerprint
 
 
 def test_the_default_ladder_fits() -> None:
     assert {site for rung in ladder(trials().dtypes) for site in trials().taken(module.everywhere(rung, **module._ON_RANDOM))} >= set(SITES)
+
+
+def test_any_variant_is_timed_on_the_scale_of_the_dense_model() -> None:
+    compiled = trials().compile(real().recipe({"out": RUNGS[2]}, prune={"criterion": "random"}))
+    assert 0 < real().time(compiled, seconds=0.05) < 20 * real().dense_ms

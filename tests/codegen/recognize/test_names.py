@@ -37,10 +37,12 @@ class Normed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.one, self.two, self.three = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 16, 1)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(size) for size in (8, 8, 16))
-        for norm in self.norms:
+        norms = [nn.BatchNorm2d(size) for size in (8, 8, 16)]
+        for norm in norms:
+            assert norm.running_var is not None
             nn.init.uniform_(norm.weight)
-            nn.init.uniform_(norm.running_var, 0.5, 2.0)  # type: ignore[arg-type]
+            nn.init.uniform_(norm.running_var, 0.5, 2.0)
+        self.norms = nn.ModuleList(norms)
 
     def forward(self, x: Tensor) -> Tensor:
         for convolution, norm in zip((self.one, self.two, self.three), self.norms, strict=True):
