@@ -54,6 +54,7 @@ FAST = (  # folders and files whose tests neither export with torch nor load TVM
     "report/test_base.py",
     "report/test_html.py",
     "report/test_ledger.py",
+    "report/test_profile.py",
     "report/test_reading.py",
     "report/test_sensitivity.py",
     "report/test_table.py",

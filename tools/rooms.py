@@ -91,7 +91,11 @@ ROOMS = (
             "runtime",
         ),
     ),
-    Room("autotune", "goals of a search, and how well models do on held-out samples", ("graph", "calibration", "runtime")),
+    Room(
+        "autotune",
+        "goals of a search, how well models do on held-out samples, what mixtures of rungs cost, and the search",
+        ("patterns", "graph", "pruning", "calibration", "recipe", "codegen", "report", "runtime", "api"),
+    ),
     Room("integrations", "plans in other libraries' models", ("attention", "ops", "graph", "calibration", "passes", "codegen", "api")),
     Room(
         "__init__",
