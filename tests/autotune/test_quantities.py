@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sparsecc.autotune.quantities import BYTES, MICROSECONDS, Quantity, quantity
 
 
-@given(st.floats(0, 1e12), st.sampled_from([*MICROSECONDS.items(), *BYTES.items()]), st.booleans())
+@given(st.just(0.0) | st.floats(1e-9, 1e12), st.sampled_from([*MICROSECONDS.items(), *BYTES.items()]), st.booleans())
 def test_rounding_goes_one_way_and_not_far(amount: float, unit: tuple[str, float], up: bool) -> None:
     found = Quantity(1.0, *unit).rounded(amount, up)
     assert found.amount >= amount if up else found.amount <= amount
