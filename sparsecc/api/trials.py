@@ -33,8 +33,8 @@ _SAMPLES = 1024  # weights of a layer by which models are told apart
 
 
 class Trials:
-    """Compiles a model again and again, each time rewritten by another recipe. Nothing is calibrated, no outputs are compared and no errors
-    measured: recipes with the criterion `random` are made for it. Kernels that were timed for one variant are not timed again for another
+    """Compiles a model again and again, each time rewritten by another recipe. No outputs are compared and no errors measured, and nothing
+    is calibrated where no samples are given: recipes with the criterion `random` are made for it. Kernels that were timed for one variant are not timed again for another
     that has the same layer in the same form, so that equal layers are decided alike in all variants.
 
     graph: the model as it came.  example: the inputs that it is compiled for.  target: this machine, or one that is only compiled for.
@@ -111,9 +111,13 @@ class Trials:
         """What the recipe makes of the model, with the sizes of what it stores; nothing is compiled."""
         return account.chosen(account.report(result := self._rewritten(Recipe.load(recipe)), self.target.name), (), result.graph)
 
-    def compile(self, recipe: Any) -> Compiled:
-        """The rewritten model, which runs. Its report has no errors and no check."""
-        result = self._rewritten(Recipe.load(recipe))
+    def rewritten(self, recipe: Any, samples: Sequence[Sample]) -> Graph:
+        """The graph that a recipe makes of the model, calibrated with the samples."""
+        return self._rewritten(Recipe.load(recipe), samples).graph
+
+    def compile(self, recipe: Any, samples: Sequence[Sample] | None = None) -> Compiled:
+        """The rewritten model, which runs. Its report has no errors and no check. samples: that the recipe's passes are calibrated with."""
+        result = self._rewritten(Recipe.load(recipe), samples)
         library, choices = codegen.build(result.graph, self.example, self.target, chooser=self._chooser)
         compiled = Compiled(
             inputs=result.graph.inputs,
@@ -126,9 +130,9 @@ class Trials:
         compiled.add_library(library)
         return compiled
 
-    def _rewritten(self, recipe: Recipe) -> Rewritten:
+    def _rewritten(self, recipe: Recipe, samples: Sequence[Sample] | None = None) -> Rewritten:
         """assumed: a pass that finds nothing to do is no mistake here."""
-        return rewrite(self.graph, replace(recipe, assumed=True), None, None, self.name, stateful=False)
+        return rewrite(self.graph, replace(recipe, assumed=True), samples, None, self.name, stateful=False)
 
     def _no_other(self, inputs: Sequence[Any]) -> Any:
         raise UserError("a variant that is compiled for its time takes inputs of the example's shapes alone")

@@ -17,7 +17,7 @@ _SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Option:
-    """One rung at one site. ms: what it adds to the model's time.  size: bytes that are stored.  loss: what the model's relative squared
+    """One rung at one site. ms: what it adds to the model's time; negative where that is counted from the dense model's.  size: bytes that are stored.  loss: what the model's relative squared
     error grows by; losses of sites add up (`calibration.sensitivity`)."""
 
     site: str
@@ -55,7 +55,7 @@ def least_loss(options: Sequence[Option], limits: Limits, seconds: float = _SECO
             scale = max(float(np.abs(amounts).max()), 1e-12)  # HiGHS takes what is small for nothing
             constraints.append(LinearConstraint(amounts[None] / scale, -np.inf, limit / scale))
     top = max(float(loss.max()), 1e-30)
-    cost = loss / top + 1e-6 * ms / max(float(ms.max()), 1e-12)
+    cost = loss / top + 1e-6 * ms / max(float(np.abs(ms).max()), 1e-12)
     options_of_solver = {"time_limit": seconds, "mip_rel_gap": _GAP}
     found = milp(cost, integrality=np.ones(len(options)), bounds=Bounds(0, 1), constraints=constraints, options=options_of_solver)
     if found.x is None:

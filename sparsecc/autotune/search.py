@@ -18,7 +18,8 @@ from sparsecc.autotune.losses import Factors
 
 _CLOSE = 1.02  # times that lie closer are one
 _LEAST_GAP = 1.05  # between points of the frontier
-_FEW = 3  # tries for a bound on the time
+_FEW = 6  # tries for a bound on the time
+_ROUNDS = 4  # of choosing, until a choice is predicted to take no more than was asked for
 _LEAST_ERROR = 1e-9  # that counts; the dense model has none
 
 
@@ -44,6 +45,10 @@ class Space(Protocol):
     rest_ms: float
 
     def options(self) -> Sequence[Option]: ...
+
+    def predict(self, assignment: Assignment) -> float:
+        """ms of a call. It may be more or less than what options add up to, where sites share what is done for them."""
+        ...
 
     def correct(self, tried: Tried) -> None:
         """Learn from how long a model took."""
@@ -116,12 +121,11 @@ class Search:
         """As good as possible in this time."""
         aim = ms
         for _ in range(_FEW):
-            found = self._aimed(aim)
-            if found is None:  # the fastest there is may still do, where predictions are too long
-                found = self._take(fastest(self._options()))
+            chosen = self._chosen(aim)
+            found = self._take(fastest(self._options()) if chosen is None else chosen)  # which may do where predictions are too long
             if found is None or ms / _CLOSE <= found.ms <= ms:
                 return
-            aim *= min(max(ms / found.ms, 0.5), 1.5) * (0.997 if found.ms > ms else 1.0)
+            aim *= min(max(ms / found.ms, 0.5), 1.5) * (0.99 if found.ms > ms else 1.0)
 
     def _above(self) -> None:
         """As fast as possible with this quality: bisection of the time, of which every step chooses anew."""
@@ -163,10 +167,24 @@ class Search:
 
     def _aimed(self, ms: float | None) -> Tried | None:
         """Tries what loses least in this time; None where nothing does, where it was tried before, or where there is no time."""
-        options = self._options()
-        limits = Limits(None if ms is None else ms - self.space.rest_ms, self.wanted.size)
-        found = least_loss(options, limits)
-        return None if found is None else self._take(found)
+        chosen = self._chosen(ms)
+        return None if chosen is None else self._take(chosen)
+
+    def _chosen(self, ms: float | None) -> dict[str, str] | None:
+        """What loses least in this time, by what is known now; None where nothing takes so little."""
+        options, aim = self._options(), math.inf if ms is None else ms
+        found = None
+        for _ in range(_ROUNDS):
+            limit = None if ms is None else aim - self.space.rest_ms
+            chosen = least_loss(options, Limits(limit, self.wanted.size))
+            if chosen is None:
+                break
+            found = chosen
+            over = self.space.predict(chosen) - (math.inf if ms is None else ms)
+            if over <= 0:
+                break
+            aim -= over
+        return found
 
     def _take(self, assignment: Assignment) -> Tried | None:
         if any(one.assignment == assignment for one in self.tried) or (self.tried and not self.go_on()):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -56,6 +56,13 @@ class Store:
         """Keep a measurement, durably, before this returns; one that is there already stays.  found: as JSON has it."""
         with self._named_errors():
             self._connection.execute("INSERT OR IGNORE INTO measurements VALUES (?, ?)", (_text(key), json.dumps(found)))
+
+    def of(self, key: Key, measure: Callable[[], Any]) -> Any:
+        """What is kept under a key, measured now where nothing is. measure: gives what JSON has."""
+        found = self.get(key)
+        if found is None:
+            self.put(key, found := measure())
+        return found
 
     def damaged(self, what: str) -> UserError:
         """For a measurement that cannot be read."""
