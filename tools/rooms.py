@@ -94,18 +94,18 @@ ROOMS = (
     Room(
         "autotune",
         "goals of a search, how well models do on held-out samples, what mixtures of rungs cost, and the search",
-        ("patterns", "graph", "pruning", "calibration", "recipe", "codegen", "report", "runtime", "api"),
+        ("patterns", "graph", "pruning", "calibration", "recipe_yaml", "recipe", "codegen", "report", "runtime", "api"),
     ),
     Room("integrations", "plans in other libraries' models", ("attention", "ops", "graph", "calibration", "passes", "codegen", "api")),
     Room(
         "__init__",
         "`import sparsecc`: names that are loaded when they are used",
-        ("attention", "recipe", "train", "codegen", "report", "runtime", "api"),
+        ("attention", "recipe", "train", "codegen", "report", "runtime", "api", "autotune"),
     ),
     Room(
         "cli",
         "the commands",
-        ("formats", "graph", "calibration", "recipe", "codegen", "report", "runtime", "api", "__init__"),
+        ("formats", "graph", "calibration", "recipe", "codegen", "report", "runtime", "api", "autotune", "__init__"),
     ),
     Room("__main__", "`python -m sparsecc`", ("cli",)),
 )

@@ -34,8 +34,8 @@ _SAMPLES = 1024  # weights of a layer by which models are told apart
 
 class Trials:
     """Compiles a model again and again, each time rewritten by another recipe. No outputs are compared and no errors measured, and nothing
-    is calibrated where no samples are given: recipes with the criterion `random` are made for it. Kernels that were timed for one variant are not timed again for another
-    that has the same layer in the same form, so that equal layers are decided alike in all variants.
+    is calibrated where no samples are given: recipes with the criterion `random` are made for it. Kernels that were timed for one variant
+    are not timed again for another that has the same layer in the same form, so that equal layers are decided alike in all variants.
 
     graph: the model as it came.  example: the inputs that it is compiled for.  target: this machine, or one that is only compiled for.
     """

@@ -17,8 +17,8 @@ _SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Option:
-    """One rung at one site. ms: what it adds to the model's time; negative where that is counted from the dense model's.  size: bytes that are stored.  loss: what the model's relative squared
-    error grows by; losses of sites add up (`calibration.sensitivity`)."""
+    """One rung at one site. ms: what it adds to the model's time; negative where that is counted from the dense model's.  size: bytes that
+    are stored.  loss: what the model's relative squared error grows by; losses of sites add up (`calibration.sensitivity`)."""
 
     site: str
     rung: str

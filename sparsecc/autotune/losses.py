@@ -53,9 +53,7 @@ def losses(
     for done, rung in enumerate(ladder):
         if progress is not None:
             progress(Progress("measuring losses", done, len(ladder), str(rung)))
-        errors = store.of(
-            key | {"errors": str(rung)}, lambda rung=rung: dict(_errors(trials, rung, sites, samples, prune, covariances))
-        )
+        errors = store.of(key | {"errors": str(rung)}, lambda rung=rung: dict(_errors(trials, rung, sites, samples, prune, covariances)))
         found |= {(site, rung): gains.get(site, _UNKNOWN) * error**2 for site, error in errors.items()}
     return found
 
@@ -77,7 +75,12 @@ def _gains(trials: Trials, sites: Sequence[WeightSite], samples: Sequence[Sample
 
 
 def _errors(
-    trials: Trials, rung: Rung, sites: Sequence[WeightSite], samples: Sequence[Sample], prune: Mapping[str, Any], covariances: dict[str, Any]
+    trials: Trials,
+    rung: Rung,
+    sites: Sequence[WeightSite],
+    samples: Sequence[Sample],
+    prune: Mapping[str, Any],
+    covariances: dict[str, Any],
 ) -> Iterator[tuple[str, float]]:
     """‖(W − W') X‖ / ‖W X‖ of each layer. covariances: of what enters them, taken once and kept here."""
     if rung == DENSE:

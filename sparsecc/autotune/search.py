@@ -39,10 +39,17 @@ class Space(Protocol):
     first, one of each kind: their losses are known then, and no choice is worse than a recipe with one pattern.  rest_ms: of a call,
     beside the sites."""
 
-    rungs: Sequence[str]
-    dense: str
-    probes: Sequence[str]
-    rest_ms: float
+    @property
+    def rungs(self) -> Sequence[str]: ...
+
+    @property
+    def dense(self) -> str: ...
+
+    @property
+    def probes(self) -> Sequence[str]: ...
+
+    @property
+    def rest_ms(self) -> float: ...
 
     def options(self) -> Sequence[Option]: ...
 
@@ -58,10 +65,17 @@ class Space(Protocol):
 class Wanted(Protocol):
     """Of a goal, what the search asks for. ms, size: bounds.  floor: whether quality is bounded.  pareto: whether all is wanted."""
 
-    ms: float | None
-    size: float | None
-    floor: bool
-    pareto: bool
+    @property
+    def ms(self) -> float | None: ...
+
+    @property
+    def size(self) -> float | None: ...
+
+    @property
+    def floor(self) -> bool: ...
+
+    @property
+    def pareto(self) -> bool: ...
 
     def good(self, tried: Tried) -> bool:
         """Whether the bounds on quality hold."""

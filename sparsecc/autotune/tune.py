@@ -1,5 +1,5 @@
-"""From a model and a goal to a recipe: rungs are timed and their losses measured, mixtures chosen, made, timed and judged, until the goal or
-the end of the time is reached.
+"""From a model and a goal to a recipe: rungs are timed and their losses measured, mixtures chosen, made, timed and judged, until the goal
+or the end of the time is reached.
 
 Everything that was measured is kept in a file of the folder that is written, so that the same call goes on where it was stopped, and a
 second one measures nothing again.
@@ -28,7 +28,7 @@ from sparsecc.autotune.search import Search, Tried, frontier
 from sparsecc.autotune.store import Store
 from sparsecc.calibration.context import Progress
 from sparsecc.calibration.samples import Labelled, labelled_of
-from sparsecc.errors import InputError, UserError
+from sparsecc.errors import UserError
 from sparsecc.graph.inputs import as_array
 
 if TYPE_CHECKING:
@@ -60,16 +60,20 @@ class Point:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search has found. points: all that was made, the dense model first.  best: of those that meet the goal, None where none does.
-    nearest: the goal that a point meets, where none meets the one asked for.  stopped: why the search ended."""
+    """What a search has found. model: its name.  points: all that was made, the dense model first.  best: of those that meet the goal, None
+    where none does.  nearest: the goal that a point meets, where none meets the one asked for.  front: that none beats in both time and
+    error.  stopped: why the search ended.  samples: that the passes of recipes were calibrated with.  left_out: metrics, and why."""
 
     goal: Goal
+    model: str
+    threads: int
     points: tuple[Point, ...]
     best: Point | None
     nearest: Goal | None
     front: tuple[Point, ...]
     stopped: str
     seconds: float
+    samples: Sequence[Any] = field(repr=False, default=())
     left_out: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
@@ -92,8 +96,8 @@ def search(
 ) -> Found:
     """Search for the recipe of a model that meets a goal on this machine's CPU.
 
-    goal, metric: see `autotune.goal`.  calibration: as for `compile`; about every fourth sample is held out, and models are judged by these.
-    folder: for what is measured; made where it is not there.  minutes: to spend, measuring included.  rungs: what layers may become, by
+    goal, metric: see `autotune.goal`.  calibration: as for `compile`; about every fourth sample is held out, to judge models by.  folder:
+    for what is measured; made where it is not there.  minutes: to spend, measuring included.  rungs: what layers may become, by
     name (`rungs.Rung`); None for all that the CPU has numbers for.  criterion: by which weights are pruned.  Everything else as for
     `compile`.
 
@@ -261,10 +265,5 @@ def _found(goal: Goal, maker: _Maker, looking: Search, stopped: str, seconds: fl
     nearest = None if best is not None else goal.nearest([one.quality for one in looking.tried])
     front = tuple(points[id(one)] for one in frontier(looking.tried))
     chosen = None if best is None else points[id(best)]
-    return Found(goal, tuple(points.values()), chosen, nearest, front, stopped, seconds, left_out)
-
-
-def require_samples(calibration: Any) -> None:
-    """Raises InputError where there are none."""
-    if calibration is None:
-        raise InputError("calibration: models are judged by samples; pass calibration= (--calib)")
+    name, threads = maker.trials.name, maker.trials.target.threads
+    return Found(goal, name, threads, tuple(points.values()), chosen, nearest, front, stopped, seconds, maker.samples, left_out)

@@ -68,3 +68,15 @@ def test_what_cannot_be_searched(tmp_path: Path) -> None:
         tune.search(model(), samples(1)[0], goal="cosine>=0.9", calibration=samples(1), folder=tmp_path)
     with pytest.raises(UserError, match="rung: 'int9' is none"):
         found(tmp_path, "cosine>=0.9", rungs=("int9",))
+
+
+def test_the_one_way_in(tmp_path: Path) -> None:
+    given = {"goal": "cosine>=0.9", "calibration": samples()}
+    with pytest.raises(UserError, match="folder: name one for what is measured and found"):
+        sparsecc.tune(model(), samples(1)[0], **given)
+    with pytest.raises(UserError, match="recipe: goes with kernels, not with a goal"):
+        sparsecc.tune(model(), samples(1)[0], folder=tmp_path, recipe="pack", **given)
+    with pytest.raises(UserError, match="records: name a file for what is measured, or give a goal"):
+        sparsecc.tune(model(), samples(1)[0])
+    with pytest.raises(UserError, match="metric: goes with goal"):
+        sparsecc.tune(model(), samples(1)[0], metric="spearman", records=tmp_path / "r.db")

@@ -63,7 +63,10 @@ def test_what_has_to_hold() -> None:
 def test_the_table_shows_the_spread_and_the_gain() -> None:
     text = quality.table(rows(paro=30, other=27.5), "About.")
     assert "| 30% | paro | 30.0% | 30.0 ± 1.4 | 0.600 ± 0.000 |" in text
-    assert "At 30%: best by PSNR in dB paro, SSIM paro, feature distance paro; paro's PSNR is +2.5 dB over the next best with as many blocks." in text
+    assert (
+        "At 30%: best by PSNR in dB paro, SSIM paro, feature distance paro; paro's PSNR is +2.5 dB over the next best with as many blocks."
+        in text
+    )
 
 
 def test_a_model_sampled_densely_and_with_maps() -> None:
