@@ -44,6 +44,7 @@ class Trials:
         """known: from records, for the target.  name: in reports."""
         self.graph, self.example, self.target, self.name = graph, example, target, name
         self._chooser: Chooser[Any] = Chooser(target, target.is_here, known or {})
+        self._latest: tuple[Recipe, Rewritten] | None = None  # what was looked at is often what is compiled next
 
     @classmethod
     def open(
@@ -100,12 +101,10 @@ class Trials:
             digest.update(f"{kernel} {backend.version(kernel)}".encode())
         return digest.hexdigest()[:16]
 
-    def taken(self, recipe: Any) -> frozenset[str]:
-        """Layers at which every pass of the recipe does something."""
-        steps = Recipe.load(recipe)
-        result = self._rewritten(steps)
-        done = {site: [entry for entry in result.ledger.of(site) if entry.done is not None] for site in self.sites}
-        return frozenset(site for site, entries in done.items() if len(entries) == len(steps.passes))
+    def deeds(self, recipe: Any) -> dict[str, int]:
+        """At how many passes of the recipe something was done, by layer."""
+        ledger = self._rewritten(Recipe.load(recipe)).ledger
+        return {site: sum(entry.done is not None for entry in ledger.of(site)) for site in self.sites}
 
     def report(self, recipe: Any) -> Report:
         """What the recipe makes of the model, with the sizes of what it stores; nothing is compiled."""
@@ -132,7 +131,12 @@ class Trials:
 
     def _rewritten(self, recipe: Recipe, samples: Sequence[Sample] | None = None) -> Rewritten:
         """assumed: a pass that finds nothing to do is no mistake here."""
-        return rewrite(self.graph, replace(recipe, assumed=True), samples, None, self.name, stateful=False)
+        if samples is not None:
+            return rewrite(self.graph, replace(recipe, assumed=True), samples, None, self.name, stateful=False)
+        if self._latest is None or self._latest[0] != recipe:
+            self._latest = None  # its weights make room for these
+            self._latest = recipe, rewrite(self.graph, replace(recipe, assumed=True), None, None, self.name, stateful=False)
+        return self._latest[1]
 
     def _no_other(self, inputs: Sequence[Any]) -> Any:
         raise UserError("a variant that is compiled for its time takes inputs of the example's shapes alone")

@@ -240,15 +240,17 @@ class _Meter:
         return self._read(float, known)
 
     def _measured(self, rung: Rung) -> Measured:
-        sites = self._trials.sites
-        taken = self._trials.taken(everywhere(rung, **_ON_RANDOM))
-        fits = [site for site in sites if site in taken]
+        tried = everywhere(rung, **_ON_RANDOM)
+        passes, deeds = len(tried["passes"]), self._trials.deeds(tried)
+        fits = [site for site, done in deeds.items() if done == passes]
         if not fits:
             return Measured(())
-        variant = self._dense_model() if rung == DENSE else self._trials.compile(recipe(dict.fromkeys(fits, rung), **_ON_RANDOM))
+        if not {*deeds.values()} <= {0, passes}:  # on other layers only some of the passes do something
+            tried = recipe(dict.fromkeys(fits, rung), **_ON_RANDOM)
+        variant = self._dense_model() if rung == DENSE else self._trials.compile(tried)
         profile = variant.profile_of(self._trials.example, seconds=self.seconds, rounds=_ROUNDS)
         whole_us = profile.whole_us.median if rung == DENSE else self.beside_dense(variant)
-        return Measured.of(fits, profile, whole_us, variant.report, sites)
+        return Measured.of(fits, profile, whole_us, variant.report, self._trials.sites)
 
     def beside_dense(self, variant: Compiled) -> float:
         """µs of a call, on the scale on which the dense model takes what it took at first."""

@@ -23,10 +23,10 @@ def trials() -> Trials:
     return Trials.open(module, torch.randn(32, 64), threads=1)
 
 
-def test_a_layer_is_taken_where_all_passes_do_something() -> None:
+def test_what_was_done_where() -> None:
     assert trials().sites == ("0", "2", "4")
-    assert trials().taken(BLOCKS) == trials().taken(INT8) == {"0", "2"}  # the last one is too small
-    assert trials().taken({"passes": [*BLOCKS["passes"][:1], {"substitute": {"structure": "monarch", "params": 1e-4}}]}) == frozenset()
+    assert trials().deeds(BLOCKS) == {"0": 2, "2": 2, "4": 0}  # the last one is too small
+    assert trials().deeds({"passes": [*BLOCKS["passes"], {"quantize": {"min_weights": 1}}]}) == {"0": 3, "2": 3, "4": 1}
 
 
 def test_what_a_variant_computes_and_stores() -> None:
