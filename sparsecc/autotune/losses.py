@@ -19,6 +19,7 @@ import numpy as np
 
 from sparsecc.autotune.rungs import DENSE, Rung, everywhere
 from sparsecc.calibration.context import Context, Progress
+from sparsecc.calibration.outputs import spread
 from sparsecc.calibration.sensitivity import measured as sensitivities
 from sparsecc.calibration.statistics import calibrated, relative_error
 from sparsecc.errors import Refused
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _PRIOR = 0.3  # how far a factor is drawn to the others', relative to one measurement
 _SAMPLES = 4  # on which the model runs for its gains
+_ENTERING = 8  # of which what enters the layers is taken
 _PROBE = 0.5  # sparsity of the change by which a gain is measured
 _UNKNOWN = 1e9  # loss of what nothing is known about: such layers stay as they are where others can change
 
@@ -69,7 +71,7 @@ def digest(samples: Sequence[Sample]) -> str:
 
 
 def _gains(trials: Trials, sites: Sequence[WeightSite], samples: Sequence[Sample]) -> Iterator[tuple[str, float]]:
-    context = Context(calibration=samples)
+    context = Context(calibration=spread(samples, _ENTERING))
     for site, found in sensitivities(Pruning(), trials.graph, sites, context, (_PROBE,), _SAMPLES):
         yield site.name, _UNKNOWN if isinstance(found, Refused) else min(found.gain, _UNKNOWN)
 
@@ -87,7 +89,7 @@ def _errors(
         yield from ((site.name, 0.0) for site in sites)
         return
     if not covariances:
-        for site, stats in calibrated(trials.graph, sites, ("hessian",), Context(calibration=samples)):
+        for site, stats in calibrated(trials.graph, sites, ("hessian",), Context(calibration=spread(samples, _ENTERING))):
             covariances[site.name] = stats.get("hessian")
     fields = {} if rung.pattern is None else {"prune": prune}
     after = {site.name: site for site in trials.rewritten(everywhere(rung, **fields), samples).sites(WeightSite)}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -37,11 +37,15 @@ if TYPE_CHECKING:
 STORE = "measured.sqlite"
 MINUTES = 30.0
 _CRITERION = "sparsegpt"
+_FIRST = ("dense", "int8", "int8 1x4 60%", "unstructured 80%", "4x1 60%", "2:4", "unstructured 90%", "int8 1x4 80%", "bfloat16")
+"""Rungs that are measured first, since the time may be over before all are."""
+_TIMING, _LOSSES = 0.35, 0.55  # of the time: after so much no further rung is timed, and no further losses are measured
 _PROBES = ("int8", "int8 1x4 60%", "unstructured 80%", "4x1 60%", "2:4")
 _SLACK = 1.3  # another try is begun where the longest so far, and so much more, fits into the time left
 _COMPARED = 4  # held-out samples by which a model's error is measured
 
 Said = Callable[[Progress], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ class Point:
 class Found:
     """What a search has found. model: its name.  points: all that was made, the dense model first.  best: of those that meet the goal, None
     where none does.  nearest: the goal that a point meets, where none meets the one asked for.  front: that none beats in both time and
-    error.  stopped: why the search ended.  samples: that the passes of recipes were calibrated with.  left_out: metrics, and why."""
+    error.  stopped: why the search ended.  samples: that the passes of recipes were calibrated with.  left_out: metrics and
+    rungs, and why."""
 
     goal: Goal
     model: str
@@ -111,15 +116,21 @@ def search(
     labelled = labelled_of(calibration, trials.graph.inputs)
     choosing, held = split(labelled)
     samples = [one.sample for one in choosing]
-    tried_rungs = ladder(trials.dtypes) if rungs is None else tuple(Rung.parse(name) for name in rungs)
+    every = ladder(trials.dtypes) if rungs is None else tuple(Rung.parse(name) for name in rungs)
+    every = tuple(sorted(dict.fromkeys([DENSE, *every]), key=_place))
     Path(folder).mkdir(parents=True, exist_ok=True)
     with Store(Path(folder) / STORE) as store:
         dense = trials.compile({"passes": []})
         judge = Judge(wanted, dense, trials.graph.inputs, held, seed)
-        cost = Cost.measured(trials, tried_rungs, store, progress=progress)
-        known = losses(trials, tried_rungs, samples, store, {"criterion": criterion}, progress)
-        maker = _Maker(trials, cost, judge, store, samples, held, dense, {"criterion": criterion}, wanted)
-        space, deadline = _Rungs(cost, known, tried_rungs), started + 60 * minutes
+        deadline = started + 60 * minutes
+        cost, timed = _as_many(every, started + 60 * minutes * _TIMING, lambda some: Cost.measured(trials, some, store, progress=progress))
+        prune = {"criterion": criterion}
+        known, tried_rungs = _as_many(
+            timed, started + 60 * minutes * _LOSSES, lambda some: losses(trials, some, samples, store, prune, progress)
+        )
+        maker = _Maker(trials, cost, judge, store, samples, held, dense, prune, wanted)
+        left_out = {**judge.left_out, **{f"rung {rung}": "the time was over" for rung in every if rung not in tried_rungs}}
+        space = _Rungs(cost, known, tried_rungs)
         longest = [0.0]
 
         def make(assignment: Assignment) -> Tried:
@@ -137,7 +148,22 @@ def search(
         )
         looking.run()
         stopped = "the time was over" if time.monotonic() + _SLACK * longest[0] >= deadline else "nothing better was left to try"
-    return _found(wanted, maker, looking, stopped, time.monotonic() - started, judge.left_out)
+    return _found(wanted, maker, looking, stopped, time.monotonic() - started, left_out)
+
+
+def _place(rung: Rung) -> int:
+    return _FIRST.index(str(rung)) if str(rung) in _FIRST else len(_FIRST)
+
+
+def _as_many(every: Sequence[Rung], until: float, measure: Callable[[Sequence[Rung]], T]) -> tuple[T, Sequence[Rung]]:
+    """What is measured of as many rungs as there is time for, the dense one and another at least; and which these are. measure: knows what
+    it has measured before."""
+    count = min(2, len(every))
+    found = measure(every[:count])
+    while count < len(every) and time.monotonic() < until:
+        count += 1
+        found = measure(every[:count])
+    return found, every[:count]
 
 
 class _Rungs:

@@ -70,6 +70,14 @@ def test_what_cannot_be_searched(tmp_path: Path) -> None:
         found(tmp_path, "cosine>=0.9", rungs=("int9",))
 
 
+def test_rungs_that_there_was_no_time_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune, "_TIMING", 0.0)
+    result = found(tmp_path, "cosine>=0.9")
+    assert result.left_out == {"rung 4x1 50%": "the time was over", "rung unstructured 80%": "the time was over"}
+    targets = {str(point.recipe) for point in result.points}
+    assert any("int8" in one for one in targets) and not any("prune" in one for one in targets)
+
+
 def test_the_one_way_in(tmp_path: Path) -> None:
     given = {"goal": "cosine>=0.9", "calibration": samples()}
     with pytest.raises(UserError, match="folder: name one for what is measured and found"):
