@@ -21,6 +21,7 @@ __all__ = [
     "convert",
     "explain",
     "load",
+    "plan",
     "prune_module",
     "sensitivity",
     "train",
@@ -29,10 +30,12 @@ __all__ = [
 
 if TYPE_CHECKING:
     from sparsecc import train
-    from sparsecc.api import compile, convert, explain, load, tune
+    from sparsecc.api import compile, convert, explain, load
     from sparsecc.api.analyses import sensitivity
     from sparsecc.api.modules import prune_module
+    from sparsecc.api.plans import plan
     from sparsecc.attention.plan import Plan
+    from sparsecc.autotune.entry import tune
     from sparsecc.codegen.tuning.result import TuningResult
     from sparsecc.errors import SparseccError
     from sparsecc.recipe import Recipe
@@ -50,9 +53,10 @@ _HOMES = {
     "convert": "sparsecc.api",
     "explain": "sparsecc.api",
     "load": "sparsecc.api",
+    "plan": "sparsecc.api.plans",
     "prune_module": "sparsecc.api.modules",
     "sensitivity": "sparsecc.api.analyses",
-    "tune": "sparsecc.api",
+    "tune": "sparsecc.autotune.entry",
 }
 
 

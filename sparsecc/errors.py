@@ -29,6 +29,10 @@ class InputError(UserError):
     """An input or calibration tensor has the wrong name, shape, dtype or values."""
 
 
+class MetricError(UserError):
+    """A metric function of the caller's raised, or returned what is no number."""
+
+
 class ArtifactError(UserError):
     """A saved artifact is corrupt, from another version, or for another CPU."""
 

@@ -5,8 +5,9 @@ What it costs is bounded by the file's size, which is bounded too: aliases must 
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,11 @@ def parse_yaml(text: str | bytes, name: str) -> Any:
         raise RecipeError(f"{name}: nested too deeply for a recipe") from None
     except yaml.YAMLError as error:
         raise RecipeError(f"{name}{_place(error)}: {_problem(error)}") from None
+
+
+def yaml_text(content: Mapping[str, Any]) -> str:
+    """What `parse_yaml` reads back as this, with one line for each entry of a list."""
+    return yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False, allow_unicode=True, width=120)  # JSON: no tuples, no aliases
 
 
 class _Loader(yaml.SafeLoader):

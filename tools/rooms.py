@@ -42,7 +42,7 @@ ROOMS = (
     Room("allocations", "one sparsity divided over layers"),
     Room("structures", "factors in the place of a matrix", ("patterns", "formats", "criteria")),
     Room("precisions", "narrow numbers", ("formats",)),
-    Room("attention", "block maps of attention"),
+    Room("attention", "block maps of attention", ("allocations",)),
     Room("ops", "the operators that replace layers, one folder each", ("formats", "structures", "precisions", "attention")),
     Room("graph", "models as passes see them, one folder for each host", ("formats", "precisions", "attention", "ops")),
     Room("pruning", "how weights are removed, as a value", ("patterns", "criteria", "refinements", "allocations", "graph")),
@@ -91,16 +91,21 @@ ROOMS = (
             "runtime",
         ),
     ),
-    Room("integrations", "plans in other libraries' models", ("attention", "ops", "graph", "passes", "codegen", "api")),
+    Room(
+        "autotune",
+        "goals of a search, how well models do on held-out samples, what mixtures of rungs cost, and the search",
+        ("patterns", "graph", "pruning", "calibration", "recipe_yaml", "recipe", "codegen", "report", "runtime", "api"),
+    ),
+    Room("integrations", "plans in other libraries' models", ("attention", "ops", "graph", "calibration", "passes", "codegen", "api")),
     Room(
         "__init__",
         "`import sparsecc`: names that are loaded when they are used",
-        ("attention", "recipe", "train", "codegen", "report", "runtime", "api"),
+        ("attention", "recipe", "train", "codegen", "report", "runtime", "api", "autotune"),
     ),
     Room(
         "cli",
         "the commands",
-        ("formats", "graph", "calibration", "recipe", "codegen", "report", "runtime", "api", "__init__"),
+        ("formats", "graph", "calibration", "recipe", "codegen", "report", "runtime", "api", "autotune", "__init__"),
     ),
     Room("__main__", "`python -m sparsecc`", ("cli",)),
 )

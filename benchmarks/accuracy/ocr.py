@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks.accuracy.common import Evaluation, Row, Sizes, Subject, main
 from models import pp_ocr_rec
 from models._lines import Line, lines
+from sparsecc.autotune.metrics.cer import edits
 from sparsecc.graph.base import Graph
 from sparsecc.graph.onnx.graph import OnnxGraph
 
@@ -66,27 +67,16 @@ def read(graph: Graph, others: Sequence[Line]) -> list[str]:
 
 def judged(others: Sequence[Line], texts: Sequence[str]) -> dict[str, float]:
     """wrong characters: edits needed, by the characters there are.  right lines: read without any edit."""
-    edits = edited(others, texts)
+    needed = edited(others, texts)
     return {
-        "wrong characters": sum(edits) / sum(len(line.text) for line in others),
-        "right lines": sum(count == 0 for count in edits) / len(others),
+        "wrong characters": sum(needed) / sum(len(line.text) for line in others),
+        "right lines": sum(count == 0 for count in needed) / len(others),
     }
 
 
 def edited(others: Sequence[Line], texts: Sequence[str]) -> list[int]:
     """The edits that each line needs."""
-    return [distance(line.text, text.strip()) for line, text in zip(others, texts, strict=True)]
-
-
-def distance(wanted: str, got: str) -> int:
-    """The fewest characters to insert, delete or replace (Levenshtein 1966), by the table of prefixes (Wagner and Fischer 1974)."""
-    above = list(range(len(got) + 1))
-    for i, character in enumerate(wanted, 1):
-        row = [i]
-        for j, other in enumerate(got, 1):
-            row.append(min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (character != other)))
-        above = row
-    return above[-1]
+    return [edits(line.text, text.strip()) for line, text in zip(others, texts, strict=True)]
 
 
 EVALUATION = Evaluation(

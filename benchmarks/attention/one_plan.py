@@ -85,7 +85,7 @@ def _maps(made: CompiledModule) -> list[Tensor]:
     found = []
     for call in alone.calls(made.program.graph):
         items, tiles = (made.program.get_buffer(str(node.target)) for node in call.args[3:5] if isinstance(node, torch.fx.Node))
-        spec = operator.plan_of(str(call.args[6])).spec
+        spec = operator.plan_of(str(call.args[-1])).spec
         assert isinstance(spec, BlockAttentionSpec)
         found.append(blocks.unpack(blocks.Packed(items, tiles, None), spec).cpu())
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,8 +12,10 @@ from torch.nn.functional import scaled_dot_product_attention
 from models._attention_calls import AttentionCalls, spread
 from models.video_dit_small import SHAPE, TEXT, Inputs, VideoDitSmall, noise_of, sample
 from sparsecc.attention.base import BlockMap, Sample
+from sparsecc.attention.dynamic import DynamicMap
 
-Maps = Sequence[Sequence[BlockMap]]  # for each group of steps, for each layer
+Maps = Sequence[Sequence[BlockMap | DynamicMap]]  # for each group of steps, for each layer
+Mask = Callable[[Tensor, Tensor], Tensor]  # of q and k, bool that broadcasts to [batch, heads, tokens, tokens]
 _AT_ONCE = 12  # videos; each goes through the model with its caption and without
 _FEATURE_TIME = 0.2
 
@@ -47,10 +49,11 @@ class Sampler:
             found = [self._inside(states[group[len(group) // 2]]) for group in steps]
         return [[[site] for site in sites] for sites in found]
 
-    def videos(self, captions: Sequence[str], seeds: Sequence[int], maps: Maps | None = None) -> Tensor:
-        """f32[captions, *SHAPE], each from the noise of its seed; dense without maps."""
+    def videos(self, captions: Sequence[str], seeds: Sequence[int], maps: Maps | None = None, kept: list[Tensor] | None = None) -> Tensor:
+        """f32[captions, *SHAPE], each from the noise of its seed; dense without maps. kept: gets the share of the blocks that are computed
+        in each call whose blocks are chosen there."""
         parts = range(0, len(captions), _AT_ONCE)
-        masks = None if maps is None else [[self._mask(one) for one in sites] for sites in maps]
+        masks = None if maps is None else [[self._mask(one, kept) for one in sites] for sites in maps]
         with torch.no_grad():
             return torch.cat([self._part(captions[i : i + _AT_ONCE], seeds[i : i + _AT_ONCE], masks) for i in parts])
 
@@ -74,14 +77,14 @@ class Sampler:
         parts = [zip(*(self.features(part) for part in pair), strict=True) for pair in _pairs(videos, others)]
         return [float(d) for part in parts for d in torch.stack([(a - b).square().sum(-1).mean(-1) for a, b in part]).mean(0)]
 
-    def _part(self, captions: Sequence[str], seeds: Sequence[int], masks: list[list[Tensor]] | None) -> Tensor:
+    def _part(self, captions: Sequence[str], seeds: Sequence[int], masks: list[list[Mask]] | None) -> Tensor:
         noise = noise_of(seeds, self.device)
         if masks is None:
             return sample(self.model, captions, noise, self.steps)
         at = _Step()
 
         def attend(site: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            return scaled_dot_product_attention(q, k, v, attn_mask=masks[self.group(at.step)][site])
+            return scaled_dot_product_attention(q, k, v, attn_mask=masks[self.group(at.step)][site](q, k))
 
         with AttentionCalls(self.layers, attend):
             return sample(self.model, captions, noise, self.steps, at.next)
@@ -98,8 +101,18 @@ class Sampler:
             self.model(*inputs)
         return found
 
-    def _mask(self, one: BlockMap) -> Tensor:
-        return spread(one.keep.to(self.device), one.places().to(self.device), one.block)
+    def _mask(self, one: BlockMap | DynamicMap, kept: list[Tensor] | None) -> Mask:
+        if isinstance(one, BlockMap):
+            mask = spread(one.keep.to(self.device), one.places().to(self.device), one.block)
+            return lambda q, k: mask
+
+        def chosen(q: Tensor, k: Tensor) -> Tensor:
+            keep = one.select(q.float(), k.float(), q.shape[3] ** -0.5)
+            if kept is not None:
+                kept.append(keep.float().mean())
+            return _tokens(keep, one.block, q.shape[2])
+
+        return chosen
 
 
 @dataclass
@@ -110,6 +123,11 @@ class _Step:
 
     def next(self, _: Inputs) -> None:
         self.step += 1
+
+
+def _tokens(keep: Tensor, block: int, tokens: int) -> Tensor:
+    """bool[batch, heads, tokens, tokens] of the blocks that are kept, in the model's order."""
+    return keep.repeat_interleave(block, 2)[:, :, :tokens].repeat_interleave(block, 3)[:, :, :, :tokens]
 
 
 def _pairs(one: Tensor, other: Tensor) -> list[tuple[Tensor, Tensor]]:

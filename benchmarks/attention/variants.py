@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from sparsecc import attention, registry
 from sparsecc.attention.base import Asked, BlockMap, Grid, Pattern, Sample
+from sparsecc.attention.dynamic import DynamicMap
 
 PARO = "paro"
 MOST_MORE = 0.05
@@ -24,9 +25,9 @@ def variants(also: Sequence[str] = ()) -> dict[str, Pattern]:
     }
 
 
-def block_map(pattern: Pattern, asked: Asked) -> BlockMap:
-    """A pattern's map of the density asked for. Of a pattern that cannot have just that one, the sparsest that has more, if it is less
-    than 5 % of all blocks more, and otherwise the densest that has less."""
+def block_map(pattern: Pattern, asked: Asked) -> BlockMap | DynamicMap:
+    """A pattern's map of the density asked for. Of a pattern that cannot have just that one, the densest that has less or the sparsest that
+    has more, whichever is nearer."""
     if not pattern.needs_samples:
         asked = replace(asked, samples=())  # which would only tell what the map costs
     least = asked.density - 0.5 / asked.grid.blocks(asked.block) ** 2  # half of a block in a head
@@ -35,7 +36,8 @@ def block_map(pattern: Pattern, asked: Asked) -> BlockMap:
     while found.density < least and (more := more + 0.01) < min(asked.density + 2 * MOST_MORE, 1.0):
         other = pattern.choose(replace(asked, density=more)).map
         if other.density >= least:
-            return other if other.density <= asked.density + MOST_MORE else found
+            return other if other.density - asked.density <= asked.density - found.density else found
+        found = max(found, other, key=lambda one: one.density)
     return found
 
 

@@ -61,6 +61,14 @@ _ALONE: tuple[AloneSpec, ...] = (
     BlockAttentionSpec(2, 4, 2, 1500, 64, 0.1, 64, tokens_first="K", causal=True),
     *(BlockAttentionSpec(2, 4, 2, tokens, 64, scale, 128, ordered=tokens < 700, masked=True) for tokens, scale in ((321, 0.3), (700, 1.0))),
     BlockAttentionSpec(2, 4, 2, 1500, 128, 128**-0.5, 64, causal=True, masked=True),
+    *(
+        BlockAttentionSpec(2, 4, 2, tokens, depth, 0.2, block, dtype, causal, ordered, int8=True)
+        for block in (64, 128)
+        for tokens, depth, dtype in ((60, 64, "bfloat16"), (321, 128, "float16"), (1370, 64, "bfloat16"))
+        for causal, ordered in ((False, False), (True, False), (False, True))
+    ),
+    BlockAttentionSpec(2, 4, 2, 700, 64, 0.3, 128, ordered=True, masked=True, tokens_first="QKV", int8=True),
+    BlockAttentionSpec(2, 4, 2, 1500, 128, 128**-0.5, 64, causal=True, masked=True, tokens_first="V", int8=True),
     NormSpec(3, 1000, 1e-5),
     NormSpec(64, 8, 1e-5, "float16"),
 )

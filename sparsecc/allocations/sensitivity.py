@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from typing import ClassVar
 
 import numpy as np
@@ -75,7 +76,7 @@ def _knapsack(ladders: Sequence[_Ladder], left: float, bins: int) -> list[int]:
     chosen: list[tuple[np.ndarray, np.ndarray]] = []
     for ladder in ladders:
         used = ((ladder.costs - ladder.costs[0]) / size).round()
-        found, picked = np.full(bins + 1, np.inf), np.zeros(bins + 1, int)
+        found, picked = np.full(bins + 1, np.inf), np.zeros(bins + 1, np.int32)
         for step in np.flatnonzero(used <= bins).tolist():  # cheaper levels first: they stay where a dearer one saves nothing
             at = int(used[step])
             reached = best[: bins + 1 - at] + ladder.losses[step]
@@ -93,26 +94,33 @@ def _knapsack(ladders: Sequence[_Ladder], left: float, bins: int) -> list[int]:
 
 def _descend(ladders: Sequence[_Ladder], steps: list[int], budget: float) -> list[int]:
     """Save what rounding has spent beyond the budget, one level at a time, where a level costs least for its loss."""
-    steps = list(steps)
-    while sum(ladder.costs[step] for ladder, step in zip(ladders, steps, strict=True)) > budget:
-        _, i = min((ladder.gain(step - 1), i) for i, (ladder, step) in enumerate(zip(ladders, steps, strict=True)) if step)
-        steps[i] -= 1
+    steps, spent = list(steps), sum(ladder.costs[step] for ladder, step in zip(ladders, steps, strict=True))
+    ways = [(ladder.gain(step - 1), i) for i, (ladder, step) in enumerate(zip(ladders, steps, strict=True)) if step]
+    heapify(ways)
+    while spent > budget:
+        _, i = heappop(ways)
+        ladder, step = ladders[i], steps[i]
+        steps[i], spent = step - 1, spent - ladder.costs[step] + ladder.costs[step - 1]
+        if step > 1:
+            heappush(ways, (ladder.gain(step - 2), i))
     return steps
 
 
 def _climb(ladders: Sequence[_Ladder], steps: list[int], budget: float) -> list[int]:
     """Spend what is left, one level at a time, where a level saves most for its cost."""
-    steps = list(steps)
-    while True:
-        left = budget - sum(ladder.costs[step] for ladder, step in zip(ladders, steps, strict=True))
-        open_ladders = [
-            (-ladder.gain(step), i)
-            for i, (ladder, step) in enumerate(zip(ladders, steps, strict=True))
-            if step + 1 < len(ladder.kept) and ladder.costs[step + 1] - ladder.costs[step] <= left
-        ]
-        if not open_ladders:
-            return steps
-        steps[min(open_ladders)[1]] += 1
+    steps, left = list(steps), budget - sum(ladder.costs[step] for ladder, step in zip(ladders, steps, strict=True))
+    ways = [(-ladder.gain(step), i) for i, (ladder, step) in enumerate(zip(ladders, steps, strict=True)) if step + 1 < len(ladder.kept)]
+    heapify(ways)
+    while ways:
+        _, i = heappop(ways)
+        ladder, step = ladders[i], steps[i]
+        cost = ladder.costs[step + 1] - ladder.costs[step]
+        if cost > left:
+            continue  # and never fits again: what is left only falls
+        steps[i], left = step + 1, left - cost
+        if step + 2 < len(ladder.kept):
+            heappush(ways, (-ladder.gain(step + 1), i))
+    return steps
 
 
 def _fill(ladders: Sequence[_Ladder], steps: Sequence[int], budget: float) -> list[int]:

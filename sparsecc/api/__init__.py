@@ -96,9 +96,9 @@ def compile(
     from sparsecc.codegen.cuda.target import Target as CudaTarget
     from sparsecc.runtime.compiled import Compiled
 
-    goal = _target(target, threads)
+    goal = target_of(target, threads)
     watched = Watched(hooks, None if dump is None else Dump(dump), verify)
-    known = _known(records, goal)
+    known = known_of(records, goal)
     if isinstance(goal, CudaTarget):
         options = {"input_shapes": input_shapes, "progress": progress, "scratch": scratch, "watched": watched}
         return _for_gpu(goal, known, model, example_inputs, recipe, calibration, cache, options)
@@ -198,7 +198,7 @@ def tune(
     from sparsecc.codegen.tuning.tuner import tune as search
     from sparsecc.codegen.tuning.workload import Collector
 
-    goal = _target(target, threads)
+    goal = target_of(target, threads)
     if any(limit is not None and not limit > 0 for limit in (trials, seconds)):
         raise UserError("trials and seconds: have to be above zero")
     if isinstance(goal, CudaTarget):
@@ -388,10 +388,12 @@ def _rewrite(
     hooks = [*watched.hooks, *([watched.dump] if watched.dump else [])]
     if watched.verify is not None and inputs is not None:
         hooks.append(Verify(inputs, tolerance_of, watched.verify))
-    return rewrite(graph, steps, samples, inputs, sources.name_of(model), source, progress, clock, scratch, destination, hooks)
+    name, remembers = sources.name_of(model), stateful or timed_on is None  # what is timed and not stateful is code for CPUs
+    return rewrite(graph, steps, samples, inputs, name, source, progress, clock, scratch, destination, hooks, remembers)
 
 
-def _target(target: str, threads: int | None) -> Target:
+def target_of(target: str, threads: int | None) -> Target:
+    """The target that a caller names. Raises UserError for one that is not known, and for what is no number of threads."""
     from sparsecc.codegen.backend import parse
     from sparsecc.codegen.cpu.threads import physical_cores, wanted
 
@@ -400,7 +402,8 @@ def _target(target: str, threads: int | None) -> Target:
     return parse(target, wanted(threads, physical_cores()))
 
 
-def _known(records: Path | None, target: Target) -> dict[Task, Known]:
+def known_of(records: Path | None, target: Target) -> dict[Task, Known]:
+    """What a file of `tune` knows for the target; nothing where there is none."""
     if records is None:
         return {}
     from sparsecc.codegen.tuning.records import Records

@@ -120,7 +120,8 @@ def _attention(site: Attention, ledger: Ledger, error: float | None) -> SiteRepo
     if site.block_map is None:
         return replace(row, decision="structured", reason=done) if done else row
     block_map = site.block_map
-    rows = head_rows(block_map) if isinstance(block_map, BlockMap) else []
+    static = isinstance(block_map, BlockMap)
+    rows, kept = (head_rows(block_map), f"density {block_map.density:.2f}") if static else ([], str(block_map))
     return replace(
         row,
         shape=(site.heads, block_map.grid.tokens, site.head_dim),
@@ -129,7 +130,7 @@ def _attention(site: Attention, ledger: Ledger, error: float | None) -> SiteRepo
         dtype=site.precision,
         format="block_map" if site.precision == "float32" else f"{site.precision}/block_map",
         decision="sparse",
-        reason=done or f"block-sparse as the model came, density {block_map.density:.2f}",
+        reason=done or f"block-sparse as the model came, {kept}",
         heads=ledger.heads(site.name) or tuple(HeadReport(**head._asdict()) for head in rows),
     )
 

@@ -1,16 +1,56 @@
-"""Plan files, looked at and exported."""
+"""Plans of block maps: made for a model, looked at and exported."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparsecc.attention import export as exports
 from sparsecc.attention import orders
 from sparsecc.attention.plan import Plan, Planned
-from sparsecc.errors import UserError
+from sparsecc.errors import RecipeError, UserError
+
+if TYPE_CHECKING:
+    from sparsecc.calibration.context import Progress
 
 Path = str | PathLike[str]
+
+
+def plan(
+    model: Any,
+    example_inputs: Any = None,
+    *,
+    recipe: Any,
+    calibration: Iterable[Any] | Path | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Plan:
+    """The block maps that a recipe's `reorder_tokens` chooses for a model, for all parts of the denoising steps that it names: to be saved,
+    and to be used by the recipes that compile the model, `plan: FILE`, once for each of `Plan.parts`.
+
+    recipe: as for `compile`; passes before `reorder_tokens` are run, those after it are not.  Everything else as for `compile`.
+
+    Raises UserError and its children for what the caller can mend.
+    """
+    from sparsecc.api import sources
+    from sparsecc.calibration.context import Context
+    from sparsecc.calibration.samples import samples_of
+    from sparsecc.passes import pipeline
+    from sparsecc.passes.reorder_tokens import ReorderTokens
+    from sparsecc.recipe import Recipe
+
+    given = Recipe.load(recipe)
+    steps = [(place, step) for place, step in enumerate(given.passes) if isinstance(step, ReorderTokens)]
+    if len(steps) != 1:
+        raise RecipeError(f"{given.source}: a plan is made by one reorder_tokens, here are {len(steps)}")
+    [(place, step)] = steps
+    graph = sources.open_graph(model, example_inputs, input_shapes)
+    context = Context(calibration=samples_of(calibration, graph.inputs), progress=progress)
+    graph, _ = pipeline.run(graph, replace(given, passes=given.passes[:place]), context)
+    with pipeline.placed(graph, given, place, step, context):
+        return step.calibrate(graph, context)
 
 
 def about(path: Path, site: str | None = None) -> dict[str, Any]:

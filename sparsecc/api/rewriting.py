@@ -77,9 +77,10 @@ def rewrite(
     scratch: str | PathLike[str] | None = None,
     destination: Literal["code", "onnx"] = "code",
     hooks: Sequence[pipeline.Hook] = (),
+    stateful: bool = True,
 ) -> Rewritten:
-    """Run the recipe's passes on a copy. Warns of each that changed nothing.  hooks: called after each."""
-    context = Context(calibration=calibration, progress=progress, clock=clock, scratch=scratch, destination=destination)
+    """Run the recipe's passes on a copy. Warns of each that changed nothing.  hooks: called after each.  stateful: as in `Context`."""
+    context = Context(calibration=calibration, progress=progress, clock=clock, scratch=scratch, destination=destination, stateful=stateful)
     ledger, masked = Ledger(), graph
 
     def enter(step: pipeline.Step) -> None:

@@ -7,7 +7,19 @@ from sparsecc import registry
 from sparsecc.attention.base import Pattern
 from sparsecc.errors import RecipeError
 
-HELPERS = ("dynamic", "export", "fixed", "judge", "ladder", "mass", "orders", "plan", "rounding")  # modules here that are no patterns
+HELPERS = (
+    "dynamic",
+    "export",
+    "fixed",
+    "judge",
+    "ladder",
+    "mass",
+    "orders",
+    "plan",
+    "rounding",
+    "sharing",
+    "steps",
+)  # modules here that are no patterns
 
 
 def create(key: str) -> Pattern:

@@ -266,6 +266,7 @@ class Pattern(ABC):
     lie.  needs_samples: whether it asks what enters the attention; where not, samples only tell what its map costs.
     exact_density: whether each head keeps just the share asked for; where not, at most that, unless its options say what it keeps.
     dynamic: whether blocks are chosen in each call, by a rule (`attention.dynamic.DynamicMap`); where not, the map is the same in all.
+    stateful: whether what is done in a call depends on how many there were before, so that the model counts them.
     """
 
     reorders: ClassVar[bool] = True
@@ -279,6 +280,10 @@ class Pattern(ABC):
     def parse(cls, parameters: str) -> Self | None:
         """The member with the options that stand behind its name and a colon in a recipe; None for what it does not read."""
         return None if parameters else cls()
+
+    @property
+    def stateful(self) -> bool:
+        return False
 
     @abstractmethod
     def choose(self, asked: Asked) -> Choice[Any]:

@@ -127,8 +127,9 @@ class DynamicMap:
     """Which blocks of an attention map are computed, told by a rule. Raises ValueError for sizes that do not fit.
 
     required: bool[heads, query_blocks, key_blocks], what is kept in every call: the diagonal, blocks with text, and all that is computed
-    in a head that is dense.  density: the share of the blocks that is kept of those that dense attention computes; where the rule fixes
-    no number, of the calibration samples.  causal: as in a BlockMap.
+    in a head that is dense.  density: the share of the blocks that is kept of those that dense attention computes, on average over calls;
+    where the rule fixes no number, of the calibration samples.  causal: as in a BlockMap.
+    refresh: every so many calls, the first among them, all blocks are computed; 0 where the rule chooses in each call.
     """
 
     grid: Grid
@@ -137,6 +138,7 @@ class DynamicMap:
     rule: Rule
     density: float
     causal: bool = False
+    refresh: int = 0
 
     def __post_init__(self) -> None:
         blocks = self.grid.blocks(self.block) if self.block > 0 else 0
@@ -150,6 +152,8 @@ class DynamicMap:
             raise ValueError("a causal map keeps no block above its diagonal")
         if self.rule.number < 0 or (isinstance(self.rule, Margin) and len(self.rule.threshold) != self.heads):
             raise ValueError(f"the rule is not one for {self.heads} heads")
+        if self.refresh < 0 or self.refresh == 1:
+            raise ValueError(f"all blocks are computed every {self.refresh} calls")
 
     @property
     def heads(self) -> int:
@@ -170,20 +174,39 @@ class DynamicMap:
         return whole.nonzero().squeeze(1).tolist()
 
     @property
+    def chosen_density(self) -> float:
+        """`density` of the calls in which the rule chooses."""
+        return (self.density * self.refresh - 1) / (self.refresh - 1) if self.refresh else self.density
+
+    @property
     def counts(self) -> Tensor | None:
-        """int64[heads, query_blocks]: how many blocks of each row are kept; None where scores alone decide."""
+        """int64[heads, query_blocks]: how many blocks of each row are kept where the rule chooses; None where scores alone decide."""
         return None if isinstance(self.rule, Margin) else _counts(self.required, self.full, self.rule.number)
 
     def same_as(self, other: object) -> bool:
         """Whether another map chooses the same blocks for every q and k."""
         if not isinstance(other, DynamicMap) or not self.required.equal(other.required):
             return False
-        settings = [(each.grid, each.block, each.causal, each.rule.name, each.rule.number) for each in (self, other)]
+        settings = [(each.grid, each.block, each.causal, each.refresh, each.rule.name, each.rule.number) for each in (self, other)]
         learnt, its = self.rule.learnt, other.rule.learnt
         return settings[0] == settings[1] and (learnt is its if learnt is None or its is None else learnt.equal(its))
 
+    def __str__(self) -> str:
+        """For reports: its density, and when blocks are chosen."""
+        if not self.refresh:
+            return f"density {self.density:.2f}, blocks chosen in each call"
+        average = f"density {self.density:.2f} on average over {self.refresh} calls"
+        dense = f"every {self.nth} call, from the first on, computes all blocks"
+        return f"{average}: {dense}, the others choose {self.chosen_density:.2f} of them"
+
+    @property
+    def nth(self) -> str:
+        """`refresh` as an ordinal number."""
+        ends = {1: "st", 2: "nd", 3: "rd"}
+        return f"{self.refresh}{'th' if self.refresh // 10 % 10 == 1 else ends.get(self.refresh % 10, 'th')}"
+
     def select(self, q: Tensor, k: Tensor, scale: float) -> Tensor:
-        """bool[batch, heads, query_blocks, key_blocks]: what is kept in a call."""
+        """bool[batch, heads, query_blocks, key_blocks]: what is kept in a call in which the rule chooses."""
         return select(self.rule, self.required, q, k, scale, self.block, self.causal)
 
 
@@ -193,6 +216,16 @@ def select(rule: Rule, needed: Tensor, q: Tensor, k: Tensor, scale: float, block
     full = computed(torch.ones_like(needed[0]), causal)
     scores = rule.scores(q, k, scale, block, causal).masked_fill(~full, -torch.inf).masked_fill(needed, torch.inf)
     return (rule.kept(scores) & full) | needed
+
+
+def refreshed(keep: Tensor, calls: Tensor | None, refresh: int, causal: bool) -> Tensor:
+    """What is kept in a call: all that dense attention computes where the number of calls before, int64[], is a multiple of `refresh`, else
+    `keep`, which a rule has chosen. The host does not wait for the device. Raises ValueError where nothing counts calls."""
+    if not refresh:
+        return keep
+    if calls is None:
+        raise ValueError(f"all blocks are computed every {refresh} calls, which nothing counts")
+    return keep | (computed(torch.ones_like(keep[0, 0]), causal) & (calls % refresh == 0))
 
 
 @dataclass(frozen=True)
@@ -208,9 +241,18 @@ class Dynamic(Pattern):
     def rule(self, asked: Asked) -> Rule:
         """The rule of one site."""
 
+    @property
+    def dense_every(self) -> int:
+        """A DynamicMap's `refresh`."""
+        return 0
+
+    @property
+    def stateful(self) -> bool:
+        return self.dense_every > 0
+
     def choose(self, asked: Asked) -> Choice[DynamicMap]:
         needed = required(asked.grid, asked.block, asked.causal).repeat(asked.heads, 1, 1)
-        found = _measured(DynamicMap(asked.grid, asked.block, needed, self.rule(asked), 1.0, asked.causal), asked)
+        found = _measured(DynamicMap(asked.grid, asked.block, needed, self.rule(asked), 1.0, asked.causal, self.dense_every), asked)
         if not asked.samples:
             return Choice(found)
         lost, error = _costs(found, asked)
@@ -243,13 +285,15 @@ def _measured(found: DynamicMap, asked: Asked) -> DynamicMap:
     """The map with its density."""
     counts, whole = found.counts, int(found.full.count_nonzero())
     if counts is not None:
-        return replace(found, density=int(counts.sum()) / (found.heads * whole))
-    kept = [found.select(*_precise(sample)[:2], asked.scale).float().mean((0, 1)).sum() for sample in asked.samples]
-    return replace(found, density=float(torch.stack(kept).mean()) / whole)
+        chosen = int(counts.sum()) / (found.heads * whole)
+    else:
+        kept = [found.select(*_precise(sample)[:2], asked.scale).float().mean((0, 1)).sum() for sample in asked.samples]
+        chosen = float(torch.stack(kept).mean()) / whole
+    return replace(found, density=(1 + (found.refresh - 1) * chosen) / found.refresh if found.refresh else chosen)
 
 
 def _costs(found: DynamicMap, asked: Asked) -> tuple[Tensor, Tensor]:
-    """(lost mass, output error) of each head, as `Choice` has them."""
+    """(lost mass, output error) of each head, as `Choice` has them, of calls in which the rule chooses."""
     kept = torch.cat([found.select(*_precise(sample)[:2], asked.scale) for sample in asked.samples])
     lost, error = [], []
     for head in range(asked.heads):

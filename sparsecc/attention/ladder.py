@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -89,12 +90,27 @@ class Ladder:
     def loss(self, head: int, sparsity: float) -> float:
         """‖o − o'‖² / ‖o‖² of all heads' outputs when one head loses this share of the blocks that may go. Between the steps the squared
         error is taken to be linear: blocks of different queries add to it one by one."""
-        points, losses = self._curves[head]
-        return float(np.interp(sparsity, points, losses))
+        return float(np.interp(sparsity, *self.curve(head)))
+
+    def curve(self, head: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of a head: shares of the blocks that may go, rising, and the losses there."""
+        return self._curves[head]
+
+    def probe(self, error: float) -> tuple[BlockMap, float] | None:
+        """The map with all heads at the step at which the attention's output is off by about this, and its relative squared error. None
+        where nothing that is left out is lost."""
+        errors = {step: found for step in range(len(self.densities)) if (found := self.site_error([step] * self.heads)) > 0}
+        if not errors:
+            return None
+        nearest = min(errors, key=lambda step: abs(math.log(errors[step] / error**2)))
+        return self.choice([nearest] * self.heads).map, errors[nearest]
+
+    def without_maps(self) -> Ladder:
+        """What the steps keep and cost alone."""
+        return replace(self, _steps=())
 
     @cached_property
     def _curves(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Of each head: shares of the blocks that may go, rising, and the losses there."""
         assert self.error is not None
         assert self.power is not None
         whole, curves = float(self.power.sum()), list[tuple[np.ndarray, np.ndarray]]()

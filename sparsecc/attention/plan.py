@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsecc.attention.base import BlockMap, Grid
+from sparsecc.attention.steps import WHOLE, Part, part_with, spelt
 from sparsecc.errors import RecipeError
 from sparsecc.files import json_text, replacing, require_regular, write_text
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 VERSION = 2
 _READABLE = (1, 2)  # a plan of version 1 has one map for each site, for all steps
 _LARGEST_PLAN = 1 << 24  # bytes of text
-WHOLE = (0.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Planned:
 
     site: str
     map: BlockMap
-    steps: tuple[float, float] = WHOLE
+    steps: Part = WHOLE
 
     def __post_init__(self) -> None:
         begin, end = self.steps
@@ -48,7 +48,7 @@ class Planned:
     @property
     def when(self) -> str:
         """Reads after the site's name; "" for all steps."""
-        return "" if self.steps == WHOLE else f"steps {self.steps[0]:g} to {self.steps[1]:g}"
+        return spelt(self.steps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +79,19 @@ class Plan:
     def sites(self) -> list[str]:
         """The names of the attention that has maps."""
         return list(dict.fromkeys(planned.site for planned in self.planned))
+
+    @property
+    def parts(self) -> list[Part]:
+        """The parts of the schedule in each of which the maps stay the same, from 0 to 1 without a gap, those in which all is dense
+        included."""
+        return list(pairwise(sorted({*WHOLE, *(edge for planned in self.planned for edge in planned.steps)})))
+
+    def part(self, step: float) -> Part:
+        """That of `parts` which a step is in: step i of n is i / n. Raises ValueError for one that is not in [0, 1)."""
+        found = part_with(self.parts, step)
+        if found is None or step >= 1:
+            raise ValueError(f"step {step:g} is not in [0, 1); step i of n is i / n")
+        return found
 
     def at(self, step: float) -> dict[str, BlockMap]:
         """The maps at a fraction of the schedule, by site. Attention that is not among them is dense there."""

@@ -33,7 +33,8 @@ class Context:
     pass is applied by itself.  progress: called by passes that take minutes.
     clock: what layers take in code generated for a machine; None where there is none.
     scratch: a folder in which pruned weights are kept, not in memory: for models that are larger than it.
-    destination: what the result is for: `code` that sparsecc generates, or an `onnx` file for a stock onnxruntime."""
+    destination: what the result is for: `code` that sparsecc generates, or an `onnx` file for a stock onnxruntime.
+    stateful: whether the result may remember something from call to call, as code for CPUs does not."""
 
     calibration: Sequence[Sequence[Any] | Mapping[str, Any]] | None = None
     seed: int = 0
@@ -42,6 +43,7 @@ class Context:
     scratch: str | PathLike[str] | None = None
     clock: Clock | None = None
     destination: Literal["code", "onnx"] = "code"
+    stateful: bool = True
 
     def tell(self, what: str, done: int, total: int, note: str = "") -> None:
         """Report progress to whoever asked for it."""

@@ -6,21 +6,32 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from sparsecc.calibration.npz import read_npz
+from sparsecc.calibration.references import apart, cut, items_of
 from sparsecc.errors import InputError
 from sparsecc.graph.base import Graph, TensorSpec
 from sparsecc.graph.binding import dtype_name, reject_infinity
 from sparsecc.graph.given import as_tuple, in_order, is_array, tensors_in
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from sparsecc.graph.inputs import Sample
 
 Source = Iterable[Any] | str | PathLike[str]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A sample with its right answers. references: by name, their first axis counts the items of the sample."""
+
+    sample: Sample
+    references: Mapping[str, np.ndarray]
 
 
 def samples_of(source: Source | None, specs: Sequence[TensorSpec]) -> list[Sample] | None:
@@ -30,23 +41,40 @@ def samples_of(source: Source | None, specs: Sequence[TensorSpec]) -> list[Sampl
     the batch axis, which is then cut into the batches that the model takes, single items if it takes any);
     a torch DataLoader, each of whose batches is a sample: the model's inputs come first or by name, what else is there are labels;
     or another iterable, of tensors, tuples or dicts by name. What is made while it is read is copied: a loader may refill its buffers.
+    Arrays called `reference:NAME` are left out, see `labelled_of`.
     Raises InputError when there are none, or one does not fit the model, or holds NaN or infinity. Warns of samples that are one and the
     same.
     """
-    if source is None:
-        return None
+    return None if source is None else [labelled.sample for labelled in labelled_of(source, specs)]
+
+
+def labelled_of(source: Source, specs: Sequence[TensorSpec]) -> list[Labelled]:
+    """Samples as `samples_of` gives them, with their references: in an .npz or such a mapping arrays `reference:NAME` with an entry for
+    each item (all entries of all batches, in order), in an iterable of dicts arrays of that name, with as many entries as the sample has.
+    Raises as `samples_of` does, and InputError for references that do not fit their samples."""
     label = str(source) if isinstance(source, str | PathLike) else "calibration"
     there = isinstance(source, str | PathLike | Mapping | list | tuple) or is_array(source)  # all of it, before the first is asked for
     labelled = _is_loader(source)
+    given = read_npz(source) if isinstance(source, str | PathLike) else source
+    given, of_all = apart(given, label) if isinstance(given, Mapping) else (given, {})
     samples: list[Sample] = []
-    for number, sample in enumerate(_read(source, specs, label)):
-        bound = _bound(specs, sample, labelled, f"{label}, sample {number}")
+    references: list[dict[str, np.ndarray]] = []
+    for number, sample in enumerate(_read(given, specs, label)):
+        where = f"{label}, sample {number}"
+        inputs, own = apart(sample, where) if isinstance(sample, Mapping) and not labelled else (sample, {})
+        bound = _bound(specs, inputs, labelled, where)
         samples.append(bound if there else bound.copied())
+        references += cut(own if there else {name: array.copy() for name, array in own.items()}, [_items(bound)], where)
     if not samples:
         raise InputError(f"{label}: no samples in it")
     if isinstance(source, list | tuple):
         _warn_of_repeated(samples, label)
-    return samples
+    pieces = cut(of_all, [_items(sample) for sample in samples], label)
+    return [Labelled(sample, {**own, **piece}) for sample, own, piece in zip(samples, references, pieces, strict=True)]
+
+
+def _items(sample: Sample) -> int:
+    return items_of(sample[0].shape) if sample else 1
 
 
 def _is_loader(source: Source) -> bool:
@@ -67,14 +95,12 @@ def _warn_of_repeated(samples: Sequence[Sample], label: str) -> None:
             warnings.warn(
                 f"{label}: samples {earlier} and {number} are one and the same tensor, so that both hold what was written last; "
                 "if a loader refills it, list copies: [x.clone() for x in loader]",
-                stacklevel=4,
+                stacklevel=5,
             )
             return
 
 
-def _read(source: Source, specs: Sequence[TensorSpec], label: str) -> Iterable[Any]:
-    if isinstance(source, str | PathLike):
-        return _cut(read_npz(source), specs, label)
+def _read(source: Iterable[Any], specs: Sequence[TensorSpec], label: str) -> Iterable[Any]:
     if isinstance(source, Mapping):
         return _cut(source, specs, label)
     if is_array(source):

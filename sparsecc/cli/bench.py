@@ -43,6 +43,9 @@ def bench(
     threads: ThreadsOption = None,
     seconds: Annotated[float, typer.Option("--seconds", min=0.1, metavar="S", help="Time to measure for.")] = 10.0,
     input_shape: ShapesOption = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Also time each kernel where it runs in the model, and say whose layer it computes.")
+    ] = False,
     json: JsonOption = None,
 ) -> None:
     """Time a model against other engines, in turns; medians and spread."""
@@ -66,9 +69,17 @@ def bench(
                 say(f"left out: {error}")
     with working(f"timing {', '.join(callables)}"):
         timings = interleave(callables, seconds=seconds)
-    write_json(json, _result(source, compiled, timings, threads))
+    result = _result(source, compiled, timings, threads)
+    found = None
+    if profile:
+        with working("timing each kernel"):
+            found = compiled.profile_of(values, seconds=seconds)
+        result["profile"] = found.to_dict()
+    write_json(json, result)
     for timing in timings.values():
         print(_line(timing, timings["sparsecc"]))
+    if found is not None:
+        print(f"\n{found}")
 
 
 def _compiled(source: Path, recipe: str | None, calib: Path | None, threads: int, shapes: Any) -> Compiled:

@@ -22,6 +22,8 @@ from sparsecc.cli.common import (
     writable,
     write_json,
 )
+from sparsecc.cli.goal import toward
+from sparsecc.errors import UserError
 
 if TYPE_CHECKING:
     from sparsecc.codegen.tuning.tuner import Progress
@@ -29,13 +31,21 @@ if TYPE_CHECKING:
 
 def tune(
     source: Annotated[Path, typer.Argument(metavar="IN.onnx", help="An ONNX file, or a .pt2 that torch.export wrote.")],
-    records: Annotated[Path, typer.Option("--records", metavar="DB", help="Measurements, for compile --records. Made when missing.")],
+    records: Annotated[
+        Path | None, typer.Option("--records", metavar="DB", help="Measurements of kernels, for compile --records. Made when missing.")
+    ] = None,
     recipe: RecipeOption = None,
     calib: CalibrationOption = None,
     trials: Annotated[
         int | None, typer.Option("--trials", min=1, metavar="N", help="Measurements to have in all. Left out, as --seconds: 32 a kernel.")
     ] = None,
     seconds: Annotated[float | None, typer.Option("--seconds", min=0.1, metavar="S", help="Time to spend, now.")] = None,
+    goal: Annotated[
+        str | None, typer.Option("--goal", metavar="GOAL", help='What to reach: "latency<=12ms,cosine>=0.99", or pareto. Searches recipes.')
+    ] = None,
+    metric: Annotated[str | None, typer.Option("--metric", metavar="NAME|MODULE:FUNCTION", help="What `metric` means in the goal.")] = None,
+    minutes: Annotated[float, typer.Option("--minutes", min=0.1, metavar="M", help="Time for --goal.")] = 30.0,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Of --goal: a folder for recipe, model and page.")] = None,
     target: TargetOption = "cpu",
     threads: ThreadsOption = None,
     input_shape: ShapesOption = None,
@@ -47,13 +57,22 @@ def tune(
     ] = None,
     json: JsonOption = None,
 ) -> None:
-    """Search for faster kernels on this machine, or on a fleet. Stop it at any time: the same command goes on from there."""
-    import sparsecc
+    """Search for faster kernels, here or on a fleet, or with --goal for a recipe. Stop it at any time: the same command goes on from there."""
+    from sparsecc import api
 
+    if goal is not None:
+        _reject_with_goal(target, recipe=recipe, trials=trials, seconds=seconds, json=json, tracker=tracker, key=key)
+        shapes = input_shapes(input_shape)
+        options = {"calib": calib, "out": out, "metric": metric, "minutes": minutes}
+        if not toward(source, goal, **options, threads=threads, records=records, input_shapes=shapes):
+            raise typer.Exit(1)
+        return
+    if records is None:
+        raise UserError("--records: name a file for what is measured, or give a --goal")
     writable(json, source, recipe, calib, records)
     try:
         with _bar(source.name) as progress:
-            result = sparsecc.tune(
+            result = api.tune(
                 source,
                 records=records,
                 recipe=recipe,
@@ -73,6 +92,15 @@ def tune(
         raise
     write_json(json, result.to_dict())
     print(result)
+
+
+def _reject_with_goal(target: str, **given: object) -> None:
+    """Raises UserError for options that say something of kernels."""
+    for name, value in given.items():
+        if value is not None:
+            raise UserError(f"--{name}: goes with kernels, not with --goal, which finds recipes")
+    if target != "cpu":
+        raise UserError(f"--target {target}: a goal is searched for on this machine's CPU")
 
 
 @contextmanager

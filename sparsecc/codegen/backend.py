@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
 import numpy as np
 
 from sparsecc.codegen.knobs import Knobs
+from sparsecc.codegen.library import KernelCall
 from sparsecc.codegen.target import T, Target
 from sparsecc.errors import ModelError, UserError
 
@@ -31,10 +32,12 @@ class UnnamedError(ModelError):
 
 @dataclass(frozen=True)
 class Emitted:
-    """module: Relax, whose `main(*inputs, *weights)` returns a tuple of the outputs.  weights: by name, in the order of main's."""
+    """module: Relax, whose `main(*inputs, *weights)` returns a tuple of the outputs.  weights: by name, in the order of main's.
+    calls: of our kernels, in their order."""
 
     module: Any
     weights: dict[str, np.ndarray]
+    calls: tuple[KernelCall, ...] = ()
 
 
 class Recorded(Protocol):

@@ -15,6 +15,7 @@ from sparsecc.codegen.importers.base import Imported
 from sparsecc.codegen.library import Library
 from sparsecc.codegen.recognize.layers import recognize
 from sparsecc.codegen.recognize.limits import divisors_of, limits_of, regions_of
+from sparsecc.codegen.recognize.names import name_layers
 from sparsecc.codegen.recognize.program import Program
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.task import Known, Task
@@ -38,15 +39,20 @@ def build(
     measure: bool | None = None,
     known: Mapping[Task, Known] | None = None,
     dump: Path | None = None,
+    chooser: Chooser | None = None,
 ) -> tuple[Library, list[Choice]]:
     """Compile for the shapes of `inputs`. measure: time sparse against dense; by default when the target is this machine.
     known: fastest knobs from the records of a tuner.  dump: a folder for each kernel's TensorIR and assembly.
+    chooser: in the place of one from `measure` and `known`; it has chosen for other variants of the model before, and times again only
+    what is new.
 
     Raises ModelError for what the compiler cannot take, naming the operators and where they are.
     """
     measure = target.is_here if measure is None else measure
     arrays = _arrays(graph, inputs)
-    chooser = Chooser(target, measure, known or {})
+    if chooser is None:
+        chooser = Chooser(target, measure, known or {})
+    chooser.choices = []
     try:
         return _library(graph, arrays, target, chooser, dump), chooser.choices
     except UnnamedError as error:
@@ -55,6 +61,7 @@ def build(
 
 def _library(graph: Graph, arrays: list[np.ndarray], target: Target, chooser: Chooser, dump: Path | None) -> Library:
     program = _program(_imported(graph, arrays))
+    name_layers(program, graph)
     backend = whole(target)
     emitted, types = backend.emit(program, chooser), [out.ty for out in program.outputs]
     limits, divides, regions = limits_of(program), divisors_of(program), regions_of(program)
@@ -73,6 +80,7 @@ def _library(graph: Graph, arrays: list[np.ndarray], target: Target, chooser: Ch
         limits={name: limit for name, limit in zip(names, limits, strict=True) if limit is not None},
         divisors=frozenset(name for name, is_one in zip(names, divides, strict=True) if is_one),
         regions={name: images for name, images in zip(names, regions, strict=True) if images is not None},
+        calls=emitted.calls,
     )
 
 

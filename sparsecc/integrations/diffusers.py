@@ -16,25 +16,27 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from sparsecc.attention.base import BlockMap, Sample
-from sparsecc.attention.plan import WHOLE, Plan, Planned, fingerprint
+from sparsecc.attention.plan import Plan, Planned, fingerprint
+from sparsecc.attention.steps import WHOLE, Part, Steps, parts_of, spelt
 from sparsecc.codegen.cuda.blocks import hides_keys
 from sparsecc.errors import RecipeError, Refused, UserError
 from sparsecc.graph.select import chosen
 from sparsecc.graph.sites import Attention
+from sparsecc.integrations.again import Again, Inputs, output_of
 from sparsecc.integrations.play import Player
 from sparsecc.integrations.processors import OWN, Call, Clock, attention, install, require_playable, sizes, transformer_of
-from sparsecc.passes.reorder_tokens import ReorderTokens
+from sparsecc.passes.reorder_tokens import ReorderTokens, planned_of
 
+T = TypeVar("T")
 _APPLIED: WeakKeyDictionary[nn.Module, Applied] = WeakKeyDictionary()
 
 
@@ -79,8 +81,8 @@ def remove(model: Any) -> None:
 @contextmanager
 def record(model: Any, steps: Sequence[int] = range(0, 1000, 10), folder: str | PathLike[str] | None = None) -> Iterator[Recording]:
     """Keep what enters each attention while a model runs in the block: one sample of each of these steps, the last of its batch, in memory,
-    or in files of a folder. A sample of CogVideoX 5B takes 330 MB for each of its 42 layers. Runs of one step each are not told apart: of
-    several in the block the first is kept.
+    or in files of a folder. A sample of CogVideoX 5B takes 330 MB for each of its 42 layers. What enters the transformer is kept, too, a
+    few MB a step, in memory. Runs of one step each are not told apart: of several in the block the first is kept.
 
     steps: of a run, counted from 0. Every tenth if not given.
     """
@@ -91,13 +93,15 @@ def record(model: Any, steps: Sequence[int] = range(0, 1000, 10), folder: str | 
     require_playable(modules, modules)
     if folder is not None:
         Path(folder).mkdir(exist_ok=True)
-    recording = Recording({name: sizes(module) for name, module in modules.items()}, frozenset(steps), folder)
+    recording = Recording({name: sizes(module) for name, module in modules.items()}, frozenset(steps), folder, weakref.ref(model))
+    recording.clock.watch(transformer)
+    begun = transformer.register_forward_pre_hook(recording.begin, with_kwargs=True)  # the clock has looked at the call before
     try:
-        recording.clock.watch(transformer)
         install(modules, {name: functools.partial(recording.take, name) for name in modules})
         yield recording
     finally:
         recording.clock.stop()
+        begun.remove()
         remove(transformer)
 
 
@@ -134,15 +138,23 @@ class _Played(NamedTuple):
 
 @dataclass
 class Recording:
-    """What entered the attention of a model. layers: heads and head_dim by name.  said: of the last plan, a line for each
-    attention."""
+    """What entered the attention of a model. layers: heads and head_dim by name.  said: of the last plan, a line for each attention and
+    part of the steps.  model: is not kept alive."""
 
     layers: Mapping[str, tuple[int, int]]
     steps: frozenset[int]
-    folder: str | PathLike[str] | None = None
+    folder: str | PathLike[str] | None
+    model: Callable[[], Any]
     clock: Clock = field(default_factory=lambda: Clock(lambda: None))
     said: list[str] = field(default_factory=list)
     _calls: dict[str, dict[tuple[int, int], _Kept]] = field(default_factory=dict)
+    _begun: dict[tuple[int, int], Inputs] = field(default_factory=dict)
+
+    def begin(self, _: nn.Module, args: Any, kwargs: Any) -> None:
+        """A call of the transformer."""
+        at = (self.clock.runs, self.clock.index)
+        if self.clock.index in self.steps and at not in self._begun:
+            self._begun[at] = Inputs.kept(args, kwargs)
 
     def take(self, name: str, call: Call) -> None:
         at, kept = (self.clock.runs, self.clock.index), self._calls.setdefault(name, {})
@@ -150,37 +162,80 @@ class Recording:
             number = sum(map(len, self._calls.values()))
             kept[at] = _kept(name, call, None if self.folder is None else f"{self.folder}/{number}.pt")
 
-    def plan(self, choose: ReorderTokens, steps: Sequence[tuple[float, float]] = (WHOLE,)) -> Plan:
+    def plan(self, choose: ReorderTokens, steps: Steps = 1, held_out: Sequence[Callable[[], Tensor]] = ()) -> Plan:
         """The maps that the pass chooses for what was recorded.
 
-        steps: parts of the schedule, as fractions of a run's steps, each with maps of its own: ((0.2, 0.5), (0.5, 1)) leaves the first
-        fifth of the steps dense. Raises RecipeError where a part has no recorded step, and where no attention can be made sparse.
+        steps: how many equal parts of the schedule have maps of their own, or each part as fractions of a run's steps: ((0.2, 0.5),
+        (0.5, 1)) leaves the first fifth of the steps dense. `allocation: sensitivity` divides the density over heads, layers and parts:
+        for this the transformer runs again, on up to four recorded steps for each attention in each part.
+        held_out: for a floor: runs of the pipeline, each with a prompt and seed that were not recorded, which give images, videos or
+        latents as one tensor, the same each time. They are run dense, then by up to five plans, of which the one with the fewest blocks
+        that reaches the floor in every run is taken. The model is left without a plan.
+
+        Raises RecipeError where a part has no recorded step, where no attention can be made sparse, and for a floor without runs; UserError
+        where the model has to be run and is gone, or has a plan applied.
         """
         if choose.plan is not None:
             raise RecipeError("plan: a recording makes one; leave it out")
         if choose.precision != "float32":
             raise RecipeError("precision: a plan holds maps alone; give it to the recipe that compiles the plan")
-        _require_parts(steps)
-        self.said = []
-        planned = [one for part in steps for one in self._part(choose, part)]
+        if choose.timestep is not None:
+            raise RecipeError("timestep: a recording knows its steps; leave it out, and give steps= to plan")
+        _require_held_out(choose, held_out)
+        parts, sites, again = parts_of(steps), self._sites(choose), self._again(held_out)
+        if choose.allocation != ReorderTokens.allocation:
+            again.transformer()  # measuring takes long: what cannot be run is said before
+        found = choose.chosen(again, sites, parts)
+        self.said = [_line(name, part, action) for part, chosen in found.items() for name, action in chosen.items()]
+        planned = planned_of(found)
         if not planned:
             raise RecipeError(f"no attention can be made sparse: {self.said[0] if self.said else 'none was called'}")
+        return self._plan(planned)
+
+    def _plan(self, planned: Sequence[Planned]) -> Plan:
         return Plan(fingerprint((name, *sizes) for name, sizes in self.layers.items()), planned)
 
-    def _part(self, choose: ReorderTokens, part: tuple[float, float]) -> Iterator[Planned]:
+    def _sites(self, choose: ReorderTokens) -> list[Attention]:
         sites = [kept.site for calls in self._calls.values() for kept in [*calls.values()][:1]]
         sites.sort(key=lambda site: -(site.tokens or 0))  # what is refused first is what matters most
-        for site in chosen(sites, Attention, choose.targets, choose.ignore):
-            calls = {at: kept for at, kept in self._calls[site.name].items() if part[0] <= at[1] / self.clock.count < part[1]}
-            if not calls:
-                raise RecipeError(
-                    f"no step from {part[0]:g} to {part[1]:g} of {self.clock.count} was recorded; name one in record(steps=...)"
-                )
-            found = choose.judged(site, [kept.sample() for kept in calls.values()])
-            self.said.append(f"attention '{site.name}': {f'dense, {found.reason}' if isinstance(found, Refused) else found}")
-            if not isinstance(found, Refused):
-                assert isinstance(found.map, BlockMap)
-                yield Planned(site.name, found.map, part)
+        return list(chosen(sites, Attention, choose.targets, choose.ignore))
+
+    def _again(self, held_out: Sequence[Callable[[], Tensor]]) -> Again:
+        """The model, which may have been recorded long ago."""
+
+        def model() -> Any:
+            found = self.model()
+            if found is None:
+                raise UserError("the model that was recorded is gone, and has to be run to tell what it loses")
+            if transformer_of(found) in _APPLIED:
+                raise UserError("the model has a plan applied; remove it first")
+            return found
+
+        def played(maps: Mapping[tuple[Part, str], BlockMap]) -> list[list[Tensor]]:
+            found = model()
+            plan = self._plan([Planned(name, one, part) for (part, name), one in maps.items()])
+            apply(found, plan, None if hasattr(found, "transformer") else self.clock.count)
+            try:
+                return [[output_of(run, number)] for number, run in enumerate(held_out)]
+            finally:
+                remove(found)
+
+        return Again(lambda: transformer_of(model()), self._samples, lambda part: [*self._in(part, self._begun).values()], played)
+
+    def _samples(self, part: Part, name: str) -> list[Sample]:
+        return [kept.sample() for kept in self._in(part, self._calls[name]).values()]
+
+    def _in(self, part: Part, kept: Mapping[tuple[int, int], T]) -> dict[tuple[int, int], T]:
+        """What was kept of the steps of a part."""
+        found = {at: one for at, one in kept.items() if part[0] <= at[1] / self.clock.count < part[1]}
+        if not found:
+            raise RecipeError(f"no step from {part[0]:g} to {part[1]:g} of {self.clock.count} was recorded; name one in record(steps=...)")
+        return found
+
+
+def _line(name: str, part: Part, action: Any) -> str:
+    where = ", ".join(filter(None, (f"attention '{name}'", spelt(part))))
+    return f"{where}: {f'dense, {action.reason}' if isinstance(action, Refused) else action}"
 
 
 class _Kept(NamedTuple):
@@ -220,13 +275,12 @@ def _counter(model: Any, steps: int | None) -> Callable[[], int | None]:
     return lambda: steps if steps is not None else getattr(held(), "num_timesteps", None)
 
 
-def _require_parts(steps: Sequence[tuple[float, float]]) -> None:
-    for begin, end in steps:
-        if not 0 <= begin < end <= 1:
-            raise RecipeError(f"steps: {begin:g} to {end:g} is no part of the schedule, which goes from 0 to 1")
-    for (_, end), (begin, _) in pairwise(sorted(steps)):
-        if begin < end:
-            raise RecipeError(f"steps: two parts have {begin:g} in them")
+def _require_held_out(choose: ReorderTokens, held_out: Sequence[Any]) -> None:
+    floor = " and ".join(name for name in ("min_psnr", "min_ssim") if getattr(choose, name) is not None)
+    if floor and not held_out:
+        raise RecipeError(f"{floor}: needs runs of the pipeline that were not recorded; give them as held_out=")
+    if held_out and not floor:
+        raise RecipeError("held_out: is for min_psnr and min_ssim; give one of them, or leave it out")
 
 
 def _require_made_for(plan: Plan, modules: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 ONNX_DOMAIN = "ai.sparsecc"
 TORCH_NAMESPACE = "sparsecc"
+CALLS = "calls"  # what a counter of calls is called, among an operator's arguments and in a model
 
 
 class TorchCall(NamedTuple):
@@ -27,6 +28,7 @@ class Operator(ABC):
     """What can stand in the place of a site (`Graph.replace`), with its tensors.
 
     takes: the kinds of site.  trainable: whether its tensors are parameters where those of the site were.
+    counter: which of its tensors counts calls, where one does: graphs add one to it after each. int64[].
     """
 
     takes: ClassVar[tuple[str, ...]]
@@ -35,6 +37,10 @@ class Operator(ABC):
     @property
     def trainable(self) -> bool:
         return False
+
+    @property
+    def counter(self) -> str | None:
+        return None
 
     @property
     @abstractmethod

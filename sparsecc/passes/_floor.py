@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from sparsecc.calibration.context import Context
-from sparsecc.calibration.outputs import Outputs
 from sparsecc.errors import RecipeError, Refused
-from sparsecc.graph.base import Graph
-from sparsecc.passes._shares import Division, with_maps
 from sparsecc.quality import WINDOW, psnr, ssim
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from sparsecc.attention.base import Choice
-    from sparsecc.attention.rounding import Precision
 
 
 class Quality(NamedTuple):
@@ -63,12 +57,25 @@ class Floor:
         return all(floor is None or (value is not None and value >= floor) for floor, value in pairs)
 
 
-class HeldOut:
-    """What the dense model gives on held-out inputs. Raises RecipeError where it cannot be compared with anything."""
+def split(floor: Floor, inputs: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Inputs to choose on, and every second one, which is held out. Raises RecipeError where that cannot be."""
+    if len(inputs) < 2:
+        raise RecipeError(f"{floor.fields}: every second calibration input is held out, so that at least two are needed, not 1")
+    if len({_sizes(one) for one in inputs}) > 1:  # a map is for one number of tokens
+        raise RecipeError(f"{floor.fields}: needs calibration inputs of one size")
+    return inputs[::2], inputs[1::2]
 
-    def __init__(self, graph: Graph, samples: Sequence[Any], floor: Floor) -> None:
-        self.count, self._floor, self._outputs = len(samples), floor, Outputs(graph, samples)
-        dense = self._outputs.dense
+
+def _sizes(inputs: Sequence[Any] | Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(x.shape) for x in (inputs.values() if isinstance(inputs, Mapping) else inputs))
+
+
+class HeldOut:
+    """What the dense model gives for held-out inputs, each the floating outputs of one. Raises RecipeError where they cannot be compared
+    with anything."""
+
+    def __init__(self, dense: Sequence[Sequence[Tensor]], floor: Floor) -> None:
+        self.count, self.floor, self._dense = len(dense), floor, dense
         if not dense[0]:
             raise RecipeError(f"{floor.fields}: the model has no output of floating numbers")
         for number, outputs in enumerate(dense):
@@ -78,65 +85,58 @@ class HeldOut:
         if not all(self._peaks):
             raise RecipeError(f"{floor.fields}: an output of the dense model has one value everywhere, so that errors have no scale")
 
-    def quality(self, graph: Graph) -> Quality:
-        """Of another graph, by what the floor asks for. The peak is the range of the dense output's values over all held-out inputs."""
-        pairs = list(self._pairs(graph))
+    def quality(self, outputs: Sequence[Sequence[Tensor]]) -> Quality:
+        """Of what a changed model gives, by what the floor asks for. The peak is the range of the dense output's values over all inputs."""
+        pairs = [each for dense, ys in zip(self._dense, outputs, strict=True) for each in zip(dense, ys, self._peaks, strict=True)]
         return Quality(
-            None if self._floor.psnr is None else _least([psnr(dense, y, peak) for dense, y, peak in pairs]),
-            None if self._floor.ssim is None else _least([ssim(dense, y, peak) for dense, y, peak in pairs]),
+            None if self.floor.psnr is None else _least([psnr(dense, y, peak) for dense, y, peak in pairs]),
+            None if self.floor.ssim is None else _least([ssim(dense, y, peak) for dense, y, peak in pairs]),
         )
-
-    def _pairs(self, graph: Graph) -> Iterator[tuple[Tensor, Tensor, float]]:
-        for dense, outputs in zip(self._outputs.dense, self._outputs.of(graph), strict=True):
-            yield from zip(dense, outputs, self._peaks, strict=True)
 
     def _require_comparable(self, y: Tensor, number: int) -> None:
         if not y.isfinite().all():
-            raise RecipeError(f"{self._floor.fields}: the dense model gives NaN or infinity for held-out input {number}")
-        if self._floor.ssim is not None and (y.dim() < 4 or min(y.shape[-2:]) < WINDOW):
+            raise RecipeError(f"{self.floor.fields}: the dense model gives NaN or infinity for held-out input {number}")
+        if self.floor.ssim is not None and (y.dim() < 4 or min(y.shape[-2:]) < WINDOW):
             raise RecipeError(
                 f"min_ssim: an output of shape {'×'.join(map(str, y.shape))} is no image: it takes four axes or more, the last two height "
                 f"and width of at least {WINDOW}; ask for min_psnr"
             )
 
 
-@dataclass(frozen=True)
-class Reached:
-    """choices: by site.  said: what was reached, in words."""
+C = TypeVar("C")
 
-    choices: Mapping[str, Choice]
+
+@dataclass(frozen=True)
+class Reached(Generic[C]):
+    """said: what was reached, in words."""
+
+    choices: C
     said: str
 
 
 def least_above(
-    floor: Floor, graph: Graph, division: Division, inputs: Sequence[Any], max_error: float | None, precision: Precision, context: Context
-) -> Reached | Refused:
-    """The maps of the lowest density at which the whole model reaches the floor on each held-out input, by bisection: more blocks are taken
-    to come nearer to the dense model. What is returned was run; refused where no density does.
+    held_out: HeldOut, densities: Sequence[float], attempt: Callable[[float], tuple[C, Sequence[Sequence[Tensor]]]], context: Context
+) -> Reached[C] | Refused:
+    """What is chosen at the lowest density at which the whole model reaches the floor on each held-out input, by bisection: more blocks are
+    taken to come nearer to the dense model. What is returned was run; refused where no density does.
 
-    max_error: heads whose error on the other inputs is above are dense in all of it.  precision: with which it is run.
+    attempt: what is chosen at a density, and what the model then gives.
     """
-    from sparsecc.attention.judge import held  # which imports torch, as ladder does
-    from sparsecc.attention.ladder import DENSITIES
-
-    held_out = HeldOut(graph, inputs, floor)
-    densities = sorted({max(density, division.least) for density in DENSITIES})
-    tried: dict[int, tuple[Mapping[str, Choice], Quality]] = {}
+    tried: dict[int, tuple[C, Quality]] = {}
 
     def reaches(place: int) -> bool:
-        steps = division.steps(densities[place])
-        choices = {name: held(ladder.choice(steps[name]), max_error) for name, ladder in division.ladders.items()}
-        quality = held_out.quality(with_maps(graph, {name: choice.map for name, choice in choices.items()}, precision))
+        choices, outputs = attempt(densities[place])
+        quality = held_out.quality(outputs)
         tried[place] = choices, quality
         context.tell("checking held-out inputs", len(tried), len(densities).bit_length(), f"density {densities[place]:.2f}: {quality}")
-        return floor.met_by(quality)
+        return held_out.floor.met_by(quality)
 
     place = bisect.bisect_left(range(len(densities)), True, key=reaches)
+    asked, count = f"{held_out.floor} asked for", held_out.count
     if place == len(densities):
-        reached = tried[place - 1][1]
-        return Refused(f"at density {densities[-1]:.2g} the model has {reached} on held-out inputs, below the {floor} asked for")
+        return Refused(f"at density {densities[-1]:.2g} the model has {tried[place - 1][1]} on held-out inputs, below the {asked}")
     choices, quality = tried[place]
-    return Reached(choices, f"{quality} on {held_out.count} held-out input{'s' * (held_out.count > 1)} ({floor} asked for)")
+    return Reached(choices, f"{quality} on {count} held-out input{'s' * (count > 1)} ({asked})")
 
 
 def _range(outputs: Sequence[Tensor]) -> float:

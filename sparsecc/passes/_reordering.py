@@ -26,8 +26,10 @@ class Reordering:
 
     def __str__(self) -> str:
         narrow = "" if self.precision == "float32" else f"in {self.precision}"
-        orders, when = (_orders_by_head(self.map), "") if isinstance(self.map, BlockMap) else ((), "blocks chosen in each call")
-        said = [f"density {self.map.density:.2f}", when, narrow, *self._costs(), *orders, self.checked]
+        orders, kept = (
+            (_orders_by_head(self.map), f"density {self.map.density:.2f}") if isinstance(self.map, BlockMap) else ((), str(self.map))
+        )
+        said = [kept, narrow, *self._costs(), *orders, self.checked]
         return ", ".join(filter(None, said))
 
     def heads(self) -> list[Head]:
@@ -62,6 +64,11 @@ def untouchable(site: Attention, reorders: bool) -> Refused | None:
     if None not in (site.tokens, site.kv_tokens) and site.tokens != site.kv_tokens:
         return Refused(f"cross attention: {site.tokens} queries, {site.kv_tokens} keys")
     return Refused(site.bound) if site.bound else None
+
+
+def uncounted(pattern: str) -> Refused:
+    """Why a pattern that counts calls is not for code that remembers nothing."""
+    return Refused(f"{pattern} counts the model's calls, and code for CPUs remembers nothing from call to call; for GPUs it does")
 
 
 def unfit(samples: Sequence[Sample]) -> Refused | None:

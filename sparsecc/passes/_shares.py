@@ -1,119 +1,169 @@
-"""How the blocks of a budget are shared out among the heads of all attention layers, by what each loses."""
+"""Densities for each head of each attention in each part of the denoising steps: shared out by loss, or as low as a floor allows."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from sparsecc import allocations
-from sparsecc.allocations.base import Share
-from sparsecc.calibration.outputs import Outputs, spread
-from sparsecc.errors import RecipeError
+from sparsecc.attention.base import Asked, BlockMap, Choice, Pattern, Sample
+from sparsecc.attention.rounding import Precision
+from sparsecc.attention.steps import Part
+from sparsecc.calibration.context import Context
+from sparsecc.calibration.outputs import Outputs
+from sparsecc.errors import Refused
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import Attention
-from sparsecc.registry import require
+from sparsecc.passes._floor import Floor, HeldOut, least_above
+from sparsecc.passes._gains import UNIFORM, Gains, with_maps
+from sparsecc.passes._reordering import Reordering
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparsecc.attention.base import BlockMap
     from sparsecc.attention.ladder import Ladder
-    from sparsecc.attention.rounding import Precision
+    from sparsecc.attention.sharing import Measured
 
-UNIFORM = "uniform"
-_HIGHEST_GAIN = 1e9  # where the model overflows, a gain is infinite
+Chosen = dict[str, Reordering | Refused]
+"""What becomes of each attention in a part of the steps."""
+Entering = Iterator[tuple[Attention, Sequence[Sample]]]
+Maps = Mapping[tuple[Part, str], BlockMap]
+"""By part of the steps and attention; attention that is not among them is dense."""
 
 
-def require_allocation(name: str) -> None:
-    """Raises RecipeError for one that does not exist, or that divides by what a weight has and a head lacks."""
-    require("allocation", "allocations", name)
-    if name != UNIFORM and not allocations.create(name).needs_loss:
-        raise RecipeError(f"allocation: {name} divides by weights, which attention has none of; take uniform or sensitivity")
+class Source(Protocol):
+    """A model, as far as densities are chosen for it."""
+
+    def entering(self, part: Part, sites: Sequence[Attention]) -> Entering:
+        """These sites, with what enters each in a part of the steps."""
+        ...
+
+    def gain(self, part: Part, site: Attention, ladder: Ladder) -> float:
+        """The model's relative squared error, in a part, for a relative squared error of the site's output of 1."""
+        ...
+
+    def held_out(self, maps: Maps) -> list[list[Tensor]]:
+        """The floating outputs for each held-out input, with these maps."""
+        ...
+
+
+class OfGraph:
+    """inputs: of each part, to choose on.  held_out: others.  tapped: what enters sites on some inputs.  precision: with which the held-out
+    inputs are run."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        inputs: Mapping[Part, Sequence[Any]],
+        tapped: Callable[[Graph, Sequence[Attention], Sequence[Any]], Entering],
+        held_out: Sequence[Any] = (),
+        precision: Precision = "float32",
+    ) -> None:
+        self._graph, self._inputs, self._tapped, self._held_out = graph, inputs, tapped, held_out
+        self._precision: Precision = precision
+        self._gains: dict[Part, Gains] = {}
+
+    def entering(self, part: Part, sites: Sequence[Attention]) -> Entering:
+        return self._tapped(self._graph, sites, self._inputs[part])
+
+    def gain(self, part: Part, site: Attention, ladder: Ladder) -> float:
+        if part not in self._gains:
+            self._gains[part] = Gains(self._graph, self._inputs[part])
+        return self._gains[part].of(site, ladder)
+
+    def held_out(self, maps: Maps) -> list[list[Tensor]]:
+        """Of one part."""
+        by_site = {site: found for (_, site), found in maps.items()}
+        return Outputs(with_maps(self._graph, by_site, self._precision), self._held_out).dense
 
 
 @dataclass(frozen=True)
-class Division:
-    """ladders: of each site, by name.  gains: for each, the model's relative squared error for a relative squared error of the site's
-    output of 1; unused where every head gets the same."""
+class Sharing:
+    """What a recipe asks for. asked: of the pattern, at a site that these samples enter.  decided: what becomes of a choice, and what is
+    said of outputs that were checked.  context: whom to tell how far it is."""
 
+    pattern: Pattern
     allocation: str
-    ladders: Mapping[str, Ladder]
-    gains: Mapping[str, float]
+    asked: Callable[[Attention, Sequence[Sample]], Asked | Refused]
+    decided: Callable[[Attention, Choice, str], Reordering | Refused]
+    context: Context
 
-    @property
-    def least(self) -> float:
-        """The density at which each head keeps text and the diagonal alone."""
-        return sum(ladder.needed * ladder.heads for ladder in self.ladders.values()) / self._blocks
+    def at(
+        self, density: float, source: Source, sites: Sequence[Attention], parts: Sequence[Part], wanted: Sequence[Part]
+    ) -> dict[Part, Chosen]:
+        """The maps of the wanted parts: all parts are measured, then each attention chooses again, at the density of each head."""
+        from sparsecc.attention.ladder import choose  # which imports torch
+        from sparsecc.attention.sharing import shared_out
 
-    @property
-    def _blocks(self) -> int:
-        return sum(ladder.full * ladder.heads for ladder in self.ladders.values())
+        found: dict[Part, Chosen] = {part: {} for part in parts}
+        measured = [one.without_maps() for one in self._measured(source, sites, parts, found)]
+        kept = zip(measured, shared_out(self.allocation, measured, density), strict=True)
+        densities = {(one.steps, one.site): [blocks / one.ladder.full for blocks in heads] for one, heads in kept}
+        for part in wanted:
+            for site, samples in source.entering(part, [site for site in sites if site.name not in found[part]]):
+                asked = self.asked(site, samples)
+                assert isinstance(asked, Asked)  # as before
+                found[part][site.name] = self.decided(site, choose(self.pattern, asked, densities[part, site.name]), "")
+        return {part: found[part] for part in wanted}
 
-    def kept(self, density: float) -> dict[str, list[int]]:
-        """How many blocks each head keeps, by site: round(density · blocks of all sites) together, and at least what every head has to."""
-        heads = [(name, ladder, head) for name, ladder in self.ladders.items() for head in range(ladder.heads)]
-        free = [(name, ladder, head) for name, ladder, head in heads if ladder.free]
-        gone = self._blocks - max(round(density * self._blocks), sum(ladder.needed for _, ladder, _ in heads))
-        units = [self._share(name, ladder, head) for name, ladder, head in free]
-        sparsities = allocations.create(self.allocation).allocate(units, gone / sum(unit.units for unit in units), 0.0) if units else []
-        found = {name: [ladder.full] * ladder.heads for name, ladder in self.ladders.items()}
-        for (name, ladder, head), sparsity in zip(free, sparsities, strict=True):
-            found[name][head] -= round(sparsity * ladder.free)
+    def above(
+        self, floor: Floor, max_error: float | None, source: Source, sites: Sequence[Attention], parts: Sequence[Part]
+    ) -> dict[Part, Chosen]:
+        """The maps of all parts together, at the lowest density with which the model's outputs reach a floor on held-out inputs.
+
+        max_error: heads whose error on the other inputs is above are dense in all of it."""
+        from sparsecc.attention.judge import held  # which imports torch, as the others do
+        from sparsecc.attention.ladder import DENSITIES
+        from sparsecc.attention.sharing import least
+
+        found: dict[Part, Chosen] = {part: {} for part in parts}
+        if not sites:
+            return found
+        held_out = HeldOut(source.held_out({}), floor)  # first: measuring takes long
+        measured = list(self._measured(source, sites, parts, found))
+        if not measured:
+            return found
+
+        def attempt(density: float) -> tuple[dict[tuple[Part, str], Choice], list[list[Tensor]]]:
+            steps = zip(measured, self._steps(measured, density), strict=True)
+            choices = {(one.steps, one.site): held(one.ladder.choice(heads), max_error) for one, heads in steps}
+            return choices, source.held_out({at: choice.map for at, choice in choices.items()})
+
+        densities = sorted({max(density, least(measured)) for density in DENSITIES})
+        reached = least_above(held_out, densities, attempt, self.context)
+        by_name = {site.name: site for site in sites}
+        for one in measured:
+            if isinstance(reached, Refused):
+                found[one.steps][one.site] = reached
+            else:
+                found[one.steps][one.site] = self.decided(by_name[one.site], reached.choices[one.steps, one.site], reached.said)
         return found
 
-    def steps(self, density: float) -> dict[str, list[int]]:
-        """The steps of each site's ladder that come nearest to a density of the whole."""
+    def _steps(self, measured: Sequence[Measured], density: float) -> list[list[int]]:
+        """The steps of each ladder that come nearest to a density of the whole."""
+        from sparsecc.attention.sharing import shared_out
+
         if self.allocation == UNIFORM:
-            return {name: ladder.at(density) for name, ladder in self.ladders.items()}
-        return {name: self.ladders[name].nearest(kept) for name, kept in self.kept(density).items()}
+            return [one.ladder.at(density) for one in measured]
+        kept = shared_out(self.allocation, measured, density)
+        return [one.ladder.nearest(heads) for one, heads in zip(measured, kept, strict=True)]
 
-    def _share(self, name: str, ladder: Ladder, head: int) -> Share:
-        """A head, whose units are the blocks that may go."""
-        return Share(
-            name=f"{name} {head}",
-            shape=(),
-            units=ladder.free,
-            unit_scores=_no_scores,
-            loss=lambda sparsity: self.gains[name] * ladder.loss(head, sparsity),
-            corners=(ladder.kept[:, head] - ladder.needed).tolist(),
-        )
+    def _measured(
+        self, source: Source, sites: Sequence[Attention], parts: Sequence[Part], refused: Mapping[Part, Chosen]
+    ) -> Iterator[Measured]:
+        """Part by part; what cannot be measured comes into `refused`."""
+        from sparsecc.attention.ladder import Ladder
+        from sparsecc.attention.sharing import Measured
 
-
-def divided(allocation: str, graph: Graph, sites: Sequence[Attention], ladders: Mapping[str, Ladder], samples: Sequence[Any]) -> Division:
-    """samples: on which gains are measured, where the allocation asks for losses."""
-    from sparsecc.calibration.sensitivity import SAMPLES  # which imports torch
-
-    if allocation == UNIFORM:
-        return Division(allocation, ladders, {})
-    outputs = Outputs(graph, spread(samples, SAMPLES))
-    return Division(allocation, ladders, {site.name: _gain(graph, outputs, site, ladders[site.name]) for site in sites})
-
-
-def _gain(graph: Graph, outputs: Outputs, site: Attention, ladder: Ladder) -> float:
-    """What the model's relative squared error is of that of one attention: with only this one sparse, at the density at which it is off by
-    about PROBE: little enough for errors to add up, and far above those of rounding."""
-    from sparsecc.calibration.sensitivity import PROBE
-
-    errors = {step: error for step in range(len(ladder.densities)) if (error := ladder.site_error([step] * ladder.heads)) > 0}
-    if not errors:
-        return 0.0  # nothing that it leaves out is lost
-    nearest = min(errors, key=lambda step: abs(math.log(errors[step] / PROBE**2)))
-    probed = with_maps(graph, {site.name: ladder.choice([nearest] * ladder.heads).map})
-    return min(outputs.error(probed) / errors[nearest], _HIGHEST_GAIN)
-
-
-def with_maps(graph: Graph, maps: Mapping[str, BlockMap], precision: Precision = "float32") -> Graph:
-    """A copy in which these sites compute the kept blocks alone."""
-    from sparsecc.ops.block_attention.torch import BlockAttention
-
-    copy = graph.copy()
-    for site in graph.sites(Attention):
-        if site.name in maps:
-            copy.replace(site, BlockAttention(maps[site.name], site.scale, site.kv_heads != site.heads, precision))
-    return copy
-
-
-def _no_scores() -> Tensor:
-    raise AssertionError("heads have no scores; an allocation that reads some is refused")
+        for number, part in enumerate(parts):
+            ladders: list[tuple[Attention, Ladder]] = []
+            for done, (site, samples) in enumerate(source.entering(part, sites), number * len(sites) + 1):
+                asked = self.asked(site, samples)
+                if isinstance(asked, Refused):
+                    refused[part][site.name] = asked
+                else:
+                    ladders.append((site, Ladder.of(self.pattern, asked)))
+                self.context.tell("measuring attention", done, len(parts) * len(sites), site.name)
+            for site, ladder in ladders:
+                gain = 1.0 if self.allocation == UNIFORM else source.gain(part, site, ladder)
+                yield Measured(site.name, ladder, gain, part)

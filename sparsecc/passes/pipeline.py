@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -53,11 +54,8 @@ def run(graph: Graph, recipe: HasPasses, context: Context, hooks: Sequence[Hook]
     results: list[tuple[Pass, PassResult]] = []
     context = replace(context, original=graph)
     for number, step in enumerate(recipe.passes):
-        try:
-            with numbered(graph, context.calibration):
-                result = step.apply(graph, context)
-        except RecipeError as error:
-            raise RecipeError(f"{_place(recipe, number, step)}.{error}") from None
+        with placed(graph, recipe, number, step, context):
+            result = step.apply(graph, context)
         if recipe.strict and not result.modified:
             raise RecipeError(f"{_place(recipe, number, step)} {_idle(graph, result)}")
         results.append((step, result))
@@ -66,6 +64,16 @@ def run(graph: Graph, recipe: HasPasses, context: Context, hooks: Sequence[Hook]
         graph = result.graph
         context = replace(context, original=result.original)
     return graph, results
+
+
+@contextmanager
+def placed(graph: Graph, recipe: HasPasses, number: int, step: Pass, context: Context) -> Iterator[None]:
+    """A RecipeError in here names the pass's place in the recipe, an InputError the sample."""
+    try:
+        with numbered(graph, context.calibration):
+            yield
+    except RecipeError as error:
+        raise RecipeError(f"{_place(recipe, number, step)}.{error}") from None
 
 
 def idle(graph: Graph, recipe: HasPasses, results: Sequence[tuple[Pass, PassResult]]) -> list[str]:

@@ -10,19 +10,22 @@ from typing import TYPE_CHECKING, Any
 from sparsecc import attention, registry
 from sparsecc.attention.base import BLOCK, Asked, BlockMap, Choice, Grid, Head, Pattern, Sample, least_density
 from sparsecc.attention.rounding import PRECISIONS, Precision
+from sparsecc.attention.steps import WHOLE, Part
 from sparsecc.calibration.context import Context
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.select import require_valid, select
 from sparsecc.graph.sites import Attention
-from sparsecc.passes._floor import Floor, least_above
-from sparsecc.passes._reordering import Reordering, unfit, untouchable
-from sparsecc.passes._shares import UNIFORM, Division, divided, require_allocation
+from sparsecc.passes._floor import Floor, split
+from sparsecc.passes._gains import UNIFORM, require_allocation
+from sparsecc.passes._planned import fingerprint_of, fitting, maps_in
+from sparsecc.passes._reordering import Reordering, uncounted, unfit, untouchable
+from sparsecc.passes._shares import Chosen, OfGraph, Sharing, Source
+from sparsecc.passes._steps import Timed
 from sparsecc.passes.base import Example, Match, Pass
 
 if TYPE_CHECKING:
-    from sparsecc.attention.ladder import Ladder
-    from sparsecc.attention.plan import Plan
+    from sparsecc.attention.plan import Plan, Planned
 
 DENSITY = 0.5  # where neither it nor a floor is given
 TAPPED_BYTES = 1 << 30  # how much q, k and v is held at once: a layer of a video model has 200 MB of each
@@ -65,12 +68,18 @@ class ReorderTokens(Pass[Attention, Reordering]):
     `paro:axes+curves`.
     block: how many tokens make a block.
     plan: a file of block maps that were chosen before, used instead of calibration. Its grid, block and density hold.
-    plan_step: for a plan whose maps are not the same in all denoising steps: the step whose maps are taken, as a fraction of the schedule
-    in [0, 1).
+    plan_step: where maps are not the same in all denoising steps, those of a plan or those of `steps`: the step whose maps are taken, as a
+    fraction of the schedule in [0, 1).
+    timestep: the model's input that holds the timestep. By its values calibration inputs belong to parts of the denoising steps, and each
+    part has maps of its own. `allocation: sensitivity` divides the density over heads, layers and parts, a floor holds in each part.
+    schedule: with `timestep`: what it holds at evenly spaced points of a run, from its begin to its end: `[1000, 0]`; where steps are
+    not even, what it holds at each step, and the end.
+    steps: with `timestep`: how many equal parts, or each part as fractions of the schedule: `[[0.2, 0.5], [0.5, 1]]` leaves the first fifth
+    dense.
     precision: what q, k and v are rounded to: `float32` leaves them as they are, `bfloat16` rounds all three, `int8` rounds q and k with
     one scale for each block of tokens, and v to bfloat16. Compiled for a CPU, float32 is timed beside it and stays where it is faster, or
-    where the CPU does not multiply such numbers. A GPU multiplies the model's own type. `max_error` is judged without it,
-    floors with it.
+    where the CPU does not multiply such numbers. For a GPU the model's own type is timed beside int8; it is what stands for bfloat16.
+    `max_error` is judged without it, floors with it.
     """
 
     examples = (
@@ -92,6 +101,9 @@ class ReorderTokens(Pass[Attention, Reordering]):
     block: int = BLOCK
     plan: str | None = None
     plan_step: float | None = None
+    timestep: str | None = None
+    schedule: tuple[float, ...] = ()
+    steps: int | tuple[tuple[float, float], ...] = 1
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
@@ -115,6 +127,8 @@ class ReorderTokens(Pass[Attention, Reordering]):
             raise RecipeError(f"block: {self.block} tokens are no block")
         if self.precision not in PRECISIONS:
             raise RecipeError(f"precision: {self.precision!r} is none of {', '.join(PRECISIONS)}")
+        if self._timed and self.plan is not None:
+            raise RecipeError("plan: its maps are chosen already; leave timestep out")
         self._check_dynamic()
 
     def _check_floor(self) -> None:
@@ -128,6 +142,7 @@ class ReorderTokens(Pass[Attention, Reordering]):
         if self.plan is not None or not self._pattern.dynamic:
             return
         asked = {"precision": self.precision != "float32", "allocation": self.allocation != UNIFORM, self._floor.fields: self._floor}
+        asked["timestep"] = bool(self._timed)
         if field := next((field for field, given in asked.items() if given), None):
             raise RecipeError(f"{field}: not for {self.pattern}, which chooses blocks in each call; leave it out")
 
@@ -138,7 +153,7 @@ class ReorderTokens(Pass[Attention, Reordering]):
         if self.plan is not None:
             yield from self._planned(graph, sites, self.plan)
             return
-        refused = {site.name: reason for site in sites if (reason := self._refuse(site) or self._refuse_host(graph))}
+        refused = {site.name: reason for site in sites if (reason := self._refuse(site) or self._refuse_host(graph, context))}
         taken = [site for site in sites if site.name not in refused]
         found = self._calibrated(graph, taken, context) if context.calibration else self._unmeasured(taken)
         for site in sites:
@@ -157,22 +172,37 @@ class ReorderTokens(Pass[Attention, Reordering]):
     def head_rows(self, reordering: Reordering) -> Sequence[Head]:
         return reordering.heads()
 
-    def judged(self, site: Attention, samples: Sequence[Sample]) -> Reordering | Refused:
-        """What becomes of an attention that these samples enter, for who has no graph. Raises RecipeError for a pattern that needs some and
-        has none, for one that chooses blocks in each call, so that there is no map, and for a floor or an allocation, which need the whole
-        model."""
+    def chosen(self, source: Source, sites: Sequence[Attention], parts: Sequence[Part], context: Context = Context()) -> dict[Part, Chosen]:
+        """What becomes of each attention in each part of the steps, for who has no graph. A floor is held by the outputs of the whole model
+        with the maps of all parts, at one density for all. Raises RecipeError for a pattern that chooses blocks in each call, so that there
+        is no map."""
+        self._require_plannable()
+        refused: Chosen = {site.name: reason for site in sites if (reason := self._refuse(site))}
+        found = self._chosen(source, [site for site in sites if site.name not in refused], parts, parts, context)
+        return {part: {site.name: (refused | chosen)[site.name] for site in sites} for part, chosen in found.items()}
+
+    def calibrate(self, graph: Graph, context: Context = Context()) -> Plan:
+        """The maps of all parts of the steps, to be saved and used for this model again. Attention that stays dense has none. Raises what
+        `find` raises, and RecipeError for a pattern that chooses blocks in each call."""
+        from sparsecc.attention.plan import Plan
+
+        self._require_plannable()
+        sites = [site for site in select(graph, Attention, self.targets, self.ignore) if self._refuse(site) is None]
+        if context.calibration:
+            found = self._in_parts(graph, sites, context, self._timed.parts)
+        else:
+            found = {WHOLE: {match.site.name: match.action for match in self._unmeasured(sites)}}
+        return Plan(fingerprint_of(graph), planned_of(found))
+
+    def _require_plannable(self) -> None:
+        if self.plan is not None:
+            raise RecipeError("plan: its maps are chosen already; leave it out")
         if self._pattern.dynamic:
             raise RecipeError(f"pattern: {self.pattern} chooses blocks in each call; plans hold maps that are the same in all")
-        if self._floor or self.allocation != UNIFORM:
-            field = self._floor.fields or "allocation"
-            raise RecipeError(f"{field}: needs the whole model to be run; give a density for all heads instead")
-        reason = self._refuse(site)
-        if reason is not None:
-            return reason
-        if samples:
-            return self._judged(site, samples)
-        [match] = self._unmeasured([site])
-        return match.action
+
+    @cached_property
+    def _timed(self) -> Timed:
+        return Timed(self.timestep, self.schedule, self.steps)
 
     @property
     def _density(self) -> float:
@@ -198,10 +228,10 @@ class ReorderTokens(Pass[Attention, Reordering]):
             return Refused(f"{self.pattern} does not look at masks; only attention without a mask is")
         return untouchable(site, self._pattern.reorders) or (self._refuse_length(site, site.tokens) if site.tokens is not None else None)
 
-    def _refuse_host(self, graph: Graph) -> Refused | None:
-        if graph.chooses_blocks or not self._pattern.dynamic:
-            return None
-        return Refused(f"{self.pattern} chooses blocks in each call; for {graph.host} there is no operator that does")
+    def _refuse_host(self, graph: Graph, context: Context) -> Refused | None:
+        if self._pattern.dynamic and not graph.chooses_blocks:
+            return Refused(f"{self.pattern} chooses blocks in each call; for {graph.host} there is no operator that does")
+        return uncounted(self.pattern) if self._pattern.stateful and not context.stateful else None
 
     def _refuse_length(self, site: Attention, tokens: int) -> Refused | None:
         if self.grid is None and tokens <= self.text_tokens:
@@ -215,42 +245,15 @@ class ReorderTokens(Pass[Attention, Reordering]):
         return None
 
     def _planned(self, graph: Graph, sites: Sequence[Attention], path: str) -> Iterator[Match[Attention, Reordering]]:
-        from sparsecc.attention.plan import Plan
-
         try:
-            plan = Plan.load(path)
-            _require_made_for(plan, graph, path)
-            maps = self._maps(plan, path)
+            maps = maps_in(path, self.plan_step, graph)
             for site in sites:
-                yield Match(site, self._from_plan(site, maps.get(site.name), path))
+                found = maps.get(site.name)
+                grid = None if self.grid is None or found is None else self._grid(found.grid.tokens)
+                fit = fitting(site, found, grid, path)
+                yield Match(site, fit if isinstance(fit, Refused) else Reordering(fit, precision=self.precision))
         except RecipeError as error:
             raise RecipeError(f"plan: {error}") from None
-
-    def _maps(self, plan: Plan, path: str) -> dict[str, BlockMap]:
-        """By site. A compiled model has one map for each."""
-        if self.plan_step is not None:
-            return plan.at(self.plan_step)
-        try:
-            return plan.maps
-        except RecipeError as error:
-            raise RecipeError(f"{path}: {error}; plan_step: 0.5 takes those in the middle of the steps") from None
-
-    def _from_plan(self, site: Attention, found: BlockMap | None, path: str) -> Reordering | Refused:
-        reason = untouchable(site, found is None or found.orders is not None)
-        if reason is not None:
-            return reason
-        if found is None:
-            return Refused("the plan leaves it dense")
-        if found.heads != site.heads:
-            raise RecipeError(f"{path}: attention '{site.name}' has {site.heads} heads, the plan {found.heads}")
-        if site.tokens not in (None, found.grid.tokens):
-            raise RecipeError(f"{path}: attention '{site.name}' has {site.tokens} tokens, the plan is for {found.grid.tokens}")
-        if found.causal != site.causal:
-            one, other = ("is", "is not") if site.causal else ("is not", "is")
-            raise RecipeError(f"{path}: attention '{site.name}' {one} causal, the plan's {other}")
-        if self.grid is not None and found.grid != (grid := self._grid(found.grid.tokens)):
-            raise RecipeError(f"{path}: the plan is for a grid of {found.grid}, the recipe says {grid}")
-        return Reordering(found, precision=self.precision)
 
     def _unmeasured(self, sites: Sequence[Attention]) -> Iterator[Match[Attention, Reordering]]:
         """Without samples."""
@@ -258,19 +261,43 @@ class ReorderTokens(Pass[Attention, Reordering]):
             missing = f"pattern: {self.pattern} has to be calibrated" if self._pattern.dynamic else "plan: missing"
             raise RecipeError(f"{missing}, so that calibration inputs are needed; pass calibration= (--calib)")
         needing = {"max_error": self.max_error is not None, self._floor.fields: self._floor, "allocation": self.allocation != UNIFORM}
+        needing["timestep"] = bool(self._timed)
         if sites and (field := next((field for field, given in needing.items() if given), None)):
             raise RecipeError(f"{field}: needs calibration inputs to be judged by; pass calibration= (--calib)")
         for site in sites:
             open_length = Refused("the model leaves its number of tokens open; fix the input's sizes, or give calibration inputs")
-            yield Match(site, open_length if site.tokens is None else self._choose(site, site.tokens, []))
+            yield Match(site, open_length if site.tokens is None else self._choose(site, site.tokens))
 
     def _calibrated(self, graph: Graph, sites: Sequence[Attention], context: Context) -> Iterator[Match[Attention, Reordering]]:
-        assert context.calibration
-        if self._floor or self.allocation != UNIFORM:
-            yield from self._divided(graph, sites, context)
+        part = self._timed.part(self.plan_step)
+        if isinstance(part, Refused):
+            yield from (Match(site, part) for site in sites)
             return
-        for site, samples in self._tapped(graph, sites, context.calibration):
-            yield Match(site, self._judged(site, samples))
+        found = self._in_parts(graph, sites, context, [part])[part]
+        yield from (Match(site, found[site.name]) for site in sites)
+
+    def _in_parts(self, graph: Graph, sites: Sequence[Attention], context: Context, wanted: Sequence[Part]) -> dict[Part, Chosen]:
+        """Of each part that is wanted."""
+        inputs = self._timed.inputs(graph, context.calibration or ())
+        if not self._floor:
+            return self._chosen(OfGraph(graph, inputs, self._tapped), sites, self._timed.parts, wanted, context)
+        found: dict[Part, Chosen] = {}
+        for part in wanted:
+            choosing, held_out = split(self._floor, inputs[part])
+            source = OfGraph(graph, {part: choosing}, self._tapped, held_out, self.precision)
+            found |= self._chosen(source, sites, [part], [part], context)
+        return found
+
+    def _chosen(
+        self, source: Source, sites: Sequence[Attention], parts: Sequence[Part], wanted: Sequence[Part], context: Context
+    ) -> dict[Part, Chosen]:
+        """Of the parts that are wanted."""
+        sharing = Sharing(self._pattern, self.allocation, self._entered, self._decided, context)
+        if self._floor:
+            return sharing.above(self._floor, self.max_error, source, sites, parts)
+        if self.allocation != UNIFORM:
+            return sharing.at(self._density, source, sites, parts, wanted)
+        return {part: {site.name: self._judged(site, samples) for site, samples in source.entering(part, sites)} for part in wanted}
 
     def _tapped(self, graph: Graph, sites: Sequence[Attention], inputs: Sequence[Any]) -> Iterator[tuple[Attention, list[Sample]]]:
         """What enters each site, a few sites at once."""
@@ -287,12 +314,18 @@ class ReorderTokens(Pass[Attention, Reordering]):
         return self._grid(0).tokens if self.grid is not None else site.tokens or 0
 
     def _judged(self, site: Attention, samples: Sequence[Sample]) -> Reordering | Refused:
-        tokens = samples[0].q.shape[2]
-        return unfit(samples) or self._refuse_length(site, tokens) or self._choose(site, tokens, samples)
+        asked = self._entered(site, samples)
+        return asked if isinstance(asked, Refused) else self._decided(site, self._pattern.choose(asked))
 
-    def _choose(self, site: Attention, tokens: int, samples: Sequence[Sample]) -> Reordering | Refused:
-        reason = self._refuse_mask(site)
-        return reason or self._decided(site, self._pattern.choose(self._asked(site, tokens, samples)))
+    def _entered(self, site: Attention, samples: Sequence[Sample]) -> Asked | Refused:
+        """What the pattern is asked for at a site that these samples enter."""
+        tokens = samples[0].q.shape[2]
+        reason = unfit(samples) or self._refuse_length(site, tokens) or self._refuse_mask(site)
+        return reason or self._asked(site, tokens, samples)
+
+    def _choose(self, site: Attention, tokens: int) -> Reordering | Refused:
+        """Without samples."""
+        return self._refuse_mask(site) or self._decided(site, self._pattern.choose(self._asked(site, tokens, [])))
 
     def _refuse_mask(self, site: Attention) -> Refused | None:
         """Where costs have to be known, and a mask has a part in them."""
@@ -316,60 +349,6 @@ class ReorderTokens(Pass[Attention, Reordering]):
             return Refused(f"{self.pattern} keeps every block of {choice.map.grid.tokens} tokens")
         return Reordering(choice.map, choice, self.precision, checked)
 
-    def _divided(self, graph: Graph, sites: Sequence[Attention], context: Context) -> Iterator[Match[Attention, Reordering]]:
-        """With a density for each head, or one that a floor decides."""
-        from sparsecc.attention.ladder import Ladder  # which imports torch
-
-        found: dict[str, Reordering | Refused] = {}
-        ladders: dict[str, Ladder] = {}
-        choosing, held_out = self._split(context.calibration or ())
-        for site, samples in self._tapped(graph, sites, choosing):
-            reason = unfit(samples) or self._refuse_length(site, samples[0].q.shape[2]) or self._refuse_mask(site)
-            if reason is not None:
-                found[site.name] = reason
-                continue
-            ladders[site.name] = Ladder.of(self._pattern, self._asked(site, samples[0].q.shape[2], samples))
-            context.tell("measuring attention", len(found) + len(ladders), len(sites), site.name)
-        taken = [site for site in sites if site.name in ladders]
-        if taken:
-            division = divided(self.allocation, graph, taken, ladders, choosing)
-            if self._floor:
-                found |= self._above_floor(graph, taken, division, held_out, context)
-            else:
-                found |= self._at_density(graph, taken, division, choosing)
-        yield from (Match(site, found[site.name]) for site in sites)
-
-    def _split(self, inputs: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-        """Inputs to choose on, and those that are held out for a floor."""
-        if not self._floor:
-            return inputs, ()
-        if len(inputs) < 2:
-            raise RecipeError(f"{self._floor.fields}: every second calibration input is held out, so that at least two are needed, not 1")
-        if len({_sizes(one) for one in inputs}) > 1:  # a map is for one number of tokens
-            raise RecipeError(f"{self._floor.fields}: needs calibration inputs of one size")
-        return inputs[::2], inputs[1::2]
-
-    def _at_density(
-        self, graph: Graph, sites: Sequence[Attention], division: Division, inputs: Sequence[Any]
-    ) -> dict[str, Reordering | Refused]:
-        from sparsecc.attention.ladder import choose
-
-        kept = division.kept(self._density)
-        found: dict[str, Reordering | Refused] = {}
-        for site, samples in self._tapped(graph, sites, inputs):
-            densities = [blocks / division.ladders[site.name].full for blocks in kept[site.name]]
-            choice = choose(self._pattern, self._asked(site, samples[0].q.shape[2], samples), densities)
-            found[site.name] = self._decided(site, choice)
-        return found
-
-    def _above_floor(
-        self, graph: Graph, sites: Sequence[Attention], division: Division, inputs: Sequence[Any], context: Context
-    ) -> dict[str, Reordering | Refused]:
-        found = least_above(self._floor, graph, division, inputs, self.max_error, self.precision, context)
-        if isinstance(found, Refused):
-            return {site.name: found for site in sites}
-        return {site.name: self._decided(site, found.choices[site.name], found.said) for site in sites}
-
 
 def plan_of(graph: Graph) -> Plan:
     """The block maps that a graph holds, to be saved and used for this model again. Attention whose blocks are chosen in each call has
@@ -377,23 +356,15 @@ def plan_of(graph: Graph) -> Plan:
     from sparsecc.attention.plan import Plan
 
     return Plan.of(
-        _fingerprint(graph), {site.name: site.block_map for site in graph.sites(Attention) if isinstance(site.block_map, BlockMap)}
+        fingerprint_of(graph), {site.name: site.block_map for site in graph.sites(Attention) if isinstance(site.block_map, BlockMap)}
     )
 
 
-def _fingerprint(graph: Graph) -> str:
-    from sparsecc.attention.plan import fingerprint
+def planned_of(found: Mapping[Part, Chosen]) -> list[Planned]:
+    """The maps among what was decided. Attention that stays dense has none."""
+    from sparsecc.attention.plan import Planned
 
-    return fingerprint((site.name, site.heads, site.head_dim) for site in graph.sites(Attention))
-
-
-def _require_made_for(plan: Plan, graph: Graph, path: str) -> None:
-    missing = [name for name in plan.sites if name not in {site.name for site in graph.sites(Attention)}]
-    if missing:
-        raise RecipeError(f"{path}: made for another model, which had an attention '{missing[0]}'")
-    if plan.model != _fingerprint(graph):
-        raise RecipeError(f"{path}: made for another model: its attention has other names, heads or sizes; calibrate again")
-
-
-def _sizes(inputs: Sequence[Any] | Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(x.shape) for x in (inputs.values() if isinstance(inputs, Mapping) else inputs))
+    maps = [
+        (name, decided.map, part) for part, chosen in found.items() for name, decided in chosen.items() if isinstance(decided, Reordering)
+    ]
+    return [Planned(name, one, part) for name, one, part in maps if isinstance(one, BlockMap)]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def page(report: Report) -> str:
     """The page's text. Names from the model are escaped; nothing is loaded from elsewhere."""
     rows = [(site, table.cells(site)) for site in report.sites]
-    return _rendered("page.html.jinja", report=report, columns=table.columns(), rows=rows, summary=table.summary(report), cost=table.cost)
+    return rendered("page.html.jinja", report=report, columns=table.columns(), rows=rows, summary=table.summary(report), cost=table.cost)
 
 
 def sensitivity_page(report: SensitivityReport) -> str:
@@ -27,10 +27,11 @@ def sensitivity_page(report: SensitivityReport) -> str:
         drawn = b64encode(picture(report)).decode()
     except UserError:
         drawn = ""  # the table says it all
-    return _rendered("sensitivity.html.jinja", report=report, picture=drawn)
+    return rendered("sensitivity.html.jinja", report=report, picture=drawn)
 
 
-def _rendered(template: str, **values: Any) -> str:
+def rendered(template: str, **values: Any) -> str:
+    """A template of this folder, filled."""
     import jinja2
 
     environment = jinja2.Environment(

@@ -19,6 +19,7 @@ import numpy as np
 from sparsecc.codegen import target as targets
 from sparsecc.codegen.cpu.target import Target
 from sparsecc.codegen.cpu.threads import wanted
+from sparsecc.codegen.library import KernelCall
 from sparsecc.errors import ArtifactError, UserError
 from sparsecc.files import replacing
 from sparsecc.graph.base import TensorSpec
@@ -111,6 +112,7 @@ def _specialization(entry: Mapping[str, Any], members: Mapping[str, memoryview])
         program=Program.from_bytes(bytes(members[entry["library"]])),
         divisors=frozenset(entry.get("divisors", ())),
         regions=entry.get("regions", {}),
+        calls=tuple(KernelCall(symbol, site, tuple(readers)) for symbol, site, readers in entry.get("calls", ())),
     )
 
 
@@ -137,6 +139,7 @@ def _describe(contents: Contents, target: Target) -> dict[str, Any]:
                 "limits": dict(entry.limits),
                 "divisors": sorted(entry.divisors),
                 "regions": dict(entry.regions),
+                "calls": [[call.symbol, call.site, list(call.readers)] for call in entry.calls],
                 "library": f"lib_{number}.so",
                 "weights": list(entry.weights),
             }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from sparsecc.files import scratch_folder
 from sparsecc.graph.base import TensorSpec
 
 if TYPE_CHECKING:
-    from sparsecc.codegen.library import Library
+    from sparsecc.codegen.library import KernelCall, Library
     from sparsecc.graph.binding import Shapes
 
 LINKING_BYTES = 64 << 20  # of temporary space; the largest models make a few MB of code
@@ -26,7 +26,7 @@ LINKING_BYTES = 64 << 20  # of temporary space; the largest models make a few MB
 @dataclass(frozen=True)
 class Specialization:
     """inputs: with fixed shapes.  weights: keys into the WeightStore, in the order of main's parameters after the inputs.
-    limits, divisors, regions: see `codegen.library`.  program: what `main` is taken from."""
+    limits, divisors, regions, calls: see `codegen.library`.  program: what `main` is taken from."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -35,6 +35,7 @@ class Specialization:
     program: Program
     divisors: frozenset[str] = frozenset()
     regions: Mapping[str, int] = field(default_factory=dict)
+    calls: tuple[KernelCall, ...] = ()
 
     @property
     def shapes(self) -> Shapes:
@@ -76,6 +77,13 @@ class Program:
             self._per_thread.main = self._per_thread.machine["main"]
         return self._per_thread.main
 
+    def watched(self, watch: Callable[..., int]) -> Any:
+        """An entry point of its own machine, which calls `watch(function, symbol, before, result, *arguments)` before and after each
+        call in the program."""
+        machine = tvm_api.VirtualMachine(self.executable, tvm_api.cpu())
+        machine.set_instrument(watch)
+        return machine["main"]
+
     def to_bytes(self) -> bytes:
         """The shared object. Raises UserError when it has to be linked and there is no C compiler, or no room for its work."""
         if self.shared_object is None:
@@ -98,8 +106,16 @@ class Program:
 def adopt(library: Library, keys: Sequence[str]) -> Specialization:
     """A specialization from codegen's product; keys: where its weights are held, in the library's order."""
     program = Program(library.executable)
-    checks = {"divisors": library.divisors, "regions": library.regions}
-    return Specialization(library.inputs, library.outputs, library.limits, tuple(keys), program, **checks)
+    return Specialization(
+        library.inputs,
+        library.outputs,
+        library.limits,
+        tuple(keys),
+        program,
+        divisors=library.divisors,
+        regions=library.regions,
+        calls=library.calls,
+    )
 
 
 def _require_room(folder: Path) -> None:

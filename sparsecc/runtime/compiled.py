@@ -20,7 +20,7 @@ from sparsecc.graph.binding import Shapes, bind, describe, is_torch, reject_imag
 from sparsecc.runtime import artifact
 from sparsecc.runtime.code import Specialization, adopt
 from sparsecc.runtime.outputs import rebuild
-from sparsecc.runtime.tensors import Staging, address, to_host
+from sparsecc.runtime.tensors import Staging, address, to_host, to_tvm
 from sparsecc.runtime.thread_count import ThreadCount
 from sparsecc.runtime.weights import WeightStore, content_key
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from sparsecc.codegen.library import Library
     from sparsecc.report.base import Report
+    from sparsecc.report.profile import Profile
 
 MAX_SPECIALIZATIONS = 8  # kept at a time; the least recently used makes room
 
@@ -110,6 +111,27 @@ class Compiled:
         taken = {*ready.addresses, *(place.address for place in placed)}
         as_torch = any(is_torch(value) for value in values)
         return [to_host(result, as_torch, taken) for result in results]
+
+    def profile(self, *args: Any, seconds: float = 2.0, rounds: int = 50, **kwargs: Any) -> Profile:
+        """How long each kernel takes where it stands in the model, with weights as cold and threads as busy as they are there.
+
+        args, kwargs: as for a call.  seconds: to measure for, or so many rounds, whichever comes first; at least three. In each round the
+        model runs as it is and watched, so that the profile says how far watching has slowed it down. Raises as a call does.
+        """
+        return self.profile_of(bind(self.inputs, args, kwargs), seconds, rounds)
+
+    def profile_of(self, values: Sequence[Any], seconds: float = 2.0, rounds: int = 50) -> Profile:
+        """`profile`, for inputs in the model's order that `bind` has passed."""
+        from sparsecc.runtime.profile import profiled
+
+        self.flat(values)  # which checks them, and compiles for them
+        ready = self._ready(values)
+        tensors = [to_tvm(value) for value in values]
+
+        def call(main: Callable[..., Any]) -> None:
+            ready.threads.run(lambda: main(*tensors, *ready.weights))
+
+        return profiled(ready.specialization, lambda: self.flat(values), call, lambda: ready.threads.chosen, seconds, rounds)
 
     def _reject(self, values: Sequence[Any], specialization: Specialization) -> None:
         reject_nan(self.inputs, values)

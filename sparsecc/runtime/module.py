@@ -26,6 +26,7 @@ from sparsecc.codegen.cuda.target import Target, capability, no_gpu
 from sparsecc.errors import ArtifactError, InputError, UserError
 from sparsecc.files import replacing
 from sparsecc.graph.base import TensorSpec
+from sparsecc.graph.fx import state
 from sparsecc.graph.inputs import as_array, as_tensor
 from sparsecc.report.base import Report
 from sparsecc.runtime import program as programs
@@ -42,7 +43,8 @@ class CompiledModule(nn.Module):
     """A torch module for a GPU, called as the model that it came from, with tensors that lie where its weights do.
 
     CUDA graphs capture it once it was called, `torch.compile` takes it, several streams and threads may call it. Of a model that writes
-    its own buffers (a cache of keys and values) it has buffers of its own. It has no gradients.
+    its own buffers (a cache of keys and values) it has buffers of its own. It has no gradients. Where attention is dense every so many
+    calls, it counts them in a buffer for each attention: see `restart`.
 
     inputs, outputs: names, types and shapes.  target: what the kernels are for.  report: what was done, and what was measured.
     """
@@ -65,6 +67,11 @@ class CompiledModule(nn.Module):
         if self._checks and not torch.compiler.is_compiling():
             _check_inputs(self.inputs, tree_flatten_spec((args, kwargs), self._in_spec))
         return self.program(*args, **kwargs)
+
+    def restart(self) -> None:
+        """Count calls from the beginning, so that attention that is dense every so many calls is dense in the next one."""
+        for counter in state.counters(self.program):
+            counter.zero_()
 
     @property
     def plans(self) -> list[Plan]:

@@ -14,7 +14,18 @@ from torch import Tensor
 from models._locality import SCALE, planted
 from sparsecc import attention
 from sparsecc.attention.base import Asked, Grid, Pattern, Sample, required
-from sparsecc.attention.dynamic import Dynamic, DynamicMap, Margin, Pooled, Principal, Rule, per_row, principal_components, rule_of
+from sparsecc.attention.dynamic import (
+    Dynamic,
+    DynamicMap,
+    Margin,
+    Pooled,
+    Principal,
+    Rule,
+    per_row,
+    principal_components,
+    refreshed,
+    rule_of,
+)
 from sparsecc.attention.mass import measure
 from sparsecc.attention.skip_softmax import SkipSoftmax
 from sparsecc.errors import RecipeError
@@ -118,7 +129,7 @@ def test_a_rule_keeps_what_it_must_and_nothing_that_dense_attention_leaves_out(
     keep, needed = first.map.select(q, k, want.scale), required(want.grid, block, causal)
     assert keep[:, :, needed].all() and not keep[:, :, ~first.map.full].any()
     share = float(keep.sum()) / (8 * int(first.map.full.sum()))
-    assert first.map.density == pytest.approx(share)
+    assert first.map.chosen_density == pytest.approx(share)
     if not isinstance(pattern, SkipSoftmax):
         assert share <= max(density + 0.5 / int(first.map.full.sum()), int(needed.sum()) / int(first.map.full.sum())) + 1e-6
 
@@ -207,6 +218,11 @@ def test_one_that_needs_no_samples_has_no_costs_without() -> None:
         ("loki:0", "components: 0 directions tell nothing"),
         ("loki:x", "loki reads no options 'x'"),
         ("block_topk:3", "block_topk reads no options"),
+        ("block_topk:refresh=4:5", "block_topk reads no options"),
+        ("block_topk:refresh=1", "refresh: every call would be dense; from 2 on some are not"),
+        ("block_topk:refresh=0", "refresh: every 0 calls is never"),
+        ("block_topk:refresh=-3", "refresh: every -3 calls is never"),
+        ("loki:refresh=4", "loki reads no options"),
         ("skip_softmax:1", "skip_softmax reads no options"),
     ],
 )
@@ -232,8 +248,47 @@ def test_maps_that_contradict_themselves() -> None:
         ({"required": torch.zeros_like(needed)}, "on the diagonal, or one that holds text"),
         ({"causal": True}, "above its diagonal"),
         ({"rule": Margin(torch.zeros(3))}, "not one for 4 heads"),
+        ({"refresh": 1}, "all blocks are computed every 1 calls"),
+        ({"refresh": -2}, "all blocks are computed every -2 calls"),
     ):
         with pytest.raises(ValueError, match=message):
             replace(whole, **changed)
     assert whole.same_as(replace(whole, density=0.1)) and not whole.same_as(replace(whole, rule=Pooled(3)))
+    assert not whole.same_as(replace(whole, refresh=3)) and replace(whole, refresh=3).same_as(replace(whole, refresh=3))
     assert not whole.same_as(None)
+
+
+@pytest.mark.parametrize("refresh", [2, 3, 22])
+@every_order
+def test_the_density_of_a_map_that_is_refreshed_is_an_average_over_calls(causal: bool, refresh: int) -> None:
+    want = asked(0.5, causal)
+    plain, found = (pattern_of(key).choose(want) for key in ("block_topk", f"block_topk:refresh={refresh}"))
+    q, k, _ = want.samples[0]
+    keep = plain.map.select(q, k, 0.3)
+    of_calls = [refreshed(keep, torch.tensor(call), refresh, causal).float().sum() / (8 * plain.map.full.sum()) for call in range(refresh)]
+    assert found.map.density == pytest.approx(float(sum(of_calls) / refresh)) and of_calls[0] == 1
+    assert found.map.chosen_density == pytest.approx(plain.map.density)
+    assert found.error is not None and plain.error is not None and torch.equal(found.error, plain.error)  # of calls that choose
+    assert found.map.dense_heads == plain.map.dense_heads == []
+    assert pattern_of("block_topk").stateful is False and pattern_of(f"block_topk:refresh={refresh}").stateful
+
+
+def test_a_report_says_when_blocks_are_chosen() -> None:
+    found = DynamicMap(Grid.line(21), BLOCK, required(Grid.line(21), BLOCK).repeat(4, 1, 1), Pooled(2), 0.55)
+    assert str(found) == "density 0.55, blocks chosen in each call"
+    said = "density 0.55 on average over 4 calls: every 4th call, from the first on, computes all blocks, the others choose 0.40 of them"
+    assert str(replace(found, refresh=4)) == said
+    assert [replace(found, refresh=n).nth for n in (2, 3, 11, 13, 21, 112)] == ["2nd", "3rd", "11th", "13th", "21st", "112th"]
+
+
+@every_order
+def test_every_so_many_calls_all_blocks_are_computed(causal: bool) -> None:
+    keep = torch.rand(2, 4, 6, 6, generator=torch.Generator().manual_seed(0)) < 0.3
+    keep = keep.tril() if causal else keep
+    full = torch.ones(6, 6).tril().bool() if causal else torch.ones(6, 6).bool()
+    for call in range(9):
+        found = refreshed(keep, torch.tensor(call), 4, causal)
+        assert torch.equal(found, full.expand(2, 4, 6, 6) if call in (0, 4, 8) else keep)
+    assert torch.equal(refreshed(keep, None, 0, causal), keep)
+    with pytest.raises(ValueError, match="all blocks are computed every 4 calls, which nothing counts"):
+        refreshed(keep, None, 4, causal)

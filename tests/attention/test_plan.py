@@ -182,3 +182,16 @@ def test_what_is_no_plan_is_named(tmp_path: Path, damage, message: str) -> None:
 def test_the_name_says_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"ends in \.json"):
         plan().save(tmp_path / "plan.npz")
+
+
+def test_parts_in_which_the_maps_stay_the_same() -> None:
+    found = some_map(2, 0)
+    plan = Plan("m", [Planned("a", found, (0.2, 0.5)), Planned("a", found, (0.5, 1.0)), Planned("b", found, (0.4, 1.0))])
+    assert plan.parts == [(0.0, 0.2), (0.2, 0.4), (0.4, 0.5), (0.5, 1.0)]
+    assert [plan.part(step / 10) for step in range(10)] == [plan.parts[place] for place in (0, 0, 1, 1, 2, 3, 3, 3, 3, 3)]
+    for step in range(10):
+        assert plan.at(step / 10).keys() == plan.at(plan.part(step / 10)[0]).keys()
+    assert Plan.of("m", {"a": found}).parts == [(0.0, 1.0)]
+    for step in (1.0, -0.1):
+        with pytest.raises(ValueError, match=rf"step {step:g} is not in \[0, 1\); step i of n is i / n"):
+            plan.part(step)

@@ -11,22 +11,6 @@ from sparsecc.graph.onnx.graph import OnnxGraph
 from sparsecc.recipe import Recipe
 
 
-@pytest.mark.parametrize(
-    ("wanted", "got", "edits"),
-    [
-        ("same", "same", 0),
-        ("", "abc", 3),
-        ("abc", "", 3),
-        ("kitten", "sitting", 3),
-        ("return", "retum", 2),
-        ("a b", "ab", 1),
-        ("ab", "ba", 2),
-    ],
-)
-def test_distance(wanted: str, got: str, edits: int) -> None:
-    assert ocr.distance(wanted, got) == ocr.distance(got, wanted) == edits
-
-
 def test_figures_count_edits_over_all_characters() -> None:
     """A line that says something else than what it is said to say: 'Hello' for 'Help!'."""
     right, wrong = (drawn(text, pp_ocr_rec.HEIGHT, pp_ocr_rec.WIDTH, seed=(0, 0)) for text in ("sentences", "Hello"))

@@ -81,3 +81,13 @@ def test_a_dense_model_that_does_not_fit(call, small, tmp_path):
     assert code == 2 and "onnxruntime cannot run" in error and "in.onnx" in error
     code, text, errors = call("bench", artifact, "--dense", small, *QUICK)
     assert code == 0 and len(text.splitlines()) == 1 and errors[0].startswith("left out: onnxruntime cannot run")
+
+
+def test_a_profile_on_request(call, tmp_path):
+    tiny.compiled().save(tmp_path / "m.sparsecc")
+    code, text, errors = call("bench", tmp_path / "m.sparsecc", "--profile", "--json", tmp_path / "b.json", *QUICK)
+    assert (code, errors) == (0, [])
+    profile = json.loads((tmp_path / "b.json").read_text())["profile"]
+    assert [row["symbol"] for row in profile["rows"]] and profile["whole_us"]["median"] > 0
+    lines = text.splitlines()
+    assert lines[2].split()[:2] == ["µs", "share"] and len(lines) == 3 + len(profile["rows"]) + 2

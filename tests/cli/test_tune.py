@@ -65,7 +65,9 @@ def test_interrupted(call, model, tmp_path, monkeypatch):
         (("--records", "no/r.db"), "there is no folder no"),
         (("--records", "r.db", "--trials", "0"), "'--trials'"),
         (("--records", "r.db", "--json", "r.db"), "r.db: is named twice"),
-        ((), "Missing option '--records'"),
+        ((), "--records: name a file for what is measured, or give a --goal"),
+        (("--goal", "cosine>=0.9"), "--goal: models are calibrated and judged with samples; give them with --calib X.npz"),
+        (("--goal", "cosine>=0.9", "--trials", "3"), "--trials: goes with kernels, not with --goal"),
     ],
 )
 def test_mistakes(call, model, monkeypatch, options, message):

@@ -24,6 +24,7 @@ PAGES = [
 LAWS = {  # the files of tests/laws that try a family; those of passes try each member that a pass can name
     "allocations": ["test_allocations.py"],
     "attention": ["test_attention.py"],
+    "autotune.metrics": ["test_metrics.py"],
     "criteria": ["test_criteria.py"],
     "formats": ["test_formats.py"],
     "passes": ["test_passes_fx.py"],

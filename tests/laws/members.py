@@ -7,6 +7,7 @@ from typing import Any
 from sparsecc import formats, patterns, precisions, registry, structures
 from sparsecc.allocations.base import Allocation
 from sparsecc.attention.base import Pattern
+from sparsecc.autotune.metrics.base import Metric
 from sparsecc.criteria.base import Criterion
 from sparsecc.formats.base import Format
 from sparsecc.passes.base import Pass
@@ -19,6 +20,7 @@ from sparsecc.train.base import Method
 BASES: dict[str, type] = {
     "allocations": Allocation,
     "attention": Pattern,
+    "autotune.metrics": Metric,
     "criteria": Criterion,
     "formats": Format,
     "passes": Pass,
@@ -55,6 +57,7 @@ FORMATS: list[Format] = [formats.from_key(key) for key in _keys("formats")]
 ALLOCATIONS: dict[str, Allocation] = _made("allocations")
 ATTENTION: dict[str, Pattern] = _made("attention")
 CRITERIA: dict[str, Criterion] = _made("criteria")
+METRICS: dict[str, Metric[Any]] = _made("autotune.metrics")
 REFINEMENTS: dict[str, Refinement] = _made("refinements")
 STRUCTURES: list[Structure] = [structures.from_key(key) for key in _keys("structures")]
 PRECISIONS: list[Precision] = [precisions.from_key(key) for key in _keys("precisions")]

@@ -44,6 +44,7 @@ OPTIONS: dict[str, tuple[Example, ...]] = {  # beside the examples
     ),
     "reorder_tokens": (
         Example({"pattern": "sliding_window:2", "block": 3}, TRANSFORMER),
+        Example({"pattern": "block_topk:refresh=2", "text_tokens": 1, "density": 0.8, "block": 3}, TRANSFORMER, torch_only=True),
         Example({**TOKENS, "allocation": "sensitivity"}, TRANSFORMER),
     ),
     "structured": (

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparsecc.graph.base import Graph
+from sparsecc.graph.fx.graph import FxGraph
+from sparsecc.graph.onnx.graph import OnnxGraph
 from tests.laws.hosts import HOSTS
 
 SIDE, CHANNELS = 12, 3
@@ -32,6 +34,25 @@ class Attending(nn.Module):
         tokens = x.flatten(2).transpose(1, 2)
         tokens = tokens + self.a(tokens, self.first)
         tokens = tokens + self.b(tokens, self.second)
+        return tokens.transpose(1, 2).unflatten(2, (SIDE, SIDE))
+
+
+class Stepping(nn.Module):
+    """With a timestep, of 0 to 1000. At its end heads look within rows, at 0 everywhere alike; or it changes nothing."""
+
+    rows: Tensor
+
+    def __init__(self, changes: bool = True) -> None:
+        super().__init__()
+        rows = _SHARP * torch.eye(SIDE).repeat_interleave(SIDE, 0)
+        self.register_buffer("rows", torch.stack([rows, rows])[None])
+        self.changes, self.a, self.b = changes, _Part(), _Part()
+
+    def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
+        tokens = x.flatten(2).transpose(1, 2)
+        looks = self.rows * (timestep / 1000 if self.changes else 1 + 0 * timestep)
+        tokens = tokens + self.a(tokens, looks)
+        tokens = tokens + self.b(tokens, looks)
         return tokens.transpose(1, 2).unflatten(2, (SIDE, SIDE))
 
 
@@ -59,3 +80,16 @@ def graph(host: str) -> Graph:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return HOSTS[host](Attending().eval(), image(0))
+
+
+@cache
+def stepping(host: str, changes: bool = True) -> Graph:
+    """Inputs are x and timestep."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module, given = Stepping(changes).eval(), (image(0), torch.tensor([500.0]))
+    if host == "fx":
+        return FxGraph.from_module(module, given)
+    program = torch.onnx.export(module, given, dynamo=True, verbose=False)
+    assert program is not None
+    return OnnxGraph.from_proto(program.model_proto)

@@ -37,7 +37,7 @@ def maps(of: Graph) -> list[BlockMap]:
 def test_what_loses_much_keeps_all_and_the_others_what_is_left(host: str) -> None:
     found = maps(applied(host, "sensitivity").graph)
     kept = [int(keep.count_nonzero()) for one in found for keep in one.keep]
-    assert sum(kept) == round(0.3 * 2 * HEADS * BLOCKS**2)
+    assert sum(kept) == int(0.3 * 2 * HEADS * BLOCKS**2)
     assert kept[0] > 0.7 * BLOCKS**2
     assert max(kept[1:]) < 0.25 * BLOCKS**2
 
@@ -52,11 +52,11 @@ def test_the_model_loses_less_than_with_the_same_everywhere(host: str, density: 
 
 @every_host
 @pytest.mark.parametrize("density", [1 / BLOCKS, 0.101, 0.77, 1.0])
-def test_all_together_keep_exactly_the_density(host: str, density: float) -> None:
+def test_all_together_keep_the_density_and_no_block_more(host: str, density: float) -> None:
     result = applied(host, "sensitivity", density)
     kept = sum(int(one.keep.count_nonzero()) for one in maps(result.graph))
     refused = sum(match.refused is not None for match in result.matches)
-    assert kept + refused * HEADS * BLOCKS**2 == round(density * 2 * HEADS * BLOCKS**2)
+    assert kept + refused * HEADS * BLOCKS**2 == int(density * 2 * HEADS * BLOCKS**2 + 1e-9)
 
 
 def test_both_hosts_share_out_alike_and_twice_the_same() -> None:

@@ -12,16 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import sparsecc
 from sparsecc.api.watching import _same_map
 from sparsecc.attention.dynamic import DynamicMap
 from sparsecc.calibration.context import Context
-from sparsecc.errors import RecipeError, UserError
+from sparsecc.errors import ModelError, RecipeError, RecipeWarning, UserError
 from sparsecc.graph.base import Graph
 from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import Attention
 from sparsecc.ops.dynamic_block_attention.torch import DynamicBlockAttention
+from sparsecc.passes import pipeline
 from sparsecc.passes.base import PassResult
 from sparsecc.passes.reorder_tokens import ReorderTokens, plan_of
+from sparsecc.recipe import Recipe
 from tests.laws.hosts import HOSTS
 from tests.passes.test_reorder_tokens import AttentionGraph, attention
 from tests.tolerance import assert_close
@@ -87,6 +90,92 @@ def test_a_model_chooses_blocks_after_a_file_too_and_learns(pattern: str, causal
     given = x.clone().requires_grad_()
     [slope] = torch.autograd.grad(result.graph.module(given).sum(), given)
     assert slope.isfinite().all() and slope.abs().sum() > 0
+
+
+@pytest.mark.parametrize("causal", [False, True], ids=["whole", "causal"])
+def test_a_model_is_dense_every_third_call_and_its_file_goes_on_counting(causal: bool, tmp_path: Path) -> None:
+    graph, x = model(causal)
+    plain = apply(graph, x).graph.run((x,)).outputs[0]
+    result = apply(graph, x, replace(STEP, pattern="block_topk:refresh=3"))
+    made = result.graph
+    assert isinstance(made, FxGraph)
+    assert "on average over 3 calls: every 3rd call, from the first on, computes all blocks" in str(result.matches[0].action)
+    found = _calls(made, x, 7)
+    for call, y in enumerate(found):
+        if call % 3:
+            assert torch.equal(y, plain)
+        else:
+            assert_close(y, graph.run((x,)).outputs[0])
+    assert not torch.allclose(found[0], plain, atol=1e-3)
+    assert torch.equal(made.run((x,)).outputs[0], plain)  # what is measured is what is chosen
+    made.save(tmp_path / "m.pt2")
+    with pytest.raises(ModelError, match=r"changes its own buffer 'attention\.calls' when it runs; only target cuda takes"):
+        FxGraph.load(tmp_path / "m.pt2")
+    loaded = FxGraph.load(tmp_path / "m.pt2", stateful=True)
+    [before, after] = (one.sites(Attention)[0] for one in (made, loaded))
+    assert after.name == before.name and _same_map(after.block_map, before.block_map)
+    assert [torch.equal(y, plain) for y in _calls(loaded, x, 4)] == [True, True, False, True]  # calls 7 to 10
+
+
+def _calls(graph: FxGraph, x: Tensor, count: int) -> list[Tensor]:
+    with torch.no_grad():
+        return [graph.module(x) for _ in range(count)]
+
+
+def test_passes_that_follow_see_calls_that_choose() -> None:
+    graph, x = model()
+    after, samples = "prune{pattern=4x1,sparsity=0.5,criterion=sparsegpt} recover pack", Context(calibration=[(x,)])
+    recipes = [f"reorder_tokens{{pattern={pattern!r},density=0.6,block=8}} {after}" for pattern in ("block_topk", "block_topk:refresh=3")]
+    plain, made = (pipeline.run(graph, Recipe.load(recipe), samples)[0] for recipe in recipes)
+    assert isinstance(made, FxGraph)
+    assert torch.equal(made.run((x,)).outputs[0], plain.run((x,)).outputs[0])
+    assert torch.equal(_calls(made, x, 2)[1], plain.run((x,)).outputs[0])
+
+
+def test_errors_of_a_loop_add_up_to_less() -> None:
+    class Step(SelfAttention):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + 0.2 * functional.pad(super().forward(x), (0, 25))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module, start = Step(False).eval(), torch.randn(1, 101, 32)
+    graph = FxGraph.from_module(module, (start,))
+
+    def after(steps: int, taken: FxGraph) -> Tensor:
+        x = start
+        for _ in range(steps):
+            [x] = _calls(taken, x, 1)
+        return x
+
+    made: Any = [apply(graph, start, replace(STEP, pattern=f"block_topk{way}")).graph for way in ("", ":refresh=4", ":refresh=2")]
+    errors = [float((after(9, one) - after(9, graph)).norm()) for one in made]
+    assert errors[0] > 1.2 * errors[1] > 1.2 * 1.2 * errors[2] > 0
+
+
+def test_at_density_one_there_is_nothing_to_refresh() -> None:
+    graph, x = model()
+    [match] = apply(graph, x, replace(STEP, pattern="block_topk:refresh=3", density=1.0)).matches
+    assert match.refused is not None and match.refused.reason == "block_topk:refresh=3 keeps every block of 101 tokens"
+
+
+def test_code_for_a_cpu_counts_no_calls_and_its_report_says_so() -> None:
+    recipe = {"passes": [{"reorder_tokens": {"pattern": "block_topk:refresh=3", "density": 0.6, "block": 8}}]}
+    module, x = SelfAttention(False).eval(), model()[1]
+    with pytest.warns(RecipeWarning, match="changed nothing"):
+        compiled = sparsecc.compile(torch.export.export(module, (x,)), (x,), recipe=recipe, target="reference")
+    said = "block_topk:refresh=3 counts the model's calls, and code for CPUs remembers nothing from call to call; for GPUs it does"
+    [site] = [site for site in compiled.report.sites if site.kind == "Attention"]
+    assert said in site.reason and site.decision == "skipped"
+    for _ in range(2):
+        assert_close(compiled(x), module(x).detach())
+
+
+def test_explain_says_the_average_and_which_calls_are_dense() -> None:
+    recipe = {"passes": [{"reorder_tokens": {"pattern": "block_topk:refresh=4", "density": 0.6, "block": 8}}]}
+    x = model()[1]
+    said = sparsecc.explain(SelfAttention(False).eval(), (x,), recipe=recipe, calibration=[(x,)])
+    assert "density 0.65 on average over 4 calls: every 4th call, from the first on, computes all blocks, the others choose 0.54" in said
 
 
 def test_twice_is_once_and_a_listing_says_it() -> None:
@@ -158,7 +247,7 @@ def test_what_goes_with_maps_alone_is_refused(field: dict[str, Any]) -> None:
 
 def test_a_plan_holds_none() -> None:
     with pytest.raises(RecipeError, match="pattern: block_topk chooses blocks in each call; plans hold maps that are the same in all"):
-        STEP.judged(attention(), [])
+        STEP.calibrate(AttentionGraph([attention()]))
 
 
 def test_an_operator_without_masks_takes_no_masked_place() -> None:

@@ -16,6 +16,7 @@ _MARK = "One member of the family"  # how the docstring of a family's base class
 NAMED_BY = {
     "allocations": "`prune: {allocation: NAME}`",
     "attention": "`reorder_tokens: {pattern: NAME}`",
+    "autotune.metrics": "a goal, as `NAME>=0.99`",
     "criteria": "`prune: {criterion: NAME}`",
     "formats": "`pack: {formats: [NAME]}`",
     "patterns": "what it reads, `prune: {pattern: 4x1}`",
@@ -31,14 +32,17 @@ _FACTS: dict[str, Callable[[Any], str | None]] = {
     "needs": lambda needs: _calibration(needs) if needs else "Needs no calibration.",
     "updates": lambda updates: "Gives the kept weights new values." if updates else "Leaves the kept weights as they are.",
     "compares": lambda compares: f"Ranks the weights of each {compares} together, unless `compare` says otherwise.",
+    "better": lambda better: f"Is better when {better}.",
+    "of_one_model": lambda own: "The dense model has a value of its own, so that a goal may be relative to it: `<=1.02x`." if own else None,
     "needs_loss": lambda needed: "Needs calibration: it measures how each layer's error grows." if needed else None,
 }
 
 
 def names() -> list[str]:
-    """Packages of sparsecc that are families: their `base` has a class whose docstring says so."""
+    """Packages of sparsecc that are families: their `base` has a class whose docstring says so. A family may lie in another package."""
     packages = [module.name for module in pkgutil.iter_modules(sparsecc.__path__) if module.ispkg]
-    return [name for name in packages if base_of(name) is not None]
+    inside = [name for name in NAMED_BY if "." in name]
+    return sorted(name for name in [*packages, *inside] if base_of(name) is not None)
 
 
 def base_of(family: str) -> type | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from sparsecc.codegen.cpu.layout import TokenLayout, Value
 from sparsecc.codegen.cpu.operators import group_features, group_tokens
 from sparsecc.codegen.cpu.target import Target
+from sparsecc.codegen.library import KernelCall
 from sparsecc.codegen.plain.tensors import Tensors
 from sparsecc.codegen.recognize.program import Expr, Program, Var, shape
 from sparsecc.codegen.tvm_api import OPAQUE, relax, s_tir
@@ -22,7 +25,19 @@ class Forms(Tensors):
         super().__init__(program)
         self.values: dict[Expr, Value] = {}
         self.copies: dict[tuple[Expr, Any], Var] = {}  # of images as planes, by image and what a copy looks like
+        self.calls: list[KernelCall] = []
         self._kernels: dict[Any, Any] = {}
+        self._site: str | None = None
+        self._made_by: dict[Var, int] = {}  # the place in `calls` of what made it
+
+    @contextmanager
+    def within(self, site: str | None) -> Iterator[None]:
+        """Kernels that are called in the block compute this site's layer."""
+        before, self._site = self._site, site
+        try:
+            yield
+        finally:
+            self._site = before
 
     def made(self, var: Var) -> Expr:
         value = self.values[var]
@@ -57,7 +72,14 @@ class Forms(Tensors):
             kernel = self.kernel(spec, lambda: grouping.build(spec, target))
             given = relax.const(np.array([scale or 1.0], np.float32))
             value.narrow[spec, scale] = tuple(self.call_for_several(kernel, [self.tiled(expr, layout), given], spec.outputs))
-        return value.narrow[spec, scale]
+        return self.read(value.narrow[spec, scale])
+
+    def read(self, made: Sequence[Var]) -> tuple[Var, ...]:
+        """What a kernel has made of an input, perhaps for another site before, for the site that is being emitted."""
+        call = self.calls[place := self._made_by[made[0]]]
+        readers = call.readers if self._site in (None, *call.readers) else (*call.readers, self._site)
+        self.calls[place] = replace(call, site=None, readers=readers)
+        return tuple(made)
 
     def heads_tiled(self, expr: Var, layout: TokenLayout, order: str) -> Expr:
         """[batch, heads, tokens, dim] ("bhsd") or [batch, heads, dim, tokens] ("bhds") as [tiles, heads·dim, tile]."""
@@ -106,12 +128,16 @@ class Forms(Tensors):
         """A kernel with a list of outputs.  outs: their shapes and dtypes."""
         types = [relax.TensorType(list(shape), dtype) for shape, dtype in outs]
         if len(types) == 1:
-            return [self.op(relax.call_tir(kernel, args, types[0]))]
-        result = self.op(relax.call_tir(kernel, args, types))
-        return [self.op(relax.TupleGetItem(result, index)) for index in range(len(outs))]
+            made = [self.op(relax.call_tir(kernel, args, types[0]))]
+        else:
+            result = self.op(relax.call_tir(kernel, args, types))
+            made = [self.op(relax.TupleGetItem(result, index)) for index in range(len(outs))]
+        self._made_by |= dict.fromkeys(made, len(self.calls))
+        self.calls.append(KernelCall(kernel.name_hint, self._site))
+        return made
 
     def call(self, kernel: Any, args: list[Expr], out: tuple[int, ...], dtype: str = "float32") -> Var:
-        return self.op(relax.call_tir(kernel, args, relax.TensorType(list(out), dtype)))
+        return self.call_for_several(kernel, args, [(out, dtype)])[0]
 
 
 def _in_block(func: Any) -> Any:

@@ -110,6 +110,7 @@ def _block_attention(given: dict[str, Any]) -> Match | None:
         *(batch, heads, kv_heads, tokens, depth, given["scale"], given["block"]),
         *(dtype_of(values[0]), given["causal"], orders is not None, blocks.tokens_first(*values)),
         masked=mask is not None,
+        int8=given["precision"] == "int8",
     )
     return spec, (*inputs, *blocks.pack(block_map, batch), mask)
 
@@ -123,7 +124,7 @@ def _dynamic_attention(given: dict[str, Any]) -> Match | None:
     (batch, heads, tokens, depth), kv_heads, scale = values[0].shape, values[1].shape[1], given["scale"]
     sizes = (batch, heads, kv_heads, tokens, depth, scale, found.block)
     spec = BlockAttentionSpec(*sizes, dtype_of(values[0]), found.causal, tokens_first=blocks.tokens_first(*values))
-    return spec, (*inputs, Chosen.of(q, k, found, scale), None, None)
+    return spec, (*inputs, Chosen.of(q, k, found, scale, given["calls"]), None, None)
 
 
 def _taken(values: list[Tensor]) -> bool:

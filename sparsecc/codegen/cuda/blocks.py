@@ -17,7 +17,8 @@ from torch.nn import functional
 
 from sparsecc.codegen.cuda import launched, operator
 from sparsecc.codegen.cuda.kernel import BlockAttentionSpec
-from sparsecc.codegen.cuda.kernels.block_attention import BITS, TILE, counters, words
+from sparsecc.codegen.cuda.kernels.block_attention import BITS, TILE, words
+from sparsecc.codegen.cuda.pieces.rows import brings, counters
 from sparsecc.errors import InputError
 from sparsecc.ops.block_attention.torch import reference, restore
 
@@ -91,11 +92,11 @@ def meaning(
     spec: BlockAttentionSpec, q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places: Tensor | None, seen: Tensor | None
 ) -> Tensor:
     """What it computes, one block of queries after the other."""
-    packed, parts = Packed(items, tiles, places), []
+    packed, parts, precision = Packed(items, tiles, places), [], "int8" if spec.int8 else "float32"
     for item in range(spec.batch):
         own = slice(item, item + 1)
         mask = seen if seen is None or len(seen) == 1 else seen[own]
-        parts.append(reference(q[own], k[own], v[own], map_of(packed, spec, item), spec.scale, mask))
+        parts.append(reference(q[own], k[own], v[own], map_of(packed, spec, item), spec.scale, mask, precision))
     return torch.cat(parts)
 
 
@@ -175,18 +176,23 @@ def _cuda(q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places:
         return meaning(spec, q, k, v, items, tiles, places, seen)
     given = {name: _arranged(x, name in spec.tokens_first) for name, x in (("Q", q), ("K", k), ("V", v))}
     y = q.new_empty(spec.batch, spec.tokens, spec.heads, spec.head_dim)
-    tensors = given if places is None else _ordered(spec, given, places)
+    tensors = _brought(spec, given, places) if brings(spec) else given
     if seen is not None:
         tensors = tensors | {"M": pack_seen(seen, spec, places)}
     launch(tensors | {"I": items, "L": tiles, "Y": y})
     return y.transpose(1, 2)
 
 
-def _ordered(spec: BlockAttentionSpec, given: dict[str, Tensor], places: Tensor) -> dict[str, Tensor]:
-    """What the kernel reads, room for that in order, and its counters."""
-    made = {name: x.new_empty(spec.batch, spec.heads, spec.tokens, spec.head_dim) for name, x in given.items()}
+def _brought(spec: BlockAttentionSpec, given: dict[str, Tensor], places: Tensor | None) -> dict[str, Tensor]:
+    """What the kernel reads, room for that in order, perhaps rounded, and its counters."""
+    shape, q = (spec.batch, spec.heads, spec.tokens, spec.head_dim), given["Q"]
+    made = {name: x.new_empty(shape, dtype=torch.int8 if spec.int8 and name != "V" else x.dtype) for name, x in given.items()}
     raw, room = ({f"{name}{mark}": x for name, x in named.items()} for named, mark in ((given, "R"), (made, "O")))
-    return {**made, **raw, **room, "P": places, "C": places.new_zeros(counters(spec))}
+    if not spec.ordered:
+        made["V"] = given["V"]
+    steps = {f"{name}S": q.new_empty(*shape[:2], -(-spec.tokens // spec.block), dtype=torch.float32) for name in "QK" if spec.int8}
+    order = {} if places is None else {"P": places}
+    return {**made, **raw, **room, **steps, **order, "C": q.new_zeros(counters(spec), dtype=torch.int32)}
 
 
 def _arranged(x: Tensor, tokens_first: bool) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from sparsecc.attention.base import BlockMap
-from sparsecc.attention.dynamic import DynamicMap, rule_of, select
+from sparsecc.attention.dynamic import DynamicMap, refreshed, rule_of, select
 from sparsecc.codegen.cuda import blocks
 from sparsecc.codegen.cuda.kernels.block_attention import BITS, TILE
 
@@ -23,7 +23,7 @@ from sparsecc.codegen.cuda.kernels.block_attention import BITS, TILE
 @dataclass(frozen=True, eq=False)
 class Chosen:
     """Lists that a graph has to make of q and k. order: int32 [batch · heads · rows of tiles, 2], of each its head and its number among the
-    head's.  example: lists of as many tiles."""
+    head's.  example: lists of as many tiles as there are where the rule chooses.  calls: the counter's node of a map that is refreshed."""
 
     q: Node
     k: Node
@@ -31,24 +31,31 @@ class Chosen:
     scale: float
     order: Tensor
     example: tuple[Tensor, Tensor]
+    calls: Node | None = None
 
     @classmethod
-    def of(cls, q: Node, k: Node, found: DynamicMap, scale: float) -> Chosen:
+    def of(cls, q: Node, k: Node, found: DynamicMap, scale: float, calls: Node | None = None) -> Chosen:
         packed = blocks.pack(stand_in(found), q.meta["val"].shape[0])
-        return cls(q, k, found, scale, packed.items[:, :2].contiguous(), (packed.items, packed.tiles))
+        return cls(q, k, found, scale, packed.items[:, :2].contiguous(), (packed.items, packed.tiles), calls)
+
+    @property
+    def said(self) -> str:
+        """What the times are of, for a report."""
+        dense = f"; these are of calls that choose, not of every {self.found.nth} one, which computes all" if self.found.refresh else ""
+        return f"choosing blocks is torch's, and not in the times{dense}"
 
     def arguments(self, read: Any) -> tuple[Any, ...]:
         """Of the operator. read: the node of a stored tensor."""
         found, rule = self.found, self.found.rule
         learnt = None if rule.learnt is None else read(rule.learnt)
-        options = (rule.name, rule.number, found.block, self.scale, found.causal)
-        return self.q, self.k, read(found.required), learnt, read(self.order), *options
+        options = (rule.name, rule.number, found.refresh, found.block, self.scale, found.causal)
+        return self.q, self.k, read(found.required), learnt, self.calls, read(self.order), *options
 
 
 def stand_in(found: DynamicMap) -> BlockMap:
     """What is kept in any case, and the nearest other blocks up to the rule's number of each row; where it has none, up to the density."""
     full = found.full
-    counts = (found.density * full.sum(-1)).round() if found.counts is None else found.counts
+    counts = (found.chosen_density * full.sum(-1)).round() if found.counts is None else found.counts
     at = torch.arange(len(full), device=full.device)
     nearness = -(at[:, None] - at).abs().expand_as(found.required).float()
     score = nearness.masked_fill(found.required, torch.inf).masked_fill(~full, -torch.inf)
@@ -72,27 +79,33 @@ def lists(keep: Tensor, order: Tensor, block: int) -> tuple[Tensor, Tensor]:
 @torch.library.custom_op(
     "sparsecc::chosen_tiles",
     mutates_args=(),
-    schema="(Tensor q, Tensor k, Tensor required, Tensor? learnt, Tensor order, str rule, int number, int block, float scale, bool causal)"
-    " -> (Tensor, Tensor)",
+    schema="(Tensor q, Tensor k, Tensor required, Tensor? learnt, Tensor? calls, Tensor order, str rule, int number, int refresh,"
+    " int block, float scale, bool causal) -> (Tensor, Tensor)",
 )
 def chosen_tiles(
     q: Tensor,
     k: Tensor,
     required: Tensor,
     learnt: Tensor | None,
+    calls: Tensor | None,
     order: Tensor,
     rule: str,
     number: int,
+    refresh: int,
     block: int,
     scale: float,
     causal: bool,
 ) -> tuple[Tensor, Tensor]:
-    """items and tiles, see `lists`.  required, learnt, rule, number: a DynamicMap's.  order: as in `Chosen`."""
-    return lists(select(rule_of(rule, number, learnt), required, q, k, scale, block, causal), order, block)
+    """items and tiles, see `lists`.  required, learnt, rule, number, refresh: a DynamicMap's.  calls: how many there were before, int64[],
+    of a map that is refreshed.  order: as in `Chosen`."""
+    keep = select(rule_of(rule, number, learnt), required, q, k, scale, block, causal)
+    return lists(refreshed(keep, calls, refresh, causal), order, block)
 
 
 @chosen_tiles.register_fake
-def _fake(q: Tensor, k: Tensor, required: Tensor, learnt: Tensor | None, order: Tensor, *options: Any) -> Sequence[Tensor]:
-    block = options[2]
+def _fake(
+    q: Tensor, k: Tensor, required: Tensor, learnt: Tensor | None, calls: Tensor | None, order: Tensor, *options: Any
+) -> Sequence[Tensor]:
+    block = options[3]
     rows = -(-required.shape[-1] // (TILE // block))
     return order.new_empty(len(order), 4), order.new_empty(q.shape[0] * q.shape[1] * rows * rows)

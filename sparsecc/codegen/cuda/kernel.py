@@ -87,7 +87,8 @@ class BlockAttentionSpec:
     """Attention of which some blocks of queries and keys are computed. batch, heads, tokens, head_dim: of Q [batch, heads, tokens,
     head_dim].  kv_heads: of K and V, which are as long.  block: queries, and keys, of a block.  causal: a block on the diagonal is computed
     up to it.  ordered: whether tokens have other orders than the model's.  tokens_first: which of Q, K and V lie as [batch, tokens, heads,
-    head_dim], as projections write them.  masked: whether keys are hidden from all queries, as padding is."""
+    head_dim], as projections write them.  masked: whether keys are hidden from all queries, as padding is.  int8: whether Q and K are
+    rounded to int8, with one step for each block of tokens in the order of the head, and multiplied so."""
 
     batch: int
     heads: int
@@ -101,6 +102,7 @@ class BlockAttentionSpec:
     ordered: bool = False
     tokens_first: str = ""
     masked: bool = False
+    int8: bool = False
 
     @property
     def form(self) -> str:

@@ -327,10 +327,10 @@ def _convolution(module: GraphModule, layer: OperatorLayer, weight: Node) -> Nod
 
 def _alone(module: GraphModule, node: Node, spec: AloneSpec, inputs: tuple[Any, ...], chooser: Chooses) -> Choice:
     kept = tuple(tensor for value in inputs for tensor in _known(value))
-    in_each_call = any(isinstance(value, Chosen) for value in inputs)
+    in_each_call = [value for value in inputs if isinstance(value, Chosen)]
     choice = chooser.alone(spec, kept, flex=not in_each_call)
-    if in_each_call:
-        choice = replace(choice, reason=f"{choice.reason}; choosing blocks is torch's, and not in the times")
+    for made in in_each_call:
+        choice = replace(choice, reason=f"{choice.reason}; {made.said}")
     if choice.plan is not None:
         inputs = tuple(each for value in inputs for each in _inputs(module, node, value))
         with module.graph.inserting_before(node):

@@ -57,7 +57,7 @@ class Layer:
     """A linear layer or convolution with what follows it folded in.
 
     weight: [rows, depth], ordered (tap, channel) for a convolution; in a form when it came so.
-    site: the site's name when its weight came so, else None.
+    site: the site's name when its weight came so, else None.  name: the site's, also of a dense one, where `names` has found it.
     """
 
     x: Var
@@ -65,6 +65,7 @@ class Layer:
     bias: np.ndarray | None = None
     geometry: Geometry | None = None
     site: str | None = None
+    name: str | None = None
     activation: str | None = None
     residual: Var | None = None
     residual_first: bool = False

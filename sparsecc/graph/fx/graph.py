@@ -222,7 +222,8 @@ class FxGraph(Differentiable, Specializable):
         return graph
 
     def copy(self) -> FxGraph:
-        shared = {id(tensor): tensor for tensor in self.tensors()}
+        own = {id(counter) for counter in state.counters(self.module)}
+        shared = {id(tensor): tensor for tensor in self.tensors() if id(tensor) not in own}
         with trace.quiet():
             return FxGraph(copy.deepcopy(self.module, shared), self._guards, self.name, self.notes, self.came)
 

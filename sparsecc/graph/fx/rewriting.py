@@ -10,7 +10,7 @@ from torch.fx import GraphModule, Node
 
 from sparsecc.graph.channels import Channels
 from sparsecc.graph.fx import channels as following
-from sparsecc.graph.fx import cleanup
+from sparsecc.graph.fx import cleanup, state
 from sparsecc.graph.fx.layers import Layer, OperatorLayer, aten, match, stored
 from sparsecc.graph.fx.sites import inputs_of, mask_of, node_named
 from sparsecc.graph.fx.tensors import assign, free_name, free_prefix, gathered, give, read_node
@@ -70,12 +70,15 @@ def replace(module: GraphModule, site: Site, op: Operator) -> None:
     layer = match(node)
     prefix = free_prefix(module, site.name, tuple(op.tensors))
     trainable = op.trainable and layer is not None and _is_trained(layer)
-    reads = [_store(module, node, f"{prefix}.{name}", tensor, trainable) for name, tensor in op.tensors.items()]
+    reads = {name: _store(module, node, f"{prefix}.{name}", tensor, trainable) for name, tensor in op.tensors.items()}
     bias = None if layer is None else _bias(module, layer, prefix, op.bias)
     if isinstance(site, Attention):
         _keep_layout(module, node, site)
     inputs = _inputs(site, layer, node)
-    _put(module, node, call.target, _masked(call.target, (*op.torch_arguments(inputs, reads, bias), *call.options), site, node))
+    if op.counter is not None:
+        state.count(module, reads[op.counter], after=node)
+    args = (*op.torch_arguments(inputs, [*reads.values()], bias), *call.options)
+    _put(module, node, call.target, _masked(call.target, args, site, node))
 
 
 def _is_trained(layer: Layer | OperatorLayer) -> bool:

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, nn, no_grad
+from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 from torch.nn.parameter import is_lazy
 
-from sparsecc.graph.fx.layers import aten, stored
+from sparsecc.graph.fx.layers import arguments, aten, stored
+from sparsecc.ops.base import CALLS, TORCH_NAMESPACE
 
 IN_PLACE: dict[Any, Any] = {  # of functional operators; each writes its first argument
     aten.index_copy.default: aten.index_copy_.default,
@@ -33,9 +35,30 @@ def written(module: GraphModule) -> dict[str, Tensor]:
     return found
 
 
+def count(module: GraphModule, read: Node, after: Node) -> None:
+    """Let a graph add one to a counter, behind a node: as torch.export writes it. read: the counter's node."""
+    with module.graph.inserting_after(after):
+        more = module.graph.call_function(aten.add.Tensor, (read, 1))
+    with module.graph.inserting_after(more):
+        written = module.graph.call_function(aten.copy_.default, (read, more))
+    more.meta["val"] = written.meta["val"] = read.meta["val"]
+
+
+def counters(module: nn.Module) -> list[Tensor]:
+    """The counters of calls that operators of ours read in a graph, or in the graphs within a module."""
+    graphs = [part.graph for part in module.modules() if isinstance(part, GraphModule)]
+    found = [stored(arguments(node).get(CALLS)) for graph in graphs for node in graph.nodes if _is_ours(node)]
+    return list({id(counter): counter for counter in found if counter is not None}.values())
+
+
+def _is_ours(node: Node) -> bool:
+    return isinstance(node.target, OpOverload) and node.target.namespace == TORCH_NAMESPACE
+
+
 @contextmanager
 def restored(module: nn.Module) -> Iterator[None]:
-    """What the block writes into buffers, or puts in their places, is taken back."""
+    """What the block writes into buffers, or puts in their places, is taken back. In the block counters of calls stand at one: attention
+    that is dense in the first of some calls is seen as it is in the others."""
     names = written(module) if isinstance(module, GraphModule) else None
     before = [
         (owner, name, tensor, tensor._version, tensor.clone())
@@ -44,6 +67,9 @@ def restored(module: nn.Module) -> Iterator[None]:
         if tensor is not None and not is_lazy(tensor) and not tensor.is_inference()
         and (names is None or f"{path}.{name}".lstrip(".") in names)
     ]  # fmt: skip
+    with no_grad():
+        for counter in counters(module):
+            counter.fill_(1)
     try:
         yield
     finally:

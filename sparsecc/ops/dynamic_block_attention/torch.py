@@ -1,4 +1,8 @@
-"""dynamic_block_attention: softmax(scale · q kᵀ) v over the blocks that a rule chooses in each call from q and k, see `DynamicMap`."""
+"""dynamic_block_attention: softmax(scale · q kᵀ) v over the blocks that a rule chooses in each call from q and k, see `DynamicMap`.
+
+A map that is refreshed comes with a counter of calls. The operator reads it; the graph around it adds one after each call, so that the
+operator itself writes nothing: `y = dynamic_block_attention(.., calls, ..); calls.copy_(calls + 1)`.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from sparsecc.attention.base import Grid
-from sparsecc.attention.dynamic import DynamicMap, rule_of
-from sparsecc.ops.base import Operator, TorchCall
+from sparsecc.attention.dynamic import DynamicMap, refreshed, rule_of
+from sparsecc.ops.base import CALLS, Operator, TorchCall
 from sparsecc.ops.block_attention.torch import check_shapes, output_like
 
 
@@ -29,16 +33,23 @@ class DynamicBlockAttention(Operator):
     @property
     def tensors(self) -> dict[str, Tensor]:
         learnt = self.map.rule.learnt
-        return {"required": self.map.required, **({} if learnt is None else {"learnt": learnt})}
+        counter = {} if self.counter is None else {self.counter: torch.zeros((), dtype=torch.int64)}
+        return {"required": self.map.required, **({} if learnt is None else {"learnt": learnt}), **counter}
+
+    @property
+    def counter(self) -> str | None:
+        return CALLS if self.map.refresh else None
 
     def torch_arguments(self, inputs: Sequence[Any], tensors: Sequence[Any], bias: Any) -> tuple[Any, ...]:
-        return (*inputs, *tensors, *([None] if len(tensors) == 1 else []))
+        given = dict(zip(self.tensors, tensors, strict=True))
+        return (*inputs, *(given.get(name) for name in ("required", "learnt", CALLS)))
 
     def torch_call(self, name: str) -> TorchCall:
-        """The operator, and its arguments after q, k, v, required and learnt (or None)."""
+        """The operator, and its arguments after q, k, v, required, learnt and calls (the last two may be None)."""
         found, grid = self.map, self.map.grid
         place = ([*grid.axes, grid.text_tokens], grid.text_first, found.block, self.scale, name, found.causal)
-        return TorchCall(torch.ops.sparsecc.dynamic_block_attention.default, (found.rule.name, found.rule.number, found.density, *place))
+        rule = (found.rule.name, found.rule.number, found.density, found.refresh)
+        return TorchCall(torch.ops.sparsecc.dynamic_block_attention.default, (*rule, *place))
 
     def reference(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return reference(q, k, v, self.map, self.scale)
@@ -50,6 +61,7 @@ def restore(
     rule: str,
     number: int,
     density: float,
+    refresh: int,
     grid: Sequence[int],
     text_first: bool,
     block: int,
@@ -57,7 +69,8 @@ def restore(
 ) -> DynamicMap:
     """The map that was flattened into an operator's arguments. Raises ValueError when they contradict each other."""
     frames, height, width, text = grid
-    return DynamicMap(Grid(frames, height, width, text, text_first), block, required, rule_of(rule, number, learnt), density, causal)
+    place = Grid(frames, height, width, text, text_first)
+    return DynamicMap(place, block, required, rule_of(rule, number, learnt), density, causal, refresh)
 
 
 def map_of(given: Mapping[str, Any], tensor_of: Callable[[Any], Any]) -> DynamicMap:
@@ -66,13 +79,17 @@ def map_of(given: Mapping[str, Any], tensor_of: Callable[[Any], Any]) -> Dynamic
     return restore(
         tensor_of(given["required"]),
         learnt,
-        *(given[name] for name in ("rule", "number", "density", "grid", "text_first", "block", "causal")),
+        *(given[name] for name in ("rule", "number", "density", "refresh", "grid", "text_first", "block", "causal")),
     )
 
 
 def reference(q: Tensor, k: Tensor, v: Tensor, found: DynamicMap, scale: float) -> Tensor:
-    """What dynamic_block_attention means."""
+    """What dynamic_block_attention means in a call in which the rule chooses."""
     return attend(q, k, v, found.select(q, k, scale), scale, found.block, found.causal)
+
+
+def _kept(q: Tensor, k: Tensor, found: DynamicMap, scale: float, calls: Tensor | None) -> Tensor:
+    return refreshed(found.select(q, k, scale), calls, found.refresh, found.causal)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float, block: int, causal: bool) -> Tensor:
@@ -126,7 +143,8 @@ def _index(x: Tensor, blocks: Tensor) -> Tensor:
     return of_heads[..., None].expand(-1, -1, -1, x.shape[3])
 
 
-_MAP = "Tensor required, Tensor? learnt, str rule, int number, float density, int[] grid, bool text_first, int block, float scale"
+_RULE = "Tensor required, Tensor? learnt, Tensor? calls, str rule, int number, float density, int refresh"
+_MAP = f"{_RULE}, int[] grid, bool text_first, int block, float scale"
 
 
 @torch.library.custom_op(
@@ -140,9 +158,11 @@ def dynamic_block_attention(
     v: Tensor,
     required: Tensor,
     learnt: Tensor | None,
+    calls: Tensor | None,
     rule: str,
     number: int,
     density: float,
+    refresh: int,
     grid: Sequence[int],
     text_first: bool,
     block: int,
@@ -151,10 +171,10 @@ def dynamic_block_attention(
     causal: bool = False,
 ) -> Tensor:
     """required to causal: a DynamicMap's, its rule as its name, number and calibrated tensor.  grid: frames, height, width, text tokens.
-    name: the site's."""
-    found = restore(required, learnt, rule, number, density, grid, text_first, block, causal)
+    calls: how many there were before, int64[], of a map that is refreshed.  name: the site's."""
+    found = restore(required, learnt, rule, number, density, refresh, grid, text_first, block, causal)
     check_shapes(q, k, v, found.heads, found.grid.tokens, name)
-    return reference(q, k, v, found, scale)
+    return attend(q, k, v, _kept(q, k, found, scale, calls), scale, block, causal)
 
 
 @dynamic_block_attention.register_fake
@@ -164,9 +184,11 @@ def _fake(
     v: Tensor,
     required: Tensor,
     learnt: Tensor | None,
+    calls: Tensor | None,
     rule: str,
     number: int,
     density: float,
+    refresh: int,
     grid: Sequence[int],
     text_first: bool,
     block: int,
@@ -190,9 +212,11 @@ def dynamic_block_attention_backward(
     v: Tensor,
     required: Tensor,
     learnt: Tensor | None,
+    calls: Tensor | None,
     rule: str,
     number: int,
     density: float,
+    refresh: int,
     grid: Sequence[int],
     text_first: bool,
     block: int,
@@ -200,10 +224,10 @@ def dynamic_block_attention_backward(
     causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As of block_attention, for the blocks that q and k choose, which is a step function of them: it has no gradient."""
-    found = restore(required, learnt, rule, number, density, grid, text_first, block, causal)
+    found = restore(required, learnt, rule, number, density, refresh, grid, text_first, block, causal)
     grad_q, tokens = torch.zeros_like(q, memory_format=torch.contiguous_format), q.shape[2]
     grad_k, grad_v = (x.new_zeros(*x.shape[:2], found.grid.blocks(block), block * x.shape[3]) for x in (k, v))
-    for row in _rows(q, k, v, found.select(q, k, scale), scale, block, causal):
+    for row in _rows(q, k, v, _kept(q, k, found, scale, calls), scale, block, causal):
         of_output, queries = grad[:, :, row.queries], q[:, :, row.queries]
         of_p = of_output @ row.values.transpose(2, 3)
         of_scores = scale * row.p * (of_p - (row.p * of_p).sum(-1, keepdim=True))
@@ -227,13 +251,13 @@ def _backward_fake(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tu
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, rule, number, density, grid, text_first, block, scale, _, causal = inputs
-    ctx.options = (rule, number, density, grid, text_first, block, scale, causal)
-    ctx.save_for_backward(*tensors)
+    *tensors, calls, rule, number, density, refresh, grid, text_first, block, scale, _, causal = inputs
+    ctx.options = (rule, number, density, refresh, grid, text_first, block, scale, causal)
+    ctx.save_for_backward(*tensors, None if calls is None else calls.clone())  # it is written before the gradients are asked for
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    return *torch.ops.sparsecc.dynamic_block_attention_backward(grad, *ctx.saved_tensors, *ctx.options), *[None] * 11
+    return *torch.ops.sparsecc.dynamic_block_attention_backward(grad, *ctx.saved_tensors, *ctx.options), *[None] * 13
 
 
 dynamic_block_attention.register_autograd(_backward, setup_context=_setup_context)

@@ -15,11 +15,12 @@ from torch.nn import functional as F
 import sparsecc
 from sparsecc.attention import orders
 from sparsecc.attention.base import BlockMap, Grid, required
-from sparsecc.codegen.cuda import blocks, built, operator
+from sparsecc.codegen.cuda import blocks, built, choose, operator
 from sparsecc.codegen.cuda.driver import Geometry
 from sparsecc.codegen.cuda.kernel import BlockAttentionSpec
 from sparsecc.codegen.cuda.kernels.block_attention import TILE
 from sparsecc.codegen.cuda.plan import Binary, Plan, Step
+from sparsecc.codegen.cuda.target import Target
 from sparsecc.errors import InputError
 from sparsecc.ops.block_attention.torch import reference
 from sparsecc.runtime.module import CompiledModule, read_module
@@ -116,6 +117,46 @@ def test_a_recipe_becomes_a_call(block: int, without_nvrtc: None, tmp_path: Any)
     assert "1 of block attention 2/2 heads of 64 on 330: block_attention" in str(made.report)
     made.save(tmp_path / "model.sparsecc")
     assert torch.equal(read_module(tmp_path / "model.sparsecc")(q, k, v), made(q, k, v))
+
+
+@pytest.mark.parametrize("faster", ["block_attention in int8", "block_attention"])
+def test_int8_is_timed_beside_the_models_own_numbers(faster: str, without_nvrtc: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def times(spec: Any, plans: Any, kept: Any, with_flex: bool) -> Any:
+        assert [plan.spec.int8 for plan in plans.values()] == [False, True]
+        return {**{name: 1.0 if name == faster else 2.0 for name in plans}, "torch": 3.0, "FlexAttention": 2.5}, []
+
+    monkeypatch.setattr(choose, "_alone_us", times)
+    spec = BlockAttentionSpec(1, 2, 2, 330, 64, 0.125, 64, ordered=True, int8=True)
+    chooser = choose.Chooser(Target(("sm_90a",)), built.Builder(), measure=True)
+    choice = chooser.alone(spec)
+    assert choice.plan is not None and choice.rows[0].chosen == faster and f"{faster} 1.0 µs" in choice.reason
+    assert choice.plan.spec == replace(spec, int8=faster.endswith("int8"))
+    unmeasured = replace(chooser, measure=False, _alone={}).alone(spec)
+    assert unmeasured.plan is not None and unmeasured.plan.spec == replace(spec, int8=False)
+
+
+def test_a_recipe_may_ask_for_int8(without_nvrtc: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    chosen = choose.Chooser.alone
+    monkeypatch.setattr(
+        choose.Chooser, "alone", lambda self, spec, *rest, **named: asked.append(spec) or chosen(self, spec, *rest, **named)
+    )
+    given = tuple(torch.randn(1, 2, 330, 64).bfloat16() for _ in range(3))
+    recipe = {"passes": [{"reorder_tokens": {"pattern": "sliding_window:130", "precision": "int8"}}]}
+    made = sparsecc.compile(torch.export.export(Attends(), given), given, recipe=recipe, target="cuda:sm_90a")
+    assert [spec.int8 for spec in asked] == [True]
+    assert made.report.check is not None and made.report.check.max_rel < 0.05
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_int8_means_what_block_attention_in_int8_means(ordered: bool) -> None:
+    block_map = map_of(4, Grid(5, 8, 9, 10), 64, 0.4, ordered)
+    spec = replace(spec_of(block_map, 2, 2), int8=True)
+    q, k, v = blocks.example(spec, torch.device("cpu"))
+    plan = operator.register(Plan(spec, {}, (Step(370, "block_attention", "", {}),), {}))
+    y = blocks.block_attention_cuda(q, k, v, *blocks.pack(block_map, 2), None, plan)
+    assert_close(y, reference(q.float(), k.float(), v.float(), block_map, 0.2, precision="int8").half())
+    assert not torch.equal(y, reference(q.float(), k.float(), v.float(), block_map, 0.2).half())
 
 
 def test_orders_token_by_token_are_packed_as_they_are() -> None:

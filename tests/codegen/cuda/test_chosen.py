@@ -68,12 +68,18 @@ def test_the_operators_mean_what_the_map_means(block: int, causal: bool) -> None
     found, generator = map_of(4, 500, block, 2, causal), torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, count, 500, 64, generator=generator) for count in (4, 2, 2))
     order = blocks.pack(stand_in(found), 2).items[:, :2].contiguous()
-    made = torch.ops.sparsecc.chosen_tiles(q, k, found.required, None, order, "pooled", 2, block, 0.2, causal)
-    items, tiles = made
+    items, tiles = torch.ops.sparsecc.chosen_tiles(q, k, found.required, None, None, order, "pooled", 2, 0, block, 0.2, causal)
     y = blocks.meaning(spec_of(found, 2, 2), q, k, v, items, tiles, None, None)
     assert_close(y.contiguous(), DynamicBlockAttention(found, 0.2).reference(q, k, v).contiguous())
-    arguments = (q, k, found.required, None, order, "pooled", 2, block, 0.2, causal)
-    torch.library.opcheck(torch.ops.sparsecc.chosen_tiles.default, arguments, test_utils=("test_schema", "test_faketensor"))
+    for call in range(3):
+        arguments = (q, k, found.required, None, torch.tensor(call), order, "pooled", 2, 2, block, 0.2, causal)
+        now, of_now = torch.ops.sparsecc.chosen_tiles(*arguments)
+        if call % 2:
+            assert torch.equal(now, items) and torch.equal(of_now, tiles)
+        else:
+            dense = functional.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=0.2, enable_gqa=True)
+            assert_close(blocks.meaning(spec_of(found, 2, 2), q, k, v, now, of_now, None, None).contiguous(), dense)
+        torch.library.opcheck(torch.ops.sparsecc.chosen_tiles.default, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
 class Shares(nn.Module):
@@ -110,6 +116,37 @@ def test_a_recipe_becomes_lists_and_a_call(pattern: str, causal: bool, block: in
     assert "choosing blocks is torch's, and not in the times" in str(made.report)
     made.save(tmp_path / "model.sparsecc")
     assert torch.equal(read_module(tmp_path / "model.sparsecc")(*given), made(*given))
+
+
+@pytest.mark.parametrize("block", [64, 32], ids=["kernel", "torch"])
+def test_a_compiled_model_counts_its_calls_and_its_file_too(block: int, without_nvrtc: None, tmp_path: Any) -> None:
+    made, given = compiled("block_topk:refresh=3", False, block)
+    plain = compiled("block_topk", False, block)[0](*given)
+    dense = Shares(False)(*given)
+    assert len(made.plans) == (block == 64)
+    assert made.report.check is not None and made.report.check.max_rel < 0.02
+    [site] = [site for site in made.report.sites if site.kind == "Attention"]
+    kept = 1 - site.sparsity
+    assert 0.84 < kept < 0.9 and site.output_error is not None and site.output_error > 0.01  # of calls that choose
+    if block == 64:
+        assert "these are of calls that choose, not of every 3rd one, which computes all" in str(made.report)
+    targets = [str(node.target) for node in made.program.graph.nodes if node.op == "call_function"]
+    assert "aten.add_.Tensor" in targets and "aten.copy_.default" not in targets  # the counter is written where it is
+    made.save(tmp_path / "model.sparsecc")
+    for module in (made, read_module(tmp_path / "model.sparsecc"), torch.compile(made, backend="aot_eager")):
+        for call in range(7):
+            y = module(*given)
+            if call % 3:
+                assert torch.equal(y, plain)
+            else:
+                assert (y - dense).abs().max() < 0.02 < 0.2 < (y - plain).abs().max()
+        if module is not made:
+            continue
+        assert [int(counter) for name, counter in made.named_buffers() if name.endswith("calls")] == [7]
+        made.save(tmp_path / "later.sparsecc")
+        later = read_module(tmp_path / "later.sparsecc")
+        assert torch.equal(later(*given), plain) and torch.equal(later(*given), plain) and not torch.equal(later(*given), plain)
+        made.restart()
 
 
 def test_sizes_that_the_kernel_does_not_take_stay_torchs(without_nvrtc: None, tmp_path: Any) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sparsecc.errors import ModelError
 from sparsecc.graph.fx import state
 from sparsecc.graph.fx.graph import FxGraph
+from sparsecc.passes.reorder_tokens import ReorderTokens
 
 
 class Counting(nn.Module):
@@ -55,6 +57,52 @@ def test_what_is_written_is_no_constant() -> None:
     with torch.no_grad():
         expected = 4.0 + module.layer(x).sum(0)
     assert torch.allclose(graph.run((x,)).outputs[0], expected)
+
+
+class Attending(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.scaled_dot_product_attention(x, x, x)
+
+
+def refreshed(x: Tensor) -> FxGraph:
+    graph = FxGraph.from_exported(torch.export.export(Attending(), (x,)))
+    return ReorderTokens(pattern="block_topk:refresh=3", density=0.5, block=4).apply(graph).graph  # type: ignore[return-value]
+
+
+def test_a_run_is_of_a_call_that_chooses_and_leaves_the_counter_as_it_was() -> None:
+    x = 3 * torch.randn(1, 2, 32, 8, generator=torch.Generator().manual_seed(0))
+    graph = refreshed(x)
+    module = nn.Sequential(graph.module)
+    [counter] = state.counters(module)
+    assert {"attention.calls": counter} == state.written(graph.module)
+    first = [graph.run((x,)).outputs[0] for _ in range(2)]
+    assert torch.equal(*first) and counter.item() == 0
+    dense, chosen = graph.module(x), graph.module(x)
+    assert torch.equal(chosen, first[0]) and not torch.allclose(dense, chosen, atol=1e-3) and counter.item() == 2
+    with state.restored(module):
+        assert torch.equal(module(x), chosen)
+    assert counter.item() == 2
+    other = graph.copy()
+    assert torch.equal(other.module(x), chosen) and counter.item() == 2  # a copy counts for itself
+    assert [int(its) for its in state.counters(other.module)] == [3]
+
+
+def test_counters_of_the_model_itself_are_none_of_ours() -> None:
+    class Steps(nn.Module):
+        calls: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = x * self.calls
+            self.calls.add_(1)
+            return y
+
+    graph = graph_of(Steps(), torch.ones(2))
+    assert list(state.written(graph.module)) == ["calls"] and not state.counters(graph.module)
+    assert graph.run((torch.ones(2),)).outputs[0].tolist() == [0, 0]
 
 
 def test_elsewhere_such_a_model_is_refused() -> None:

@@ -24,9 +24,9 @@ every_rule = pytest.mark.parametrize("rule", RULES)
 every_order = pytest.mark.parametrize("causal", [False, True], ids=["whole", "causal"])
 
 
-def map_of(rule: str, causal: bool = False) -> DynamicMap:
+def map_of(rule: str, causal: bool = False, refresh: int = 0) -> DynamicMap:
     needed = required(GRID, BLOCK, causal).repeat(HEADS, 1, 1)
-    return DynamicMap(GRID, BLOCK, needed, RULES[rule], 0.5, causal)
+    return DynamicMap(GRID, BLOCK, needed, RULES[rule], 0.5, causal, refresh)
 
 
 def inputs(dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -51,7 +51,11 @@ class Attending(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         call = self.operator.torch_call("attn")
         arguments = self.operator.torch_arguments((q, k, v), list(self.buffers()), None)
-        return call.target(*arguments, *call.options)
+        y = call.target(*arguments, *call.options)
+        if self.operator.counter is not None:
+            counter = self.get_buffer(self.operator.counter)
+            counter.copy_(counter + 1)
+        return y
 
 
 @every_order
@@ -87,9 +91,10 @@ def test_gradients_are_those_of_the_mask(rule: str, causal: bool) -> None:
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("refresh", [0, 2])
 @every_rule
-def test_torch_takes_it_for_an_operator(rule: str) -> None:
-    module = Attending(map_of(rule))
+def test_torch_takes_it_for_an_operator(rule: str, refresh: int) -> None:
+    module = Attending(map_of(rule, refresh=refresh))
     call = module.operator.torch_call("attn")
     given = [x.requires_grad_() for x in inputs()]
     arguments = module.operator.torch_arguments(given, list(module.buffers()), None)
@@ -103,6 +108,46 @@ def test_an_exported_program_runs(rule: str, tmp_path: Any) -> None:
     module, given = Attending(map_of(rule)), tuple(inputs())
     torch.export.save(torch.export.export(module, given), tmp_path / "m.pt2")
     assert torch.equal(torch.export.load(tmp_path / "m.pt2").module()(*given), module(*given))
+
+
+@every_order
+@every_rule
+def test_every_third_call_is_dense_and_the_others_are_what_they_are_without_refresh(rule: str, causal: bool) -> None:
+    module, plain, given = Attending(map_of(rule, causal, refresh=3)), Attending(map_of(rule, causal)), inputs()
+    q, k, v = given
+    every = torch.ones(GRID.tokens, GRID.tokens, dtype=torch.bool)
+    k, v = (x.repeat_interleave(HEADS // 2, 1) for x in (k, v))
+    dense = functional.scaled_dot_product_attention(q, k, v, every.tril() if causal else every, scale=0.3)
+    found = [module(*given) for _ in range(7)]
+    for call, y in enumerate(found):
+        if call % 3:
+            assert torch.equal(y, plain(*given))
+        else:
+            assert_close(y.contiguous(), dense)
+    assert not torch.equal(found[0], found[1]) and module.get_buffer("calls").item() == 7
+
+
+@every_rule
+def test_gradients_are_those_of_the_call_though_the_counter_went_on(rule: str) -> None:
+    module = Attending(map_of(rule, refresh=2))
+    given = [x.double().requires_grad_() for x in inputs()]
+    q, k, v = given
+    dense = functional.scaled_dot_product_attention(q, k, v, scale=0.3, enable_gqa=True)
+    weights = torch.randn(dense.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    for expected in (dense, masked(q, k, v, map_of(rule))):
+        ours = torch.autograd.grad((module(*given) * weights).sum(), given)
+        for one, other in zip(ours, torch.autograd.grad((expected * weights).sum(), given), strict=True):
+            torch.testing.assert_close(one, other)
+
+
+@every_rule
+def test_an_exported_program_counts_on(rule: str, tmp_path: Any) -> None:
+    module, given = Attending(map_of(rule, refresh=3)), tuple(inputs())
+    expected = [module(*given) for _ in range(4)][1:]
+    module.get_buffer("calls").fill_(1)
+    torch.export.save(torch.export.export(module, given), tmp_path / "m.pt2")
+    loaded = torch.export.load(tmp_path / "m.pt2").module()
+    assert all(torch.equal(loaded(*given), y) for y in expected)
 
 
 def test_other_sizes_are_refused() -> None:

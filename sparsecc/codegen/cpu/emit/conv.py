@@ -154,4 +154,4 @@ def _copied(forms: Forms, target: Target, x: Expr, spec: PlaneCopySpec) -> Expr:
     if (x, spec) not in forms.copies:
         kernel = forms.kernel(spec, lambda: plane_copy.build(spec, target))
         forms.copies[x, spec] = forms.call(kernel, [forms.op(relax.op.reshape(x, [spec.x_size]))], spec.y_shape)
-    return forms.copies[x, spec]
+    return forms.read([forms.copies[x, spec]])[0]

@@ -45,18 +45,20 @@ def emit(program: Program, target: Target, chooser: Chooser[Target]) -> Emitted:
                 forms.values[node.var] = _emit_node(forms, target, chooser, node, functions)
             result = forms.builder.emit_output(relax.Tuple([forms.natural(out) for out in program.outputs]))
         forms.builder.emit_func_output(result, params=[*inputs, *forms.weight_vars])
-    return Emitted(forms.builder.get(), forms.weights)
+    return Emitted(forms.builder.get(), forms.weights, tuple(forms.calls))
 
 
 def _emit_node(forms: Forms, target: Target, chooser: Chooser[Target], node: Node, functions: dict[Any, Any]) -> Value:
     if isinstance(node.var.ty, relax.TensorType) and 0 in shape(node.var):  # a batch, or a past, of nothing
         return Value(shape(node.var), natural=forms.op(relax.op.zeros(shape(node.var), dtype(node.var))))
     if isinstance(node.what, Layer):
-        return emit_layer(forms, chooser, node, node.what)
+        with forms.within(node.what.name or node.what.site):
+            return emit_layer(forms, chooser, node, node.what)
     if isinstance(node.what, AttentionCall):
         return emit_attention(forms, target, node, node.what)
     if isinstance(node.what, BlockAttentionCall):
-        return emit_block_attention(forms, chooser, node, node.what)
+        with forms.within(node.what.site):
+            return emit_block_attention(forms, chooser, node, node.what)
     if isinstance(node.what, Subsampled):
         return emit_subsampled(forms, target, node, node.what)
     view = _view(forms, node) or emit_max_pool(forms, target, node) or emit_resize(forms, target, node)

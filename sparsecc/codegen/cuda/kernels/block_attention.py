@@ -13,6 +13,8 @@ Where tokens have other orders than the model's, the three warps beside the one 
 after head, ahead of the products. The kernel is bound by these, so that memory has time for it. Outputs go to their places in the model's
 order, as [batch, tokens, heads, head_dim].
 
+The same warps round Q and K to int8 where that is asked for, a block at a time with one step for each (PAROAttention, Zhao et al. 2025).
+
 On an H200, blocks of 128, TFLOP/s of what is kept: 17776 tokens × 48 heads × 64: 488 dense (cuDNN 426), 473 at a density of 0.3; 32768 × 40
 × 128: 699 dense (cuDNN 611), 675 at 0.3. Slower there: warpgroups that take turns (5 % with heads of 128), rows of keys that warps gather
 into the rings by `cp.async` (18 and 25 %), and orders brought about by a kernel before (6 % at 0.3).
@@ -26,8 +28,9 @@ from dataclasses import dataclass
 from sparsecc.codegen.cuda.arch import Arch
 from sparsecc.codegen.cuda.driver import Boxes, Geometry
 from sparsecc.codegen.cuda.kernel import BlockAttentionSpec
-from sparsecc.codegen.cuda.pieces import wgmma
+from sparsecc.codegen.cuda.pieces import rows, wgmma
 from sparsecc.codegen.cuda.pieces.ring import Ring
+from sparsecc.codegen.cuda.pieces.softmax import BEGIN, LOWEST, online, online_int8
 from sparsecc.codegen.cuda.pieces.units import ALL
 from sparsecc.codegen.cuda.script import T
 
@@ -38,10 +41,11 @@ HEAD_DIMS = (64, 128)
 _GROUP = 64  # queries of a warpgroup
 _LOAD = "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes"
 _PAIR = {"bfloat16": "cvt.rn.bf16x2.f32", "float16": "cvt.rn.f16x2.f32"}
-_REGISTERS = {False: (24, 240), True: (40, 232)}  # of the warps that copy, perhaps into an order, and of those that multiply
-_ROWS = 32  # that a warp brings into order at once
+_REGISTERS = {
+    False: (24, 240),
+    True: (40, 232),
+}  # of the warps that copy, perhaps bring rows along, and of those that multiply: 168 on average
 _MOST_NUMBERS = 1 << 31  # of Y, whose places are counted in 32 bits
-_LOWEST = -3.0e38  # below every score; a difference of two of them is finite
 _PROCESSORS = 132  # of an H200
 
 
@@ -53,7 +57,7 @@ class Tiles:
     blocks: int = _PROCESSORS
 
     def shared_bytes(self, spec: BlockAttentionSpec) -> int:
-        return (1 + 2 * self.stages) * TILE * spec.head_dim * 2 + 16 * (1 + 2 * self.stages)
+        return ((1 + self.stages) * _number_bytes(spec) + self.stages * 2) * TILE * spec.head_dim + 16 * (1 + 2 * self.stages)
 
 
 def space(spec: BlockAttentionSpec, arch: Arch) -> list[Tiles]:
@@ -70,9 +74,9 @@ def geometry(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch) -> Geometry:
     return Geometry((knobs.blocks, 1, 1), 3 * 128, knobs.shared_bytes(spec), maps=maps)
 
 
-def counters(spec: BlockAttentionSpec) -> int:
-    """How many numbers C has: what is in order of each head, and what was begun of all."""
-    return spec.batch * spec.heads + 1
+def _number_bytes(spec: BlockAttentionSpec) -> int:
+    """Of Q and K as they are multiplied."""
+    return 1 if spec.int8 else 2
 
 
 def words(spec: BlockAttentionSpec) -> int:
@@ -88,39 +92,44 @@ def _shape(spec: BlockAttentionSpec, name: str) -> tuple[int, int, int, int]:
 
 
 def _boxes(spec: BlockAttentionSpec, name: str) -> Boxes:
-    """A tile of one head: of what is given, or of what was brought into order."""
-    shape = (spec.batch, spec.heads, spec.tokens, spec.head_dim) if spec.ordered else _shape(spec, name)
-    tokens_first, row = name in spec.tokens_first and not spec.ordered, spec.head_dim * 2
-    box = (1, TILE, 1, wgmma.INPUTS) if tokens_first else (1, 1, TILE, wgmma.INPUTS)
-    return Boxes(2, shape, (shape[1] * shape[2] * row, shape[2] * row, row), box)
+    """A tile of one head: of what is given, or of what was brought along."""
+    rounded = spec.int8 and name != "V"
+    made, size = spec.ordered or rounded, 1 if rounded else 2
+    shape = (spec.batch, spec.heads, spec.tokens, spec.head_dim) if made else _shape(spec, name)
+    row, width = spec.head_dim * size, spec.head_dim if rounded else wgmma.INPUTS
+    box = (1, TILE, 1, width) if name in spec.tokens_first and not made else (1, 1, TILE, width)
+    return Boxes(size, shape, (shape[1] * shape[2] * row, shape[2] * row, row), box, width * size)
 
 
 def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
-    """PrimFunc(Q, K, V, I, L, P, M, Y, QR, KR, VR, QO, KO, VO, C): Q, K and V tensor maps; I int32 [rows of tiles, 4], of each its head,
-    its number among the head's, where its list begins in L and how long it is; L int32 [tiles]. Where keys are hidden, M uint32 [batch,
-    heads or 1, words] has a bit for each key in the order of the head, 1 where it is seen. Where tokens have other orders, Q, K and V are
-    of QO, KO and VO [batch, heads, tokens, head_dim], which the kernel fills from QR, KR and VR; P int32 [heads, tokens], which token comes
-    to a place; C int32 [counters], zeros. What is not needed is no parameter."""
-    depth, tokens, dtype, causal, stages = spec.head_dim, spec.tokens, spec.dtype, spec.causal, knobs.stages
-    chunks, heads = depth // wgmma.INPUTS, spec.heads
-    grouped, (few, many) = heads // spec.kv_heads, _REGISTERS[spec.ordered]
-    lanes, parts, made = depth // 8, -(-tokens // _ROWS), (spec.batch, heads, tokens, depth)  # lanes that copy a row, parts of a head
+    """PrimFunc(Q, K, V, I, L, P, M, Y, QR, KR, VR, QO, KO, VO, QS, KS, C): Q, K and V tensor maps; I int32 [rows of tiles, 4], of each its
+    head, its number among the head's, where its list begins in L and how long it is; L int32 [tiles]. Where keys are hidden, M uint32
+    [batch, heads or 1, words] has a bit for each key in the order of the head, 1 where it is seen. Where tokens have other orders, Q, K and
+    V are of QO, KO and VO [batch, heads, tokens, head_dim], which the kernel fills from QR, KR and VR; P int32 [heads, tokens], which token
+    comes to a place; C int32 [counters], zeros. Where Q and K are rounded to int8, QO and KO are, of steps QS and KS float32 [batch, heads,
+    blocks], which the kernel fills. What is not needed is no parameter."""
+    depth, tokens, dtype, causal, stages, int8 = spec.head_dim, spec.tokens, spec.dtype, spec.causal, knobs.stages, spec.int8
+    heads, room = spec.heads, (spec.batch, spec.heads, tokens, spec.head_dim)
+    (few, many), parts = _REGISTERS[rows.brings(spec)], rows.parts(spec)
+    blocks, shared = -(-tokens // spec.block), spec.block  # keys that share a step
     items = spec.batch * heads * -(-tokens // TILE)
-    chunk_bytes, tile_bytes = TILE * wgmma.INPUTS * 2, TILE * depth * 2
+    width, narrow = wgmma.INPUTS, depth if int8 else wgmma.INPUTS  # of a row of V, and of one of Q or K
+    chunk_bytes, narrow_bytes = TILE * width * 2, TILE * narrow * _number_bytes(spec)
+    tile_bytes, tile_narrow_bytes = TILE * depth * 2, TILE * depth * _number_bytes(spec)
     scores, values = wgmma.instruction(TILE, dtype), wgmma.instruction(depth, dtype)
     factor, pair = spec.scale * math.log2(math.e), _PAIR[dtype]
     ragged, ordered, masked, halves = tokens % TILE != 0, spec.ordered, spec.masked, spec.block < TILE
-    inner = wgmma.INPUTS // wgmma.STEP
+    inner = narrow * _number_bytes(spec) // 32
+    softened = online_int8(TILE, spec.block, masked) if int8 else online(TILE, factor, masked)
+    bring = rows.bringer(spec)
 
-    def places(name, head, token):
-        """Indices of a row. head: of queries, counted over the batch."""
-        own = head % heads if name == "Q" else head % heads // grouped
-        return (head // heads, *((token, own) if name in spec.tokens_first else (own, token)))
+    def tile_of(place, offset=0):
+        return wgmma.int8_descriptor(place, narrow, offset) if int8 else wgmma.descriptor(place, offset)
 
     def corner(name, head, tile, column):
         """Of a box."""
-        row = (head // heads, head % heads, tile * TILE) if ordered else places(name, head, tile * TILE)
-        return (column, *row[::-1])
+        row = rows.brought if ordered or (int8 and name != "V") else rows.given
+        return (column, *row(spec, name, head, tile * TILE)[::-1])
 
     @T.prim_func
     def block_attention(
@@ -138,6 +147,8 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
         qo_: T.handle,
         ko_: T.handle,
         vo_: T.handle,
+        qs_: T.handle,
+        ks_: T.handle,
         c_: T.handle,
     ):
         T.func_attr({"global_symbol": "block_attention"})
@@ -149,17 +160,19 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
         QR = T.match_buffer(qr_, _shape(spec, "Q"), dtype, align=16)
         KR = T.match_buffer(kr_, _shape(spec, "K"), dtype, align=16)
         VR = T.match_buffer(vr_, _shape(spec, "V"), dtype, align=16)
-        QO = T.match_buffer(qo_, made, dtype, align=16)
-        KO = T.match_buffer(ko_, made, dtype, align=16)
-        VO = T.match_buffer(vo_, made, dtype, align=16)
-        C = T.match_buffer(c_, (counters(spec),), "int32")
+        QO = T.match_buffer(qo_, room, "int8" if int8 else dtype, align=16)
+        KO = T.match_buffer(ko_, room, "int8" if int8 else dtype, align=16)
+        VO = T.match_buffer(vo_, room, dtype, align=16)
+        QS = T.match_buffer(qs_, (spec.batch, heads, blocks), "float32", align=16)
+        KS = T.match_buffer(ks_, (spec.batch, heads, blocks), "float32", align=16)
+        C = T.match_buffer(c_, (rows.counters(spec),), "int32")
         T.device_entry()
         cta = T.cta_id([knobs.blocks])
         warp = T.warp_id([12])
         lane = T.lane_id([32])
         pool = T.SMEMPool()
-        q = pool.alloc((tile_bytes,), "uint8", align=1024)
-        k = pool.alloc((stages * tile_bytes,), "uint8", align=1024)
+        q = pool.alloc((tile_narrow_bytes,), "uint8", align=1024)
+        k = pool.alloc((stages * tile_narrow_bytes,), "uint8", align=1024)
         v = pool.alloc((stages * tile_bytes,), "uint8", align=1024)
         q_ring = T.meta_var(Ring(pool, 1, 8))
         k_ring = T.meta_var(Ring(pool, stages, 8))
@@ -176,56 +189,23 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
 
             @T.inline
             def copy(name, map, memory, here, head, tile, ring, now):
+                wide = T.meta_var(width if name == "V" else narrow)
+                part = T.meta_var(chunk_bytes if name == "V" else narrow_bytes)
                 ring.claim(now)
-                ring.expect(now, tile_bytes)
-                for c in T.unroll(chunks):
-                    place = T.meta_var(memory.ptr_to([here + c * chunk_bytes]))
-                    T.ptx[_LOAD](place, T.address_of(map), *corner(name, head, tile, c * wgmma.INPUTS), ring.bar(now))
+                ring.expect(now, part * (depth // wide))
+                for c in T.unroll(depth // wide):
+                    place = T.meta_var(memory.ptr_to([here + c * part]))
+                    T.ptx[_LOAD](place, T.address_of(map), *corner(name, head, tile, c * wide), ring.bar(now))
 
-            chunk = T.alloc_local([4], "uint32")  # of a row
-
-            @T.inline
-            def move(name, source, target, head, token, place):
-                """A lane's part of a row to its place in an order."""
-                column = T.meta_var(lane % lanes * 8)
-                T.ptx["ld.global.v4.b32"](chunk[0], chunk[1], chunk[2], chunk[3], source.ptr_to([*places(name, head, token), column]))
-                T.ptx["st.global.v4.b32"](
-                    target.ptr_to([head // heads, head % heads, place, column]), chunk[0], chunk[1], chunk[2], chunk[3]
-                )
-
-            if ordered and warp > 0:
-                number = T.alloc_local([1], "int32")
-                token = T.alloc_local([2], "int32")  # of the lane's row, and of the one that it copies
-                number[0] = 0
-                while number[0] < spec.batch * heads * parts:
-                    if lane == 0:
-                        T.ptx["atom.relaxed.gpu.global.add.s32"](number[0], C.ptr_to([counters(spec) - 1]), 1)
-                    T.ptx["shfl_sync.idx.b32"](number[0], number[0], T.uint32(0), T.uint32(0x1F), T.uint32(ALL))
-                    if number[0] < spec.batch * heads * parts:
-                        whose: T.int32 = number[0] // parts
-                        first: T.int32 = number[0] % parts * _ROWS
-                        token[0] = 0
-                        if first + lane < tokens:
-                            token[0] = P[whose % heads, first + lane]
-                        for n in T.unroll(lanes):
-                            row = T.meta_var(n * (32 // lanes) + lane // lanes)
-                            T.ptx["shfl_sync.idx.b32"](token[1], token[0], T.cast(row, "uint32"), T.uint32(0x1F), T.uint32(ALL))
-                            if first + row < tokens:
-                                move("Q", QR, QO, whose, token[1], first + row)
-                                move("K", KR, KO, whose, token[1], first + row)
-                                move("V", VR, VO, whose, token[1], first + row)
-                        T.ptx["fence.proxy.async.global"]()  # boxes are read another way than rows are written
-                        T.ptx["fence.acq_rel.gpu"]()
-                        T.cuda.warp_sync()
-                        if lane == 0:
-                            T.ptx["red.release.gpu.global.add.s32"](C.ptr_to([whose]), 1)
+            if rows.brings(spec) and warp > 0:
+                bring(QR, KR, VR, QO, KO, VO, QS, KS, P, C, lane)
 
             if warp == 0 and lane == 0:
                 done = T.alloc_local([1], "int32")
                 whole: T.int32 = -1  # the last head that was found in order
                 while item < items:
                     head: T.int32 = I[item, 0]
-                    if ordered and head != whole:
+                    if rows.brings(spec) and head != whole:
                         done[0] = 0
                         while done[0] < parts:
                             T.ptx["ld.acquire.gpu.global.s32"](done[0], C.ptr_to([head]))
@@ -239,9 +219,9 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
                     j: T.int32 = 0
                     while j < count:
                         tile: T.int32 = L[start + j] & ((1 << BITS) - 1)
-                        stage = T.meta_var(T.cast(step % stages, "int32") * tile_bytes)
-                        copy("K", K, k, stage, head, tile, k_ring, step)
-                        copy("V", V, v, stage, head, tile, v_ring, step)
+                        stage = T.meta_var(T.cast(step % stages, "int32"))
+                        copy("K", K, k, stage * tile_narrow_bytes, head, tile, k_ring, step)
+                        copy("V", V, v, stage * tile_bytes, head, tile, v_ring, step)
                         step = step + T.uint32(1)
                         j = j + 1
                     item = item + knobs.blocks
@@ -249,27 +229,30 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
             T.ptx["setmaxnreg.inc.sync.aligned.u32"](many)
             group: T.int32 = warp // 4 - 1
             s = T.alloc_local([TILE // 2], "float32")
+            sums = T.alloc_local([TILE // 2], "uint32")  # int32, of products of int8
             o = T.alloc_local([depth // 2], "float32")
             p = T.alloc_local([TILE // 4], "uint32")
             most = T.alloc_local([2], "float32")
             weight = T.alloc_local([2], "float32")
-            new = T.alloc_local([2], "float32")
             shrink = T.alloc_local([2], "float32")
             other = T.alloc_local([1], "float32")
             word = T.alloc_local([1], "uint32")
             entry = T.alloc_local([1], "int32")  # of the list
+            coming = T.alloc_local([1], "int32")  # the tile after that
             place = T.alloc_local([1], "int32")
             bits = T.alloc_local([1], "int32")  # of this warpgroup, for the halves of the entry's tile
             going = T.alloc_local([1], "int32")
             seen = T.alloc_local([4], "uint32")  # bits of a tile's keys
-            left: T.uint64 = wgmma.descriptor(q.ptr_to([0]), group * (_GROUP * wgmma.INPUTS * 2))
-            keys: T.uint64 = wgmma.descriptor(k.ptr_to([0]))
+            own = T.alloc_local([1], "float32")  # of a score of 1, in powers of 2, by the queries' step
+            worth = T.alloc_local([2], "float32")  # with those of a tile's keys
+            left: T.uint64 = tile_of(q.ptr_to([0]), group * (_GROUP * narrow * _number_bytes(spec)))
+            keys: T.uint64 = tile_of(k.ptr_to([0]))
             upright: T.uint64 = wgmma.upright(v.ptr_to([0]), TILE)
 
             @T.inline
             def hide(i, hidden):
                 if hidden:
-                    s[i] = T.float32(_LOWEST)
+                    s[i] = T.float32(LOWEST)
 
             @T.inline
             def look(at):
@@ -282,14 +265,43 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
             @T.inline
             def score(now):
                 """Begins S = Q Kᵀ."""
-                stage = T.meta_var(T.cast(now % stages, "int32") * tile_bytes)
+                stage = T.meta_var(T.cast(now % stages, "int32") * tile_narrow_bytes)
+                if int8:
+                    for i in T.unroll(TILE // 2):
+                        sums[i] = T.uint32(BEGIN)
                 k_ring.wait(now)
                 wgmma.begin()
-                for c in T.unroll(chunks):
+                for c in T.unroll(depth // narrow):
                     for i in T.unroll(inner):
-                        near = T.meta_var(wgmma.moved(left, c * chunk_bytes + i * 32))
-                        wgmma.multiply(scores, s, TILE, near, wgmma.moved(keys, stage + c * chunk_bytes + i * 32), c + i > 0)
+                        near = T.meta_var(wgmma.moved(left, c * narrow_bytes + i * 32))
+                        far = T.meta_var(wgmma.moved(keys, stage + c * narrow_bytes + i * 32))
+                        if int8:
+                            wgmma.multiply_int8(sums, TILE, near, far)
+                        else:
+                            wgmma.multiply(scores, s, TILE, near, far, c + i > 0)
                 wgmma.end()
+
+            @T.inline
+            def peek(at):
+                """Reads a tile's number ahead of time: products that are begun after a read that waits for another begin late."""
+                if int8:
+                    coming[0] = L[at] & ((1 << BITS) - 1)
+
+            @T.inline
+            def value(head):
+                """Reads what the scores of the tile that was peeked at are worth."""
+                if int8:
+                    tile = T.meta_var(coming[0])
+                    for part in T.unroll(TILE // shared):
+                        block = T.meta_var(T.min(tile * (TILE // shared) + part, blocks - 1))
+                        worth[part] = own[0] * KS[head // heads, head % heads, block]
+
+            @T.inline
+            def read():
+                """Once they are there."""
+                if int8:
+                    for i in T.unroll(TILE // 2):
+                        s[i] = T.reinterpret("float32", sums[i])
 
             @T.inline
             def mix(now):
@@ -326,23 +338,10 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
                 if halves and bits[0] != 3:
                     for i in T.unroll(TILE // 2):
                         hide(i, (bits[0] & (1 + i // (TILE // 4))) == 0)
-                for h in T.unroll(2):
-                    new[h] = most[h]
-                    for i in T.unroll(TILE // 4):
-                        new[h] = T.max(new[h], s[i // 2 * 4 + h * 2 + i % 2])
-                    for n in T.unroll(2):
-                        T.ptx["shfl_sync.bfly.b32"](other[0], new[h], T.uint32(1 << n), T.uint32(0x1F), T.uint32(ALL))
-                        new[h] = T.max(new[h], other[0])
-                    shrink[h] = T.exp2((most[h] - new[h]) * T.float32(factor))
-                    most[h] = new[h]
-                    new[h] = new[h] * T.float32(factor)
-                    if masked:  # nothing is seen yet: every exponential is 0, not that of a rounding error
-                        new[h] = T.Select(most[h] == T.float32(_LOWEST), T.float32(0), new[h])
-                    weight[h] = weight[h] * shrink[h]
-                for i in T.unroll(TILE // 2):
-                    s[i] = s[i] * T.float32(factor) - new[i % 4 // 2]
-                    T.ptx["ex2.approx.ftz.f32"](s[i], s[i])  # `exp2` takes four instructions, for numbers near the smallest ones
-                    weight[i % 4 // 2] = weight[i % 4 // 2] + s[i]
+                if int8:
+                    softened(s, worth, most, weight, shrink)
+                else:
+                    softened(s, most, weight, shrink)
 
             @T.inline
             def settle():
@@ -358,12 +357,15 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
                 length: T.int32 = I[item, 3]
                 start: T.int32 = I[item, 2]
                 for h in T.unroll(2):
-                    most[h] = T.float32(_LOWEST)
+                    most[h] = T.float32(LOWEST)
                     weight[h] = T.float32(0)
                 for i in T.unroll(depth // 2):
                     o[i] = T.float32(0)
                 if length > 0:
                     q_ring.wait(turn)
+                    if int8:
+                        place[0] = T.min((I[item, 1] * TILE + group * _GROUP) // spec.block, blocks - 1)
+                        own[0] = QS[own_head // heads, own_head % heads, place[0]] * T.float32(factor)
                 j: T.int32 = 0
                 bits[0] = 3
                 while j < length:
@@ -374,8 +376,12 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
                         v_ring.wait(step)
                         v_ring.release(step, lane)
                     else:
+                        peek(start + j)
                         score(step)
+                        value(own_head)
+                        peek(start + T.min(j + 1, length - 1))
                         wgmma.wait(0)
+                        read()
                         let_go(step, j == length - 1)
                         if j == 0:
                             for i in T.unroll(TILE // 2):
@@ -397,7 +403,10 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
                             if going[0] != 0:
                                 score(step + T.uint32(1))
                                 mix(step)
+                                value(own_head)
+                                peek(start + T.min(j + 2, length - 1))
                                 wgmma.wait(1)
+                                read()
                                 let_go(step + T.uint32(1), j + 1 == length - 1)
                                 cover(own_head)
                                 soften()
@@ -418,7 +427,7 @@ def build(spec: BlockAttentionSpec, knobs: Tiles, arch: Arch):
                     for n in T.unroll(2):
                         T.ptx["shfl_sync.bfly.b32"](other[0], weight[h], T.uint32(1 << n), T.uint32(0x1F), T.uint32(ALL))
                         weight[h] = weight[h] + other[0]
-                    shrink[h] = T.Select(most[h] == T.float32(_LOWEST), T.float32(0), T.float32(1) / weight[h])
+                    shrink[h] = T.Select(most[h] == T.float32(LOWEST), T.float32(0), T.float32(1) / weight[h])
                     if row + h * 8 < tokens:
                         place[0] = row + h * 8
                         if ordered:

@@ -3,6 +3,8 @@
 A and B lie as copies of boxes with the 128-byte swizzle bring them: rows of 64 numbers of 16 bits. A tile of more rows is read from where
 its rows begin, and steps of 16 inputs within a row are 32 bytes apart, as if there were no swizzle.
 
+Of int8 numbers a row is as wide as the swizzle, 64 or 128 bytes, an instruction takes 32 inputs, and D is int32.
+
 Source: PTX ISA 9.0, "Asynchronous warpgroup level matrix instructions".
 """
 
@@ -22,6 +24,13 @@ def descriptor(place: Any, offset: Any = 0) -> Any:
     """Of a tile whose first row begins `offset` bytes (a multiple of 1024) after `place`, both in shared memory."""
     address = T.cuda.cvta_generic_to_shared(place)
     return T.uint64(_LAYOUT) + T.cast((address + T.cast(offset, "uint32")) // T.uint32(16), "uint64")
+
+
+def int8_descriptor(place: Any, width: int, offset: Any = 0) -> Any:
+    """Of a tile of int8, whose rows and swizzle are `width` bytes, 64 or 128; `offset` a multiple of eight rows."""
+    address = T.cuda.cvta_generic_to_shared(place)
+    swizzle = T.uint64(1 if width == 128 else 2) << T.uint64(62)
+    return swizzle + T.uint64((width * 8 // 16 << 32) | (1 << 16)) + T.cast((address + T.cast(offset, "uint32")) // T.uint32(16), "uint64")
 
 
 def moved(tile: Any, offset: Any) -> Any:
@@ -57,6 +66,12 @@ def wait(pending: int) -> Any:
 def multiply(chain: str, sums: Any, columns: int, a: Any, b: Any, add: Any) -> Any:
     """One instruction, `chain`. sums: the thread's columns / 2 registers.  add: to the sums, which are replaced otherwise."""
     return T.ptx[chain](*[sums[i] for i in range(columns // 2)], a, b, T.ptx.pred(add), 1, 1, 0, 0)
+
+
+def multiply_int8(sums: Any, columns: int, a: Any, b: Any) -> Any:
+    """One instruction, which adds to the sums: the thread's columns / 2 registers, as uint32."""
+    chain = f"wgmma.mma_async.sync.aligned.m64n{columns}k32.s32.s8.s8"
+    return T.ptx[chain](*[sums[i] for i in range(columns // 2)], a, b, T.ptx.pred(True))
 
 
 def upright(place: Any, rows: int) -> Any:

@@ -1,0 +1,1 @@
+"""What the search for recipes rests on: predicted times against measured ones."""

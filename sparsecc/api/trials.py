@@ -1,0 +1,142 @@
+"""Variants of one model, compiled for their times and sizes alone."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sparsecc import codegen
+from sparsecc.api import Path, Shapes, account, known_of, sources, target_of
+from sparsecc.api.rewriting import Rewritten, rewrite
+from sparsecc.codegen.backend import recorded
+from sparsecc.codegen.choose import Chooser
+from sparsecc.codegen.kernel import kernels
+from sparsecc.codegen.tuning.text import text
+from sparsecc.errors import UserError
+from sparsecc.graph.sites import WeightSite
+from sparsecc.recipe import Recipe
+from sparsecc.runtime.compiled import Compiled
+
+if TYPE_CHECKING:
+    from sparsecc.codegen.target import Target
+    from sparsecc.graph.base import Graph
+    from sparsecc.graph.inputs import Sample
+    from sparsecc.report.base import Report
+
+_SAMPLES = 1024  # weights of a layer by which models are told apart
+
+
+class Trials:
+    """Compiles a model again and again, each time rewritten by another recipe. No outputs are compared and no errors measured, and nothing
+    is calibrated where no samples are given: recipes with the criterion `random` are made for it. Kernels that were timed for one variant
+    are not timed again for another that has the same layer in the same form, so that equal layers are decided alike in all variants.
+
+    graph: the model as it came.  example: the inputs that it is compiled for.  target: this machine, or one that is only compiled for.
+    """
+
+    def __init__(self, graph: Graph, example: Sample, target: Target, known: Mapping[Any, Any] | None = None, name: str = "model") -> None:
+        """known: from records, for the target.  name: in reports."""
+        self.graph, self.example, self.target, self.name = graph, example, target, name
+        self._chooser: Chooser[Any] = Chooser(target, target.is_here, known or {})
+        self._latest: tuple[Recipe, Rewritten] | None = None  # what was looked at is often what is compiled next
+
+    @classmethod
+    def open(
+        cls,
+        model: Any,
+        example_inputs: Any = None,
+        *,
+        target: str = "cpu",
+        threads: int | None = None,
+        records: Path | None = None,
+        input_shapes: Shapes | None = None,
+    ) -> Trials:
+        """Arguments as for `compile`. Raises UserError for a GPU, whose graphs torch runs, and whatever `compile` raises for its model."""
+        goal = target_of(target, threads)
+        if goal.backend == "cuda":
+            raise UserError("target: variants of a model are compiled for CPUs")
+        graph = sources.open_graph(model, example_inputs, input_shapes, standard=True, numbers=True)
+        example, _ = sources.example(graph.inputs, example_inputs, None, model)
+        return cls(graph, example, goal, known_of(records, goal), sources.name_of(model))
+
+    @property
+    def dtypes(self) -> frozenset[str]:
+        """Number formats besides float32 that the target multiplies."""
+        return frozenset(getattr(self.target, "dot", ()))
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Layers with a weight, in the order of the model."""
+        return tuple(site.name for site in self.graph.sites(WeightSite))
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A digest of the model: its layers, how they are connected, some of each one's weights, and the shapes of the example."""
+        digest = hashlib.sha256(str(self.graph).encode())
+        for value in self.example:
+            digest.update(f"{tuple(value.shape)}".encode())
+        for site in self.graph.sites(WeightSite):
+            matrix = site.matrix.detach().cpu().numpy().reshape(-1)
+            places = np.linspace(0, max(0, matrix.size - 1), min(_SAMPLES, matrix.size)).astype(np.int64)
+            digest.update(matrix[places].astype(np.float32).tobytes())
+        return digest.hexdigest()[:32]
+
+    @property
+    def target_text(self) -> str:
+        """The target and its threads, as records have it."""
+        return text(self.target)
+
+    @functools.cached_property
+    def version(self) -> str:
+        """Changes when the code that is generated may have: a digest of all kernels, and TVM's version."""
+        backend = recorded(self.target)
+        digest = hashlib.sha256(importlib.metadata.version("apache-tvm").encode())
+        for kernel in sorted(kernels(self.target.backend)):
+            digest.update(f"{kernel} {backend.version(kernel)}".encode())
+        return digest.hexdigest()[:16]
+
+    def deeds(self, recipe: Any) -> dict[str, int]:
+        """At how many passes of the recipe something was done, by layer."""
+        ledger = self._rewritten(Recipe.load(recipe)).ledger
+        return {site: sum(entry.done is not None for entry in ledger.of(site)) for site in self.sites}
+
+    def report(self, recipe: Any) -> Report:
+        """What the recipe makes of the model, with the sizes of what it stores; nothing is compiled."""
+        return account.chosen(account.report(result := self._rewritten(Recipe.load(recipe)), self.target.name), (), result.graph)
+
+    def rewritten(self, recipe: Any, samples: Sequence[Sample]) -> Graph:
+        """The graph that a recipe makes of the model, calibrated with the samples."""
+        return self._rewritten(Recipe.load(recipe), samples).graph
+
+    def compile(self, recipe: Any, samples: Sequence[Sample] | None = None) -> Compiled:
+        """The rewritten model, which runs. Its report has no errors and no check. samples: that the recipe's passes are calibrated with."""
+        result = self._rewritten(Recipe.load(recipe), samples)
+        library, choices = codegen.build(result.graph, self.example, self.target, chooser=self._chooser)
+        compiled = Compiled(
+            inputs=result.graph.inputs,
+            outputs=result.graph.outputs,
+            target=self.target,
+            report=account.chosen(account.report(result, self.target.name), choices, result.graph),
+            structure=result.graph.structure,
+            specialize=self._no_other,
+        )
+        compiled.add_library(library)
+        return compiled
+
+    def _rewritten(self, recipe: Recipe, samples: Sequence[Sample] | None = None) -> Rewritten:
+        """assumed: a pass that finds nothing to do is no mistake here."""
+        if samples is not None:
+            return rewrite(self.graph, replace(recipe, assumed=True), samples, None, self.name, stateful=False)
+        if self._latest is None or self._latest[0] != recipe:
+            self._latest = None  # its weights make room for these
+            self._latest = recipe, rewrite(self.graph, replace(recipe, assumed=True), None, None, self.name, stateful=False)
+        return self._latest[1]
+
+    def _no_other(self, inputs: Sequence[Any]) -> Any:
+        raise UserError("a variant that is compiled for its time takes inputs of the example's shapes alone")

@@ -1,0 +1,82 @@
+"""What a search has found, in words and files: the verdict, every model with its recipe, and the model that was chosen."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparsecc._version import __version__
+from sparsecc.autotune.condition import BYTES_KEPT
+from sparsecc.codegen.cpu.target import host_name
+from sparsecc.files import json_text, write_text
+from sparsecc.recipe import Recipe
+from sparsecc.recipe_yaml import yaml_text
+from sparsecc.report.search import SearchReport, SearchRow, shown
+
+if TYPE_CHECKING:
+    from sparsecc.autotune.tune import Found, Point
+
+RECIPE, PAGE, DATA, FRONT = "recipe.yaml", "search.html", "search.json", "front"
+
+
+def report(found: Found, command: str = "") -> SearchReport:
+    """command: that shows it again."""
+    key = found.goal.quality
+    rows = [_row(point, found, key) for point in found.points]
+    notes = [f"stopped after {found.seconds:.0f} s: {found.stopped}"]
+    notes += [f"{name} is not measured: {why}" for name, why in found.left_out.items()]
+    return SearchReport(
+        sparsecc=__version__,
+        model=found.model,
+        goal=str(found.goal),
+        met=found.best is not None,
+        verdict=_verdict(found),
+        metric=key,
+        cpu=host_name(),
+        threads=found.threads,
+        seconds=found.seconds,
+        rows=tuple(rows),
+        command=command,
+        notes=tuple(notes),
+    )
+
+
+def write(found: Found, folder: str | PathLike[str], command: str = "") -> SearchReport:
+    """The page, the data, the recipe that was chosen, and that of each model on the front. Older ones of these names are replaced."""
+    made, target = report(found, command), Path(folder)
+    write_text(target / DATA, json_text(made.to_dict()))
+    write_text(target / PAGE, made.to_html())
+    if found.best is not None:
+        write_text(target / RECIPE, yaml_text(found.best.recipe))
+    (target / FRONT).mkdir(exist_ok=True)
+    for number, point in enumerate(found.front):
+        write_text(target / FRONT / f"{number:02}-{point.ms:.3f}ms.yaml", yaml_text(point.recipe))
+    return made
+
+
+def _row(point: Point, found: Found, key: str) -> SearchRow:
+    return SearchRow(
+        ms=point.ms,
+        predicted_ms=point.predicted_ms,
+        bytes=round(point.measured[BYTES_KEPT]),
+        quality=shown(point.measured, key),
+        error=point.error,
+        recipe=Recipe.load(point.recipe).to_text() or "as it came",
+        front=point in found.front,
+        best=point is found.best,
+        misses=tuple(str(miss) for miss in found.goal.misses(point.measured)),
+    )
+
+
+def _verdict(found: Found) -> str:
+    dense = found.points[0]
+    if found.best is not None:
+        best = found.best
+        faster = f"{best.ms:.3f} ms instead of {dense.ms:.3f}, {dense.ms / best.ms:.2f} times as fast as dense"
+        quality = f"{found.goal.quality} {shown(best.measured, found.goal.quality):.5g}"
+        if best is dense:
+            return f"{found.goal}: met by the model as it came; nothing that was tried is better"
+        return f"{found.goal}: met, {faster}, {quality}, {best.measured[BYTES_KEPT] / 1e6:.2f} MB"
+    nearest = f"; the nearest goal that one meets is {found.nearest}" if found.nearest is not None else ""
+    return f"{found.goal}: met by none of {len(found.points)} models{nearest}"

@@ -1,0 +1,133 @@
+"""What each rung costs a model, site by site, before anything is tried: by the error of the site's own output, and how much of that
+reaches the model's.
+
+    loss(site, rung) = gain(site) · ‖(W − W') X‖² / ‖W X‖²
+
+W' is what the rung's passes make of the weight, X what enters the site in the calibration. Gains are measured once, see
+`calibration.sensitivity` (after the linearity theorem of HIGGS, Malinovskii et al. 2024). What is left out of this, as rounded activations,
+and errors that do not add up, the search mends by whole models that it measures: each rung has a factor, see `Factors`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sparsecc.autotune.rungs import DENSE, Rung, everywhere
+from sparsecc.calibration.context import Context, Progress
+from sparsecc.calibration.outputs import spread
+from sparsecc.calibration.sensitivity import measured as sensitivities
+from sparsecc.calibration.statistics import calibrated, relative_error
+from sparsecc.errors import Refused
+from sparsecc.graph.sites import WeightSite
+from sparsecc.pruning import Pruning
+
+if TYPE_CHECKING:
+    from sparsecc.api.trials import Trials
+    from sparsecc.autotune.store import Store
+    from sparsecc.graph.inputs import Sample
+
+_PRIOR = 0.3  # how far a factor is drawn to the others', relative to one measurement
+_SAMPLES = 4  # on which the model runs for its gains
+_ENTERING = 8  # of which what enters the layers is taken
+_PROBE = 0.5  # sparsity of the change by which a gain is measured
+_UNKNOWN = 1e9  # loss of what nothing is known about: such layers stay as they are where others can change
+
+
+def losses(
+    trials: Trials,
+    ladder: Sequence[Rung],
+    samples: Sequence[Sample],
+    store: Store,
+    prune: Mapping[str, Any],
+    progress: Callable[[Progress], None] | None = None,
+) -> dict[tuple[str, Rung], float]:
+    """For each layer and rung; what the store knows is not measured again. prune: fields of the pass, as the criterion."""
+    key = {"model": trials.fingerprint, "samples": digest(samples), "prune": dict(prune)}
+    sites = trials.graph.sites(WeightSite)
+    gains = store.of(key | {"gains": _SAMPLES}, lambda: dict(_gains(trials, sites, samples)))
+    covariances: dict[str, Any] = {}
+    found: dict[tuple[str, Rung], float] = {}
+    for done, rung in enumerate(ladder):
+        if progress is not None:
+            progress(Progress("measuring losses", done, len(ladder), str(rung)))
+        errors = store.of(key | {"errors": str(rung)}, lambda rung=rung: dict(_errors(trials, rung, sites, samples, prune, covariances)))
+        found |= {(site, rung): gains.get(site, _UNKNOWN) * error**2 for site, error in errors.items()}
+    return found
+
+
+def digest(samples: Sequence[Sample]) -> str:
+    """Tells samples apart by what is in them."""
+    made = hashlib.sha256()
+    for sample in samples:
+        for value in sample:
+            array = np.ascontiguousarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+            made.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+    return made.hexdigest()[:32]
+
+
+def _gains(trials: Trials, sites: Sequence[WeightSite], samples: Sequence[Sample]) -> Iterator[tuple[str, float]]:
+    context = Context(calibration=spread(samples, _ENTERING))
+    for site, found in sensitivities(Pruning(), trials.graph, sites, context, (_PROBE,), _SAMPLES):
+        yield site.name, _UNKNOWN if isinstance(found, Refused) else min(found.gain, _UNKNOWN)
+
+
+def _errors(
+    trials: Trials,
+    rung: Rung,
+    sites: Sequence[WeightSite],
+    samples: Sequence[Sample],
+    prune: Mapping[str, Any],
+    covariances: dict[str, Any],
+) -> Iterator[tuple[str, float]]:
+    """‖(W − W') X‖ / ‖W X‖ of each layer. covariances: of what enters them, taken once and kept here."""
+    if rung == DENSE:
+        yield from ((site.name, 0.0) for site in sites)
+        return
+    if not covariances:
+        for site, stats in calibrated(trials.graph, sites, ("hessian",), Context(calibration=spread(samples, _ENTERING))):
+            covariances[site.name] = stats.get("hessian")
+    fields = {} if rung.pattern is None else {"prune": prune}
+    after = {site.name: site for site in trials.rewritten(everywhere(rung, **fields), samples).sites(WeightSite)}
+    for site in sites:
+        covariance = covariances.get(site.name)
+        known = None if isinstance(covariance, Refused) else covariance
+        if site.name in after:
+            yield site.name, relative_error(site.matrix, after[site.name].matrix, known)
+
+
+@dataclass
+class Factors:
+    """By what the losses of each rung are multiplied, learned from whole models: measured ≈ Σ over rungs of factor · loss.
+
+    Least squares of relative errors, in which each factor is drawn to their common value, so that rungs which were never measured follow
+    the others."""
+
+    rungs: Sequence[str]
+    seen: list[tuple[dict[str, float], float]] = field(default_factory=list)  # losses by rung, and what was measured
+
+    def add(self, losses: Mapping[str, float], measured: float) -> None:
+        """losses: of one model, summed by rung.  measured: its relative squared error; ignored where either is nothing."""
+        if measured > 0 and sum(losses.values()) > 0 and np.isfinite(measured):
+            self.seen.append((dict(losses), measured))
+
+    @property
+    def common(self) -> float:
+        """The factor of all rungs together."""
+        ratios = [measured / sum(losses.values()) for losses, measured in self.seen]
+        return float(np.exp(np.mean(np.log(ratios)))) if ratios else 1.0
+
+    def of(self) -> dict[str, float]:
+        from scipy.optimize import nnls
+
+        common = self.common
+        if not self.seen:
+            return dict.fromkeys(self.rungs, common)
+        rows = [[losses.get(rung, 0.0) * common / measured for rung in self.rungs] for losses, measured in self.seen]
+        prior = np.eye(len(self.rungs)) * _PRIOR
+        found, _ = nnls(np.vstack([np.array(rows), prior]), np.concatenate([np.ones(len(rows)), np.full(len(self.rungs), _PRIOR)]))
+        return {rung: common * max(float(factor), 0.05) for rung, factor in zip(self.rungs, found, strict=True)}

@@ -1,0 +1,295 @@
+"""From a model and a goal to a recipe: rungs are timed and their losses measured, mixtures chosen, made, timed and judged, until the goal
+or the end of the time is reached.
+
+Everything that was measured is kept in a file of the folder that is written, so that the same call goes on where it was stopped, and a
+second one measures nothing again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from sparsecc.api.trials import Trials
+from sparsecc.autotune.choice import Assignment, Option
+from sparsecc.autotune.condition import BYTES_KEPT, LATENCY, LATENCY_KEY
+from sparsecc.autotune.cost import Cost
+from sparsecc.autotune.goal import Goal
+from sparsecc.autotune.judge import Judge, split
+from sparsecc.autotune.losses import digest, losses
+from sparsecc.autotune.rungs import DENSE, Rung, ladder
+from sparsecc.autotune.search import Search, Tried, frontier
+from sparsecc.autotune.store import Store
+from sparsecc.calibration.context import Progress
+from sparsecc.calibration.samples import Labelled, labelled_of
+from sparsecc.errors import UserError
+from sparsecc.graph.inputs import as_array
+
+if TYPE_CHECKING:
+    from sparsecc.runtime.compiled import Compiled
+
+STORE = "measured.sqlite"
+MINUTES = 30.0
+_CRITERION = "sparsegpt"
+_FIRST = ("dense", "int8", "int8 1x4 60%", "unstructured 80%", "4x1 60%", "2:4", "unstructured 90%", "int8 1x4 80%", "bfloat16")
+"""Rungs that are measured first, since the time may be over before all are."""
+_TIMING, _LOSSES = 0.35, 0.55  # of the time: after so much no further rung is timed, and no further losses are measured
+_PROBES = ("int8", "int8 1x4 60%", "unstructured 80%", "4x1 60%", "2:4")
+_SLACK = 1.3  # another try is begun where the longest so far, and so much more, fits into the time left
+_COMPARED = 4  # held-out samples by which a model's error is measured
+
+Said = Callable[[Progress], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A model that was made. recipe: its passes.  measured: by the keys of a goal's conditions.  predicted_ms: before it was made."""
+
+    recipe: Mapping[str, Any]
+    measured: Mapping[str, float]
+    error: float
+    predicted_ms: float
+
+    @property
+    def ms(self) -> float:
+        return self.measured[LATENCY_KEY] / 1e3
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search has found. model: its name.  points: all that was made, the dense model first.  best: of those that meet the goal, None
+    where none does.  nearest: the goal that a point meets, where none meets the one asked for.  front: that none beats in both time and
+    error.  stopped: why the search ended.  samples: that the passes of recipes were calibrated with.  left_out: metrics and
+    rungs, and why."""
+
+    goal: Goal
+    model: str
+    threads: int
+    points: tuple[Point, ...]
+    best: Point | None
+    nearest: Goal | None
+    front: tuple[Point, ...]
+    stopped: str
+    seconds: float
+    samples: Sequence[Any] = field(repr=False, default=())
+    left_out: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def search(
+    model: Any,
+    example_inputs: Any = None,
+    *,
+    goal: str | Sequence[str] | Mapping[str, Any] | Goal,
+    calibration: Iterable[Any] | str | PathLike[str],
+    folder: str | PathLike[str],
+    metric: str | Callable[..., Any] | None = None,
+    minutes: float = MINUTES,
+    rungs: Sequence[str] | None = None,
+    criterion: str = _CRITERION,
+    threads: int | None = None,
+    records: str | PathLike[str] | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    seed: int = 0,
+    progress: Said | None = None,
+) -> Found:
+    """Search for the recipe of a model that meets a goal on this machine's CPU.
+
+    goal, metric: see `autotune.goal`.  calibration: as for `compile`; about every fourth sample is held out, to judge models by.  folder:
+    for what is measured; made where it is not there.  minutes: to spend, measuring included.  rungs: what layers may become, by
+    name (`rungs.Rung`); None for all that the CPU has numbers for.  criterion: by which weights are pruned.  Everything else as for
+    `compile`.
+
+    Raises UserError and its children for what the caller can mend.
+    """
+    started = time.monotonic()
+    if not minutes > 0:
+        raise UserError(f"minutes: {minutes} is no time to search in")
+    wanted = Goal.parse(goal, metric)
+    trials = Trials.open(model, example_inputs, threads=threads, records=records, input_shapes=input_shapes)
+    labelled = labelled_of(calibration, trials.graph.inputs)
+    choosing, held = split(labelled)
+    samples = [one.sample for one in choosing]
+    every = ladder(trials.dtypes) if rungs is None else tuple(Rung.parse(name) for name in rungs)
+    every = tuple(sorted(dict.fromkeys([DENSE, *every]), key=_place))
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with Store(Path(folder) / STORE) as store:
+        dense = trials.compile({"passes": []})
+        judge = Judge(wanted, dense, trials.graph.inputs, held, seed)
+        deadline = started + 60 * minutes
+        cost, timed = _as_many(every, started + 60 * minutes * _TIMING, lambda some: Cost.measured(trials, some, store, progress=progress))
+        prune = {"criterion": criterion}
+        known, tried_rungs = _as_many(
+            timed, started + 60 * minutes * _LOSSES, lambda some: losses(trials, some, samples, store, prune, progress)
+        )
+        maker = _Maker(trials, cost, judge, store, samples, held, dense, prune, wanted)
+        left_out = {**judge.left_out, **{f"rung {rung}": "the time was over" for rung in every if rung not in tried_rungs}}
+        space = _Rungs(cost, known, tried_rungs)
+        longest = [0.0]
+
+        def make(assignment: Assignment) -> Tried:
+            begun = time.monotonic()
+            found = maker(assignment)
+            longest[0] = max(longest[0], time.monotonic() - begun)
+            return found
+
+        looking = Search(
+            space,
+            _Wanted(wanted),
+            make,
+            go_on=lambda: time.monotonic() + _SLACK * longest[0] < deadline,
+            tell=lambda one: _tell(progress, one, looking),
+        )
+        looking.run()
+        stopped = "the time was over" if time.monotonic() + _SLACK * longest[0] >= deadline else "nothing better was left to try"
+    return _found(wanted, maker, looking, stopped, time.monotonic() - started, left_out)
+
+
+def _place(rung: Rung) -> int:
+    return _FIRST.index(str(rung)) if str(rung) in _FIRST else len(_FIRST)
+
+
+def _as_many(every: Sequence[Rung], until: float, measure: Callable[[Sequence[Rung]], T]) -> tuple[T, Sequence[Rung]]:
+    """What is measured of as many rungs as there is time for, the dense one and another at least; and which these are. measure: knows what
+    it has measured before."""
+    count = min(2, len(every))
+    found = measure(every[:count])
+    while count < len(every) and time.monotonic() < until:
+        count += 1
+        found = measure(every[:count])
+    return found, every[:count]
+
+
+class _Rungs:
+    """Cost and losses, as a search asks for them. Times count from the dense model's."""
+
+    def __init__(self, cost: Cost, known: Mapping[tuple[str, Rung], float], ladder: Sequence[Rung]) -> None:
+        self._cost, self._known = cost, known
+        self._of = {str(rung): rung for rung in dict.fromkeys([DENSE, *ladder])}
+        self.rungs, self.dense = tuple(self._of), str(DENSE)
+        self.probes = tuple(name for name in _PROBES if name in self._of)
+        self._sites = list(dict.fromkeys(site for site, _ in known))
+
+    @property
+    def rest_ms(self) -> float:
+        return self._cost.predict({})
+
+    def options(self) -> list[Option]:
+        """A layer saves on a rung what the model takes longer with it alone taken off the rung: its neighbours are there, too, as a rule,
+        and share what is done to their inputs."""
+        found = []
+        every, rest = {rung: {s for s in self._sites if rung in self._cost.rungs(s)} for rung in self._of.values()}, self._cost.predict({})
+        size = self._cost.bytes({})
+        for rung, sites in every.items():
+            whole = dict.fromkeys(sites, rung)
+            together = self._cost.predict(whole)
+            for site in self._sites:
+                if site in sites and (site, rung) in self._known:
+                    without = self._cost.predict({name: one for name, one in whole.items() if name != site})
+                    ms = 0.0 if rung == DENSE else together - without
+                    found.append(Option(site, str(rung), ms, self._cost.bytes({site: rung}) - size, self._known[site, rung]))
+        assert rest > 0
+        return found
+
+    def predict(self, assignment: Assignment) -> float:
+        return self._cost.predict(self.of(assignment))
+
+    def of(self, assignment: Assignment) -> dict[str, Rung]:
+        return {site: self._of[rung] for site, rung in assignment.items()}
+
+    def correct(self, tried: Tried) -> None:
+        self._cost.correct(self.of(tried.assignment), tried.ms)
+
+
+class _Wanted:
+    """A goal, as a search asks for it."""
+
+    def __init__(self, goal: Goal) -> None:
+        self._goal, self.pareto = goal, goal.pareto
+        bounds = {condition.word: condition for condition in goal.conditions}
+        self.ms = bounds[LATENCY].quantity.amount / 1e3 if LATENCY in bounds else None
+        self.size = bounds[BYTES_KEPT].quantity.amount if BYTES_KEPT in bounds else None
+        self.floor = len(bounds) > (LATENCY in bounds) + (BYTES_KEPT in bounds)
+
+    def good(self, tried: Tried) -> bool:
+        return self._goal.met(tried.quality)
+
+    def better(self, one: Tried, other: Tried) -> bool:
+        axis = self._goal.objective[0]
+        mine, its = one.quality[axis.key], other.quality[axis.key]
+        return mine < its if axis.better == "lower" else mine > its
+
+
+@dataclass
+class _Maker:
+    """Makes a model of an assignment, times it beside the dense one, and judges it; once, as the store knows."""
+
+    trials: Trials
+    cost: Cost
+    judge: Judge
+    store: Store
+    samples: Sequence[Any]
+    held: Sequence[Labelled]
+    dense: Compiled
+    prune: Mapping[str, Any]
+    goal: Goal
+    made: dict[str, Point] = field(default_factory=dict[str, Point])
+
+    def __call__(self, assignment: Assignment) -> Tried:
+        rungs = {site: Rung.parse(rung) for site, rung in assignment.items()}
+        recipe, predicted = self.recipe(rungs), self.cost.predict(rungs)
+        key = {
+            "model": self.trials.fingerprint,
+            "target": self.trials.target_text,
+            "code": self.trials.version,
+            "samples": digest([*self.samples, *(one.sample for one in self.held)]),
+            "recipe": recipe,
+            "metrics": [*self.goal.qualities, str(self.goal.function)],
+        }
+        found = self.store.of(key, lambda: self._measured(recipe))
+        measured = dict(found["measured"])
+        self.made[str(sorted(assignment.items()))] = Point(recipe, measured, found["error"], predicted)
+        return Tried(assignment, measured[LATENCY_KEY] / 1e3, measured[BYTES_KEPT], found["error"], measured)
+
+    def recipe(self, rungs: Mapping[str, Rung]) -> dict[str, Any]:
+        pruned = any(rung.pattern is not None for rung in rungs.values())
+        return self.cost.recipe(rungs, **({"prune": self.prune} if pruned else {}))
+
+    def _measured(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
+        model = self.trials.compile(recipe, self.samples) if recipe["passes"] else self.dense
+        measured = self.judge.quality(model).measured()
+        measured |= {LATENCY_KEY: 1e3 * self.cost.time(model), BYTES_KEPT: float(sum(site.bytes_kept for site in model.report.sites))}
+        return {"measured": measured, "error": self._error(model)}
+
+    def _error(self, model: Compiled) -> float:
+        """‖y − y'‖² / ‖y‖² over all outputs of some held-out samples."""
+        apart = whole = 0.0
+        for one in self.held[:_COMPARED]:
+            inputs = [as_array(value) for value in one.sample]
+            for mine, its in zip(self.dense.flat(inputs), model.flat(inputs), strict=True):
+                wide, other = np.asarray(mine, np.float64), np.asarray(its, np.float64)
+                apart, whole = apart + float(np.square(wide - other).sum()), whole + float(np.square(wide).sum())
+        return apart / whole if whole else 0.0
+
+
+def _tell(progress: Said | None, one: Tried, looking: Search) -> None:
+    if progress is not None:
+        best = looking.best
+        note = f"{one.ms:.2f} ms" + ("" if best is None else f", best so far {best.ms:.2f} ms")
+        progress(Progress("trying models", len(looking.tried), len(looking.tried) + 1, note))
+
+
+def _found(goal: Goal, maker: _Maker, looking: Search, stopped: str, seconds: float, left_out: Mapping[str, str]) -> Found:
+    points = {id(one): maker.made[str(sorted(one.assignment.items()))] for one in looking.tried}
+    best = looking.best
+    nearest = None if best is not None else goal.nearest([one.quality for one in looking.tried])
+    front = tuple(points[id(one)] for one in frontier(looking.tried))
+    chosen = None if best is None else points[id(best)]
+    name, threads = maker.trials.name, maker.trials.target.threads
+    return Found(goal, name, threads, tuple(points.values()), chosen, nearest, front, stopped, seconds, maker.samples, left_out)

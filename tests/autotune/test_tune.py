@@ -1,0 +1,90 @@
+"""A whole search, on a model that is small enough to be compiled a dozen times."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import sparsecc
+from sparsecc.autotune import tune
+from sparsecc.autotune.condition import BYTES_KEPT, LATENCY_KEY
+from sparsecc.autotune.tune import Found
+from sparsecc.errors import InputError, UserError
+
+RUNGS = ("int8", "unstructured 80%", "4x1 50%")
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 32)).eval()
+
+
+def samples(count: int = 12) -> list[Any]:
+    generator = torch.Generator().manual_seed(1)
+    return [(torch.randn(32, 64, generator=generator),) for _ in range(count)]
+
+
+def found(folder: Path, goal: str, **options: Any) -> Found:
+    given: dict[str, Any] = {"minutes": 2.0, "rungs": RUNGS, "threads": 1, **options}
+    return tune.search(model(), samples(1)[0], goal=goal, calibration=samples(), folder=folder, **given)
+
+
+def test_fewer_bytes_and_what_they_cost(tmp_path: Path) -> None:
+    dense = 4 * (64 * 128 + 128 * 128 + 128 * 32)
+    result = found(tmp_path, f"bytes<={dense // 2}B")
+    assert result.best is not None and result.best.measured[BYTES_KEPT] <= dense // 2
+    assert result.points[0].recipe == {"passes": []} and result.points[0].error == 0.0
+    assert 0.5 < result.best.measured["cosine"] < 1
+    compiled = sparsecc.compile(model(), samples(1)[0], recipe=result.best.recipe, calibration=samples(), threads=1)
+    assert sum(site.bytes_kept for site in compiled.report.sites) == result.best.measured[BYTES_KEPT]
+
+
+def test_a_second_run_measures_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = found(tmp_path, "cosine>=0.98")
+    assert first.best is not None and first.best.measured["cosine"] >= 0.98
+    monkeypatch.setattr(tune._Maker, "_measured", None)
+    monkeypatch.setattr(tune.Trials, "rewritten", None)
+    again = found(tmp_path, "cosine>=0.98")
+    assert [point.recipe for point in again.points] == [point.recipe for point in first.points]
+    assert [point.measured for point in again.points] == [point.measured for point in first.points]
+
+
+def test_a_goal_that_no_model_meets(tmp_path: Path) -> None:
+    result = found(tmp_path, "latency<=0.000001ms,cosine>=0.9")
+    assert result.best is None and result.nearest is not None
+    assert any(result.nearest.met(point.measured) for point in result.points)
+    assert all(point.measured[LATENCY_KEY] > 0 and np.isfinite(point.predicted_ms) for point in result.points)
+
+
+def test_what_cannot_be_searched(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="minutes: 0 is no time to search in"):
+        found(tmp_path, "cosine>=0.9", minutes=0)
+    with pytest.raises(InputError, match="there is one sample, two are needed at least"):
+        tune.search(model(), samples(1)[0], goal="cosine>=0.9", calibration=samples(1), folder=tmp_path)
+    with pytest.raises(UserError, match="rung: 'int9' is none"):
+        found(tmp_path, "cosine>=0.9", rungs=("int9",))
+
+
+def test_rungs_that_there_was_no_time_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune, "_TIMING", 0.0)
+    result = found(tmp_path, "cosine>=0.9")
+    assert result.left_out == {"rung 4x1 50%": "the time was over", "rung unstructured 80%": "the time was over"}
+    targets = {str(point.recipe) for point in result.points}
+    assert any("int8" in one for one in targets) and not any("prune" in one for one in targets)
+
+
+def test_the_one_way_in(tmp_path: Path) -> None:
+    given = {"goal": "cosine>=0.9", "calibration": samples()}
+    with pytest.raises(UserError, match="folder: name one for what is measured and found"):
+        sparsecc.tune(model(), samples(1)[0], **given)
+    with pytest.raises(UserError, match="recipe: goes with kernels, not with a goal"):
+        sparsecc.tune(model(), samples(1)[0], folder=tmp_path, recipe="pack", **given)
+    with pytest.raises(UserError, match="records: name a file for what is measured, or give a goal"):
+        sparsecc.tune(model(), samples(1)[0])
+    with pytest.raises(UserError, match="metric: goes with goal"):
+        sparsecc.tune(model(), samples(1)[0], metric="spearman", records=tmp_path / "r.db")

@@ -1,0 +1,49 @@
+"""sparsecc tune --goal, on a file, end to end."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import sparsecc
+from sparsecc.autotune import tune
+from sparsecc.cli.goal import MODEL
+
+SHAPE = ("--input-shape", "x:12,64")
+
+
+@pytest.fixture
+def samples(tmp_path):
+    path = tmp_path / "samples.npz"
+    np.savez(path, x=np.random.default_rng(1).standard_normal((12 * 8, 64)).astype(np.float32))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _few_rungs(monkeypatch):
+    from sparsecc.autotune.rungs import Rung
+
+    monkeypatch.setattr(tune, "ladder", lambda dtypes: (Rung.parse("int8"), Rung.parse("4x1 50%")))
+
+
+def test_from_a_goal_to_a_model(call, model, samples, tmp_path):
+    out = tmp_path / "found"
+    command = ("tune", model, "--goal", "bytes<=20kB,cosine>=0.5", "--minutes", 2, "--calib", samples, "--out", out, "--threads", 1, *SHAPE)
+    code, text, errors = call(*command)
+    assert code == 0, errors
+    assert text.splitlines()[0].startswith("bytes<=20kB,cosine>=0.5: met, ")
+    assert json.loads((out / "search.json").read_text())["met"]
+    assert errors == [f"{out}: search.html shows all models, {MODEL} is the one that was chosen"]
+    x = np.load(samples)["x"][:12]
+    assert sparsecc.load(out / MODEL, threads=1)(x).shape[0] == 12
+    assert call("compile", model, tmp_path / "again.sparsecc", "--recipe", out / "recipe.yaml", "--calib", samples, *SHAPE)[0] == 0
+
+
+def test_a_goal_that_is_missed_says_which_one_holds(call, model, samples, tmp_path):
+    command = ("tune", model, "--goal", "bytes<=1kB", "--minutes", 2, "--calib", samples, "--out", tmp_path / "f", "--threads", 1, *SHAPE)
+    code, text, errors = call(*command)
+    assert code == 1 and "met by none of" in text and "the nearest goal that one meets is bytes<=" in text
+    assert errors == [f"{tmp_path / 'f'}: search.html shows all models"]
+    assert not (tmp_path / "f" / MODEL).exists()
