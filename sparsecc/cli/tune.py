@@ -57,7 +57,7 @@ def tune(
     ] = None,
     json: JsonOption = None,
 ) -> None:
-    """Search for faster kernels, here or on a fleet, or with --goal for a recipe. Stop it at any time: the same command goes on from there."""
+    """Search for faster kernels, or with --goal for a recipe. Stop it at any time: the same command goes on from there."""
     from sparsecc import api
 
     if goal is not None:

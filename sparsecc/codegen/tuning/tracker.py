@@ -116,7 +116,7 @@ class Tracker:
             raise OSError(f"tracker {self.address} does not speak JSON") from error
 
 
-START = "python -m tvm.exec.rpc_tracker --host 0.0.0.0 --port 9190"
+START = "python -m tvm.exec.rpc_tracker --host 0.0.0.0 --port 9190 (with tornado, which sparsecc[tune] brings)"
 
 
 class Client(NamedTuple):

@@ -45,7 +45,7 @@ def free_port() -> int:
 def tracker() -> Iterator[Address]:
     port = free_port()
     with _process([sys.executable, "-c", TRACKER, str(port)]) as process:
-        assert _line(process) == f"{port}\n"
+        assert _line(process) == f"{port}\n", "the tracker does not start; it needs tornado: make setup"
         yield Address("127.0.0.1", port)
 
 
