@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -141,15 +142,15 @@ def _tracker() -> Iterator[Address]:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         where = Address("127.0.0.1", taken.getsockname()[1])
     place = ["--host", where.host, "--port", str(where.port), "--port-end", str(where.port + 1), "--silent"]
-    with _process(["-m", "tvm.exec.rpc_tracker", *place]):
+    with _process(["-m", "tvm.exec.rpc_tracker", *place]) as process:
         until = time.monotonic() + _START_S
         while True:
             try:
                 socket.create_connection(where, 1.0).close()
                 break
             except OSError:
-                if time.monotonic() > until:
-                    raise
+                if time.monotonic() > until or process.poll() is not None:
+                    raise RuntimeError("TVM's tracker does not start; it needs tornado: pip install 'sparsecc[tune]'") from None
                 time.sleep(0.1)
         yield where
 
@@ -163,7 +164,7 @@ def _servers(tracker: Address, count: int, threads: int) -> Iterator[list[subpro
     options = ["--tracker", str(tracker), "--key", KEY, "--threads", str(threads)]
     with _process(["-m", "sparsecc", "worker", *options]) as server, _servers(tracker, count - 1, threads) as others:
         assert server.stderr is not None
-        if not server.stderr.readline().startswith("ready"):
+        if not select.select([server.stderr], [], [], _START_S)[0] or not server.stderr.readline().startswith("ready"):
             raise RuntimeError("a server does not start")
         yield [server, *others]
 

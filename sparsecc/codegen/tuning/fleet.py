@@ -96,10 +96,11 @@ class Fleet(Measurer):
         """Raises UserError when there has been no server for `patience_s`."""
         while True:
             before = self.room
+            if self._events.empty():  # what was answered in time counts, however late it is read
+                self._look()
             try:
                 event = self._events.get(timeout=_LOOK_S)
             except Empty:
-                self._look()
                 continue
             if (done := self._handled(event)) is not None:
                 return done

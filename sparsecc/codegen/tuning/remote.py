@@ -121,4 +121,6 @@ class Remote:
 
 def _words(error: Exception) -> str:
     said = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    if said.endswith("RPC call:"):  # which TVM says without words where the server's function was broken off
+        return "it was ended"
     return "the connection broke" if "kShutdown" in said or "Socket" in said else said[:200]
