@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from sparsecc import codegen
 from sparsecc.api import Path, Shapes, account, known_of, sources, target_of
@@ -24,8 +25,9 @@ from sparsecc.recipe import Recipe
 from sparsecc.runtime.compiled import Compiled
 
 if TYPE_CHECKING:
+    from sparsecc.codegen.library import Library
     from sparsecc.codegen.target import Target
-    from sparsecc.graph.base import Graph
+    from sparsecc.graph.base import Graph, TensorSpec
     from sparsecc.graph.inputs import Sample
     from sparsecc.report.base import Report
 
@@ -56,13 +58,15 @@ class Trials:
         threads: int | None = None,
         records: Path | None = None,
         input_shapes: Shapes | None = None,
+        samples: Callable[[Sequence[TensorSpec]], Sequence[Sample]] | None = None,
     ) -> Trials:
-        """Arguments as for `compile`. Raises UserError for a GPU, whose graphs torch runs, and whatever `compile` raises for its model."""
+        """Arguments as for `compile`. samples: given the inputs, calibration samples, of which the first is the example where there is no
+        other. Raises UserError for a GPU, whose graphs torch runs, and whatever `compile` raises for its model."""
         goal = target_of(target, threads)
         if goal.backend == "cuda":
             raise UserError("target: variants of a model are compiled for CPUs")
         graph = sources.open_graph(model, example_inputs, input_shapes, standard=True, numbers=True)
-        example, _ = sources.example(graph.inputs, example_inputs, None, model)
+        example, _ = sources.example(graph.inputs, example_inputs, None if samples is None else samples(graph.inputs), model)
         return cls(graph, example, goal, known_of(records, goal), sources.name_of(model))
 
     @property
@@ -85,6 +89,14 @@ class Trials:
             matrix = site.matrix.detach().cpu().numpy().reshape(-1)
             places = np.linspace(0, max(0, matrix.size - 1), min(_SAMPLES, matrix.size)).astype(np.int64)
             digest.update(matrix[places].astype(np.float32).tobytes())
+        return digest.hexdigest()[:32]
+
+    @functools.cached_property
+    def content(self) -> str:
+        """A digest of all that the model computes with: `fingerprint`, and every number of its tensors."""
+        digest = hashlib.sha256(self.fingerprint.encode())
+        for tensor in self.graph.tensors():
+            digest.update(np.ascontiguousarray(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()).tobytes())
         return digest.hexdigest()[:32]
 
     @property
@@ -115,7 +127,8 @@ class Trials:
         return self._rewritten(Recipe.load(recipe), samples).graph
 
     def compile(self, recipe: Any, samples: Sequence[Sample] | None = None) -> Compiled:
-        """The rewritten model, which runs. Its report has no errors and no check. samples: that the recipe's passes are calibrated with."""
+        """The rewritten model, which runs. Its report has no errors and no check. samples: that the recipe's passes are calibrated with;
+        then it also takes inputs of other shapes than the example's."""
         result = self._rewritten(Recipe.load(recipe), samples)
         library, choices = codegen.build(result.graph, self.example, self.target, chooser=self._chooser)
         compiled = Compiled(
@@ -124,7 +137,7 @@ class Trials:
             target=self.target,
             report=account.chosen(account.report(result, self.target.name), choices, result.graph),
             structure=result.graph.structure,
-            specialize=self._no_other,
+            specialize=self._no_other if samples is None else lambda inputs: self._built(result.graph, inputs),
         )
         compiled.add_library(library)
         return compiled
@@ -137,6 +150,9 @@ class Trials:
             self._latest = None  # its weights make room for these
             self._latest = recipe, rewrite(self.graph, replace(recipe, assumed=True), None, None, self.name, stateful=False)
         return self._latest[1]
+
+    def _built(self, graph: Graph, inputs: Sequence[Any]) -> Library:
+        return codegen.build(graph, inputs, self.target, chooser=self._chooser)[0]
 
     def _no_other(self, inputs: Sequence[Any]) -> Any:
         raise UserError("a variant that is compiled for its time takes inputs of the example's shapes alone")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sparsecc.autotune.tune import Found, Point
 
 RECIPE, PAGE, DATA, FRONT = "recipe.yaml", "search.html", "search.json", "front"
+MODEL, REPORT = "model.sparsecc", "report.html"  # of the model that was chosen
 
 
 def report(found: Found, command: str = "") -> SearchReport:
@@ -30,7 +31,7 @@ def report(found: Found, command: str = "") -> SearchReport:
         sparsecc=__version__,
         model=found.model,
         goal=str(found.goal),
-        met=found.best is not None,
+        met=found.best is not None or (found.goal.pareto and bool(found.front)),
         verdict=_verdict(found),
         metric=key,
         cpu=host_name(),
@@ -43,8 +44,11 @@ def report(found: Found, command: str = "") -> SearchReport:
 
 
 def write(found: Found, folder: str | PathLike[str], command: str = "") -> SearchReport:
-    """The page, the data, the recipe that was chosen, and that of each model on the front. Older ones of these names are replaced."""
+    """The page, the data, the recipe that was chosen, and that of each model on the front. What an earlier search for another goal has
+    written is removed, its model too."""
     made, target = report(found, command), Path(folder)
+    for old in (*(target / name for name in (RECIPE, MODEL, REPORT)), *(target / FRONT).glob("*.yaml")):
+        old.unlink(missing_ok=True)
     write_text(target / DATA, json_text(made.to_dict()))
     write_text(target / PAGE, made.to_html())
     if found.best is not None:
@@ -71,6 +75,11 @@ def _row(point: Point, found: Found, key: str) -> SearchRow:
 
 def _verdict(found: Found) -> str:
     dense = found.points[0]
+    if found.goal.pareto and found.front:
+        fastest = found.front[0]
+        quality = f"{found.goal.quality} {shown(fastest.measured, found.goal.quality):.5g}"
+        gain = f"the fastest {dense.ms / fastest.ms:.2f} times as fast as dense, {quality}"
+        return f"{found.goal}: {len(found.front)} of {len(found.points)} models are on the front, {gain}"
     if found.best is not None:
         best = found.best
         faster = f"{best.ms:.3f} ms instead of {dense.ms:.3f}, {dense.ms / best.ms:.2f} times as fast as dense"

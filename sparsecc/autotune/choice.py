@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsecc.errors import UserError
-
 Assignment = Mapping[str, str]
 """site → rung."""
 _GAP = 1e-3  # of the loss, below which a better choice is not looked for
@@ -36,9 +34,8 @@ class Limits:
 
 
 def least_loss(options: Sequence[Option], limits: Limits, seconds: float = _SECONDS) -> dict[str, str] | None:
-    """One rung for each site; None where no choice is within the limits. Of equal losses the one that takes less time.
-
-    Raises UserError where the solver finds nothing in the time given."""
+    """One rung for each site; None where no choice is within the limits, or the solver finds none in these seconds. Of equal losses the one
+    that takes less time."""
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import csr_array
 
@@ -59,9 +56,7 @@ def least_loss(options: Sequence[Option], limits: Limits, seconds: float = _SECO
     options_of_solver = {"time_limit": seconds, "mip_rel_gap": _GAP}
     found = milp(cost, integrality=np.ones(len(options)), bounds=Bounds(0, 1), constraints=constraints, options=options_of_solver)
     if found.x is None:
-        if found.status == 2:
-            return None
-        raise UserError(f"choosing rungs for {len(sites)} layers: {found.message}")
+        return None
     return {option.site: option.rung for option, taken in zip(options, found.x, strict=True) if taken > 0.5}
 
 

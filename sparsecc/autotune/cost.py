@@ -7,6 +7,7 @@ layers took on its rung in the model, what prepares inputs for them, and a rest 
 from __future__ import annotations
 
 import math
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 Assignment = Mapping[str, Rung]
 _SECONDS = 2.0  # to profile a variant, and again to compare it with the dense model
 _ROUNDS = 60
+_FEWEST = 2  # rungs that are measured in any case: the dense one, and another
 _ON_RANDOM: dict[str, Any] = {"prune": {"criterion": "random"}}  # where the zeros are changes no time
 _GLOBAL, _OWN = 0.25, 0.5  # of what a check was off: taken on by all predictions, and by the rungs, by their share of the time
 
@@ -39,11 +41,11 @@ class Cost:
     pattern and numbers are interpolated linearly.
     """
 
-    def __init__(self, trials: Trials, store: Store, ladder: Mapping[Rung, Measured]) -> None:
+    def __init__(self, trials: Trials, store: Store, ladder: Mapping[Rung, Measured], dense: Compiled | None = None) -> None:
         """ladder: what was measured, the dense model among it. `measured` makes one."""
         self.trials, self._ladder = trials, dict(ladder)
         self._global, self._factors = 1.0, dict[Rung, float]()
-        self._meter = _Meter(trials, store, _SECONDS, self._ladder[DENSE].whole_us)
+        self._meter = _Meter(trials, store, _SECONDS, self._ladder[DENSE].whole_us, dense)
         self._reads = _reads(self._ladder)
         self._rest = dict.fromkeys(self._ladder, 0.0)
         for rung in sorted(self._ladder, key=lambda rung: rung != DENSE):  # on which the others build: some of their layers are dense
@@ -57,20 +59,25 @@ class Cost:
         store: Store,
         seconds: float = _SECONDS,
         progress: Callable[[Progress], None] | None = None,
+        until: float = math.inf,
+        dense: Compiled | None = None,
     ) -> Cost:
-        """Measure what the store does not know already.  seconds: for each rung, twice, after it was compiled.
+        """Measure what the store does not know already.  seconds: for each rung, twice, after it was compiled.  until: of the monotonic
+        clock, after which no further rung is begun but the first beside the dense one.  dense: the model as it came, compiled.
 
         Raises UserError for a target that is not this machine.
         """
         if not trials.target.is_here:
             raise UserError(f"target {trials.target.name!r} is not this machine, so that nothing can be measured for it; tune there")
         found: dict[Rung, Measured] = {}
-        meter, rungs = _Meter(trials, store, seconds), list(dict.fromkeys([DENSE, *ladder]))
+        meter, rungs = _Meter(trials, store, seconds, dense=dense), list(dict.fromkeys([DENSE, *ladder]))
         for done, rung in enumerate(rungs):
+            if done >= _FEWEST and time.monotonic() > until:
+                break
             if progress is not None:
                 progress(Progress("timing rungs", done, len(rungs), str(rung)))
             found[rung] = meter.rung(rung)
-        return cls(trials, store, found)
+        return cls(trials, store, found, dense)
 
     @property
     def dense_ms(self) -> float:
@@ -213,10 +220,10 @@ def _reads(ladder: Mapping[Rung, Measured]) -> dict[Rung, dict[str, dict[_Prepar
 class _Meter:
     """Measures variants beside the dense model, unless the store knows them. dense_us: where the scale is known already."""
 
-    def __init__(self, trials: Trials, store: Store, seconds: float, dense_us: float | None = None) -> None:
+    def __init__(self, trials: Trials, store: Store, seconds: float, dense_us: float | None = None, dense: Compiled | None = None) -> None:
         self.seconds = seconds
         self._trials, self._store, self._dense_us = trials, store, dense_us
-        self._dense: Compiled | None = None
+        self._dense = dense
 
     def _key(self, **what: Any) -> dict[str, Any]:
         return {"model": self._trials.fingerprint, "target": self._trials.target_text, "code": self._trials.version, **what}

@@ -11,6 +11,8 @@ and errors that do not add up, the search mends by whole models that it measures
 from __future__ import annotations
 
 import hashlib
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,7 @@ from sparsecc.calibration.outputs import spread
 from sparsecc.calibration.sensitivity import measured as sensitivities
 from sparsecc.calibration.statistics import calibrated, relative_error
 from sparsecc.errors import Refused
+from sparsecc.graph.inputs import as_array
 from sparsecc.graph.sites import WeightSite
 from sparsecc.pruning import Pruning
 
@@ -35,7 +38,7 @@ _PRIOR = 0.3  # how far a factor is drawn to the others', relative to one measur
 _SAMPLES = 4  # on which the model runs for its gains
 _ENTERING = 8  # of which what enters the layers is taken
 _PROBE = 0.5  # sparsity of the change by which a gain is measured
-_UNKNOWN = 1e9  # loss of what nothing is known about: such layers stay as they are where others can change
+_FEWEST = 2  # rungs whose losses are measured in any case
 
 
 def losses(
@@ -45,27 +48,34 @@ def losses(
     store: Store,
     prune: Mapping[str, Any],
     progress: Callable[[Progress], None] | None = None,
+    until: float = math.inf,
 ) -> dict[tuple[str, Rung], float]:
-    """For each layer and rung; what the store knows is not measured again. prune: fields of the pass, as the criterion."""
+    """For each layer and rung; what the store knows is not measured again. A layer whose gain cannot be measured has the dense rung alone.
+
+    prune: fields of the pass, as the criterion.  until: of the monotonic clock, after which no further rung is begun but the first beside
+    the dense one."""
     key = {"model": trials.fingerprint, "samples": digest(samples), "prune": dict(prune)}
     sites = trials.graph.sites(WeightSite)
     gains = store.of(key | {"gains": _SAMPLES}, lambda: dict(_gains(trials, sites, samples)))
     covariances: dict[str, Any] = {}
     found: dict[tuple[str, Rung], float] = {}
     for done, rung in enumerate(ladder):
+        if done >= _FEWEST and time.monotonic() > until:
+            break
         if progress is not None:
             progress(Progress("measuring losses", done, len(ladder), str(rung)))
         errors = store.of(key | {"errors": str(rung)}, lambda rung=rung: dict(_errors(trials, rung, sites, samples, prune, covariances)))
-        found |= {(site, rung): gains.get(site, _UNKNOWN) * error**2 for site, error in errors.items()}
+        known = {site: gain for site, error in errors.items() if (gain := gains.get(site)) is not None or rung == DENSE}
+        found |= {(site, rung): (gain or 0.0) * errors[site] ** 2 for site, gain in known.items()}
     return found
 
 
-def digest(samples: Sequence[Sample]) -> str:
+def digest(samples: Sequence[Sequence[Any]]) -> str:
     """Tells samples apart by what is in them."""
     made = hashlib.sha256()
     for sample in samples:
         for value in sample:
-            array = np.ascontiguousarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+            array = np.ascontiguousarray(as_array(value))
             made.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
     return made.hexdigest()[:32]
 
@@ -73,7 +83,8 @@ def digest(samples: Sequence[Sample]) -> str:
 def _gains(trials: Trials, sites: Sequence[WeightSite], samples: Sequence[Sample]) -> Iterator[tuple[str, float]]:
     context = Context(calibration=spread(samples, _ENTERING))
     for site, found in sensitivities(Pruning(), trials.graph, sites, context, (_PROBE,), _SAMPLES):
-        yield site.name, _UNKNOWN if isinstance(found, Refused) else min(found.gain, _UNKNOWN)
+        if not isinstance(found, Refused) and math.isfinite(found.gain):
+            yield site.name, found.gain
 
 
 def _errors(

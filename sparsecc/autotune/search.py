@@ -99,7 +99,6 @@ class Search:
 
     def __post_init__(self) -> None:
         self._factors = Factors(self.space.rungs)
-        self._plain: dict[tuple[str, str], float] = {}
 
     def run(self) -> list[Tried]:
         """All that was tried, the dense model first."""
@@ -110,18 +109,21 @@ class Search:
             self._take({site: rung if site in there else self.space.dense for site in sites})
         if self.wanted.pareto:
             self._spread()
-        elif self.wanted.ms is not None:
+            return self.tried
+        if self.wanted.ms is not None:
             self._within(self.wanted.ms)
-        elif self.wanted.floor:
+        if self.wanted.floor:
             self._above()
-        else:
+        if self.wanted.ms is None and not self.wanted.floor:
             self._smallest()
         return self.tried
 
     @property
     def best(self) -> Tried | None:
-        """Of those that are within all bounds the one to be preferred; None where none is."""
+        """Of those that are within all bounds the one to be preferred; None where none is, and where all of the frontier is wanted."""
         found: Tried | None = None
+        if self.wanted.pareto:
+            return None
         for one in self.tried:
             if self._holds(one) and (found is None or self.wanted.better(one, found)):
                 found = one
@@ -143,15 +145,14 @@ class Search:
 
     def _above(self) -> None:
         """As fast as possible with this quality: bisection of the time, of which every step chooses anew."""
-        good, bad = self.tried[0].ms, self._least_ms()
+        good, bad = min([one.ms for one in self.tried if self._holds(one)], default=self.tried[0].ms), self._least_ms()
         while bad * _CLOSE < good:
-            found = self._aimed(math.sqrt(good * bad))
+            middle = math.sqrt(good * bad)
+            chosen = self._chosen(middle)
+            found = None if chosen is None else self._known(chosen) or self._take(chosen)
             if found is None:
                 return
-            if self._holds(found):
-                good = min(good, found.ms)
-            else:
-                bad = max(bad, min(found.ms, good / _CLOSE))
+            good, bad = (min(middle, found.ms), bad) if self._holds(found) else (good, middle)
 
     def _smallest(self) -> None:
         """As good as possible in so many bytes."""
@@ -200,8 +201,11 @@ class Search:
             aim -= over
         return found
 
+    def _known(self, assignment: Assignment) -> Tried | None:
+        return next((one for one in self.tried if one.assignment == assignment), None)
+
     def _take(self, assignment: Assignment) -> Tried | None:
-        if any(one.assignment == assignment for one in self.tried) or (self.tried and not self.go_on()):
+        if self._known(assignment) is not None or (self.tried and not self.go_on()):
             return None
         found = self.try_(assignment)
         self.tried.append(found)
@@ -223,7 +227,7 @@ class Search:
 def frontier(tried: Sequence[Tried]) -> list[Tried]:
     """Those that none beats in both time and error, the fastest first."""
     found: list[Tried] = []
-    for one in sorted(tried, key=lambda one: (one.ms, one.error)):
+    for one in sorted((one for one in tried if math.isfinite(one.error)), key=lambda one: (one.ms, one.error)):
         if not found or one.error < found[-1].error:
             found.append(one)
     return found

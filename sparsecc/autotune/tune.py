@@ -7,12 +7,14 @@ second one measures nothing again.
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,6 +34,8 @@ from sparsecc.errors import UserError
 from sparsecc.graph.inputs import as_array
 
 if TYPE_CHECKING:
+    from sparsecc.graph.base import TensorSpec
+    from sparsecc.graph.inputs import Sample
     from sparsecc.runtime.compiled import Compiled
 
 STORE = "measured.sqlite"
@@ -44,8 +48,8 @@ _PROBES = ("int8", "int8 1x4 60%", "unstructured 80%", "4x1 60%", "2:4")
 _SLACK = 1.3  # another try is begun where the longest so far, and so much more, fits into the time left
 _COMPARED = 4  # held-out samples by which a model's error is measured
 
+_INFINITE = 1e30  # an error, as JSON has it
 Said = Callable[[Progress], None]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,9 +69,9 @@ class Point:
 @dataclass(frozen=True)
 class Found:
     """What a search has found. model: its name.  points: all that was made, the dense model first.  best: of those that meet the goal, None
-    where none does.  nearest: the goal that a point meets, where none meets the one asked for.  front: that none beats in both time and
-    error.  stopped: why the search ended.  samples: that the passes of recipes were calibrated with.  left_out: metrics and
-    rungs, and why."""
+    where none does, and where all of the front is wanted.  nearest: the goal that a point meets, where none meets the one asked for.
+    front: of those that meet the goal, that none beats in both time and error.  stopped: why the search ended.  samples: that the passes of
+    recipes were calibrated with.  left_out: metrics and rungs, and why."""
 
     goal: Goal
     model: str
@@ -112,22 +116,26 @@ def search(
     if not minutes > 0:
         raise UserError(f"minutes: {minutes} is no time to search in")
     wanted = Goal.parse(goal, metric)
-    trials = Trials.open(model, example_inputs, threads=threads, records=records, input_shapes=input_shapes)
-    labelled = labelled_of(calibration, trials.graph.inputs)
+    labelled: list[Labelled] = []
+
+    def given(specs: Sequence[TensorSpec]) -> list[Sample]:
+        labelled.extend(labelled_of(calibration, specs))
+        return [one.sample for one in labelled]
+
+    trials = Trials.open(model, example_inputs, threads=threads, records=records, input_shapes=input_shapes, samples=given)
     choosing, held = split(labelled)
     samples = [one.sample for one in choosing]
     every = ladder(trials.dtypes) if rungs is None else tuple(Rung.parse(name) for name in rungs)
     every = tuple(sorted(dict.fromkeys([DENSE, *every]), key=_place))
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    _require_ours(Path(folder))
     with Store(Path(folder) / STORE) as store:
-        dense = trials.compile({"passes": []})
+        dense = trials.compile({"passes": []}, samples)
         judge = Judge(wanted, dense, trials.graph.inputs, held, seed)
         deadline = started + 60 * minutes
-        cost, timed = _as_many(every, started + 60 * minutes * _TIMING, lambda some: Cost.measured(trials, some, store, progress=progress))
-        prune = {"criterion": criterion}
-        known, tried_rungs = _as_many(
-            timed, started + 60 * minutes * _LOSSES, lambda some: losses(trials, some, samples, store, prune, progress)
-        )
+        until = started + 60 * minutes * _TIMING
+        cost, prune = Cost.measured(trials, every, store, progress=progress, until=until, dense=dense), {"criterion": criterion}
+        known = losses(trials, cost.measured_rungs, samples, store, prune, progress, started + 60 * minutes * _LOSSES)
+        tried_rungs = list(dict.fromkeys(rung for _, rung in known))
         maker = _Maker(trials, cost, judge, store, samples, held, dense, prune, wanted)
         left_out = {**judge.left_out, **{f"rung {rung}": "the time was over" for rung in every if rung not in tried_rungs}}
         space = _Rungs(cost, known, tried_rungs)
@@ -151,19 +159,18 @@ def search(
     return _found(wanted, maker, looking, stopped, time.monotonic() - started, left_out)
 
 
+def _require_ours(folder: Path) -> None:
+    """Makes the folder. Raises UserError for one that holds anything but a search: files would be replaced."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()) and not (folder / STORE).exists():
+            raise UserError(f"{folder}: holds other files; name a folder that is new, or that a search has made")
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be a folder for a search: {error.strerror}") from None
+
+
 def _place(rung: Rung) -> int:
     return _FIRST.index(str(rung)) if str(rung) in _FIRST else len(_FIRST)
-
-
-def _as_many(every: Sequence[Rung], until: float, measure: Callable[[Sequence[Rung]], T]) -> tuple[T, Sequence[Rung]]:
-    """What is measured of as many rungs as there is time for, the dense one and another at least; and which these are. measure: knows what
-    it has measured before."""
-    count = min(2, len(every))
-    found = measure(every[:count])
-    while count < len(every) and time.monotonic() < until:
-        count += 1
-        found = measure(every[:count])
-    return found, every[:count]
 
 
 class _Rungs:
@@ -175,6 +182,7 @@ class _Rungs:
         self.rungs, self.dense = tuple(self._of), str(DENSE)
         self.probes = tuple(name for name in _PROBES if name in self._of)
         self._sites = list(dict.fromkeys(site for site, _ in known))
+        self._options: list[Option] = []
 
     @property
     def rest_ms(self) -> float:
@@ -183,9 +191,10 @@ class _Rungs:
     def options(self) -> list[Option]:
         """A layer saves on a rung what the model takes longer with it alone taken off the rung: its neighbours are there, too, as a rule,
         and share what is done to their inputs."""
-        found = []
-        every, rest = {rung: {s for s in self._sites if rung in self._cost.rungs(s)} for rung in self._of.values()}, self._cost.predict({})
-        size = self._cost.bytes({})
+        if self._options:
+            return self._options
+        found, size = self._options, self._cost.bytes({})
+        every = {rung: {site for site in self._sites if rung in self._cost.rungs(site)} for rung in self._of.values()}
         for rung, sites in every.items():
             whole = dict.fromkeys(sites, rung)
             together = self._cost.predict(whole)
@@ -194,7 +203,6 @@ class _Rungs:
                     without = self._cost.predict({name: one for name, one in whole.items() if name != site})
                     ms = 0.0 if rung == DENSE else together - without
                     found.append(Option(site, str(rung), ms, self._cost.bytes({site: rung}) - size, self._known[site, rung]))
-        assert rest > 0
         return found
 
     def predict(self, assignment: Assignment) -> float:
@@ -204,6 +212,7 @@ class _Rungs:
         return {site: self._of[rung] for site, rung in assignment.items()}
 
     def correct(self, tried: Tried) -> None:
+        self._options = []
         self._cost.correct(self.of(tried.assignment), tried.ms)
 
 
@@ -218,6 +227,7 @@ class _Wanted:
         self.floor = len(bounds) > (LATENCY in bounds) + (BYTES_KEPT in bounds)
 
     def good(self, tried: Tried) -> bool:
+        """All conditions, those of time and bytes among them."""
         return self._goal.met(tried.quality)
 
     def better(self, one: Tried, other: Tried) -> bool:
@@ -228,7 +238,8 @@ class _Wanted:
 
 @dataclass
 class _Maker:
-    """Makes a model of an assignment, times it beside the dense one, and judges it; once, as the store knows."""
+    """Makes a model of an assignment, times it beside the dense one, and judges it; once, as the store knows. A function of the user's may
+    have changed since: what it said is not used again."""
 
     trials: Trials
     cost: Cost
@@ -239,18 +250,23 @@ class _Maker:
     dense: Compiled
     prune: Mapping[str, Any]
     goal: Goal
+    of: str = ""
     made: dict[str, Point] = field(default_factory=dict[str, Point])
+
+    def __post_init__(self) -> None:
+        references = [value for one in self.held for _, value in sorted((one.references or {}).items())]
+        own = "" if self.goal.function is None else os.urandom(8).hex()
+        self.of = " ".join([self.trials.content, digest([*self.samples, *(one.sample for one in self.held), references]), own])
 
     def __call__(self, assignment: Assignment) -> Tried:
         rungs = {site: Rung.parse(rung) for site, rung in assignment.items()}
         recipe, predicted = self.recipe(rungs), self.cost.predict(rungs)
         key = {
-            "model": self.trials.fingerprint,
+            "of": self.of,
             "target": self.trials.target_text,
             "code": self.trials.version,
-            "samples": digest([*self.samples, *(one.sample for one in self.held)]),
             "recipe": recipe,
-            "metrics": [*self.goal.qualities, str(self.goal.function)],
+            "metrics": list(self.goal.qualities),
         }
         found = self.store.of(key, lambda: self._measured(recipe))
         measured = dict(found["measured"])
@@ -268,13 +284,18 @@ class _Maker:
         return {"measured": measured, "error": self._error(model)}
 
     def _error(self, model: Compiled) -> float:
-        """‖y − y'‖² / ‖y‖² over all outputs of some held-out samples."""
+        """‖y − y'‖² / ‖y‖² over all outputs in floating point of some held-out samples, where the dense model's are finite; infinite where
+        the other's are not."""
         apart = whole = 0.0
         for one in self.held[:_COMPARED]:
             inputs = [as_array(value) for value in one.sample]
             for mine, its in zip(self.dense.flat(inputs), model.flat(inputs), strict=True):
-                wide, other = np.asarray(mine, np.float64), np.asarray(its, np.float64)
-                apart, whole = apart + float(np.square(wide - other).sum()), whole + float(np.square(wide).sum())
+                if np.asarray(mine).dtype.kind == "f":
+                    finite = np.isfinite(mine)
+                    wide, other = np.asarray(mine, np.float64)[finite], np.asarray(its, np.float64)[finite]
+                    apart, whole = apart + float(np.square(wide - other).sum()), whole + float(np.square(wide).sum())
+        if not math.isfinite(apart):
+            return _INFINITE
         return apart / whole if whole else 0.0
 
 
@@ -288,8 +309,8 @@ def _tell(progress: Said | None, one: Tried, looking: Search) -> None:
 def _found(goal: Goal, maker: _Maker, looking: Search, stopped: str, seconds: float, left_out: Mapping[str, str]) -> Found:
     points = {id(one): maker.made[str(sorted(one.assignment.items()))] for one in looking.tried}
     best = looking.best
-    nearest = None if best is not None else goal.nearest([one.quality for one in looking.tried])
-    front = tuple(points[id(one)] for one in frontier(looking.tried))
+    nearest = None if best is not None or goal.pareto else goal.nearest([one.quality for one in looking.tried])
+    front = tuple(points[id(one)] for one in frontier([one for one in looking.tried if goal.met(one.quality)]))
     chosen = None if best is None else points[id(best)]
     name, threads = maker.trials.name, maker.trials.target.threads
     return Found(goal, name, threads, tuple(points.values()), chosen, nearest, front, stopped, seconds, maker.samples, left_out)

@@ -13,8 +13,6 @@ from sparsecc.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-MODEL, REPORT = "model.sparsecc", "report.html"
-
 
 def toward(
     source: Path,
@@ -47,11 +45,12 @@ def toward(
             if found.best is not None:
                 options = {"threads": threads, "records": records, "input_shapes": input_shapes}
                 compiled = sparsecc.compile(source, recipe=found.best.recipe, calibration=found.samples, **options)
-                compiled.save(out / MODEL)
-                compiled.report.to_html(out / REPORT)
+                compiled.save(out / account.MODEL)
+                compiled.report.to_html(out / account.REPORT)
     except KeyboardInterrupt:
-        say(f"{out}: holds what was measured; the same command goes on from there")
+        if out.exists():
+            say(f"{out}: holds what was measured; the same command goes on from there")
         raise
     print(made)
-    say(f"{out}: {account.PAGE} shows all models" + (f", {MODEL} is the one that was chosen" if found.best is not None else ""))
-    return made.met or made.goal == "pareto"
+    say(f"{out}: {account.PAGE} shows all models" + (f", {account.MODEL} is the one that was chosen" if found.best is not None else ""))
+    return made.met

@@ -67,6 +67,9 @@ def tune(
         if not toward(source, goal, **options, threads=threads, records=records, input_shapes=shapes):
             raise typer.Exit(1)
         return
+    for name, value in (("metric", metric), ("out", out)):
+        if value is not None:
+            raise UserError(f"--{name}: goes with --goal")
     if records is None:
         raise UserError("--records: name a file for what is measured, or give a --goal")
     writable(json, source, recipe, calib, records)

@@ -63,3 +63,14 @@ def test_yaml_is_read_back(steps: Any, tmp_path: Path) -> None:
 
     (tmp_path / "r.yaml").write_text(yaml_text(steps))
     assert read_yaml(tmp_path / "r.yaml") == steps
+
+
+def test_the_whole_front_has_no_best(tmp_path: Path) -> None:
+    (tmp_path / account.FRONT).mkdir()
+    for old in (tmp_path / account.RECIPE, tmp_path / account.MODEL, tmp_path / account.FRONT / "00-1.000ms.yaml"):
+        old.write_text("of another goal")
+    made = account.write(found("pareto", None), tmp_path)
+    assert made.met
+    assert made.verdict == "pareto: 3 of 3 models are on the front, the fastest 2.50 times as fast as dense, cosine 0.97"
+    assert not (tmp_path / account.RECIPE).exists() and not (tmp_path / account.MODEL).exists()
+    assert len(list((tmp_path / account.FRONT).iterdir())) == 3

@@ -113,6 +113,13 @@ def test_the_frontier_is_covered() -> None:
         assert any(point.ms <= one.ms * 1.02 and point.error <= one.error * 1.1 for point in front) or one.error < front[-1].error
 
 
+def test_a_bound_on_time_and_on_quality_asks_for_the_fastest() -> None:
+    dense = Made().real(dict.fromkeys(Made().sites, "dense"))
+    search = run(Wish(ms=0.9 * dense.ms, cosine=0.99), tries=20)
+    alone = run(Wish(cosine=0.99), tries=20)
+    assert search.best is not None and alone.best is not None and search.best.ms < 1.1 * alone.best.ms
+
+
 def test_a_goal_that_cannot_be_met() -> None:
     search = run(Wish(ms=0.5))
     assert search.best is None and min(one.ms for one in search.tried) < 0.5 * search.tried[0].ms

@@ -78,6 +78,23 @@ def test_rungs_that_there_was_no_time_for(tmp_path: Path, monkeypatch: pytest.Mo
     assert any("int8" in one for one in targets) and not any("prune" in one for one in targets)
 
 
+def test_a_folder_with_other_files(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("mine")
+    with pytest.raises(UserError, match="holds other files; name a folder that is new, or that a search has made"):
+        found(tmp_path, "cosine>=0.9")
+    assert (tmp_path / "recipe.yaml").read_text() == "mine"
+
+
+def test_a_model_with_a_free_batch_takes_the_first_sample(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    path, options = tmp_path / "m.onnx", {"dynamo": True, "dynamic_shapes": ({0: torch.export.Dim("batch")},)}
+    torch.onnx.export(model(), (torch.randn(4, 64),), str(path), input_names=["x"], **options)
+    assert onnx.load(path).graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    given = [{"x": x.numpy()} for (x,) in samples(7)] + [{"x": samples(1)[0][0].numpy()[:5]}]
+    result = tune.search(path, goal="cosine>=0.9", calibration=given, folder=tmp_path / "f", minutes=2.0, rungs=("int8",), threads=1)
+    assert result.best is not None
+
+
 def test_the_one_way_in(tmp_path: Path) -> None:
     given = {"goal": "cosine>=0.9", "calibration": samples()}
     with pytest.raises(UserError, match="folder: name one for what is measured and found"):

@@ -9,7 +9,7 @@ import pytest
 
 import sparsecc
 from sparsecc.autotune import tune
-from sparsecc.cli.goal import MODEL
+from sparsecc.autotune.account import MODEL
 
 SHAPE = ("--input-shape", "x:12,64")
 

@@ -153,6 +153,17 @@ def test_errors_of_a_loop_add_up_to_less() -> None:
     assert errors[0] > 1.2 * errors[1] > 1.2 * 1.2 * errors[2] > 0
 
 
+def test_parts_of_a_model_that_run_again_and_again_are_seen_as_in_calls_that_choose() -> None:
+    graph, x = model()
+    made: Any = apply(graph, x, replace(STEP, pattern="block_topk:refresh=2")).graph
+    seen = 0
+    for block in made.blocks([(x,), (x,)]):
+        first, *others = [block.run(index, {}) for index in (0, 1, 0, 1)]
+        assert all(torch.equal(y, other) for run in others for y, other in zip(first, run, strict=True))
+        seen += len(block.sites)
+    assert seen == 3
+
+
 def test_at_density_one_there_is_nothing_to_refresh() -> None:
     graph, x = model()
     [match] = apply(graph, x, replace(STEP, pattern="block_topk:refresh=3", density=1.0)).matches

@@ -186,13 +186,12 @@ def _cuda(q: Tensor, k: Tensor, v: Tensor, items: Tensor, tiles: Tensor, places:
 def _brought(spec: BlockAttentionSpec, given: dict[str, Tensor], places: Tensor | None) -> dict[str, Tensor]:
     """What the kernel reads, room for that in order, perhaps rounded, and its counters."""
     shape, q = (spec.batch, spec.heads, spec.tokens, spec.head_dim), given["Q"]
-    made = {name: x.new_empty(shape, dtype=torch.int8 if spec.int8 and name != "V" else x.dtype) for name, x in given.items()}
+    dtypes = {name: torch.int8 if spec.int8 and name != "V" else x.dtype for name, x in given.items() if spec.ordered or name != "V"}
+    made = {name: q.new_empty(shape, dtype=dtype) for name, dtype in dtypes.items()}
     raw, room = ({f"{name}{mark}": x for name, x in named.items()} for named, mark in ((given, "R"), (made, "O")))
-    if not spec.ordered:
-        made["V"] = given["V"]
     steps = {f"{name}S": q.new_empty(*shape[:2], -(-spec.tokens // spec.block), dtype=torch.float32) for name in "QK" if spec.int8}
     order = {} if places is None else {"P": places}
-    return {**made, **raw, **room, **steps, **order, "C": q.new_zeros(counters(spec), dtype=torch.int32)}
+    return {**given, **made, **raw, **room, **steps, **order, "C": q.new_zeros(counters(spec), dtype=torch.int32)}
 
 
 def _arranged(x: Tensor, tokens_first: bool) -> Tensor:

@@ -51,6 +51,12 @@ def counters(module: nn.Module) -> list[Tensor]:
     return list({id(counter): counter for counter in found if counter is not None}.values())
 
 
+def counts(node: Node) -> bool:
+    """Whether a node writes such a counter."""
+    read = node.args[0] if node.target is aten.copy_.default else None
+    return isinstance(read, Node) and any(_is_ours(user) and arguments(user).get(CALLS) is read for user in read.users)
+
+
 def _is_ours(node: Node) -> bool:
     return isinstance(node.target, OpOverload) and node.target.namespace == TORCH_NAMESPACE
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
+from sparsecc.graph.fx import state
+
 Entering = list[tuple[Tensor, ...]]  # for each input of the model, what enters a node
 
 
@@ -59,11 +61,14 @@ class Tapping(Evaluation):
 
 
 class Lane(Evaluation):
-    """The evaluation of one input so far."""
+    """The evaluation of one input so far. Calls are not counted: several lanes are parts of one, and parts run again and again."""
 
     def __init__(self, module: GraphModule, arguments: Sequence[Any]) -> None:
         super().__init__(module, garbage_collect_values=False)
         self.args_iter = iter(arguments)
+
+    def run_node(self, n: Node) -> Any:
+        return super().run_node(n) if not state.counts(n) else None
 
     def value(self, node: Node) -> Any:
         return self.run_node(node) if node.op == "get_attr" else self.env[node]
