@@ -7,12 +7,11 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from sparsecc import api
-from sparsecc.autotune.tune import MINUTES, Found, search
+from sparsecc.autotune.tune import MINUTES, search
 from sparsecc.errors import UserError
 
 if TYPE_CHECKING:
     from sparsecc.autotune.goal import Goal
-    from sparsecc.codegen.tuning.result import TuningResult
 
 Path = str | PathLike[str]
 
@@ -39,9 +38,10 @@ def tune(
     tracker: str | None = None,
     key: str | None = None,
     notice: Callable[[str], None] | None = None,
-) -> TuningResult | Found:
-    """With a goal, `autotune.tune.search`: the recipe that reaches it, for this machine's CPU; `calibration` and `folder` are needed.
-    Without one, `api.tune`: faster kernels for the layers that `recipe` makes, noted in `records`, which is needed then.
+) -> Any:
+    """With a goal, a `Found` as `autotune.tune.search` gives it: the recipe that reaches it, for this machine's CPU; `calibration` and
+    `folder` are needed. Without one, a `TuningResult` as `api.tune` gives it: faster kernels for the layers that `recipe` makes, noted in
+    `records`, which is needed then.
 
     Raises UserError and its children for what the caller can mend, and for arguments that belong to the other of the two.
     """
