@@ -5,6 +5,9 @@ bytes of a row, so that a warp has two or four rows at once. Steps of int8 are o
 from zero is 127 of them (PAROAttention, Zhao et al. 2025).
 """
 
+# pyright: reportInvalidTypeForm=false
+# `name: T.int32 = ..` is how TVMScript names a register.
+
 from __future__ import annotations
 
 import functools
