@@ -25,6 +25,7 @@ GROUND = (  # what every room may import; they import each other from left to ri
     Room("registry", "members of families, found by their file names"),
     Room("options", "fields of passes and methods read from recipes"),
     Room("files", "files that are written whole or not at all"),
+    Room("database", "SQLite files of ours: opened, checked, each fault named"),
     Room("memory", "how much memory there is, and giving it back"),
     Room("timing", "measuring times"),
     Room("top", "the largest of many scores"),

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -250,19 +251,20 @@ class _Maker:
     dense: Compiled
     prune: Mapping[str, Any]
     goal: Goal
-    of: str = ""
     made: dict[str, Point] = field(default_factory=dict[str, Point])
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def _of(self) -> str:
+        """What all models of this search have in common: the model as it came, samples and references, and a function of the user's."""
         references = [value for one in self.held for _, value in sorted((one.references or {}).items())]
         own = "" if self.goal.function is None else os.urandom(8).hex()
-        self.of = " ".join([self.trials.content, digest([*self.samples, *(one.sample for one in self.held), references]), own])
+        return " ".join([self.trials.content, digest([*self.samples, *(one.sample for one in self.held), references]), own])
 
     def __call__(self, assignment: Assignment) -> Tried:
         rungs = {site: Rung.parse(rung) for site, rung in assignment.items()}
         recipe, predicted = self.recipe(rungs), self.cost.predict(rungs)
         key = {
-            "of": self.of,
+            "of": self._of,
             "target": self.trials.target_text,
             "code": self.trials.version,
             "recipe": recipe,

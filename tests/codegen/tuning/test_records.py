@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparsecc import database
 from sparsecc.codegen.cpu import backend as cpu_backend
 from sparsecc.codegen.cpu.pieces.tiles import Tiles
 from sparsecc.codegen.knobs import Knobs
 from sparsecc.codegen.task import Known, Task
 from sparsecc.codegen.tuning import records as module
-from sparsecc.codegen.tuning import store
 from sparsecc.codegen.tuning.records import Outcome, Records, best
 from sparsecc.errors import UserError
 from tests import ROOT
@@ -179,7 +179,7 @@ def test_a_file_that_may_only_be_read() -> None:
 
 
 def test_a_lock_that_nobody_releases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_PATIENCE", 0.1)
+    monkeypatch.setattr(database, "_PATIENCE", 0.1)
     with Records(tmp_path / "r.db", HERE, "write") as records, closing(sqlite3.connect(tmp_path / "r.db")) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(UserError, match=r"r.db: another process has kept it locked"):
