@@ -34,7 +34,7 @@ class Quantity:
 
     def rounded(self, amount: float, up: bool) -> Quantity:
         """Another amount in the same unit, with three significant digits, rounded up or down but never to the other side of `amount`."""
-        exact = Decimal(repr(amount)) / Decimal(repr(self.factor))
+        exact = Decimal(repr(amount + 0.0)) / Decimal(repr(self.factor))  # -0.0 becomes 0.0, which has no sign to be written
         last = exact.adjusted() - _DIGITS + 1 if exact else 0
         step = Decimal(1).scaleb(last)
         number = exact.quantize(step, rounding=ROUND_CEILING if up else ROUND_FLOOR)

@@ -22,3 +22,4 @@ def test_three_digits() -> None:
     assert str(Quantity(40, "MB", 1e6).rounded(41_234_567, up=True)) == "41.3MB"
     assert str(Quantity(1, "x").rounded(12345, up=True)) == "12400x"
     assert Quantity(1).rounded(0.0, up=False).amount == 0
+    assert str(Quantity(0.99).rounded(-0.0, up=False)) == "0"
