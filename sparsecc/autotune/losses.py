@@ -71,9 +71,10 @@ def losses(
 
 
 def digest(samples: Sequence[Sequence[Any]]) -> str:
-    """Tells samples apart by what is in them."""
+    """Tells samples apart by what is in them, and by where one ends and the next begins."""
     made = hashlib.sha256()
     for sample in samples:
+        made.update(f"[{len(sample)}]".encode())
         for value in sample:
             array = np.ascontiguousarray(as_array(value))
             made.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())

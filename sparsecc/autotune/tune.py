@@ -24,7 +24,7 @@ from sparsecc.autotune.choice import Assignment, Option
 from sparsecc.autotune.condition import BYTES_KEPT, LATENCY, LATENCY_KEY
 from sparsecc.autotune.cost import Cost
 from sparsecc.autotune.goal import Goal
-from sparsecc.autotune.judge import Judge, split
+from sparsecc.autotune.judge import Judge, parted
 from sparsecc.autotune.losses import digest, losses
 from sparsecc.autotune.rungs import DENSE, Rung, ladder
 from sparsecc.autotune.search import Search, Tried, frontier
@@ -93,6 +93,7 @@ def search(
     *,
     goal: str | Sequence[str] | Mapping[str, Any] | Goal,
     calibration: Iterable[Any] | str | PathLike[str],
+    held_out: Iterable[Any] | str | PathLike[str] | None = None,
     folder: str | PathLike[str],
     metric: str | Callable[..., Any] | None = None,
     minutes: float = MINUTES,
@@ -106,8 +107,8 @@ def search(
 ) -> Found:
     """Search for the recipe of a model that meets a goal on this machine's CPU.
 
-    goal, metric: see `autotune.goal`.  calibration: as for `compile`; about every fourth sample is held out, to judge models by.  folder:
-    for what is measured; made where it is not there.  minutes: to spend, measuring included.  rungs: what layers may become, by
+    goal, metric: see `autotune.goal`.  calibration: as for `compile`.  held_out: samples to judge models by, in the same form; None takes about every fourth
+    of `calibration` for this.  folder: for what is measured; made where it is not there.  minutes: to spend, measuring included.  rungs: what layers may become, by
     name (`rungs.Rung`); None for all that the CPU has numbers for.  criterion: by which weights are pruned.  Everything else as for
     `compile`.
 
@@ -124,7 +125,7 @@ def search(
         return [one.sample for one in labelled]
 
     trials = Trials.open(model, example_inputs, threads=threads, records=records, input_shapes=input_shapes, samples=given)
-    choosing, held = split(labelled)
+    choosing, held = parted(labelled, held_out, trials.graph.inputs)
     samples = [one.sample for one in choosing]
     every = ladder(trials.dtypes) if rungs is None else tuple(Rung.parse(name) for name in rungs)
     every = tuple(sorted(dict.fromkeys([DENSE, *every]), key=_place))
@@ -256,9 +257,9 @@ class _Maker:
     @cached_property
     def _of(self) -> str:
         """What all models of this search have in common: the model as it came, samples and references, and a function of the user's."""
-        references = [value for one in self.held for _, value in sorted((one.references or {}).items())]
+        references = [[value for _, value in sorted((one.references or {}).items())] for one in self.held]
         own = "" if self.goal.function is None else os.urandom(8).hex()
-        return " ".join([self.trials.content, digest([*self.samples, *(one.sample for one in self.held), references]), own])
+        return " ".join([self.trials.content, *map(digest, (self.samples, [one.sample for one in self.held], references)), own])
 
     def __call__(self, assignment: Assignment) -> Tried:
         rungs = {site: Rung.parse(rung) for site, rung in assignment.items()}

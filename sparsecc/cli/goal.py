@@ -19,6 +19,7 @@ def toward(
     goal: str,
     *,
     calib: Path | None,
+    held_out: Path | None,
     out: Path | None,
     metric: str | None,
     minutes: float,
@@ -40,7 +41,8 @@ def toward(
     try:
         with working(f"searching for {source.name}") as progress:
             options = {"threads": threads, "records": records, "input_shapes": input_shapes, "progress": progress}
-            found = search(source, goal=goal, calibration=calib, folder=out, metric=metric, minutes=minutes, **options)
+            samples = {"calibration": calib, "held_out": held_out}
+            found = search(source, goal=goal, **samples, folder=out, metric=metric, minutes=minutes, **options)
             made = account.write(found, out, shlex.join(["sparsecc", *sys.argv[1:]]))
             if found.best is not None:
                 options = {"threads": threads, "records": records, "input_shapes": input_shapes}

@@ -1,0 +1,139 @@
+"""A search for a goal, and what it found beside OpenVINO's int8: in pairs, each engine in a process of its own."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+import sparsecc
+from benchmarks import export
+from benchmarks.peers import Engine, OnnxRuntime, OpenVinoInt8, Workload
+from benchmarks.processes import Artifact, Process, in_turns, started
+from sparsecc.autotune import account, metrics
+from sparsecc.autotune.metrics.base import HeldOut, judged
+from sparsecc.autotune.tune import Found
+from sparsecc.calibration.context import Progress
+from sparsecc.timing import speedup
+
+OURS = "sparsecc"
+_LATE = "the time was over"  # why a search leaves a rung out
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Field:
+    """A model, and what it is searched and judged with. work: of fixed shapes, with inputs by which OpenVINO finds its ranges.
+    calibration: as sparsecc takes it.  held_out: of work's shapes.  transformer: what NNCF is told of the model."""
+
+    work: Workload
+    calibration: Sequence[Any]
+    held_out: Sequence[Arrays]
+    metric: str
+    transformer: bool
+    threads: int
+
+    @property
+    def peers(self) -> tuple[Engine, ...]:
+        return OpenVinoInt8(self.transformer), OpenVinoInt8(self.transformer, "bf16")
+
+    @cached_property
+    def _dense(self) -> list[list[np.ndarray]]:
+        """What the model as it came answers, in float32."""
+        with self._process(OnnxRuntime()) as process:
+            return process.answers(OnnxRuntime().name, self.held_out)
+
+    def quality(self, process: Process, name: str) -> float:
+        """Of an engine, by the metric, on the samples held out."""
+        metric = metrics.create(self.metric)
+        held = [HeldOut(sample) for sample in self.held_out]
+        found = process.answers(name, self.held_out)
+        kept = [
+            [item for each, sample in zip(some, held, strict=True) for item in metric.read(each, sample)] for some in (self._dense, found)
+        ]
+        return judged(metric, *kept).value
+
+    def peer_qualities(self) -> dict[str, float]:
+        """By name. Raises RuntimeError where OpenVINO cannot quantize the model or run it."""
+        found = {}
+        for peer in self.peers:
+            with self._process(peer) as process:
+                found[peer.name] = self.quality(process, peer.name)
+        return found
+
+    @contextmanager
+    def _process(self, engine: Engine) -> Iterator[Process]:
+        with started([engine], replace(self.work, module=None), self.threads) as process:
+            yield process
+
+    def searched(self, goal: str, minutes: float, seed: int, console: Console) -> Found:
+        """What was measured is kept in build/benchmarks, where the next run finds it."""
+        with console.status(f"{self.work.name}: searching") as status:
+
+            def tell(now: Progress) -> None:
+                status.update(f"{self.work.name}: {now.what} {now.done}/{now.total} {now.note}")
+
+            return sparsecc.tune(
+                *self._opened,
+                goal=goal,
+                calibration=self.calibration,
+                held_out=[tuple(sample.values()) for sample in self.held_out],
+                minutes=minutes,
+                folder=export.CACHE / f"search-{self.work.name}-{self.metric}",
+                threads=self.threads,
+                seed=seed,
+                progress=tell,
+                **self._shapes,
+            )
+
+    def against(self, found: Found, seconds: float) -> dict[str, Any]:
+        """The best of a search, in turns with each int8 engine. times: how many times as fast as the faster one of those.  quality: of the
+        model that is timed.  Raises ValueError where the search has found nothing that meets its goal."""
+        if found.best is None:
+            raise ValueError("nothing was found that meets the goal")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "best.sparsecc"
+            compiled = sparsecc.compile(
+                *self._opened, recipe=found.best.recipe, calibration=found.samples, threads=self.threads, **self._shapes
+            )
+            compiled.save(path)
+            with self._process(Artifact(OURS, path)) as ours:
+                quality = self.quality(ours, OURS)
+                pairs = [self._pair(ours, peer, seconds / len(self.peers)) for peer in self.peers]
+        return {"quality": quality, "recipe": found.best.recipe} | min(pairs, key=lambda pair: pair["peer_ms"])
+
+    def _pair(self, ours: Process, peer: Engine, seconds: float) -> dict[str, Any]:
+        with self._process(peer) as theirs:
+            timings = in_turns([ours, theirs], seconds)
+        mine, its = timings[OURS], timings[peer.name]
+        return {
+            "peer": peer.name,
+            "times": speedup(mine, over=its).to_dict(),
+            "ms": mine.spread_ms.median,
+            "peer_ms": its.spread_ms.median,
+        }
+
+    @property
+    def _opened(self) -> tuple[Any, Any]:
+        if self.work.module is None:
+            return self.work.onnx, None
+        return self.work.module, tuple(torch.from_numpy(value) for value in self.work.inputs.values())
+
+    @property
+    def _shapes(self) -> dict[str, Any]:
+        return {} if self.work.module is not None else {"input_shapes": {name: value.shape for name, value in self.work.inputs.items()}}
+
+
+def why(found: Found) -> str:
+    """What the report says of how a search ended; what it had no time for, in one number."""
+    report, late = account.report(found), sum(reason == _LATE for reason in found.left_out.values())
+    notes = [note for note in report.notes if not note.endswith(_LATE)]
+    return "; ".join([report.verdict, *notes, *([f"{late} rungs were left out for lack of time"] if late else [])])
