@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -61,13 +61,13 @@ class Field:
         ]
         return judged(metric, *kept).value
 
-    def peer_qualities(self) -> dict[str, float]:
-        """By name. Raises RuntimeError where OpenVINO cannot quantize the model or run it."""
-        found = {}
-        for peer in self.peers:
-            with self._process(peer) as process:
-                found[peer.name] = self.quality(process, peer.name)
-        return found
+    def baseline(self, seconds: float) -> tuple[Engine, float]:
+        """The faster of OpenVINO's two, and its quality. Raises RuntimeError where it cannot quantize the model, or run it."""
+        with ExitStack() as stack:
+            processes = [stack.enter_context(self._process(peer)) for peer in self.peers]
+            timings = in_turns(processes, seconds)
+            process, peer = min(zip(processes, self.peers, strict=True), key=lambda pair: timings[pair[1].name].spread_ms.median)
+            return peer, self.quality(process, peer.name)
 
     @contextmanager
     def _process(self, engine: Engine) -> Iterator[Process]:
@@ -94,32 +94,28 @@ class Field:
                 **self._shapes,
             )
 
-    def against(self, found: Found, seconds: float) -> dict[str, Any]:
-        """The best of a search, in turns with each int8 engine. times: how many times as fast as the faster one of those.  quality: of the
-        model that is timed.  Raises ValueError where the search has found nothing that meets its goal."""
+    def against(self, found: Found, peer: Engine, seconds: float) -> dict[str, Any]:
+        """The best of a search, in turns with an engine. times: how many times as fast.  quality: of the model that is timed. Raises
+        ValueError where the search has found nothing that meets its goal."""
         if found.best is None:
             raise ValueError("nothing was found that meets the goal")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "best.sparsecc"
-            compiled = sparsecc.compile(
-                *self._opened, recipe=found.best.recipe, calibration=found.samples, threads=self.threads, **self._shapes
-            )
-            compiled.save(path)
-            with self._process(Artifact(OURS, path)) as ours:
+            self.compiled(found.best.recipe, found.samples).save(path)
+            with self._process(Artifact(OURS, path)) as ours, self._process(peer) as theirs:
                 quality = self.quality(ours, OURS)
-                pairs = [self._pair(ours, peer, seconds / len(self.peers)) for peer in self.peers]
-        return {"quality": quality, "recipe": found.best.recipe} | min(pairs, key=lambda pair: pair["peer_ms"])
-
-    def _pair(self, ours: Process, peer: Engine, seconds: float) -> dict[str, Any]:
-        with self._process(peer) as theirs:
-            timings = in_turns([ours, theirs], seconds)
+                timings = in_turns([ours, theirs], seconds)
         mine, its = timings[OURS], timings[peer.name]
         return {
-            "peer": peer.name,
+            "recipe": found.best.recipe,
+            "quality": quality,
             "times": speedup(mine, over=its).to_dict(),
             "ms": mine.spread_ms.median,
             "peer_ms": its.spread_ms.median,
         }
+
+    def compiled(self, recipe: Any, samples: Sequence[Any]) -> Any:
+        return sparsecc.compile(*self._opened, recipe=recipe, calibration=samples, threads=self.threads, **self._shapes)
 
     @property
     def _opened(self) -> tuple[Any, Any]:

@@ -1,8 +1,9 @@
 """`sparsecc`, which notes in a file what it begins to measure, and what it has measured, before any of it is kept.
 
-    python -m benchmarks.ladder.watched LOG tune MODEL --goal ...
+    python -m benchmarks.ladder.watched LOG RUNGS tune MODEL --goal ...
 
-Lines are {"begun": KEY} and {"measured": KEY}; each is written by one call of the system, so that it is there whenever the process is killed.
+RUNGS are those that layers may take, joined by commas. Lines of the log are {"begun": KEY} and {"measured": KEY}; each is written by one
+call of the system, so that it is there whenever the process is killed.
 """
 
 from __future__ import annotations
@@ -10,35 +11,47 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Collection
 from typing import Any
 
+from sparsecc.autotune import tune
+from sparsecc.autotune.rungs import Rung
 from sparsecc.autotune.store import Key, Store
 from sparsecc.cli import main
 
 
-class Watched:
-    """Stands before `Store.of`."""
+def watch(path: str) -> None:
+    """From now on, what a store is asked for and does not know is begun, and what it is given has been measured."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    get, put = Store.get, Store.put
 
-    def __init__(self, path: str) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        self._of = Store.of
+    def note(what: str, key: Key) -> None:
+        os.write(file, (json.dumps({what: key}, sort_keys=True) + "\n").encode())
 
-    def __call__(self, store: Store, key: Key, measure: Callable[[], Any]) -> Any:
-        def watched() -> Any:
-            self._note("begun", key)
-            found = measure()
-            self._note("measured", key)
-            return found
+    def getting(self: Store, key: Key) -> Any:
+        found = get(self, key)
+        if found is None:
+            note("begun", key)
+        return found
 
-        return self._of(store, key, watched)
+    def putting(self: Store, key: Key, found: Any) -> None:
+        note("measured", key)
+        put(self, key, found)
 
-    def _note(self, what: str, key: Key) -> None:
-        os.write(self._file, (json.dumps({what: key}, sort_keys=True) + "\n").encode())
+    Store.get, Store.put = getting, putting  # type: ignore[method-assign]
+
+
+def limit(names: str) -> None:
+    """The rungs of every search."""
+    rungs = tuple(Rung.parse(name) for name in names.split(","))
+
+    def ladder(dtypes: Collection[str]) -> tuple[Rung, ...]:
+        return rungs
+
+    tune.ladder = ladder
 
 
 if __name__ == "__main__":
-    log = sys.argv.pop(1)
-    watch = Watched(log)
-    Store.of = lambda store, key, measure: watch(store, key, measure)  # type: ignore[method-assign]
-    main()
+    watch(sys.argv[1])
+    limit(sys.argv[2])
+    sys.exit(main(sys.argv[3:]))
