@@ -50,7 +50,8 @@ def page(drawn: np.random.Generator, size: int, held_out: bool) -> Image.Image:
     """RGB, square: lines of prose on paper, upright."""
     image = Image.new("RGB", (size, size), tuple(int(v) for v in drawn.integers(215, 256, 3)))
     height = int(drawn.integers(size // 24, size // 10))
-    text = " ".join(sentences(8, skip=(1000 if held_out else 0) + 8 * int(drawn.integers(100))))
+    first = 1000 + 8 * int(drawn.integers(50)) if held_out else 8 * int(drawn.integers(100))
+    text = " ".join(sentences(8, skip=first))
     font, pen, ink = _font(drawn, height), ImageDraw.Draw(image), int(drawn.integers(0, 70))
     margin, y = size // 20, size // 20
     for line in _lines(text.split(), font, size - 2 * margin):

@@ -41,8 +41,8 @@ def tune(
     notice: Callable[[str], None] | None = None,
 ) -> Any:
     """With a goal, a `Found` as `autotune.tune.search` gives it: the recipe that reaches it, for this machine's CPU; `calibration` and
-    `folder` are needed, and `held_out` may bring samples to judge by. Without one, a `TuningResult` as `api.tune` gives it: faster kernels for the layers that `recipe` makes, noted in
-    `records`, which is needed then.
+    `folder` are needed, and `held_out` may bring samples to judge models by. Without one, a `TuningResult` as `api.tune` gives it: faster
+    kernels for the layers that `recipe` makes, noted in `records`, which is needed then.
 
     Raises UserError and its children for what the caller can mend, and for arguments that belong to the other of the two.
     """
@@ -62,7 +62,14 @@ def tune(
         raise UserError("calibration: models are calibrated and judged with samples")
     if folder is None:
         raise UserError("folder: name one for what is measured and found")
-    options = {"held_out": held_out, "metric": metric, "minutes": minutes, "threads": threads, "records": records, "input_shapes": input_shapes}
+    options = {
+        "held_out": held_out,
+        "metric": metric,
+        "minutes": minutes,
+        "threads": threads,
+        "records": records,
+        "input_shapes": input_shapes,
+    }
     return search(model, example_inputs, goal=goal, calibration=calibration, folder=folder, seed=seed, progress=progress, **options)
 
 

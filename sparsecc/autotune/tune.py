@@ -107,10 +107,10 @@ def search(
 ) -> Found:
     """Search for the recipe of a model that meets a goal on this machine's CPU.
 
-    goal, metric: see `autotune.goal`.  calibration: as for `compile`.  held_out: samples to judge models by, in the same form; None takes about every fourth
-    of `calibration` for this.  folder: for what is measured; made where it is not there.  minutes: to spend, measuring included.  rungs: what layers may become, by
-    name (`rungs.Rung`); None for all that the CPU has numbers for.  criterion: by which weights are pruned.  Everything else as for
-    `compile`.
+    goal, metric: see `autotune.goal`.  calibration: as for `compile`.  held_out: samples to judge models by, in the same form; None takes
+    about every fourth of `calibration` for this.  folder: for what is measured; made where it is not there.  minutes: to spend, measuring
+    included.  rungs: what layers may become, by name (`rungs.Rung`); None for all that the CPU has numbers for.  criterion: by which
+    weights are pruned.  Everything else as for `compile`.
 
     Raises UserError and its children for what the caller can mend.
     """
