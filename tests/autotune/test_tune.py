@@ -30,8 +30,8 @@ def samples(count: int = 12) -> list[Any]:
 
 
 def found(folder: Path, goal: str, **options: Any) -> Found:
-    given: dict[str, Any] = {"minutes": 2.0, "rungs": RUNGS, "threads": 1, **options}
-    return tune.search(model(), samples(1)[0], goal=goal, calibration=samples(), folder=folder, **given)
+    given: dict[str, Any] = {"calibration": samples(), "minutes": 2.0, "rungs": RUNGS, "threads": 1, **options}
+    return tune.search(model(), samples(1)[0], goal=goal, folder=folder, **given)
 
 
 def test_fewer_bytes_and_what_they_cost(tmp_path: Path) -> None:
