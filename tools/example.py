@@ -106,7 +106,8 @@ def _minilm(folder: Path) -> None:
     names = ("input_ids", "attention_mask")
     (folder / "minilm.onnx").write_bytes(exported("minilm", minilm.build(), minilm.example_inputs(1), names).read_bytes())
     tokens = minilm.tokenize(minilm.calibration_sentences(_SENTENCES))
-    np.savez(folder / "sentences.npz", **{name: value.numpy() for name, value in zip(names, tokens, strict=True)})
+    ids, mask = (value.numpy() for value in tokens)
+    np.savez(folder / "sentences.npz", input_ids=ids, attention_mask=mask)
 
 
 def shortened(printed: str) -> str:

@@ -19,7 +19,7 @@ from benchmarks import export
 from benchmarks.peers import Engine, OnnxRuntime, OpenVinoInt8, Workload
 from benchmarks.processes import Artifact, Process, in_turns, started
 from sparsecc.autotune import account, metrics
-from sparsecc.autotune.metrics.base import HeldOut, judged
+from sparsecc.autotune.metrics.base import HeldOut, judged, read_all
 from sparsecc.autotune.tune import Found
 from sparsecc.calibration.context import Progress
 from sparsecc.timing import speedup
@@ -55,11 +55,11 @@ class Field:
         """Of an engine, by the metric, on the samples held out."""
         metric = metrics.create(self.metric)
         held = [HeldOut(sample) for sample in self.held_out]
-        found = process.answers(name, self.held_out)
-        kept = [
-            [item for each, sample in zip(some, held, strict=True) for item in metric.read(each, sample)] for some in (self._dense, found)
-        ]
-        return judged(metric, *kept).value
+
+        def read(outputs: Sequence[list[np.ndarray]]) -> list[Any]:
+            return read_all(metric, outputs, held)
+
+        return judged(metric, read(self._dense), read(process.answers(name, self.held_out))).value
 
     def baseline(self, seconds: float) -> tuple[Engine, float]:
         """The faster of OpenVINO's two, and its quality. Raises RuntimeError where it cannot quantize the model, or run it."""

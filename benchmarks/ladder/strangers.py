@@ -116,12 +116,12 @@ def markdown(document: Mapping[str, Any]) -> str:
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    best = row["best"]
+    best: Mapping[str, Any] | None = row["best"]
     theirs = f"{row['peer_quality']:.4f}" if row["peer"] else ""
     mine = ["", "", "", ""]
     if best is not None:
         mine = [f"{best['peer_ms']:.2f}", f"{best['quality']:.4f}", f"{best['ms']:.2f}", f"{best['times']['median']:.2f}"]
-    words = [layers(best["recipe"]) if row["faster"] else "", row["reason"]]
+    words = [layers(best["recipe"]) if best is not None and row["faster"] else "", row["reason"]]
     return [f"{row['package']}: {row['name']}", row["kind"], row["metric"], theirs, *mine, "; ".join(filter(None, words))]
 
 
