@@ -15,12 +15,15 @@ import torch
 from sparsecc import codegen
 from sparsecc.api import Path, Shapes, account, known_of, sources, target_of
 from sparsecc.api.rewriting import Rewritten, rewrite
+from sparsecc.api.units import Group, groups
+from sparsecc.calibration.context import Context
 from sparsecc.codegen.backend import recorded
 from sparsecc.codegen.choose import Chooser
 from sparsecc.codegen.kernel import kernels
 from sparsecc.codegen.tuning.text import text
 from sparsecc.errors import UserError
 from sparsecc.graph.sites import WeightSite
+from sparsecc.passes.structured import Structured, errors_alone
 from sparsecc.recipe import Recipe
 from sparsecc.runtime.compiled import Compiled
 
@@ -78,6 +81,17 @@ class Trials:
     def sites(self) -> tuple[str, ...]:
         """Layers with a weight, in the order of the model."""
         return tuple(site.name for site in self.graph.sites(WeightSite))
+
+    @functools.cached_property
+    def groups(self) -> Mapping[str, Group]:
+        """Layers that become narrower together, by the name of the Mlp or attention."""
+        return groups(self.graph)
+
+    def removal_errors(self, shares: Sequence[float], samples: Sequence[Sample], **fields: Any) -> dict[str, dict[float, float]]:
+        """‖y − y'‖ / ‖y‖ of the layer that reads a group's units, for each share of them that goes while all other groups are whole; by the
+        group's name. Groups that lose nothing at any of the shares are left out.  fields: of `structured`."""
+        steps = {share: Structured(neurons=share, heads=share, **fields) for share in shares}
+        return dict(errors_alone(steps, self.graph, tuple(self.groups), Context(calibration=samples)))
 
     @functools.cached_property
     def fingerprint(self) -> str:

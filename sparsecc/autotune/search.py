@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Protocol
 
@@ -221,7 +221,7 @@ class Search:
     def _options(self) -> list[Option]:
         """With losses as they are known by now."""
         factors = self._factors.of()
-        return [Option(one.site, one.rung, one.ms, one.size, one.loss * factors[one.rung]) for one in self.space.options()]
+        return [replace(one, loss=one.loss * factors[one.rung]) for one in self.space.options()]
 
 
 def frontier(tried: Sequence[Tried]) -> list[Tried]:

@@ -26,7 +26,7 @@ from sparsecc.autotune.cost import Cost
 from sparsecc.autotune.goal import Goal
 from sparsecc.autotune.judge import Judge, split
 from sparsecc.autotune.losses import digest, losses
-from sparsecc.autotune.rungs import DENSE, Rung, ladder
+from sparsecc.autotune.rungs import DENSE, REMOVAL, Rung, ladder
 from sparsecc.autotune.search import Search, Tried, frontier
 from sparsecc.autotune.store import Store
 from sparsecc.calibration.context import Progress
@@ -42,10 +42,21 @@ if TYPE_CHECKING:
 STORE = "measured.sqlite"
 MINUTES = 30.0
 _CRITERION = "sparsegpt"
-_FIRST = ("dense", "int8", "int8 1x4 60%", "unstructured 80%", "4x1 60%", "2:4", "unstructured 90%", "int8 1x4 80%", "bfloat16")
+_FIRST = (
+    "dense",
+    "int8",
+    "int8 1x4 60%",
+    "int8 narrow 25%",
+    "unstructured 80%",
+    "4x1 60%",
+    "2:4",
+    "unstructured 90%",
+    "int8 1x4 80%",
+    "bfloat16",
+)
 """Rungs that are measured first, since the time may be over before all are."""
 _TIMING, _LOSSES = 0.35, 0.55  # of the time: after so much no further rung is timed, and no further losses are measured
-_PROBES = ("int8", "int8 1x4 60%", "unstructured 80%", "4x1 60%", "2:4")
+_PROBES = ("int8", "int8 1x4 60%", "int8 narrow 25%", "unstructured 80%", "4x1 60%", "2:4")
 _SLACK = 1.3  # another try is begun where the longest so far, and so much more, fits into the time left
 _COMPARED = 4  # held-out samples by which a model's error is measured
 
@@ -183,6 +194,7 @@ class _Rungs:
         self.rungs, self.dense = tuple(self._of), str(DENSE)
         self.probes = tuple(name for name in _PROBES if name in self._of)
         self._sites = list(dict.fromkeys(site for site, _ in known))
+        self._groups = {layer: group for group in cost.trials.groups.values() for layer in group.layers}
         self._options: list[Option] = []
 
     @property
@@ -195,7 +207,7 @@ class _Rungs:
         if self._options:
             return self._options
         found, size = self._options, self._cost.bytes({})
-        every = {rung: {site for site in self._sites if rung in self._cost.rungs(site)} for rung in self._of.values()}
+        every = {rung: self._on(rung) for rung in self._of.values()}
         for rung, sites in every.items():
             whole = dict.fromkeys(sites, rung)
             together = self._cost.predict(whole)
@@ -203,8 +215,22 @@ class _Rungs:
                 if site in sites and (site, rung) in self._known:
                     without = self._cost.predict({name: one for name, one in whole.items() if name != site})
                     ms = 0.0 if rung == DENSE else together - without
-                    found.append(Option(site, str(rung), ms, self._cost.bytes({site: rung}) - size, self._known[site, rung]))
+                    stored = self._cost.bytes({site: rung}) - size
+                    found.append(Option(site, str(rung), ms, stored, self._known[site, rung], self._tied(site, rung)))
         return found
+
+    def _on(self, rung: Rung) -> set[str]:
+        """The layers that can be there: where they become narrower together, all of a group or none."""
+        there = {site for site in self._sites if rung in self._cost.rungs(site)}
+        if rung.narrow is None:
+            return there
+        known = {site for site in there if (site, rung) in self._known}
+        return {site for site in known if (group := self._groups.get(site)) is not None and known.issuperset(group.layers)}
+
+    def _tied(self, site: str, rung: Rung) -> tuple[str, str] | None:
+        """The layers of a group lose the same share, or nothing."""
+        group = self._groups.get(site)
+        return None if group is None else (group.name, "" if rung.narrow is None else f"{rung.narrow:g}")
 
     def predict(self, assignment: Assignment) -> float:
         return self._cost.predict(self.of(assignment))
@@ -276,8 +302,7 @@ class _Maker:
         return Tried(assignment, measured[LATENCY_KEY] / 1e3, measured[BYTES_KEPT], found["error"], measured)
 
     def recipe(self, rungs: Mapping[str, Rung]) -> dict[str, Any]:
-        pruned = any(rung.pattern is not None for rung in rungs.values())
-        return self.cost.recipe(rungs, **({"prune": self.prune} if pruned else {}))
+        return self.cost.recipe(rungs, prune=self.prune, structured=REMOVAL)
 
     def _measured(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
         model = self.trials.compile(recipe, self.samples) if recipe["passes"] else self.dense

@@ -18,7 +18,7 @@ LADDER = {
 
 
 def test_mixtures_are_drawn_from_what_fits_and_can_be_predicted() -> None:
-    cost = Cost(SimpleNamespace(), Store(), LADDER)  # type: ignore[arg-type]
+    cost = Cost(SimpleNamespace(groups={}), Store(), LADDER)  # type: ignore[arg-type]
     drawn = [predicted.mixture(cost, SITES, random.Random(seed)) for seed in range(30)]
     assert drawn == [predicted.mixture(cost, SITES, random.Random(seed)) for seed in range(30)]
     assert all(one["g"] == one["h"] == DENSE for one in drawn)
