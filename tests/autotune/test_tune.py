@@ -105,3 +105,38 @@ def test_the_one_way_in(tmp_path: Path) -> None:
         sparsecc.tune(model(), samples(1)[0])
     with pytest.raises(UserError, match="metric: goes with goal"):
         sparsecc.tune(model(), samples(1)[0], metric="spearman", records=tmp_path / "r.db")
+
+
+class Blocks(nn.Module):
+    """Two Mlps with a residual around each; of the second the neurons matter less."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up1, self.down1, self.up2, self.down2 = nn.Linear(64, 256), nn.Linear(256, 64), nn.Linear(64, 256), nn.Linear(256, 64)
+        with torch.no_grad():
+            self.up2.weight[128:] *= 0.01
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.down1(torch.relu(self.up1(x)))
+        return x + self.down2(torch.relu(self.up2(x)))
+
+
+def test_neurons_go_where_they_matter_least(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    whole, bytes_dense = Blocks().eval(), 4 * 4 * 64 * 256
+    result = tune.search(
+        whole,
+        samples(1)[0],
+        goal=f"bytes<={bytes_dense * 3 // 4}B",
+        calibration=samples(),
+        folder=tmp_path,
+        minutes=2.0,
+        rungs=("narrow 25%", "narrow 50%"),
+        threads=1,
+    )
+    assert result.best is not None
+    [step] = result.best.recipe["passes"]
+    assert step == {"structured": {"targets": ["mlp_1"], "neurons": 0.5, "round_to": 16, "criterion": "obs"}}
+    assert result.best.measured[BYTES_KEPT] == bytes_dense * 3 // 4
+    compiled = sparsecc.compile(whole, samples(1)[0], recipe=result.best.recipe, calibration=samples(), threads=1)
+    assert sum(site.bytes_kept for site in compiled.report.sites) == bytes_dense * 3 // 4
