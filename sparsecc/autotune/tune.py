@@ -215,7 +215,7 @@ class _Rungs:
                 if site in sites and (site, rung) in self._known:
                     without = self._cost.predict({name: one for name, one in whole.items() if name != site})
                     ms = 0.0 if rung == DENSE else together - without
-                    stored = self._cost.bytes({site: rung}) - size
+                    stored = self._cost.bytes({site: rung}) - size + size / len(self._sites)  # all sites together: all bytes
                     found.append(Option(site, str(rung), ms, stored, self._known[site, rung], self._tied(site, rung)))
         return found
 
