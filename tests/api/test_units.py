@@ -10,6 +10,7 @@ from torch.nn import functional
 from sparsecc.api.trials import Trials
 from sparsecc.api.units import Group, groups
 from sparsecc.graph.base import Graph
+from sparsecc.graph.inputs import bind
 from sparsecc.graph.sites import Linear
 from tests.laws.hosts import HOSTS, graph
 
@@ -47,7 +48,7 @@ def linear(graph: Graph, name: str, x: Tensor) -> Tensor:
 def test_errors_of_each_group_alone() -> None:
     torch.manual_seed(0)
     trials = Trials.open(Chain().eval(), torch.randn(64, 32), threads=1)
-    samples = [[torch.randn(64, 32)] for _ in range(4)]
+    samples = [bind(trials.graph.inputs, (torch.randn(64, 32),)) for _ in range(4)]
     [(name, errors)] = trials.removal_errors((0.25, 0.5, 0.9), samples, criterion="obs", round_to=16).items()
     assert name == "mlp" and 0 < errors[0.25] < errors[0.5] < errors[0.9] < 1
     layers = trials.rewritten({"passes": [{"structured": {"targets": ["mlp"], "neurons": 0.5, "criterion": "obs"}}]}, samples)
@@ -61,4 +62,4 @@ def test_errors_of_each_group_alone() -> None:
 
 def test_what_cannot_lose_anything_is_left_out() -> None:
     trials = Trials.open(Chain().eval(), torch.randn(4, 32), threads=1)
-    assert trials.removal_errors((0.1,), [[torch.randn(4, 32)]], criterion="obs", round_to=64) == {}
+    assert trials.removal_errors((0.1,), [bind(trials.graph.inputs, (torch.randn(4, 32),))], criterion="obs", round_to=64) == {}
