@@ -107,7 +107,7 @@ class Value:
 
     tiled: [tiles, features, tile] of the tensor [.., tokens, features] with this shape.
     heads: the order ("bshd", "bhsd") in which a 4-D tensor is a view of `tiled`, whose features are heads·head_dim.
-    narrow: groups of narrow numbers made of tiles, and their scales where they have some, by `GroupSpec` and given scale.
+    narrow: groups of narrow numbers made of tiles, their scales and zero points where they have some, by `GroupSpec` and given scale.
     later: emits the natural form, once somebody asks.
     """
 

@@ -101,7 +101,7 @@ def prepare(
         values, places = np.zeros(1, np.int32), np.zeros(1, places.dtype)
     offsets = padded_bias(bias, spec.rows, row_blocks * height)
     begins = np.zeros(row_blocks * height, groups.SUM[spec.dtype])
-    begins[: spec.rows] = groups.starts(matrix, offsets[: spec.rows], spec.dtype, target)
+    begins[: spec.rows] = groups.starts(matrix, offsets[: spec.rows], spec.dtype)
     return [
         np.ascontiguousarray(values),
         places,
@@ -132,8 +132,8 @@ def _places(inputs: np.ndarray, spec: MatmulSpec) -> np.ndarray:
 
 
 def build(spec: MatmulSpec, knobs: Tiles, target: Target):
-    """PrimFunc(X, token scales [batch, channel_stride], values, places, counts, first, bounds, starts, scales, bias, residual, Y) for any
-    number of values, so that layers share it. `residual` and token scales: as for `dense_group_matmul`."""
+    """PrimFunc(X, token scales and zero points [batch, channel_stride], values, places, counts, first, bounds, starts, scales, bias,
+    residual, Y) for any number of values, so that layers share it. `residual` and what tokens have: as for `dense_group_matmul`."""
     lanes, height, tile, parts, dtype = target.lanes, knobs.rows, knobs.tile, knobs.groups, spec.dtype
     vectors, panels, classes = tile // lanes, _panels(spec, knobs), len(_classes(height))
     row_blocks, tiles = ceil_div(spec.rows, height), ceil_div(spec.positions, tile)
@@ -153,6 +153,7 @@ def build(spec: MatmulSpec, knobs: Tiles, target: Target):
     def sparse_group_matmul(
         x: T.Buffer(x_shape, "int32"),
         token_scales: T.Buffer(s_shape, "float32"),
+        token_zeros: T.Buffer(s_shape, sums),
         values: T.handle,
         places: T.handle,
         N: T.Buffer((panels, row_blocks, classes), "int32"),
@@ -171,6 +172,7 @@ def build(spec: MatmulSpec, knobs: Tiles, target: Target):
         J = T.match_buffer(places, (count,), place_type)
         X = T.decl_buffer((x_size,), "int32", data=x.data)
         S = T.decl_buffer((s_size,), "float32", data=token_scales.data)
+        Z = T.decl_buffer((s_size,), sums, data=token_zeros.data)
         R = T.decl_buffer((r_size,), "float32", data=residual.data)
         Y = T.decl_buffer((y_size,), "float32", data=y.data)
         for job in T.parallel(batch * tiles * parts):
@@ -188,7 +190,11 @@ def build(spec: MatmulSpec, knobs: Tiles, target: Target):
                     for r in T.unroll(height):
                         for v in T.unroll(vectors):
                             if p == 0:
-                                acc[T.ramp(r * tile + v * lanes, 1, lanes)] = T.Broadcast(starts[i * height + r], lanes)
+                                acc[T.ramp(r * tile + v * lanes, 1, lanes)] = groups.begin(
+                                    T.Broadcast(starts[i * height + r], lanes),
+                                    lambda: Z[T.ramp(item * stride + start + v * lanes, 1, lanes)],
+                                    dtype,
+                                )
                             else:
                                 acc[T.ramp(r * tile + v * lanes, 1, lanes)] = partial[T.ramp((i * height + r) * tile + v * lanes, 1, lanes)]
                     value[0] = F[p, i, 0]
