@@ -16,10 +16,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from sparsecc.codegen.backend import Recorded, named, names
-from sparsecc.codegen.tuning.records import best, outcome
+from sparsecc.codegen.backend import named
+from sparsecc.codegen.tuning.records import best, outcome, read_row
 from sparsecc.codegen.tuning.store import Row, Store
-from sparsecc.codegen.tuning.text import parse
 from sparsecc.errors import SparseccError, UserError
 from sparsecc.files import naming, require_regular, take_place, temporary_folder, write_text
 from sparsecc.timing import Spread
@@ -95,7 +94,7 @@ def _row(path: Path, number: int, line: str) -> Row:
     row = Row(**values)
     try:
         dt.datetime.fromisoformat(row.measured_at)
-        _read_row(row)
+        read_row(row)
     except ValueError as error:
         refuse(str(error).splitlines()[0])
     return row
@@ -166,8 +165,8 @@ def show(path: Path) -> list[Shown]:
 
 def _shown(rows: Sequence[Row]) -> Shown:
     first = rows[0]
-    target, task, _ = _read_row(first)
-    outcomes = {knobs: outcome(row) for row in rows if (knobs := _read_row(row)[2]) is not None}
+    target, task, _ = read_row(first)
+    outcomes = {knobs: outcome(row) for row in rows if (knobs := read_row(row)[2]) is not None}
     known = best(outcomes)
     fastest = outcomes[known.knobs].us if known else None
     return Shown(
@@ -184,7 +183,7 @@ def _shown(rows: Sequence[Row]) -> Shown:
 
 def _use(row: Row, target: Any) -> Literal["here", "hint", "outdated"]:
     recorded = named(target.backend).recorded
-    assert recorded is not None  # _read_row has found it
+    assert recorded is not None  # read_row has found it
     kernel = json.loads(row.task)["kernel"]
     if recorded.knobs(kernel) is None or recorded.version(kernel) != row.kernel or row.tvm != metadata.version("apache-tvm"):
         return "outdated"
@@ -193,24 +192,3 @@ def _use(row: Row, target: Any) -> Literal["here", "hint", "outdated"]:
         return "here" if recorded.holds_for(here, target) else "hint"
     return "hint"
 
-
-def _read_row(row: Row) -> tuple[Any, Any, Any]:
-    """Target, task and knobs; the last two are None for a kernel that this version has not. Raises ValueError."""
-    target, recorded = _read_target(row.target)
-    task, knobs = json.loads(row.task), json.loads(row.knobs)
-    if not isinstance(task, dict) or not isinstance(task.get("kernel"), str) or not isinstance(knobs, dict):
-        raise ValueError("task and knobs have to be JSON objects, the task with a kernel")
-    kind = recorded.knobs(task["kernel"])
-    if kind is None or recorded.version(task["kernel"]) != row.kernel:
-        return target, None, None  # of another version, whose words may have been others
-    return target, parse(recorded.task, row.task), parse(kind, row.knobs)
-
-
-def _read_target(source: str) -> tuple[Any, Recorded]:
-    for name in names():
-        backend = named(name)
-        if backend.recorded is None:
-            continue
-        with suppress(ValueError):
-            return parse(backend.target, source), backend.recorded
-    raise ValueError("the target is of no backend that this version has")
