@@ -16,8 +16,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from sparsecc.codegen.backend import named
-from sparsecc.codegen.tuning.records import best, outcome, read_row
+from sparsecc.codegen.backend import TunableBackend, named
+from sparsecc.codegen.tuning.carried import learned
+from sparsecc.codegen.tuning.records import best, outcome, read_row, read_target
 from sparsecc.codegen.tuning.store import Row, Store
 from sparsecc.errors import SparseccError, UserError
 from sparsecc.files import naming, require_regular, take_place, temporary_folder, write_text
@@ -122,8 +123,19 @@ def _fill(store: Store, rows: Iterable[Row]) -> int:
     for row in rows:
         known[row.key] = min(known.get(row.key, row), row, key=_weakness)
     changed = [row for key, row in known.items() if before.get(key) != row]
-    store.replace(changed)
+    if changed:
+        store.replace(changed, lambda: learned(store, _targets_here(known.values())))
     return len(changed)
+
+
+def _targets_here(rows: Iterable[Row]) -> list[Any]:
+    """Targets of this machine that have measurements, and of which a cost model can be made."""
+    texts = sorted({row.target for row in rows if _use(row, target := read_target(row.target)) == "here" and _is_tunable(target)})
+    return [read_target(source) for source in texts]
+
+
+def _is_tunable(target: Any) -> bool:
+    return isinstance(named(target.backend), TunableBackend)
 
 
 def _weakness(row: Row) -> tuple[Any, ...]:
@@ -151,6 +163,37 @@ class Shown:
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "best": self.best.to_dict() if self.best else None}
+
+
+@dataclass(frozen=True)
+class ShownModel:
+    """A cost model in a file. facts, hints: measurements that it learned from, on its target and on others.  damaged: the next `tune` trains
+    it anew."""
+
+    target: str
+    threads: int
+    kernel: str
+    facts: int
+    hints: int
+    damaged: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        others = f" and {self.hints} for other targets" if self.hints else ""
+        damage = "; is damaged, the next `tune` trains it anew" if self.damaged else ""
+        return f"cost model of {self.kernel} for {self.target}, {self.threads} threads: learned from {self.facts} measurements{others}{damage}"
+
+
+def models(path: Path) -> list[ShownModel]:
+    """The cost models of a file. Raises UserError for a damaged file."""
+    found = []
+    with Store(path, "read") as store, store.named_errors():
+        for model in store.models():
+            target = read_target(model.target)
+            found.append(ShownModel(target.name, target.threads, model.kernel, model.facts, model.hints, not model.whole))
+    return found
 
 
 def show(path: Path) -> list[Shown]:

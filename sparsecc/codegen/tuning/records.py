@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
-from sparsecc.codegen.backend import Recorded, named, names, recorded
+from sparsecc.codegen.backend import named, names, recorded
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.task import Known
 from sparsecc.codegen.tuning.store import Model, Row, Store
@@ -147,7 +147,8 @@ def outcome(row: Row) -> Outcome:
 
 def read_row(row: Row) -> tuple[Any, Any, Any]:
     """Target, task and knobs; the last two are None for a kernel that this version has not. Raises ValueError."""
-    target, kinds = _read_target(row.target)
+    target = read_target(row.target)
+    kinds = recorded(target)
     task, knobs = json.loads(row.task), json.loads(row.knobs)
     if not isinstance(task, dict) or not isinstance(task.get("kernel"), str) or not isinstance(knobs, dict):
         raise ValueError("task and knobs have to be JSON objects, the task with a kernel")
@@ -157,11 +158,11 @@ def read_row(row: Row) -> tuple[Any, Any, Any]:
     return target, parse(kinds.task, row.task), parse(kind, row.knobs)
 
 
-def _read_target(source: str) -> tuple[Any, Recorded]:
+def read_target(source: str) -> Any:
+    """Raises ValueError for a target of no backend."""
     for name in names():
         backend = named(name)
-        if backend.recorded is None:
-            continue
         with suppress(ValueError):
-            return parse(backend.target, source), backend.recorded
+            if backend.recorded is not None:
+                return parse(backend.target, source)
     raise ValueError("the target is of no backend that this version has")

@@ -1,4 +1,7 @@
-"""Which candidates to measure next: those that the cost model believes in, and some by chance."""
+"""Which candidates to measure next: those that the cost model believes in, and some by chance.
+
+Before there is a model, changes of the best so far stand for what it would believe in.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,16 @@ def propose(task: Task, space: Sequence[Knobs], outcomes: Outcomes, model: CostM
         return untried[:1]
     if len(untried) <= count:
         return model.rank(task, untried)
-    parents = sorted((knobs for knobs, o in outcomes.items() if o.us), key=lambda knobs: outcomes[knobs].us.median)[:_PARENTS]  # type: ignore[union-attr]
-    ranked = model.rank(task, [*children(untried, parents), *rng.sample(untried, min(len(untried), 4 * count))])
+    likely = model.rank(task, untried) if model.trained else _changed(untried, outcomes, count, rng)
     chance = rng.sample(untried, max(1, round(count * _RANDOM_SHARE)))
-    return list(dict.fromkeys([*dict.fromkeys(ranked)][: count - len(chance)] + chance))
+    return list(dict.fromkeys([*likely[: count - len(chance)], *chance]))
+
+
+def _changed(untried: Sequence[Knobs], outcomes: Outcomes, count: int, rng: random.Random) -> list[Knobs]:
+    """Children of the fastest so far, then any."""
+    times = {knobs: outcome.us.median for knobs, outcome in outcomes.items() if outcome.us}
+    parents = sorted(times, key=times.__getitem__)[:_PARENTS]
+    return list(dict.fromkeys([*children(untried, parents), *rng.sample(untried, count)]))
 
 
 def children(untried: Iterable[Knobs], parents: Sequence[Knobs]) -> list[Knobs]:
