@@ -82,7 +82,8 @@ class Subject:
             matrix[matrix == 0] = 1
         matrix *= self._mask(spec, rng)
         structure = Task(self.kernel, spec).row(target).structure
-        assert structure is not None and (zeros := structure(matrix, self.dtype, target)) is not None
+        zeros = None if structure is None else structure(matrix, self.dtype, target)
+        assert zeros is not None, f"{self.kernel} does not store {self.pattern}"
         path = folder / f"{self.kernel}-{spec.rows}x{spec.depth}-{self.dtype}-{self.pattern.replace(':', 'of')}.npy"
         np.save(path, matrix)
         return Task(self.kernel, spec, zeros), path

@@ -42,20 +42,19 @@ class Samples:
 
     @staticmethod
     def of(target: Target, tasks: Tasks, kernel: str, hints: Sequence[Hint] = ()) -> Samples:
-        rows: list[list[float]] = []
-        labels: list[float] = []
-        weights: list[float] = []
-        facts = 0
+        """In an order of their own: it is the same however they were measured."""
+        found: list[tuple[list[float], float, float]] = []
         for source, known, weight in ((target, tasks, 1.0), *((hint.target, hint.tasks, _HINT) for hint in hints)):
             for task, outcomes in known.items():
                 best = min((outcome.us.median for outcome in outcomes.values() if outcome.us), default=None)
                 if task.kernel != kernel or best is None:
                     continue
-                rows += [tunable(source).features(task, knobs, source) for knobs in outcomes]
-                labels += [float(np.log(o.us.median / best)) if o.us else _FAILED for o in outcomes.values()]
-                weights += [weight] * len(outcomes)
-            facts = facts or len(rows)
-        return Samples(np.array(rows), np.array(labels), np.array(weights), facts, len(rows) - facts)
+                for knobs, outcome in outcomes.items():
+                    label = float(np.log(outcome.us.median / best)) if outcome.us else _FAILED
+                    found.append((tunable(source).features(task, knobs, source), label, weight))
+        facts = sum(weight == 1 for *_, weight in found)
+        rows, labels, weights = zip(*sorted(found), strict=True) if found else ((), (), ())
+        return Samples(np.array(rows), np.array(labels), np.array(weights), facts, len(found) - facts)
 
     @cached_property
     def digest(self) -> str:

@@ -167,8 +167,8 @@ class Shown:
 
 @dataclass(frozen=True)
 class ShownModel:
-    """A cost model in a file. facts, hints: measurements that it learned from, on its target and on others.  damaged: the next `tune` trains
-    it anew."""
+    """A cost model in a file. facts, hints: measurements that it learned from, for its target and for others.  damaged: not as it was
+    written; the next `tune` trains it anew."""
 
     target: str
     threads: int
@@ -183,7 +183,9 @@ class ShownModel:
     def __str__(self) -> str:
         others = f" and {self.hints} for other targets" if self.hints else ""
         damage = "; is damaged, the next `tune` trains it anew" if self.damaged else ""
-        return f"cost model of {self.kernel} for {self.target}, {self.threads} threads: learned from {self.facts} measurements{others}{damage}"
+        return (
+            f"cost model of {self.kernel} for {self.target}, {self.threads} threads: learned from {self.facts} measurements{others}{damage}"
+        )
 
 
 def models(path: Path) -> list[ShownModel]:
@@ -234,4 +236,3 @@ def _use(row: Row, target: Any) -> Literal["here", "hint", "outdated"]:
         here = named(target.backend).parse(target.backend, target.threads)
         return "here" if recorded.holds_for(here, target) else "hint"
     return "hint"
-
