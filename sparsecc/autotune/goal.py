@@ -102,6 +102,10 @@ class Goal:
         """Raises KeyError, as the methods below, where something that is bounded was not measured."""
         return not self.misses(measured)
 
+    def good_enough(self, measured: Measured) -> bool:
+        """Whether the conditions on quality hold."""
+        return all(condition.miss(measured) is None for condition in self._qualities)
+
     def misses(self, measured: Measured) -> list[Miss]:
         """Conditions that do not hold, in their order. NaN meets nothing."""
         return [miss for condition in self.conditions if (miss := condition.miss(measured)) is not None]

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import sparsecc
-from sparsecc.autotune import tune
+from sparsecc.autotune import budget, maker, tune
 from sparsecc.autotune.condition import BYTES_KEPT, LATENCY_KEY
 from sparsecc.autotune.tune import Found
 from sparsecc.errors import InputError, UserError
@@ -47,7 +47,7 @@ def test_fewer_bytes_and_what_they_cost(tmp_path: Path) -> None:
 def test_a_second_run_measures_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = found(tmp_path, "cosine>=0.98")
     assert first.best is not None and first.best.measured["cosine"] >= 0.98
-    monkeypatch.setattr(tune._Maker, "_measured", None)
+    monkeypatch.setattr(maker.Maker, "_measured", None)
     monkeypatch.setattr(tune.Trials, "rewritten", None)
     again = found(tmp_path, "cosine>=0.98")
     assert [point.recipe for point in again.points] == [point.recipe for point in first.points]
@@ -71,7 +71,7 @@ def test_what_cannot_be_searched(tmp_path: Path) -> None:
 
 
 def test_rungs_that_there_was_no_time_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tune, "_TIMING", 0.0)
+    monkeypatch.setattr(tune, "TIMING", 0.0)
     result = found(tmp_path, "cosine>=0.9")
     assert result.left_out == {"rung 4x1 50%": "the time was over", "rung unstructured 80%": "the time was over"}
     targets = {str(point.recipe) for point in result.points}
