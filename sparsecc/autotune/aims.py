@@ -19,9 +19,11 @@ NOTHING = "nothing better was left to try"
 _HALVINGS = 7  # of a range of times, on a logarithmic scale
 _GRID = 12  # times at which the frontier is looked at
 _GAIN = 1.15  # by which an error has to fall, so that it is worth a recovery
+_SAFE = 0.98  # of the error that is predicted to be small enough
 _CLOSE = 1.02  # times that lie closer are one
 _APART = 0.1  # of the logarithm of times: a point of the frontier that is nearer to a recovered one counts for less
 _WEIGHT = 0.7  # of the latest recovery in what is expected of the next
+_HOPES = (1.0, 0.4, 0.15)  # of what is expected, before anything is known
 _LEAST, _LEAST_ERROR = 0.01, 1e-9
 
 
@@ -40,13 +42,15 @@ class Recover(Protocol):
 @dataclass
 class Aims:
     """search: after its last try; recovered models are added to it.  recover: makes one.  unrepaired: rung → that whose loss no recovery
-    mends; itself where there is nothing to recover.  enough: whether a model meets the bounds on quality.  tell: told of each."""
+    mends; itself where there is nothing to recover.  missed: by how much a model misses the bounds on quality, in parts of what they allow
+    it to lose; 0 where it is good enough."""
 
     search: Search
     recover: Recover
     unrepaired: Callable[[str], str]
-    enough: Callable[[Tried], bool]
+    missed: Callable[[Tried], float]
     _observed: float | None = field(default=None, init=False)
+    _hope: float = field(default=1.0, init=False)
 
     def run(self) -> str:
         """Why it ended."""
@@ -61,14 +65,22 @@ class Aims:
     @property
     def kept(self) -> float:
         """The share of the squared error of pruning that a recovery is expected to leave."""
-        return self.recover.expected if self._observed is None else self._observed
+        return self.recover.expected * self._hope if self._observed is None else self._observed
+
+    def enough(self, one: Tried) -> bool:
+        return self.missed(one) == 0
 
     def next(self) -> Assignment | None:
-        """What is recovered next; None where nothing is worth it."""
-        wanted = self.search.wanted
-        aims = self._front() if wanted.pareto else self._fastest() if wanted.floor else self._best(wanted.ms)
-        done = [one.assignment for one in self.search.tried if one.recovered]
-        return next((aim for aim in aims if aim not in done and self._repairable(aim)), None)
+        """What is recovered next; None where nothing is worth it. Before the first recovery it may leave less than is expected."""
+        for hope in (1.0,) if self._observed is not None else _HOPES:
+            self._hope = hope
+            wanted = self.search.wanted
+            aims = self._front() if wanted.pareto else self._fastest() if wanted.floor else self._best(wanted.ms)
+            done = [one.assignment for one in self.search.tried if one.recovered]
+            for aim in aims:
+                if aim not in done and self._repairable(aim):
+                    return aim
+        return None
 
     def options(self) -> list[Option]:
         """With losses as they are after recovery."""
@@ -92,23 +104,22 @@ class Aims:
         pruned = sum(one.loss for one in taken) - stays
         if pruned > 0 and math.isfinite(found.error):
             seen = min(max((found.error - stays) / pruned, _LEAST), 2.0)
-            self._observed = self.kept ** (1 - _WEIGHT) * seen**_WEIGHT
+            self._observed = seen if self._observed is None else self._observed ** (1 - _WEIGHT) * seen**_WEIGHT
 
     def _largest_error(self) -> float:
-        """Up to which models are predicted to be good enough: between the largest that is, and the least that is not."""
+        """Up to which models are predicted to be good enough: what is lost of quality grows with the error, from nothing."""
         good = [one.error for one in self.search.tried if self.enough(one)]
-        bad = [one.error for one in self.search.tried if not self.enough(one)]
+        bad = [(self.missed(one), one.error) for one in self.search.tried if not self.enough(one)]
         if not bad:
             return math.inf
-        return math.sqrt(max([*good, 0.25 * min(bad)]) * max(min(bad), _LEAST_ERROR))
+        missed, error = min(bad)
+        return max([_SAFE * error / (1 + missed), *good])
 
     def _fastest(self) -> Iterator[Assignment]:
-        """The fastest that is good enough, unless one that was made is as fast."""
-        options, largest, bound = self.options(), self._largest_error(), self.search.wanted.ms
-        made = min(
-            (one.ms for one in self.search.tried if self.search.holds(one)), default=self.search.tried[0].ms if bound is None else bound
-        )
-        slow, fast, found = made, self.search.least_ms(), None
+        """The fastest that is good enough, unless one that was made is as fast, by what is predicted of both."""
+        options, largest, predict = self.options(), self._largest_error(), self.search.space.predict
+        made = min((predict(one.assignment) for one in self.search.tried if self.search.holds(one)), default=math.inf)
+        slow, fast, found = min(made, self.search.tried[0].ms, self.search.wanted.ms or math.inf), self.search.least_ms(), None
         for _ in range(_HALVINGS):
             middle = math.sqrt(slow * fast)
             chosen = self.search.chosen(middle, options)
@@ -116,17 +127,19 @@ class Aims:
                 fast = middle
             else:
                 slow, found = middle, chosen
-        if found is not None and self.search.space.predict(found) * _CLOSE < made:
+        if found is not None and predict(found) * _CLOSE < made:
             yield found
 
     def _best(self, ms: float | None) -> Iterator[Assignment]:
-        """The best in a time; in somewhat less where a model took longer than it was predicted to."""
-        best = self.search.best
+        """The best in a time, in somewhat less where a model took longer than it was predicted to; and those that were tried and hold."""
+        best, options = self.search.best, self.options()
         over = max((one.ms / ms for one in self.search.tried if ms is not None and one.recovered), default=1.0)
-        options = self.options()
         chosen = self.search.chosen(None if ms is None else ms / max(over, 1.0), options)
-        if chosen is not None and (best is None or total(options, chosen).loss * _GAIN < best.error):
-            yield chosen
+        held = [one.assignment for one in self.search.tried if self.search.holds(one)]
+        aims = [(total(options, one).loss, one) for one in [*([] if chosen is None else [chosen]), *held]]
+        for loss, aim in sorted(aims, key=lambda aim: aim[0]):
+            if best is None or loss * _GAIN < best.error:
+                yield aim
 
     def _front(self) -> Iterator[Assignment]:
         """Choices at times spread over the frontier, those first by which the error falls most at their time."""

@@ -102,9 +102,9 @@ class Goal:
         """Raises KeyError, as the methods below, where something that is bounded was not measured."""
         return not self.misses(measured)
 
-    def good_enough(self, measured: Measured) -> bool:
-        """Whether the conditions on quality hold."""
-        return all(condition.miss(measured) is None for condition in self._qualities)
+    def shortfall(self, measured: Measured) -> float:
+        """By how much the condition on quality that is missed most is missed, in parts of what it allows to lose; 0 where all hold."""
+        return max((miss.violation for miss in self.misses(measured) if miss.condition.is_quality), default=0.0)
 
     def misses(self, measured: Measured) -> list[Miss]:
         """Conditions that do not hold, in their order. NaN meets nothing."""

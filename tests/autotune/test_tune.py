@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import sparsecc
-from sparsecc.autotune import budget, maker, tune
+from sparsecc.autotune import maker, tune
 from sparsecc.autotune.condition import BYTES_KEPT, LATENCY_KEY
 from sparsecc.autotune.tune import Found
 from sparsecc.errors import InputError, UserError
