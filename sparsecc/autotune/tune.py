@@ -131,7 +131,7 @@ def search(
         tried_rungs = list(dict.fromkeys(rung for _, rung in known))
         maker = Maker(trials, cost, judge, store, samples, held, dense, prune, wanted)
         left_out = {**judge.left_out, **{f"rung {rung}": _OVER for rung in every if rung not in tried_rungs}}
-        share = TRIES if recover else 1.0
+        share = TRIES if recover else 1.0  # of the time, for tries
 
         def make(assignment: Assignment) -> Tried:
             with budget.timed(TRY):
@@ -146,13 +146,16 @@ def search(
         )
         looking.run()
         stopped = NOTHING if budget.may(TRY, share) else _OVER
-        if recover:
-            recovering = Recovering(
-                maker, budget, Repair.of(trials.graph, criterion), _MANY if wanted.pareto else _FEW, Path(folder) / FOLDER, told
-            )
-            stopped = _recovered(looking, recovering, wanted)
+        if recover and budget.left > 0:
+            count = _MANY if wanted.pareto else _FEW
+            recovering = Recovering(maker, budget, Repair.of(trials.graph, criterion), count, Path(folder) / FOLDER, told)
+            why = _recovered(looking, recovering, wanted)
             if not any(one.recovered for one in looking.tried):
-                left_out["recovery"] = stopped
+                left_out["recovery"] = why
+            if why != _OVER and stopped == _OVER:
+                share = 1.0
+                looking.run()  # in the time that no recovery needs
+            stopped = NOTHING if budget.may(TRY) and why != _OVER else _OVER
     return _found(wanted, maker, looking, stopped, budget.seconds, left_out)
 
 

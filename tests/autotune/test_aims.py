@@ -101,7 +101,7 @@ def test_a_front_gets_better_where_it_gains_most_first() -> None:
 
 
 def test_points_of_a_front_have_to_be_good_enough() -> None:
-    looking = aims(Wish(pareto=True), least=0.99)
+    looking = aims(Wish(pareto=True), count=4, least=0.99)
     looking.run()
     recovered = [one for one in looking.search.tried if one.recovered]
     assert recovered and sum(one.quality["cosine"] >= 0.99 for one in recovered) >= len(recovered) / 2
