@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import sparsecc
-from sparsecc.autotune import maker, tune
+from sparsecc.autotune import account, maker, recovering, tune
 from sparsecc.autotune.condition import BYTES_KEPT, LATENCY_KEY
 from sparsecc.autotune.tune import Found
 from sparsecc.calibration.context import Progress
@@ -88,8 +88,8 @@ def test_a_folder_with_other_files(tmp_path: Path) -> None:
 
 def test_a_model_with_a_free_batch_takes_the_first_sample(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
-    path, options = tmp_path / "m.onnx", {"dynamo": True, "dynamic_shapes": ({0: torch.export.Dim("batch")},)}
-    torch.onnx.export(model(), (torch.randn(4, 64),), str(path), input_names=["x"], **options)
+    path, exported = tmp_path / "m.onnx", {"dynamo": True, "dynamic_shapes": ({0: torch.export.Dim("batch")},)}
+    torch.onnx.export(model(), (torch.randn(4, 64),), str(path), input_names=["x"], **exported)
     assert onnx.load(path).graph.input[0].type.tensor_type.shape.dim[0].dim_param
     given = [{"x": x.numpy()} for (x,) in samples(7)] + [{"x": samples(1)[0][0].numpy()[:5]}]
     result = tune.search(
