@@ -28,12 +28,14 @@ from sparsecc.recipe import Recipe
 from sparsecc.runtime.compiled import Compiled
 
 if TYPE_CHECKING:
+    from sparsecc.calibration.context import Progress
     from sparsecc.codegen.library import Library
     from sparsecc.codegen.target import Target
     from sparsecc.graph.base import Graph, TensorSpec
     from sparsecc.graph.inputs import Sample
     from sparsecc.report.base import Report
 
+Told = Callable[["Progress"], None]
 _SAMPLES = 1024  # weights of a layer by which models are told apart
 
 
@@ -136,14 +138,14 @@ class Trials:
         """What the recipe makes of the model, with the sizes of what it stores; nothing is compiled."""
         return account.chosen(account.report(result := self._rewritten(Recipe.load(recipe)), self.target.name), (), result.graph)
 
-    def rewritten(self, recipe: Any, samples: Sequence[Sample]) -> Graph:
-        """The graph that a recipe makes of the model, calibrated with the samples."""
-        return self._rewritten(Recipe.load(recipe), samples).graph
+    def rewritten(self, recipe: Any, samples: Sequence[Sample], progress: Told | None = None) -> Graph:
+        """The graph that a recipe makes of the model, calibrated with the samples.  progress: called by passes that take long."""
+        return self._rewritten(Recipe.load(recipe), samples, progress).graph
 
-    def compile(self, recipe: Any, samples: Sequence[Sample] | None = None) -> Compiled:
+    def compile(self, recipe: Any, samples: Sequence[Sample] | None = None, progress: Told | None = None) -> Compiled:
         """The rewritten model, which runs. Its report has no errors and no check. samples: that the recipe's passes are calibrated with;
-        then it also takes inputs of other shapes than the example's."""
-        result = self._rewritten(Recipe.load(recipe), samples)
+        then it also takes inputs of other shapes than the example's.  progress: called by passes that take long."""
+        result = self._rewritten(Recipe.load(recipe), samples, progress)
         library, choices = codegen.build(result.graph, self.example, self.target, chooser=self._chooser)
         compiled = Compiled(
             inputs=result.graph.inputs,
@@ -156,10 +158,10 @@ class Trials:
         compiled.add_library(library)
         return compiled
 
-    def _rewritten(self, recipe: Recipe, samples: Sequence[Sample] | None = None) -> Rewritten:
+    def _rewritten(self, recipe: Recipe, samples: Sequence[Sample] | None = None, progress: Told | None = None) -> Rewritten:
         """assumed: a pass that finds nothing to do is no mistake here."""
         if samples is not None:
-            return rewrite(self.graph, replace(recipe, assumed=True), samples, None, self.name, stateful=False)
+            return rewrite(self.graph, replace(recipe, assumed=True), samples, None, self.name, progress=progress, stateful=False)
         if self._latest is None or self._latest[0] != recipe:
             self._latest = None  # its weights make room for these
             self._latest = recipe, rewrite(self.graph, replace(recipe, assumed=True), None, None, self.name, stateful=False)

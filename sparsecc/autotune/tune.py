@@ -7,41 +7,37 @@ second one measures nothing again.
 
 from __future__ import annotations
 
-import math
-import os
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from sparsecc.api.trials import Trials
+from sparsecc.autotune.aims import NOTHING, Aims
+from sparsecc.autotune.budget import LOSSES, TIMING, TRIES, TRY, Budget
 from sparsecc.autotune.choice import Assignment, Option
-from sparsecc.autotune.condition import BYTES_KEPT, LATENCY, LATENCY_KEY
+from sparsecc.autotune.condition import BYTES_KEPT, LATENCY
 from sparsecc.autotune.cost import Cost
 from sparsecc.autotune.goal import Goal
 from sparsecc.autotune.judge import Judge, split
-from sparsecc.autotune.losses import digest, losses
-from sparsecc.autotune.rungs import DENSE, REMOVAL, Rung, ladder
+from sparsecc.autotune.losses import losses
+from sparsecc.autotune.maker import Maker, Point
+from sparsecc.autotune.recovering import FOLDER, Recovering
+from sparsecc.autotune.repair import ONE_SHOT, Repair, unrepaired
+from sparsecc.autotune.rungs import DENSE, Rung, ladder
 from sparsecc.autotune.search import Search, Tried, frontier
 from sparsecc.autotune.store import Store
-from sparsecc.calibration.context import Progress
+from sparsecc.autotune.telling import Said, tell, with_time
 from sparsecc.calibration.samples import Labelled, labelled_of
 from sparsecc.errors import UserError
-from sparsecc.graph.inputs import as_array
 
 if TYPE_CHECKING:
     from sparsecc.graph.base import TensorSpec
     from sparsecc.graph.inputs import Sample
-    from sparsecc.runtime.compiled import Compiled
 
 STORE = "measured.sqlite"
 MINUTES = 30.0
-_CRITERION = "sparsegpt"
 _FIRST = (
     "dense",
     "int8",
@@ -55,27 +51,9 @@ _FIRST = (
     "bfloat16",
 )
 """Rungs that are measured first, since the time may be over before all are."""
-_TIMING, _LOSSES = 0.35, 0.55  # of the time: after so much no further rung is timed, and no further losses are measured
 _PROBES = ("int8", "int8 1x4 60%", "int8 narrow 25%", "unstructured 80%", "4x1 60%", "2:4")
-_SLACK = 1.3  # another try is begun where the longest so far, and so much more, fits into the time left
-_COMPARED = 4  # held-out samples by which a model's error is measured
-
-_INFINITE = 1e30  # an error, as JSON has it
-Said = Callable[[Progress], None]
-
-
-@dataclass(frozen=True)
-class Point:
-    """A model that was made. recipe: its passes.  measured: by the keys of a goal's conditions.  predicted_ms: before it was made."""
-
-    recipe: Mapping[str, Any]
-    measured: Mapping[str, float]
-    error: float
-    predicted_ms: float
-
-    @property
-    def ms(self) -> float:
-        return self.measured[LATENCY_KEY] / 1e3
+_OVER = "the time was over"
+_FEW, _MANY = 3, 6  # models to be recovered, for a point and for a front
 
 
 @dataclass(frozen=True)
@@ -108,7 +86,8 @@ def search(
     metric: str | Callable[..., Any] | None = None,
     minutes: float = MINUTES,
     rungs: Sequence[str] | None = None,
-    criterion: str = _CRITERION,
+    criterion: str = ONE_SHOT,
+    recover: bool = True,
     threads: int | None = None,
     records: str | PathLike[str] | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
@@ -118,15 +97,18 @@ def search(
     """Search for the recipe of a model that meets a goal on this machine's CPU.
 
     goal, metric: see `autotune.goal`.  calibration: as for `compile`; about every fourth sample is held out, to judge models by.  folder:
-    for what is measured; made where it is not there.  minutes: to spend, measuring included.  rungs: what layers may become, by
-    name (`rungs.Rung`); None for all that the CPU has numbers for.  criterion: by which weights are pruned.  Everything else as for
-    `compile`.
+    for what is measured; made where it is not there.  minutes: to spend, measuring included; only opening and compiling the model as it
+    came, and measuring one rung, take as long as they take.  rungs: what layers may become, by name (`rungs.Rung`); None for all that the
+    CPU has numbers for.  criterion: by which weights are pruned.  recover: whether, in the last third of the time, what is left of pruned
+    models learns what the dense one gives, as the pass `recover` does; the number of steps stands in the recipe. Masks are chosen by `alps`
+    then, where the criterion is sparsegpt.  Everything else as for `compile`.
 
     Raises UserError and its children for what the caller can mend.
     """
-    started = time.monotonic()
     if not minutes > 0:
         raise UserError(f"minutes: {minutes} is no time to search in")
+    budget = Budget(minutes)
+    told = with_time(progress, budget)
     wanted = Goal.parse(goal, metric)
     labelled: list[Labelled] = []
 
@@ -143,32 +125,48 @@ def search(
     with Store(Path(folder) / STORE) as store:
         dense = trials.compile({"passes": []}, samples)
         judge = Judge(wanted, dense, trials.graph.inputs, held, seed)
-        deadline = started + 60 * minutes
-        until = started + 60 * minutes * _TIMING
-        cost, prune = Cost.measured(trials, every, store, progress=progress, until=until, dense=dense), {"criterion": criterion}
-        known = losses(trials, cost.measured_rungs, samples, store, prune, progress, started + 60 * minutes * _LOSSES)
+        prune = {"criterion": criterion}
+        cost = Cost.measured(trials, every, store, progress=told, until=budget.until(TIMING), dense=dense)
+        known = losses(trials, cost.measured_rungs, samples, store, prune, told, budget.until(LOSSES))
         tried_rungs = list(dict.fromkeys(rung for _, rung in known))
-        maker = _Maker(trials, cost, judge, store, samples, held, dense, prune, wanted)
+        maker = Maker(trials, cost, judge, store, samples, held, dense, prune, wanted)
         left_out = {**judge.left_out, **_left_out(every, tried_rungs, cost, rungs is not None)}
-        space = _Rungs(cost, known, tried_rungs)
-        longest = [0.0]
+        share = TRIES if recover else 1.0  # of the time, for tries
 
         def make(assignment: Assignment) -> Tried:
-            begun = time.monotonic()
-            found = maker(assignment)
-            longest[0] = max(longest[0], time.monotonic() - begun)
-            return found
+            with budget.timed(TRY):
+                return maker(assignment)
 
         looking = Search(
-            space,
+            _Rungs(cost, known, tried_rungs),
             _Wanted(wanted),
             make,
-            go_on=lambda: time.monotonic() + _SLACK * longest[0] < deadline,
-            tell=lambda one: _tell(progress, one, looking),
+            go_on=lambda: budget.may(TRY, share),
+            tell=lambda one: tell(told, one, looking),
         )
         looking.run()
-        stopped = "the time was over" if time.monotonic() + _SLACK * longest[0] >= deadline else "nothing better was left to try"
-    return _found(wanted, maker, looking, stopped, time.monotonic() - started, left_out)
+        stopped = NOTHING if budget.may(TRY, share) else _OVER
+        if recover and budget.left > 0:
+            count = _MANY if wanted.pareto else _FEW
+            recovering = Recovering(maker, budget, Repair.of(trials.graph, criterion), count, Path(folder) / FOLDER, told)
+            why = _recovered(looking, recovering, wanted)
+            if not any(one.recovered for one in looking.tried):
+                left_out["recovery"] = why
+            if why != _OVER and stopped == _OVER:
+                share = 1.0
+                looking.run()  # in the time that no recovery needs
+            stopped = NOTHING if budget.may(TRY) and why != _OVER else _OVER
+    return _found(wanted, maker, looking, stopped, budget.seconds, left_out)
+
+
+def _recovered(looking: Search, recovering: Recovering, wanted: Goal) -> str:
+    """Recovers what is worth it, and keeps the checkpoints of what is the best of all. Why it ended."""
+    aims = Aims(looking, recovering, lambda name: str(unrepaired(Rung.parse(name))), lambda one: wanted.shortfall(one.quality))
+    why = aims.run()
+    front = frontier([one for one in looking.tried if wanted.met(one.quality)])
+    kept = front if looking.best is None else [*front, looking.best]
+    recovering.forget([one for one in looking.tried if one.recovered], kept)
+    return why
 
 
 def _require_ours(folder: Path) -> None:
@@ -272,78 +270,8 @@ class _Wanted:
         return mine < its if axis.better == "lower" else mine > its
 
 
-@dataclass
-class _Maker:
-    """Makes a model of an assignment, times it beside the dense one, and judges it; once, as the store knows. A function of the user's may
-    have changed since: what it said is not used again."""
-
-    trials: Trials
-    cost: Cost
-    judge: Judge
-    store: Store
-    samples: Sequence[Any]
-    held: Sequence[Labelled]
-    dense: Compiled
-    prune: Mapping[str, Any]
-    goal: Goal
-    made: dict[str, Point] = field(default_factory=dict[str, Point])
-
-    @cached_property
-    def _of(self) -> str:
-        """What all models of this search have in common: the model as it came, samples and references, and a function of the user's."""
-        references = [value for one in self.held for _, value in sorted((one.references or {}).items())]
-        own = "" if self.goal.function is None else os.urandom(8).hex()
-        return " ".join([self.trials.content, digest([*self.samples, *(one.sample for one in self.held), references]), own])
-
-    def __call__(self, assignment: Assignment) -> Tried:
-        rungs = {site: Rung.parse(rung) for site, rung in assignment.items()}
-        recipe, predicted = self.recipe(rungs), self.cost.predict(rungs)
-        key = {
-            "of": self._of,
-            "target": self.trials.target_text,
-            "code": self.trials.version,
-            "recipe": recipe,
-            "metrics": list(self.goal.qualities),
-        }
-        found = self.store.of(key, lambda: self._measured(recipe))
-        measured = dict(found["measured"])
-        self.made[str(sorted(assignment.items()))] = Point(recipe, measured, found["error"], predicted)
-        return Tried(assignment, measured[LATENCY_KEY] / 1e3, measured[BYTES_KEPT], found["error"], measured)
-
-    def recipe(self, rungs: Mapping[str, Rung]) -> dict[str, Any]:
-        return self.cost.recipe(rungs, prune=self.prune, structured=REMOVAL)
-
-    def _measured(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
-        model = self.trials.compile(recipe, self.samples) if recipe["passes"] else self.dense
-        measured = self.judge.quality(model).measured()
-        measured |= {LATENCY_KEY: 1e3 * self.cost.time(model), BYTES_KEPT: float(sum(site.bytes_kept for site in model.report.sites))}
-        return {"measured": measured, "error": self._error(model)}
-
-    def _error(self, model: Compiled) -> float:
-        """‖y − y'‖² / ‖y‖² over all outputs in floating point of some held-out samples, where the dense model's are finite; infinite where
-        the other's are not."""
-        apart = whole = 0.0
-        for one in self.held[:_COMPARED]:
-            inputs = [as_array(value) for value in one.sample]
-            for mine, its in zip(self.dense.flat(inputs), model.flat(inputs), strict=True):
-                if np.asarray(mine).dtype.kind == "f":
-                    finite = np.isfinite(mine)
-                    wide, other = np.asarray(mine, np.float64)[finite], np.asarray(its, np.float64)[finite]
-                    apart, whole = apart + float(np.square(wide - other).sum()), whole + float(np.square(wide).sum())
-        if not math.isfinite(apart):
-            return _INFINITE
-        return apart / whole if whole else 0.0
-
-
-def _tell(progress: Said | None, one: Tried, looking: Search) -> None:
-    if progress is not None:
-        best = looking.best
-        note = f"{one.ms:.2f} ms" + ("" if best is None else f", best so far {best.ms:.2f} ms")
-        progress(Progress("trying models", len(looking.tried), len(looking.tried) + 1, note))
-
-
-def _found(goal: Goal, maker: _Maker, looking: Search, stopped: str, seconds: float, left_out: Mapping[str, str]) -> Found:
-    points = {id(one): maker.made[str(sorted(one.assignment.items()))] for one in looking.tried}
+def _found(goal: Goal, maker: Maker, looking: Search, stopped: str, seconds: float, left_out: Mapping[str, str]) -> Found:
+    points = {id(one): maker.point(one) for one in looking.tried}
     best = looking.best
     nearest = None if best is not None or goal.pareto else goal.nearest([one.quality for one in looking.tried])
     front = tuple(points[id(one)] for one in frontier([one for one in looking.tried if goal.met(one.quality)]))

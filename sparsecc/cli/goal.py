@@ -22,6 +22,7 @@ def toward(
     out: Path | None,
     metric: str | None,
     minutes: float,
+    recover: bool,
     threads: int | None,
     records: Path | None,
     input_shapes: Mapping[str, Sequence[int]] | None,
@@ -40,11 +41,13 @@ def toward(
     try:
         with working(f"searching for {source.name}") as progress:
             options = {"threads": threads, "records": records, "input_shapes": input_shapes, "progress": progress}
-            found = search(source, goal=goal, calibration=calib, folder=out, metric=metric, minutes=minutes, **options)
+            options |= {"minutes": minutes, "recover": recover}
+            found = search(source, goal=goal, calibration=calib, folder=out, metric=metric, **options)
             made = account.write(found, out, shlex.join(["sparsecc", *sys.argv[1:]]))
             if found.best is not None:
                 options = {"threads": threads, "records": records, "input_shapes": input_shapes}
-                compiled = sparsecc.compile(source, recipe=found.best.recipe, calibration=found.samples, **options)
+                recipe = found.best.again or found.best.recipe
+                compiled = sparsecc.compile(source, recipe=recipe, calibration=found.samples, **options)
                 compiled.save(out / account.MODEL)
                 compiled.report.to_html(out / account.REPORT)
     except KeyboardInterrupt:

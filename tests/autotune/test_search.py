@@ -128,5 +128,5 @@ def test_a_goal_that_cannot_be_met() -> None:
 def test_it_learns_which_rung_costs_more() -> None:
     """int8 is three times worse than predicted, half twice as good: what is chosen for a bound gets better by trying."""
     search = run(Wish(cosine=0.9995))
-    factors = search._factors.of()
+    factors = search.factors.of()
     assert factors["int8"] > 1.5 * factors["half"]
