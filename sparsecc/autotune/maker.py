@@ -53,8 +53,8 @@ class Point:
 
 def content_of(trials: Trials, samples: Sequence[Any], held: Sequence[Labelled]) -> str:
     """What all models of a search have in common: the model as it came, samples and references."""
-    references = [value for one in held for _, value in sorted((one.references or {}).items())]
-    return " ".join([trials.content, digest([*samples, *(one.sample for one in held), references])])
+    references = [[value for _, value in sorted((one.references or {}).items())] for one in held]
+    return " ".join([trials.content, *map(digest, (samples, [one.sample for one in held], references))])
 
 
 @dataclass

@@ -20,7 +20,7 @@ from sparsecc.autotune.choice import Assignment, Option
 from sparsecc.autotune.condition import BYTES_KEPT, LATENCY
 from sparsecc.autotune.cost import Cost
 from sparsecc.autotune.goal import Goal
-from sparsecc.autotune.judge import Judge, split
+from sparsecc.autotune.judge import Judge, parted
 from sparsecc.autotune.losses import losses
 from sparsecc.autotune.maker import Maker, Point
 from sparsecc.autotune.recovering import FOLDER, Recovering
@@ -82,6 +82,7 @@ def search(
     *,
     goal: str | Sequence[str] | Mapping[str, Any] | Goal,
     calibration: Iterable[Any] | str | PathLike[str],
+    held_out: Iterable[Any] | str | PathLike[str] | None = None,
     folder: str | PathLike[str],
     metric: str | Callable[..., Any] | None = None,
     minutes: float = MINUTES,
@@ -96,12 +97,12 @@ def search(
 ) -> Found:
     """Search for the recipe of a model that meets a goal on this machine's CPU.
 
-    goal, metric: see `autotune.goal`.  calibration: as for `compile`; about every fourth sample is held out, to judge models by.  folder:
-    for what is measured; made where it is not there.  minutes: to spend, measuring included; only opening and compiling the model as it
-    came, and measuring one rung, take as long as they take.  rungs: what layers may become, by name (`rungs.Rung`); None for all that the
-    CPU has numbers for.  criterion: by which weights are pruned.  recover: whether, in the last third of the time, what is left of pruned
-    models learns what the dense one gives, as the pass `recover` does; the number of steps stands in the recipe. Masks are chosen by `alps`
-    then, where the criterion is sparsegpt.  Everything else as for `compile`.
+    goal, metric: see `autotune.goal`.  calibration: as for `compile`.  held_out: samples to judge models by, in the same form; None takes
+    about every fourth of `calibration` for this.  folder: for what is measured; made where it is not there.  minutes: to spend, measuring
+    included; only opening and compiling the model as it came, and measuring one rung, take as long as they take.  rungs: what layers may
+    become, by name (`rungs.Rung`); None for all that the CPU has numbers for.  criterion: by which weights are pruned.  recover: whether,
+    in the last part of the time, what is left of pruned models learns what the dense one gives, as the pass `recover` does; the number of
+    steps stands in the recipe. Masks are chosen by `alps` then, where the criterion is sparsegpt.  Everything else as for `compile`.
 
     Raises UserError and its children for what the caller can mend.
     """
@@ -117,7 +118,7 @@ def search(
         return [one.sample for one in labelled]
 
     trials = Trials.open(model, example_inputs, threads=threads, records=records, input_shapes=input_shapes, samples=given)
-    choosing, held = split(labelled)
+    choosing, held = parted(labelled, held_out, trials.graph.inputs)
     samples = [one.sample for one in choosing]
     every = ladder(trials.dtypes) if rungs is None else tuple(Rung.parse(name) for name in rungs)
     every = tuple(sorted(dict.fromkeys([DENSE, *every]), key=_place))

@@ -19,6 +19,7 @@ def toward(
     goal: str,
     *,
     calib: Path | None,
+    held_out: Path | None,
     out: Path | None,
     metric: str | None,
     minutes: float,
@@ -42,7 +43,8 @@ def toward(
         with working(f"searching for {source.name}") as progress:
             options = {"threads": threads, "records": records, "input_shapes": input_shapes, "progress": progress}
             options |= {"minutes": minutes, "recover": recover}
-            found = search(source, goal=goal, calibration=calib, folder=out, metric=metric, **options)
+            samples = {"calibration": calib, "held_out": held_out}
+            found = search(source, goal=goal, **samples, folder=out, metric=metric, **options)
             made = account.write(found, out, shlex.join(["sparsecc", *sys.argv[1:]]))
             if found.best is not None:
                 options = {"threads": threads, "records": records, "input_shapes": input_shapes}

@@ -31,8 +31,8 @@ def samples(count: int = 12) -> list[Any]:
 
 
 def found(folder: Path, goal: str, **options: Any) -> Found:
-    given: dict[str, Any] = {"minutes": 2.0, "rungs": RUNGS, "threads": 1, "recover": False, **options}
-    return tune.search(model(), samples(1)[0], goal=goal, calibration=samples(), folder=folder, **given)
+    given: dict[str, Any] = {"calibration": samples(), "minutes": 2.0, "rungs": RUNGS, "threads": 1, "recover": False, **options}
+    return tune.search(model(), samples(1)[0], goal=goal, folder=folder, **given)
 
 
 def test_fewer_bytes_and_what_they_cost(tmp_path: Path) -> None:
@@ -69,6 +69,14 @@ def test_what_cannot_be_searched(tmp_path: Path) -> None:
         tune.search(model(), samples(1)[0], goal="cosine>=0.9", calibration=samples(1), folder=tmp_path)
     with pytest.raises(UserError, match="rung: 'int9' is none"):
         found(tmp_path, "cosine>=0.9", rungs=("int9",))
+
+
+def test_samples_to_judge_by_may_be_given(tmp_path: Path) -> None:
+    every = samples()
+    result = found(tmp_path, "cosine>=0.9", calibration=every[:8], held_out=every[8:], rungs=("int8",))
+    assert len(result.samples) == 8 and result.best is not None
+    with pytest.raises(InputError, match="held_out: all its samples are among those of the calibration"):
+        found(tmp_path, "cosine>=0.9", calibration=every, held_out=every[8:])
 
 
 def test_rungs_that_there_was_no_time_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +118,8 @@ def test_the_one_way_in(tmp_path: Path) -> None:
         sparsecc.tune(model(), samples(1)[0], recover=False, records=tmp_path / "r.db")
     with pytest.raises(UserError, match="metric: goes with goal"):
         sparsecc.tune(model(), samples(1)[0], metric="spearman", records=tmp_path / "r.db")
+    with pytest.raises(UserError, match="held_out: goes with goal"):
+        sparsecc.tune(model(), samples(1)[0], held_out=samples(1), records=tmp_path / "r.db")
 
 
 class Blocks(nn.Module):
