@@ -170,7 +170,7 @@ def timed(case: Case, knobs: Sequence[Knobs], target: Target, seconds: float) ->
     for number, one in enumerate(knobs):
         recorded(tape := Tape(target, {}), BACKEND.plan(case.task, one, weight, None, target), case.task.spec)
         calls[str(number)] = tape.run
-    timings = pool.run(target.threads, lambda: interleave(calls, seconds=seconds)).values()
+    timings = pool.run(target.threads, lambda: interleave(calls, seconds=seconds, rounds=10_000, burst=1)).values()
     return {one: 1e6 * min(timing.seconds) for one, timing in zip(knobs, timings, strict=True)}
 
 

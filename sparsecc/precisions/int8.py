@@ -1,9 +1,9 @@
 """8-bit integers: a scale for each output channel of the weight, a scale and a zero point for each token of the input.
 
 Scales of tokens and of output channels are what Dettmers et al. 2022 (LLM.int8()) call vector-wise. Their tokens are symmetric. Here the
-256 numbers lie between a token's least and largest input, or zero, as Jacob et al. 2018 place them: an input after GELU or softmax has
-values on one side of zero only. A product has one term more for it, Σ (q - z)·w = Σ q·w - z·Σ w. Calibrated, all inputs of a layer have
-one scale, found before, and zero in the middle.
+numbers lie between a token's least and largest input, or zero, as Jacob et al. 2018 place them: behind a GELU nearly all of a token is on
+one side of zero. A product has one term more for it, Σ (q - z)·w = Σ q·w - z·Σ w. Calibrated, all inputs of a layer have one scale, found
+before, and zero in the middle.
 
 Weights may take 7 bits. x86 CPUs without VNNI multiply unsigned by signed bytes with `pmaddubsw`, which adds two neighbouring products in
 16 bits and saturates: 255·127·2 does not fit, 255·64·2 does. Generated code never saturates. onnxruntime's does.
@@ -154,7 +154,8 @@ def _levels_of_tokens(nodes: Nodes[T], x: T) -> tuple[T, T, T]:
     nothing, one, half, steps, lowest = (nodes.tensor(np.array(number, np.float32)) for number in (0, 1, 0.5, HALF_SPAN, _ZERO - HALF_SPAN))
     low, high = nodes.op("Min", nodes.least(x), nothing), nodes.op("Max", nodes.largest(x), nothing)
     span = nodes.op("Sub", nodes.op("Mul", high, half), nodes.op("Mul", low, half))
-    scale = nodes.op("Where", nodes.op("Greater", span, nothing), nodes.op("Div", span, steps), one)
+    scale = nodes.op("Div", span, steps)
+    scale = nodes.op("Where", nodes.op("Greater", scale, nothing), scale, one)
     zero = nodes.op("Add", nodes.op("Round", nodes.op("Div", nodes.op("Neg", low), scale)), lowest)
     levels = nodes.op("Add", nodes.op("Div", x, scale), zero)
     return nodes.op("QuantizeLinear", levels, one, nodes.tensor(np.array(0, np.uint8))), scale, zero
@@ -168,5 +169,6 @@ def _halves(nodes: Nodes[T], weight: T) -> list[T]:
 
 
 def _scale(largest: Tensor, levels: int = LEVELS) -> Tensor:
-    """1 where all is zero."""
-    return (largest / levels).where(largest > 0, largest.new_ones(()))
+    """1 where all is zero, or too small for a step."""
+    scale = largest / levels
+    return scale.where(scale > 0, scale.new_ones(()))

@@ -54,11 +54,12 @@ def test_no_end_of_a_token_leaves_its_byte(scale: float) -> None:
 
 
 def test_only_tokens_with_nan_or_infinity_lose_their_values() -> None:
-    x = torch.randn(6, 8)
+    x = torch.randn(7, 8)
     x[0, 0], x[1, 1], x[2, 2] = torch.nan, torch.inf, -torch.inf
     x[3, :2] = torch.tensor([3e38, -3e38])
+    x[4] = 1e-44
     finite = rounded(x).isfinite().all(dim=1)
-    assert finite.tolist() == [False] * 3 + [True] * 3
+    assert finite.tolist() == [False] * 3 + [True] * 4
 
 
 @pytest.mark.parametrize("key", ["int8", "int8:7"])
@@ -67,6 +68,6 @@ def test_a_file_says_the_same_of_tokens_on_one_side_of_zero(key: str) -> None:
     weight = precisions.from_key(key).quantize(torch.randn(24, 64).abs())
     op, x = QuantizedLinear(weight), torch.rand(8, 64) * torch.tensor([1.0, -1.0]).repeat(4)[:, None]
     x[2] = 0
-    x[3] = 1e-20
+    x[3], x[4] = 1e-20, 1e-44
     found = torch.from_numpy(models.run(model_of(op, [8, 64], 18), x=x.numpy())[0])
     torch.testing.assert_close(found, op.reference(x), rtol=1e-5, atol=1e-5)

@@ -30,7 +30,7 @@ _GROUPS = (1, 2, 3, 4, 6, 8, 12, 16)
 _MANY_JOBS = 16  # of a thread, of which one more is little
 # What a token costs by the vectors of its tile. Measured on Zen 5, 192 tokens: sparse kernels 1.65 to 2.5, 1.1 to 1.5, 1 to 1.2, and 1,
 # since a tile of one vector has little to do for each place that is looked up; dense ones 1.1, 1, 1, 1.
-_PER_TOKEN = {1: 1.5, 2: 1.07, 3: 1.0, 4: 1.0}
+_PER_TOKEN = {1: 1.5, 2: 1.1, 3: 1.0, 4: 1.0}
 
 
 def tile_for(tokens: int, lanes: int, most: float = inf) -> int:
