@@ -157,7 +157,7 @@ def _cells(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-_QUICK = ("dense", "int8", "int8 1x4 50%", "int8 1x4 70%", "4x1 50%", "4x1 70%")
+_QUICK = ("dense", "int8", "int8 narrow 25%", "int8 1x4 50%", "int8 1x4 70%", "4x1 50%", "4x1 70%")
 
 
 def _parser() -> argparse.ArgumentParser:

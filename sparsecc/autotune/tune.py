@@ -130,7 +130,7 @@ def search(
         known = losses(trials, cost.measured_rungs, samples, store, prune, told, budget.until(LOSSES))
         tried_rungs = list(dict.fromkeys(rung for _, rung in known))
         maker = Maker(trials, cost, judge, store, samples, held, dense, prune, wanted)
-        left_out = {**judge.left_out, **{f"rung {rung}": _OVER for rung in every if rung not in tried_rungs}}
+        left_out = {**judge.left_out, **_left_out(every, tried_rungs, cost, rungs is not None)}
         share = TRIES if recover else 1.0  # of the time, for tries
 
         def make(assignment: Assignment) -> Tried:
@@ -181,6 +181,15 @@ def _require_ours(folder: Path) -> None:
 
 def _place(rung: Rung) -> int:
     return _FIRST.index(str(rung)) if str(rung) in _FIRST else len(_FIRST)
+
+
+def _left_out(every: Sequence[Rung], tried: Sequence[Rung], cost: Cost, named: bool) -> dict[str, str]:
+    """Rungs that were not tried, and why. named: by the caller, who is told which of them no layer can be on."""
+    fitting = {rung for site in cost.trials.sites for rung in cost.rungs(site)}
+    nowhere = [rung for rung in every if rung in cost.measured_rungs and rung not in fitting]
+    late = [rung for rung in every if rung not in tried and rung not in nowhere]
+    found = {f"rung {rung}": _OVER for rung in late}
+    return found | ({f"rung {rung}": "no layer can be there" for rung in nowhere} if named else {})
 
 
 class _Rungs:

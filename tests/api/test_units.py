@@ -9,6 +9,9 @@ from torch.nn import functional
 
 from sparsecc.api.trials import Trials
 from sparsecc.api.units import Group, groups
+from sparsecc.graph.base import Graph
+from sparsecc.graph.inputs import bind
+from sparsecc.graph.sites import Linear
 from tests.laws.hosts import HOSTS, graph
 
 
@@ -37,21 +40,26 @@ def test_a_layer_is_in_one_group() -> None:
     assert list(trials.groups.values()) == [Group("mlp", "neurons", ("a", "b"), 64)]
 
 
+def linear(graph: Graph, name: str, x: Tensor) -> Tensor:
+    [site] = graph.sites(Linear, (name,))
+    return functional.linear(x, site.weight, site.bias)
+
+
 def test_errors_of_each_group_alone() -> None:
     torch.manual_seed(0)
     trials = Trials.open(Chain().eval(), torch.randn(64, 32), threads=1)
-    samples = [(torch.randn(64, 32),) for _ in range(4)]
+    samples = [bind(trials.graph.inputs, (torch.randn(64, 32),)) for _ in range(4)]
     [(name, errors)] = trials.removal_errors((0.25, 0.5, 0.9), samples, criterion="obs", round_to=16).items()
     assert name == "mlp" and 0 < errors[0.25] < errors[0.5] < errors[0.9] < 1
     layers = trials.rewritten({"passes": [{"structured": {"targets": ["mlp"], "neurons": 0.5, "criterion": "obs"}}]}, samples)
     x = torch.cat([x for (x,) in samples])
-    a, b = (next(site for site in trials.graph.sites() if site.name == name) for name in "ab")
-    left, reads = (next(site for site in layers.sites() if site.name == name) for name in "ab")
-    whole = functional.linear(torch.relu(functional.linear(x, a.weight, a.bias)), b.weight)
-    fewer = functional.linear(torch.relu(functional.linear(x, left.weight, left.bias)), reads.weight, reads.bias - b.bias)
+    whole, fewer = (linear(graph, "b", torch.relu(linear(graph, "a", x))) for graph in (trials.graph, layers))
+    [b] = trials.graph.sites(Linear, ("b",))
+    assert b.bias is not None
+    whole, fewer = whole - b.bias, fewer - b.bias  # the errors are relative to what the weights give
     assert float((whole - fewer).norm() / whole.norm()) == pytest.approx(errors[0.5], rel=1e-3)
 
 
 def test_what_cannot_lose_anything_is_left_out() -> None:
     trials = Trials.open(Chain().eval(), torch.randn(4, 32), threads=1)
-    assert trials.removal_errors((0.1,), [(torch.randn(4, 32),)], criterion="obs", round_to=64) == {}
+    assert trials.removal_errors((0.1,), [bind(trials.graph.inputs, (torch.randn(4, 32),))], criterion="obs", round_to=64) == {}

@@ -12,7 +12,7 @@ SITES = st.lists(st.lists(st.tuples(AMOUNT, AMOUNT, AMOUNT), min_size=1, max_siz
 
 
 def options_of(sites: list[list[tuple[int, int, int]]]) -> list[Option]:
-    return [Option(f"s{i}", f"r{j}", *map(float, amounts)) for i, rungs in enumerate(sites) for j, amounts in enumerate(rungs)]
+    return [Option(f"s{i}", f"r{j}", ms, size, loss) for i, rungs in enumerate(sites) for j, (ms, size, loss) in enumerate(rungs)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -48,10 +48,10 @@ GROUPED = st.lists(  # groups of sites, of which each has options at levels: amo
 def tied_of(groups: list[list[list[tuple[int, int, int, int]]]]) -> list[Option]:
     """All sites have an option without a level beside those given, so that there is a choice."""
     return [
-        Option(f"g{g}s{s}", f"r{r}", *map(float, amounts), tied=(f"g{g}", str(level)))
+        Option(f"g{g}s{s}", f"r{r}", ms, size, loss, tied=(f"g{g}", str(level)))
         for g, sites in enumerate(groups)
         for s, rungs in enumerate(sites)
-        for r, (*amounts, level) in enumerate([*rungs, (30, 30, 0, 0)])
+        for r, (ms, size, loss, level) in enumerate([*rungs, (30, 30, 0, 0)])
     ]
 
 

@@ -194,3 +194,11 @@ def test_an_interrupted_recovery_keeps_what_was_measured_before(tmp_path: Path, 
     steps: list[int] = []
     result = found(tmp_path, bytes_of(0.5), progress=lambda now: steps.append(now.done) if now.what == "distillation" else None, **given)
     assert result.best is not None and result.best.recovered and steps[0] > 40
+
+
+def test_a_model_without_neurons_or_heads(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    alone, options = nn.Linear(64, 64).eval(), {"folder": tmp_path, "minutes": 2.0, "threads": 1, "recover": False}
+    result = tune.search(alone, samples(1)[0], goal="cosine>=0.9", calibration=samples(), rungs=("int8", "narrow 25%"), **options)
+    assert result.left_out == {"rung narrow 25%": "no layer can be there"}
+    assert result.best is not None and not any("structured" in str(point.recipe) for point in result.points)
