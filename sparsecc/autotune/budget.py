@@ -7,9 +7,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-TIMING, LOSSES, TRIES = 0.35, 0.55, 0.65
-"""Shares of the time: after so much no further rung is timed, no further losses are measured, and, where models are recovered, no further
-model is tried."""
+
+@dataclass(frozen=True)
+class Shares:
+    """Of the time: after so much no further rung is timed, no further losses are measured, and no further model is tried as it is."""
+
+    timing: float
+    losses: float
+    tries: float
+
+
+ALONE = Shares(0.35, 0.55, 1.0)
+WITH_RECOVERY = Shares(0.2, 0.3, 0.45)  # a recovered model gains more than further ones as they are
 TRY, RECOVERY = "try", "recovery"
 _SLACK = 1.3  # something is begun where the longest of its kind so far, and so much more, fits into the time left
 

@@ -133,14 +133,6 @@ class Condition:
         by = math.inf if math.isnan(value) else abs(value - self.bound)
         return Miss(self, value, by, self._violation(by))
 
-    def slack(self, measured: Measured) -> float:
-        """How far it is from being missed, counted as violations are; negative where it is missed. Raises as `miss`."""
-        value = measured[self.key]
-        if math.isnan(value):
-            return -math.inf
-        by = self.bound - value if self.better == "lower" else value - self.bound
-        return math.copysign(self._violation(abs(by)), by)
-
     def _violation(self, by: float) -> float:
         if not self.is_quality:
             return by / self.bound

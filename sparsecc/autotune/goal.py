@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -118,11 +117,6 @@ class Goal:
         (0.98 instead of `cosine>=0.99` is 1).
         """
         return sum(miss.violation for miss in self.misses(measured))
-
-    def slack(self, measured: Measured) -> float:
-        """How far the model is from missing a condition on quality, counted as violations are; negative where one is missed, infinite
-        without any."""
-        return min((condition.slack(measured) for condition in self._qualities), default=math.inf)
 
     def loosened(self, measured: Measured) -> Goal | None:
         """The goal with each condition that is missed moved to what was measured, rounded to three digits so that it holds. None where

@@ -56,7 +56,7 @@ def losses(
 
     prune: fields of the pass, as the criterion.  until: of the monotonic clock, after which no further rung is begun but the first beside
     the dense one."""
-    key = {"model": trials.fingerprint, "samples": digest(samples), "prune": dict(prune)}
+    key = {"model": trials.fingerprint, "code": trials.version, "samples": digest(samples), "prune": dict(prune)}
     sites = trials.graph.sites(WeightSite)
     gains = store.of(key | {"gains": _SAMPLES}, lambda: dict(_gains(trials, sites, samples)))
     covariances: dict[str, Any] = {}

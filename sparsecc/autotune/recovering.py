@@ -23,7 +23,7 @@ from sparsecc.autotune.search import Tried
 from sparsecc.calibration.context import Progress
 
 FOLDER = "recovered"
-_FEWEST, _MOST, _ROUND = 50, 3000, 10  # steps: fewer gain little, more were not better by the time that they take
+_FEWEST, _MOST, _ROUND = 50, 6000, 10  # steps: fewer gain little, more were not better by the time that they take
 _TRIAL, _TIMED = 40, 9  # steps of the recovery by which steps are timed, of which so many are taken; it looks at every second
 _LOOKS = 20  # of a recovery at what is held out
 _SPARE = 0.4  # of a recovery: that the last one is begun, too

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsecc.api.trials import Trials
 from sparsecc.autotune.aims import NOTHING, Aims
-from sparsecc.autotune.budget import LOSSES, TIMING, TRIES, TRY, Budget
+from sparsecc.autotune.budget import ALONE, TRY, WITH_RECOVERY, Budget
 from sparsecc.autotune.choice import Assignment, Option
 from sparsecc.autotune.condition import BYTES_KEPT, LATENCY
 from sparsecc.autotune.cost import Cost
@@ -51,9 +51,9 @@ _FIRST = (
     "bfloat16",
 )
 """Rungs that are measured first, since the time may be over before all are."""
-_PROBES = ("int8", "int8 1x4 60%", "int8 narrow 25%", "unstructured 80%", "4x1 60%", "2:4")
+_PROBES = ("int8", "int8 1x4 60%", "int8 narrow 25%", "narrow 25%", "unstructured 80%", "4x1 60%", "2:4")
 _OVER = "the time was over"
-_FEW, _MANY = 3, 6  # models to be recovered, for a point and for a front
+_FEW, _MANY = 2, 4  # models to be recovered, for a point and for a front
 
 
 @dataclass(frozen=True)
@@ -126,13 +126,13 @@ def search(
     with Store(Path(folder) / STORE) as store:
         dense = trials.compile({"passes": []}, samples)
         judge = Judge(wanted, dense, trials.graph.inputs, held, seed)
-        prune = {"criterion": criterion}
-        cost = Cost.measured(trials, every, store, progress=told, until=budget.until(TIMING), dense=dense)
-        known = losses(trials, cost.measured_rungs, samples, store, prune, told, budget.until(LOSSES))
+        prune, shares = {"criterion": criterion}, WITH_RECOVERY if recover else ALONE
+        cost = Cost.measured(trials, every, store, progress=told, until=budget.until(shares.timing), dense=dense)
+        known = losses(trials, cost.measured_rungs, samples, store, prune, told, budget.until(shares.losses))
         tried_rungs = list(dict.fromkeys(rung for _, rung in known))
         maker = Maker(trials, cost, judge, store, samples, held, dense, prune, wanted)
         left_out = {**judge.left_out, **_left_out(every, tried_rungs, cost, rungs is not None)}
-        share = TRIES if recover else 1.0  # of the time, for tries
+        share = shares.tries
 
         def make(assignment: Assignment) -> Tried:
             with budget.timed(TRY):
@@ -149,7 +149,7 @@ def search(
         stopped = NOTHING if budget.may(TRY, share) else _OVER
         if recover and budget.left > 0:
             count = _MANY if wanted.pareto else _FEW
-            recovering = Recovering(maker, budget, Repair.of(trials.graph, criterion), count, Path(folder) / FOLDER, told)
+            recovering = Recovering(maker, budget, Repair.of(trials.graph, criterion, trials.dtypes), count, Path(folder) / FOLDER, told)
             why = _recovered(looking, recovering, wanted)
             if not any(one.recovered for one in looking.tried):
                 left_out["recovery"] = why
@@ -189,7 +189,7 @@ def _left_out(every: Sequence[Rung], tried: Sequence[Rung], cost: Cost, named: b
     fitting = {rung for site in cost.trials.sites for rung in cost.rungs(site)}
     nowhere = [rung for rung in every if rung in cost.measured_rungs and rung not in fitting]
     late = [rung for rung in every if rung not in tried and rung not in nowhere]
-    found = {f"rung {rung}": "the time was over" for rung in late}
+    found = {f"rung {rung}": _OVER for rung in late}
     return found | ({f"rung {rung}": "no layer can be there" for rung in nowhere} if named else {})
 
 

@@ -7,6 +7,7 @@ from torch import nn
 from sparsecc.autotune.repair import Repair, repairable, unrepaired
 from sparsecc.autotune.rungs import Rung
 from sparsecc.graph.fx.graph import FxGraph
+from sparsecc.passes.recover import Recover
 from sparsecc.recipe import Recipe
 
 
@@ -30,8 +31,10 @@ def test_passes_name_all_that_makes_the_model() -> None:
     graph = FxGraph.from_module(nn.Linear(4, 4), (torch.zeros(1, 4),))
     repair = Repair.of(graph, "sparsegpt").lasting(120)
     assert repair.prune == {"criterion": "alps"} and Repair.of(graph, "wanda").prune == {"criterion": "wanda"}
-    (passes,) = Recipe.load({"passes": repair.passes()}).passes
-    assert (passes.method, passes.steps, passes.learning_rate, passes.checkpoint) == ("distillation", 120, 3e-4, None)
+    (step,) = Recipe.load({"passes": repair.passes()}).passes
+    assert isinstance(step, Recover)
+    assert (step.method, step.steps, step.learning_rate, step.checkpoint) == ("distillation", 120, 3e-4, None)
+    assert step.unchanged and step.dtype == "float32" and Repair.of(graph, "alps", ["int8", "bfloat16"]).dtype == "bfloat16"
     assert repair.passes("a.safetensors")[0]["recover"]["checkpoint"] == "a.safetensors"
 
 

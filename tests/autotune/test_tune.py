@@ -12,6 +12,7 @@ from torch import nn
 
 import sparsecc
 from sparsecc.autotune import account, maker, recovering, tune
+from sparsecc.autotune.budget import Shares
 from sparsecc.autotune.condition import BYTES_KEPT, LATENCY_KEY
 from sparsecc.autotune.tune import Found
 from sparsecc.calibration.context import Progress
@@ -80,7 +81,7 @@ def test_samples_to_judge_by_may_be_given(tmp_path: Path) -> None:
 
 
 def test_rungs_that_there_was_no_time_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tune, "TIMING", 0.0)
+    monkeypatch.setattr(tune, "ALONE", Shares(0.0, 0.5, 1.0))
     result = found(tmp_path, "cosine>=0.9")
     assert result.left_out == {"rung 4x1 50%": "the time was over", "rung unstructured 80%": "the time was over"}
     targets = {str(point.recipe) for point in result.points}
