@@ -90,11 +90,12 @@ class Wanted(Protocol):
 
 @dataclass
 class Search:
-    """try_: makes a model, measures and judges it.  go_on: whether there is time for another try.  tell: told of each."""
+    """try_: makes a model, measures and judges it; None where the time was over before it was done.  go_on: whether there is
+    time for another try.  tell: told of each."""
 
     space: Space
     wanted: Wanted
-    try_: Callable[[Assignment], Tried]
+    try_: Callable[[Assignment], Tried | None]
     go_on: Callable[[], bool]
     tell: Callable[[Tried], None] = lambda _: None
     tried: list[Tried] = field(default_factory=list)
@@ -212,7 +213,8 @@ class Search:
         if self._known(assignment) is not None or (self.tried and not self.go_on()):
             return None
         found = self.try_(assignment)
-        self.learn(found)
+        if found is not None:
+            self.learn(found)
         return found
 
     def learn(self, found: Tried) -> None:

@@ -8,6 +8,7 @@ second one measures nothing again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsecc.api.trials import Trials
 from sparsecc.autotune.aims import NOTHING, Aims
-from sparsecc.autotune.budget import ALONE, TRY, WITH_RECOVERY, Budget
+from sparsecc.autotune.budget import ALONE, TRY, WITH_RECOVERY, Budget, OutOfTime
 from sparsecc.autotune.choice import Assignment, Option
 from sparsecc.autotune.condition import BYTES_KEPT, LATENCY
 from sparsecc.autotune.cost import Cost
@@ -134,9 +135,10 @@ def search(
         left_out = {**judge.left_out, **_left_out(every, tried_rungs, cost, rungs is not None)}
         share = shares.tries
 
-        def make(assignment: Assignment) -> Tried:
-            with budget.timed(TRY):
-                return maker(assignment)
+        def make(assignment: Assignment) -> Tried | None:
+            with suppress(OutOfTime), budget.timed(TRY):
+                return maker(assignment, progress=lambda _: budget.require(0.0))
+            return None
 
         looking = Search(
             _Rungs(cost, known, tried_rungs),

@@ -147,6 +147,7 @@ def test_neurons_go_where_they_matter_least(tmp_path: Path) -> None:
         calibration=samples(),
         folder=tmp_path,
         minutes=2.0,
+        recover=False,
         rungs=("narrow 25%", "narrow 50%"),
         threads=1,
     )
@@ -160,7 +161,7 @@ def test_neurons_go_where_they_matter_least(tmp_path: Path) -> None:
 
 def test_a_model_without_neurons_or_heads(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    alone, options = nn.Linear(64, 64).eval(), {"folder": tmp_path, "minutes": 2.0, "threads": 1}
+    alone, options = nn.Linear(64, 64).eval(), {"folder": tmp_path, "minutes": 2.0, "threads": 1, "recover": False}
     result = tune.search(alone, samples(1)[0], goal="cosine>=0.9", calibration=samples(), rungs=("int8", "narrow 25%"), **options)
     assert result.left_out == {"rung narrow 25%": "no layer can be there"}
     assert result.best is not None and not any("structured" in str(point.recipe) for point in result.points)
