@@ -108,10 +108,15 @@ def measured(subject: Subject, arguments: argparse.Namespace, store: Store, cons
 
 
 def mixture(cost: Cost, sites: Sequence[str], drawn: random.Random) -> dict[str, Rung]:
-    """A rung for each layer, of those that it can be on; some between two of them."""
-    found: dict[str, Rung] = {}
+    """A rung for each layer, of those that it can be on; some between two of them. Layers that become narrower together do so by the same
+    share."""
+    found, shares = dict[str, Rung](), dict[str, float | None]()
+    for group in cost.trials.groups.values():
+        common = set.intersection(*({rung.narrow for rung in cost.rungs(layer)} for layer in group.layers))
+        share = drawn.choice(sorted(common, key=lambda one: one or 0.0))
+        shares |= dict.fromkeys(group.layers, share)
     for site in sites:
-        known = cost.rungs(site)
+        known = [rung for rung in cost.rungs(site) if rung.narrow == shares.get(site)]
         rung = drawn.choice(known)
         if rung.sparsity is not None and drawn.random() < _BETWEEN:
             levels = [one.sparsity for one in known if one.family == rung.family and one.sparsity is not None]
@@ -153,7 +158,7 @@ def _cells(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-_QUICK = ("dense", "int8", "int8 1x4 50%", "int8 1x4 70%", "4x1 50%", "4x1 70%")
+_QUICK = ("dense", "int8", "int8 narrow 25%", "int8 1x4 50%", "int8 1x4 70%", "4x1 50%", "4x1 70%")
 
 
 def _parser() -> argparse.ArgumentParser:

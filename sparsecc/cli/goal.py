@@ -23,6 +23,7 @@ def toward(
     out: Path | None,
     metric: str | None,
     minutes: float,
+    recover: bool,
     threads: int | None,
     records: Path | None,
     input_shapes: Mapping[str, Sequence[int]] | None,
@@ -41,12 +42,14 @@ def toward(
     try:
         with working(f"searching for {source.name}") as progress:
             options = {"threads": threads, "records": records, "input_shapes": input_shapes, "progress": progress}
+            options |= {"minutes": minutes, "recover": recover}
             samples = {"calibration": calib, "held_out": held_out}
-            found = search(source, goal=goal, **samples, folder=out, metric=metric, minutes=minutes, **options)
+            found = search(source, goal=goal, **samples, folder=out, metric=metric, **options)
             made = account.write(found, out, shlex.join(["sparsecc", *sys.argv[1:]]))
             if found.best is not None:
                 options = {"threads": threads, "records": records, "input_shapes": input_shapes}
-                compiled = sparsecc.compile(source, recipe=found.best.recipe, calibration=found.samples, **options)
+                recipe = found.best.again or found.best.recipe
+                compiled = sparsecc.compile(source, recipe=recipe, calibration=found.samples, **options)
                 compiled.save(out / account.MODEL)
                 compiled.report.to_html(out / account.REPORT)
     except KeyboardInterrupt:
