@@ -31,7 +31,7 @@ def test_inputs_of_a_convolution_are_in_the_order_of_its_matrix() -> None:
 
 
 def test_statistics_are_of_all_tokens_of_all_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparsecc.calibration.statistics._ROWS", 8)  # pieces that join samples, and cut one
+    monkeypatch.setattr("sparsecc.calibration.sums._ROWS", 8)  # pieces that join samples, and cut one
     samples = [torch.randn(rows, 5) for rows in (3, 0, 4, 19)]
     x = torch.cat(samples).double()
     found = statistics(iter(samples), ("norms", "hessian", "means", "variances", "inputs", "tokens"))
