@@ -54,6 +54,12 @@ def in_groups(graph: Graph, sites: Sequence[WeightSite], needs: Sequence[str], c
     yield from measured
 
 
+def work_in(known: tuple[WeightSite, Stats]) -> float:
+    """By what ranks divide the layers that are pruned or rounded by their statistics: as many steps as a Hessian and its use take."""
+    site, _ = known
+    return float(site.cols**2 * (site.rows + site.cols))
+
+
 def _joined(
     measured: Iterator[Measured], need: str, found: Iterator[tuple[WeightSite, Tensor | None]], reached: bool
 ) -> Iterator[Measured]:

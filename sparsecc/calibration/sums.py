@@ -34,7 +34,9 @@ class Sums:
         part = dict[str, Tensor]()
         if "norms" in needs:
             part["squares"] = x.square().sum(0)
-        if "hessian" in needs:
+        if "hessian" in needs and self.tokens:
+            self._held["products"].addmm_(x.T, x)  # the largest of all, of which one more is not held
+        elif "hessian" in needs:
             part["products"] = x.T @ x
         if "means" in needs or "variances" in needs:
             part["mean"] = x.mean(0)
