@@ -70,7 +70,7 @@ class World:
         import torch
 
         for rank, layout in enumerate(self.exchange(where, {name: (x.shape, x.dtype, x.device) for name, x in mine.items()})):
-            found = dict[str, Tensor]()
+            found: dict[str, Tensor] = {}
             for name, (shape, dtype, device) in layout.items():
                 sent = mine[name].detach().cpu().contiguous() if rank == self.rank else torch.empty(shape, dtype=dtype)
                 self._broadcast(sent, rank)

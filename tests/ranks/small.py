@@ -1,0 +1,47 @@
+"""A model with layers that read one value, and samples that several ranks cannot divide evenly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+WIDTH, WIDE = 32, 64
+LAYERS = {"q": (WIDTH, WIDTH), "k": (WIDTH, WIDTH), "v": (WIDTH, WIDTH), "out": (WIDTH, WIDTH), "up": (WIDTH, WIDE), "down": (WIDE, WIDTH)}
+SAMPLES = 5
+
+
+def onnx_model() -> onnx.ModelProto:
+    """[tokens, 32] → [tokens, 32]: gates that q, k and v make of one value, then a feed-forward part."""
+    generator = np.random.default_rng(0)
+    weights = {name: generator.normal(size=shape).astype(np.float32) / shape[0] ** 0.5 for name, shape in LAYERS.items()}
+    steps = [
+        ("MatMul", ["x", "q"], "xq"),
+        ("MatMul", ["x", "k"], "xk"),
+        ("MatMul", ["x", "v"], "xv"),
+        ("Sigmoid", ["xk"], "gate"),
+        ("Mul", ["xq", "gate"], "gated"),
+        ("Add", ["gated", "xv"], "mixed"),
+        ("MatMul", ["mixed", "out"], "given"),
+        ("MatMul", ["given", "up"], "before"),
+        ("Relu", ["before"], "active"),
+        ("MatMul", ["active", "down"], "y"),
+    ]
+    nodes = [helper.make_node(kind, inputs, [output], name=f"{output}_node") for kind, inputs, output in steps]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["tokens", WIDTH]) for name in ("x", "y")]
+    graph = helper.make_graph(nodes, "small", ends[:1], ends[1:], [numpy_helper.from_array(w, name) for name, w in weights.items()])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def samples() -> list[tuple[np.ndarray]]:
+    generator = np.random.default_rng(1)
+    return [(generator.normal(size=(9 + i, WIDTH)).astype(np.float32),) for i in range(SAMPLES)]
+
+
+def write(folder: Path) -> tuple[Path, Path]:
+    """The model and an .npz of samples for the command line."""
+    onnx.save(onnx_model(), folder / "small.onnx")
+    np.savez(folder / "samples.npz", x=np.random.default_rng(1).normal(size=(SAMPLES, 9, WIDTH)).astype(np.float32))
+    return folder / "small.onnx", folder / "samples.npz"
