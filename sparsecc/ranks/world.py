@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
+from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sparsecc import errors
@@ -17,10 +19,12 @@ from sparsecc.errors import SparseccError, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.distributed import Store
 
 T = TypeVar("T")
 _PATIENCE = timedelta(days=7)  # for a rank that recovers or compiles alone; one that dies is noticed at once, by its connections
 _END = "the end"
+_numbers = count()  # of the groups that were made, the same on all ranks
 
 
 class Told(BaseException):
@@ -168,13 +172,24 @@ def _group() -> Iterator[World]:
             dist.destroy_process_group(group)
         return
     try:
-        dist.init_process_group("gloo", timeout=_PATIENCE)
+        store, rank, size = _store()
+        own = dist.PrefixStore(f"sparsecc/{next(_numbers)}", store)
+        dist.init_process_group("gloo", store=own, rank=rank, world_size=size, timeout=_PATIENCE)
     except (ValueError, RuntimeError) as error:  # no environment; nobody at the address
         raise UserError(f"spread: this process is in no job of torchrun that works: {str(error).splitlines()[0]}") from None
     try:
         yield World(dist.get_rank(), dist.get_world_size(), dist.group.WORLD)
     finally:
         dist.destroy_process_group()
+
+
+@cache
+def _store() -> tuple[Store, int, int]:
+    """Where the processes of the job find each other; rank and size. One for all groups that follow each other, under names of their own:
+    what a group leaves there would lead the next one astray."""
+    import torch.distributed as dist
+
+    return next(dist.rendezvous("env://"))
 
 
 class Lost(SparseccError):
