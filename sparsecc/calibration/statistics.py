@@ -47,11 +47,16 @@ def in_groups(graph: Graph, sites: Sequence[WeightSite], needs: Sequence[str], c
     if not context.calibration:
         raise RecipeError("criterion: this one needs calibration inputs; pass calibration= (--calib)")
     of_inputs = [need for need in needs if need not in OF_GRADIENTS]
-    measured = _entering(graph, sites, of_inputs, context) if of_inputs else ([(site, {})] for site in sites)
+    measured = _entering(graph, sites, of_inputs, context) if of_inputs else _unmeasured(sites)
     for need, of in (("effects", effects), ("gradients", gradients)):
         if need in needs:
             measured = _joined(measured, need, of(graph.copy(), sites, context), bool(of_inputs))
     yield from measured
+
+
+def _unmeasured(sites: Sequence[WeightSite]) -> Iterator[Measured]:
+    for site in sites:
+        yield [(site, {})]
 
 
 def work_in(known: tuple[WeightSite, Stats]) -> float:

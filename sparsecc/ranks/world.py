@@ -4,6 +4,9 @@ All ranks run the same program on the same inputs, and meet where they give each
 are and whether anything went wrong: so an error of one is an error of all, and nobody waits for a rank that has left.
 """
 
+# pyright: reportPrivateImportUsage=false
+# torch.distributed has names in its documentation that it does not mark as exported.
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
@@ -165,7 +168,7 @@ def _group() -> Iterator[World]:
     if not dist.is_available():
         raise UserError("spread: this torch is built without torch.distributed")
     if dist.is_initialized():
-        group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        group: Any = dist.new_group(backend="gloo", timeout=_PATIENCE)
         try:
             yield World(dist.get_rank(), dist.get_world_size(), group)
         finally:
