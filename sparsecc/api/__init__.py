@@ -100,7 +100,7 @@ def compile(
     from sparsecc.runtime.compiled import Compiled
 
     goal = target_of(target, threads)
-    watched = Watched(hooks, None if dump is None else Dump(dump), verify)
+    watched = Watched(hooks, Dump(dump) if dump is not None and world().leads else None, verify)
     known = known_of(records, goal)
     if isinstance(goal, CudaTarget):
         options = {"input_shapes": input_shapes, "progress": progress, "scratch": scratch, "watched": watched}
@@ -279,7 +279,7 @@ def convert_graph(
     Raises ModelError when no onnxruntime could load the result.
     """
     example = "needed" if check else "if known"
-    watched = Watched(hooks, None if dump is None else Dump(dump), verify)
+    watched = Watched(hooks, Dump(dump) if dump is not None and world().leads else None, verify)
     result = _rewrite(
         model, None, recipe, calibration, input_shapes, "needed" if verify else example, progress, destination="onnx", watched=watched
     )

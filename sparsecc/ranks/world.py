@@ -204,7 +204,8 @@ def _all_there() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise Lost(f"spread: a process of the job has ended or cannot be reached: {str(error).splitlines()[0]}") from None
+        cause = str(error).splitlines()[0].rpartition(".cc:")[2].partition("] ")[2] or str(error)  # behind its place in gloo
+        raise Lost(f"spread: a process of the job has ended or cannot be reached: {cause.partition('. ')[0]}") from None
 
 
 def _packed(error: Exception) -> tuple[str, str]:

@@ -66,7 +66,7 @@ def test_outside_of_a_job_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_rank_that_was_killed_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(*_: object, **__: object) -> None:
-        raise RuntimeError("Connection closed by peer [127.0.0.1]:31337\nand where that was in C++")
+        raise RuntimeError("[/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:31337. Check the logs.\n")
 
     monkeypatch.setattr(dist, "all_gather_object", gone)
     two = World(0, 2, object())
@@ -74,3 +74,9 @@ def test_a_rank_that_was_killed_is_noticed(monkeypatch: pytest.MonkeyPatch) -> N
         two.exchange("here", None)
     error = InputError("mine")
     assert two.fail(error) is error
+
+
+def test_a_search_that_measures_times_is_no_work_for_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparsecc.autotune.entry.world", lambda: World(0, 2))
+    with pytest.raises(UserError, match="tune: measures times, and runs in one process"):
+        sparsecc.tune("x.onnx", records="x.db")
