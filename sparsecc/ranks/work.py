@@ -27,6 +27,12 @@ def turns(count: int) -> list[range | None]:
     return [found[i] if i < len(found) else None for i in own]
 
 
+def blocks(count: int) -> list[slice]:
+    """What each rank takes of `count` places in a row that take it equally long."""
+    size = world().size
+    return [slice(rank * count // size, (rank + 1) * count // size) for rank in range(size)]
+
+
 def share(costs: Sequence[float], ranks: int) -> list[int]:
     """The rank that each item goes to: the dearest first, to the rank that has least to do so far."""
     loads, owners = [0.0] * ranks, [0] * len(costs)

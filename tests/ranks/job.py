@@ -13,7 +13,10 @@ import torch
 
 import sparsecc
 from sparsecc import cli
+from sparsecc.calibration.context import Context
 from sparsecc.errors import InputError
+from sparsecc.graph.fx.graph import FxGraph
+from sparsecc.passes.prune import Prune
 from sparsecc.ranks.work import each, streamed
 from sparsecc.ranks.world import world
 from tests.ranks import small
@@ -28,6 +31,10 @@ RECIPES = {
     "calibrated": "quantize{dtype=int8,activations=calibrated}",
     "recover": "prune{sparsity=0.5} recover",
 }
+OF_TORCH: dict[str, dict[str, Any]] = {
+    "fisher": {"criterion": "fisher", "sparsity": 0.5},
+    "rows": {"criterion": "sparsegpt", "sparsity": 0.5, "rows": "fisher", "allocation": "sensitivity"},
+}
 ITEMS = (3.0, 1.0, 2.0)  # what three layers cost: one rank gets the first, the other one those that are left
 
 
@@ -35,6 +42,8 @@ def results() -> dict[str, Any]:
     """The same in any number of processes."""
     found: dict[str, Any] = {name: converted(recipe) for name, recipe in RECIPES.items()}
     options = {"calibration": small.samples(), "criterion": "sparsegpt", "levels": [0.5, 0.7]}
+    graph = small.torch_graph()
+    found |= {name: pruned(graph, options) for name, options in OF_TORCH.items()}
     found["curves"] = sparsecc.sensitivity(small.onnx_model(), **options).to_dict()
     found["one sample"] = converted(RECIPES["sparsegpt"], small.samples()[:1])  # none for rank 1
     found["squares"] = list(each("squares", ITEMS, lambda item: item, lambda item: item**2))
@@ -45,6 +54,11 @@ def results() -> dict[str, Any]:
 def converted(recipe: str, samples: Any = None) -> tuple[bytes, str]:
     proto, report = sparsecc.convert(small.onnx_model(), recipe, small.samples() if samples is None else samples)
     return proto.SerializeToString(), str(report)
+
+
+def pruned(graph: FxGraph, options: dict[str, Any]) -> list[bytes]:
+    done = Prune(**options).apply(graph, Context(calibration=small.samples())).graph
+    return [tensor.detach().numpy().tobytes() for tensor in done.tensors()]
 
 
 def who() -> list[int]:

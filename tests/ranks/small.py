@@ -6,7 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from sparsecc.graph.fx.graph import FxGraph
 
 WIDTH, WIDE = 32, 64
 LAYERS = {"q": (WIDTH, WIDTH), "k": (WIDTH, WIDTH), "v": (WIDTH, WIDTH), "out": (WIDTH, WIDTH), "up": (WIDTH, WIDE), "down": (WIDE, WIDTH)}
@@ -33,6 +37,14 @@ def onnx_model() -> onnx.ModelProto:
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["tokens", WIDTH]) for name in ("x", "y")]
     graph = helper.make_graph(nodes, "small", ends[:1], ends[1:], [numpy_helper.from_array(w, name) for name, w in weights.items()])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def torch_graph() -> FxGraph:
+    """[tokens, 32] → [tokens, 32] in three layers, for what needs gradients."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = [nn.Linear(WIDTH, WIDE), nn.ReLU(), nn.Linear(WIDE, WIDE), nn.ReLU(), nn.Linear(WIDE, WIDTH)]
+    return FxGraph.from_module(nn.Sequential(*layers).eval(), (torch.ones(3, WIDTH),))
 
 
 def samples() -> list[tuple[np.ndarray]]:
