@@ -87,8 +87,9 @@ def _entering(graph: Graph, sites: Sequence[WeightSite], needs: Sequence[str], c
         site, tensors = groups[name][0], [x for (x,) in entering]
         # layers may read the same tensor by way of different nodes; it is alive until all of them have
         key = tuple((x.data_ptr(), x.shape, x.stride()) for x in tensors) if not isinstance(site, Conv2d) else ()
-        if known is None or not key or known[0] != key:
-            known = key, _summed(name, [[as_columns(site, tensors[i]) for i in piece] for piece in pieces], needs)
+        same = known is not None and bool(key) and known[0] == key
+        if known is None or not all(world().exchange(f"inputs of '{name}'", same)):  # tensors without tokens are alike on one rank
+            known = key, _summed(name, ((as_columns(site, tensors[i]) for i in piece) for piece in pieces), needs)
         yield [(each, known[1]) for each in groups[name]]
 
 
@@ -118,8 +119,8 @@ def _own(calibration: Sequence[Any]) -> tuple[list[Any], list[range]]:
     return samples or [calibration[0]], pieces
 
 
-def _summed(name: str, pieces: Sequence[Sequence[Tensor]], needs: Sequence[str]) -> Stats:
-    """Chunk after chunk, and so in the same order for any number of ranks. pieces: this rank's columns, for each turn."""
+def _summed(name: str, pieces: Iterable[Iterable[Tensor]], needs: Sequence[str]) -> Stats:
+    """Chunk after chunk, and so in the same order for any number of ranks. pieces: this rank's columns, for each turn, made one by one."""
     total = Sums(needs)
     for piece in pieces:
         for part in world().in_turn(f"statistics of '{name}'", Sums.of(piece, needs).tensors()):

@@ -14,8 +14,11 @@ import torch
 import sparsecc
 from sparsecc import cli
 from sparsecc.calibration.context import Context
+from sparsecc.calibration.statistics import second_moments
+from sparsecc.criteria.base import Stats
 from sparsecc.errors import InputError
 from sparsecc.graph.fx.graph import FxGraph
+from sparsecc.graph.sites import WeightSite
 from sparsecc.passes.prune import Prune
 from sparsecc.ranks.work import each, streamed
 from sparsecc.ranks.world import world
@@ -44,6 +47,7 @@ def results() -> dict[str, Any]:
     options = {"calibration": small.samples(), "criterion": "sparsegpt", "levels": [0.5, 0.7]}
     graph = small.torch_graph()
     found |= {name: pruned(graph, options) for name, options in OF_TORCH.items()}
+    found["experts"] = [stats["hessian"].numpy().tobytes() for stats in of_experts()]
     found["curves"] = sparsecc.sensitivity(small.onnx_model(), **options).to_dict()
     found["one sample"] = converted(RECIPES["sparsegpt"], small.samples()[:1])  # none for rank 1
     found["squares"] = list(each("squares", ITEMS, lambda item: item, lambda item: item**2))
@@ -54,6 +58,11 @@ def results() -> dict[str, Any]:
 def converted(recipe: str, samples: Any = None) -> tuple[bytes, str]:
     proto, report = sparsecc.convert(small.onnx_model(), recipe, small.samples() if samples is None else samples)
     return proto.SerializeToString(), str(report)
+
+
+def of_experts() -> list[Stats]:
+    graph = small.experts()
+    return list(second_moments(graph, graph.sites(WeightSite), Context(calibration=small.samples())))
 
 
 def pruned(graph: FxGraph, options: dict[str, Any]) -> list[bytes]:

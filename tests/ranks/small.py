@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,6 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from sparsecc.graph.fx.graph import FxGraph
+from sparsecc.graph.sites import Linear
+from tests.passes.fake import FakeGraph, linear
 
 WIDTH, WIDE = 32, 64
 LAYERS = {"q": (WIDTH, WIDTH), "k": (WIDTH, WIDTH), "v": (WIDTH, WIDTH), "out": (WIDTH, WIDTH), "up": (WIDTH, WIDE), "down": (WIDE, WIDTH)}
@@ -45,6 +49,22 @@ def torch_graph() -> FxGraph:
         torch.manual_seed(0)
         layers = [nn.Linear(WIDTH, WIDE), nn.ReLU(), nn.Linear(WIDE, WIDE), nn.ReLU(), nn.Linear(WIDE, WIDTH)]
     return FxGraph.from_module(nn.Sequential(*layers).eval(), (torch.ones(3, WIDTH),))
+
+
+class Experts(FakeGraph):
+    """Two layers with inputs of their own, which samples 1 and 2 do not reach."""
+
+    def _source(self, site: Linear) -> str:
+        return site.name
+
+    def walk(self, inputs: Sequence[Any], taps: Sequence[str]) -> Iterator[tuple[str, list[tuple[torch.Tensor, ...]]]]:
+        for factor, name in enumerate(taps, 1):
+            given = [torch.as_tensor(x) for (x,) in inputs]
+            yield name, [(x[:0] if len(x) in (10, 11) else factor * x,) for x in given]
+
+
+def experts() -> Experts:
+    return Experts([linear("a", cols=WIDTH), linear("b", cols=WIDTH, seed=1)])
 
 
 def samples() -> list[tuple[np.ndarray]]:
