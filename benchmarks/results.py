@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,11 @@ def write(name: str, document: dict[str, Any], markdown: str) -> list[Path]:
     paths[0].write_text(json.dumps(document, indent=2) + "\n")
     paths[1].write_text(f"{markdown}\n\n{one_line()}\n")
     return paths
+
+
+def outcome(measured: str, reached: bool) -> dict[str, Any]:
+    """What a document says to `benchmarks.ladder`, under `outcome`. measured: in words."""
+    return {"measured": measured, "reached": reached, "date": f"{datetime.now(UTC):%Y-%m-%d}"}
 
 
 def promise(row: Mapping[str, Any]) -> str:

@@ -9,15 +9,10 @@ timed, both have to agree. Writes benchmarks/results/single_layers-THREADS.json 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +22,15 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
 from benchmarks.machine import machine
-from benchmarks.peers import Call, Engine, OnnxRuntime, Sparsecc, Workload, max_relative_error
+from benchmarks.peers import OnnxRuntime, Sparsecc, Workload, max_relative_error
+from benchmarks.processes import in_turns, started
 from benchmarks.promises import Promise, promise_of, promise_table
 from benchmarks.results import write
 from sparsecc.api import TOLERANCE
-from sparsecc.timing import Timing, speedup
+from sparsecc.timing import speedup
 
 AT_LEAST = 0.7
 BASELINE, OURS = OnnxRuntime(), Sparsecc(recipe={"passes": []})
-_SETTLE_S = 0.02  # before a turn, for the other process's threads to go to sleep
-_BURST_S = 0.02  # of calls in a turn
-_MEANWHILE_S = 120  # for the other process to answer
 
 
 @dataclass(frozen=True)
@@ -119,11 +112,12 @@ def _row(layer: Layer, threads: int, seconds: float, folder: Path) -> dict[str, 
     onnx.save(model_of(layer), path)
     x = np.random.default_rng(1).standard_normal(layer.x).astype(np.float32)
     work = Workload(layer.name, path, {"x": x})
-    with _started(BASELINE, work, threads) as theirs, _started(OURS, work, threads) as ours:
-        error = max_relative_error(ours.outputs, theirs.outputs)
+    with started([BASELINE], work, threads) as theirs, started([OURS], work, threads) as ours:
+        [mine], [its] = ours.answers(OURS.name, [work.inputs]), theirs.answers(BASELINE.name, [work.inputs])
+        error = max_relative_error(mine, its)
         if not error <= TOLERANCE:  # NaN too
             raise RuntimeError(f"{layer.name}: sparsecc and {BASELINE.name} disagree: relative error {error:.1e}, {TOLERANCE:g} allowed")
-        timings = _in_turns((theirs, ours), seconds)
+        timings = in_turns((theirs, ours), seconds)
     faster = speedup(timings[OURS.name], over=timings[BASELINE.name])
     times = {name: timing.to_dict()["ms"] for name, timing in timings.items()}
     return {
@@ -133,76 +127,6 @@ def _row(layer: Layer, threads: int, seconds: float, folder: Path) -> dict[str, 
         "speedup": faster.to_dict(),
         "at_least": AT_LEAST,
     }
-
-
-@dataclass(frozen=True)
-class _Process:
-    """An engine in a process of its own, with a layer loaded.  outputs: of the layer."""
-
-    name: str
-    outputs: Sequence[np.ndarray]
-    pipe: Connection
-
-    def turn(self) -> float:
-        """Median seconds of a burst of calls."""
-        time.sleep(_SETTLE_S)
-        self.pipe.send("go")
-        return _answer(self.pipe, self.name)
-
-
-@contextmanager
-def _started(engine: Engine, work: Workload, threads: int) -> Iterator[_Process]:
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(engine, work, threads, there), daemon=True)
-    process.start()
-    there.close()
-    try:
-        yield _Process(engine.name, _answer(here, engine.name), here)
-    finally:
-        here.close()  # ends it
-        process.join()
-
-
-def _answer(pipe: Connection, name: str) -> Any:
-    try:
-        if pipe.poll(_MEANWHILE_S):
-            return pipe.recv()
-    except EOFError:
-        raise RuntimeError(f"{name}: its process died") from None
-    raise RuntimeError(f"{name}: no answer in {_MEANWHILE_S} s")
-
-
-def _serve(engine: Engine, work: Workload, threads: int, pipe: Connection) -> None:
-    call = engine.load(work, threads)
-    pipe.send(call())
-    try:
-        while pipe.recv():
-            pipe.send(_burst(call))
-    except EOFError:
-        return
-
-
-def _burst(call: Call) -> float:
-    call()
-    times = []
-    start = now = time.perf_counter()
-    while len(times) < 3 or now - start < _BURST_S:
-        before = now
-        call()
-        now = time.perf_counter()
-        times.append(now - before)
-    return statistics.median(times)
-
-
-def _in_turns(processes: Sequence[_Process], seconds: float) -> dict[str, Timing]:
-    taken: dict[str, list[float]] = {process.name: [] for process in processes}
-    start, order = time.perf_counter(), list(processes)
-    while len(taken[order[0].name]) < 3 or time.perf_counter() - start < seconds:
-        for process in order:
-            taken[process.name].append(process.turn())
-        order.reverse()
-    return {name: Timing(name, tuple(times)) for name, times in taken.items()}
 
 
 def _parser() -> argparse.ArgumentParser:

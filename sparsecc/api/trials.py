@@ -15,22 +15,27 @@ import torch
 from sparsecc import codegen
 from sparsecc.api import Path, Shapes, account, known_of, sources, target_of
 from sparsecc.api.rewriting import Rewritten, rewrite
+from sparsecc.api.units import Group, groups
+from sparsecc.calibration.context import Context
 from sparsecc.codegen.backend import recorded
 from sparsecc.codegen.choose import Chooser
 from sparsecc.codegen.kernel import kernels
 from sparsecc.codegen.tuning.text import text
 from sparsecc.errors import UserError
 from sparsecc.graph.sites import WeightSite
+from sparsecc.passes.structured import Structured, errors_alone
 from sparsecc.recipe import Recipe
 from sparsecc.runtime.compiled import Compiled
 
 if TYPE_CHECKING:
+    from sparsecc.calibration.context import Progress
     from sparsecc.codegen.library import Library
     from sparsecc.codegen.target import Target
     from sparsecc.graph.base import Graph, TensorSpec
     from sparsecc.graph.inputs import Sample
     from sparsecc.report.base import Report
 
+Told = Callable[["Progress"], None]
 _SAMPLES = 1024  # weights of a layer by which models are told apart
 
 
@@ -80,6 +85,17 @@ class Trials:
         return tuple(site.name for site in self.graph.sites(WeightSite))
 
     @functools.cached_property
+    def groups(self) -> Mapping[str, Group]:
+        """Layers that become narrower together, by the name of the Mlp or attention."""
+        return groups(self.graph)
+
+    def removal_errors(self, shares: Sequence[float], samples: Sequence[Sample], **fields: Any) -> dict[str, dict[float, float]]:
+        """‖y − y'‖ / ‖y‖ of the layer that reads a group's units, for each share of them that goes while all other groups are whole; by the
+        group's name. Groups that lose nothing at any of the shares are left out.  fields: of `structured`."""
+        steps = {share: Structured(neurons=share, heads=share, **fields) for share in shares}
+        return dict(errors_alone(steps, self.graph, tuple(self.groups), Context(calibration=samples)))
+
+    @functools.cached_property
     def fingerprint(self) -> str:
         """A digest of the model: its layers, how they are connected, some of each one's weights, and the shapes of the example."""
         digest = hashlib.sha256(str(self.graph).encode())
@@ -122,14 +138,14 @@ class Trials:
         """What the recipe makes of the model, with the sizes of what it stores; nothing is compiled."""
         return account.chosen(account.report(result := self._rewritten(Recipe.load(recipe)), self.target.name), (), result.graph)
 
-    def rewritten(self, recipe: Any, samples: Sequence[Sample]) -> Graph:
-        """The graph that a recipe makes of the model, calibrated with the samples."""
-        return self._rewritten(Recipe.load(recipe), samples).graph
+    def rewritten(self, recipe: Any, samples: Sequence[Sample], progress: Told | None = None) -> Graph:
+        """The graph that a recipe makes of the model, calibrated with the samples.  progress: called by passes that take long."""
+        return self._rewritten(Recipe.load(recipe), samples, progress).graph
 
-    def compile(self, recipe: Any, samples: Sequence[Sample] | None = None) -> Compiled:
+    def compile(self, recipe: Any, samples: Sequence[Sample] | None = None, progress: Told | None = None) -> Compiled:
         """The rewritten model, which runs. Its report has no errors and no check. samples: that the recipe's passes are calibrated with;
-        then it also takes inputs of other shapes than the example's."""
-        result = self._rewritten(Recipe.load(recipe), samples)
+        then it also takes inputs of other shapes than the example's.  progress: called by passes that take long."""
+        result = self._rewritten(Recipe.load(recipe), samples, progress)
         library, choices = codegen.build(result.graph, self.example, self.target, chooser=self._chooser)
         compiled = Compiled(
             inputs=result.graph.inputs,
@@ -142,10 +158,10 @@ class Trials:
         compiled.add_library(library)
         return compiled
 
-    def _rewritten(self, recipe: Recipe, samples: Sequence[Sample] | None = None) -> Rewritten:
+    def _rewritten(self, recipe: Recipe, samples: Sequence[Sample] | None = None, progress: Told | None = None) -> Rewritten:
         """assumed: a pass that finds nothing to do is no mistake here."""
         if samples is not None:
-            return rewrite(self.graph, replace(recipe, assumed=True), samples, None, self.name, stateful=False)
+            return rewrite(self.graph, replace(recipe, assumed=True), samples, None, self.name, progress=progress, stateful=False)
         if self._latest is None or self._latest[0] != recipe:
             self._latest = None  # its weights make room for these
             self._latest = recipe, rewrite(self.graph, replace(recipe, assumed=True), None, None, self.name, stateful=False)

@@ -15,7 +15,8 @@ from sparsecc.recipe_yaml import yaml_text
 from sparsecc.report.search import SearchReport, SearchRow, shown
 
 if TYPE_CHECKING:
-    from sparsecc.autotune.tune import Found, Point
+    from sparsecc.autotune.maker import Point
+    from sparsecc.autotune.tune import Found
 
 RECIPE, PAGE, DATA, FRONT = "recipe.yaml", "search.html", "search.json", "front"
 MODEL, REPORT = "model.sparsecc", "report.html"  # of the model that was chosen
@@ -26,7 +27,7 @@ def report(found: Found, command: str = "") -> SearchReport:
     key = found.goal.quality
     rows = [_row(point, found, key) for point in found.points]
     notes = [f"stopped after {found.seconds:.0f} s: {found.stopped}"]
-    notes += [f"{name} is not measured: {why}" for name, why in found.left_out.items()]
+    notes += [f"{name} {'left out' if name == 'recovery' else 'is not measured'}: {why}" for name, why in found.left_out.items()]
     return SearchReport(
         sparsecc=__version__,
         model=found.model,
@@ -70,6 +71,7 @@ def _row(point: Point, found: Found, key: str) -> SearchRow:
         front=point in found.front,
         best=point is found.best,
         misses=tuple(str(miss) for miss in found.goal.misses(point.measured)),
+        recovered=point.recovered,
     )
 
 
@@ -86,6 +88,6 @@ def _verdict(found: Found) -> str:
         quality = f"{found.goal.quality} {shown(best.measured, found.goal.quality):.5g}"
         if best is dense:
             return f"{found.goal}: met by the model as it came; nothing that was tried is better"
-        return f"{found.goal}: met, {faster}, {quality}, {best.measured[BYTES_KEPT] / 1e6:.2f} MB"
+        return f"{found.goal}: met, {faster}, {quality}, {best.measured[BYTES_KEPT] / 1e6:.2f} MB{', recovered' if best.recovered else ''}"
     nearest = f"; the nearest goal that one meets is {found.nearest}" if found.nearest is not None else ""
     return f"{found.goal}: met by none of {len(found.points)} models{nearest}"

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
@@ -30,7 +31,8 @@ Assignment = Mapping[str, Rung]
 _SECONDS = 2.0  # to profile a variant, and again to compare it with the dense model
 _ROUNDS = 60
 _FEWEST = 2  # rungs that are measured in any case: the dense one, and another
-_ON_RANDOM: dict[str, Any] = {"prune": {"criterion": "random"}}  # where the zeros are changes no time
+_ON_RANDOM: dict[str, Any] = {"prune": {"criterion": "random"}, "structured": {"criterion": "magnitude"}}
+"""What needs no calibration: where the zeros are, and which neurons go, changes no time."""
 _GLOBAL, _OWN = 0.25, 0.5  # of what a check was off: taken on by all predictions, and by the rungs, by their share of the time
 
 
@@ -38,7 +40,7 @@ class Cost:
     """Predicts the time of a mixture of rungs, and counts its bytes.
 
     An assignment gives a rung to each layer, by its name; layers left out are dense. Sparsities between two measured ones of the same
-    pattern and numbers are interpolated linearly.
+    pattern and numbers are interpolated linearly, and shares of neurons and heads, too.
     """
 
     def __init__(self, trials: Trials, store: Store, ladder: Mapping[Rung, Measured], dense: Compiled | None = None) -> None:
@@ -101,7 +103,7 @@ class Cost:
     def bytes(self, assignment: Assignment) -> int:
         """What all weights take, as the report's `bytes_kept` counts them. Raises as `predict` does.
 
-        At a sparsity that was not measured it is a straight line between its neighbours, up to the rounding of counts.
+        At a level that was not measured it is a straight line between its neighbours, up to the rounding of counts.
         """
         total = float(self._ladder[DENSE].other_bytes)
         for site, rung in self._whole(assignment).items():
@@ -111,7 +113,7 @@ class Cost:
     def recipe(self, assignment: Assignment, **fields: Any) -> dict[str, Any]:
         """See `rungs.recipe`; layers in the order of the model."""
         whole = self._whole(assignment)
-        return recipe({site: rung for site, rung in whole.items() if rung != DENSE}, **fields)
+        return recipe({site: rung for site, rung in whole.items() if rung != DENSE}, groups=self.trials.groups, **fields)
 
     def check(self, assignment: Assignment, seconds: float = _SECONDS) -> float:
         """Milliseconds of the whole mixture, with random zeros, measured beside the dense model and on its scale; once."""
@@ -177,15 +179,15 @@ class Cost:
         return neighbours
 
     def _neighbours(self, rung: Rung) -> list[tuple[Rung, float]]:
-        known = sorted((one.sparsity, one) for one in self._ladder if one.family == rung.family and one.sparsity is not None)
-        below = [one for sparsity, one in known if rung.sparsity is not None and sparsity < rung.sparsity]
-        above = [one for sparsity, one in known if rung.sparsity is not None and sparsity > rung.sparsity]
+        known = sorted(((one.level, one) for one in self._ladder if one.family == rung.family and one.level is not None), key=itemgetter(0))
+        below = [one for level, one in known if rung.level is not None and level < rung.level]
+        above = [one for level, one in known if rung.level is not None and level > rung.level]
         if not below or not above:
             names = [str(one) for one in self._ladder]
             raise UserError(f"rung {str(rung)!r} was not measured, and lies between no two that were{did_you_mean(str(rung), names)}")
         low, high = below[-1], above[0]
-        assert low.sparsity is not None and high.sparsity is not None and rung.sparsity is not None
-        share = (rung.sparsity - low.sparsity) / (high.sparsity - low.sparsity)
+        assert low.level is not None and high.level is not None and rung.level is not None
+        share = (rung.level - low.level) / (high.level - low.level)
         return [(low, 1 - share), (high, share)]
 
     def _require_site(self, site: str) -> None:
@@ -247,17 +249,35 @@ class _Meter:
         return self._read(float, known)
 
     def _measured(self, rung: Rung) -> Measured:
-        tried = everywhere(rung, **_ON_RANDOM)
-        passes, deeds = len(tried["passes"]), self._trials.deeds(tried)
-        fits = [site for site, done in deeds.items() if done == passes]
+        tried, fits = self._everywhere(rung) if rung.narrow is None else self._narrower(rung)
         if not fits:
             return Measured(())
-        if not {*deeds.values()} <= {0, passes}:  # on other layers only some of the passes do something
-            tried = recipe(dict.fromkeys(fits, rung), **_ON_RANDOM)
         variant = self._dense_model() if rung == DENSE else self._trials.compile(tried)
         profile = variant.profile_of(self._trials.example, seconds=self.seconds, rounds=_ROUNDS)
         whole_us = profile.whole_us.median if rung == DENSE else self.beside_dense(variant)
         return Measured.of(fits, profile, whole_us, variant.report, self._trials.sites)
+
+    def _everywhere(self, rung: Rung) -> tuple[dict[str, Any], list[str]]:
+        """The recipe that puts on a rung all layers that can be there, and their names."""
+        tried = everywhere(rung, **_ON_RANDOM)
+        passes, deeds = len(tried["passes"]), self._trials.deeds(tried)
+        fits = [site for site, done in deeds.items() if done == passes]
+        if fits and not {*deeds.values()} <= {0, passes}:  # on other layers only some of the passes do something
+            tried = recipe(dict.fromkeys(fits, rung), **_ON_RANDOM)
+        return tried, fits
+
+    def _narrower(self, rung: Rung) -> tuple[dict[str, Any], list[str]]:
+        """The same for groups of layers: all of a group, or none."""
+        groups = self._trials.groups
+
+        def on(sites: Iterable[str]) -> dict[str, Any]:
+            return recipe(dict.fromkeys(sites, rung), groups=groups, **_ON_RANDOM)
+
+        tried, passes = on(site for group in groups.values() for site in group.layers), 1 + (rung.dtype != DENSE.dtype)
+        deeds = self._trials.deeds(tried)
+        whole = {site for group in groups.values() if all(deeds[name] == passes for name in group.layers) for site in group.layers}
+        fits = [site for site in deeds if site in whole]
+        return on(fits), fits
 
     def beside_dense(self, variant: Compiled) -> float:
         """µs of a call, on the scale on which the dense model takes what it took at first."""

@@ -26,8 +26,10 @@ def tune(
     metric: str | Callable[..., Any] | None = None,
     minutes: float = MINUTES,
     folder: Path | None = None,
+    recover: bool = True,
     recipe: Any = None,
     calibration: Iterable[Any] | Path | None = None,
+    held_out: Iterable[Any] | Path | None = None,
     target: str = "cpu",
     threads: int | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
@@ -41,15 +43,16 @@ def tune(
     notice: Callable[[str], None] | None = None,
 ) -> Any:
     """With a goal, a `Found` as `autotune.tune.search` gives it: the recipe that reaches it, for this machine's CPU; `calibration` and
-    `folder` are needed. Without one, a `TuningResult` as `api.tune` gives it: faster kernels for the layers that `recipe` makes, noted in
-    `records`, which is needed then.
+    `folder` are needed; `held_out` may bring samples to judge models by, `recover` says whether the best models learn what pruning cost.
+    Without one, a `TuningResult` as `api.tune` gives it: faster kernels for the layers that `recipe` makes, noted in `records`, which is
+    needed then.
 
     Raises UserError and its children for what the caller can mend, and for arguments that belong to the other of the two.
     """
     if world().size > 1:
         raise UserError("tune: measures times, and runs in one process; call it outside of spread()")
     if goal is None:
-        _reject("goal", metric=metric, folder=folder)
+        _reject("goal", metric=metric, folder=folder, held_out=held_out, recover=None if recover else False)
         if records is None:
             raise UserError("records: name a file for what is measured, or give a goal")
         options = {"target": target, "threads": threads, "input_shapes": input_shapes, "trials": trials, "seconds": seconds}
@@ -64,7 +67,8 @@ def tune(
         raise UserError("calibration: models are calibrated and judged with samples")
     if folder is None:
         raise UserError("folder: name one for what is measured and found")
-    options = {"metric": metric, "minutes": minutes, "threads": threads, "records": records, "input_shapes": input_shapes}
+    options = {"held_out": held_out, "metric": metric, "minutes": minutes, "recover": recover, "threads": threads, "records": records}
+    options |= {"input_shapes": input_shapes}
     return search(model, example_inputs, goal=goal, calibration=calibration, folder=folder, seed=seed, progress=progress, **options)
 
 

@@ -15,9 +15,10 @@ from sparsecc.autotune import metrics
 from sparsecc.autotune.condition import METRIC, Condition
 from sparsecc.autotune.function import UserMetric
 from sparsecc.autotune.goal import Goal
+from sparsecc.autotune.losses import digest
 from sparsecc.autotune.metrics.base import HeldOut, Metric, Value, by_item, judged
 from sparsecc.autotune.models import Model
-from sparsecc.calibration.samples import Labelled
+from sparsecc.calibration.samples import Labelled, Source, labelled_of
 from sparsecc.errors import InputError
 from sparsecc.graph.base import TensorSpec
 from sparsecc.graph.inputs import as_array
@@ -44,6 +45,18 @@ def split(samples: Sequence[T], every: int = EVERY) -> tuple[list[T], list[T]]:
     step = every + _DRIFT
     held = {place for j in range(count) if (place := int((j + 0.5) * step)) < count} or {count - 1}
     return [s for i, s in enumerate(samples) if i not in held], [s for i, s in enumerate(samples) if i in held]
+
+
+def parted(calibration: Sequence[Labelled], held_out: Source | None, specs: Sequence[TensorSpec]) -> tuple[list[Labelled], list[Labelled]]:
+    """Samples to calibrate with, and those to judge by: `split`, where none are given for this. held_out: as for `labelled_of`, for a model
+    with these inputs. Raises as that does, and InputError where all that is held out is among the calibration's samples."""
+    if held_out is None:
+        return split(calibration)
+    held = labelled_of(held_out, specs, "held_out")
+    seen = {digest([one.sample]) for one in calibration}
+    if all(digest([one.sample]) in seen for one in held):
+        raise InputError("held_out: all its samples are among those of the calibration, which cannot judge what they made; give others")
+    return list(calibration), held
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ reaches the model's.
 W' is what the rung's passes make of the weight, X what enters the site in the calibration. Gains are measured once, see
 `calibration.sensitivity` (after the linearity theorem of HIGGS, Malinovskii et al. 2024). What is left out of this, as rounded activations,
 and errors that do not add up, the search mends by whole models that it measures: each rung has a factor, see `Factors`.
+
+What goes with neurons and heads counts at the layer that reads them, as the error of its output once its other columns make up for them.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparsecc.autotune.rungs import DENSE, Rung, everywhere
+from sparsecc.autotune.rungs import DENSE, REMOVAL, ROUND_TO, Rung, everywhere
 from sparsecc.calibration.context import Context, Progress
 from sparsecc.calibration.outputs import spread
 from sparsecc.calibration.sensitivity import measured as sensitivities
@@ -54,28 +56,39 @@ def losses(
 
     prune: fields of the pass, as the criterion.  until: of the monotonic clock, after which no further rung is begun but the first beside
     the dense one."""
-    key = {"model": trials.fingerprint, "samples": digest(samples), "prune": dict(prune)}
+    key = {"model": trials.fingerprint, "code": trials.version, "samples": digest(samples), "prune": dict(prune)}
     sites = trials.graph.sites(WeightSite)
     gains = store.of(key | {"gains": _SAMPLES}, lambda: dict(_gains(trials, sites, samples)))
     covariances: dict[str, Any] = {}
+    shares = sorted({rung.narrow for rung in ladder if rung.narrow is not None})
     found: dict[tuple[str, Rung], float] = {}
+
+    def errors_of(rung: Rung) -> dict[str, float]:
+        return store.of(key | {"errors": str(rung)}, lambda: dict(_errors(trials, rung, sites, samples, prune, covariances)))
+
     for done, rung in enumerate(ladder):
         if done >= _FEWEST and time.monotonic() > until:
             break
         if progress is not None:
             progress(Progress("measuring losses", done, len(ladder), str(rung)))
-        errors = store.of(key | {"errors": str(rung)}, lambda rung=rung: dict(_errors(trials, rung, sites, samples, prune, covariances)))
+        if rung.narrow is None:
+            errors = errors_of(rung)
+        else:
+            removed = store.of(key | {"removed": shares}, lambda: _removed(trials, shares, samples))
+            errors = dict(_narrower(trials, errors_of(Rung(rung.dtype)), removed, rung.narrow))
         known = {site: gain for site, error in errors.items() if (gain := gains.get(site)) is not None or rung == DENSE}
         found |= {(site, rung): (gain or 0.0) * errors[site] ** 2 for site, gain in known.items()}
     return found
 
 
 def digest(samples: Sequence[Sequence[Any]]) -> str:
-    """Tells samples apart by what is in them."""
+    """Tells samples apart by what is in them, and by where one ends and the next begins. samples: of tensors or of arrays, of text too."""
     made = hashlib.sha256()
     for sample in samples:
+        made.update(f"[{len(sample)}]".encode())
         for value in sample:
-            array = np.ascontiguousarray(as_array(value))
+            array = np.ascontiguousarray(value if isinstance(value, np.ndarray) else as_array(value))
+            array = array.astype(str) if array.dtype == object else array  # whose bytes are addresses
             made.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
     return made.hexdigest()[:32]
 
@@ -109,6 +122,23 @@ def _errors(
         known = None if isinstance(covariance, Refused) else covariance
         if site.name in after:
             yield site.name, relative_error(site.matrix, after[site.name].matrix, known)
+
+
+def _removed(trials: Trials, shares: Sequence[float], samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
+    """`Trials.removal_errors`, as JSON keeps it."""
+    found = trials.removal_errors(shares, samples, round_to=ROUND_TO, **REMOVAL)
+    return {group: {str(share): error for share, error in errors.items()} for group, errors in found.items()}
+
+
+def _narrower(
+    trials: Trials, numbers: Mapping[str, float], removed: Mapping[str, Mapping[str, float]], share: float
+) -> Iterator[tuple[str, float]]:
+    """The errors of layers that become narrower.  numbers: what their numbers cost them.  removed: as `_removed` gives it."""
+    for name, group in trials.groups.items():
+        error = removed.get(name, {}).get(str(share))
+        if error is not None and numbers.keys() >= set(group.layers):
+            yield from ((layer, numbers[layer]) for layer in group.layers[:-1])
+            yield group.reader, math.hypot(numbers[group.reader], error)
 
 
 @dataclass

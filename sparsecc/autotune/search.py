@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Protocol
 
@@ -25,13 +25,15 @@ _LEAST_ERROR = 1e-9  # that counts; the dense model has none
 
 @dataclass(frozen=True)
 class Tried:
-    """A whole model. ms: of a call.  size: stored bytes.  error: relative squared error of its outputs.  quality: by metric."""
+    """A whole model. ms: of a call.  size: stored bytes.  error: relative squared error of its outputs.  quality: by metric.  recovered:
+    whether its weights have learnt after they were pruned."""
 
     assignment: Assignment
     ms: float
     size: float
     error: float
     quality: Mapping[str, float]
+    recovered: bool = False
 
 
 class Space(Protocol):
@@ -88,17 +90,18 @@ class Wanted(Protocol):
 
 @dataclass
 class Search:
-    """try_: makes a model, measures and judges it.  go_on: whether there is time for another try.  tell: told of each."""
+    """try_: makes a model, measures and judges it; None where the time was over before it was done.  go_on: whether there is
+    time for another try.  tell: told of each."""
 
     space: Space
     wanted: Wanted
-    try_: Callable[[Assignment], Tried]
+    try_: Callable[[Assignment], Tried | None]
     go_on: Callable[[], bool]
     tell: Callable[[Tried], None] = lambda _: None
     tried: list[Tried] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._factors = Factors(self.space.rungs)
+        self.factors = Factors(self.space.rungs)
 
     def run(self) -> list[Tried]:
         """All that was tried, the dense model first."""
@@ -125,11 +128,12 @@ class Search:
         if self.wanted.pareto:
             return None
         for one in self.tried:
-            if self._holds(one) and (found is None or self.wanted.better(one, found)):
+            if self.holds(one) and (found is None or self.wanted.better(one, found)):
                 found = one
         return found
 
-    def _holds(self, one: Tried) -> bool:
+    def holds(self, one: Tried) -> bool:
+        """Whether it is within all bounds."""
         inside = (self.wanted.ms is None or one.ms <= self.wanted.ms) and (self.wanted.size is None or one.size <= self.wanted.size)
         return inside and self.wanted.good(one)
 
@@ -137,22 +141,22 @@ class Search:
         """As good as possible in this time."""
         aim = ms
         for _ in range(_FEW):
-            chosen = self._chosen(aim)
-            found = self._take(fastest(self._options()) if chosen is None else chosen)  # which may do where predictions are too long
+            chosen = self.chosen(aim)
+            found = self._take(fastest(self.options()) if chosen is None else chosen)  # which may do where predictions are too long
             if found is None or ms / _CLOSE <= found.ms <= ms:
                 return
             aim *= min(max(ms / found.ms, 0.5), 1.5) * (0.99 if found.ms > ms else 1.0)
 
     def _above(self) -> None:
         """As fast as possible with this quality: bisection of the time, of which every step chooses anew."""
-        good, bad = min([one.ms for one in self.tried if self._holds(one)], default=self.tried[0].ms), self._least_ms()
+        good, bad = min([one.ms for one in self.tried if self.holds(one)], default=self.tried[0].ms), self.least_ms()
         while bad * _CLOSE < good:
             middle = math.sqrt(good * bad)
-            chosen = self._chosen(middle)
+            chosen = self.chosen(middle)
             found = None if chosen is None else self._known(chosen) or self._take(chosen)
             if found is None:
                 return
-            good, bad = (min(middle, found.ms), bad) if self._holds(found) else (good, middle)
+            good, bad = (min(middle, found.ms), bad) if self.holds(found) else (good, middle)
 
     def _smallest(self) -> None:
         """As good as possible in so many bytes."""
@@ -162,7 +166,7 @@ class Search:
     def _spread(self) -> None:
         """The frontier: first its ends, then where two neighbours lie farthest apart, in time and in error."""
         for share in (0.5, 0.25, 0.0, 0.75):
-            if self._aimed(self._least_ms() + share * (self.tried[0].ms - self._least_ms())) is None and not self.go_on():
+            if self._aimed(self.least_ms() + share * (self.tried[0].ms - self.least_ms())) is None and not self.go_on():
                 return
         while any(self._aimed(gap) is not None for gap in self._gaps()):
             pass
@@ -176,18 +180,19 @@ class Search:
                 found.append((math.log(slow.ms / fast.ms) * (1 + decades), math.sqrt(fast.ms * slow.ms)))
         return [ms for _, ms in sorted(found, reverse=True)]
 
-    def _least_ms(self) -> float:
-        options = self._options()
+    def least_ms(self) -> float:
+        """That a model is predicted to take, the fastest rung on each site."""
+        options = self.options()
         return self.space.rest_ms + total(options, fastest(options)).ms
 
     def _aimed(self, ms: float | None) -> Tried | None:
         """Tries what loses least in this time; None where nothing does, where it was tried before, or where there is no time."""
-        chosen = self._chosen(ms)
+        chosen = self.chosen(ms)
         return None if chosen is None else self._take(chosen)
 
-    def _chosen(self, ms: float | None) -> dict[str, str] | None:
-        """What loses least in this time, by what is known now; None where nothing takes so little."""
-        options, aim = self._options(), math.inf if ms is None else ms
+    def chosen(self, ms: float | None, options: Sequence[Option] | None = None) -> dict[str, str] | None:
+        """What loses least in this time, by what is known now; None where nothing takes so little.  options: with other losses."""
+        options, aim = self.options() if options is None else options, math.inf if ms is None else ms
         found = None
         for _ in range(_ROUNDS):
             limit = None if ms is None else aim - self.space.rest_ms
@@ -202,26 +207,33 @@ class Search:
         return found
 
     def _known(self, assignment: Assignment) -> Tried | None:
-        return next((one for one in self.tried if one.assignment == assignment), None)
+        return next((one for one in self.tried if one.assignment == assignment and not one.recovered), None)
 
     def _take(self, assignment: Assignment) -> Tried | None:
         if self._known(assignment) is not None or (self.tried and not self.go_on()):
             return None
         found = self.try_(assignment)
+        if found is not None:
+            self.learn(found)
+        return found
+
+    def learn(self, found: Tried) -> None:
+        """Takes a model up among those that were tried. Of one that was recovered the time says something of others, and the error does
+        not."""
         self.tried.append(found)
         losses: dict[str, float] = {}
         for option in self.space.options():
-            if assignment.get(option.site) == option.rung:
+            if found.assignment.get(option.site) == option.rung:
                 losses[option.rung] = losses.get(option.rung, 0.0) + option.loss
-        self._factors.add(losses, found.error)
+        if not found.recovered:
+            self.factors.add(losses, found.error)
         self.space.correct(found)
         self.tell(found)
-        return found
 
-    def _options(self) -> list[Option]:
+    def options(self) -> list[Option]:
         """With losses as they are known by now."""
-        factors = self._factors.of()
-        return [Option(one.site, one.rung, one.ms, one.size, one.loss * factors[one.rung]) for one in self.space.options()]
+        factors = self.factors.of()
+        return [replace(one, loss=one.loss * factors[one.rung]) for one in self.space.options()]
 
 
 def frontier(tried: Sequence[Tried]) -> list[Tried]:

@@ -48,11 +48,12 @@ def samples_of(source: Source | None, specs: Sequence[TensorSpec]) -> list[Sampl
     return None if source is None else [labelled.sample for labelled in labelled_of(source, specs)]
 
 
-def labelled_of(source: Source, specs: Sequence[TensorSpec]) -> list[Labelled]:
+def labelled_of(source: Source, specs: Sequence[TensorSpec], what: str = "calibration") -> list[Labelled]:
     """Samples as `samples_of` gives them, with their references: in an .npz or such a mapping arrays `reference:NAME` with an entry for
     each item (all entries of all batches, in order), in an iterable of dicts arrays of that name, with as many entries as the sample has.
+    what: they are called in errors, where they are no file.
     Raises as `samples_of` does, and InputError for references that do not fit their samples."""
-    label = str(source) if isinstance(source, str | PathLike) else "calibration"
+    label = str(source) if isinstance(source, str | PathLike) else what
     there = isinstance(source, str | PathLike | Mapping | list | tuple) or is_array(source)  # all of it, before the first is asked for
     labelled = _is_loader(source)
     given = read_npz(source) if isinstance(source, str | PathLike) else source

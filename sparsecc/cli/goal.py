@@ -19,9 +19,11 @@ def toward(
     goal: str,
     *,
     calib: Path | None,
+    held_out: Path | None,
     out: Path | None,
     metric: str | None,
     minutes: float,
+    recover: bool,
     threads: int | None,
     records: Path | None,
     input_shapes: Mapping[str, Sequence[int]] | None,
@@ -40,11 +42,14 @@ def toward(
     try:
         with working(f"searching for {source.name}") as progress:
             options = {"threads": threads, "records": records, "input_shapes": input_shapes, "progress": progress}
-            found = search(source, goal=goal, calibration=calib, folder=out, metric=metric, minutes=minutes, **options)
+            options |= {"minutes": minutes, "recover": recover}
+            samples = {"calibration": calib, "held_out": held_out}
+            found = search(source, goal=goal, **samples, folder=out, metric=metric, **options)
             made = account.write(found, out, shlex.join(["sparsecc", *sys.argv[1:]]))
             if found.best is not None:
                 options = {"threads": threads, "records": records, "input_shapes": input_shapes}
-                compiled = sparsecc.compile(source, recipe=found.best.recipe, calibration=found.samples, **options)
+                recipe = found.best.again or found.best.recipe
+                compiled = sparsecc.compile(source, recipe=recipe, calibration=found.samples, **options)
                 compiled.save(out / account.MODEL)
                 compiled.report.to_html(out / account.REPORT)
     except KeyboardInterrupt:

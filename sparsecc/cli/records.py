@@ -54,16 +54,18 @@ def merge(
 
 @app.command()
 def show(path: RecordsArgument, json: JsonOption = None) -> None:
-    """Per target and task: how much was measured, the best, and whether it holds here."""
+    """Per target and task: how much was measured, the best, and whether it holds here; and which cost models there are."""
     from sparsecc.codegen.tuning import exchange
 
     writable(json, path)
-    rows = exchange.show(path)
-    write_json(json, {"records": str(path), "tasks": [row.to_dict() for row in rows]})
+    rows, models = exchange.show(path), exchange.models(path)
+    write_json(json, {"records": str(path), "tasks": [row.to_dict() for row in rows], "models": [model.to_dict() for model in models]})
     for head, row in zip([None, *map(_head, rows)], rows, strict=False):
         if _head(row) != head:
             print(_head(row))
         print(f"    {_line(row)}")
+    for model in models:
+        print(model)
     print(f"{path}: {sum(row.measured for row in rows)} measurements of {len(rows)} tasks")
 
 

@@ -44,7 +44,13 @@ def tune(
         str | None, typer.Option("--goal", metavar="GOAL", help='What to reach: "latency<=12ms,cosine>=0.99", or pareto. Searches recipes.')
     ] = None,
     metric: Annotated[str | None, typer.Option("--metric", metavar="NAME|MODULE:FUNCTION", help="What `metric` means in the goal.")] = None,
+    held_out: Annotated[
+        Path | None, typer.Option("--held-out", metavar="FILE", help="Of --goal: inputs to judge by. Left out: every fourth of --calib.")
+    ] = None,
     minutes: Annotated[float, typer.Option("--minutes", min=0.1, metavar="M", help="Time for --goal.")] = 30.0,
+    recover: Annotated[
+        bool, typer.Option("--recover/--no-recover", help="Whether the last third of the time goes into learning what pruning cost.")
+    ] = True,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Of --goal: a folder for recipe, model and page.")] = None,
     target: TargetOption = "cpu",
     threads: ThreadsOption = None,
@@ -63,11 +69,11 @@ def tune(
     if goal is not None:
         _reject_with_goal(target, recipe=recipe, trials=trials, seconds=seconds, json=json, tracker=tracker, key=key)
         shapes = input_shapes(input_shape)
-        options = {"calib": calib, "out": out, "metric": metric, "minutes": minutes}
+        options = {"calib": calib, "held_out": held_out, "out": out, "metric": metric, "minutes": minutes, "recover": recover}
         if not toward(source, goal, **options, threads=threads, records=records, input_shapes=shapes):
             raise typer.Exit(1)
         return
-    for name, value in (("metric", metric), ("out", out)):
+    for name, value in (("metric", metric), ("out", out), ("held-out", held_out), ("no-recover", None if recover else True)):
         if value is not None:
             raise UserError(f"--{name}: goes with --goal")
     if records is None:

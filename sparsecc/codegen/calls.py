@@ -48,7 +48,7 @@ class Way(Protocol):
     """How a layer may be computed: kernels, their knobs, and the weights as they read them. Printed in the report."""
 
     def emit(self, calls: Calls, spec: MatmulSpec, x: Sequence[Any], residual: Any | None) -> Any:
-        """Y of `spec`.  x: as the layer's number format has it, with scales where there are some.  residual: None where there is none."""
+        """Y of `spec`.  x: as the layer's number format has it, int8 with scales and zero points.  residual: None where there is none."""
         ...
 
     def sample(self, spec: MatmulSpec) -> Sequence[np.ndarray]:

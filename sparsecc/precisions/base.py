@@ -58,6 +58,10 @@ class Nodes(Protocol[T]):
         """[..., 1]: along the last axis."""
         ...
 
+    def least(self, x: T) -> T:
+        """[..., 1]: along the last axis."""
+        ...
+
     def matmul_nbits(self, x: T, packed: T, scales: T, zeros: T | None, bits: int, group: int) -> T:
         """x · Wᵀ by onnxruntime's own operator, in float32. packed: uint8 [rows, groups, group·bits/8], the lowest bits of a byte first.
         scales: float32 [rows·groups].  zeros: uint8, packed likewise for each row; None for the middle of the range."""

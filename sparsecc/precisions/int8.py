@@ -1,6 +1,9 @@
-"""8-bit integers, symmetric: a scale for each output channel of the weight, and one for each token of the input.
+"""8-bit integers: a scale for each output channel of the weight, a scale and a zero point for each token of the input.
 
-Dettmers et al. 2022 (LLM.int8()) call this vector-wise. Calibrated, all inputs of a layer have one scale, found before.
+Scales of tokens and of output channels are what Dettmers et al. 2022 (LLM.int8()) call vector-wise. Their tokens are symmetric. Here the
+numbers lie between a token's least and largest input, or zero, as Jacob et al. 2018 place them: behind a GELU nearly all of a token is on
+one side of zero. A product has one term more for it, Σ (q - z)·w = Σ q·w - z·Σ w. Calibrated, all inputs of a layer have one scale, found
+before, and zero in the middle.
 
 Weights may take 7 bits. x86 CPUs without VNNI multiply unsigned by signed bytes with `pmaddubsw`, which adds two neighbouring products in
 16 bits and saturates: 255·127·2 does not fit, 255·64·2 does. Generated code never saturates. onnxruntime's does.
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LEVELS = 127  # values are in [-LEVELS, LEVELS], so that zero is exact and a sign can always be turned
+HALF_SPAN = 126  # half of the steps between the ends of a token: the last bit of a division may add one, and all stay within LEVELS
 WEIGHT_LEVELS = {8: LEVELS, 7: 64}  # by bits
 _CALIBRATED = "calibrated"
 _ZERO = 128  # the zero point of unsigned inputs
@@ -40,7 +44,8 @@ _ZERO = 128  # the zero point of unsigned inputs
 
 @dataclass(frozen=True)
 class Int8(Precision):
-    """w ≈ scales[row] · values,  x ≈ s · round(x / s) with s = max|x| / 127 of the token, or input_scale where calibrated.
+    """w ≈ scales[row] · values,  x ≈ s · (round(x / s + z) - z) with s = (max(x, 0) - min(x, 0)) / 252 and z = round(-min(x, 0) / s) - 126
+    of the token. Where calibrated s is input_scale, z is 0.
 
     scales: float32 [rows].  input_scale: float32, no dimensions; inputs beyond 127 times it are clipped.
     weight_bits: 8, or 7 for values in [-64, 64].
@@ -92,17 +97,21 @@ class Int8(Precision):
         if self.calibrated:
             scale = scales["input_scale"].to(x.dtype)
             return (x / scale).round().clamp(-LEVELS, LEVELS) * scale
-        scale = _scale(x.abs().amax(dim=-1, keepdim=True))
-        return (x / scale).round() * scale
+        low, high = x.amin(dim=-1, keepdim=True).clamp(max=0), x.amax(dim=-1, keepdim=True).clamp(min=0)
+        scale = _scale(high / 2 - low / 2, HALF_SPAN)  # of halves, whose distance no type has as infinity
+        zero = (-low / scale).round() - HALF_SPAN
+        return ((x / scale + zero).round() - zero) * scale
 
     def product(self, nodes: Nodes[T], x: T, weight: T, scales: Mapping[str, T]) -> T:
         if not self.calibrated:
-            scale, levels = _levels_of_tokens(nodes, x)
-            return self._scaled(nodes, levels, weight, scale, scales["scales"])
+            levels, scale, zero = _levels_of_tokens(nodes, x)
+            sums = nodes.op("Sub", self._sums(nodes, levels, weight), nodes.op("Mul", nodes.cast(zero, "int32"), _total(nodes, weight)))
+            return _scaled(nodes, sums, scale, scales["scales"])
         scale = scales["input_scale"]
         if not self._narrow:
-            levels = nodes.op("QuantizeLinear", _clipped(nodes, x, scale), scale, nodes.tensor(np.array(_ZERO, np.uint8)))
-            return self._scaled(nodes, levels, weight, scale, scales["scales"])
+            middle = nodes.tensor(np.array(_ZERO, np.uint8))
+            levels = nodes.op("QuantizeLinear", _clipped(nodes, x, scale), scale, middle)
+            return _scaled(nodes, self._sums(nodes, levels, weight, middle), scale, scales["scales"])
         zero = nodes.tensor(np.array(0, np.int8))
         rounded = nodes.op("DequantizeLinear", nodes.op("QuantizeLinear", _clipped(nodes, x, scale), scale, zero), scale, zero)
         return nodes.op("MatMul", rounded, nodes.op("DequantizeLinear", weight, scales["scales"], axis=1))
@@ -112,13 +121,21 @@ class Int8(Precision):
         """Whether two products of a weight and an unsigned input fit into 16 bits."""
         return 2 * 255 * WEIGHT_LEVELS[self.weight_bits] < 1 << 15
 
-    def _scaled(self, nodes: Nodes[T], levels: T, weight: T, scale: T, scales: T) -> T:
-        """levels: the inputs, uint8 with _ZERO in the place of zero.  scale: what they are multiples of."""
-        zero = nodes.tensor(np.array(_ZERO, np.uint8))
+    def _sums(self, nodes: Nodes[T], levels: T, weight: T, *zero: T) -> T:
+        """int32.  levels: the inputs as uint8, with `zero` in the place of zero where it is given."""
         parts = [weight] if self._narrow else _halves(nodes, weight)
-        products = [nodes.op("MatMulInteger", levels, part, zero) for part in parts]
-        sums = products[0] if len(products) == 1 else nodes.op("Add", *products)
-        return nodes.op("Mul", nodes.op("Mul", nodes.cast(sums, "float32"), scale), scales)
+        products = [nodes.op("MatMulInteger", levels, part, *zero) for part in parts]
+        return products[0] if len(products) == 1 else nodes.op("Add", *products)
+
+
+def _scaled(nodes: Nodes[T], sums: T, scale: T, scales: T) -> T:
+    """scale: what inputs are multiples of.  scales: of the outputs."""
+    return nodes.op("Mul", nodes.op("Mul", nodes.cast(sums, "float32"), scale), scales)
+
+
+def _total(nodes: Nodes[T], weight: T) -> T:
+    """The weights of each output together, which runtimes compute once, when they load the model."""
+    return nodes.op("ReduceSum", nodes.cast(weight, "int32"), nodes.tensor(np.array([0], np.int64)), keepdims=0)
 
 
 def _clipped(nodes: Nodes[T], x: T, scale: T) -> T:
@@ -127,13 +144,21 @@ def _clipped(nodes: Nodes[T], x: T, scale: T) -> T:
     return nodes.op("Clip", x, nodes.op("Neg", limit), limit)
 
 
-def _levels_of_tokens(nodes: Nodes[T], x: T) -> tuple[T, T]:
-    """The scale of each token, and x in multiples of it."""
-    largest = nodes.largest(nodes.op("Abs", x))
-    scale = nodes.op("Div", largest, nodes.tensor(np.array(LEVELS, np.float32)))
-    zero, one, middle = (nodes.tensor(np.array(number, np.float32)) for number in (0, 1, _ZERO))
-    scale = nodes.op("Where", nodes.op("Greater", largest, zero), scale, one)
-    return scale, nodes.cast(nodes.op("Add", nodes.op("Round", nodes.op("Div", x, scale)), middle), "uint8")
+def _levels_of_tokens(nodes: Nodes[T], x: T) -> tuple[T, T, T]:
+    """x as uint8, what each token's numbers are multiples of, and what stands for zero.
+
+    QuantizeLinear rounds and narrows in one pass over x, Round and Cast take two. The zero point adds two passes over the outputs. Against
+    symmetric tokens a layer takes 0.94 of the time from 1536 inputs to 384 outputs, 1.04 from 768 to 768, 1.19 from 384 to 1536 (128
+    tokens, onnxruntime 1.32, one thread of a Zen 5). With DequantizeLinear in the place of Cast and a product it is 1.1 to 1.7.
+    """
+    nothing, one, half, steps, lowest = (nodes.tensor(np.array(number, np.float32)) for number in (0, 1, 0.5, HALF_SPAN, _ZERO - HALF_SPAN))
+    low, high = nodes.op("Min", nodes.least(x), nothing), nodes.op("Max", nodes.largest(x), nothing)
+    span = nodes.op("Sub", nodes.op("Mul", high, half), nodes.op("Mul", low, half))
+    scale = nodes.op("Div", span, steps)
+    scale = nodes.op("Where", nodes.op("Greater", scale, nothing), scale, one)
+    zero = nodes.op("Add", nodes.op("Round", nodes.op("Div", nodes.op("Neg", low), scale)), lowest)
+    levels = nodes.op("Add", nodes.op("Div", x, scale), zero)
+    return nodes.op("QuantizeLinear", levels, one, nodes.tensor(np.array(0, np.uint8))), scale, zero
 
 
 def _halves(nodes: Nodes[T], weight: T) -> list[T]:
@@ -144,5 +169,6 @@ def _halves(nodes: Nodes[T], weight: T) -> list[T]:
 
 
 def _scale(largest: Tensor, levels: int = LEVELS) -> Tensor:
-    """1 where all is zero."""
-    return (largest / levels).where(largest > 0, largest.new_ones(()))
+    """1 where all is zero, or too small for a step."""
+    scale = largest / levels
+    return scale.where(scale > 0, scale.new_ones(()))

@@ -18,7 +18,8 @@ from sparsecc.report.html import rendered
 @dataclass(frozen=True)
 class SearchRow:
     """One model. recipe: in one line.  quality: of the metric that counts.  front: whether none is better in both.  best: whether it is
-    the one that was chosen.  misses: conditions of the goal that do not hold, in words."""
+    the one that was chosen.  misses: conditions of the goal that do not hold, in words.  recovered: whether its weights have
+    learnt after they were pruned."""
 
     ms: float
     predicted_ms: float
@@ -29,6 +30,13 @@ class SearchRow:
     front: bool = False
     best: bool = False
     misses: tuple[str, ...] = ()
+    recovered: bool = False
+
+    @property
+    def marks(self) -> str:
+        """In words, what it is."""
+        place = "best" if self.best else "front" if self.front else ""
+        return ", ".join(filter(None, [place, "recovered" if self.recovered else ""]))
 
 
 @dataclass(frozen=True)
@@ -64,9 +72,10 @@ class SearchReport:
         dense = self.rows[0].ms
         lines = [self.verdict, *self.notes]
         for row in self.rows:
-            marks = "best" if row.best else "front" if row.front else ""
             size = f"{row.bytes / 1e6:.2f} MB"
-            lines.append(f"{row.ms:8.3f} ms  {dense / row.ms:5.2f}x  {size:>10}  {self.metric} {row.quality:.5g}  {marks:5}  {row.recipe}")
+            lines.append(
+                f"{row.ms:8.3f} ms  {dense / row.ms:5.2f}x  {size:>10}  {self.metric} {row.quality:.5g}  {row.marks:16}  {row.recipe}"
+            )
         return "\n".join(lines)
 
 
@@ -81,6 +90,9 @@ def picture(report: SearchReport) -> bytes:
     front = sorted((row for row in report.rows if row.front), key=lambda row: row.ms)
     ax.plot([row.ms for row in report.rows], [row.quality for row in report.rows], "o", color="#9aa5b1", label="made and measured")
     ax.plot([row.ms for row in front], [row.quality for row in front], "o-", color="#1f6feb", label="none better in both")
+    learnt = [row for row in report.rows if row.recovered]
+    if learnt:
+        ax.plot([row.ms for row in learnt], [row.quality for row in learnt], "D", color="#1a7f37", markersize=6, label="recovered")
     for row in report.rows[:1]:
         ax.plot([row.ms], [row.quality], "s", color="#57606a", markersize=8, label="dense")
     for row in report.rows:

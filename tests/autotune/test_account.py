@@ -10,7 +10,8 @@ import yaml
 
 from sparsecc.autotune import account
 from sparsecc.autotune.goal import Goal
-from sparsecc.autotune.tune import Found, Point
+from sparsecc.autotune.maker import Point
+from sparsecc.autotune.tune import Found
 from sparsecc.recipe import Recipe
 
 

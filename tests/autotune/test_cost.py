@@ -126,7 +126,7 @@ def test_through_json() -> None:
 
 def fake(**fields: Any) -> Any:
     target = SimpleNamespace(is_here=True, name="cpu")
-    plain = {"fingerprint": "m", "target_text": "t", "version": "v", "target": target, "sites": SITES}
+    plain = {"fingerprint": "m", "target_text": "t", "version": "v", "target": target, "sites": SITES, "groups": {}}
     return SimpleNamespace(**{**plain, **fields})
 
 
@@ -248,7 +248,7 @@ def test_models_are_told_apart() -> None:
 
 
 def test_the_default_ladder_fits() -> None:
-    for rung in ladder(trials().dtypes):
+    for rung in (rung for rung in ladder(trials().dtypes) if rung.narrow is None):
         recipe = module.everywhere(rung, **module._ON_RANDOM)
         deeds = trials().deeds(recipe)
         assert all(deeds[site] == len(recipe["passes"]) for site in SITES), rung
@@ -257,3 +257,50 @@ def test_the_default_ladder_fits() -> None:
 def test_any_variant_is_timed_on_the_scale_of_the_dense_model() -> None:
     compiled = trials().compile(real().recipe({"out": RUNGS[2]}, prune={"criterion": "random"}))
     assert 0 < real().time(compiled, seconds=0.05) < 20 * real().dense_ms
+
+
+class Blocks(nn.Module):
+    """An Mlp whose layers fit all numbers, one whose second is too small for int8, and a layer of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 128), nn.Linear(128, 64)
+        self.alone, self.fc1, self.fc2 = nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.layer_norm(self.alone(x + self.second(torch.relu(self.first(x)))), (64,))
+        return self.fc2(torch.relu(self.fc1(x)))
+
+
+NARROW = (INT8, Rung("int8", narrow=0.25), Rung("int8", narrow=0.5), Rung(narrow=0.25))
+
+
+@cache
+def narrower() -> Cost:
+    torch.manual_seed(0)
+    return Cost.measured(Trials.open(Blocks().eval(), torch.randn(32, 64), threads=1), NARROW, Store(), seconds=0.05)
+
+
+def test_layers_become_narrower_in_whole_groups() -> None:
+    cost, (numbers, quarter, half, plain) = narrower(), NARROW
+    assert {name: group.layers for name, group in cost.trials.groups.items()} == {"mlp": ("first", "second"), "mlp_1": ("fc1", "fc2")}
+    assert cost.rungs("first") == cost.rungs("second") == (DENSE, *NARROW)
+    assert cost.rungs("alone") == (DENSE, numbers)
+    assert plain in cost.rungs("fc1") and plain in cost.rungs("fc2")
+    assert quarter not in cost.rungs("fc1") and quarter not in cost.rungs("fc2")  # the second is too small for int8
+    assert half.at(0.3) not in cost.rungs("first")
+    low, high = (cost.predict({"first": rung, "second": rung}) for rung in (quarter, half))
+    assert cost.predict(dict.fromkeys(("first", "second"), half.at(0.375))) == pytest.approx((low + high) / 2)
+
+
+@pytest.mark.parametrize(
+    "mixture",
+    [
+        {"first": NARROW[1], "second": NARROW[1]},
+        {"first": NARROW[2], "second": NARROW[2], "alone": INT8, "fc1": NARROW[3], "fc2": NARROW[3]},
+        {"first": NARROW[1], "second": NARROW[3]},
+    ],
+)
+def test_bytes_of_narrower_layers_are_those_of_the_report(mixture: Mapping[str, Rung]) -> None:
+    compiled = narrower().trials.compile(narrower().recipe(mixture, **module._ON_RANDOM))
+    assert narrower().bytes(mixture) == compiled.report.totals["bytes_kept"]

@@ -202,3 +202,9 @@ def test_a_bound_that_is_perfect_can_be_missed() -> None:
     goal = Goal.parse("cosine>=1")
     assert goal.violation({"cosine": 0.999}) == pytest.approx(1.0)
     assert goal.met({"cosine": 1.0})
+
+
+def test_shortfall_is_of_quality_alone() -> None:
+    goal = Goal.parse("latency<=1ms,cosine>=0.99")
+    assert goal.shortfall({"latency_us": 9e9, "cosine": 0.995}) == 0
+    assert goal.shortfall({"latency_us": 1.0, "cosine": 0.97}) == pytest.approx(2.0)

@@ -9,7 +9,7 @@ import torch
 
 import sparsecc
 from sparsecc.autotune.goal import Goal
-from sparsecc.autotune.judge import Judge, Quality, split
+from sparsecc.autotune.judge import Judge, Quality, parted, split
 from sparsecc.autotune.metrics.base import Value
 from sparsecc.autotune.models import HostModel
 from sparsecc.calibration.samples import Labelled, labelled_of
@@ -176,3 +176,15 @@ def test_too_few_samples_to_split(count: int, there: str) -> None:
         split(range(count))
     with pytest.raises(ValueError, match="every: 1 leaves nothing"):
         split(range(9), 1)
+
+
+def test_samples_may_be_held_out_by_hand() -> None:
+    mine, theirs = held({"x": ROWS[:3]}), {"x": ROWS[3:5], "reference:text": np.array(["a", "b"])}
+    choosing, judging = parted(mine, theirs, SPECS)
+    assert choosing == mine and [one.references["text"].tolist() for one in judging] == [["a"], ["b"]]
+    assert [len(part) for part in parted(held(), None, SPECS)] == [len(part) for part in split(held())]
+    assert len(parted(mine, {"x": ROWS[2:4]}, SPECS)[1]) == 2  # one of them is new
+    with pytest.raises(InputError, match="held_out: all its samples are among those of the calibration"):
+        parted(mine, {"x": ROWS[1:3]}, SPECS)
+    with pytest.raises(InputError, match="held_out: input 'x' is float64"):
+        parted(mine, {"x": ROWS.astype(np.float64)}, SPECS)

@@ -128,5 +128,20 @@ def test_a_goal_that_cannot_be_met() -> None:
 def test_it_learns_which_rung_costs_more() -> None:
     """int8 is three times worse than predicted, half twice as good: what is chosen for a bound gets better by trying."""
     search = run(Wish(cosine=0.9995))
-    factors = search._factors.of()
+    factors = search.factors.of()
     assert factors["int8"] > 1.5 * factors["half"]
+
+
+@pytest.mark.parametrize("wish", [Wish(cosine=0.99), Wish(ms=8.0), Wish(size=500.0), Wish(pareto=True)])
+def test_the_time_is_over_in_the_middle_of_a_try(wish: Wish) -> None:
+    made = Made()
+    over: list[Assignment] = []
+
+    def real(assignment: Assignment) -> Tried | None:
+        if len(search.tried) < 3:
+            return made.real(assignment)
+        over.append(assignment)
+        return None
+
+    search = Search(made, wish, real, lambda: not over)
+    assert len(search.run()) == 3 and len(over) == 1

@@ -35,25 +35,45 @@ def test_every_variant_is_a_recipe_with_a_name_of_its_own(case: Case) -> None:
     assert Variant("1x4", 0.7, int8=True).name == "int8 1x4 70%"
 
 
-def test_a_call_is_judged_on_the_inputs_held_out(case: Case) -> None:
-    shared = np.empty(2, np.float32)
+class Answering:
+    """Stands for a process with two engines."""
 
-    def double() -> list[np.ndarray]:
-        np.multiply(case.work.inputs["x"], 2, out=shared)  # the same memory each time, as OpenVINO
-        return [shared]
+    names = ("onnxruntime", "other")
 
-    case.work.inputs["x"][...] = 7
-    calls = {"onnxruntime": double, "other": lambda: [case.work.inputs["x"] + 0.5]}
-    assert [y.tolist() for y in pareto.answers(double, case.work, case.held_out)] == [[0, 0], [2, 2], [4, 4]]
-    assert pareto.judged(case, calls) == {"onnxruntime": 0.0, "other": 1.5}
-    assert case.work.inputs["x"].tolist() == [7, 7]
+    def answers(self, name: str, samples: list[dict[str, np.ndarray]]) -> list[list[np.ndarray]]:
+        return [[2 * sample["x"] + 0.5 * (name == "other"), np.zeros(3)] for sample in samples]
+
+
+def test_an_engine_is_judged_on_the_inputs_held_out(case: Case) -> None:
+    process: Any = Answering()
+    assert [y.tolist() for y in pareto.answers(process, "onnxruntime", case.held_out)] == [[0, 0], [2, 2], [4, 4]]
+    assert pareto.judged(case, [process]) == {"onnxruntime": 0.0, "other": 0.5}
+
+
+def test_a_recipe_in_a_line() -> None:
+    passes = [
+        {"prune": {"targets": ["a", "b"], "pattern": "1x4", "sparsity": 0.6, "criterion": "alps"}},
+        {"prune": {"pattern": "2:4"}},
+        {"substitute": {"targets": ["c"], "structure": "low_rank", "params": 0.25}},
+        {"quantize": {"targets": ["a"], "dtype": "int8"}},
+        {"pack": {}},
+    ]
+    assert pareto.layers({"passes": passes}) == "prune 1x4 60% on 2, prune 2:4, substitute low_rank 25% on 1, quantize int8 on 1"
+    assert pareto.layers(None) == ""
 
 
 def test_rows_become_points_and_lines() -> None:
     spread = {"median": 1.0, "p10": 0.9, "p90": 1.1}
 
     def row(name: str, time: float, quality: float, seconds: float | None) -> dict[str, Any]:
-        return {"name": name, "ms": spread, "time": spread | {"median": time}, "quality": quality, "seconds": seconds}
+        return {
+            "name": name,
+            "ms": spread,
+            "time": spread | {"median": time},
+            "quality": quality,
+            "seconds": seconds,
+            "recipe": {"passes": []},
+        }
 
     rows = [
         row("onnxruntime", 1.0, 1.0, None),
@@ -61,7 +81,7 @@ def test_rows_become_points_and_lines() -> None:
         row("openvino int8 bf16", 0.4, 0.97, None),
         row("sparsecc int8 1x4 50%", 0.3, 0.98, 40.0),
     ]
-    document = {"threads": 2, "samples": 8, "held_out": 9, "steps": 0, "rows": rows}
+    document = {"threads": 2, "samples": 8, "held_out": 9, "steps": 0, "minutes": 30, "seed": 0, "rows": rows}
     assert [(p.label, p.engine, p.dtype) for p in pareto.points(document)] == [
         ("onnxruntime", "onnxruntime", "float32"),
         ("openvino", "openvino", "float32"),

@@ -4,6 +4,7 @@ import random
 from types import SimpleNamespace
 
 from benchmarks.ladder import predicted
+from sparsecc.api.units import Group
 from sparsecc.autotune.cost import Cost
 from sparsecc.autotune.measured import Measured
 from sparsecc.autotune.rungs import DENSE, Rung
@@ -18,13 +19,25 @@ LADDER = {
 
 
 def test_mixtures_are_drawn_from_what_fits_and_can_be_predicted() -> None:
-    cost = Cost(SimpleNamespace(), Store(), LADDER)  # type: ignore[arg-type]
+    cost = Cost(SimpleNamespace(groups={}), Store(), LADDER)  # type: ignore[arg-type]
     drawn = [predicted.mixture(cost, SITES, random.Random(seed)) for seed in range(30)]
     assert drawn == [predicted.mixture(cost, SITES, random.Random(seed)) for seed in range(30)]
     assert all(one["g"] == one["h"] == DENSE for one in drawn)
     sparsities = {rung.sparsity for one in drawn for rung in one.values()}
     assert sparsities == {None, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8}
     assert all(0.3 <= cost.predict(one) <= 0.8 for one in drawn)
+
+
+def test_layers_of_a_group_become_narrower_together() -> None:
+    group = Group("mlp", "neurons", ("a", "b"), 64)
+    shares = {Rung(narrow=0.25): 250, Rung(narrow=0.5): 150}
+    narrow = {
+        rung: Measured(("a", "b"), 700.0, dict.fromkeys(SITES, 50.0), (), dict.fromkeys(SITES, size)) for rung, size in shares.items()
+    }
+    cost = Cost(SimpleNamespace(groups={"mlp": group}), Store(), LADDER | narrow)  # type: ignore[arg-type]
+    drawn = [predicted.mixture(cost, SITES, random.Random(seed)) for seed in range(30)]
+    assert {(one["a"].narrow, one["b"].narrow) for one in drawn} == {(None, None), (0.25, 0.25), (0.5, 0.5)}
+    assert all(cost.recipe(one)["passes"] for one in drawn)
 
 
 def found(median: float, worst: float) -> dict[str, object]:

@@ -41,6 +41,18 @@ def test_show(call, db, tmp_path):
     assert [row["use"] for row in json.loads((tmp_path / "s.json").read_text())["tasks"]] == ["here", "here", "hint"]
 
 
+def test_show_says_which_cost_models_there_are(call, db, tmp_path):
+    with Records(db, HERE, "write") as records:
+        for knobs in DENSE.space(HERE)[:20]:
+            records.add(DENSE, knobs, us(3))
+    assert call("records", "merge", db, "--into", tmp_path / "new.db")[0] == 0
+    code, text, _ = call("records", "show", tmp_path / "new.db", "--json", tmp_path / "s.json")
+    learned = f"cost model of dense_matmul for {HERE.cpu}, 2 threads: learned from 20 measurements and 1 for other targets"
+    assert code == 0 and text.splitlines()[-2] == learned
+    [model] = json.loads((tmp_path / "s.json").read_text())["models"]
+    assert (model["kernel"], model["facts"], model["hints"], model["damaged"]) == ("dense_matmul", 20, 1, False)
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [

@@ -190,7 +190,7 @@ def test_wrong_fields_and_missing_calibration() -> None:
         load(dtype="int4", group=48)
     with pytest.raises(RecipeError, match="group: expected"):
         load(dtype="int4", group="rows")
-    with pytest.raises(RecipeError, match="symmetric: int8 has no zero points; leave it out, or take dtype: int8_weight_only"):
+    with pytest.raises(RecipeError, match="symmetric: weights in int8 have no zero points; leave it out, or take dtype: int8_weight_only"):
         load(symmetric=False)
     with pytest.raises(RecipeError, match="method: int8 knows nearest alone; leave it out, or take dtype: int8_weight_only"):
         load(method="gptq")

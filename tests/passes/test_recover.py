@@ -287,6 +287,22 @@ def test_layers_that_nothing_changed_stay() -> None:
     assert {str(match.refused.reason) for match in result.matches if match.refused} == {"no pass changed it"}
 
 
+def test_layers_that_nothing_changed_learn_where_they_are_asked_to() -> None:
+    """All of them, but only beside one that was changed."""
+    dense = graph("fx", "transformer")
+    first = next(iter(dense.sites(WeightSite))).name
+    pruned = Prune(targets=(first,), sparsity=0.7, min_weights=0).apply(dense).graph
+    step = Recover(method="distillation", steps=30, learning_rate=1e-3, unchanged=True)
+    result = step.apply(pruned, Context(calibration=samples("transformer"), original=dense))
+    alone = replace(step, unchanged=False).apply(pruned, Context(calibration=samples("transformer"), original=dense))
+    assert len([match for match in result.matches if match.refused is None]) > 1
+    assert [match.site.name for match in alone.matches if match.refused is None] == [first]
+    assert apart(result.graph, dense, "transformer") < apart(pruned, dense, "transformer")
+    assert not step.apply(dense, Context(calibration=samples("transformer"))).modified
+    with pytest.raises(RecipeError, match="unchanged: least squares find nothing better"):
+        Recover(unchanged=True)
+
+
 def test_without_calibration() -> None:
     dense = FakeGraph([linear("a")])
     with pytest.raises(RecipeError, match="needs calibration"):

@@ -12,17 +12,19 @@ from sparsecc.codegen.knobs import Knobs
 from sparsecc.codegen.numbers import SIZE
 from sparsecc.codegen.spec import MatmulSpec, ceil_div
 from sparsecc.codegen.task import Task
+from sparsecc.codegen.zeros import ZeroProfile
 
 _FLOAT = 4  # bytes, of a float32 or of a group of narrow numbers
+_NO_ZEROS = ZeroProfile(1, 1.0, 0.0)
 
 
 def features(task: Task, knobs: Knobs, target: Target) -> list[float]:
     """As many, and in the same order, for all candidates of one kernel."""
-    spec, structure = task.spec, task.structure
+    spec, structure = task.spec, task.structure or _NO_ZEROS
     assert isinstance(knobs, Tiles | Passes)
     return [
         *(log2(size) for size in (spec.rows, spec.depth, len(spec.taps), spec.batch, spec.positions)),
-        *((structure.block_rows, structure.density, structure.unevenness) if structure else ()),
+        *(structure.block_rows, structure.density, structure.unevenness),
         *(log2(value) for value in astuple(knobs)),
         *(_of_tiles(task, knobs, target) if isinstance(knobs, Tiles) else _of_passes(spec, knobs, target)),
     ]

@@ -62,7 +62,8 @@ class Forms(Tensors):
         return tiled
 
     def narrowed(self, expr: Expr, layout: TokenLayout, dtype: str, scale: float | None, target: Target) -> tuple[Expr, ...]:
-        """`expr` as groups of narrow numbers, and their scales where the format has some; made once for all layers that read it so.
+        """`expr` as groups of narrow numbers, their scales and zero points where the format has some; made once for all layers that read
+        it so.
 
         scale: of all tokens, where calibration has found one."""
         value = self.value(expr)

@@ -62,19 +62,16 @@ def tiles_of(shape: tuple[int, ...], lanes: int) -> TokenLayout:
     """With tokens in the lanes: sequences apart when padding each is cheap, which attention wants, else in one."""
     *lead, tokens, _ = shape
     sequences = math.prod(lead)
-    if sequences > 1:
-        apart = TokenLayout(sequences, tokens, _tile(tokens, lanes))
-        if apart.padded <= tokens * _MOST_PADDING and tokens >= lanes:
-            return apart
-    return TokenLayout(1, sequences * tokens, _tile(sequences * tokens, lanes))
+    apart = sequence_layout(sequences, tokens, lanes)
+    if sequences == 1 or (apart.padded <= tokens * _MOST_PADDING and tokens >= lanes):
+        return apart
+    return sequence_layout(1, sequences * tokens, lanes)
 
 
-def _tile(tokens: int, lanes: int) -> int:
-    return (
-        tile_for(tokens, lanes, 4 * lanes)
-        if tokens % lanes == 0
-        else min((4 * lanes, 3 * lanes, 2 * lanes, lanes), key=lambda t: (ceil_div(tokens, t) * t, -t))
-    )
+def sequence_layout(sequences: int, tokens: int, lanes: int) -> TokenLayout:
+    """With each sequence in tiles of its own. One alone may be padded as far as that pays."""
+    most = math.inf if sequences == 1 else tokens * _MOST_PADDING
+    return TokenLayout(sequences, tokens, tile_for(tokens, lanes, most))
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,7 @@ class Value:
 
     tiled: [tiles, features, tile] of the tensor [.., tokens, features] with this shape.
     heads: the order ("bshd", "bhsd") in which a 4-D tensor is a view of `tiled`, whose features are heads·head_dim.
-    narrow: groups of narrow numbers made of tiles, and their scales where they have some, by `GroupSpec` and given scale.
+    narrow: groups of narrow numbers made of tiles, their scales and zero points where they have some, by `GroupSpec` and given scale.
     later: emits the natural form, once somebody asks.
     """
 

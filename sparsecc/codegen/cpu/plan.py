@@ -51,16 +51,15 @@ class Plan:
         return between_turns(calls, own, spec, within, self.target, x, residual)
 
     def _arguments(self, x: Sequence[Any], weights: Sequence[Any], residual: Any | None) -> list[Any]:
-        """What the kernel is called with before its output. The bias stands in the place of a residual, and of tokens' scales, where there
-        are none."""
+        """What the kernel is called with before its output. The bias stands in the place of a residual, and of tokens' scales and zero
+        points, where there are none."""
         bias = weights[self.row.bias]
-        scales = [bias] if self.row.narrow and len(x) == 1 else []
-        return [*x, *scales, *weights, bias if residual is None else residual]
+        of_tokens = [bias, bias] if self.row.narrow and len(x) == 1 else []
+        return [*x, *of_tokens, *weights, bias if residual is None else residual]
 
     def sample(self, spec: MatmulSpec) -> Sequence[np.ndarray]:
         random = np.random.default_rng(0).standard_normal((spec.batch, spec.channels, spec.channel_stride), np.float32)
-        inputs = groups.group_array(random, spec.dtype, self.target) if self.row.narrow else (random,)
-        return [array for array in inputs if array is not None]
+        return groups.group_array(random, spec.dtype, self.target) if self.row.narrow else [random]
 
 
 def inside(kernel: str, spec: MatmulSpec, target: Target) -> MatmulSpec:
@@ -86,7 +85,7 @@ def between_turns(
         kernel = calls.kernel(turn, lambda: turn_tokens.build(turn, target))
         return calls.call(kernel, [value], turn.shapes[1], dtype)
 
-    groups_first = [((spec.channel_groups,), "float32" if spec.dtype == "float32" else "int32"), ((), "float32")]
+    groups_first = [((spec.channel_groups,), "float32" if spec.dtype == "float32" else "int32"), ((), "float32"), ((), "int32")]
     x = [turned(part, *how) for part, how in zip(x, groups_first, strict=False)]
     residual = None if residual is None else turned(residual, (spec.rows,))
     return turned(own(x, residual), (spec.rows,), back=True)

@@ -71,9 +71,9 @@ def ops_per_s(dtype: str, target: Target) -> float:
         knobs = dense_group_matmul.space(spec, target)[0]
         weight = np.sign(matrix).astype(np.int8) if dtype == "int8" else groups.bfloat16(matrix)
         prepared = dense_group_matmul.prepare(weight, None, spec, knobs, np.ones(_ROWS, np.float32), target)
-        grouped, token_scales = groups.group_array(x, dtype, target)
         bias = prepared[3]
-        arrays = [grouped, bias if token_scales is None else token_scales, *prepared, bias]
+        grouped, *of_tokens = groups.group_array(x, dtype, target)
+        arrays = [grouped, *(of_tokens or [bias, bias]), *prepared, bias]
         function = dense_group_matmul.build(spec, knobs, target)
     return spec.flops / _fastest(function, [*arrays, np.zeros(spec.y_shape, np.float32)], target)
 

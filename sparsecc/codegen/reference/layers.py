@@ -11,7 +11,7 @@ from sparsecc.codegen.plain.operators import ACTIVATIONS
 from sparsecc.codegen.plain.tensors import Tensors
 from sparsecc.codegen.recognize.program import Expr, Geometry, Layer, image_shape, shape
 from sparsecc.codegen.tvm_api import relax
-from sparsecc.precisions.int8 import LEVELS
+from sparsecc.precisions.int8 import HALF_SPAN, LEVELS
 
 _ACTIVATIONS: dict[str, Callable[[Tensors, Expr], Expr]] = {
     **ACTIVATIONS,
@@ -45,19 +45,30 @@ def _product(tensors: Tensors, what: Layer) -> Expr:
 
 
 def _narrowed(tensors: Tensors, x: Expr, what: Layer) -> Expr:
-    """x as the layer's number format rounds it; int8 by one scale for each token, or by the one that calibration has found."""
+    """x as the layer's number format rounds it; int8 by a scale and a zero point for each token, or by the scale that calibration found."""
     op = relax.op
     if what.dtype == "bfloat16":
         return tensors.op(op.astype(tensors.op(op.astype(x, "bfloat16")), "float32"))
     if what.dtype == "float32":
         return x
-    if what.input_scale is not None:
-        scale: Expr = relax.const(what.input_scale, "float32")
-    else:
-        largest = tensors.op(op.max(tensors.op(op.abs(x)), -1, keepdims=True))
-        scale = tensors.op(op.maximum(tensors.op(op.divide(largest, relax.const(float(LEVELS), "float32"))), relax.const(1e-38, "float32")))
+    if what.input_scale is None:
+        return _by_tokens(tensors, x)
+    scale = relax.const(what.input_scale, "float32")
     levels = tensors.op(op.clip(tensors.op(op.round(tensors.op(op.divide(x, scale)))), -LEVELS, LEVELS))
     return tensors.op(op.multiply(levels, scale))
+
+
+def _by_tokens(tensors: Tensors, x: Expr) -> Expr:
+    """As `Int8.round_inputs` has it."""
+    op, made = relax.op, tensors.op
+    nothing, two, half_span, least = (relax.const(number, "float32") for number in (0.0, 2.0, float(HALF_SPAN), 1e-38))
+    low = made(op.minimum(made(op.min(x, -1, keepdims=True)), nothing))
+    high = made(op.maximum(made(op.max(x, -1, keepdims=True)), nothing))
+    half = made(op.subtract(made(op.divide(high, two)), made(op.divide(low, two))))
+    scale = made(op.maximum(made(op.divide(half, half_span)), least))
+    zero = made(op.subtract(made(op.round(made(op.divide(made(op.negative(low)), scale)))), half_span))
+    levels = made(op.round(made(op.add(made(op.divide(x, scale)), zero))))
+    return made(op.multiply(made(op.subtract(levels, zero)), scale))
 
 
 def _convolution(tensors: Tensors, what: Layer, geometry: Geometry) -> Expr:

@@ -16,10 +16,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from sparsecc.codegen.backend import Recorded, named, names
-from sparsecc.codegen.tuning.records import best, outcome
+from sparsecc.codegen.backend import TunableBackend, named
+from sparsecc.codegen.tuning.carried import learned
+from sparsecc.codegen.tuning.records import best, outcome, read_row, read_target
 from sparsecc.codegen.tuning.store import Row, Store
-from sparsecc.codegen.tuning.text import parse
 from sparsecc.errors import SparseccError, UserError
 from sparsecc.files import naming, require_regular, take_place, temporary_folder, write_text
 from sparsecc.timing import Spread
@@ -95,7 +95,7 @@ def _row(path: Path, number: int, line: str) -> Row:
     row = Row(**values)
     try:
         dt.datetime.fromisoformat(row.measured_at)
-        _read_row(row)
+        read_row(row)
     except ValueError as error:
         refuse(str(error).splitlines()[0])
     return row
@@ -123,8 +123,19 @@ def _fill(store: Store, rows: Iterable[Row]) -> int:
     for row in rows:
         known[row.key] = min(known.get(row.key, row), row, key=_weakness)
     changed = [row for key, row in known.items() if before.get(key) != row]
-    store.replace(changed)
+    if changed:
+        store.replace(changed, lambda: learned(store, _targets_here(known.values())))
     return len(changed)
+
+
+def _targets_here(rows: Iterable[Row]) -> list[Any]:
+    """Targets of this machine that have measurements, and of which a cost model can be made."""
+    texts = sorted({row.target for row in rows if _use(row, target := read_target(row.target)) == "here" and _is_tunable(target)})
+    return [read_target(source) for source in texts]
+
+
+def _is_tunable(target: Any) -> bool:
+    return isinstance(named(target.backend), TunableBackend)
 
 
 def _weakness(row: Row) -> tuple[Any, ...]:
@@ -154,6 +165,39 @@ class Shown:
         return {**asdict(self), "best": self.best.to_dict() if self.best else None}
 
 
+@dataclass(frozen=True)
+class ShownModel:
+    """A cost model in a file. facts, hints: measurements that it learned from, for its target and for others.  damaged: not as it was
+    written; the next `tune` trains it anew."""
+
+    target: str
+    threads: int
+    kernel: str
+    facts: int
+    hints: int
+    damaged: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        others = f" and {self.hints} for other targets" if self.hints else ""
+        damage = "; is damaged, the next `tune` trains it anew" if self.damaged else ""
+        return (
+            f"cost model of {self.kernel} for {self.target}, {self.threads} threads: learned from {self.facts} measurements{others}{damage}"
+        )
+
+
+def models(path: Path) -> list[ShownModel]:
+    """The cost models of a file. Raises UserError for a damaged file."""
+    found = []
+    with Store(path, "read") as store, store.named_errors():
+        for model in store.models():
+            target = read_target(model.target)
+            found.append(ShownModel(target.name, target.threads, model.kernel, model.facts, model.hints, not model.whole))
+    return found
+
+
 def show(path: Path) -> list[Shown]:
     """By targets, those of this machine first, and tasks. Raises UserError for a damaged file."""
     with Store(path, "read") as store, store.named_errors():
@@ -166,8 +210,8 @@ def show(path: Path) -> list[Shown]:
 
 def _shown(rows: Sequence[Row]) -> Shown:
     first = rows[0]
-    target, task, _ = _read_row(first)
-    outcomes = {knobs: outcome(row) for row in rows if (knobs := _read_row(row)[2]) is not None}
+    target, task, _ = read_row(first)
+    outcomes = {knobs: outcome(row) for row in rows if (knobs := read_row(row)[2]) is not None}
     known = best(outcomes)
     fastest = outcomes[known.knobs].us if known else None
     return Shown(
@@ -184,7 +228,7 @@ def _shown(rows: Sequence[Row]) -> Shown:
 
 def _use(row: Row, target: Any) -> Literal["here", "hint", "outdated"]:
     recorded = named(target.backend).recorded
-    assert recorded is not None  # _read_row has found it
+    assert recorded is not None  # read_row has found it
     kernel = json.loads(row.task)["kernel"]
     if recorded.knobs(kernel) is None or recorded.version(kernel) != row.kernel or row.tvm != metadata.version("apache-tvm"):
         return "outdated"
@@ -192,25 +236,3 @@ def _use(row: Row, target: Any) -> Literal["here", "hint", "outdated"]:
         here = named(target.backend).parse(target.backend, target.threads)
         return "here" if recorded.holds_for(here, target) else "hint"
     return "hint"
-
-
-def _read_row(row: Row) -> tuple[Any, Any, Any]:
-    """Target, task and knobs; the last two are None for a kernel that this version has not. Raises ValueError."""
-    target, recorded = _read_target(row.target)
-    task, knobs = json.loads(row.task), json.loads(row.knobs)
-    if not isinstance(task, dict) or not isinstance(task.get("kernel"), str) or not isinstance(knobs, dict):
-        raise ValueError("task and knobs have to be JSON objects, the task with a kernel")
-    kind = recorded.knobs(task["kernel"])
-    if kind is None or recorded.version(task["kernel"]) != row.kernel:
-        return target, None, None  # of another version, whose words may have been others
-    return target, parse(recorded.task, row.task), parse(kind, row.knobs)
-
-
-def _read_target(source: str) -> tuple[Any, Recorded]:
-    for name in names():
-        backend = named(name)
-        if backend.recorded is None:
-            continue
-        with suppress(ValueError):
-            return parse(backend.target, source), backend.recorded
-    raise ValueError("the target is of no backend that this version has")

@@ -105,12 +105,12 @@ def _ready(backend: TunableBackend, target: Target, matrix: str | None, way: Way
     """The calls of the compiled candidate, and the tensor that they write."""
     task = way.task
     knobs = parse(task.row(target).knobs, way.knobs)
-    plan = backend.plan(task, knobs, _weight(task, matrix), None, target)
+    plan = backend.plan(task, knobs, weight_of(task, matrix), None, target)
     tape = backend.tape(target, {})
     return tape, recorded(tape, plan, task.spec)
 
 
-def _weight(task: Task, path: str | None) -> Numbers:
+def weight_of(task: Task, path: str | os.PathLike[str] | None) -> Numbers:
     """path: of the matrix of the layer's `Numbers`; scales are equal, as they change no time."""
     spec = task.spec
     matrix = np.load(path) if path is not None else np.random.default_rng(0).standard_normal((spec.rows, spec.depth), np.float32)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib.metadata
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
-from sparsecc.codegen.backend import recorded
+from sparsecc.codegen.backend import named, names, recorded
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.task import Known
-from sparsecc.codegen.tuning.store import Row, Store
+from sparsecc.codegen.tuning.store import Model, Row, Store
 from sparsecc.codegen.tuning.text import parse, text
 from sparsecc.timing import Spread
 
@@ -43,11 +45,13 @@ def best(outcomes: Mapping[Any, Outcome]) -> Known | None:
 class Records:
     """The measurements in one file that hold for one target, this TVM and these kernels."""
 
-    def __init__(self, path: str | os.PathLike[str], target: Target, mode: Literal["read", "write"]) -> None:
-        """write: makes the file when there is none. Raises UserError for a file that is not ours, damaged, or not accessible."""
+    def __init__(self, file: str | os.PathLike[str] | Store, target: Target, mode: Literal["read", "write"]) -> None:
+        """file: its path, or the file that is open already.  write: makes the file when there is none.
+
+        Raises UserError for a file that is not ours, damaged, or not accessible."""
         self._goal, self._kind, self._target = target, type(target), text(target)
         self._recorded, self._tvm = recorded(target), importlib.metadata.version("apache-tvm")
-        self._store = Store(path, mode)
+        self._store = file if isinstance(file, Store) else Store(file, mode)
         self.path = self._store.path
 
     def __enter__(self) -> Records:
@@ -79,6 +83,14 @@ class Records:
         """The fastest knobs of each task."""
         fastest = {task: best(outcomes) for task, outcomes in self.all().items()}
         return {task: known for task, known in fastest.items() if known}
+
+    def models(self) -> dict[str, Model]:
+        """The cost models of this target, by kernel."""
+        return {model.kernel: model for model in self._store.models() if model.target == self._target}
+
+    def keep(self, models: Iterable[Model]) -> None:
+        """Store cost models, in the place of those of the same kernels."""
+        self._store.keep(models)
 
     def hints(self) -> list[Hint]:
         """What was measured with these kernels for other targets of this backend."""
@@ -131,3 +143,26 @@ def outcome(row: Row) -> Outcome:
     if row.median_us is None or row.p10_us is None or row.p90_us is None:
         raise ValueError("a measurement has neither times nor a failure")
     return Outcome(Spread(row.median_us, row.p10_us, row.p90_us))
+
+
+def read_row(row: Row) -> tuple[Any, Any, Any]:
+    """Target, task and knobs; the last two are None for a kernel that this version has not. Raises ValueError."""
+    target = read_target(row.target)
+    kinds = recorded(target)
+    task, knobs = json.loads(row.task), json.loads(row.knobs)
+    if not isinstance(task, dict) or not isinstance(task.get("kernel"), str) or not isinstance(knobs, dict):
+        raise ValueError("task and knobs have to be JSON objects, the task with a kernel")
+    kind = kinds.knobs(task["kernel"])
+    if kind is None or kinds.version(task["kernel"]) != row.kernel:
+        return target, None, None  # of another version, whose words may have been others
+    return target, parse(kinds.task, row.task), parse(kind, row.knobs)
+
+
+def read_target(source: str) -> Any:
+    """Raises ValueError for a target of no backend."""
+    for name in names():
+        backend = named(name)
+        with suppress(ValueError):
+            if backend.recorded is not None:
+                return parse(backend.target, source)
+    raise ValueError("the target is of no backend that this version has")

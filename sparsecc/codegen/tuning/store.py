@@ -1,8 +1,11 @@
-"""One SQLite file of measurements, as text, whatever they are of. Each measurement is a transaction of its own."""
+"""One SQLite file of measurements, as text, whatever they are of, and of what was learned from them. Each measurement is a transaction of
+its own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 
 from sparsecc.database import Database
@@ -14,6 +17,13 @@ CREATE TABLE measurements (
     PRIMARY KEY (task, knobs, target, tvm, kernel), CHECK ((median_us IS NULL) = (failure IS NOT NULL))
 )
 """
+
+_CREATE_MODELS = """
+CREATE TABLE IF NOT EXISTS models (
+    target TEXT NOT NULL, kernel TEXT NOT NULL, facts INTEGER NOT NULL, hints INTEGER NOT NULL, samples TEXT NOT NULL,
+    raw BLOB NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (target, kernel)
+)
+"""  # files of earlier versions have none until something is written
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,28 @@ class Row:
         return self.task, self.knobs, self.target, self.tvm, self.kernel
 
 
+@dataclass(frozen=True)
+class Model:
+    """A cost model. target: JSON.  kernel: its name.  facts, hints: measurements that it learned from, for its own target and for others.
+    samples: a digest of these.  raw: as xgboost has it.  digest: of `raw`."""
+
+    target: str
+    kernel: str
+    facts: int
+    hints: int
+    samples: str
+    raw: bytes
+    digest: str
+
+    @classmethod
+    def of(cls, target: str, kernel: str, facts: int, hints: int, samples: str, raw: bytes) -> Model:
+        return cls(target, kernel, facts, hints, samples, raw, hashlib.sha256(raw).hexdigest())
+
+    @property
+    def whole(self) -> bool:
+        return self.digest == hashlib.sha256(self.raw).hexdigest()
+
+
 _COLUMNS = ", ".join(field.name for field in fields(Row))
 _PLACES = ", ".join("?" for _ in fields(Row))
 
@@ -56,12 +88,29 @@ class Store(Database):
         with self.named_errors():
             self._connection.execute(f"INSERT OR IGNORE INTO measurements VALUES ({_PLACES})", astuple(row))
 
-    def replace(self, rows: Iterable[Row]) -> None:
-        """Store measurements in the place of what is there: all of them or, where that fails, none."""
+    def replace(self, rows: Iterable[Row], learn: Callable[[], Iterable[Model]]) -> None:
+        """Store measurements in the place of what is there, and as the only models what `learn` makes of all: or, where that fails,
+        nothing."""
+        with self._all_or_nothing():
+            self._connection.executemany(f"INSERT OR REPLACE INTO measurements VALUES ({_PLACES})", map(astuple, rows))
+            self._connection.execute("DELETE FROM models")
+            self._add_models(learn())
+
+    def keep(self, models: Iterable[Model]) -> None:
+        """Store models in the place of those of the same kernels and targets."""
+        with self._all_or_nothing():
+            self._add_models(models)
+
+    def _add_models(self, models: Iterable[Model]) -> None:
+        self._connection.executemany("INSERT OR REPLACE INTO models VALUES (?, ?, ?, ?, ?, ?, ?)", map(astuple, models))
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
         with self.named_errors():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
-                self._connection.executemany(f"INSERT OR REPLACE INTO measurements VALUES ({_PLACES})", map(astuple, rows))
+                self._connection.execute(_CREATE_MODELS)
+                yield
                 self._connection.execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:  # a full disk has ended it already
@@ -74,3 +123,10 @@ class Store(Database):
         query = f"SELECT {_COLUMNS} FROM measurements WHERE {where} ORDER BY task, knobs, target, tvm, kernel"
         with self.named_errors():
             return [Row(*values) for values in self._connection.execute(query, tuple(only.values()))]
+
+    def models(self) -> list[Model]:
+        """In the order of targets and kernels."""
+        with self.named_errors():
+            if not self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'models'").fetchone():
+                return []
+            return [Model(*values) for values in self._connection.execute("SELECT * FROM models ORDER BY target, kernel")]

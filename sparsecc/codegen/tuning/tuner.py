@@ -12,15 +12,17 @@ from typing import Any
 from sparsecc.codegen.knobs import Knobs
 from sparsecc.codegen.target import Target
 from sparsecc.codegen.task import Task
+from sparsecc.codegen.tuning.carried import Carried
+from sparsecc.codegen.tuning.cost_model import require_xgboost
 from sparsecc.codegen.tuning.measurer import InTurn, Job, Measurer, Reference
 from sparsecc.codegen.tuning.records import Outcome, Records, best
 from sparsecc.codegen.tuning.result import TaskResult, TuningResult, first_guess
-from sparsecc.codegen.tuning.search import CostModel, propose, require_xgboost
+from sparsecc.codegen.tuning.search import propose
 from sparsecc.codegen.tuning.text import text
 from sparsecc.codegen.tuning.worker import Worker
 from sparsecc.codegen.tuning.workload import Workload
 
-_BATCH = 8  # candidates between two trainings of the model
+_BATCH = 4  # candidates between two trainings of the model
 _BEHIND = 1.5  # times its rival's time from which on tuning a task is hardly going to make it the faster one
 _TRIALS = 32  # per task, when the caller sets no limit
 _GAIN = 0.99  # of the time: what is less is noise
@@ -74,7 +76,7 @@ class Tuner:
         self._budget = budget if budget != Budget() else Budget(trials=_TRIALS * len(workload.tasks))
         self._spaces = {task: task.space(target) for task in workload.tasks}
         self._all: dict[Task, dict[Knobs, Outcome]] = records.all()  # other models' tasks teach the model, too
-        self._hints = records.hints()
+        self._models = Carried(records, target)
         self._rng = {task: random.Random(f"{seed} {text(task)}") for task in self._spaces}
         self._rounds_without_gain = dict.fromkeys(self._spaces, 0)
         self._queue: list[_Candidate] = [(task, space[0], None) for task, space in self._spaces.items() if space]
@@ -91,6 +93,7 @@ class Tuner:
             while len(self._under_way) < self._measurer.room and (job := self._next(report)) is not None:
                 self._measurer.submit(job)
             if not self._under_way:
+                self._models.keep((task.kernel for task in self._spaces), self._all)
                 return self._result()
             if (done := self._measurer.finished()) is not None:
                 self._note(*done)
@@ -122,7 +125,7 @@ class Tuner:
         task = max(self._spaces, key=self._promise)
         if self._promise(task) <= 0:
             return []
-        model = CostModel(self._target, self._all, task.kernel, self._hints)
+        model = self._models.model(task.kernel, self._all)
         tried = self._tried(task)
         chosen = propose(task, self._spaces[task], tried, model, _BATCH, self._rng[task])
         chosen = [*dict.fromkeys([*self._hinted(task, tried), *chosen])][:_BATCH]
@@ -131,7 +134,7 @@ class Tuner:
 
     def _hinted(self, task: Task, tried: Mapping[Knobs, Outcome]) -> list[Knobs]:
         """What was the fastest on other targets, where that was not tried here."""
-        fastest = [known.knobs for hint in self._hints if (known := best(hint.tasks.get(task, {})))]
+        fastest = [known.knobs for hint in self._models.hints if (known := best(hint.tasks.get(task, {})))]
         return [knobs for knobs in dict.fromkeys(fastest) if knobs not in tried and knobs in self._spaces[task]]
 
     def _tried(self, task: Task) -> dict[Knobs, Outcome]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from sparsecc.graph.onnx.valid import check, check_tensors
 from sparsecc.graph.onnx.write import write as write  # to have both ways in one place
 from sparsecc.ops.base import ONNX_DOMAIN
 
+_ZERO_POINTS = 2  # the version of our domain from which on int8 layers have one for each token
+_ROUNDS_TOKENS = re.compile(r"QuantizedLinear_int8(?!_calibrated|_weight_only)")
 NOTES = "sparsecc.notes"  # in the meta of a model: what callers have to know of how it was read
 MAP = "sparsecc.map"  # in the meta of an output: its type, serialized
 
@@ -47,11 +50,12 @@ def from_proto(proto: onnx.ModelProto, where: str, folder: Path | None = None, r
     where: how errors call the model.  folder: what external data may lie in, or `real`, where a file lies whose name is a link; None when
     the proto came from no file.
     """
+    renewed = _renewed(proto)
     for function in [function for function in proto.functions if function.domain == ONNX_DOMAIN]:
         proto.functions.remove(function)  # the nodes say which ones they need, and those are made anew
     check_tensors(proto, where)
     weights = external.weights(proto, where, folder, real)
-    notes = normalize(proto, where)
+    notes = [*renewed, *normalize(proto, where)]
     check(proto, where)
     maps = _without_maps(proto)
     model = _deserialized(proto, weights, where)
@@ -63,6 +67,17 @@ def from_proto(proto: onnx.ModelProto, where: str, folder: Path | None = None, r
         if value.shape is not None:
             value.shape = ir.Shape([size(dimension) for dimension in value.shape])
     return model
+
+
+def _renewed(proto: onnx.ModelProto) -> list[str]:
+    """What the nodes of an older file mean now that its functions said otherwise, in sentences."""
+    older = any(imported.domain == ONNX_DOMAIN and imported.version < _ZERO_POINTS for imported in proto.opset_import)
+    count = sum(node.domain == ONNX_DOMAIN and _ROUNDS_TOKENS.match(node.op_type) is not None for node in proto.graph.node)
+    if not older or not count:
+        return []
+    return [
+        f"an earlier sparsecc wrote it: {count} int8 layers rounded their inputs symmetrically, and now have a zero point for each token"
+    ]
 
 
 def _without_maps(proto: onnx.ModelProto) -> dict[str, bytes]:

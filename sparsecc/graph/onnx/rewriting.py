@@ -30,7 +30,8 @@ def set_weight(model: ir.Model, site: WeightSite, weight: Tensor) -> None:
         _fill(layer.weight, stored.t() if layer.transposed else stored)
         return
     # Shared, or through a Transpose: the layer gets a weight of its own.
-    stored = stored.t() if layer.node.op_type == "MatMul" or not layer.node.attributes.get_int("transB", 0) else stored
+    product = layer.node.op_type == "MatMul" or (layer.node.op_type == "Gemm" and not layer.node.attributes.get_int("transB", 0))
+    stored = stored.t() if product else stored
     before = layer.node.inputs[1]
     layer.node.replace_input_with(1, _registered(model.graph, stored, f"{site.name}.weight"))
     drop_unused(model.graph, [before])

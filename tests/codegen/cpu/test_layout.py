@@ -40,7 +40,9 @@ def test_sequences_stay_apart_only_where_that_is_cheap(shape: tuple[int, ...], l
 def test_examples() -> None:
     assert layout_of((2, 128, 768), 16) == TokenLayout(2, 128, 64)
     assert layout_of((9, 1, 768), 16) == TokenLayout(1, 9, 16)
-    assert layout_of((4, 17, 3), 16) == TokenLayout(1, 68, 16)
+    assert layout_of((4, 17, 3), 16) == TokenLayout(1, 68, 48)
+    assert layout_of((4, 72, 3), 16) == TokenLayout(4, 72, 16)
+    assert layout_of((1, 72, 3), 16) == TokenLayout(1, 72, 48)
     assert layout_of((2, 4, 768), 16) == TokenLayout(1, 8, 1)
     assert tiles_of((5, 3), 16) == TokenLayout(1, 5, 16)
 

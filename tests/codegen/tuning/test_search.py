@@ -1,21 +1,18 @@
 from __future__ import annotations
 
-import builtins
 import random
 from dataclasses import astuple
-from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsecc.codegen.cpu.pieces.tiles import Tiles
 from sparsecc.codegen.knobs import Knobs
 from sparsecc.codegen.task import Task
+from sparsecc.codegen.tuning.cost_model import CostModel, Samples
 from sparsecc.codegen.tuning.records import Outcome
-from sparsecc.codegen.tuning.search import CostModel, children, propose, require_xgboost
-from sparsecc.errors import UserError
-from tests.codegen.tuning.tasks import DENSE, HERE, SPARSE, cost, us
+from sparsecc.codegen.tuning.search import children, propose
+from tests.codegen.tuning.tasks import HERE, SPARSE, cost, us
 
 SPACE = SPARSE.space(HERE)
 
@@ -25,7 +22,7 @@ def search(seed: int, rounds: int, task: Task = SPARSE) -> dict[Knobs, Outcome]:
     space, rng = task.space(HERE), random.Random(seed)
     outcomes: dict[Knobs, Outcome] = {}
     for _ in range(rounds):
-        model = CostModel(HERE, {task: outcomes}, task.kernel)
+        model = CostModel.of(HERE, Samples.of(HERE, {task: outcomes}, task.kernel))
         for knobs in propose(task, space, outcomes, model, 8, rng):
             assert knobs not in outcomes
             outcomes[knobs] = Outcome(None, "crashed") if len(outcomes) % 7 == 6 else us(cost(task, knobs))
@@ -50,7 +47,7 @@ def test_a_search_finds_what_is_among_the_best() -> None:
 @given(st.integers(0, 99), st.integers(1, 20))
 def test_everything_is_measured_once_in_the_end(seed: int, count: int) -> None:
     space, rng, outcomes = SPACE[:40], random.Random(seed), {}
-    model = CostModel(HERE, {}, "row_block_spmm")
+    model = CostModel.of(HERE, Samples.of(HERE, {}, "row_block_spmm"))
     while batch := propose(SPARSE, space, outcomes, model, count, rng):
         assert len(batch) <= count
         for knobs in batch:
@@ -68,36 +65,11 @@ def test_children() -> None:
         assert sum(x != y for x, y in zip(astuple(child), astuple(SPACE[0]), strict=True)) == 1
 
 
-def test_a_model_learns_from_other_tasks_of_the_kernel() -> None:
-    """And ranks a task of which nothing is known."""
-    dense = DENSE.space(HERE)
-    known = {DENSE: {knobs: us(cost(DENSE, knobs)) for knobs in random.Random(0).sample(dense, 200)}}
-    other = Task("dense_matmul", DENSE.spec.__class__.linear(3072, 768, 2, 64))
-    ranked = CostModel(HERE, known, "dense_matmul").rank(other, other.space(HERE))
-    best = sorted(cost(other, knobs) for knobs in ranked)[len(ranked) // 10]
-    assert sum(cost(other, knobs) <= best for knobs in ranked[:20]) >= 15
-    assert CostModel(HERE, known, "row_block_spmm").rank(SPARSE, SPACE) == SPACE, "of another kernel"
-
-
-def groups_of(knobs: Knobs) -> int:
-    assert isinstance(knobs, Tiles)
-    return knobs.groups
-
-
-def test_what_failed_ranks_last() -> None:
-    outcomes = {knobs: Outcome(None, "crashed") if groups_of(knobs) > 4 else us(100) for knobs in SPACE[::2]}
-    ranked = CostModel(HERE, {SPARSE: outcomes}, "row_block_spmm").rank(SPARSE, SPACE)
-    assert all(groups_of(knobs) <= 4 for knobs in ranked[: len(SPACE) // 4])
-
-
-def test_without_xgboost(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def fake(name: str, *rest: Any, **options: Any) -> Any:
-        if name == "xgboost":
-            raise ImportError(name)
-        return real(name, *rest, **options)
-
-    monkeypatch.setattr(builtins, "__import__", fake)
-    with pytest.raises(UserError, match=r"pip install 'sparsecc\[tune\]'"):
-        require_xgboost()
+def test_a_model_ranks_the_whole_space() -> None:
+    """Children of the best alone would not reach the other end of it."""
+    known = {knobs: us(cost(SPARSE, knobs)) for knobs in random.Random(0).sample(SPACE[1:], 200)}
+    model = CostModel.of(HERE, Samples.of(HERE, {SPARSE: known}, SPARSE.kernel))
+    batch = propose(SPARSE, SPACE, {SPACE[0]: us(cost(SPARSE, SPACE[0]))}, model, 8, random.Random(0))
+    assert len(batch) == 8
+    ranked = sorted(SPACE, key=lambda knobs: cost(SPARSE, knobs))
+    assert sum(ranked.index(knobs) < len(SPACE) // 20 for knobs in batch) >= 5

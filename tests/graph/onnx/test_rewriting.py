@@ -7,7 +7,7 @@ import torch
 
 from sparsecc.formats import storing
 from sparsecc.graph.onnx.graph import OnnxGraph
-from sparsecc.graph.sites import Linear
+from sparsecc.graph.sites import Linear, WeightSite
 from sparsecc.ops.sparse_linear.torch import SparseLinear
 from sparsecc.patterns import parse
 from tests.graph import onnx_models as models
@@ -23,6 +23,18 @@ def test_a_shared_weight_is_marked_and_leaves_the_others_alone_when_set() -> Non
     graph.set_weight(first, torch.zeros(32, 32))
     assert not graph.sites(Linear)[0].weight.any()
     assert torch.equal(graph.sites(Linear)[1].weight, second.weight)
+
+
+def test_a_shared_weight_of_convolutions_keeps_its_shape_when_set() -> None:
+    nodes = [node("Conv", "x w", "h"), node("Conv", "h w", "y")]
+    weight = random(4, 4, 1, 1)
+    graph = OnnxGraph.from_proto(models.model(nodes, {"x": [1, 4, 5, 5]}, {"y": [1, 4, 5, 5]}, {"w": weight}))
+    first, second = graph.sites(WeightSite)
+    graph.set_weight(first, first.weight * 2)
+    x = random(1, 4, 5, 5, seed=1)
+    once = np.einsum("oi,bihw->bohw", weight[:, :, 0, 0], x)
+    assert_close(graph.run([x]).outputs[0], torch.from_numpy(2 * np.einsum("oi,bihw->bohw", weight[:, :, 0, 0], once)))
+    assert torch.equal(graph.sites(WeightSite)[1].weight, second.weight)
 
 
 def test_tied_embeddings_are_shared_through_their_transpose() -> None:

@@ -13,13 +13,16 @@ import pytest
 import torch
 from onnx import helper
 
+from sparsecc.calibration.context import Context
 from sparsecc.errors import ModelError, UserError
 from sparsecc.formats import storing
 from sparsecc.graph.onnx import sparse
 from sparsecc.graph.onnx.graph import OnnxGraph
+from sparsecc.graph.onnx.nodes import copied
 from sparsecc.graph.sites import Linear
 from sparsecc.ops.sparse_linear.torch import SparseLinear
 from sparsecc.ops.structured_linear.torch import StructuredLinear
+from sparsecc.passes.quantize import Quantize
 from sparsecc.patterns import parse
 from sparsecc.structures.monarch import Monarch
 from tests.graph import onnx_models as models
@@ -61,7 +64,7 @@ def test_functions_are_those_that_are_called_and_the_models_own_opset() -> None:
     proto = packed_mlp()
     assert [function.name for function in proto.functions] == ["SparseLinear_block_4x1"]
     assert proto.functions[0].opset_import[0].version == 18
-    assert {opset.domain: opset.version for opset in proto.opset_import} == {"": 18, "ai.sparsecc": 1}
+    assert {opset.domain: opset.version for opset in proto.opset_import} == {"": 18, "ai.sparsecc": 2}
     assert proto.ir_version >= 8
 
 
@@ -72,6 +75,19 @@ def test_functions_of_an_older_file_are_replaced() -> None:
     again = OnnxGraph.from_proto(proto)
     x = random(2, 32)
     assert np.array_equal(again.run([x]).outputs[0].numpy(), models.run(packed_mlp(), x=x)[0])
+
+
+@pytest.mark.parametrize(("activations", "rounds"), [("per_token", True), ("calibrated", False)])
+def test_layers_that_rounded_otherwise_in_an_older_file_are_noted(activations: Any, rounds: bool) -> None:
+    calibration = Context(calibration=[(torch.from_numpy(random(2, 32)),)])
+    graph = Quantize(activations=activations, min_weights=0).apply(OnnxGraph.from_proto(models.mlp()), calibration).graph
+    assert isinstance(graph, OnnxGraph)
+    proto = graph.proto()
+    assert not OnnxGraph.from_proto(copied(proto)).notes
+    next(opset for opset in proto.opset_import if opset.domain == "ai.sparsecc").version = 1
+    notes = OnnxGraph.from_proto(copied(proto)).notes
+    assert len(notes) == rounds
+    assert all("int8 layers rounded their inputs symmetrically" in note for note in notes)
 
 
 def attribute(call: onnx.NodeProto, name: str) -> onnx.AttributeProto:

@@ -15,7 +15,7 @@ from sparsecc.attention.dynamic import DynamicMap
 from sparsecc.codegen.calls import Calls, Tape
 from sparsecc.codegen.choose import Choice, Chooser, Skipping, SkippingWay
 from sparsecc.codegen.cpu.forms import Forms
-from sparsecc.codegen.cpu.layout import VIEWS, TokenLayout, Value, tiles_of
+from sparsecc.codegen.cpu.layout import VIEWS, Value, sequence_layout
 from sparsecc.codegen.cpu.operators import attention, block_attention, gather_blocks, group_tokens, pair_tokens
 from sparsecc.codegen.cpu.operators.block_attention import BlockAttentionSpec
 from sparsecc.codegen.cpu.operators.group_tokens import GroupSpec
@@ -28,8 +28,7 @@ from sparsecc.codegen.tvm_api import relax
 def emit_attention(forms: Forms, target: Target, node: Node, call: AttentionCall) -> Value:
     batch, heads, queries, dim = shape(call.q)
     kv_heads, keys, value_dim = shape(call.v)[1:]
-    q_layout = TokenLayout(batch, queries, tiles_of((1, queries, 1), target.lanes).tile)
-    k_layout = TokenLayout(batch, keys, tiles_of((1, keys, 1), target.lanes).tile)
+    q_layout, k_layout = (sequence_layout(batch, tokens, target.lanes) for tokens in (queries, keys))
     q, v = forms.heads_tiled(call.q, q_layout, "bhsd"), forms.heads_tiled(call.v, k_layout, "bhsd")
     k = forms.heads_tiled(call.k, k_layout, "bhds" if call.keys_transposed else "bhsd")
     dtype = _dtype(forms.program, target, call)

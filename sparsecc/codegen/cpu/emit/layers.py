@@ -66,7 +66,7 @@ def _epilogue(layer: Layer) -> Epilogue:
 
 
 def _matmul(forms: Forms, chooser: Chooser[Target], spec: MatmulSpec, layer: Layer, x: tuple[Expr, ...], residual: Expr | None) -> Var:
-    """Calls of the chosen kernels. The last one's output has spec.y_shape.  x: narrow numbers come with their scales."""
+    """Calls of the chosen kernels. The last one's output has spec.y_shape.  x: narrow numbers come with scales and zero points."""
     plan = chooser.choose_structured(spec, layer) if isinstance(layer.weight, Structured) else chooser.choose(spec, layer)
     y = plan.emit(forms, spec, x, residual)
     if layer.rows * layer.depth > _LARGE:

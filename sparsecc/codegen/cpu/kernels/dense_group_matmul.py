@@ -39,7 +39,7 @@ def prepare(
     offsets = padded_bias(bias, spec.rows, len(padded))
     return [
         np.ascontiguousarray(weights.transpose(0, 2, 1)),
-        groups.starts(padded, offsets, spec.dtype, target),
+        groups.starts(padded, offsets, spec.dtype),
         padded_bias(scales, spec.rows, len(padded)),
         offsets,
         np.asarray(spec.taps, np.int32),
@@ -47,10 +47,10 @@ def prepare(
 
 
 def build(spec: MatmulSpec, knobs: Tiles, target: Target):
-    """PrimFunc(X, token scales [batch, channel_stride], W, starts, scales, bias, taps, residual, Y).
+    """PrimFunc(X, token scales and zero points [batch, channel_stride], W, starts, scales, bias, taps, residual, Y).
 
-    `residual` has Y's shape, or is the bias again when the epilogue has none; for bfloat16 the bias stands for the token scales, too.
-    A row sums over several positions where there are taps, which then need the same scale.
+    `residual` has Y's shape, or is the bias again when the epilogue has none; for bfloat16 the bias stands for what tokens have, too.
+    A row sums over several positions where there are taps, which then need the same scale and zero point.
     """
     lanes, mr, tile, parts, dtype = target.lanes, knobs.rows, knobs.tile, knobs.groups, spec.dtype
     vectors = tile // lanes
@@ -71,6 +71,7 @@ def build(spec: MatmulSpec, knobs: Tiles, target: Target):
     def dense_group_matmul(
         x: T.Buffer(x_shape, "int32"),
         token_scales: T.Buffer(s_shape, "float32"),
+        token_zeros: T.Buffer(s_shape, sums),
         W: T.Buffer((blocks, n_taps * inner, mr), "int32"),
         starts: T.Buffer((blocks * mr,), sums),
         scales: T.Buffer((blocks * mr,), "float32"),
@@ -82,6 +83,7 @@ def build(spec: MatmulSpec, knobs: Tiles, target: Target):
         T.func_attr({"tirx.noalias": True})
         X = T.decl_buffer((x_size,), "int32", data=x.data)
         S = T.decl_buffer((s_size,), "float32", data=token_scales.data)
+        Z = T.decl_buffer((s_size,), sums, data=token_zeros.data)
         R = T.decl_buffer((r_size,), "float32", data=residual.data)
         Y = T.decl_buffer((y_size,), "float32", data=y.data)
         for job in T.parallel(batch * tiles * parts):
@@ -94,7 +96,9 @@ def build(spec: MatmulSpec, knobs: Tiles, target: Target):
                 i: T.let = first + ii
                 for r in T.unroll(mr):
                     for v in T.unroll(vectors):
-                        acc[T.ramp(r * tile + v * lanes, 1, lanes)] = T.Broadcast(starts[i * mr + r], lanes)
+                        acc[T.ramp(r * tile + v * lanes, 1, lanes)] = groups.begin(
+                            T.Broadcast(starts[i * mr + r], lanes), lambda: Z[T.ramp(item * stride + start + v * lanes, 1, lanes)], dtype
+                        )
                 for t in range(n_taps):
                     for c in range(inner):
                         for r in T.unroll(mr):

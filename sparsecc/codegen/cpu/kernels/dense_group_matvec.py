@@ -28,15 +28,15 @@ def prepare(
     Returns weights int32 [blocks, groups, rows of a block], what sums begin with, scales and bias (all [blocks · rows of a block]).
     """
     offsets = padded_bias(bias, spec.rows, spec.rows)
-    per_row = (groups.starts(matrix, offsets, spec.dtype, target), padded_bias(scales, spec.rows, spec.rows), offsets)
+    per_row = (groups.starts(matrix, offsets, spec.dtype), padded_bias(scales, spec.rows, spec.rows), offsets)
     weights = matvec.in_lanes(groups.grouped(matrix, 1, spec.dtype), knobs.rows)
     return [weights, *(matvec.in_blocks(array, knobs.rows) for array in per_row)]
 
 
 def build(spec: MatmulSpec, knobs: Passes, target: Target):
-    """PrimFunc(X, token scales [batch, 1], weights, starts, scales, bias, residual, Y); X: int32 [batch, groups, 1].
+    """PrimFunc(X, token scales and zero points [batch, 1], weights, starts, scales, bias, residual, Y); X: int32 [batch, groups, 1].
 
-    `residual` has Y's shape, or is the bias again when the epilogue has none; for bfloat16 the bias stands for the token scales, too.
+    `residual` has Y's shape, or is the bias again when the epilogue has none; for bfloat16 the bias stands for what tokens have, too.
     """
     lanes, height, tokens, parts, dtype = target.lanes, knobs.rows, knobs.tokens, knobs.parts, spec.dtype
     rows, inner = spec.rows, spec.channel_groups
@@ -51,6 +51,7 @@ def build(spec: MatmulSpec, knobs: Passes, target: Target):
     def dense_group_matvec(
         x: T.Buffer(spec.x_shape, "int32"),
         token_scales: T.Buffer(s_shape, "float32"),
+        token_zeros: T.Buffer(s_shape, sums),
         W: T.Buffer((blocks, inner, height), "int32"),
         starts: T.Buffer((blocks * height,), sums),
         scales: T.Buffer((blocks * height,), "float32"),
@@ -61,6 +62,7 @@ def build(spec: MatmulSpec, knobs: Passes, target: Target):
         T.func_attr({"tirx.noalias": True})
         X = T.decl_buffer((x_size,), "int32", data=x.data)
         S = T.decl_buffer((s_size,), "float32", data=token_scales.data)
+        Z = T.decl_buffer((s_size,), sums, data=token_zeros.data)
         R = T.decl_buffer((r_size,), "float32", data=residual.data)
         Y = T.decl_buffer((y_size,), "float32", data=y.data)
         for job in T.parallel(passes * parts):
@@ -69,7 +71,7 @@ def build(spec: MatmulSpec, knobs: Passes, target: Target):
             for ii in range(T.min(per_part, blocks - job % parts * per_part)):
                 i: T.let = job % parts * per_part + ii
                 row: T.let = T.min(i * height, last_block)
-                fill(acc, tokens, height, lanes, lambda t, r: starts[i * height + r])
+                fill(acc, tokens, height, lanes, lambda t, r: groups.begin(starts[i * height + r], lambda: Z[first + t], dtype))
                 for g in range(inner):
                     for t in T.unroll(tokens):
                         for v in T.unroll(height // lanes):

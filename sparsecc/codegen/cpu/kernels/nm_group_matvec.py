@@ -34,7 +34,7 @@ def prepare(
     """
     values, places = nm_select.compact(matrix.astype(np.int8, copy=False), knobs.keep)
     offsets = padded_bias(bias, spec.rows, spec.rows)
-    starts = groups.starts(matrix, offsets, "int8", target)
+    starts = groups.starts(matrix, offsets, "int8")
     return [
         matvec.in_lanes(groups.grouped(values, 1, "int8"), knobs.rows),
         matvec.in_lanes(nm_select.words(places, "int8"), knobs.rows),
@@ -43,7 +43,7 @@ def prepare(
 
 
 def build(spec: MatmulSpec, knobs: Kept, target: Target):
-    """PrimFunc(X, token scales [batch, 1], weights, words, starts, scales, bias, residual, Y); X: int32 [batch, groups, 1].
+    """PrimFunc(X, token scales and zero points [batch, 1], weights, words, starts, scales, bias, residual, Y); X: int32 [batch, groups, 1].
 
     `residual` has Y's shape, or is the bias again when the epilogue has none.
     """
@@ -78,6 +78,7 @@ def build(spec: MatmulSpec, knobs: Kept, target: Target):
     def nm_group_matvec(
         x: T.Buffer(spec.x_shape, "int32"),
         token_scales: T.Buffer((spec.batch, 1), "float32"),
+        token_zeros: T.Buffer((spec.batch, 1), "int32"),
         W: T.Buffer((blocks, vectors, height), "int32"),
         P: T.Buffer((blocks, n_words, height), "int32"),
         starts: T.Buffer((blocks * height,), "int32"),
@@ -110,7 +111,9 @@ def build(spec: MatmulSpec, knobs: Kept, target: Target):
             for ii in range(T.min(per_part, blocks - job % parts * per_part)):
                 i: T.let = job % parts * per_part + ii
                 row: T.let = T.min(i * height, last_block)
-                fill(acc, tokens, height, lanes, lambda t, r: starts[i * height + r])
+                fill(
+                    acc, tokens, height, lanes, lambda t, r: groups.begin(starts[i * height + r], lambda: token_zeros[first + t, 0], "int8")
+                )
                 for s in range(whole):
                     multiply(acc, i, s, first, step, windows * GROUP)
                 if rest > 0:

@@ -17,7 +17,7 @@ from sparsecc.codegen.cpu.kernels.dense_matmul import padded_bias
 from sparsecc.codegen.cpu.kernels.row_block_spmm import balanced, index_is_affine
 from sparsecc.codegen.cpu.pieces import groups
 from sparsecc.codegen.cpu.pieces.epilogue import apply
-from sparsecc.codegen.cpu.pieces.tiles import Tiles, groups_for, panel_of, tile_for, widened
+from sparsecc.codegen.cpu.pieces.tiles import Tiles, groups_for, makespan, panel_of, widened
 from sparsecc.codegen.cpu.target import Target
 from sparsecc.codegen.kernel import Kernel
 from sparsecc.codegen.spec import MatmulSpec, ceil_div
@@ -28,6 +28,7 @@ Expr = Any
 
 
 _MOST_ROWS = 4  # classes double with each
+_PER_POSITION = {4: 1.0, 3: 1.05, 2: 1.15, 1: 1.9}  # time by vectors of a tile: int8 on Zen 5, 192 tokens, 50 and 80 % zeros
 _INDEXED = 1.25  # bytes of a group with its place, over those of its weights alone: a place serves two rows or so
 
 
@@ -38,18 +39,20 @@ def space(spec: MatmulSpec, density: float, target: Target) -> list[Tiles]:
     """
     lanes, size = target.lanes, groups.SIZE[spec.dtype]
     best_rows = 3 if spec.dtype == "int8" else 4  # bfloat16's multiply-add takes longer, so that it gains more from saved loads
-    found, tiles = [], {}
+    found, tiles = {}, {}
     for vectors in (8, 6, 4, 3, 2, 1):
-        if vectors * lanes > max(spec.positions, lanes):
+        tile = vectors * lanes
+        if tile > max(spec.positions, lanes):
             continue
-        tile = tile_for(spec.positions, lanes, vectors * lanes)
-        most = min(max(target.registers // (2 * tile // lanes), 1), _MOST_ROWS, spec.rows)
+        most = min(max(target.registers // (2 * vectors), 1), _MOST_ROWS, spec.rows)
         tiles[tile] = list(range(most, 0, -1))
-        if vectors in (4, 2, 1):
+        if vectors in _PER_POSITION:
             panel = panel_of(spec, max(3 * target.l1_bytes // 2 * size // (4 * tile), 1))
             rows = min(best_rows, most)
-            found.append(Tiles(tile, rows, panel, _parts(spec, tile, ceil_div(spec.rows, rows), density, target)))
-    guesses = sorted(dict.fromkeys(found), key=lambda k: (ceil_div(spec.positions, k.tile) * k.tile, -k.tile))
+            parts = _parts(spec, tile, ceil_div(spec.rows, rows), density, target)
+            jobs = makespan(spec.batch * ceil_div(spec.positions, tile) * parts, target.threads)
+            found[Tiles(tile, rows, panel, parts)] = jobs / parts * tile * _PER_POSITION[vectors]
+    guesses = sorted(found, key=lambda knobs: (found[knobs], -knobs.tile))
     whole = [knobs for knobs in widened(guesses, spec, tiles) if _whole_groups(spec, knobs.panel)]
     return whole or [Tiles(k.tile, k.rows, spec.depth, k.groups) for k in guesses]
 
@@ -101,7 +104,7 @@ def prepare(
         values, places = np.zeros(1, np.int32), np.zeros(1, places.dtype)
     offsets = padded_bias(bias, spec.rows, row_blocks * height)
     begins = np.zeros(row_blocks * height, groups.SUM[spec.dtype])
-    begins[: spec.rows] = groups.starts(matrix, offsets[: spec.rows], spec.dtype, target)
+    begins[: spec.rows] = groups.starts(matrix, offsets[: spec.rows], spec.dtype)
     return [
         np.ascontiguousarray(values),
         places,
@@ -132,8 +135,8 @@ def _places(inputs: np.ndarray, spec: MatmulSpec) -> np.ndarray:
 
 
 def build(spec: MatmulSpec, knobs: Tiles, target: Target):
-    """PrimFunc(X, token scales [batch, channel_stride], values, places, counts, first, bounds, starts, scales, bias, residual, Y) for any
-    number of values, so that layers share it. `residual` and token scales: as for `dense_group_matmul`."""
+    """PrimFunc(X, token scales and zero points [batch, channel_stride], values, places, counts, first, bounds, starts, scales, bias,
+    residual, Y) for any number of values, so that layers share it. `residual` and what tokens have: as for `dense_group_matmul`."""
     lanes, height, tile, parts, dtype = target.lanes, knobs.rows, knobs.tile, knobs.groups, spec.dtype
     vectors, panels, classes = tile // lanes, _panels(spec, knobs), len(_classes(height))
     row_blocks, tiles = ceil_div(spec.rows, height), ceil_div(spec.positions, tile)
@@ -153,6 +156,7 @@ def build(spec: MatmulSpec, knobs: Tiles, target: Target):
     def sparse_group_matmul(
         x: T.Buffer(x_shape, "int32"),
         token_scales: T.Buffer(s_shape, "float32"),
+        token_zeros: T.Buffer(s_shape, sums),
         values: T.handle,
         places: T.handle,
         N: T.Buffer((panels, row_blocks, classes), "int32"),
@@ -171,6 +175,7 @@ def build(spec: MatmulSpec, knobs: Tiles, target: Target):
         J = T.match_buffer(places, (count,), place_type)
         X = T.decl_buffer((x_size,), "int32", data=x.data)
         S = T.decl_buffer((s_size,), "float32", data=token_scales.data)
+        Z = T.decl_buffer((s_size,), sums, data=token_zeros.data)
         R = T.decl_buffer((r_size,), "float32", data=residual.data)
         Y = T.decl_buffer((y_size,), "float32", data=y.data)
         for job in T.parallel(batch * tiles * parts):
@@ -188,7 +193,11 @@ def build(spec: MatmulSpec, knobs: Tiles, target: Target):
                     for r in T.unroll(height):
                         for v in T.unroll(vectors):
                             if p == 0:
-                                acc[T.ramp(r * tile + v * lanes, 1, lanes)] = T.Broadcast(starts[i * height + r], lanes)
+                                acc[T.ramp(r * tile + v * lanes, 1, lanes)] = groups.begin(
+                                    T.Broadcast(starts[i * height + r], lanes),
+                                    lambda: Z[T.ramp(item * stride + start + v * lanes, 1, lanes)],
+                                    dtype,
+                                )
                             else:
                                 acc[T.ramp(r * tile + v * lanes, 1, lanes)] = partial[T.ramp((i * height + r) * tile + v * lanes, 1, lanes)]
                     value[0] = F[p, i, 0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sparsecc.attention.rounding import LEVELS
 from sparsecc.codegen.cpu.operators.group_tokens import LEAST, MAGNITUDE, ROUNDER, lower_half, upper_half
 from sparsecc.codegen.cpu.pieces import groups
 from sparsecc.codegen.cpu.pieces.math import LOG2E
@@ -132,7 +133,7 @@ def _int8(spec: BlockAttentionSpec, target: Target) -> Any:
     batch, heads, kv_heads, tokens, blocks, block = spec.batch, spec.heads, spec.kv_heads, spec.tokens, spec.blocks, spec.block
     dim, value_dim, factor, shared = spec.head_dim, spec.value_dim, spec.scale * LOG2E, spec.heads // spec.kv_heads
     (q_shape, _), (k_shape, _), (v_shape, _), (each, _), _, (starts_shape, _) = outputs(spec, target)
-    tile, depth, levels, offset = spec.tile(target), spec.depth, float(groups.LEVELS), groups.offset("int8", target)
+    tile, depth, levels, offset = spec.tile(target), spec.depth, float(LEVELS), groups.offset("int8", target)
     paired, stored = spec.values == "bfloat16", spec.stored_values
 
     def magnitude(x):

@@ -5,14 +5,26 @@ Tokens are [tokens, features, 1], as a model has them, and groups [tokens, group
 
 import numpy as np
 
-from sparsecc.codegen.cpu.operators.group_tokens import LEAST, MAGNITUDE, ROUNDER, GroupSpec, is_nan, lower_half, upper_half
+from sparsecc.codegen.cpu.operators.group_tokens import (
+    ROUNDER,
+    SIGN,
+    GroupSpec,
+    half_span,
+    has_values,
+    is_nan,
+    level,
+    lower_half,
+    upper_half,
+    zero_point,
+)
 from sparsecc.codegen.cpu.pieces import groups
 from sparsecc.codegen.cpu.target import Target
 from sparsecc.codegen.tvm_api import T, tirx
+from sparsecc.precisions.int8 import HALF_SPAN
 
 
 def build(spec: GroupSpec, target: Target):
-    """PrimFunc(x, given scale [1], groups, scales), all as for `group_tokens`. spec: with a tile of one token."""
+    """PrimFunc(x, given scale [1], groups, scales, zero points), all as for `group_tokens`. spec: with a tile of one token."""
     return _int8(spec, target) if spec.dtype == "int8" else _bfloat16(spec)
 
 
@@ -40,19 +52,13 @@ def _int8(spec: GroupSpec, target: Target):
     vectors, rest = features // lanes, features % lanes
     words, last_words = lanes // 4, spec.groups - vectors * (lanes // 4)
     word_type = "int32" if words == 1 else f"int32x{words}"
-    levels = float(groups.LEVELS)
-    rounder = ROUNDER + groups.offset("int8", target)
+    offset, half_levels = groups.offset("int8", target), float(HALF_SPAN)
 
-    def magnitude(x):
-        """Bits without the sign, which compare as magnitudes do."""
-        return T.bitwise_and(tirx.reinterpret("int32", x), T.int32(MAGNITUDE))
+    def signed(x):
+        return tirx.reinterpret("int32", x)
 
-    def level(x, factor):
-        """In the lowest byte."""
-        scaled = x * factor
-        if calibrated:
-            scaled = T.max(T.float32(-levels), T.min(T.float32(levels), scaled))
-        return T.bitwise_and(tirx.reinterpret("int32", scaled + T.float32(rounder)), T.int32(0xFF))
+    def unsigned(x):
+        return tirx.reinterpret("uint32", x)
 
     @T.prim_func
     def group_features(
@@ -60,34 +66,49 @@ def _int8(spec: GroupSpec, target: Target):
         given: T.Buffer((1,), "float32"),
         y: T.Buffer((tokens, spec.groups, 1), "int32"),
         S: T.Buffer((tokens, 1), "float32"),
+        Z: T.Buffer((tokens, 1), "int32"),
     ):
         T.func_attr({"tirx.noalias": True})
         X = T.decl_buffer((tokens * features,), "float32", data=x.data)
         Y = T.decl_buffer((tokens * spec.groups,), "int32", data=y.data)
         for t in T.parallel(tokens):
             tops = T.alloc_local((lanes,), "int32")
+            bottoms = T.alloc_local((lanes,), "uint32")
             top = T.alloc_local((1,), "int32")
+            bottom = T.alloc_local((1,), "uint32")
+            half = T.alloc_local((1,), "float32")
             factor = T.alloc_local((1,), "float32")
+            zero = T.alloc_local((1,), "float32")
             narrow = T.alloc_local((lanes,), "int32")
             for l in T.vectorized(lanes):
                 tops[l] = T.int32(0)
+                bottoms[l] = T.uint32(SIGN)
             for v in range(vectors):
                 for l in T.vectorized(lanes):
-                    tops[l] = T.max(tops[l], magnitude(X[t * features + v * lanes + l]))
+                    tops[l] = T.max(tops[l], signed(X[t * features + v * lanes + l]))
+                for l in T.vectorized(lanes):
+                    bottoms[l] = T.max(bottoms[l], unsigned(X[t * features + v * lanes + l]))
             top[0] = T.int32(0)
+            bottom[0] = T.uint32(SIGN)
             for l in T.unroll(lanes):
                 top[0] = T.max(top[0], tops[l])
+                bottom[0] = T.max(bottom[0], bottoms[l])
             for r in range(rest):
-                top[0] = T.max(top[0], magnitude(X[t * features + vectors * lanes + r]))
+                top[0] = T.max(top[0], signed(X[t * features + vectors * lanes + r]))
+                bottom[0] = T.max(bottom[0], unsigned(X[t * features + vectors * lanes + r]))
+            half[0] = half_span(top[0], bottom[0])
             if not calibrated:
-                S[t, 0] = T.Select(top[0] > T.int32(LEAST), tirx.reinterpret("float32", top[0]) * T.float32(1 / levels), T.float32(0))
-                factor[0] = T.Select(top[0] > T.int32(LEAST), T.float32(levels) / tirx.reinterpret("float32", top[0]), T.float32(0))
+                S[t, 0] = T.Select(has_values(half[0]), half[0] * T.float32(1 / half_levels), T.float32(0))
+                factor[0] = T.Select(has_values(half[0]), T.float32(half_levels) / half[0], T.float32(0))
+                Z[t, 0] = zero_point(bottom[0], factor[0]) + T.int32(offset - HALF_SPAN)
             else:  # clipping loses NaN, and a token that has one has no value
-                S[t, 0] = T.Select(is_nan(tirx.reinterpret("float32", top[0])), T.float32(np.nan), given[0])
+                S[t, 0] = T.Select(is_nan(half[0]), T.float32(np.nan), given[0])
                 factor[0] = T.float32(1) / given[0]
+                Z[t, 0] = T.int32(offset)
+            zero[0] = T.Cast("float32", Z[t, 0]) + T.float32(ROUNDER)
             for v in range(vectors):
                 for l in T.vectorized(lanes):
-                    narrow[l] = level(X[t * features + v * lanes + l], factor[0])
+                    narrow[l] = level(X[t * features + v * lanes + l], factor[0], zero[0], calibrated)
                 Y[T.ramp(t * spec.groups + v * words, 1, words) if words > 1 else t * spec.groups + v] = tirx.reinterpret(
                     word_type, T.Cast(f"uint8x{lanes}", narrow[T.ramp(0, 1, lanes)])
                 )
@@ -96,7 +117,7 @@ def _int8(spec: GroupSpec, target: Target):
             for r in range(rest):
                 Y[t * spec.groups + vectors * words + r // 4] = T.bitwise_or(
                     Y[t * spec.groups + vectors * words + r // 4],
-                    T.shift_left(level(X[t * features + vectors * lanes + r], factor[0]), 8 * (r % 4)),
+                    T.shift_left(level(X[t * features + vectors * lanes + r], factor[0], zero[0], calibrated), 8 * (r % 4)),
                 )
 
     return group_features

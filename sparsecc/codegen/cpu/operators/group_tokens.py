@@ -1,7 +1,8 @@
-"""float32 activations in tiles → groups of narrow numbers (see `groups`), with a scale for each token where the format has scales.
+"""float32 activations in tiles → groups of narrow numbers (see `groups`), for int8 with a scale and a zero point for each token.
 
-One pass finds each token's largest magnitude, another rounds: tokens lie in the lanes, so that neither needs anything across them, and
-four int8 come together by shifts. The largest magnitude is found among bit patterns, as integers: NaN is above all numbers there.
+One pass finds each token's largest and least input, another rounds: tokens lie in the lanes, so that neither needs anything across them,
+and four int8 come together by shifts. Both are found among bit patterns. As integers with a sign those of positive numbers are the largest,
+as integers without one those of negative numbers are, in the order of magnitudes; NaN is above all others of its sign.
 """
 
 from dataclasses import dataclass
@@ -12,13 +13,15 @@ from sparsecc.codegen.cpu.pieces import groups
 from sparsecc.codegen.cpu.target import Target
 from sparsecc.codegen.spec import ceil_div
 from sparsecc.codegen.tvm_api import T, tirx
+from sparsecc.precisions.int8 import HALF_SPAN, LEVELS
 
 
 @dataclass(frozen=True)
 class GroupSpec:
-    """x: [tiles, features, tile] → int32 [tiles, groups, tile] and, for int8, scales float32 [tiles, tile]: x ≈ scale · int8.
+    """x: [tiles, features, tile] → int32 [tiles, groups, tile] and, for int8, scales float32 and zero points int32 [tiles, tile]:
+    x ≈ scale · (stored byte - zero point).
 
-    calibrated: the scale of every token is given, otherwise it is 1/127 of the token's largest magnitude.
+    calibrated: the scale of every token is given, and zero in the middle; otherwise both are as `Int8` has them.
     """
 
     tiles: int
@@ -31,7 +34,8 @@ class GroupSpec:
     def outputs(self) -> list[tuple[tuple[int, ...], str]]:
         """Shapes and dtypes of what the kernel writes."""
         found: list[tuple[tuple[int, ...], str]] = [((self.tiles, self.groups, self.tile), "int32")]
-        return [*found, ((self.tiles, self.tile), "float32")] if self.dtype == "int8" else found
+        tokens = (self.tiles, self.tile)
+        return [*found, (tokens, "float32"), (tokens, "int32")] if self.dtype == "int8" else found
 
     @property
     def groups(self) -> int:
@@ -40,12 +44,14 @@ class GroupSpec:
 
 LEAST = 0x0DA24260  # bits of 1e-30: tokens without a larger magnitude become zeros, their scale would have no inverse
 MAGNITUDE = 0x7FFFFFFF
+SIGN = 0x80000000
 INFINITY = 0x7F800000
 ROUNDER = 12582912.0  # 1.5·2²³: a float32 of this size has its last bit at 1, so that adding rounds, ties to even
 
 
 def build(spec: GroupSpec, target: Target):
-    """PrimFunc(x, given scale [1], groups, scales), without scales for bfloat16. The given one is read only where it is calibrated."""
+    """PrimFunc(x, given scale [1], groups, scales, zero points), without the last two for bfloat16. The given scale is read only where it
+    is calibrated."""
     return _int8(spec, target) if spec.dtype == "int8" else _bfloat16(spec, target)
 
 
@@ -77,25 +83,41 @@ def rounded_pair(x, y):
     return tirx.reinterpret("int32", T.bitwise_or(lower, T.bitwise_and(tirx.reinterpret("uint32", y) + half, T.uint32(0xFFFF0000))))
 
 
+def half_span(top, bottom):
+    """Half of the distance between a token's ends, which are bits; no infinity before one of them is. NaN where one of them is."""
+    half = T.float32(0.5)
+    return tirx.reinterpret("float32", top) * half - tirx.reinterpret("float32", bottom) * half
+
+
+def has_values(half):
+    """Whether a token has other values than zeros, or none (NaN)."""
+    return T.bitwise_and(tirx.reinterpret("int32", half), T.int32(MAGNITUDE)) > T.int32(LEAST)
+
+
+def zero_point(bottom, factor):
+    """Of a byte without sign, 0 for a token without negative inputs; 0 to 255 whatever its values are."""
+    least = tirx.reinterpret("float32", T.bitwise_and(bottom, T.uint32(MAGNITUDE)))
+    return T.bitwise_and(tirx.reinterpret("int32", least * factor + T.float32(ROUNDER)), T.int32(0xFF))
+
+
+def level(x, factor, zero, calibrated):
+    """The rounded value in the lowest byte.  zero: `ROUNDER` and the zero point."""
+    scaled = x * factor
+    if calibrated:
+        scaled = T.max(T.float32(-LEVELS), T.min(T.float32(LEVELS), scaled))
+    return T.bitwise_and(tirx.reinterpret("int32", scaled + zero), T.int32(0xFF))
+
+
 def _int8(spec: GroupSpec, target: Target):
     lanes, tiles, features, tile, calibrated = target.lanes, spec.tiles, spec.features, spec.tile, spec.calibrated
     vectors, whole, rest = tile // lanes, features // 4, features % 4
-    rounder = ROUNDER + groups.offset("int8", target)
-    levels = float(groups.LEVELS)
+    offset, half_levels = groups.offset("int8", target), float(HALF_SPAN)
 
-    def byte(x, factor, place):
-        """The rounded value in the place-th byte of a lane."""
-        scaled = x * factor
-        if calibrated:
-            scaled = T.max(T.float32(-levels), T.min(T.float32(levels), scaled))
-        rounded = T.bitwise_and(tirx.reinterpret("int32", scaled + T.float32(rounder)), T.int32(0xFF))
-        return T.shift_left(rounded, T.int32(8 * place)) if place else rounded
-
-    def group(count, x, factor):
+    def group(count, x, factor, zero):
         """The first `count` of four inputs in a lane; x(k) is the k-th."""
-        total = byte(x(0), factor, 0)
+        total = level(x(0), factor, zero, calibrated)
         for place in range(1, count):
-            total = T.bitwise_or(total, byte(x(place), factor, place))
+            total = T.bitwise_or(total, T.shift_left(level(x(place), factor, zero, calibrated), T.int32(8 * place)))
         return total
 
     @T.prim_func
@@ -104,38 +126,49 @@ def _int8(spec: GroupSpec, target: Target):
         given: T.Buffer((1,), "float32"),
         Y: T.Buffer((tiles, spec.groups, tile), "int32"),
         S: T.Buffer((tiles, tile), "float32"),
+        Z: T.Buffer((tiles, tile), "int32"),
     ):
         T.func_attr({"tirx.noalias": True})
         for job in T.parallel(tiles * vectors):
             top = T.alloc_local((lanes,), "int32")
+            bottom = T.alloc_local((lanes,), "uint32")
+            half = T.alloc_local((lanes,), "float32")
             factor = T.alloc_local((lanes,), "float32")
+            zero = T.alloc_local((lanes,), "float32")
             t: T.let = job // vectors
             at: T.let = job % vectors * lanes
             if not calibrated:
                 for l in T.vectorized(lanes):
                     top[l] = T.int32(0)
+                    bottom[l] = T.uint32(SIGN)
                 for f in range(features):
                     for l in T.vectorized(lanes):
-                        top[l] = T.max(top[l], T.bitwise_and(tirx.reinterpret("int32", X[t, f, at + l]), T.int32(MAGNITUDE)))
+                        top[l] = T.max(top[l], tirx.reinterpret("int32", X[t, f, at + l]))
+                    for l in T.vectorized(lanes):
+                        bottom[l] = T.max(bottom[l], tirx.reinterpret("uint32", X[t, f, at + l]))
                 for l in T.vectorized(lanes):
-                    S[t, at + l] = T.Select(
-                        top[l] > T.int32(LEAST), tirx.reinterpret("float32", top[l]) * T.float32(1 / levels), T.float32(0)
-                    )
+                    half[l] = half_span(top[l], bottom[l])
                 for l in T.vectorized(lanes):
-                    factor[l] = T.Select(top[l] > T.int32(LEAST), T.float32(levels) / tirx.reinterpret("float32", top[l]), T.float32(0))
+                    S[t, at + l] = T.Select(has_values(half[l]), half[l] * T.float32(1 / half_levels), T.float32(0))
+                    factor[l] = T.Select(has_values(half[l]), T.float32(half_levels) / half[l], T.float32(0))
+                for l in T.vectorized(lanes):
+                    Z[t, at + l] = zero_point(bottom[l], factor[l]) + T.int32(offset - HALF_SPAN)
             else:
                 for l in T.vectorized(lanes):
                     factor[l] = T.float32(1) / given[0]
                     S[t, at + l] = given[0]
+                    Z[t, at + l] = T.int32(offset)
                 for f in range(features):  # clipping loses NaN, and a token that has one has no value
                     for l in T.vectorized(lanes):
                         S[t, at + l] = T.Select(is_nan(X[t, f, at + l]), T.float32(np.nan), S[t, at + l])
+            for l in T.vectorized(lanes):
+                zero[l] = T.Cast("float32", Z[t, at + l]) + T.float32(ROUNDER)
             for g in range(whole):
                 for l in T.vectorized(lanes):
-                    Y[t, g, at + l] = group(4, lambda k: X[t, g * 4 + k, at + l], factor[l])
+                    Y[t, g, at + l] = group(4, lambda k: X[t, g * 4 + k, at + l], factor[l], zero[l])
             if rest > 0:
                 for l in T.vectorized(lanes):
-                    Y[t, whole, at + l] = group(rest, lambda k: X[t, whole * 4 + k, at + l], factor[l])
+                    Y[t, whole, at + l] = group(rest, lambda k: X[t, whole * 4 + k, at + l], factor[l], zero[l])
 
     return group_tokens
 

@@ -1,8 +1,10 @@
 """Narrow numbers in groups: neighbouring inputs of one token share a 32-bit lane, four int8 or two bfloat16, and are multiplied together.
 
 Activations lie as int32 [tiles, groups, tile], so that one vector register holds one group of many tokens. int8 activations are stored
-with `offset` added, as bytes without sign where the CPU's instruction wants that; what the offset adds to a sum depends on the weights
-alone, and kernels begin their sums with its negative.
+with `offset` added, as bytes without sign where the CPU's instruction wants that. Zero is another number in each token, its zero point,
+and kernels begin their sums with what takes it back: Σ (x - zero)·w = Σ x·w - zero·Σ w, where Σ w depends on the weights alone.
+
+Sums are int32 and wrap around on their way. What they end in is right up to 2^31 / (2·127 · 127) = 66,572 inputs, whatever the values are.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import numpy as np
 from sparsecc.codegen.cpu.target import Target
 from sparsecc.codegen.numbers import SIZE, bfloat16
 from sparsecc.codegen.tvm_api import T, tirx
-from sparsecc.precisions.int8 import LEVELS
+from sparsecc.precisions.int8 import HALF_SPAN
 
 Expr = Any
 
@@ -160,21 +162,36 @@ def grouped(matrix: np.ndarray, taps: int, dtype: str) -> np.ndarray:
     return np.ascontiguousarray(narrow).reshape(rows, -1).view(np.int32)
 
 
-def starts(matrix: np.ndarray, bias: np.ndarray, dtype: str, target: Target) -> np.ndarray:
-    """What each row's sum begins with: what takes back the activations' offset (int32), or the bias."""
-    return bias if dtype != "int8" else (-offset(dtype, target) * matrix.astype(np.int32).sum(axis=1)).astype(np.int32)
+def starts(matrix: np.ndarray, bias: np.ndarray, dtype: str) -> np.ndarray:
+    """What each row's sums begin with, see `begin`: the negative sum of its weights (int32), or the bias."""
+    return bias if dtype != "int8" else -matrix.sum(axis=1, dtype=np.int32)
 
 
-def group_array(x: np.ndarray, dtype: str, target: Target, scale: float | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """What `group_tokens` makes of x, float32 [tiles, features, tile], groups, and scales for int8."""
+def begin(start: Expr, zero: Callable[[], Expr], dtype: str) -> Expr:
+    """A sum without its products.  start: the row's.  zero(): the token's zero point, where the format has those."""
+    return start * zero() if dtype == "int8" else start
+
+
+def group_array(x: np.ndarray, dtype: str, target: Target, scale: float | None = None) -> list[np.ndarray]:
+    """What `group_tokens` makes of x, float32 [tiles, features, tile]: groups, for int8 then scales and zero points."""
     size = SIZE[dtype]
     padded = np.zeros((len(x), -(-x.shape[1] // size) * size, x.shape[2]), np.float32)
     padded[:, : x.shape[1]] = x
     if dtype == "int8":
-        scales = np.abs(x).max(axis=1) / LEVELS if scale is None else np.full((len(x), x.shape[2]), scale)
-        levels = np.rint(padded / np.where(scales > 0, scales, 1)[:, None]).astype(np.int32) + offset(dtype, target)
-        narrow, found = levels.astype(np.uint8), scales.astype(np.float32)
+        scales, zeros = _of_tokens(x, scale)
+        levels = np.rint(padded / np.where(scales > 0, scales, 1)[:, None] + zeros[:, None])
+        narrow = (levels.astype(np.int32) + offset(dtype, target)).astype(np.uint8)
+        found = [scales.astype(np.float32), zeros.astype(np.int32) + offset(dtype, target)]
     else:
-        narrow, found = (bfloat16(padded).view(np.uint32) >> 16).astype(np.uint16), None
+        narrow, found = (bfloat16(padded).view(np.uint32) >> 16).astype(np.uint16), []
     by_token = narrow.reshape(len(x), -1, size, x.shape[2]).transpose(0, 1, 3, 2)
-    return np.ascontiguousarray(by_token).view(np.int32)[..., 0], found
+    return [np.ascontiguousarray(by_token).view(np.int32)[..., 0], *found]
+
+
+def _of_tokens(x: np.ndarray, scale: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """Scales and zero points [tiles, tile] as `Int8` has them."""
+    low, high = np.minimum(x.min(axis=1), 0), np.maximum(x.max(axis=1), 0)
+    if scale is not None:
+        return np.full(low.shape, scale), np.zeros(low.shape)
+    scales = (high / 2 - low / 2) / HALF_SPAN
+    return scales, np.rint(-low / np.where(scales > 0, scales, 1)) - HALF_SPAN

@@ -161,3 +161,18 @@ def test_cross_compiled() -> None:
     assert registers_of(hottest_loop(text, "vfmadd"), "vfmadd") == {"ymm"}
     text = assembly(row_block_spmm.build(BIG, first(BIG, 4, arm), arm), arm)
     assert ".4s" in hottest_loop(text, "fmla")
+
+
+def test_the_default_keeps_x_in_the_l1_and_waiting_sums_in_the_l2() -> None:
+    """As long as there is work for it: of few zeros a whole panel of X is worth a longer way."""
+    spec = MatmulSpec.linear(2048, 768, 2, 64)
+    knobs = row_block_spmm.space(spec, 1, 0.3, (target := parse("cpu:znver4", 2)))[0]
+    assert knobs.panel < spec.depth and 4 * knobs.panel * knobs.tile <= target.l1_bytes
+    assert 4 * spec.rows * knobs.tile / knobs.groups <= target.l2_bytes / 8
+    sparse = row_block_spmm.space(spec, 4, 0.05, target)[0]
+    assert (sparse.panel, sparse.groups) == (spec.depth, 1)
+
+
+def test_waiting_sums_are_divided_no_further_than_there_are_rows() -> None:
+    target = replace(parse("cpu:znver4", 2), l2_bytes=1 << 12)
+    assert all(knobs.groups <= 8 for knobs in row_block_spmm.space(MatmulSpec.linear(8, 768, 2, 64), 1, 0.9, target))

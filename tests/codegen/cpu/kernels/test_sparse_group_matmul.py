@@ -110,3 +110,12 @@ def test_one_load_of_inputs_serves_several_rows(cpu: str, dtype: str, instructio
     for loop in found:
         assert not [line for line in loop.splitlines() if "(%rsp" in line and "mm" in line]  # an address may lie there, no sum
         assert not stores(loop)
+
+
+def test_tiles_are_wide_though_they_overlap() -> None:
+    """848 positions are 53 tiles of one vector, with half of the speed, and 13 and a quarter of four."""
+    target = parse("cpu:znver4", 2)
+    spec = MatmulSpec(64, 64, 1, 848, 912, 848, taps=tuple(range(9)), dtype="int8")
+    space = sparse_group_matmul.space(spec, 0.5, target)
+    assert space[0].tile == 64
+    assert {knobs.tile for knobs in space} == {16, 32, 48, 64, 96, 128}

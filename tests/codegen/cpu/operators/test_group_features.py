@@ -11,7 +11,7 @@ from tests.codegen.cpu.kernels.running import HERE, NARROW, compiled, random
 
 
 def run(x: np.ndarray, target=HERE, scale: float | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """int8 values [tokens, features] and scales [tokens]."""
+    """Values [tokens, features], which zero is 0 of, and scales [tokens]."""
     spec = GroupSpec(len(x), x.shape[1], 1, "int8", scale is not None)
     outs = [tvm_api.tensor(np.full(shape, 77, dtype)) for shape, dtype in spec.outputs]
     compiled(group_features.build(spec, target), target)(
@@ -19,28 +19,34 @@ def run(x: np.ndarray, target=HERE, scale: float | None = None) -> tuple[np.ndar
     )
     stored = outs[0].numpy().view(np.uint8).reshape(len(x), -1)
     assert (stored[:, x.shape[1] :] == 0).all()
-    return (stored[:, : x.shape[1]].astype(np.int32) - groups.offset("int8", target)).astype(np.int8), outs[1].numpy()[:, 0]
+    signed = (stored[:, : x.shape[1]].astype(np.int32) - groups.offset("int8", target)).astype(np.int8).astype(np.int32)
+    return signed - (outs[2].numpy() - groups.offset("int8", target)), outs[1].numpy()[:, 0]
 
 
 @pytest.mark.parametrize("features", [1, 3, 4, 16, 50, 4096])
 @pytest.mark.parametrize("target", [HERE, NARROW], ids=["here", "short_vectors"])
 def test_it_is_what_numpy_makes(features: int, target) -> None:
-    x = random(np.random.default_rng(0), 3, features) * np.array([[0.01], [1], [30]], np.float32)
+    x = random(np.random.default_rng(0), 4, features) * np.array([[0.01], [1], [30], [1]], np.float32)
+    x[3] = -np.abs(x[3])
     found, scales = run(x, target)
-    np.testing.assert_allclose(scales, np.abs(x).max(axis=1) / 127, rtol=1e-6)
-    wanted = np.rint(x / scales[:, None])
-    assert np.abs(found - wanted).max() <= 1  # ties: x · (127 / top) and x / (top / 127) differ in the last bit
+    low, high = x.min(axis=1).clip(max=0), x.max(axis=1).clip(min=0)
+    np.testing.assert_allclose(scales, (high - low) / 252, rtol=1e-6)
+    zeros = np.rint(-low / scales)[:, None]
+    wanted = np.rint(x / scales[:, None] + zeros) - zeros
+    assert np.abs(found - wanted).max() <= 1  # ties: x · (126 / half) and x / (half / 126) differ in the last bit
     assert (found != wanted).mean() < 0.01
+    assert found[3].min() == -252, "all numbers are for the side of zero on which the token is"
 
 
 def test_tokens_without_a_value_and_tokens_of_zeros() -> None:
-    x = random(np.random.default_rng(0), 5, 50)
-    x[0, 49], x[1, 1], x[2], x[3] = np.nan, np.inf, 0, 1e-38
-    _, scales = run(x)
-    assert np.isnan(scales[0])
-    assert np.isinf(scales[1])
-    assert (scales[2:4] == 0).all()
-    assert np.isfinite(scales[4])
+    x = random(np.random.default_rng(0), 8, 50)
+    x[0, 49], x[1, 1], x[2, 1], x[3, 49] = np.nan, -np.float32(np.nan), np.inf, -np.inf
+    x[4], x[5], x[6, :2] = 0, 1e-38, [3e38, -3e38]
+    found, scales = run(x)
+    assert np.isnan(scales[:2]).all()
+    assert np.isinf(scales[2:4]).all()
+    assert (scales[4:6] == 0).all() and (found[4:6] == 0).all()
+    assert np.isfinite(scales[6:]).all()
 
 
 def test_a_given_scale_clips_and_keeps_nan() -> None:

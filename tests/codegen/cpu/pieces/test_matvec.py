@@ -30,6 +30,11 @@ def test_threads_have_the_same_work() -> None:
     assert matvec.space(MatmulSpec.linear(4096, 24, 1, 1), target)[0].parts == 2
 
 
+def test_high_blocks_come_first_where_tokens_need_no_registers_besides() -> None:
+    spec, target = MatmulSpec.linear(4096, 24, 2, 1), parse("cpu:znver4", 2)
+    assert [matvec.space(spec, target, scratch=scratch)[0].rows for scratch in (1, 2)] == [64, 32]
+
+
 def test_blocks_divide_what_shares_its_inputs() -> None:
     target = parse("cpu:znver4", 2)
     spec = MatmulSpec.linear(64, 24, 1, 1)

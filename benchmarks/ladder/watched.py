@@ -1,0 +1,57 @@
+"""`sparsecc`, which notes in a file what it begins to measure, and what it has measured, before any of it is kept.
+
+    python -m benchmarks.ladder.watched LOG RUNGS tune MODEL --goal ...
+
+RUNGS are those that layers may take, joined by commas. Lines of the log are {"begun": KEY} and {"measured": KEY}; each is written by one
+call of the system, so that it is there whenever the process is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Collection
+from typing import Any
+
+from sparsecc.autotune import tune
+from sparsecc.autotune.rungs import Rung
+from sparsecc.autotune.store import Key, Store
+from sparsecc.cli import main
+
+
+def watch(path: str) -> None:
+    """From now on, what a store is asked for and does not know is begun, and what it is given has been measured."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    get, put = Store.get, Store.put
+
+    def note(what: str, key: Key) -> None:
+        os.write(file, (json.dumps({what: key}, sort_keys=True) + "\n").encode())
+
+    def getting(self: Store, key: Key) -> Any:
+        found = get(self, key)
+        if found is None:
+            note("begun", key)
+        return found
+
+    def putting(self: Store, key: Key, found: Any) -> None:
+        note("measured", key)
+        put(self, key, found)
+
+    Store.get, Store.put = getting, putting  # type: ignore[method-assign]
+
+
+def limit(names: str) -> None:
+    """The rungs of every search."""
+    rungs = tuple(Rung.parse(name) for name in names.split(","))
+
+    def ladder(dtypes: Collection[str]) -> tuple[Rung, ...]:
+        return rungs
+
+    tune.ladder = ladder
+
+
+if __name__ == "__main__":
+    watch(sys.argv[1])
+    limit(sys.argv[2])
+    sys.exit(main(sys.argv[3:]))

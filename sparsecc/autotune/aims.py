@@ -1,0 +1,164 @@
+"""Which assignments are worth recovering: those that, by what recoveries left of the error so far, come out better than all that was made.
+
+An assignment's loss has two parts. What number formats cost stays as it is; of what pruning cost, recovery leaves a share. The share is
+learned from each model that was recovered, and each aim is chosen anew with it: for a bound on quality the fastest choice that is predicted
+to be good enough, for a bound on time or bytes the best one within it, for the frontier the times at which it gains most.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from sparsecc.autotune.choice import Assignment, Option, total
+from sparsecc.autotune.search import Search, Tried
+
+NOTHING = "nothing better was left to try"
+_HALVINGS = 7  # of a range of times, on a logarithmic scale
+_GRID = 12  # times at which the frontier is looked at
+_GAIN = 1.15  # by which an error has to fall, so that it is worth a recovery
+_SAFE = 0.98  # of the error that is predicted to be small enough
+_CLOSE = 1.02  # times that lie closer are one
+_APART = 0.1  # of the logarithm of times: a point of the frontier that is nearer to a recovered one counts for less
+_WEIGHT = 0.7  # of the latest recovery in what is expected of the next
+_HOPES = (1.0, 0.4, 0.15)  # of what is expected, before anything is known
+_LEAST, _LEAST_ERROR = 0.01, 1e-9
+
+
+class Recover(Protocol):
+    """Makes the recovered model of an assignment; None where there is no time for it. stopped: why."""
+
+    @property
+    def expected(self) -> float: ...
+
+    @property
+    def stopped(self) -> str: ...
+
+    def __call__(self, assignment: Assignment) -> Tried | None: ...
+
+
+@dataclass
+class Aims:
+    """search: after its last try; recovered models are added to it.  recover: makes one.  unrepaired: rung → that whose loss no recovery
+    mends; itself where there is nothing to recover.  missed: by how much a model misses the bounds on quality, in parts of what they allow
+    it to lose; 0 where it is good enough."""
+
+    search: Search
+    recover: Recover
+    unrepaired: Callable[[str], str]
+    missed: Callable[[Tried], float]
+    _observed: float | None = field(default=None, init=False)
+    _hope: float = field(default=1.0, init=False)
+
+    def run(self) -> str:
+        """Why it ended."""
+        while (aim := self.next()) is not None:
+            found = self.recover(aim)
+            if found is None:
+                return self.recover.stopped
+            self._observe(found)
+            self.search.learn(found)
+        return NOTHING
+
+    @property
+    def kept(self) -> float:
+        """The share of the squared error of pruning that a recovery is expected to leave."""
+        return self.recover.expected * self._hope if self._observed is None else self._observed
+
+    def enough(self, one: Tried) -> bool:
+        return self.missed(one) == 0
+
+    def next(self) -> Assignment | None:
+        """What is recovered next; None where nothing is worth it. Before the first recovery it may leave less than is expected."""
+        for hope in (1.0,) if self._observed is not None else _HOPES:
+            self._hope = hope
+            wanted = self.search.wanted
+            aims = self._front() if wanted.pareto else self._fastest() if wanted.floor else self._best(wanted.ms)
+            done = [one.assignment for one in self.search.tried if one.recovered]
+            for aim in aims:
+                if aim not in done and self._repairable(aim):
+                    return aim
+        return None
+
+    def options(self) -> list[Option]:
+        """With losses as they are after recovery."""
+        options = self.search.options()
+        known = {(one.site, one.rung): one.loss for one in options}
+        found: list[Option] = []
+        for one in options:
+            stays = min(known.get((one.site, self.unrepaired(one.rung)), 0.0), one.loss)
+            found.append(replace(one, loss=stays + self.kept * (one.loss - stays)))
+        return found
+
+    def _repairable(self, assignment: Assignment) -> bool:
+        return any(self.unrepaired(rung) != rung for rung in assignment.values())
+
+    def _observe(self, found: Tried) -> None:
+        """Errors add up: what was measured is what stays, and a share of the rest."""
+        options = self.search.options()
+        known = {(one.site, one.rung): one.loss for one in options}
+        taken = [one for one in options if found.assignment.get(one.site) == one.rung]
+        stays = sum(min(known.get((one.site, self.unrepaired(one.rung)), 0.0), one.loss) for one in taken)
+        pruned = sum(one.loss for one in taken) - stays
+        if pruned > 0 and math.isfinite(found.error):
+            seen = min(max((found.error - stays) / pruned, _LEAST), 2.0)
+            self._observed = seen if self._observed is None else self._observed ** (1 - _WEIGHT) * seen**_WEIGHT
+
+    def _largest_error(self) -> float:
+        """Up to which models are predicted to be good enough: what is lost of quality grows with the error, from nothing."""
+        good = [one.error for one in self.search.tried if self.enough(one)]
+        bad = [(self.missed(one), one.error) for one in self.search.tried if not self.enough(one)]
+        if not bad:
+            return math.inf
+        missed, error = min(bad)
+        return max([_SAFE * error / (1 + missed), *good])
+
+    def _fastest(self) -> Iterator[Assignment]:
+        """The fastest that is good enough, unless one that was made is as fast, by what is predicted of both."""
+        options, largest, predict = self.options(), self._largest_error(), self.search.space.predict
+        made = min((predict(one.assignment) for one in self.search.tried if self.search.holds(one)), default=math.inf)
+        slow, fast, found = min(made, self.search.tried[0].ms, self.search.wanted.ms or math.inf), self.search.least_ms(), None
+        for _ in range(_HALVINGS):
+            middle = math.sqrt(slow * fast)
+            chosen = self.search.chosen(middle, options)
+            if chosen is None or total(options, chosen).loss > largest:
+                fast = middle
+            else:
+                slow, found = middle, chosen
+        if found is not None and predict(found) * _CLOSE < made:
+            yield found
+
+    def _best(self, ms: float | None) -> Iterator[Assignment]:
+        """The best in a time, in somewhat less where a model took longer than it was predicted to; and those that were tried and hold."""
+        best, options = self.search.best, self.options()
+        over = max((one.ms / ms for one in self.search.tried if ms is not None and one.recovered), default=1.0)
+        chosen = self.search.chosen(None if ms is None else ms / max(over, 1.0), options)
+        held = [one.assignment for one in self.search.tried if self.search.holds(one)]
+        aims = [(total(options, one).loss, one) for one in [*([] if chosen is None else [chosen]), *held]]
+        for loss, aim in sorted(aims, key=lambda aim: aim[0]):
+            if best is None or loss * _GAIN < best.error:
+                yield aim
+
+    def _front(self) -> Iterator[Assignment]:
+        """Choices at times spread over the frontier, those first by which the error falls most at their time."""
+        options, largest = self.options(), self._largest_error()
+        fast, slow = self.search.least_ms(), self.search.tried[0].ms
+        done = [one.ms for one in self.search.tried if one.recovered]
+        found: list[tuple[float, Assignment]] = []
+        for place in range(_GRID if fast < slow else 0):
+            ms = fast * (slow / fast) ** (place / _GRID)
+            chosen = self.search.chosen(ms, options)
+            error = math.inf if chosen is None else total(options, chosen).loss
+            if chosen is None or error > largest:
+                continue
+            gain = self._error_at(ms) / max(error, _LEAST_ERROR)
+            near = min((abs(math.log(ms / other)) for other in done), default=math.inf)
+            if gain > _GAIN:
+                found.append((math.log(gain) * min(near / _APART, 1.0), chosen))
+        yield from (chosen for _, chosen in sorted(found, key=lambda one: -one[0]))
+
+    def _error_at(self, ms: float) -> float:
+        """The least error of a good model that takes no longer; that of outputs that are zero where there is none."""
+        return min((one.error for one in self.search.tried if self.enough(one) and one.ms <= ms * _CLOSE), default=1.0)

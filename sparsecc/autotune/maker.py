@@ -1,0 +1,149 @@
+"""Makes a model of an assignment of rungs, times it and judges it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sparsecc.api.trials import Trials
+from sparsecc.autotune.choice import Assignment
+from sparsecc.autotune.condition import BYTES_KEPT, LATENCY_KEY
+from sparsecc.autotune.cost import Cost
+from sparsecc.autotune.goal import Goal
+from sparsecc.autotune.judge import Judge
+from sparsecc.autotune.losses import digest
+from sparsecc.autotune.repair import Repair
+from sparsecc.autotune.rungs import REMOVAL, Rung
+from sparsecc.autotune.search import Tried
+from sparsecc.autotune.store import Store
+from sparsecc.calibration.context import Progress
+from sparsecc.calibration.samples import Labelled
+from sparsecc.graph.inputs import as_array
+
+if TYPE_CHECKING:
+    from sparsecc.runtime.compiled import Compiled
+
+_COMPARED = 4  # held-out samples by which a model's error is measured
+_INFINITE = 1e30  # an error, as JSON has it
+
+
+@dataclass(frozen=True)
+class Point:
+    """A model that was made. recipe: its passes.  measured: by the keys of a goal's conditions.  predicted_ms: before it was made.
+    recovered: whether the weights that are left have learnt what the dense model gives.  again: the recipe with the file in which that was
+    kept, by which the same model is made at once; None for one that was not recovered."""
+
+    recipe: Mapping[str, Any]
+    measured: Mapping[str, float]
+    error: float
+    predicted_ms: float
+    recovered: bool = False
+    again: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def ms(self) -> float:
+        return self.measured[LATENCY_KEY] / 1e3
+
+
+def content_of(trials: Trials, samples: Sequence[Any], held: Sequence[Labelled]) -> str:
+    """What all models of a search have in common: the model as it came, samples and references."""
+    references = [[value for _, value in sorted((one.references or {}).items())] for one in held]
+    return " ".join([trials.content, *map(digest, (samples, [one.sample for one in held], references))])
+
+
+@dataclass
+class Maker:
+    """Makes a model of an assignment, times it beside the dense one, and judges it; once, as the store knows.
+
+    prune: fields of the pass, for models that are not recovered."""
+
+    trials: Trials
+    cost: Cost
+    judge: Judge
+    store: Store
+    samples: Sequence[Any]
+    held: Sequence[Labelled]
+    dense: Compiled
+    prune: Mapping[str, Any]
+    goal: Goal
+    made: dict[str, Point] = field(default_factory=dict[str, Point])
+
+    @cached_property
+    def content(self) -> str:
+        return content_of(self.trials, self.samples, self.held)
+
+    @cached_property
+    def _own(self) -> str:
+        """Of a function of the user's, which may have changed since: what it said is not used again."""
+        return "" if self.goal.function is None else os.urandom(8).hex()
+
+    def __call__(
+        self,
+        assignment: Assignment,
+        repair: Repair | None = None,
+        checkpoint: str | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Tried:
+        """repair: how it is recovered, None for not at all.  checkpoint: a file for the state of the recovery; the recipe does not name
+        it.  progress: called by passes; what it raises goes through, and nothing is kept then but the checkpoint."""
+        rungs = {site: Rung.parse(rung) for site, rung in assignment.items()}
+        recipe, predicted = self.recipe(rungs, repair), self.cost.predict(rungs)
+        applied = recipe if checkpoint is None else self.recipe(rungs, repair, checkpoint)
+        found = self.store.of(self._key(recipe), lambda: self._measured(applied, progress))
+        measured = dict(found["measured"])
+        recovered, error = repair is not None, found["error"]
+        self.made[_name(assignment, recovered)] = Point(recipe, measured, error, predicted, recovered, applied if recovered else None)
+        return Tried(assignment, measured[LATENCY_KEY] / 1e3, measured[BYTES_KEPT], error, measured, recovered)
+
+    def point(self, tried: Tried) -> Point:
+        return self.made[_name(tried.assignment, tried.recovered)]
+
+    def knows(self, assignment: Assignment, repair: Repair) -> bool:
+        """Whether the model was made and measured before."""
+        recipe = self.recipe({site: Rung.parse(rung) for site, rung in assignment.items()}, repair)
+        return self.store.get(self._key(recipe)) is not None
+
+    def recipe(self, rungs: Mapping[str, Rung], repair: Repair | None = None, checkpoint: str | None = None) -> dict[str, Any]:
+        if repair is None:
+            return self.cost.recipe(rungs, prune=self.prune, structured=REMOVAL)
+        return self.cost.recipe(rungs, prune=repair.prune, structured=REMOVAL, repair=repair.passes(checkpoint))
+
+    def _key(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "of": f"{self.content} {self._own}",
+            "target": self.trials.target_text,
+            "code": self.trials.version,
+            "recipe": recipe,
+            "metrics": list(self.goal.qualities),
+        }
+
+    def _measured(self, recipe: Mapping[str, Any], progress: Callable[[Progress], None] | None) -> dict[str, Any]:
+        model = self.trials.compile(recipe, self.samples, progress) if recipe["passes"] else self.dense
+        measured = self.judge.quality(model).measured()
+        measured |= {LATENCY_KEY: 1e3 * self.cost.time(model), BYTES_KEPT: float(sum(site.bytes_kept for site in model.report.sites))}
+        return {"measured": measured, "error": self._error(model)}
+
+    def _error(self, model: Compiled) -> float:
+        """‖y − y'‖² / ‖y‖² over all outputs in floating point of some held-out samples, where the dense model's are finite; infinite where
+        the other's are not."""
+        apart = whole = 0.0
+        for one in self.held[:_COMPARED]:
+            inputs = [as_array(value) for value in one.sample]
+            for mine, its in zip(self.dense.flat(inputs), model.flat(inputs), strict=True):
+                if np.asarray(mine).dtype.kind == "f":
+                    finite = np.isfinite(mine)
+                    wide, other = np.asarray(mine, np.float64)[finite], np.asarray(its, np.float64)[finite]
+                    apart, whole = apart + float(np.square(wide - other).sum()), whole + float(np.square(wide).sum())
+        if not math.isfinite(apart):
+            return _INFINITE
+        return apart / whole if whole else 0.0
+
+
+def _name(assignment: Assignment, recovered: bool) -> str:
+    return f"{sorted(assignment.items())} {recovered}"
