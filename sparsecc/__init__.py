@@ -24,6 +24,7 @@ __all__ = [
     "plan",
     "prune_module",
     "sensitivity",
+    "spread",
     "train",
     "tune",
 ]
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from sparsecc.autotune.entry import tune
     from sparsecc.codegen.tuning.result import TuningResult
     from sparsecc.errors import SparseccError
+    from sparsecc.ranks.world import spread
     from sparsecc.recipe import Recipe
     from sparsecc.report.base import Report
     from sparsecc.runtime.compiled import Compiled
@@ -56,6 +58,7 @@ _HOMES = {
     "plan": "sparsecc.api.plans",
     "prune_module": "sparsecc.api.modules",
     "sensitivity": "sparsecc.api.analyses",
+    "spread": "sparsecc.ranks.world",
     "tune": "sparsecc.autotune.entry",
 }
 

@@ -50,6 +50,7 @@ FAST = (  # folders and files whose tests neither export with torch nor load TVM
     "passes/test_pipeline.py",
     "patterns",
     "precisions/test_precisions.py",
+    "ranks/test_work.py",
     "refinements",
     "report/test_base.py",
     "report/test_html.py",

@@ -36,6 +36,7 @@ GROUND = (  # what every room may import; they import each other from left to ri
 )
 
 ROOMS = (
+    Room("ranks", "the processes of a torchrun job, and what they divide"),
     Room("patterns", "which masks there are"),
     Room("formats", "how masks and their weights are stored", ("patterns",)),
     Room("criteria", "what a weight is worth; what may be measured at a layer"),
@@ -47,12 +48,13 @@ ROOMS = (
     Room("ops", "the operators that replace layers, one folder each", ("formats", "structures", "precisions", "attention")),
     Room("graph", "models as passes see them, one folder for each host", ("formats", "precisions", "attention", "ops")),
     Room("pruning", "how weights are removed, as a value", ("patterns", "criteria", "refinements", "allocations", "graph")),
-    Room("calibration", "samples, and what is measured with them", ("criteria", "graph", "pruning")),
+    Room("calibration", "samples, and what is measured with them", ("ranks", "criteria", "graph", "pruning")),
     Room("recovery", "how the weights that are left learn", ("graph", "calibration")),
     Room(
         "passes",
         "the passes of a recipe, one file each, and the pipeline",
         (
+            "ranks",
             "patterns",
             "formats",
             "criteria",
@@ -78,6 +80,7 @@ ROOMS = (
         "api",
         "what `sparsecc.compile`, `convert` and the others do, where the stages meet",
         (
+            "ranks",
             "patterns",
             "precisions",
             "attention",
@@ -95,18 +98,18 @@ ROOMS = (
     Room(
         "autotune",
         "goals of a search, how well models do on held-out samples, what mixtures of rungs cost, and the search",
-        ("patterns", "graph", "pruning", "calibration", "recipe_yaml", "recipe", "codegen", "report", "runtime", "api"),
+        ("ranks", "patterns", "graph", "pruning", "calibration", "recipe_yaml", "recipe", "codegen", "report", "runtime", "api"),
     ),
     Room("integrations", "plans in other libraries' models", ("attention", "ops", "graph", "calibration", "passes", "codegen", "api")),
     Room(
         "__init__",
         "`import sparsecc`: names that are loaded when they are used",
-        ("attention", "recipe", "train", "codegen", "report", "runtime", "api", "autotune"),
+        ("ranks", "attention", "recipe", "train", "codegen", "report", "runtime", "api", "autotune"),
     ),
     Room(
         "cli",
         "the commands",
-        ("formats", "graph", "calibration", "recipe", "codegen", "report", "runtime", "api", "autotune", "__init__"),
+        ("ranks", "formats", "graph", "calibration", "recipe", "codegen", "report", "runtime", "api", "autotune", "__init__"),
     ),
     Room("__main__", "`python -m sparsecc`", ("cli",)),
 )

@@ -17,6 +17,16 @@ GREW = 2**16  # bytes; below that it is names and functions
 _NAMED = 3  # nodes that a sentence names
 
 
+def converted(report: Report, result: Rewritten, input_shapes: Any, check: int | None) -> Report:
+    """The report of a model for a stock onnxruntime, with everything that is checked of it. input_shapes, check: as for `convert_graph`."""
+    count = check if check is not None else int(result.example is not None)
+    report = replace(report, measured=result.measured(max(1, count)))
+    report = opened(report, result, input_shapes)
+    sets = list(result.samples(count))
+    report = against_masked(against_file(report, result, sets), result, sets)
+    return with_saturation(with_growth(report, result), result)
+
+
 def against_file(report: Report, result: Rewritten, samples: Sequence[Sequence[Any]]) -> Report:
     """The report with the model before the passes compared to the file, module or program as it came."""
     before: Any = result.original or result.graph

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsecc.calibration.context import Progress
+from sparsecc.ranks.work import of_first
 
 if TYPE_CHECKING:
     from sparsecc.calibration.context import Clock
@@ -37,7 +38,20 @@ def _times(
     names: Sequence[str],
 ) -> dict[str, Callable[[float], float]]:
     """Each layer where it stands in the model, in float32, with random masks at each of the levels, sparse or dense, whichever is
-    faster; linear in between. A layer that no level makes faster counts as nothing."""
+    faster; linear in between. A layer that no level makes faster counts as nothing. Of several ranks the first one measures."""
+    found = of_first("timing layers", lambda: _choices(example, target, known, progress, graph, pattern, names))
+    return {name: curve(found[name]) for name in names}
+
+
+def _choices(
+    example: Sequence[Any],
+    target: Target,
+    known: Mapping[Task, Known],
+    progress: Callable[[Progress], None] | None,
+    graph: Graph,
+    pattern: str,
+    names: Sequence[str],
+) -> dict[str, dict[float, Choice]]:
     from sparsecc.codegen import compiler
     from sparsecc.codegen.choose import Chooser
     from sparsecc.passes.pack import Pack
@@ -53,7 +67,7 @@ def _times(
                 found[choice.site][1 - sparsity] = choice
         if progress is not None:
             progress(Progress("timing layers", done, len(LEVELS), f"{pattern} at {sparsity:.0%}"))
-    return {name: curve(found[name]) for name in names}
+    return found
 
 
 def _at_random(graph: Graph, names: Sequence[str], pattern: str, sparsity: float) -> Graph:

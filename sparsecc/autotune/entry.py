@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sparsecc import api
 from sparsecc.autotune.tune import MINUTES, search
 from sparsecc.errors import UserError
+from sparsecc.ranks.world import world
 
 if TYPE_CHECKING:
     from sparsecc.autotune.goal import Goal
@@ -48,6 +49,8 @@ def tune(
 
     Raises UserError and its children for what the caller can mend, and for arguments that belong to the other of the two.
     """
+    if world().size > 1:
+        raise UserError("tune: measures times, and runs in one process; call it outside of spread()")
     if goal is None:
         _reject("goal", metric=metric, folder=folder, held_out=held_out, recover=None if recover else False)
         if records is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from itertools import groupby
 from typing import Any
 
@@ -13,6 +14,8 @@ from sparsecc.calibration.context import Context
 from sparsecc.errors import RecipeError
 from sparsecc.graph.base import Differentiable, Graph
 from sparsecc.graph.sites import WeightSite
+from sparsecc.ranks.work import blocks
+from sparsecc.ranks.world import world
 
 SAMPLES = 128  # gradients of each site
 _SUMMED = 32  # where only sums over rows are wanted
@@ -37,9 +40,7 @@ def gradients(graph: Graph, sites: Sequence[WeightSite], context: Context) -> It
         for place, site, gradient in _measured(graph, group, samples, context.calibration, context.seed):
             reached.add(site.name)
             found[site.name][place] = gradient
-        for site in group:
-            gradients_ = found.pop(site.name)
-            yield site, gradients_ if site.name in reached else None
+        yield from _of_all_ranks(group, found, reached)
 
 
 def effects(graph: Graph, sites: Sequence[WeightSite], context: Context) -> Iterator[tuple[WeightSite, Tensor | None]]:
@@ -49,10 +50,28 @@ def effects(graph: Graph, sites: Sequence[WeightSite], context: Context) -> Iter
     """
     graph = _require_gradients(graph)
     assert context.calibration is not None
-    found: dict[str, Tensor] = {}
-    for _, site, gradient in _measured(graph, sites, _SUMMED, context.calibration, context.seed):
-        found[site.name] = found.get(site.name, 0.0) + gradient.double().square().sum(1) / _SUMMED
-    yield from ((site, found.get(site.name)) for site in sites)
+    found = {site.name: torch.zeros(_SUMMED, site.rows, dtype=torch.float64, device=site.weight.device) for site in sites}
+    reached: set[str] = set()
+    for place, site, gradient in _measured(graph, sites, _SUMMED, context.calibration, context.seed):
+        reached.add(site.name)
+        found[site.name][place] = gradient.double().square().sum(1) / _SUMMED
+    for site, rows in _of_all_ranks(sites, found, reached):
+        yield site, None if rows is None else reduce(torch.add, rows)  # one sample after the other
+
+
+def _of_all_ranks(sites: Sequence[WeightSite], found: dict[str, Tensor], reached: set[str]) -> Iterator[tuple[WeightSite, Tensor | None]]:
+    """Each site with what all ranks have measured, each its block of the samples on the first axis; None where no rank had a gradient."""
+    everywhere = {name for part in world().exchange("gradients", reached) for name in part}
+    for site in sites:
+        whole = found.pop(site.name)
+        if site.name not in everywhere:
+            yield site, None
+            continue
+        places = blocks(len(whole))
+        own = whole[places[world().rank]]
+        for place, part in zip(places, world().in_turn(f"gradients of '{site.name}'", {"own": own}), strict=True):
+            whole[place] = part["own"]
+        yield site, whole
 
 
 def _groups(sites: Sequence[WeightSite]) -> Iterator[tuple[list[WeightSite], int]]:
@@ -84,7 +103,9 @@ def _require_gradients(graph: Graph) -> Differentiable:
 def _measured(
     graph: Differentiable, sites: Sequence[WeightSite], samples: int, inputs: Sequence[Any], seed: int
 ) -> Iterator[tuple[int, WeightSite, Tensor]]:
-    """The number of each sample with each site that the outputs depend on, and the gradient by its matrix, float32[rows, cols]."""
+    """The number of each of this rank's samples with each site that the outputs depend on, and the gradient by its matrix,
+    float32[rows, cols]. Every rank runs the model on all inputs, and draws what all do, so that it draws what one process would."""
+    own = range(samples)[blocks(samples)[world().rank]]
     weights = {site.name: site.weight.detach().requires_grad_() for site in sites}
     generator = torch.Generator().manual_seed(seed)
     for which, places in groupby(range(samples), lambda sample: sample * len(inputs) // samples):
@@ -93,6 +114,8 @@ def _measured(
         outputs = [y for y in outputs if y.requires_grad]
         for place in places if outputs else ():
             directions = [torch.randn(y.shape, generator=generator).to(y) / y.detach().norm().clamp(min=1e-30) for y in outputs]
+            if place not in own:
+                continue
             by_weight = torch.autograd.grad(outputs, list(weights.values()), directions, retain_graph=True, allow_unused=True)
             for site, gradient in zip(sites, by_weight, strict=True):
                 if gradient is not None:

@@ -19,15 +19,18 @@ import numpy as np
 from sparsecc import criteria
 from sparsecc.calibration.context import Context
 from sparsecc.calibration.outputs import Outputs, spread
-from sparsecc.calibration.statistics import calibrated, relative_error
+from sparsecc.calibration.statistics import calibrated, relative_error, work_in
 from sparsecc.criteria.base import unusable
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import Graph
 from sparsecc.graph.sites import WeightSite
 from sparsecc.pruning import Pruning
+from sparsecc.ranks.work import streamed
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from sparsecc.criteria.base import Stats
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 COARSE = (0.25, 0.5, 0.75, 0.9)  # for criteria that go through a layer column by column
@@ -100,11 +103,11 @@ def measured(
         working.set_weight(site, site.weight)
         return found
 
-    for site, stats in calibrated(graph, sites, tuple(dict.fromkeys((*needs, "hessian"))), context):
+    def of(known: tuple[WeightSite, Stats]) -> Sensitivity | Refused:
+        site, stats = known
         reason = unusable(stats, ("hessian",))
         if reason is not None:
-            yield site, reason
-            continue
+            return reason
         matrix, hessian = site.matrix, stats["hessian"]
         zeros = float((pruning.masks.unit_scores(matrix.abs().float()) == 0).double().mean())
         points = sorted({zeros, *levels} - {0.0, 1.0})
@@ -117,4 +120,8 @@ def measured(
             if errors[-1] and abs(point - 0.5) < probe[0]:
                 probe = abs(point - 0.5), (matrix + PROBE / errors[-1] * (cut - matrix)).to(matrix.dtype)
         gain = model_error(site, probe[1]) / PROBE**2
-        yield site, Sensitivity(gain, (0.0, *points, 1.0), (*errors, 1.0), tuple(model_errors) if whole else ())
+        return Sensitivity(gain, (0.0, *points, 1.0), (*errors, 1.0), tuple(model_errors) if whole else ())
+
+    known = calibrated(graph, sites, tuple(dict.fromkeys((*needs, "hessian"))), context)
+    costs, sizes = [work_in((site, {})) for site in sites], [8 * site.cols * (site.cols + site.rows) for site in sites]
+    yield from zip(sites, streamed("sensitivities", known, costs, sizes, of), strict=True)

@@ -1,13 +1,14 @@
 """What criteria and structures want to know about the inputs of a site, measured by running the model on calibration inputs.
 
 All samples go through the model side by side, once: what a site is told comes from the sites before it as they are by then, pruned ones
-included, and what lies in memory are the activations between two layers.
+included, and what lies in memory are the activations between two layers. Ranks divide the samples.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -15,18 +16,30 @@ from torch import Tensor
 
 from sparsecc.calibration.context import Context
 from sparsecc.calibration.gradients import effects, gradients
+from sparsecc.calibration.sums import Sums
 from sparsecc.criteria.base import ALL_ZERO, OF_GRADIENTS, STATISTICS, UNREACHED, Stats
 from sparsecc.errors import RecipeError, Refused, SparseccError
 from sparsecc.graph.base import Graph
-from sparsecc.graph.sites import Conv2d, WeightSite
+from sparsecc.graph.sites import Conv2d, Linear, WeightSite
+from sparsecc.ranks.work import turns
+from sparsecc.ranks.world import world
 
-_ROWS = 4096  # inputs that are multiplied together at once, at most
+Measured = list[tuple[WeightSite, Stats]]
 
 
 def calibrated(graph: Graph, sites: Sequence[WeightSite], needs: Sequence[str], context: Context) -> Iterator[tuple[WeightSite, Stats]]:
     """Each site, in execution order, with the statistics that are needed of its inputs; none where no calibration input reaches it.
 
-    Weights that are set on the graph meanwhile count for the sites that follow, save that gradients are those of the graph as it came.
+    Weights that are set on the graph meanwhile count for the sites that follow, save those of one group of `in_groups`, and save that
+    gradients are those of the graph as it came. Raises what `in_groups` does.
+    """
+    for group in in_groups(graph, sites, needs, context):
+        yield from group
+
+
+def in_groups(graph: Graph, sites: Sequence[WeightSite], needs: Sequence[str], context: Context) -> Iterator[Measured]:
+    """`calibrated`, with sites together that read one value: what is set in one of them changes nothing for the others.
+
     Raises RecipeError where there is nothing to calibrate on, or no gradients are to be had.
     """
     if unknown := [need for need in needs if need not in STATISTICS]:
@@ -34,67 +47,90 @@ def calibrated(graph: Graph, sites: Sequence[WeightSite], needs: Sequence[str], 
     if not context.calibration:
         raise RecipeError("criterion: this one needs calibration inputs; pass calibration= (--calib)")
     of_inputs = [need for need in needs if need not in OF_GRADIENTS]
-    measured = _entering(graph, sites, of_inputs, context) if of_inputs else ((site, {}) for site in sites)
+    measured = _entering(graph, sites, of_inputs, context) if of_inputs else _unmeasured(sites)
     for need, of in (("effects", effects), ("gradients", gradients)):
         if need in needs:
             measured = _joined(measured, need, of(graph.copy(), sites, context), bool(of_inputs))
     yield from measured
 
 
+def _unmeasured(sites: Sequence[WeightSite]) -> Iterator[Measured]:
+    for site in sites:
+        yield [(site, {})]
+
+
+def work_in(known: tuple[WeightSite, Stats]) -> float:
+    """By what ranks divide the layers that are pruned or rounded by their statistics: as many steps as a Hessian and its use take."""
+    site, _ = known
+    return float(site.cols**2 * (site.rows + site.cols))
+
+
 def _joined(
-    measured: Iterator[tuple[WeightSite, Stats]], need: str, found: Iterator[tuple[WeightSite, Tensor | None]], reached: bool
-) -> Iterator[tuple[WeightSite, Stats]]:
+    measured: Iterator[Measured], need: str, found: Iterator[tuple[WeightSite, Tensor | None]], reached: bool
+) -> Iterator[Measured]:
     """With one statistic more.  reached: whether a site without statistics is one that no input reaches."""
-    for (site, stats), (twin, tensor) in zip(measured, found, strict=True):
-        assert site.name == twin.name
-        yield site, {} if tensor is None or (reached and not stats) else {**stats, need: tensor}
+    for group in measured:
+        joined: Measured = []
+        for (site, stats), (twin, tensor) in zip(group, islice(found, len(group)), strict=True):
+            assert site.name == twin.name
+            joined.append((site, {} if tensor is None or (reached and not stats) else {**stats, need: tensor}))
+        yield joined
 
 
-def _entering(graph: Graph, sites: Sequence[WeightSite], needs: Sequence[str], context: Context) -> Iterator[tuple[WeightSite, Stats]]:
-    """`calibrated`, for statistics of inputs."""
+def _entering(graph: Graph, sites: Sequence[WeightSite], needs: Sequence[str], context: Context) -> Iterator[Measured]:
+    """`in_groups`, for statistics of inputs."""
     assert context.calibration is not None
-    by_name = {site.name: site for site in sites}
+    samples, pieces = _own(context.calibration)
+    groups = {group[0].name: group for group in _reading_one_value(graph, sites)}
     known: tuple[tuple[Any, ...], Stats] | None = None
-    for name, entering in graph.walk(context.calibration, list(by_name)):
-        site, tensors = by_name[name], [x for (x,) in entering]
-        # q, k and v read the same tensors, which are alive until all of them have
+    for name, entering in graph.walk(samples, list(groups)):
+        site, tensors = groups[name][0], [x for (x,) in entering]
+        # layers may read the same tensor by way of different nodes; it is alive until all of them have
         key = tuple((x.data_ptr(), x.shape, x.stride()) for x in tensors) if not isinstance(site, Conv2d) else ()
-        if known is None or not key or known[0] != key:
-            known = key, statistics((as_columns(site, x) for x in tensors), needs)
-        yield site, known[1]
+        same = known is not None and bool(key) and known[0] == key
+        if known is None or not all(world().exchange(f"inputs of '{name}'", same)):  # tensors without tokens are alike on one rank
+            known = key, _summed(name, ((as_columns(site, tensors[i]) for i in piece) for piece in pieces), needs)
+        yield [(each, known[1]) for each in groups[name]]
+
+
+def _reading_one_value(graph: Graph, sites: Sequence[WeightSite]) -> list[list[WeightSite]]:
+    """Sites in their order, those together that follow each other and read one value, as q, k and v do."""
+    found: list[list[WeightSite]] = []
+    last: Hashable = None
+    for site in sites:
+        source = graph.source(site) if isinstance(site, Linear) and site.form is None else None
+        if source is not None and source == last:
+            found[-1].append(site)
+        else:
+            found.append([site])
+        last = source
+    return found
+
+
+def _own(calibration: Sequence[Any]) -> tuple[list[Any], list[range]]:
+    """The samples that this rank runs the model on, and for each of its turns which of these it sums up.
+
+    A rank for which none are left runs one all the same: it has to see which layers read the same tensor."""
+    samples, pieces = [], list[range]()
+    for turn in turns(len(calibration)):
+        piece = [calibration[i] for i in turn or ()]
+        pieces.append(range(len(samples), len(samples) + len(piece)))
+        samples += piece
+    return samples or [calibration[0]], pieces
+
+
+def _summed(name: str, pieces: Iterable[Iterable[Tensor]], needs: Sequence[str]) -> Stats:
+    """Chunk after chunk, and so in the same order for any number of ranks. pieces: this rank's columns, for each turn, made one by one."""
+    total = Sums(needs)
+    for piece in pieces:
+        for part in world().in_turn(f"statistics of '{name}'", Sums.of(piece, needs).tensors()):
+            total.merge(part)
+    return total.stats()
 
 
 def statistics(columns: Iterable[Tensor], needs: Sequence[str]) -> Stats:
     """columns: float[tokens, cols], what the matrix is multiplied with in each sample; nothing of them is kept but "inputs"."""
-    tokens, kept = 0, []
-    squares: Any = 0.0
-    products: Any = 0.0
-    mean: Any = 0.0
-    moved: Any = 0.0  # Σ (x - mean)², merged piece by piece (Chan, Golub and LeVeque 1983)
-    for rows in _together(columns):
-        before, tokens = tokens, tokens + len(rows)
-        x = rows.double()
-        if "inputs" in needs:
-            kept.append(rows)
-        if "norms" in needs:
-            squares += x.square().sum(0)
-        if "hessian" in needs:
-            products += x.T @ x
-        if "means" in needs or "variances" in needs:
-            apart = x.mean(0) - mean
-            moved += (x - x.mean(0)).square().sum(0) + apart.square() * (before * len(x) / tokens)
-            mean += apart * (len(x) / tokens)
-    if not tokens:
-        return {}
-    found = {
-        "inputs": lambda: torch.cat(kept),
-        "norms": lambda: squares.sqrt(),
-        "hessian": lambda: products / tokens,
-        "means": lambda: mean,
-        "variances": lambda: moved / tokens,
-        "tokens": lambda: torch.tensor(tokens),
-    }
-    return {need: made() for need, made in found.items() if need in needs}
+    return Sums.of(columns, needs).stats()
 
 
 def second_moments(graph: Graph, sites: Sequence[WeightSite], context: Context) -> Iterator[Stats]:
@@ -108,12 +144,18 @@ def second_moments(graph: Graph, sites: Sequence[WeightSite], context: Context) 
 
 def largest_inputs(graph: Graph, sites: Sequence[WeightSite], context: Context) -> dict[str, float | Refused]:
     """Per site name the largest magnitude that enters it in any calibration input; refused where there is none above zero, or no number."""
-    largest: dict[str, float | Refused] = {site.name: Refused(UNREACHED) for site in sites}
-    for name, entering in graph.walk(context.calibration or (), list(largest)):
-        found = [x.abs().max() for (x,) in entering if x.numel()]
-        if found:
-            largest[name] = _range(float(torch.stack(found).max()))
-    return largest
+    found = dict[str, list[float]]()
+    samples = _own(context.calibration)[0] if context.calibration else ()
+    for name, entering in graph.walk(samples, [site.name for site in sites]):
+        found[name] = [float(x.abs().max()) for (x,) in entering if x.numel()]
+    everywhere = world().exchange("the largest inputs", found)
+    largest = {site.name: [value for part in everywhere for value in part.get(site.name, ())] for site in sites}
+    return {name: _range(_largest(values)) if values else Refused(UNREACHED) for name, values in largest.items()}
+
+
+def _largest(values: Sequence[float]) -> float:
+    """NaN where one of them is."""
+    return math.nan if any(map(math.isnan, values)) else max(values)
 
 
 def _range(largest: float) -> float | Refused:
@@ -144,15 +186,3 @@ def _power(matrix: Tensor, covariance: Tensor | None) -> float:
     """tr(M H Mᵀ), H = I for None. In fp32: the products cost more than a projection."""
     through = matrix if covariance is None else matrix @ covariance.float()
     return float((through * matrix).double().sum())
-
-
-def _together(columns: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The same rows in pieces of about _ROWS: large enough for a matrix product to be fast, small enough for a copy."""
-    waiting: list[Tensor] = []
-    for x in (piece for whole in columns for piece in whole.split(_ROWS) if len(piece)):
-        if waiting and sum(map(len, waiting)) + len(x) > _ROWS:
-            yield torch.cat(waiting)
-            waiting = []
-        waiting.append(x)
-    if waiting:
-        yield torch.cat(waiting)

@@ -15,7 +15,7 @@ import typer
 from typer.exceptions import TyperException
 
 import sparsecc
-from sparsecc.cli import bench, compile, convert, doctor, explain, inspect, plan, records, run, sensitivity, streams, tune, worker
+from sparsecc.cli import bench, compile, convert, doctor, explain, inspect, plan, ranks, records, run, sensitivity, streams, tune, worker
 from sparsecc.cli.interrupts import noting_interrupts
 from sparsecc.cli.streams import say
 from sparsecc.codegen.chatter import no_chatter
@@ -48,7 +48,7 @@ def options(
     """Errors are one line on stderr. Exit code: 0 when what was asked holds, 2 for your mistake, 1 for ours, 130 after Ctrl-C."""
 
 
-for _command in (
+_PLAIN = (
     convert.convert,
     compile.compile,
     tune.tune,
@@ -59,15 +59,18 @@ for _command in (
     explain.explain,
     doctor.doctor,
     worker.worker,
-):
+)
+for _command in _PLAIN:
     app.command()(_command)
 app.add_typer(plan.app)
 app.add_typer(records.app)
+_COMMANDS = (*(command.__name__ for command in _PLAIN), str(plan.app.info.name), str(records.app.info.name))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     streams.prepare()
+    ranks.quiet()
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = _DEBUG in arguments
     arguments = [argument for argument in arguments if argument != _DEBUG] or ["--help"]
@@ -103,7 +106,8 @@ def _warn(message: Warning | str, *_: object) -> None:
 
 def _run(arguments: list[str], debug: bool, interrupts: list[int]) -> int:
     try:
-        return app(arguments, prog_name="sparsecc", standalone_mode=False) or 0
+        with ranks.shared(arguments, _COMMANDS):
+            return app(arguments, prog_name="sparsecc", standalone_mode=False) or 0
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except BrokenPipeError:

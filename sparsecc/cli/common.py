@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sparsecc.cli.ranks import leads
 from sparsecc.cli.streams import say as say  # with what else commands share
 from sparsecc.errors import SparseccError, UserError
 
@@ -60,6 +61,8 @@ def watching(recipe: Recipe, print_after: Sequence[str] | None, dump: Path | Non
     """Of `api.compile` and `api.convert_graph`. Raises UserError for a pass that the recipe does not have."""
     from sparsecc.api.watching import printer
 
+    if not leads():
+        return {"hooks": [], "dump": None, "verify": None}
     hooks = [printer(print_after, recipe, print)] if print_after else []
     return {"hooks": hooks, "dump": dump, "verify": print if verify else None}
 
@@ -83,7 +86,7 @@ def input_shapes(options: Sequence[str] | None) -> dict[str, tuple[int, ...]] | 
 
 def writable(path: Path | None, *named: Path | str | None) -> None:
     """Fail before the long work and not after it. named: what the command reads or writes besides, which `path` must not replace."""
-    if path is None:
+    if path is None or not leads():
         return
     from sparsecc.files import naming
 
@@ -113,7 +116,7 @@ def _same(target: Path, other: Path) -> bool:
 
 def write_json(path: Path | None, value: Mapping[str, Any]) -> None:
     """Write the result of --json, when it was asked for."""
-    if path is not None:
+    if path is not None and leads():
         from sparsecc.files import json_text, write_text
 
         write_text(path, json_text(value))

@@ -24,6 +24,7 @@ from sparsecc.cli.common import (
     writable,
     write_json,
 )
+from sparsecc.cli.ranks import leads
 
 
 def compile(
@@ -61,6 +62,8 @@ def compile(
             progress=progress,
             **watching(steps, print_after, dump, verify),
         )
+    if not leads():
+        return
     require_right(compiled.report)
     compiled.save(output)
     write_json(json, compiled.report.to_dict())

@@ -22,6 +22,7 @@ from sparsecc.cli.common import (
     writable,
     write_json,
 )
+from sparsecc.cli.ranks import leads
 
 
 def convert(
@@ -54,6 +55,8 @@ def convert(
         steps = Recipe.load(recipe)
         watched = watching(steps, print_after, dump, verify)
         graph, report = convert_graph(source, steps, calib, input_shapes(input_shape), check, progress, **watched)
+    if not leads():
+        return
     require_right(report)
     graph.save(output)
     write_json(json, report.to_dict())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparsecc.cli.common import CalibrationOption, JsonOption, RecipeOption, ShapesOption, input_shapes, working, writable, write_json
+from sparsecc.cli.ranks import leads
 from sparsecc.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def _report(source: Path, recipe: str | None, calib: Path | None, shapes: list[s
         return read_json(source)
     from sparsecc.api import survey
 
-    return survey(source, recipe=recipe, calibration=calib, input_shapes=input_shapes(shapes), maps=maps)
+    return survey(source, recipe=recipe, calibration=calib, input_shapes=input_shapes(shapes), maps=maps if leads() else None)
 
 
 def read_json(path: Path) -> Report:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sparsecc.cli.common import JsonOption, ShapesOption, input_shapes, working, writable, write_json
+from sparsecc.cli.ranks import leads
 from sparsecc.errors import SparseccError, UserError
 
 
@@ -48,6 +49,8 @@ def sensitivity(
             samples=samples,
             input_shapes=input_shapes(input_shape),
         )
+    if not leads():
+        return
     write_json(json, report.to_dict())
     if html is not None:
         report.to_html(html)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from sparsecc import memory
-from sparsecc.calibration.context import Context, Progress
+from sparsecc.calibration.context import Context
 from sparsecc.calibration.sensitivity import Losses
-from sparsecc.calibration.statistics import calibrated
+from sparsecc.calibration.statistics import calibrated, in_groups, work_in
 from sparsecc.calibration.variations import Varied
 from sparsecc.criteria.base import unusable
 from sparsecc.errors import RecipeError, Refused
@@ -24,6 +24,7 @@ from sparsecc.passes._device import on_device, require_device
 from sparsecc.passes._scratch import in_scratch
 from sparsecc.passes.base import Example, Match, Pass
 from sparsecc.pruning import Cut, Pruning
+from sparsecc.ranks.work import each
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -124,26 +125,39 @@ class Prune(Pass[WeightSite, Cut]):
         pruning = self.pruning
         sites = select(graph, WeightSite, self.targets, self.ignore)
         found: dict[str, Cut | Refused] = {site.name: reason for site in sites if (reason := pruning.refuse(site, self.targets))}
-        whole, graph = graph, on_device(graph, self.device)
+        whole, graph, refused = graph, on_device(graph, self.device), len(found)
         taken = [site for site in select(graph, WeightSite, self.targets, self.ignore) if site.name not in found]
         context = context if self.seed is None else replace(context, seed=self.seed)
         scores, losses = _Scores(pruning, graph, taken, context), Losses(pruning, graph, taken, context)
         shares = pruning.allocate(taken, scores.of, losses.of, self._costs(pruning, whole, taken, context))
         if pruning.needs and taken:
             working = graph.copy()
-            for done, (site, stats) in enumerate(calibrated(working, taken, pruning.needs, self._varied(graph, context)), 1):
-                found[site.name] = cut = _cut(pruning, site, shares[site.name], stats, context)
+            for site, cut in self._calibrated(working, taken, shares, self._varied(graph, context)):
+                found[site.name] = cut
                 if isinstance(cut, Cut):
                     working.set_weight(site, cut.weight)
                 memory.trim()  # what calibration freed lies between the weights that stay: half as much again
-                if context.progress is not None:
-                    context.progress(Progress(f"pruning by {self.criterion}", done, len(taken), site.name))
+                context.tell(f"pruning by {self.criterion}", len(found) - refused, len(taken), site.name)
         else:
-            found |= {site.name: _cut(pruning, site, shares[site.name], {}, context) for site in taken}
+            found |= {site.name: _kept(pruning.cut(site, shares[site.name], {}, context.seed), context) for site in taken}
         yield from (Match(site, found[site.name]) for site in sites)
 
     def rewrite(self, graph: Graph, site: WeightSite, cut: Cut) -> None:
         graph.set_weight(site, cut.weight)
+
+    def _calibrated(
+        self, graph: Graph, sites: Sequence[WeightSite], shares: Mapping[str, float], context: Context
+    ) -> Iterator[tuple[WeightSite, Cut | Refused]]:
+        """Ranks divide the sites that read one value."""
+        pruning = self.pruning
+
+        def cut(known: tuple[WeightSite, Stats]) -> Cut | Refused:
+            site, stats = known
+            return pruning.cut(site, shares[site.name], stats, context.seed)
+
+        for group in in_groups(graph, sites, pruning.needs, context):
+            for (site, _), made in zip(group, each("pruning", group, work_in, cut), strict=True):
+                yield site, _kept(made, context)
 
     def _varied(self, graph: Graph, context: Context) -> Context:
         """With the samples, and the others that are made of them."""
@@ -179,17 +193,16 @@ class _Scores:
         if not pruning.needs:
             return pruning.unit_scores(site, {}, seed)
         if not self._found:
-            for each, stats in calibrated(self._graph, self._sites, pruning.needs, self._context):
+            for other, stats in calibrated(self._graph, self._sites, pruning.needs, self._context):
                 if unusable(stats, pruning.needs):
-                    whole = torch.full((pruning.units(each),), torch.inf, device=each.matrix.device)  # it stays as it is
-                    self._found[each.name] = whole
+                    whole = torch.full((pruning.units(other),), torch.inf, device=other.matrix.device)  # it stays as it is
+                    self._found[other.name] = whole
                 else:
-                    self._found[each.name] = pruning.unit_scores(each, stats, seed)
+                    self._found[other.name] = pruning.unit_scores(other, stats, seed)
         return self._found[site.name]
 
 
-def _cut(pruning: Pruning, site: WeightSite, sparsity: float, stats: Stats, context: Context) -> Cut | Refused:
-    cut = pruning.cut(site, sparsity, stats, context.seed)
+def _kept(cut: Cut | Refused, context: Context) -> Cut | Refused:
     return cut if isinstance(cut, Refused) else replace(cut, weight=in_scratch(cut.weight, context.scratch))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sparsecc import memory, precisions, registry
-from sparsecc.calibration.context import Context, Progress
+from sparsecc.calibration.context import Context
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.forms import Form
 from sparsecc.graph.base import ALL, Graph, Targets
@@ -15,6 +15,7 @@ from sparsecc.graph.select import never_trained, require_valid, select, untoucha
 from sparsecc.graph.sites import Linear, WeightSite
 from sparsecc.passes.base import Example, Match, Pass
 from sparsecc.precisions.base import Group, Method, Precision, Quantized
+from sparsecc.ranks.work import each
 
 if TYPE_CHECKING:
     from sparsecc.criteria.base import Stats
@@ -174,7 +175,7 @@ class Quantize(Pass[WeightSite, Rounding]):
 
     def _fitted(self, graph: Graph, sites: Sequence[WeightSite], context: Context) -> dict[str, Rounding | Refused]:
         """By gptq, one site after the other; sites that are dense count for those behind them as they are rounded."""
-        from sparsecc.calibration.statistics import calibrated
+        from sparsecc.calibration.statistics import in_groups, work_in
         from sparsecc.passes._device import on_device
 
         if sites and not context.calibration:
@@ -182,14 +183,14 @@ class Quantize(Pass[WeightSite, Rounding]):
         working, found, precision = on_device(graph, self.device).copy(), dict[str, Rounding | Refused](), self.precision(context)
         names = {site.name for site in sites}
         taken = [site for site in working.sites(WeightSite) if site.name in names]
-        measured = calibrated(working, taken, ("hessian", "tokens"), context) if taken else ()
-        for done, (site, stats) in enumerate(measured, 1):
-            found[site.name] = rounding = _fit(site, precision, stats)
-            if isinstance(rounding, Rounding) and site.form is None:
-                working.set_weight(site, rounding.weight.dense(site.name))
-            memory.trim()
-            if context.progress is not None:
-                context.progress(Progress("quantizing by gptq", done, len(sites), site.name))
+        for group in in_groups(working, taken, ("hessian", "tokens"), context) if taken else ():
+            made = each("rounding by gptq", group, work_in, lambda known: _fit(known[0], precision, known[1]))
+            for (site, _), rounding in zip(group, made, strict=True):
+                found[site.name] = rounding
+                if isinstance(rounding, Rounding) and site.form is None:
+                    working.set_weight(site, rounding.weight.dense(site.name))
+                memory.trim()
+                context.tell("quantizing by gptq", len(found), len(sites), site.name)
         return found
 
     def rewrite(self, graph: Graph, site: WeightSite, rounding: Rounding) -> None:

@@ -18,6 +18,7 @@ from sparsecc.graph.select import require_valid, select, untouchable
 from sparsecc.graph.sites import WeightSite
 from sparsecc.passes._device import on_device, require_device
 from sparsecc.passes.base import Example, Match, Pass
+from sparsecc.ranks.work import of_first
 from sparsecc.recovery import checkpoint as checkpoints
 from sparsecc.recovery.blocks import distill_blocks
 from sparsecc.recovery.distill import Lessons, distill
@@ -128,8 +129,9 @@ class Recover(Pass[WeightSite, Rebuilt]):
         if taken and not context.calibration:
             raise RecipeError("method: this one needs calibration inputs; pass calibration= (--calib)")
         how = {"reconstruction": self._rebuilt, "blocks": self._by_blocks, "distillation": self._distilled}
-        for site, rebuilt in how[self.method](graph, original, taken, dense, context) if taken else ():
-            found[site.name] = rebuilt
+        if taken:
+            taught = how[self.method](graph, original, taken, dense, context)
+            found |= of_first("recovery", lambda: {site.name: rebuilt for site, rebuilt in taught})
         yield from (Match(site, found[site.name]) for site in sites)
 
     def rewrite(self, graph: Graph, site: WeightSite, rebuilt: Rebuilt) -> None:

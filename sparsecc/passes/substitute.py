@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sparsecc import registry, structures
-from sparsecc.calibration.context import Context, Progress
-from sparsecc.calibration.statistics import relative_error, second_moments
+from sparsecc.calibration.context import Context
+from sparsecc.calibration.statistics import in_groups, relative_error, work_in
 from sparsecc.criteria.base import singular, unusable
 from sparsecc.errors import RecipeError, Refused
 from sparsecc.graph.base import ALL, Graph, Targets
 from sparsecc.graph.select import never_trained, require_valid, select, untouchable
-from sparsecc.graph.sites import Linear
+from sparsecc.graph.sites import Linear, WeightSite
 from sparsecc.passes.base import Example, Match, Pass
+from sparsecc.ranks.work import each
 
 if TYPE_CHECKING:
     from sparsecc.criteria.base import Stats
@@ -92,13 +93,14 @@ class Substitute(Pass[Linear, Substitution]):
         refused = {site.name: reason for site in sites if (reason := self._refuse(site))}
         taken = [site for site in sites if site.name not in refused]
         found: dict[str, Substitution | Refused] = {}
-        working = graph.copy()
-        for done, (site, stats) in enumerate(zip(taken, second_moments(working, taken, context), strict=True), 1):
-            found[site.name] = nearest = self._nearest(site, stats)
-            if isinstance(nearest, Substitution) and stats:
-                working.set_weight(site, nearest.weight.dense(site.name))
-            if context.progress is not None:
-                context.progress(Progress("substituting", done, len(taken), site.name))
+        working, unmeasured = graph.copy(), [(site, {}) for site in taken]
+        groups = in_groups(working, taken, ("hessian", "tokens"), context) if context.calibration and taken else [unmeasured]
+        for group in groups:
+            for (site, stats), nearest in zip(group, each("substituting", group, work_in, self._nearest), strict=True):
+                found[site.name] = nearest
+                if isinstance(nearest, Substitution) and stats:
+                    working.set_weight(site, nearest.weight.dense(site.name))
+                context.tell("substituting", len(found), len(taken), site.name)
         yield from (Match(site, refused.get(site.name) or found[site.name]) for site in sites)
 
     def rewrite(self, graph: Graph, site: Linear, substitution: Substitution) -> None:
@@ -115,7 +117,8 @@ class Substitute(Pass[Linear, Substitution]):
             return Refused(f"no {name} of {site.rows}×{site.cols} keeps at most {self.params:.4g} of the parameters")
         return None if site.weight.any() else Refused("all its weights are zero; pack stores those in fewer bytes")
 
-    def _nearest(self, site: Linear, stats: Stats) -> Substitution | Refused:
+    def _nearest(self, known: tuple[WeightSite, Stats]) -> Substitution | Refused:
+        site, stats = known
         if reason := unusable(stats, ()):
             return reason
         covariance, note = stats.get("hessian"), singular(int(stats["tokens"]), site.cols) if stats else ""

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sparsecc.calibration.context import Context
-from sparsecc.calibration.statistics import calibrated, largest_inputs, second_moments, statistics
+from sparsecc.calibration.statistics import calibrated, in_groups, largest_inputs, second_moments, statistics
 from sparsecc.errors import RecipeError, SparseccError
 from sparsecc.graph.sites import WeightSite
 from tests.passes.fake import FakeGraph, conv, linear
@@ -31,7 +31,7 @@ def test_inputs_of_a_convolution_are_in_the_order_of_its_matrix() -> None:
 
 
 def test_statistics_are_of_all_tokens_of_all_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparsecc.calibration.statistics._ROWS", 8)  # pieces that join samples, and cut one
+    monkeypatch.setattr("sparsecc.calibration.sums._ROWS", 8)  # pieces that join samples, and cut one
     samples = [torch.randn(rows, 5) for rows in (3, 0, 4, 19)]
     x = torch.cat(samples).double()
     found = statistics(iter(samples), ("norms", "hessian", "means", "variances", "inputs", "tokens"))
@@ -60,6 +60,24 @@ def test_layers_that_read_the_same_tensor_share_its_statistics() -> None:
     sites = [linear("a"), linear("b", seed=1)]
     first, second = (stats for _, stats in calibrated(FakeGraph(sites), sites, ("hessian",), Context(calibration=[(torch.randn(3, 64),)])))
     assert first is second
+
+
+def test_layers_that_read_one_value_come_together() -> None:
+    sites = [linear("a"), linear("b", seed=1), conv("c")]
+    with pytest.raises(RecipeError, match="needs calibration inputs"):
+        list(in_groups(FakeGraph(sites), sites, ("norms",), Context()))
+    linears = FakeGraph(sites[:2])
+    [group] = in_groups(linears, sites[:2], ("norms",), Context(calibration=[(torch.randn(3, 64),)]))
+    assert [site.name for site, _ in group] == ["a", "b"]
+    assert group[0][1] is group[1][1]
+
+
+def test_more_samples_than_chunks() -> None:
+    site, samples = linear("a"), [torch.randn(1 + i % 3, 64) for i in range(41)]
+    x = torch.cat(samples)
+    assert torch.equal(inputs_of(site, *samples), x)
+    [(_, stats)] = calibrated(FakeGraph([site]), [site], ("hessian",), Context(calibration=[(each,) for each in samples]))
+    torch.testing.assert_close(stats["hessian"], x.double().T @ x.double() / len(x))
 
 
 def test_second_moments() -> None:
