@@ -20,6 +20,7 @@ from sparsecc.timing import Timing
 _SETTLE_S = 0.02  # before a turn, for the other process's threads to go to sleep
 _BURST_S = 0.02  # of calls in a turn
 _MEANWHILE_S = 120.0  # for the other process to answer
+_ENDING_S = 60.0
 _LOADING_S = 1800.0  # for it to load its engines, which may quantize a model first
 
 
@@ -71,6 +72,8 @@ def started(engines: Sequence[Engine], work: Workload, threads: int) -> Iterator
         yield Process(names, here)
     finally:
         here.close()  # ends it
+        process.join(_ENDING_S)
+        process.kill()  # where an engine does not let it end
         process.join()
 
 

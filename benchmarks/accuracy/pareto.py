@@ -242,8 +242,7 @@ def points(document: Mapping[str, Any]) -> list[Point]:
 def markdown(subject: Subject, document: Mapping[str, Any]) -> str:
     about = (
         f"{subject.title}, {document['threads']} threads: {subject.axis.name} of what is timed, over {document['held_out']} inputs; "
-        f"calibrated on {document['samples']} others. Rows called found are the front of a search of {document['minutes']:g} minutes (seed "
-        f"{document['seed']}). The others of sparsecc have one pattern for all layers, pruned by ALPS; "
+        f"calibrated on {document['samples']} others. {_searching(document)}Pruned by ALPS; "
         + (
             f"each block then takes {document['steps']} steps to give what it gave"
             if document["steps"]
@@ -269,6 +268,13 @@ def markdown(subject: Subject, document: Mapping[str, Any]) -> str:
     return f"{about}\n\n" + markdown_table(
         ["engine", subject.axis.name, "ms", "time", "p10-p90", "on the frontier", "seconds to make", "layers"], cells
     )
+
+
+def _searching(document: Mapping[str, Any]) -> str:
+    if not document["minutes"]:
+        return ""
+    found = f"Rows called found are the front of a search of {document['minutes']:g} minutes (seed {document['seed']}). "
+    return f"{found}The others of sparsecc have one pattern for all layers. "
 
 
 def parser(about: str | None) -> argparse.ArgumentParser:

@@ -27,7 +27,7 @@ from rich.console import Console
 
 from benchmarks.ladder.specs import ASIDE, Subject
 from benchmarks.machine import machine
-from benchmarks.results import markdown_table, write
+from benchmarks.results import markdown_table, outcome, write
 from sparsecc.codegen.calls import recorded
 from sparsecc.codegen.cpu import threads as pool
 from sparsecc.codegen.cpu.backend import BACKEND
@@ -104,13 +104,14 @@ def main() -> int:
         "seed": arguments.seed,
         "seconds": time.perf_counter() - start,
         "rows": rows,
+        "outcome": outcome(*verdict(rows)),
     }
     table = markdown(document)
     print(table)
     if not arguments.only or arguments.out != _NAME:
         for written in write(arguments.out, document, table):
             print(f"wrote {written}")
-    return 0 if all(kept(one) for one in rows) else 1
+    return 0 if document["outcome"]["reached"] else 1
 
 
 def exhaust(case: Case, records: Records, measure: Measure) -> None:
@@ -126,9 +127,9 @@ def exhaust(case: Case, records: Records, measure: Measure) -> None:
 
 def row(case: Case, path: Path, folder: Path, measure: Measure, target: Target, arguments: argparse.Namespace) -> dict[str, Any]:
     with Records(path, target, "read") as records:
-        every = {knobs: outcome for knobs, outcome in records.of(case.task).items() if knobs in set(case.candidates)}
+        every = {knobs: found for knobs, found in records.of(case.task).items() if knobs in set(case.candidates)}
     tuned, learned_from = tuned_knobs(case, path, folder / f"{len(list(folder.iterdir()))}.db", measure, target, arguments.seed)
-    times = {knobs: outcome.us.median for knobs, outcome in every.items() if outcome.us}
+    times = {knobs: found.us.median for knobs, found in every.items() if found.us}
     finalists = sorted(times, key=times.__getitem__)[:_FINALISTS]
     first = case.candidates[0]
     us = timed(case, list(dict.fromkeys([first, tuned, *finalists])), target, arguments.seconds)
@@ -138,7 +139,7 @@ def row(case: Case, path: Path, folder: Path, measure: Measure, target: Target, 
         "kernel": case.task.kernel,
         "space": case.space,
         "measured": len(case.candidates),
-        "failures": sum(outcome.us is None for outcome in every.values()),
+        "failures": sum(found.us is None for found in every.values()),
         "trials": case.trials,
         "learned_from": learned_from,
         "us": {"default": us[first], "tuned": us[tuned], "best": us[fastest]},
@@ -177,6 +178,11 @@ def timed(case: Case, knobs: Sequence[Knobs], target: Target, seconds: float) ->
 def kept(found: Mapping[str, Any]) -> bool:
     """Whether the knobs are as near to the best as promised."""
     return bool(found["default"] <= DEFAULT and found["tuned"] <= TUNED)
+
+
+def verdict(rows: Sequence[Mapping[str, Any]]) -> tuple[str, bool]:
+    words = f"default {_spread(rows, 'default')}, tuned {_spread(rows, 'tuned')}; {sum(map(kept, rows))} of {len(rows)} within both"
+    return words, bool(rows) and all(map(kept, rows))
 
 
 def summary(found: Mapping[str, Any]) -> str:

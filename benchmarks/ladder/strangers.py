@@ -32,6 +32,7 @@ NAME = "ladder-strangers"
 ENOUGH = 4  # models
 _CALIBRATION, _HELD_OUT, _RANGES = 64, 128, 16  # samples; by the last OpenVINO finds its ranges
 _REASONS = 2  # of layers, that are told
+_SAME = 1e-5  # of a metric: the model as it came, which it compares with, rounds otherwise in another engine
 
 
 def main() -> int:
@@ -74,7 +75,7 @@ def measured(stranger: Stranger, arguments: argparse.Namespace, console: Console
     try:
         found = field.searched(f"{stranger.metric}>={quality!r}", arguments.minutes, arguments.seed, console)
         best = None if found.best is None else field.against(found, peer, arguments.seconds)
-        if best is not None and best["times"]["median"] > 1 and best["quality"] >= quality:
+        if best is not None and best["times"]["median"] > 1 and best["quality"] >= quality - _SAME:
             return row | {"best": best, "faster": True}
         return row | {"best": best, "reason": "; ".join([why(found), *_refusals(field)])}
     except SparseccError as error:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Shares:
-    """Of the time: after so much no further rung is timed, no further losses are measured, and no further model is tried as it is."""
+    """Of the time: after so much no further rung is timed, no further losses are measured, and no further model is tried as it is. Where
+    timing took longer, a quarter of what is left is for losses."""
 
     timing: float
     losses: float
@@ -18,7 +19,7 @@ class Shares:
 
 
 ALONE = Shares(0.35, 0.55, 1.0)
-WITH_RECOVERY = Shares(0.2, 0.3, 0.45)  # a recovered model gains more than further ones as they are
+WITH_RECOVERY = Shares(0.2, 0.33, 0.5)  # a recovered model gains more than further ones as they are
 TRY, RECOVERY = "try", "recovery"
 _SLACK = 1.3  # something is begun where the longest of its kind so far, and so much more, fits into the time left
 
@@ -48,9 +49,9 @@ class Budget:
         """Seconds in which something may be done: at the end the chosen model is compiled once more, which takes no longer than a try."""
         return 60 * self.minutes - self.seconds - self.lasted.get(TRY, 0.0)
 
-    def until(self, share: float) -> float:
-        """When this share of the time has gone by, on the clock."""
-        return self._started + 60 * self.minutes * share
+    def until(self, share: float, of_left: float = 0.0) -> float:
+        """When this share of the time has gone by, on the clock; no sooner than after a part of what is left now."""
+        return max(self._started + 60 * self.minutes * share, self.clock() + of_left * max(self.left, 0.0))
 
     def may(self, what: str, share: float = 1.0) -> bool:
         """Whether one more piece of this kind of work fits into a share of the time. The first of its kind does until it is over."""

@@ -129,7 +129,7 @@ def search(
         judge = Judge(wanted, dense, trials.graph.inputs, held, seed)
         prune, shares = {"criterion": criterion}, WITH_RECOVERY if recover else ALONE
         cost = Cost.measured(trials, every, store, progress=told, until=budget.until(shares.timing), dense=dense)
-        known = losses(trials, cost.measured_rungs, samples, store, prune, told, budget.until(shares.losses))
+        known = losses(trials, cost.measured_rungs, samples, store, prune, told, budget.until(shares.losses, of_left=0.25))
         tried_rungs = list(dict.fromkeys(rung for _, rung in known))
         maker = Maker(trials, cost, judge, store, samples, held, dense, prune, wanted)
         left_out = {**judge.left_out, **_left_out(every, tried_rungs, cost, rungs is not None)}

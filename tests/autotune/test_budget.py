@@ -33,6 +33,7 @@ def test_a_share_of_the_time() -> None:
     clock = Clock()
     budget = Budget(2.0, clock)
     assert budget.until(0.25) == 130.0 and budget.left == 120.0
+    assert budget.until(0.25, of_left=0.5) == 160.0 and budget.until(0.75, of_left=0.5) == 190.0
     clock.now = 129.0
     assert budget.may(TRY, 0.25)
     budget.lasted[TRY] = 1.0

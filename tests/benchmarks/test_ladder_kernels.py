@@ -80,3 +80,5 @@ def test_the_table_says_what_was_missed_and_what_was_drawn() -> None:
     assert [line.split(" | ")[2] for line in lines[-3:]] == ["200 of 500", "200 of 500", "all 500"]
     assert "Found: default 15.0% in the median and 16.0% at worst, tuned 5.0% in the median and 6.0% at worst." in lines[0]
     assert kernels.summary(rows[1]) == "4x1 50% float32: default 16.0%, tuned 0.0% from the best of 200"
+    words = "default 15.0% in the median and 16.0% at worst, tuned 5.0% in the median and 6.0% at worst; 1 of 3 within both"
+    assert kernels.verdict(rows) == (words, False) and kernels.verdict(rows[:1])[1]
