@@ -39,9 +39,9 @@ class Told(BaseException):
         self.error, self.packed = error, packed
 
 
-@dataclass(frozen=True)
+@dataclass
 class World:
-    """rank: of this process, from 0.  size: how many there are.  group: torch's process group of all of them, None for one process."""
+    """rank: of this process, from 0.  size: how many there are.  group: torch's process group of all of them; None outside of a job."""
 
     rank: int = 0
     size: int = 1
@@ -68,6 +68,14 @@ class World:
         except Lost:
             pass  # nobody is left to be told
         return error
+
+    def leave(self) -> None:
+        """End the group. Nobody may hold it any longer, not even a caller who keeps the world: a group that is there when Python ends
+        aborts the process."""
+        import torch.distributed as dist
+
+        dist.destroy_process_group(self.group)
+        self.group = None
 
     def in_turn(self, where: str, mine: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tensor]]:
         """The tensors of each rank in their order, those of one rank in memory at a time besides one's own."""
@@ -168,11 +176,11 @@ def _group() -> Iterator[World]:
     if not dist.is_available():
         raise UserError("spread: this torch is built without torch.distributed")
     if dist.is_initialized():
-        group: Any = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        made = World(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo", timeout=_PATIENCE))
         try:
-            yield World(dist.get_rank(), dist.get_world_size(), group)
+            yield made
         finally:
-            dist.destroy_process_group(group)
+            made.leave()
         return
     try:
         store, rank, size = _store()
@@ -180,10 +188,11 @@ def _group() -> Iterator[World]:
         dist.init_process_group("gloo", store=own, rank=rank, world_size=size, timeout=_PATIENCE)
     except (ValueError, RuntimeError) as error:  # no environment; nobody at the address
         raise UserError(f"spread: this process is in no job of torchrun that works: {str(error).splitlines()[0]}") from None
+    made = World(rank, size, dist.group.WORLD)
     try:
-        yield World(dist.get_rank(), dist.get_world_size(), dist.group.WORLD)
+        yield made
     finally:
-        dist.destroy_process_group()
+        made.leave()
 
 
 @cache

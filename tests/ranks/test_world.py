@@ -31,8 +31,10 @@ def test_a_job_of_one_process_is_one_process() -> None:
         assert (now.rank, now.size, now.leads) == (0, 1, True)
         assert world() is now
         assert now.exchange("here", "mine") == ["mine"]
+        assert now.group is not None
         tensors = {"x": torch.ones(2)}
         assert list(now.in_turn("here", tensors)) == [tensors]
+    assert now.group is None  # it would abort a process that ends with it
     assert world() == World()
     assert not dist.is_initialized()
 
