@@ -20,6 +20,7 @@ _HALVINGS = 7  # of a range of times, on a logarithmic scale
 _GRID = 12  # times at which the frontier is looked at
 _GAIN = 1.15  # by which an error has to fall, so that it is worth a recovery
 _SAFE = 0.98  # of the error that is predicted to be small enough
+_LITTLE = 0.02  # lost of quality, below which noise says more than the model
 _CLOSE = 1.02  # times that lie closer are one
 _APART = 0.1  # of the logarithm of times: a point of the frontier that is nearer to a recovered one counts for less
 _WEIGHT = 0.7  # of the latest recovery in what is expected of the next
@@ -42,13 +43,13 @@ class Recover(Protocol):
 @dataclass
 class Aims:
     """search: after its last try; recovered models are added to it.  recover: makes one.  unrepaired: rung → that whose loss no recovery
-    mends; itself where there is nothing to recover.  missed: by how much a model misses the bounds on quality, in parts of what they allow
-    it to lose; 0 where it is good enough."""
+    mends; itself where there is nothing to recover.  lost: what a model loses, in parts of what the bounds on quality allow it to lose; 0
+    where there are none."""
 
     search: Search
     recover: Recover
     unrepaired: Callable[[str], str]
-    missed: Callable[[Tried], float]
+    lost: Callable[[Tried], float]
     _observed: float | None = field(default=None, init=False)
     _hope: float = field(default=1.0, init=False)
 
@@ -68,7 +69,7 @@ class Aims:
         return self.recover.expected * self._hope if self._observed is None else self._observed
 
     def enough(self, one: Tried) -> bool:
-        return self.missed(one) == 0
+        return self.lost(one) <= 1
 
     def next(self) -> Assignment | None:
         """What is recovered next; None where nothing is worth it. Before the first recovery it may leave less than is expected."""
@@ -107,13 +108,13 @@ class Aims:
             self._observed = seen if self._observed is None else self._observed ** (1 - _WEIGHT) * seen**_WEIGHT
 
     def _largest_error(self) -> float:
-        """Up to which models are predicted to be good enough: what is lost of quality grows with the error, from nothing."""
-        good = [one.error for one in self.search.tried if self.enough(one)]
-        bad = [(self.missed(one), one.error) for one in self.search.tried if not self.enough(one)]
-        if not bad:
+        """Up to which models are predicted to be good enough: what is lost of quality grows with the error, from nothing. Counted from the
+        model that is nearest to the bound."""
+        known = [(max(lost, _LITTLE), one.error) for one in self.search.tried if one.error and math.isfinite(lost := self.lost(one))]
+        if not known or not any(map(self.lost, self.search.tried)):
             return math.inf
-        missed, error = min(bad)
-        return max([_SAFE * error / (1 + missed), *good])
+        lost, error = min(known, key=lambda one: abs(math.log(one[0])))
+        return max([_SAFE * error / lost, *(one.error for one in self.search.tried if self.enough(one))])
 
     def _fastest(self) -> Iterator[Assignment]:
         """The fastest that is good enough, unless one that was made is as fast, by what is predicted of both."""

@@ -133,6 +133,14 @@ class Condition:
         by = math.inf if math.isnan(value) else abs(value - self.bound)
         return Miss(self, value, by, self._violation(by))
 
+    def lost(self, measured: Measured) -> float:
+        """What is lost, in parts of what the bound allows a quality to lose: 1 at the bound, more where it is missed; infinite for NaN.
+
+        Where it is not known how good a metric can be, a tenth better than the bound counts as 0.9. Raises as `miss`."""
+        value = measured[self.key]
+        by = value - self.bound if self.better == "lower" else self.bound - value
+        return math.inf if math.isnan(value) else 1 + math.copysign(self._violation(abs(by)), by)
+
     def _violation(self, by: float) -> float:
         if not self.is_quality:
             return by / self.bound

@@ -102,9 +102,9 @@ class Goal:
         """Raises KeyError, as the methods below, where something that is bounded was not measured."""
         return not self.misses(measured)
 
-    def shortfall(self, measured: Measured) -> float:
-        """By how much the condition on quality that is missed most is missed, in parts of what it allows to lose; 0 where all hold."""
-        return max((miss.violation for miss in self.misses(measured) if miss.condition.is_quality), default=0.0)
+    def lost(self, measured: Measured) -> float:
+        """Of the condition on quality that has least to spare, `Condition.lost`; 0 without any."""
+        return max((condition.lost(measured) for condition in self._qualities), default=0.0)
 
     def misses(self, measured: Measured) -> list[Miss]:
         """Conditions that do not hold, in their order. NaN meets nothing."""

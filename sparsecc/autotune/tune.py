@@ -164,7 +164,7 @@ def search(
 
 def _recovered(looking: Search, recovering: Recovering, wanted: Goal) -> str:
     """Recovers what is worth it, and keeps the checkpoints of what is the best of all. Why it ended."""
-    aims = Aims(looking, recovering, lambda name: str(unrepaired(Rung.parse(name))), lambda one: wanted.shortfall(one.quality))
+    aims = Aims(looking, recovering, lambda name: str(unrepaired(Rung.parse(name))), lambda one: wanted.lost(one.quality))
     why = aims.run()
     front = frontier([one for one in looking.tried if wanted.met(one.quality)])
     kept = front if looking.best is None else [*front, looking.best]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -37,8 +38,8 @@ class Mending:
         return Tried(assignment, one.ms, one.size, error, {"cosine": 1 - error / 2}, recovered=True)
 
 
-def missed(cosine: float | None) -> Callable[[Tried], float]:
-    return lambda one: 0.0 if cosine is None else max(cosine - one.quality["cosine"], 0.0) / (1 - cosine)
+def lost(cosine: float | None) -> Callable[[Tried], float]:
+    return lambda one: 0.0 if cosine is None else (1 - one.quality["cosine"]) / (1 - cosine)
 
 
 def asked(looking: Aims) -> int:
@@ -50,7 +51,7 @@ def aims(wish: Wish, share: float = 0.1, count: int = 20, least: float | None = 
     made = Made()
     search = Search(made, wish, made.real, lambda: len(search.tried) < 14)
     search.run()
-    return Aims(search, Mending(made, share, count), lambda rung: "dense" if rung in MENDED else rung, missed(least or wish.cosine))
+    return Aims(search, Mending(made, share, count), lambda rung: "dense" if rung in MENDED else rung, lost(least or wish.cosine))
 
 
 @pytest.mark.parametrize(("cosine", "share"), [(0.9995, 0.02), (0.9995, 0.1), (0.9995, 0.4), (0.99, 0.02), (0.99, 0.1)])
@@ -69,6 +70,15 @@ def test_a_recovery_that_mends_nothing_is_not_repeated_for_long() -> None:
     before = looking.search.best
     assert looking.run() == NOTHING and looking.search.best is not None and before is not None
     assert looking.search.best.ms <= before.ms and asked(looking) <= 4
+
+
+def test_a_bound_is_aimed_at_before_any_model_misses_it() -> None:
+    """Nothing but int8 was tried: its loss, and how much of what is allowed that is, say how large an error may be."""
+    looking = aims(Wish(cosine=0.99), share=0.5)
+    del looking.search.tried[2:]
+    assert looking._largest_error() == pytest.approx(2 * (1 - 0.99), rel=0.03)
+    looking.search.tried.pop()
+    assert looking._largest_error() == math.inf  # the dense model says nothing
 
 
 def test_the_best_in_a_time() -> None:

@@ -204,7 +204,11 @@ def test_a_bound_that_is_perfect_can_be_missed() -> None:
     assert goal.met({"cosine": 1.0})
 
 
-def test_shortfall_is_of_quality_alone() -> None:
-    goal = Goal.parse("latency<=1ms,cosine>=0.99")
-    assert goal.shortfall({"latency_us": 9e9, "cosine": 0.995}) == 0
-    assert goal.shortfall({"latency_us": 1.0, "cosine": 0.97}) == pytest.approx(2.0)
+def test_what_is_lost_is_of_quality_alone() -> None:
+    goal = Goal.parse("latency<=12ms,cosine>=0.99")
+    assert goal.lost({"latency_us": 9e9, "cosine": 0.995}) == pytest.approx(0.5)
+    assert goal.lost({"latency_us": 1.0, "cosine": 0.97}) == pytest.approx(3.0)
+    assert goal.lost({"latency_us": 1.0, "cosine": float("nan")}) == float("inf")
+    assert Goal.parse("latency<=12ms").lost({"latency_us": 1.0}) == 0
+    assert Goal.parse("perplexity<=20").lost({"perplexity": 18.0}) == pytest.approx(17 / 19)  # 1 is perfect
+    assert Goal.parse("perplexity<=1.1x,cosine>=0.99").lost({"perplexity_ratio": 1.05, "cosine": 0.998}) == pytest.approx(0.5)
