@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import TYPE_CHECKING, Literal
@@ -19,6 +19,7 @@ from sparsecc.report.base import HeadReport, Measured
 from sparsecc.report.ledger import Entry, Ledger
 
 if TYPE_CHECKING:
+    from sparsecc.criteria.base import Stats
     from sparsecc.graph.base import Graph
     from sparsecc.graph.inputs import Sample
     from sparsecc.recipe import Recipe
@@ -78,9 +79,19 @@ def rewrite(
     destination: Literal["code", "onnx"] = "code",
     hooks: Sequence[pipeline.Hook] = (),
     stateful: bool = True,
+    known: Mapping[str, Stats] | None = None,
 ) -> Rewritten:
-    """Run the recipe's passes on a copy. Warns of each that changed nothing.  hooks: called after each.  stateful: as in `Context`."""
-    context = Context(calibration=calibration, progress=progress, clock=clock, scratch=scratch, destination=destination, stateful=stateful)
+    """Run the recipe's passes on a copy. Warns of each that changed nothing.  hooks: called after each.  stateful, known: as in
+    `Context`."""
+    context = Context(
+        calibration=calibration,
+        progress=progress,
+        clock=clock,
+        scratch=scratch,
+        destination=destination,
+        stateful=stateful,
+        known=known,
+    )
     ledger, masked = Ledger(), graph
 
     def enter(step: pipeline.Step) -> None:

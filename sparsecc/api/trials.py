@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sparsecc.calibration.context import Progress
     from sparsecc.codegen.library import Library
     from sparsecc.codegen.target import Target
+    from sparsecc.criteria.base import Stats
     from sparsecc.graph.base import Graph, TensorSpec
     from sparsecc.graph.inputs import Sample
     from sparsecc.report.base import Report
@@ -89,11 +90,14 @@ class Trials:
         """Layers that become narrower together, by the name of the Mlp or attention."""
         return groups(self.graph)
 
-    def removal_errors(self, shares: Sequence[float], samples: Sequence[Sample], **fields: Any) -> dict[str, dict[float, float]]:
+    def removal_errors(
+        self, shares: Sequence[float], samples: Sequence[Sample], known: Mapping[str, Stats] | None = None, **fields: Any
+    ) -> dict[str, dict[float, float]]:
         """‖y − y'‖ / ‖y‖ of the layer that reads a group's units, for each share of them that goes while all other groups are whole; by the
-        group's name. Groups that lose nothing at any of the shares are left out.  fields: of `structured`."""
+        group's name. Groups that lose nothing at any of the shares are left out.  known: as in `Context`.  fields: of
+        `structured`."""
         steps = {share: Structured(neurons=share, heads=share, **fields) for share in shares}
-        return dict(errors_alone(steps, self.graph, tuple(self.groups), Context(calibration=samples)))
+        return dict(errors_alone(steps, self.graph, tuple(self.groups), Context(calibration=samples, known=known)))
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -138,9 +142,12 @@ class Trials:
         """What the recipe makes of the model, with the sizes of what it stores; nothing is compiled."""
         return account.chosen(account.report(result := self._rewritten(Recipe.load(recipe)), self.target.name), (), result.graph)
 
-    def rewritten(self, recipe: Any, samples: Sequence[Sample], progress: Told | None = None) -> Graph:
-        """The graph that a recipe makes of the model, calibrated with the samples.  progress: called by passes that take long."""
-        return self._rewritten(Recipe.load(recipe), samples, progress).graph
+    def rewritten(
+        self, recipe: Any, samples: Sequence[Sample], progress: Told | None = None, known: Mapping[str, Stats] | None = None
+    ) -> Graph:
+        """The graph that a recipe makes of the model, calibrated with the samples.  progress: called by passes that take long.  known: as
+        in `Context`."""
+        return self._rewritten(Recipe.load(recipe), samples, progress, known).graph
 
     def compile(self, recipe: Any, samples: Sequence[Sample] | None = None, progress: Told | None = None) -> Compiled:
         """The rewritten model, which runs. Its report has no errors and no check. samples: that the recipe's passes are calibrated with;
@@ -158,10 +165,17 @@ class Trials:
         compiled.add_library(library)
         return compiled
 
-    def _rewritten(self, recipe: Recipe, samples: Sequence[Sample] | None = None, progress: Told | None = None) -> Rewritten:
+    def _rewritten(
+        self,
+        recipe: Recipe,
+        samples: Sequence[Sample] | None = None,
+        progress: Told | None = None,
+        known: Mapping[str, Stats] | None = None,
+    ) -> Rewritten:
         """assumed: a pass that finds nothing to do is no mistake here."""
         if samples is not None:
-            return rewrite(self.graph, replace(recipe, assumed=True), samples, None, self.name, progress=progress, stateful=False)
+            options: dict[str, Any] = {"progress": progress, "known": known, "stateful": False}
+            return rewrite(self.graph, replace(recipe, assumed=True), samples, None, self.name, **options)
         if self._latest is None or self._latest[0] != recipe:
             self._latest = None  # its weights make room for these
             self._latest = recipe, rewrite(self.graph, replace(recipe, assumed=True), None, None, self.name, stateful=False)

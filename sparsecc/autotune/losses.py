@@ -17,6 +17,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,13 +33,18 @@ from sparsecc.graph.sites import WeightSite
 from sparsecc.pruning import Pruning
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sparsecc.api.trials import Trials
     from sparsecc.autotune.store import Store
+    from sparsecc.criteria.base import Stats
     from sparsecc.graph.inputs import Sample
 
 _PRIOR = 0.3  # how far a factor is drawn to the others', relative to one measurement
 _SAMPLES = 4  # on which the model runs for its gains
-_ENTERING = 8  # of which what enters the layers is taken
+_ENTERING = 8  # of which what enters the layers is taken, where that is too much of all
+_STATISTICS = ("hessian", "means", "norms", "tokens")  # that criteria and structures need
+_HELD = 2**31  # bytes of statistics, at most
 _PROBE = 0.5  # sparsity of the change by which a gain is measured
 _FEWEST = 2  # rungs whose losses are measured in any case
 
@@ -57,14 +63,13 @@ def losses(
     prune: fields of the pass, as the criterion.  until: of the monotonic clock, after which no further rung is begun but the first beside
     the dense one."""
     key = {"model": trials.fingerprint, "code": trials.version, "samples": digest(samples), "prune": dict(prune)}
-    sites = trials.graph.sites(WeightSite)
-    gains = store.of(key | {"gains": _SAMPLES}, lambda: dict(_gains(trials, sites, samples)))
-    covariances: dict[str, Any] = {}
+    dense = _Dense(trials, samples)
+    gains = store.of(key | {"gains": _SAMPLES}, lambda: dict(dense.gains()))
     shares = sorted({rung.narrow for rung in ladder if rung.narrow is not None})
     found: dict[tuple[str, Rung], float] = {}
 
     def errors_of(rung: Rung) -> dict[str, float]:
-        return store.of(key | {"errors": str(rung)}, lambda: dict(_errors(trials, rung, sites, samples, prune, covariances)))
+        return store.of(key | {"errors": str(rung)}, lambda: dict(dense.errors(rung, prune)))
 
     for done, rung in enumerate(ladder):
         if done >= _FEWEST and time.monotonic() > until:
@@ -74,7 +79,7 @@ def losses(
         if rung.narrow is None:
             errors = errors_of(rung)
         else:
-            removed = store.of(key | {"removed": shares}, lambda: _removed(trials, shares, samples))
+            removed = store.of(key | {"removed": shares}, lambda: dense.removed(shares))
             errors = dict(_narrower(trials, errors_of(Rung(rung.dtype)), removed, rung.narrow))
         known = {site: gain for site, error in errors.items() if (gain := gains.get(site)) is not None or rung == DENSE}
         found |= {(site, rung): (gain or 0.0) * errors[site] ** 2 for site, gain in known.items()}
@@ -93,41 +98,51 @@ def digest(samples: Sequence[Sequence[Any]]) -> str:
     return made.hexdigest()[:32]
 
 
-def _gains(trials: Trials, sites: Sequence[WeightSite], samples: Sequence[Sample]) -> Iterator[tuple[str, float]]:
-    context = Context(calibration=spread(samples, _ENTERING))
-    for site, found in sensitivities(Pruning(), trials.graph, sites, context, (_PROBE,), _SAMPLES):
-        if not isinstance(found, Refused) and math.isfinite(found.gain):
-            yield site.name, found.gain
+class _Dense:
+    """The model as it came, on the calibration samples. It runs once: what enters its layers serves all rungs."""
 
+    def __init__(self, trials: Trials, samples: Sequence[Sample]) -> None:
+        self._trials, self._samples = trials, samples
+        self._sites = trials.graph.sites(WeightSite)
 
-def _errors(
-    trials: Trials,
-    rung: Rung,
-    sites: Sequence[WeightSite],
-    samples: Sequence[Sample],
-    prune: Mapping[str, Any],
-    covariances: dict[str, Any],
-) -> Iterator[tuple[str, float]]:
-    """‖(W − W') X‖ / ‖W X‖ of each layer. covariances: of what enters them, taken once and kept here."""
-    if rung == DENSE:
-        yield from ((site.name, 0.0) for site in sites)
-        return
-    if not covariances:
-        for site, stats in calibrated(trials.graph, sites, ("hessian",), Context(calibration=spread(samples, _ENTERING))):
-            covariances[site.name] = stats.get("hessian")
-    fields = {} if rung.pattern is None else {"prune": prune}
-    after = {site.name: site for site in trials.rewritten(everywhere(rung, **fields), samples).sites(WeightSite)}
-    for site in sites:
-        covariance = covariances.get(site.name)
-        known = None if isinstance(covariance, Refused) else covariance
-        if site.name in after:
-            yield site.name, relative_error(site.matrix, after[site.name].matrix, known)
+    @cached_property
+    def _known(self) -> dict[str, Stats] | None:
+        """As in `Context`; None where they would take too much memory."""
+        if sum(8 * site.cols**2 for site in self._sites) > _HELD:
+            return None
+        found = calibrated(self._trials.graph, self._sites, _STATISTICS, Context(calibration=self._samples))
+        return {site.name: stats for site, stats in found}
 
+    @cached_property
+    def _covariances(self) -> dict[str, Tensor]:
+        """XᵀX/n of what enters the layers that are reached."""
+        if (known := self._known) is None:
+            found = calibrated(self._trials.graph, self._sites, ("hessian",), Context(calibration=spread(self._samples, _ENTERING)))
+            known = {site.name: stats for site, stats in found}
+        return {name: stats["hessian"] for name, stats in known.items() if "hessian" in stats}
 
-def _removed(trials: Trials, shares: Sequence[float], samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
-    """`Trials.removal_errors`, as JSON keeps it."""
-    found = trials.removal_errors(shares, samples, round_to=ROUND_TO, **REMOVAL)
-    return {group: {str(share): error for share, error in errors.items()} for group, errors in found.items()}
+    def gains(self) -> Iterator[tuple[str, float]]:
+        context = Context(calibration=spread(self._samples, _ENTERING), known=self._known)
+        for site, found in sensitivities(Pruning(), self._trials.graph, self._sites, context, (_PROBE,), _SAMPLES):
+            if not isinstance(found, Refused) and math.isfinite(found.gain):
+                yield site.name, found.gain
+
+    def errors(self, rung: Rung, prune: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+        """‖(W − W') X‖ / ‖W X‖ of each layer, with all before it as they came."""
+        if rung == DENSE:
+            yield from ((site.name, 0.0) for site in self._sites)
+            return
+        fields = {} if rung.pattern is None else {"prune": prune}
+        rewritten = self._trials.rewritten(everywhere(rung, **fields), self._samples, known=self._known)
+        after = {site.name: site for site in rewritten.sites(WeightSite)}
+        for site in self._sites:
+            if site.name in after:
+                yield site.name, relative_error(site.matrix, after[site.name].matrix, self._covariances.get(site.name))
+
+    def removed(self, shares: Sequence[float]) -> dict[str, dict[str, float]]:
+        """`Trials.removal_errors`, as JSON keeps it."""
+        found = self._trials.removal_errors(shares, self._samples, self._known, round_to=ROUND_TO, **REMOVAL)
+        return {group: {str(share): error for share, error in errors.items()} for group, errors in found.items()}
 
 
 def _narrower(

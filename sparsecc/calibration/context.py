@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any, Literal
 
+from sparsecc.criteria.base import Stats
 from sparsecc.graph.base import Graph
 
 
@@ -33,6 +34,8 @@ class Context:
     pass is applied by itself.  progress: called by passes that take minutes.
     clock: what layers take in code generated for a machine; None where there is none.
     scratch: a folder in which pruned weights are kept, not in memory: for models that are larger than it.
+    known: statistics of what enters layers of the model as it came, by name, so that the first pass need not run the model; None where
+    each pass takes its own.
     destination: what the result is for: `code` that sparsecc generates, or an `onnx` file for a stock onnxruntime.
     stateful: whether the result may remember something from call to call, as code for CPUs does not."""
 
@@ -42,6 +45,7 @@ class Context:
     progress: Callable[[Progress], None] | None = None
     scratch: str | PathLike[str] | None = None
     clock: Clock | None = None
+    known: Mapping[str, Stats] | None = None
     destination: Literal["code", "onnx"] = "code"
     stateful: bool = True
 

@@ -7,7 +7,7 @@ included, and what lies in memory are the activations between two layers. Ranks 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -47,11 +47,20 @@ def in_groups(graph: Graph, sites: Sequence[WeightSite], needs: Sequence[str], c
     if not context.calibration:
         raise RecipeError("criterion: this one needs calibration inputs; pass calibration= (--calib)")
     of_inputs = [need for need in needs if need not in OF_GRADIENTS]
-    measured = _entering(graph, sites, of_inputs, context) if of_inputs else _unmeasured(sites)
+    found = None if context.known is None else _known(sites, of_inputs, context.known)
+    measured = found or (_entering(graph, sites, of_inputs, context) if of_inputs else _unmeasured(sites))
     for need, of in (("effects", effects), ("gradients", gradients)):
         if need in needs:
             measured = _joined(measured, need, of(graph.copy(), sites, context), bool(of_inputs))
     yield from measured
+
+
+def _known(sites: Sequence[WeightSite], needs: Sequence[str], known: Mapping[str, Stats]) -> Iterator[Measured] | None:
+    """From what is known of the model as it came; None where that is not all."""
+    if not all(site.name in known and (not known[site.name] or known[site.name].keys() >= {*needs}) for site in sites):
+        return None
+    found: Measured = [(site, {need: known[site.name][need] for need in needs if known[site.name]}) for site in sites]
+    return ([one] for one in found)
 
 
 def _unmeasured(sites: Sequence[WeightSite]) -> Iterator[Measured]:

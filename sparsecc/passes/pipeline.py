@@ -62,7 +62,7 @@ def run(graph: Graph, recipe: HasPasses, context: Context, hooks: Sequence[Hook]
         for hook in hooks:
             hook(Step(number, registered_name(step), step, graph, result))
         graph = result.graph
-        context = replace(context, original=result.original)
+        context = replace(context, original=result.original, known=None if result.modified else context.known)
     return graph, results
 
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,7 +11,11 @@ from torch.nn import functional
 from sparsecc.calibration.context import Context
 from sparsecc.calibration.statistics import calibrated, in_groups, largest_inputs, second_moments, statistics
 from sparsecc.errors import RecipeError, SparseccError
+from sparsecc.graph.fx.graph import FxGraph
 from sparsecc.graph.sites import WeightSite
+from sparsecc.passes import pipeline
+from sparsecc.recipe import Recipe
+from tests.laws.hosts import graph, samples
 from tests.passes.fake import FakeGraph, conv, linear
 
 
@@ -101,3 +108,23 @@ def test_the_largest_input_of_all_samples() -> None:
     assert str(largest_inputs(FakeGraph(sites), sites, Context(calibration=silent))["a"]) == "its calibration inputs are all zero"
     empty = [(torch.zeros(0, 64),)]
     assert str(largest_inputs(FakeGraph(sites), sites, Context(calibration=empty))["a"]) == "no calibration input reaches it"
+
+
+def test_what_is_known_of_the_model_as_it_came_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the first pass that changes something; the next sees its inputs as they are by then."""
+    dense, context = graph("fx", "transformer"), Context(calibration=samples("transformer"))
+    sites = dense.sites(WeightSite)
+    known = {site.name: stats for site, stats in calibrated(dense, sites, ("hessian", "norms", "tokens"), context)}
+    recipe = Recipe.load({"passes": [{"prune": {"criterion": "wanda", "min_weights": 0}}]})
+    whole, _ = pipeline.run(dense, recipe, context)
+    walks, walk = list[Any](), FxGraph.walk
+    monkeypatch.setattr(FxGraph, "walk", lambda *arguments: walks.append(arguments) or walk(*arguments))
+    again, _ = pipeline.run(dense, recipe, replace(context, known=known))
+    for before, after in zip(whole.sites(WeightSite), again.sites(WeightSite), strict=True):
+        assert (before.weight == 0).sum() == (after.weight == 0).sum()
+    assert not walks and torch.equal(whole.sites(WeightSite)[0].weight, again.sites(WeightSite)[0].weight)
+    pipeline.run(dense, recipe, replace(context, known={**known, sites[0].name: {"hessian": known[sites[0].name]["hessian"]}}))
+    assert len(walks) == 1  # not all that is needed is known
+    twice = Recipe.load({"passes": [*({"prune": {"criterion": "wanda", "min_weights": 0, "sparsity": share}} for share in (0.3, 0.6))]})
+    pipeline.run(dense, twice, replace(context, known=known))
+    assert len(walks) == 2
