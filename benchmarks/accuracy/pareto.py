@@ -24,7 +24,7 @@ from rich.console import Console
 
 import sparsecc
 from benchmarks import export
-from benchmarks.accuracy.frontier import Point, draw, frontier
+from benchmarks.accuracy.frontier import Axis, Point, draw, frontier
 from benchmarks.accuracy.subjects import SUBJECTS, Case, Subject
 from benchmarks.machine import machine
 from benchmarks.peers import Engine, OnnxRuntime, OnnxRuntimeInt8, OpenVino, OpenVinoInt8
@@ -35,6 +35,7 @@ from sparsecc.timing import Spread, Timing, speedup
 
 BASELINE = OnnxRuntime().name
 FOUND = "sparsecc found"  # how rows of the search begin
+_LEAST = 1e-4  # of a quality of which less is better: half of a wrong character in a few thousand
 _MADE = 2  # inputs that a criterion is shown beside each one given
 
 
@@ -155,7 +156,7 @@ def _made(subject: Subject, case: Case, arguments: argparse.Namespace, folder: P
     wanted = [variant for variant in VARIANTS if variant.name not in subject.left_out and _asked(variant, arguments.row)]
     recipes = [(f"sparsecc {variant.name}", variant.recipe(case, arguments.steps), case.calibration) for variant in wanted]
     if arguments.minutes:
-        found = searched(case, arguments, console)
+        found = searched(case, subject.axis, arguments, console)
         recipes += [(f"{FOUND} {i}", point.recipe, found.samples) for i, point in enumerate(found.front, 1)]
     for number, (name, recipe, samples) in enumerate(recipes):
         yield made(name, recipe, samples, number)
@@ -165,8 +166,17 @@ def _asked(variant: Variant, texts: Sequence[str] | None) -> bool:
     return not texts or any(text in variant.name for text in texts)
 
 
-def searched(case: Case, arguments: argparse.Namespace, console: Console) -> Any:
-    """The `Found` of a search for the front."""
+def searched(case: Case, axis: Axis, arguments: argparse.Namespace, console: Console) -> Any:
+    """The `Found` of a search for the front, by the quality that is shown: of a model in parts of the dense one's."""
+    dense: list[list[np.ndarray]] = []
+
+    def quality(model: Any) -> float:
+        """Higher is better. The dense model comes first."""
+        outputs = [np.asarray(model.flat(list(sample.values()))[0]) for sample in case.held_out]
+        dense.extend([outputs] * (not dense))
+        found = case.quality(outputs, dense[0])
+        return 1 / max(found, _LEAST) if axis.lower_is_better else found
+
     with console.status("searching") as status:
 
         def tell(now: Progress) -> None:
@@ -175,6 +185,7 @@ def searched(case: Case, arguments: argparse.Namespace, console: Console) -> Any
         return sparsecc.tune(
             *_opened(case),
             goal="pareto",
+            metric=quality,
             calibration=case.calibration,
             held_out=[tuple(sample.values()) for sample in case.held_out],
             minutes=arguments.minutes,

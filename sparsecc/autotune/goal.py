@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -92,11 +93,28 @@ class Goal:
         With latency or bytes bounded, and not `quality`, quality is maximized. Otherwise latency is minimized, also below a bound of its
         own. `pareto` has two axes, latency and quality.
         """
-        bounded = next((condition.axis for condition in self._qualities if condition.word == self.quality), None)
-        latency, quality = Axis(LATENCY_KEY, "lower"), bounded or Axis(self.quality, word(self.quality).better)
+        latency, bounded = Axis(LATENCY_KEY, "lower"), any(condition.word == self.quality for condition in self._qualities)
         if self.pareto:
-            return latency, quality
-        return (quality,) if bounded is None and len(self._qualities) < len(self.conditions) else (latency,)
+            return latency, self.quality_axis
+        return (self.quality_axis,) if not bounded and len(self._qualities) < len(self.conditions) else (latency,)
+
+    @property
+    def quality_axis(self) -> Axis:
+        """Of `quality`: as it is bounded, where it is."""
+        bounded = next((condition.axis for condition in self._qualities if condition.word == self.quality), None)
+        return bounded or Axis(self.quality, word(self.quality).better)
+
+    def front(self, models: Iterable[tuple[float, Measured]]) -> list[int]:
+        """Numbers of the models, the fastest first, that meet the goal and that none beats in both time and `quality`. models: milliseconds
+        and what was measured. One whose quality was not measured is not on the front."""
+        axis, found = self.quality_axis, list[int]()
+        sign, best = (-1 if axis.better == "lower" else 1), -math.inf
+        for number, (_, measured) in sorted(enumerate(models), key=lambda one: one[1][0]):
+            value = sign * measured.get(axis.key, math.nan)
+            if value > best and self.met(measured):
+                found.append(number)
+                best = value
+        return found
 
     def met(self, measured: Measured) -> bool:
         """Raises KeyError, as the methods below, where something that is bounded was not measured."""

@@ -23,13 +23,14 @@ from sparsecc.autotune.rungs import REMOVAL, Rung
 from sparsecc.autotune.search import Tried
 from sparsecc.autotune.store import Store
 from sparsecc.calibration.context import Progress
+from sparsecc.calibration.outputs import spread
 from sparsecc.calibration.samples import Labelled
 from sparsecc.graph.inputs import as_array
 
 if TYPE_CHECKING:
     from sparsecc.runtime.compiled import Compiled
 
-_COMPARED = 4  # held-out samples by which a model's error is measured
+_COMPARED, _HELD = 32, 2**28  # held-out samples by which a model's error is measured, and bytes of what the dense model gives for them
 _INFINITE = 1e30  # an error, as JSON has it
 
 
@@ -129,16 +130,29 @@ class Maker:
         measured |= {LATENCY_KEY: 1e3 * self.cost.time(model), BYTES_KEPT: float(sum(site.bytes_kept for site in model.report.sites))}
         return {"measured": measured, "error": self._error(model)}
 
+    @cached_property
+    def _compared(self) -> list[tuple[list[np.ndarray], list[np.ndarray]]]:
+        """Held-out inputs, and what the dense model gives for them: as many as are held."""
+        found: list[tuple[list[np.ndarray], list[np.ndarray]]] = []
+        held = 0
+        for one in spread(self.held, _COMPARED):
+            inputs = [as_array(value) for value in one.sample]
+            outputs = [np.asarray(output) for output in self.dense.flat(inputs)]
+            held += sum(output.nbytes for output in outputs)
+            if found and held > _HELD:
+                break
+            found.append((inputs, outputs))
+        return found
+
     def _error(self, model: Compiled) -> float:
         """‖y − y'‖² / ‖y‖² over all outputs in floating point of some held-out samples, where the dense model's are finite; infinite where
         the other's are not."""
         apart = whole = 0.0
-        for one in self.held[:_COMPARED]:
-            inputs = [as_array(value) for value in one.sample]
-            for mine, its in zip(self.dense.flat(inputs), model.flat(inputs), strict=True):
-                if np.asarray(mine).dtype.kind == "f":
-                    finite = np.isfinite(mine)
-                    wide, other = np.asarray(mine, np.float64)[finite], np.asarray(its, np.float64)[finite]
+        for inputs, mine in self._compared:
+            for y, its in zip(mine, model.flat(inputs), strict=True):
+                if y.dtype.kind == "f":
+                    finite = np.isfinite(y)
+                    wide, other = np.asarray(y, np.float64)[finite], np.asarray(its, np.float64)[finite]
                     apart, whole = apart + float(np.square(wide - other).sum()), whole + float(np.square(wide).sum())
         if not math.isfinite(apart):
             return _INFINITE

@@ -27,7 +27,7 @@ from sparsecc.autotune.maker import Maker, Point
 from sparsecc.autotune.recovering import FOLDER, Recovering
 from sparsecc.autotune.repair import ONE_SHOT, Repair, unrepaired
 from sparsecc.autotune.rungs import DENSE, Rung, ladder
-from sparsecc.autotune.search import Search, Tried, frontier
+from sparsecc.autotune.search import Search, Tried
 from sparsecc.autotune.store import Store
 from sparsecc.autotune.telling import Said, tell, with_time
 from sparsecc.calibration.samples import Labelled, labelled_of
@@ -61,8 +61,8 @@ _FEW, _MANY = 2, 4  # models to be recovered, for a point and for a front
 class Found:
     """What a search has found. model: its name.  points: all that was made, the dense model first.  best: of those that meet the goal, None
     where none does, and where all of the front is wanted.  nearest: the goal that a point meets, where none meets the one asked for.
-    front: of those that meet the goal, that none beats in both time and error.  stopped: why the search ended.  samples: that the passes of
-    recipes were calibrated with.  left_out: metrics and rungs, and why."""
+    front: of those that meet the goal, that none beats in both time and quality.  stopped: why the search ended.  samples: that the passes
+    of recipes were calibrated with.  left_out: metrics and rungs, and why."""
 
     goal: Goal
     model: str
@@ -166,7 +166,7 @@ def _recovered(looking: Search, recovering: Recovering, wanted: Goal) -> str:
     """Recovers what is worth it, and keeps the checkpoints of what is the best of all. Why it ended."""
     aims = Aims(looking, recovering, lambda name: str(unrepaired(Rung.parse(name))), lambda one: wanted.lost(one.quality))
     why = aims.run()
-    front = frontier([one for one in looking.tried if wanted.met(one.quality)])
+    front = [looking.tried[number] for number in _front(wanted, looking)]
     kept = front if looking.best is None else [*front, looking.best]
     recovering.forget([one for one in looking.tried if one.recovered], kept)
     return why
@@ -273,11 +273,15 @@ class _Wanted:
         return mine < its if axis.better == "lower" else mine > its
 
 
+def _front(goal: Goal, looking: Search) -> list[int]:
+    return goal.front((one.ms, one.quality) for one in looking.tried)
+
+
 def _found(goal: Goal, maker: Maker, looking: Search, stopped: str, seconds: float, left_out: Mapping[str, str]) -> Found:
     points = {id(one): maker.point(one) for one in looking.tried}
     best = looking.best
     nearest = None if best is not None or goal.pareto else goal.nearest([one.quality for one in looking.tried])
-    front = tuple(points[id(one)] for one in frontier([one for one in looking.tried if goal.met(one.quality)]))
+    front = tuple(points[id(looking.tried[number])] for number in _front(goal, looking))
     chosen = None if best is None else points[id(best)]
     name, threads = maker.trials.name, maker.trials.target.threads
     return Found(goal, name, threads, tuple(points.values()), chosen, nearest, front, stopped, seconds, maker.samples, left_out)

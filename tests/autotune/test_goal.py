@@ -212,3 +212,18 @@ def test_what_is_lost_is_of_quality_alone() -> None:
     assert Goal.parse("latency<=12ms").lost({"latency_us": 1.0}) == 0
     assert Goal.parse("perplexity<=20").lost({"perplexity": 18.0}) == pytest.approx(17 / 19)  # 1 is perfect
     assert Goal.parse("perplexity<=1.1x,cosine>=0.99").lost({"perplexity_ratio": 1.05, "cosine": 0.998}) == pytest.approx(0.5)
+
+
+def test_a_front_is_of_time_and_the_quality_that_counts() -> None:
+    models = [
+        (10.0, {"cosine": 1.0}),
+        (4.0, {"cosine": 0.98}),
+        (5.0, {"cosine": 0.97}),
+        (3.0, {"cosine": float("nan")}),
+        (2.0, {}),
+        (6.0, {"cosine": 0.99}),
+    ]
+    assert Goal.parse("pareto").front(models) == [1, 5, 0]
+    assert Goal.parse("pareto,cosine>=0.985").front(models[:2] + models[5:]) == [2, 0]
+    perplexities = [(3.0, {"perplexity": 30.0}), (1.0, {"perplexity": 31.0}), (2.0, {"perplexity": 33.0})]
+    assert Goal.parse("pareto", "perplexity").front(perplexities) == [1, 0]
