@@ -21,6 +21,7 @@ _GRID = 12  # times at which the frontier is looked at
 _GAIN = 1.15  # by which an error has to fall, so that it is worth a recovery
 _SAFE = 0.98  # of the error that is predicted to be small enough
 _LITTLE = 0.02  # lost of quality, below which noise says more than the model
+_SPARED = (1.0, 0.9, 0.8, 0.65)  # of that error: how much of it is aimed at
 _CLOSE = 1.02  # times that lie closer are one
 _APART = 0.1  # of the logarithm of times: a point of the frontier that is nearer to a recovered one counts for less
 _WEIGHT = 0.7  # of the latest recovery in what is expected of the next
@@ -117,19 +118,22 @@ class Aims:
         return max([_SAFE * error / lost, *(one.error for one in self.search.tried if self.enough(one))])
 
     def _fastest(self) -> Iterator[Assignment]:
-        """The fastest that is good enough, unless one that was made is as fast, by what is predicted of both."""
+        """The fastest that is good enough, unless one that was made is as fast, by what is predicted of both; then those that are predicted
+        to have something to spare, since the first may have been made, and missed the bound by little."""
         options, largest, predict = self.options(), self._largest_error(), self.search.space.predict
         made = min((predict(one.assignment) for one in self.search.tried if self.search.holds(one)), default=math.inf)
-        slow, fast, found = min(made, self.search.tried[0].ms, self.search.wanted.ms or math.inf), self.search.least_ms(), None
-        for _ in range(_HALVINGS):
-            middle = math.sqrt(slow * fast)
-            chosen = self.search.chosen(middle, options)
-            if chosen is None or total(options, chosen).loss > largest:
-                fast = middle
-            else:
-                slow, found = middle, chosen
-        if found is not None and predict(found) * _CLOSE < made:
-            yield found
+        start = min(made, self.search.tried[0].ms, self.search.wanted.ms or math.inf)
+        for spared in _SPARED:
+            slow, fast, found = start, self.search.least_ms(), None
+            for _ in range(_HALVINGS):
+                middle = math.sqrt(slow * fast)
+                chosen = self.search.chosen(middle, options)
+                if chosen is None or total(options, chosen).loss > spared * largest:
+                    fast = middle
+                else:
+                    slow, found = middle, chosen
+            if found is not None and predict(found) * _CLOSE < made:
+                yield found
 
     def _best(self, ms: float | None) -> Iterator[Assignment]:
         """The best in a time, in somewhat less where a model took longer than it was predicted to; and those that were tried and hold."""

@@ -81,6 +81,16 @@ def test_a_bound_is_aimed_at_before_any_model_misses_it() -> None:
     assert looking._largest_error() == math.inf  # the dense model says nothing
 
 
+def test_one_that_misses_by_little_is_followed_by_one_with_something_to_spare() -> None:
+    looking = aims(Wish(cosine=0.99), share=0.5)
+    first, largest = looking.next(), looking._largest_error()
+    assert first is not None
+    predicted = looking.search.space.predict
+    looking.search.tried.append(Tried(first, predicted(first), 1.0, 1.005 * largest / 0.98, {"cosine": 0.98995}, recovered=True))
+    second = looking.next()
+    assert second is not None and second != first and predicted(second) > predicted(first)
+
+
 def test_the_best_in_a_time() -> None:
     dense = Made().real(dict.fromkeys(Made().sites, "dense"))
     looking = aims(Wish(ms=0.4 * dense.ms))
