@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,23 +23,16 @@ LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # sparsities
 def clock_of(
     example: Sequence[Any], target: Target, known: Mapping[Task, Known], progress: Callable[[Progress], None] | None = None
 ) -> Clock | None:
-    """Times layers for inputs like the example; None for a target that is not this machine."""
-    return partial(_times, example, target, known, progress) if target.is_here else None
+    """Times layers for inputs like the example; None for a target that is not this machine.
 
-
-def _times(
-    example: Sequence[Any],
-    target: Target,
-    known: Mapping[Task, Known],
-    progress: Callable[[Progress], None] | None,
-    graph: Graph,
-    pattern: str,
-    names: Sequence[str],
-) -> dict[str, Callable[[float], float]]:
-    """Each layer where it stands in the model, in float32, with random masks at each of the levels, sparse or dense, whichever is
+    Each layer where it stands in the model, in float32, with random masks at each of the levels, sparse or dense, whichever is
     faster; linear in between. A layer that no level makes faster counts as nothing. Of several ranks the first one measures."""
-    found = of_first("timing layers", lambda: _choices(example, target, known, progress, graph, pattern, names))
-    return {name: curve(found[name]) for name in names}
+
+    def clock(graph: Graph, pattern: str, names: Sequence[str]) -> dict[str, Callable[[float], float]]:
+        found = of_first("timing layers", lambda: _choices(example, target, known, progress, graph, pattern, names))
+        return {name: curve(found[name]) for name in names}
+
+    return clock if target.is_here else None
 
 
 def _choices(

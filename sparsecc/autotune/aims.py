@@ -86,24 +86,22 @@ class Aims:
 
     def options(self) -> list[Option]:
         """With losses as they are after recovery."""
+        return [replace(one, loss=stays + self.kept * (one.loss - stays)) for one, stays in self._staying()]
+
+    def _staying(self) -> list[tuple[Option, float]]:
+        """All options, and what no recovery takes off their losses."""
         options = self.search.options()
         known = {(one.site, one.rung): one.loss for one in options}
-        found: list[Option] = []
-        for one in options:
-            stays = min(known.get((one.site, self.unrepaired(one.rung)), 0.0), one.loss)
-            found.append(replace(one, loss=stays + self.kept * (one.loss - stays)))
-        return found
+        return [(one, min(known.get((one.site, self.unrepaired(one.rung)), 0.0), one.loss)) for one in options]
 
     def _repairable(self, assignment: Assignment) -> bool:
         return any(self.unrepaired(rung) != rung for rung in assignment.values())
 
     def _observe(self, found: Tried) -> None:
         """Errors add up: what was measured is what stays, and a share of the rest."""
-        options = self.search.options()
-        known = {(one.site, one.rung): one.loss for one in options}
-        taken = [one for one in options if found.assignment.get(one.site) == one.rung]
-        stays = sum(min(known.get((one.site, self.unrepaired(one.rung)), 0.0), one.loss) for one in taken)
-        pruned = sum(one.loss for one in taken) - stays
+        taken = [(one.loss, stays) for one, stays in self._staying() if found.assignment.get(one.site) == one.rung]
+        stays = sum(stays for _, stays in taken)
+        pruned = sum(loss for loss, _ in taken) - stays
         if pruned > 0 and math.isfinite(found.error):
             seen = min(max((found.error - stays) / pruned, _LEAST), 2.0)
             self._observed = seen if self._observed is None else self._observed ** (1 - _WEIGHT) * seen**_WEIGHT

@@ -19,7 +19,7 @@ from sparsecc.autotune.goal import Goal
 from sparsecc.autotune.judge import Judge
 from sparsecc.autotune.losses import digest
 from sparsecc.autotune.repair import Repair
-from sparsecc.autotune.rungs import REMOVAL, Rung
+from sparsecc.autotune.rungs import REMOVAL, parsed
 from sparsecc.autotune.search import Tried
 from sparsecc.autotune.store import Store
 from sparsecc.calibration.context import Progress
@@ -93,9 +93,8 @@ class Maker:
     ) -> Tried:
         """repair: how it is recovered, None for not at all.  checkpoint: a file for the state of the recovery; the recipe does not name
         it.  progress: called by passes; what it raises goes through, and nothing is kept then but the checkpoint."""
-        rungs = {site: Rung.parse(rung) for site, rung in assignment.items()}
-        recipe, predicted = self.recipe(rungs, repair), self.cost.predict(rungs)
-        applied = recipe if checkpoint is None else self.recipe(rungs, repair, checkpoint)
+        recipe, predicted = self.recipe(assignment, repair), self.cost.predict(parsed(assignment))
+        applied = recipe if checkpoint is None else self.recipe(assignment, repair, checkpoint)
         found = self.store.of(self._key(recipe), lambda: self._measured(applied, progress))
         measured = dict(found["measured"])
         recovered, error = repair is not None, found["error"]
@@ -107,10 +106,10 @@ class Maker:
 
     def knows(self, assignment: Assignment, repair: Repair) -> bool:
         """Whether the model was made and measured before."""
-        recipe = self.recipe({site: Rung.parse(rung) for site, rung in assignment.items()}, repair)
-        return self.store.get(self._key(recipe)) is not None
+        return self.store.get(self._key(self.recipe(assignment, repair))) is not None
 
-    def recipe(self, rungs: Mapping[str, Rung], repair: Repair | None = None, checkpoint: str | None = None) -> dict[str, Any]:
+    def recipe(self, assignment: Assignment, repair: Repair | None = None, checkpoint: str | None = None) -> dict[str, Any]:
+        rungs = parsed(assignment)
         if repair is None:
             return self.cost.recipe(rungs, prune=self.prune, structured=REMOVAL)
         return self.cost.recipe(rungs, prune=repair.prune, structured=REMOVAL, repair=repair.passes(checkpoint))

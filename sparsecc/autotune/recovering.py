@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -18,7 +18,6 @@ from sparsecc.autotune.budget import RECOVERY, TRY, Budget, OutOfTime
 from sparsecc.autotune.choice import Assignment
 from sparsecc.autotune.maker import Maker
 from sparsecc.autotune.repair import DISTILLATION, Repair
-from sparsecc.autotune.rungs import Rung
 from sparsecc.autotune.search import Tried
 from sparsecc.calibration.context import Progress
 
@@ -67,7 +66,7 @@ class Recovering:
 
     def checkpoint(self, assignment: Assignment, repair: Repair) -> Path:
         """The file of a recovery: with as many threads it gives the same numbers again."""
-        recipe = self.maker.recipe(_rungs(assignment), repair)
+        recipe = self.maker.recipe(assignment, repair)
         what = json.dumps([self.maker.content, recipe, torch.get_num_threads()], sort_keys=True)
         return self.folder / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.safetensors"
 
@@ -116,7 +115,7 @@ class Recovering:
                 if len(told) == _TIMED:
                     raise _Enough
 
-        recipe = self.maker.recipe(_rungs(assignment), self.repair.lasting(_TRIAL))
+        recipe = self.maker.recipe(assignment, self.repair.lasting(_TRIAL))
         with suppress(_Enough):
             self.maker.trials.rewritten(recipe, self.maker.samples, watch)
         lengths = [later - sooner for sooner, later in pairwise(told)]
@@ -136,7 +135,3 @@ class Recovering:
 
 class _Enough(Exception):
     """Steps have been timed."""
-
-
-def _rungs(assignment: Assignment) -> Mapping[str, Rung]:
-    return {site: Rung.parse(rung) for site, rung in assignment.items()}

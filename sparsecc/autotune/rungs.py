@@ -85,6 +85,11 @@ class Rung:
 DENSE = Rung()
 
 
+def parsed(names: Mapping[str, str]) -> dict[str, Rung]:
+    """site → rung, of site → its name. Raises as `Rung.parse`."""
+    return {site: Rung.parse(name) for site, name in names.items()}
+
+
 def _percent(share: float) -> str:
     return f"{round(100 * share, 6):g}%"
 
