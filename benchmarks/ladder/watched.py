@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from sparsecc.autotune import tune
@@ -21,24 +21,23 @@ from sparsecc.cli import main
 
 
 def watch(path: str) -> None:
-    """From now on, what a store is asked for and does not know is begun, and what it is given has been measured."""
+    """From now on, what a store does not know when it is asked to have it measured is begun, and has been measured before it is kept."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    get, put = Store.get, Store.put
+    of = Store.of
 
     def note(what: str, key: Key) -> None:
         os.write(file, (json.dumps({what: key}, sort_keys=True) + "\n").encode())
 
-    def getting(self: Store, key: Key) -> Any:
-        found = get(self, key)
-        if found is None:
+    def noting(self: Store, key: Key, measure: Callable[[], Any]) -> Any:
+        def noted() -> Any:
             note("begun", key)
-        return found
+            found = measure()
+            note("measured", key)
+            return found
 
-    def putting(self: Store, key: Key, found: Any) -> None:
-        note("measured", key)
-        put(self, key, found)
+        return of(self, key, noted)
 
-    Store.get, Store.put = getting, putting  # type: ignore[method-assign]
+    Store.of = noting  # type: ignore[method-assign]
 
 
 def limit(names: str) -> None:

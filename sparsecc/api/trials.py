@@ -75,6 +75,12 @@ class Trials:
         example, _ = sources.example(graph.inputs, example_inputs, None if samples is None else samples(graph.inputs), model)
         return cls(graph, example, goal, known_of(records, goal), sources.name_of(model))
 
+    def remember(self, of: Callable[[Mapping[str, Any], Callable[[], Any]], Any]) -> None:
+        """Keeps what kernels take, beyond the life of this, so that a search that goes on decides as it did before. of: gives what is
+        kept under a key, and keeps what was measured where nothing is."""
+        key = {"target": self.target_text, "code": self.version}
+        self._chooser.kept = lambda kernels, measure: of({**key, "kernels": kernels}, measure)
+
     @property
     def dtypes(self) -> frozenset[str]:
         """Number formats besides float32 that the target multiplies."""

@@ -125,6 +125,7 @@ def search(
     every = tuple(sorted(dict.fromkeys([DENSE, *every]), key=_place))
     _require_ours(Path(folder))
     with Store(Path(folder) / STORE) as store:
+        trials.remember(store.of)
         dense = trials.compile({"passes": []}, samples)
         judge = Judge(wanted, dense, trials.graph.inputs, held, seed)
         prune, shares = {"criterion": criterion}, WITH_RECOVERY if recover else ALONE

@@ -20,6 +20,7 @@ from sparsecc.codegen.numbers import SIZE, Numbers
 from sparsecc.codegen.spec import MatmulSpec
 from sparsecc.codegen.target import T, Target
 from sparsecc.codegen.task import Known, Task, bare
+from sparsecc.codegen.tuning.text import text
 
 if TYPE_CHECKING:
     from sparsecc.codegen.recognize.program import Layer
@@ -63,36 +64,51 @@ class Skipping:
     """A site that leaves out some of what its dense twin computes, and computes something else thereby.
 
     asked: the number format that the model asks for.  ways: by number format, float32 among them; without `asked` where the target does
-    not multiply such numbers.  whole: puts the calls of a part that skips nothing on a tape, in float32.  key: of parts alike.  parts: of
-    which one is timed.  density: share that is computed.  apart: what belongs to it and is not timed.
+    not multiply such numbers.  whole: puts the calls of a part that skips nothing on a tape, in float32.  key: equal for sites alike.
+    parts: of which one is timed.  density: share that is computed.  apart: what belongs to it and is not timed.
     """
 
     site: str
     asked: str
     ways: Mapping[str, SkippingWay]
     whole: Callable[[Tape], Any]
-    key: Any
+    key: str
     parts: int
     density: float
     apart: str = ""
+
+
+Kept = Callable[[str, Callable[[], list[float]]], list[float]]
+"""Times by a text that says of what, in µs; measured where they are not there."""
+
+
+def in_memory() -> Kept:
+    """Keeps times as long as it lives."""
+    times: dict[str, list[float]] = {}
+
+    def kept(key: str, measure: Callable[[], list[float]]) -> list[float]:
+        if key not in times:
+            times[key] = measure()
+        return times[key]
+
+    return kept
 
 
 @dataclass
 class Chooser(Generic[T]):
     """measure: time on this machine; otherwise (another CPU is the target) what is stored sparse runs sparse, and
     factors run one after the other where they are less work than their product.
-    known: from records, for this target.
+    known: from records, for this target.  kept: what was timed, for this target and the kernels as they are. Layers alike are decided alike.
 
-    One chooser serves one compilation; `choices` collects what it decided, in the order of the layers.
+    One chooser serves one compilation, or several; `choices` collects what it decided, in the order of the layers.
     """
 
     target: T
     measure: bool = True
     known: Mapping[Task, Known] = field(default_factory=dict)
     choices: list[Choice] = field(default_factory=list)
+    kept: Kept = field(default_factory=in_memory)
     _functions: dict[Any, Any] = field(default_factory=dict)
-    _skipped_us: dict[Any, list[float]] = field(default_factory=dict)
-    _us: dict[tuple[Task, ...], list[float]] = field(default_factory=dict)
 
     def choose(self, spec: MatmulSpec, layer: Layer) -> Way:
         """The fastest of the layer's tasks. Beside narrow ones float32 is timed for the account only: it would compute something else."""
@@ -120,13 +136,13 @@ class Chooser(Generic[T]):
 
     def _times(self, timed: list[Task], numbers: Numbers, layer: Layer) -> dict[Task, float]:
         """Median µs by task, all in turns, on random inputs. Layers alike are timed once."""
-        key = tuple(timed)
-        if key not in self._us:
+
+        def measure() -> list[float]:
             whole = numbers if layer.dtype == "float32" else Numbers(layer.matrix)
             plans = (self._plan(t, numbers if t.spec.dtype == layer.dtype else whole, layer.bias) for t in timed)
-            calls = [self._run(plan, task.spec) for plan, task in zip(plans, timed, strict=True)]  # one plan at a time: calls copy weights
-            self._us[key] = self._timed(*calls)
-        return dict(zip(timed, self._us[key], strict=True))
+            return self._timed(*[self._run(plan, task.spec) for plan, task in zip(plans, timed, strict=True)])  # one plan at a time
+
+        return dict(zip(timed, self.kept(" ".join(map(self._text, timed)), measure), strict=True))
 
     def choose_structured(self, spec: MatmulSpec, layer: Layer) -> Way:
         """For a layer whose weight is structured: its factors one after the other, fused, or their product."""
@@ -138,7 +154,9 @@ class Chooser(Generic[T]):
             plan, what = (ways[0].way, "structured") if ways[0].flops < ways[0].dense_flops else (rival, "dense")
             self.choices.append(Choice(layer.site, str(plan), what, None, None, None, _NOT_MEASURED))
             return plan
-        *times, dense_us = self._timed(*(self._run(way.timed, bare(spec)) for way in ways), self._run(rival, task.spec))
+        alike = " ".join([self._text(task), *(f"{way.timed} of {way.flops} operations and {way.weight_bytes} bytes" for way in ways)])
+        runs = [partial(self._run, way.timed, bare(spec)) for way in ways]
+        *times, dense_us = self.kept(alike, lambda: self._timed(*(run() for run in [*runs, partial(self._run, rival, task.spec)])))
         fastest = min(range(len(ways)), key=times.__getitem__)
         us, way = times[fastest], ways[fastest]
         chosen, decision = (way.way, "structured") if us < dense_us else (rival, "dense")
@@ -159,13 +177,15 @@ class Chooser(Generic[T]):
             found = "float32" if lacks else asked
             self.choices.append(Choice(part.site, part.ways[found].kernel, "sparse", None, None, None, _NOT_MEASURED + lacks))
             return found
-        if part.key not in self._skipped_us:
+
+        def measure() -> list[float]:
             calls = []
             for emit in (*(way.emit for way in part.ways.values()), part.whole):
                 emit(tape := tunable(self.target).tape(self.target, {}))
                 calls.append(tape.run)
-            self._skipped_us[part.key] = [us * part.parts for us in self._timed(*calls)]
-        *every, dense_us = self._skipped_us[part.key]
+            return [us * part.parts for us in self._timed(*calls)]
+
+        *every, dense_us = self.kept(part.key, measure)
         times = dict(zip(part.ways, every, strict=True))
         found = min(times, key=times.__getitem__)
         us, way = times[found], part.ways[found]
@@ -189,6 +209,10 @@ class Chooser(Generic[T]):
     def _plan(self, task: Task, weight: Numbers, bias: np.ndarray | None) -> Way:
         known = self.known.get(task)
         return tunable(self.target).plan(task, known.knobs if known else task.space(self.target)[0], weight, bias, self.target)
+
+    def _text(self, task: Task) -> str:
+        known = self.known.get(task)
+        return text(task) if known is None else f"{text(task)} {known.knobs}"
 
     def _timed(self, *calls: Callable[[], None]) -> list[float]:
         return tunable(self.target).timed(self.target, calls, _SECONDS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -277,3 +277,42 @@ def test_skipped_blocks_are_timed_once_for_layers_alike(times: list[float]) -> N
         assert (choice.kernel, choice.decision, choice.reason) == ("block_attention 8x8", "sparse", "2.00x as fast as dense")
         assert (choice.measured_us, choice.dense_us) == (pytest.approx(6), pytest.approx(12))
         assert choice.predicted_us == pytest.approx(12 * blocks.density)
+
+
+def test_what_is_kept_is_not_timed_again(times: list[float]) -> None:
+    """By another chooser, as after a restart: the first was told other times."""
+    store: dict[str, list[float]] = {}
+
+    def kept(key: str, measure: Callable[[], list[float]]) -> list[float]:
+        if key not in store:
+            store[key] = measure()
+        return store[key]
+
+    def decisions() -> list[tuple[str, float | None]]:
+        chooser = choose.Chooser(HERE, True, kept=kept)
+        compiler.choose(graph(), [X], chooser)
+        return [(choice.decision, choice.dense_us) for choice in chooser.choices]
+
+    times[:] = [1e-6, 3e-6]
+    first = decisions()
+    times[:] = [5e-6, 4e-6]
+    assert decisions() == first and len(store) == 2
+    store.clear()
+    assert decisions() != first
+
+
+def test_structured_layers_and_attentions_are_kept_too(times: list[float]) -> None:
+    asked: list[str] = []
+
+    def kept(key: str, measure: Callable[[], list[float]]) -> list[float]:
+        asked.append(key)
+        return [1.0, 2.0, 3.0, 4.0][: len(measure())]
+
+    attention = fixed(Lambda(nn.functional.scaled_dot_product_attention), *(x := [random(1, 3, 24, 8) for _ in range(3)]))
+    models = [
+        (structured(fixed(nn.Linear(64, 64), FEW), "low_rank:4"), [FEW]),
+        (reordered(attention, block_map(Grid(2, 3, 4), 3, 8, 0.3)), x),
+    ]
+    for model, inputs in models:
+        compiler.choose(model, inputs, choose.Chooser(HERE, True, kept=kept))
+    assert len(set(asked)) == 2 and not any("0x" in key for key in asked)

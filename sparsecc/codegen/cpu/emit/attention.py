@@ -172,7 +172,7 @@ def _skipping(spec: BlockAttentionSpec, places: np.ndarray, keep: np.ndarray, ca
         call.precision,
         {precision: way(precision) for precision in known},
         partial(head, "float32", full),
-        key=(replace(spec, kept=0), round(density, 2), call.precision),
+        key=f"{replace(spec, kept=0)}, {density:.2f} of it in {call.precision}",
         parts=spec.batch * spec.heads,
         density=density,
     )
