@@ -48,8 +48,8 @@ _TIMES = 20
 @dataclass(frozen=True)
 class Kill:
     """One of the runs. seconds: after which it was killed.  kept: measurements in the store after that.  lost: begun before, not kept; a
-    kernel that is timed for a model under way is a part of that.  again: kept, and measured again all the same.  changed: kept, and another afterwards.  same: whether the recipe is that of the
-    undisturbed run."""
+    kernel that is timed for a model under way is a part of that.  again: kept, and measured again all the same.  changed: kept, and another
+    afterwards.  same: whether the recipe is that of the undisturbed run."""
 
     seconds: float
     kept: int

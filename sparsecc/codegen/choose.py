@@ -98,9 +98,10 @@ def in_memory() -> Kept:
 class Chooser(Generic[T]):
     """measure: time on this machine; otherwise (another CPU is the target) what is stored sparse runs sparse, and
     factors run one after the other where they are less work than their product.
-    known: from records, for this target.  kept: what was timed, for this target and the kernels as they are. Layers alike are decided alike.
+    known: from records, for this target.  kept: what was timed, for this target and the kernels as they are.
 
-    One chooser serves one compilation, or several; `choices` collects what it decided, in the order of the layers.
+    One chooser serves one compilation, or several, in which layers alike are decided alike; `choices` collects what it decided, in the
+    order of the layers.
     """
 
     target: T
