@@ -42,7 +42,7 @@ def compiled(result: Rewritten, report: Report, target: Target, known: Any, cach
     from sparsecc.runtime.module import CompiledModule
 
     graph, here = torch_graph(result.graph), target.is_here
-    lowered = lowered_on(_device(graph, here), graph, Chooser(target, builder(cache), measure=here, known=known))
+    lowered = lowered_on(device_for(graph, here), graph, Chooser(target, builder(cache), measure=here, known=known))
     report = chosen(replace(report, notes=(*report.notes, *lowered.notes)), lowered.choices, lowered.others)
     made = CompiledModule(lowered.module, graph.inputs, graph.outputs, target, report)
     if here:
@@ -75,7 +75,7 @@ def builder(cache: PathLike[str] | str | None) -> Builder:
     return Builder(Path(cache or CACHE).expanduser())
 
 
-def _device(graph: FxGraph, here: bool) -> str:
+def device_for(graph: FxGraph, here: bool) -> str:
     """Where the model is on a GPU that the code is for; else the current one, and the CPU where there is none for it."""
     if not here:
         return "cpu"

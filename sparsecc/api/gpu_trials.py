@@ -32,7 +32,6 @@ from sparsecc.recipe import Recipe
 if TYPE_CHECKING:
     from sparsecc.codegen.cuda.lower import Lowered
     from sparsecc.graph.base import Graph
-    from sparsecc.graph.fx.graph import FxGraph
     from sparsecc.graph.inputs import Sample
 
 _NOTES = (
@@ -86,14 +85,10 @@ class GpuTrials(Trials):
     ) -> None:  # fmt: skip
         """graph: torch's. Raises ModelError for another."""
         host = gpu.torch_graph(graph)
-        super().__init__(host.to(self._device(host)), example, target, known, name)
+        super().__init__(host.to(gpu.device_for(host, target.is_here)), example, target, known, name)
         self.notes = _NOTES
         self._clock = clock or GraphClock()
         self._kernels = Chooser(target, gpu.builder(None), measure=target.is_here, known=known or {})
-
-    @staticmethod
-    def _device(graph: FxGraph) -> str:
-        return str(graph.device) if graph.device.type == "cuda" else "cuda"
 
     @classmethod
     def _target_of(cls, target: str, threads: int | None) -> Target:

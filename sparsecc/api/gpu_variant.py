@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -50,13 +51,11 @@ class GpuVariant:
 
     def call(self, values: Sequence[Tensor]) -> Callable[[], object]:
         """A call with these inputs, which has them on the device already. Its outputs stay there; it writes the model's buffers."""
-        args, kwargs = gpu.arguments_of(self.program, self.inputs, values)
+        return functools.partial(self._run, *gpu.arguments_of(self.program, self.inputs, values))
 
-        def made() -> object:
-            with torch.no_grad():
-                return self.program(*args, **kwargs)
-
-        return made
+    def _run(self, args: Any, kwargs: Any) -> object:
+        with torch.no_grad():
+            return self.program(*args, **kwargs)
 
     def profile_of(self, values: Sequence[Any], seconds: float = 2.0, rounds: int = 50) -> Profile:
         """A row for each layer, as it was timed by itself with cold weights, and the whole call."""

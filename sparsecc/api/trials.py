@@ -153,9 +153,9 @@ class Trials:
         for value in self.example:
             digest.update(f"{tuple(value.shape)}".encode())
         for site in self.graph.sites(WeightSite):
-            matrix = site.matrix.detach().cpu().numpy().reshape(-1)
-            places = np.linspace(0, max(0, matrix.size - 1), min(_SAMPLES, matrix.size)).astype(np.int64)
-            digest.update(matrix[places].astype(np.float32).tobytes())
+            matrix = site.matrix.detach().reshape(-1)
+            places = np.linspace(0, max(0, len(matrix) - 1), min(_SAMPLES, len(matrix))).astype(np.int64)
+            digest.update(matrix[torch.from_numpy(places).to(matrix.device)].float().cpu().numpy().tobytes())
         return digest.hexdigest()[:32]
 
     @functools.cached_property
