@@ -3,8 +3,8 @@
     python -m benchmarks.gpu.goal [--shape 1b_4_layers] [--tokens 1 16] [--minutes 2] [--out DIR]
     python -m benchmarks.gpu.goal --build      # builds the kernels on a machine without a GPU, into ~/.cache
 
-Prints every model that was tried, with what was predicted and what was measured. Weights are random, so that qualities say how rungs compare
-and nothing of a trained model's.
+Prints every model that was tried, with what was predicted and what was measured. Weights are random, so that qualities say how rungs
+compare, and nothing of a trained model's.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--shape", default="1b_4_layers", choices=list(llama_decode.SHAPES))
     parser.add_argument("--tokens", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--minutes", type=float, default=2.0)
+    parser.add_argument("--rungs", type=lambda names: names.split(","), help="to try, joined by commas; left out: all that there are")
     parser.add_argument("--build", action="store_true")
     parser.add_argument("--out", type=Path, help="a folder for pages and data")
     arguments = parser.parse_args()
@@ -44,10 +45,10 @@ def main() -> None:
         if arguments.build:
             _build(arguments.shape, tokens)
         else:
-            _search(arguments.shape, tokens, arguments.minutes, arguments.out)
+            _search(arguments.shape, tokens, arguments.minutes, arguments.rungs, arguments.out)
 
 
-def _search(shape: str, tokens: int, minutes: float, out: Path | None) -> None:
+def _search(shape: str, tokens: int, minutes: float, rungs: list[str] | None, out: Path | None) -> None:
     """One search after the other in one folder: the later ones measure little again."""
     model, calibration = llama_decode.build(shape, "cuda"), _samples(shape, tokens)
     program = torch.export.export(model, tuple(tensor.cuda() for tensor in calibration[0]))
@@ -55,7 +56,8 @@ def _search(shape: str, tokens: int, minutes: float, out: Path | None) -> None:
         dense_ms = 1.0
         for goal in _GOALS:
             start, wanted = time.perf_counter(), goal.format(_SHARE * dense_ms)
-            found = search(program, goal=wanted, calibration=calibration, folder=scratch, minutes=minutes, target="cuda")
+            given: dict[str, Any] = {"calibration": calibration, "folder": scratch, "minutes": minutes, "rungs": rungs}
+            found = search(program, goal=wanted, target="cuda", **given)
             dense_ms = found.points[0].ms
             print(f"== {tokens} tokens, {wanted}, {time.perf_counter() - start:.0f} s", account.report(found), _predicted(found), sep="\n")
             if out is not None:

@@ -62,10 +62,11 @@ _FEW, _MANY = 2, 4  # models to be recovered, for a point and for a front
 
 @dataclass(frozen=True)
 class Found:
-    """What a search has found. model: its name.  machine: on which it was measured.  points: all that was made, the dense model first.  best: of those that meet the goal, None
-    where none does, and where all of the front is wanted.  nearest: the goal that a point meets, where none meets the one asked for.
-    front: of those that meet the goal, that none beats in both time and quality.  stopped: why the search ended.  samples: that the passes
-    of recipes were calibrated with.  left_out: metrics and rungs, and why.  notes: on how it was measured."""
+    """What a search has found. model: its name.  machine: on which it was measured.  points: all that was made, the dense model
+    first.  best: of those that meet the goal, None where none does, and where all of the front is wanted.  nearest: the goal that a point
+    meets, where none meets the one asked for.  front: of those that meet the goal, that none beats in both time and quality.  stopped: why
+    the search ended.  samples: that the passes of recipes were calibrated with.  left_out: metrics and rungs, and why.  notes: on how it
+    was measured."""
 
     goal: Goal
     model: str
@@ -106,10 +107,10 @@ def search(
     goal, metric: see `autotune.goal`.  calibration: as for `compile`.  held_out: samples to judge models by, in the same form; None takes
     about every fourth of `calibration` for this.  folder: for what is measured; made where it is not there.  minutes: to spend, measuring
     included; only opening and compiling the model as it came, and measuring one rung, take as long as they take.  rungs: what layers may
-    become, by name (`rungs.Rung`); None for all that the CPU has numbers for, or the GPU kernels.  criterion: by which weights are pruned.  recover: whether,
-    in the last part of the time, what is left of pruned models learns what the dense one gives, as the pass `recover` does; the number of
-    steps stands in the recipe. Masks are chosen by `alps` then, where the criterion is sparsegpt. On a GPU nothing is recovered.
-    target: cpu or cuda, this machine's.  Everything else as for `compile`.
+    become, by name (`rungs.Rung`); None for all that the CPU has numbers for, or the GPU kernels.  criterion: by which weights are
+    pruned.  recover: whether, in the last part of the time, what is left of pruned models learns what the dense one gives, as the pass
+    `recover` does; the number of steps stands in the recipe. Masks are chosen by `alps` then, where the criterion is sparsegpt. On a GPU
+    nothing is recovered.  target: cpu or cuda, this machine's.  Everything else as for `compile`.
 
     Raises UserError and its children for what the caller can mend.
     """
