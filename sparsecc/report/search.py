@@ -41,8 +41,8 @@ class SearchRow:
 
 @dataclass(frozen=True)
 class SearchReport:
-    """verdict: whether the goal is met, and by what.  metric: whose values `quality` are.  machine: on which models were timed.  command: that
-    goes on, or shows this again.  notes: a sentence on each thing to know."""
+    """verdict: whether the goal is met, and by what.  metric: whose values `quality` are.  machine: on which models were timed.
+    command: that goes on, or shows this again.  notes: a sentence on each thing to know."""
 
     sparsecc: str
     model: str
