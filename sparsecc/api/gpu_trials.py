@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from sparsecc.api import Shapes, account, gpu, sources
-from sparsecc.api.gpu_variant import GpuVariant
+from sparsecc.api.gpu_variant import GpuVariant, timed
 from sparsecc.api.trials import Told, Trials, Variant
 from sparsecc.codegen.cuda import built, measure
 from sparsecc.codegen.cuda.alone import KINDS
@@ -115,7 +115,8 @@ class GpuTrials(Trials):
 
     @functools.cached_property
     def version(self) -> str:
-        digest = hashlib.sha256()
+        """Changes when what runs may have: a digest of all kernels, and torch's version."""
+        digest = hashlib.sha256(torch.__version__.encode())
         for kernel in sorted([*linear_kernels(), *(kind.kernel for kind in KINDS.values())]):
             digest.update(f"{kernel} {built.version(kernel)}".encode())
         return digest.hexdigest()[:16]
@@ -139,7 +140,7 @@ class GpuTrials(Trials):
     def faster(self, variant: Variant, dense: Variant, seconds: float, rounds: int) -> float:
         assert isinstance(variant, GpuVariant)
         assert isinstance(dense, GpuVariant)
-        theirs, mine = self._clock.turns([dense.call(self.example), variant.call(self.example)], seconds, rounds)
+        theirs, mine = timed([dense, variant], self.example, self._clock.turns, seconds, rounds)
         return float(np.median(np.array(theirs) / np.array(mine)))
 
     def computed(self, variant: Variant, sites: Sequence[str]) -> list[str]:

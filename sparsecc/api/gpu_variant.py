@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.fx import GraphModule
 
 from sparsecc.api import gpu
 from sparsecc.graph.binding import bind
+from sparsecc.graph.fx import state
 from sparsecc.graph.inputs import as_array, as_tensor
 from sparsecc.report.profile import Profile, Row
 from sparsecc.runtime.outputs import rebuild
@@ -59,9 +61,17 @@ class GpuVariant:
 
     def profile_of(self, values: Sequence[Any], seconds: float = 2.0, rounds: int = 50) -> Profile:
         """A row for each layer, as it was timed by itself with cold weights, and the whole call."""
-        [taken] = self._turns([self.call(values)], seconds, rounds)
+        [taken] = timed([self], values, self._turns, seconds, rounds)
         rows = tuple(Row(name, None, name, (), us) for name, us in self.us.items())
         return Profile(rows=rows, whole_us=Spread.of(taken), watched=Spread(1.0, 1.0, 1.0), rounds=len(taken), threads=1)
+
+
+def timed(variants: Sequence[GpuVariant], values: Sequence[Tensor], turns: Turns, seconds: float, rounds: int) -> list[list[float]]:
+    """For each variant the microseconds of a call in each round. What calls write into buffers is taken back."""
+    with ExitStack() as stack:
+        for variant in variants:
+            stack.enter_context(state.restored(variant.program))
+        return turns([variant.call(values) for variant in variants], seconds, rounds)
 
 
 def _array(output: Tensor) -> np.ndarray:

@@ -42,20 +42,20 @@ STORE = "measured.sqlite"
 MINUTES = 30.0
 _FIRST = (
     "dense",
+    "int4",
+    "int4 2:4",
     "int8",
     "int8 1x4 60%",
     "int8 narrow 25%",
     "unstructured 80%",
     "4x1 60%",
     "2:4",
-    "int4",
-    "int4 2:4",
     "unstructured 90%",
     "int8 1x4 80%",
     "bfloat16",
 )
 """Rungs that are measured first, since the time may be over before all are."""
-_PROBES = ("int8", "int8 1x4 60%", "int8 narrow 25%", "narrow 25%", "unstructured 80%", "4x1 60%", "2:4", "int4", "int4 2:4")
+_PROBES = ("int4", "int4 2:4", "int8", "int8 1x4 60%", "int8 narrow 25%", "narrow 25%", "unstructured 80%", "4x1 60%", "2:4")
 _OVER = "the time was over"
 _FEW, _MANY = 2, 4  # models to be recovered, for a point and for a front
 
