@@ -7,14 +7,17 @@ Times are compared per round, so that a ratio is between measurements that lie m
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 Progress = Callable[[float], None]
+_LOOKS, _ALIKE = 4, 0.015  # comparisons at most, and how near two are that are alike, as a logarithm
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,27 @@ def speedup(of: Timing, over: Timing) -> Spread:
     if len(of.seconds) != len(over.seconds):
         raise ValueError(f"speedup: {of.name} and {over.name} were not timed in the same run")
     return Spread.of([b / a for a, b in zip(of.seconds, over.seconds, strict=True)])
+
+
+def settled(fast: Callable[[], Any], slow: Callable[[], Any], *, seconds: float, rounds: int) -> float:
+    """How many times as fast the first is, by the lower quartiles of their times: what disturbs a machine makes calls longer, not shorter.
+
+    Both are timed in turns, half of `seconds` and of `rounds` at a time, until two such comparisons are alike, four times at most; the
+    answer is that of the two that are nearest to each other.
+    """
+    calls, found = {"slow": slow, "fast": fast}, list[float]()
+    for _ in range(_LOOKS):
+        timings = interleave(calls, seconds=seconds / 2, rounds=rounds // 2)
+        other, one = (float(np.quantile(timings[name].seconds, 0.25)) for name in calls)
+        found.append(other / one)
+        if any(_apart(found[-1], earlier) < _ALIKE for earlier in found[:-1]):
+            break
+    first, second = min(combinations(found, 2), key=lambda pair: _apart(*pair))
+    return math.sqrt(first * second)
+
+
+def _apart(one: float, other: float) -> float:
+    return abs(math.log(one / other))
 
 
 def _turn(name: str, call: Callable[[], Any], settle: int, burst: int) -> float:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import count
+from itertools import chain, count, repeat
 
 import pytest
 
 from sparsecc import timing
-from sparsecc.timing import Spread, Timing, interleave, speedup
+from sparsecc.timing import Spread, Timing, interleave, settled, speedup
 
 
 class FakeClock:
@@ -86,3 +86,15 @@ def test_refuses_nothing_and_strangers() -> None:
         interleave({})
     with pytest.raises(ValueError, match="not timed in the same run"):
         speedup(Timing("a", (1.0,)), over=Timing("b", (1.0, 2.0)))
+
+
+def test_settled_takes_two_comparisons_that_are_alike(clock: FakeClock) -> None:
+    disturbed = chain(repeat(0.05, 4 * 10), repeat(0.01))  # the first ten rounds
+    assert settled(clock.takes("fast", disturbed), clock.takes("slow", 0.02), seconds=60, rounds=20) == pytest.approx(2.0)
+    assert clock.calls.count("fast") == 3 * 4 * 10
+
+
+def test_settled_counts_the_rounds_that_nothing_disturbs(clock: FakeClock) -> None:
+    often = (0.01 if call // 4 % 3 == 0 else 0.04 for call in count())
+    assert settled(clock.takes("fast", often), clock.takes("slow", 0.02), seconds=60, rounds=60) == pytest.approx(2.0)
+    assert clock.calls.count("fast") == 2 * 4 * 30

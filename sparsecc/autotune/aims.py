@@ -8,7 +8,7 @@ to be good enough, for a bound on time or bytes the best one within it, for the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -27,13 +27,14 @@ _APART = 0.1  # of the logarithm of times: a point of the frontier that is neare
 _WEIGHT = 0.7  # of the latest recovery in what is expected of the next
 _HOPES = (1.0, 0.4, 0.15)  # of what is expected, before anything is known
 _LEAST, _LEAST_ERROR = 0.01, 1e-9
+Lost = Callable[[Tried], float]
 
 
 class Recover(Protocol):
-    """Makes the recovered model of an assignment; None where there is no time for it. stopped: why."""
+    """Makes the recovered model of an assignment; None where there is no time for it. stopped: why.  expected: the share of the squared
+    error of pruning that the next is expected to leave; given an assignment, it may find out more by it."""
 
-    @property
-    def expected(self) -> float: ...
+    def expected(self, assignment: Assignment | None = None) -> float: ...
 
     @property
     def stopped(self) -> str: ...
@@ -45,39 +46,41 @@ class Recover(Protocol):
 class Aims:
     """search: after its last try; recovered models are added to it.  recover: makes one.  unrepaired: rung → that whose loss no recovery
     mends; itself where there is nothing to recover.  lost: what a model loses, in parts of what the bounds on quality allow it to lose; 0
-    where there are none."""
+    where there are none.  levels: the same for bounds that a frontier is aimed at first, one after another: where nobody says what quality
+    is needed, a little that is lost matters more than much."""
 
     search: Search
     recover: Recover
     unrepaired: Callable[[str], str]
-    lost: Callable[[Tried], float]
-    _observed: float | None = field(default=None, init=False)
+    lost: Lost
+    levels: Sequence[Lost] = ()
+    _observed: float | None = field(default=None, init=False)  # what was left, in parts of what was expected
     _hope: float = field(default=1.0, init=False)
 
     def run(self) -> str:
         """Why it ended."""
         while (aim := self.next()) is not None:
+            before, expected = self.recover.expected(), self.recover.expected(aim)
+            if expected != before:  # how long steps take is known by now, and so how many there are
+                aim = self.next() or aim
             found = self.recover(aim)
             if found is None:
                 return self.recover.stopped
-            self._observe(found)
+            self._observe(found, expected)
             self.search.learn(found)
         return NOTHING
 
     @property
     def kept(self) -> float:
-        """The share of the squared error of pruning that a recovery is expected to leave."""
-        return self.recover.expected * self._hope if self._observed is None else self._observed
-
-    def enough(self, one: Tried) -> bool:
-        return self.lost(one) <= 1
+        """The share of the squared error of pruning that the next recovery is expected to leave."""
+        return self.recover.expected() * (self._hope if self._observed is None else self._observed)
 
     def next(self) -> Assignment | None:
         """What is recovered next; None where nothing is worth it. Before the first recovery it may leave less than is expected."""
         for hope in (1.0,) if self._observed is not None else _HOPES:
             self._hope = hope
             wanted = self.search.wanted
-            aims = self._front() if wanted.pareto else self._fastest() if wanted.floor else self._best(wanted.ms)
+            aims = self._front() if wanted.pareto else self._fastest(self.lost) if wanted.floor else self._best(wanted.ms)
             done = [one.assignment for one in self.search.tried if one.recovered]
             for aim in aims:
                 if aim not in done and self._repairable(aim):
@@ -97,29 +100,30 @@ class Aims:
     def _repairable(self, assignment: Assignment) -> bool:
         return any(self.unrepaired(rung) != rung for rung in assignment.values())
 
-    def _observe(self, found: Tried) -> None:
-        """Errors add up: what was measured is what stays, and a share of the rest."""
+    def _observe(self, found: Tried, expected: float) -> None:
+        """Errors add up: what was measured is what stays, and a share of the rest. expected: of that share."""
         taken = [(one.loss, stays) for one, stays in self._staying() if found.assignment.get(one.site) == one.rung]
         stays = sum(stays for _, stays in taken)
         pruned = sum(loss for loss, _ in taken) - stays
         if pruned > 0 and math.isfinite(found.error):
-            seen = min(max((found.error - stays) / pruned, _LEAST), 2.0)
+            seen = min(max((found.error - stays) / pruned, _LEAST), 2.0) / expected
             self._observed = seen if self._observed is None else self._observed ** (1 - _WEIGHT) * seen**_WEIGHT
 
-    def _largest_error(self) -> float:
+    def _largest_error(self, lost: Lost) -> float:
         """Up to which models are predicted to be good enough: what is lost of quality grows with the error, from nothing. Counted from the
         model that is nearest to the bound."""
-        known = [(max(lost, _LITTLE), one.error) for one in self.search.tried if one.error and math.isfinite(lost := self.lost(one))]
-        if not known or not any(map(self.lost, self.search.tried)):
+        known = [(max(share, _LITTLE), one.error) for one in self.search.tried if one.error and math.isfinite(share := lost(one))]
+        if not known or not any(map(lost, self.search.tried)):
             return math.inf
-        lost, error = min(known, key=lambda one: abs(math.log(one[0])))
-        return max([_SAFE * error / lost, *(one.error for one in self.search.tried if self.enough(one))])
+        share, error = min(known, key=lambda one: abs(math.log(one[0])))
+        return max([_SAFE * error / share, *(one.error for one in self.search.tried if lost(one) <= 1)])
 
-    def _fastest(self) -> Iterator[Assignment]:
+    def _fastest(self, lost: Lost) -> Iterator[Assignment]:
         """The fastest that is good enough, unless one that was made is as fast, by what is predicted of both; then those that are predicted
         to have something to spare, since the first may have been made, and missed the bound by little."""
-        options, largest, predict = self.options(), self._largest_error(), self.search.space.predict
-        made = min((predict(one.assignment) for one in self.search.tried if self.search.holds(one)), default=math.inf)
+        options, largest, predict = self.options(), self._largest_error(lost), self.search.space.predict
+        held = (one for one in self.search.tried if self.search.holds(one) and lost(one) <= 1)
+        made = min((predict(one.assignment) for one in held), default=math.inf)
         start = min(made, self.search.tried[0].ms, self.search.wanted.ms or math.inf)
         for spared in _SPARED:
             slow, fast, found = start, self.search.least_ms(), None
@@ -145,8 +149,12 @@ class Aims:
                 yield aim
 
     def _front(self) -> Iterator[Assignment]:
-        """Choices at times spread over the frontier, those first by which the error falls most at their time."""
-        options, largest = self.options(), self._largest_error()
+        """The fastest at each of the levels, those first that no recovered model holds; then choices at times spread over the frontier,
+        those first by which the error falls most at their time."""
+        recovered = [one for one in self.search.tried if one.recovered]
+        for lost in sorted(self.levels, key=lambda lost: any(lost(one) <= 1 for one in recovered)):
+            yield from self._fastest(lost)
+        options, largest = self.options(), self._largest_error(self.lost)
         fast, slow = self.search.least_ms(), self.search.tried[0].ms
         done = [one.ms for one in self.search.tried if one.recovered]
         found: list[tuple[float, Assignment]] = []
@@ -164,4 +172,4 @@ class Aims:
 
     def _error_at(self, ms: float) -> float:
         """The least error of a good model that takes no longer; that of outputs that are zero where there is none."""
-        return min((one.error for one in self.search.tried if self.enough(one) and one.ms <= ms * _CLOSE), default=1.0)
+        return min((one.error for one in self.search.tried if self.lost(one) <= 1 and one.ms <= ms * _CLOSE), default=1.0)

@@ -19,7 +19,7 @@ class Shares:
 
 
 ALONE = Shares(0.35, 0.55, 1.0)
-WITH_RECOVERY = Shares(0.2, 0.33, 0.5)  # a recovered model gains more than further ones as they are
+WITH_RECOVERY = Shares(0.15, 0.25, 0.35)  # a recovered model gains more than further ones as they are
 TRY, RECOVERY = "try", "recovery"
 _SLACK = 1.3  # something is begun where the longest of its kind so far, and so much more, fits into the time left
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from sparsecc.autotune import metrics
 from sparsecc.autotune.condition import BYTES_KEPT, LATENCY, LATENCY_KEY, METRIC, Axis, Condition, Measured, Miss, word
+from sparsecc.autotune.quantities import RATIO, Quantity
 from sparsecc.errors import RecipeError
 from sparsecc.options import shown
 from sparsecc.registry import did_you_mean
@@ -123,6 +124,14 @@ class Goal:
     def lost(self, measured: Measured) -> float:
         """Of the condition on quality that has least to spare, `Condition.lost`; 0 without any."""
         return max((condition.lost(measured) for condition in self._qualities), default=0.0)
+
+    def levels(self, shares: Iterable[float]) -> list[Condition]:
+        """Conditions that allow `quality` to lose these shares of the dense model's value, or of what is perfect where the dense model has
+        none. None where that is 0, of which a share is nothing."""
+        known = word(self.quality)
+        scale = known.perfect if known.ratio == "never" else 1.0
+        unit, sign = RATIO if known.ratio == "may" else "", 1 if known.better == "lower" else -1
+        return [Condition(self.quality, known.better, Quantity(scale * (1 + sign * share), unit)) for share in shares] if scale else []
 
     def misses(self, measured: Measured) -> list[Miss]:
         """Conditions that do not hold, in their order. NaN meets nothing."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,14 +19,14 @@ from sparsecc.api.gpu_trials import trials_for
 from sparsecc.autotune.aims import NOTHING, Aims
 from sparsecc.autotune.budget import ALONE, TRY, WITH_RECOVERY, Budget, OutOfTime
 from sparsecc.autotune.choice import Assignment, Option
-from sparsecc.autotune.condition import BYTES_KEPT, LATENCY
+from sparsecc.autotune.condition import BYTES_KEPT, LATENCY, Condition
 from sparsecc.autotune.cost import Cost
 from sparsecc.autotune.goal import Goal
 from sparsecc.autotune.gpu_rungs import ladder_of
 from sparsecc.autotune.judge import Judge, parted
 from sparsecc.autotune.losses import losses
 from sparsecc.autotune.maker import Maker, Point
-from sparsecc.autotune.recovering import FOLDER, Recovering
+from sparsecc.autotune.recovering import FOLDER, OVER, Recovering
 from sparsecc.autotune.repair import ONE_SHOT, Repair, unrepaired
 from sparsecc.autotune.rungs import DENSE, Rung
 from sparsecc.autotune.search import Search, Tried
@@ -56,8 +57,7 @@ _FIRST = (
 )
 """Rungs that are measured first, since the time may be over before all are."""
 _PROBES = ("int4", "int4 2:4", "int8", "int8 1x4 60%", "int8 narrow 25%", "narrow 25%", "unstructured 80%", "4x1 60%", "2:4")
-_OVER = "the time was over"
-_FEW, _MANY = 2, 4  # models to be recovered, for a point and for a front
+_LOST = (0.01, 0.03, 0.08)  # of quality, at which a front is recovered first
 
 
 @dataclass(frozen=True)
@@ -157,28 +157,32 @@ def search(
             tell=lambda one: tell(told, one, looking),
         )
         looking.run()
-        stopped = NOTHING if budget.may(TRY, share) else _OVER
+        stopped = NOTHING if budget.may(TRY, share) else OVER
         if recover and budget.left > 0:
-            count = _MANY if wanted.pareto else _FEW
-            recovering = Recovering(maker, budget, Repair.of(trials.graph, criterion, trials.dtypes), count, Path(folder) / FOLDER, told)
+            recovering = Recovering(maker, budget, Repair.of(trials.graph, criterion, trials.dtypes), Path(folder) / FOLDER, told)
             why = _recovered(looking, recovering, wanted)
             if not any(one.recovered for one in looking.tried):
                 left_out["recovery"] = why
-            if why != _OVER and stopped == _OVER:
+            if why != OVER and stopped == OVER:
                 share = 1.0
                 looking.run()  # in the time that no recovery needs
-            stopped = NOTHING if budget.may(TRY) and why != _OVER else _OVER
+            stopped = NOTHING if budget.may(TRY) and why != OVER else OVER
     return _found(wanted, maker, looking, stopped, budget.seconds, left_out)
 
 
 def _recovered(looking: Search, recovering: Recovering, wanted: Goal) -> str:
     """Recovers what is worth it, and keeps the checkpoints of what is the best of all. Why it ended."""
-    aims = Aims(looking, recovering, lambda name: str(unrepaired(Rung.parse(name))), lambda one: wanted.lost(one.quality))
+    levels = [partial(_lost, condition) for condition in wanted.levels(_LOST) if condition.key in looking.tried[0].quality]
+    aims = Aims(looking, recovering, lambda name: str(unrepaired(Rung.parse(name))), lambda one: wanted.lost(one.quality), levels)
     why = aims.run()
     front = [looking.tried[number] for number in _front(wanted, looking)]
     kept = front if looking.best is None else [*front, looking.best]
     recovering.forget([one for one in looking.tried if one.recovered], kept)
     return why
+
+
+def _lost(condition: Condition, one: Tried) -> float:
+    return condition.lost(one.quality)
 
 
 def _require_ours(folder: Path) -> None:
@@ -200,7 +204,7 @@ def _left_out(every: Sequence[Rung], tried: Sequence[Rung], cost: Cost, named: b
     fitting = {rung for site in cost.trials.sites for rung in cost.rungs(site)}
     nowhere = [rung for rung in every if rung in cost.measured_rungs and rung not in fitting]
     late = [rung for rung in every if rung not in tried and rung not in nowhere]
-    found = {f"rung {rung}": _OVER for rung in late}
+    found = {f"rung {rung}": OVER for rung in late}
     return found | ({f"rung {rung}": "no layer can be there" for rung in nowhere} if named else {})
 
 

@@ -24,9 +24,11 @@ class Mending:
     made: Made
     share: float
     count: int = 20
-    expected: float = 0.5
     stopped: str = "the time was over"
     asked: list[Assignment] = field(default_factory=list)
+
+    def expected(self, assignment: Assignment | None = None) -> float:
+        return 0.5
 
     def __call__(self, assignment: Assignment) -> Tried | None:
         if len(self.asked) == self.count:
@@ -76,14 +78,14 @@ def test_a_bound_is_aimed_at_before_any_model_misses_it() -> None:
     """Nothing but int8 was tried: its loss, and how much of what is allowed that is, say how large an error may be."""
     looking = aims(Wish(cosine=0.99), share=0.5)
     del looking.search.tried[2:]
-    assert looking._largest_error() == pytest.approx(2 * (1 - 0.99), rel=0.03)
+    assert looking._largest_error(looking.lost) == pytest.approx(2 * (1 - 0.99), rel=0.03)
     looking.search.tried.pop()
-    assert looking._largest_error() == math.inf  # the dense model says nothing
+    assert looking._largest_error(looking.lost) == math.inf  # the dense model says nothing
 
 
 def test_one_that_misses_by_little_is_followed_by_one_with_something_to_spare() -> None:
     looking = aims(Wish(cosine=0.99), share=0.5)
-    first, largest = looking.next(), looking._largest_error()
+    first, largest = looking.next(), looking._largest_error(looking.lost)
     assert first is not None
     predicted = looking.search.space.predict
     looking.search.tried.append(Tried(first, predicted(first), 1.0, 1.005 * largest / 0.98, {"cosine": 0.98995}, recovered=True))
@@ -123,6 +125,36 @@ def test_a_front_gets_better_where_it_gains_most_first() -> None:
     first = recovered[0]
     there = min(one.error for one in before if one.ms <= first.ms * 1.02)
     assert first.error < 0.5 * there
+
+
+def test_a_front_is_aimed_at_where_little_is_lost_first() -> None:
+    looking = aims(Wish(pareto=True), share=0.3, count=2)
+    looking.levels = (lost(0.999), lost(0.99))
+    looking.run()
+    first, second = (one for one in looking.search.tried if one.recovered)
+    assert 0.9985 <= first.quality["cosine"] < 0.9999 and 0.985 <= second.quality["cosine"] < first.quality["cosine"]
+    assert second.ms < first.ms
+
+
+def test_what_was_learned_of_one_recovery_is_scaled_to_the_steps_of_the_next() -> None:
+    looking = aims(Wish(cosine=0.99), share=0.25, count=1)
+    looking.run()
+    before = looking.kept
+    looking.recover.expected = lambda assignment=None: 0.8  # type: ignore[method-assign]
+    assert before < 0.4 and looking.kept == pytest.approx(before * 0.8 / 0.5)
+
+
+def test_the_choice_is_made_anew_when_steps_turn_out_to_do_more() -> None:
+    looking, known = aims(Wish(cosine=0.99), share=0.1, count=1), list[float]()
+
+    def expected(assignment: Assignment | None = None) -> float:
+        known.extend([0.1] if assignment is not None else [])
+        return known[-1] if known else 0.9
+
+    looking.recover.expected = expected  # type: ignore[method-assign]
+    first = looking.next()
+    looking.run()
+    assert isinstance(looking.recover, Mending) and looking.recover.asked[0] != first
 
 
 def test_points_of_a_front_have_to_be_good_enough() -> None:

@@ -227,3 +227,18 @@ def test_a_front_is_of_time_and_the_quality_that_counts() -> None:
     assert Goal.parse("pareto,cosine>=0.985").front(models[:2] + models[5:]) == [2, 0]
     perplexities = [(3.0, {"perplexity": 30.0}), (1.0, {"perplexity": 31.0}), (2.0, {"perplexity": 33.0})]
     assert Goal.parse("pareto", "perplexity").front(perplexities) == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("goal", "levels"),
+    [
+        ("pareto", ["cosine>=0.99", "cosine>=0.9"]),
+        ("pareto,perplexity<=2x", ["perplexity<=1.01x", "perplexity<=1.1x"]),
+    ],
+)
+def test_levels_of_quality(goal: str, levels: list[str]) -> None:
+    assert [str(one) for one in Goal.parse(goal).levels((0.01, 0.1))] == levels
+
+
+def test_levels_of_a_users_function_are_parts_of_what_the_dense_model_has() -> None:
+    assert [str(one) for one in Goal.parse("pareto", "tests.module:function").levels((0.01,))] == ["metric>=0.99"]
