@@ -98,7 +98,7 @@ ROOMS = (
     Room(
         "autotune",
         "goals of a search, how well models do on held-out samples, what mixtures of rungs cost, and the search",
-        ("ranks", "patterns", "graph", "pruning", "calibration", "recipe_yaml", "recipe", "codegen", "report", "runtime", "api"),
+        ("ranks", "patterns", "graph", "pruning", "calibration", "recipe_yaml", "recipe", "report", "runtime", "api"),
     ),
     Room("integrations", "plans in other libraries' models", ("attention", "ops", "graph", "calibration", "passes", "codegen", "api")),
     Room(

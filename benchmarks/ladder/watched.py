@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
+from sparsecc.api.trials import Trials
 from sparsecc.autotune import tune
 from sparsecc.autotune.rungs import Rung
 from sparsecc.autotune.store import Key, Store
@@ -44,10 +45,10 @@ def limit(names: str) -> None:
     """The rungs of every search."""
     rungs = tuple(Rung.parse(name) for name in names.split(","))
 
-    def ladder(dtypes: Collection[str]) -> tuple[Rung, ...]:
+    def ladder_of(trials: Trials) -> tuple[Rung, ...]:
         return rungs
 
-    tune.ladder = ladder
+    tune.ladder_of = ladder_of
 
 
 if __name__ == "__main__":

@@ -16,12 +16,16 @@ from sparsecc.errors import ModelError, UserError
 from sparsecc.report.base import KernelReport, Report
 
 if TYPE_CHECKING:
+    from torch.fx import GraphModule
+
     from sparsecc.codegen.cuda.alone import AloneSpec
     from sparsecc.codegen.cuda.built import Builder
     from sparsecc.codegen.cuda.choose import Choice, Row
+    from sparsecc.codegen.cuda.lower import Chooses, Lowered
     from sparsecc.codegen.cuda.target import Target
     from sparsecc.codegen.tuning.result import TuningResult
     from sparsecc.codegen.tuning.tuner import Budget, Progress
+    from sparsecc.graph.base import Graph, TensorSpec
     from sparsecc.graph.fx.graph import FxGraph
     from sparsecc.runtime.module import CompiledModule
 
@@ -34,28 +38,34 @@ _TOLERANCE = {"float16": 1e-2, "bfloat16": 5e-2}  # sums are rounded at other pl
 
 def compiled(result: Rewritten, report: Report, target: Target, known: Any, cache: PathLike[str] | str | None) -> CompiledModule:
     """Raises ModelError for a graph that is not torch's."""
-    import torch
-
     from sparsecc.codegen.cuda.choose import Chooser
-    from sparsecc.codegen.cuda.lower import lower
-    from sparsecc.graph.fx import state
-    from sparsecc.graph.fx.tensors import assign
     from sparsecc.runtime.module import CompiledModule
 
-    graph, here = _torch_graph(result), target.is_here
-    graph = graph.to(_device(graph, here))
-    module = graph.module
-    for name, tensor in state.written(module).items():
-        assign(module, name, tensor.detach().clone(), trainable=False)
-    chooser = Chooser(target, builder(cache), measure=here, known=known)
-    with torch.no_grad(), torch.cuda.device(graph.device) if here else nullcontext():
-        lowered = lower(module, chooser)
-    graph.check_when_called(module)
+    graph, here = torch_graph(result.graph), target.is_here
+    lowered = lowered_on(device_for(graph, here), graph, Chooser(target, builder(cache), measure=here, known=known))
     report = chosen(replace(report, notes=(*report.notes, *lowered.notes)), lowered.choices, lowered.others)
     made = CompiledModule(lowered.module, graph.inputs, graph.outputs, target, report)
     if here:
         made.load_kernels()
     return made
+
+
+def lowered_on(device: str, graph: FxGraph, chooser: Chooses) -> Lowered:
+    """The graph there, with kernels in the place of its packed layers; it has buffers of its own, and checks what it is called with."""
+    import torch
+
+    from sparsecc.codegen.cuda.lower import lower
+    from sparsecc.graph.fx import state
+    from sparsecc.graph.fx.tensors import assign
+
+    graph = graph.to(device)
+    module = graph.module
+    for name, tensor in state.written(module).items():
+        assign(module, name, tensor.detach().clone(), trainable=False)
+    with torch.no_grad(), torch.cuda.device(graph.device) if graph.device.type == "cuda" else nullcontext():
+        lowered = lower(module, chooser)
+    graph.check_when_called(module)
+    return lowered
 
 
 def builder(cache: PathLike[str] | str | None) -> Builder:
@@ -65,7 +75,7 @@ def builder(cache: PathLike[str] | str | None) -> Builder:
     return Builder(Path(cache or CACHE).expanduser())
 
 
-def _device(graph: FxGraph, here: bool) -> str:
+def device_for(graph: FxGraph, here: bool) -> str:
     """Where the model is on a GPU that the code is for; else the current one, and the CPU where there is none for it."""
     if not here:
         return "cpu"
@@ -93,16 +103,16 @@ def tuned(
     found = Collector()
     with Records(records, target, "write") as opened:
         with torch.no_grad():
-            lower(_torch_graph(rewrite()).to("cuda").module, found)
+            lower(torch_graph(rewrite().graph).to("cuda").module, found)
         if not found.packed:
             raise UserError("the model has no packed layer that there are kernels for, so that there is nothing to tune")
         return Tuner(found, opened, target, builder(cache), budget, seed).run(progress)
 
 
-def _torch_graph(result: Rewritten) -> FxGraph:
+def torch_graph(graph: Graph) -> FxGraph:
+    """Raises ModelError for a graph of another host."""
     from sparsecc.graph.fx.graph import FxGraph
 
-    graph = result.graph
     if not isinstance(graph, FxGraph):
         raise ModelError(f"{graph.where}: target cuda takes torch models; this one is of host {graph.host!r}")
     return graph
@@ -123,18 +133,29 @@ def tolerance(report: Report) -> float:
 
 def outputs_of(module: CompiledModule, inputs: Sequence[Any]) -> list[Any]:
     """Flat; what the call writes into its buffers is taken back."""
+    return called(module, module.program, module.inputs, inputs)
+
+
+def called(module: Any, program: GraphModule, specs: Sequence[TensorSpec], inputs: Sequence[Any]) -> list[Any]:
+    """`outputs_of` a module that calls a program. specs: of its inputs."""
     import torch
     from torch.utils import _pytree as pytree
 
     from sparsecc.graph.fx import state
+
+    args, kwargs = arguments_of(program, specs, inputs)
+    with torch.no_grad(), state.restored(program):
+        returned = module(*args, **kwargs)
+    return [leaf.detach() for leaf in pytree.tree_leaves(returned) if isinstance(leaf, torch.Tensor)]
+
+
+def arguments_of(program: GraphModule, specs: Sequence[TensorSpec], inputs: Sequence[Any]) -> tuple[Any, Any]:
+    """Positional and keyword arguments of a program, of tensors in the order of its inputs, which come to where its weights are."""
     from sparsecc.graph.fx.arguments import Arguments
     from sparsecc.graph.fx.device import device_of
 
-    device = device_of(module.program)
-    args, kwargs = Arguments(module.program, None, module.inputs, device).structured([tensor.to(device) for tensor in inputs])
-    with torch.no_grad(), state.restored(module.program):
-        returned = module(*args, **kwargs)
-    return [leaf.detach() for leaf in pytree.tree_leaves(returned) if isinstance(leaf, torch.Tensor)]
+    device = device_of(program)
+    return Arguments(program, None, specs, device).structured([tensor.to(device) for tensor in inputs])
 
 
 def chosen(

@@ -7,7 +7,7 @@ import hashlib
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from sparsecc.api.units import Group, groups
 from sparsecc.calibration.context import Context
 from sparsecc.codegen.backend import recorded
 from sparsecc.codegen.choose import Chooser
+from sparsecc.codegen.cpu.target import host_name
 from sparsecc.codegen.kernel import kernels
 from sparsecc.codegen.tuning.text import text
 from sparsecc.errors import UserError
@@ -26,6 +27,7 @@ from sparsecc.graph.sites import WeightSite
 from sparsecc.passes.structured import Structured, errors_alone
 from sparsecc.recipe import Recipe
 from sparsecc.runtime.compiled import Compiled
+from sparsecc.timing import settled
 
 if TYPE_CHECKING:
     from sparsecc.calibration.context import Progress
@@ -35,9 +37,26 @@ if TYPE_CHECKING:
     from sparsecc.graph.base import Graph, TensorSpec
     from sparsecc.graph.inputs import Sample
     from sparsecc.report.base import Report
+    from sparsecc.report.profile import Profile
 
 Told = Callable[["Progress"], None]
 _SAMPLES = 1024  # weights of a layer by which models are told apart
+
+
+class Variant(Protocol):
+    """A model that one recipe has made, as a search measures and judges it: `runtime.compiled.Compiled` is one."""
+
+    report: Report
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    def flat(self, values: Sequence[Any]) -> list[Any]:
+        """The outputs in a row, for inputs in the model's order."""
+        ...
+
+    def profile_of(self, values: Sequence[Any], seconds: float = 2.0, rounds: int = 50) -> Profile:
+        """How long each layer takes where it stands in the model."""
+        ...
 
 
 class Trials:
@@ -47,6 +66,10 @@ class Trials:
 
     graph: the model as it came.  example: the inputs that it is compiled for.  target: this machine, or one that is only compiled for.
     """
+
+    stateful: ClassVar[bool] = False  # what is compiled remembers nothing from call to call
+    recovers: ClassVar[bool] = True  # whether a search lets weights learn
+    notes: Sequence[str] = ()  # on how it is measured
 
     def __init__(self, graph: Graph, example: Sample, target: Target, known: Mapping[Any, Any] | None = None, name: str = "model") -> None:
         """known: from records, for the target.  name: in reports."""
@@ -67,11 +90,9 @@ class Trials:
         samples: Callable[[Sequence[TensorSpec]], Sequence[Sample]] | None = None,
     ) -> Trials:
         """Arguments as for `compile`. samples: given the inputs, calibration samples, of which the first is the example where there is no
-        other. Raises UserError for a GPU, whose graphs torch runs, and whatever `compile` raises for its model."""
-        goal = target_of(target, threads)
-        if goal.backend == "cuda":
-            raise UserError("target: variants of a model are compiled for CPUs")
-        graph = sources.open_graph(model, example_inputs, input_shapes, standard=True, numbers=True)
+        other. Raises UserError for a GPU, for which `GpuTrials` is, and whatever `compile` raises for its model."""
+        goal = cls._target_of(target, threads)
+        graph = cls._opened(model, example_inputs, input_shapes)
         example, _ = sources.example(graph.inputs, example_inputs, None if samples is None else samples(graph.inputs), model)
         return cls(graph, example, goal, known_of(records, goal), sources.name_of(model))
 
@@ -80,6 +101,27 @@ class Trials:
         kept under a key, and keeps what was measured where nothing is."""
         key = {"target": self.target_text, "code": self.version}
         self._chooser.kept = lambda kernels, measure: of({**key, "kernels": kernels}, measure)
+
+    @classmethod
+    def _target_of(cls, target: str, threads: int | None) -> Target:
+        goal = target_of(target, threads)
+        if goal.backend == "cuda":
+            raise UserError("target: these variants of a model are compiled for CPUs")
+        return goal
+
+    @classmethod
+    def _opened(cls, model: Any, example_inputs: Any, input_shapes: Shapes | None) -> Graph:
+        return sources.open_graph(model, example_inputs, input_shapes, standard=True, numbers=True)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether variants can be measured."""
+        return self.target.is_here
+
+    @property
+    def machine(self) -> str:
+        """That variants are measured on, and on how much of it."""
+        return f"{host_name()}, {self.target.threads} threads"
 
     @property
     def dtypes(self) -> frozenset[str]:
@@ -95,6 +137,11 @@ class Trials:
     def groups(self) -> Mapping[str, Group]:
         """Layers that become narrower together, by the name of the Mlp or attention."""
         return groups(self.graph)
+
+    @functools.cached_property
+    def together(self) -> Mapping[str, str]:
+        """Layers that are put on one rung, since one kernel computes them then: layer → the first of them."""
+        return {}
 
     def removal_errors(
         self, shares: Sequence[float], samples: Sequence[Sample], known: Mapping[str, Stats] | None = None, **fields: Any
@@ -112,9 +159,9 @@ class Trials:
         for value in self.example:
             digest.update(f"{tuple(value.shape)}".encode())
         for site in self.graph.sites(WeightSite):
-            matrix = site.matrix.detach().cpu().numpy().reshape(-1)
-            places = np.linspace(0, max(0, matrix.size - 1), min(_SAMPLES, matrix.size)).astype(np.int64)
-            digest.update(matrix[places].astype(np.float32).tobytes())
+            matrix = site.matrix.detach().reshape(-1)
+            places = np.linspace(0, max(0, len(matrix) - 1), min(_SAMPLES, len(matrix))).astype(np.int64)
+            digest.update(matrix[torch.from_numpy(places).to(matrix.device)].float().cpu().numpy().tobytes())
         return digest.hexdigest()[:32]
 
     @functools.cached_property
@@ -155,7 +202,7 @@ class Trials:
         in `Context`."""
         return self._rewritten(Recipe.load(recipe), samples, progress, known).graph
 
-    def compile(self, recipe: Any, samples: Sequence[Sample] | None = None, progress: Told | None = None) -> Compiled:
+    def compile(self, recipe: Any, samples: Sequence[Sample] | None = None, progress: Told | None = None) -> Variant:
         """The rewritten model, which runs. Its report has no errors and no check. samples: that the recipe's passes are calibrated with;
         then it also takes inputs of other shapes than the example's.  progress: called by passes that take long."""
         result = self._rewritten(Recipe.load(recipe), samples, progress)
@@ -171,6 +218,15 @@ class Trials:
         compiled.add_library(library)
         return compiled
 
+    def faster(self, variant: Variant, dense: Variant, seconds: float, rounds: int) -> float:
+        """How many times as fast as the dense model a variant is, on the example."""
+        example = self.example
+        return settled(lambda: variant.flat(example), lambda: dense.flat(example), seconds=seconds, rounds=rounds)
+
+    def computed(self, variant: Variant, sites: Sequence[str]) -> list[str]:
+        """Of layers that a recipe has changed, those that the variant computes as it stores them."""
+        return list(sites)
+
     def _rewritten(
         self,
         recipe: Recipe,
@@ -180,11 +236,11 @@ class Trials:
     ) -> Rewritten:
         """assumed: a pass that finds nothing to do is no mistake here."""
         if samples is not None:
-            options: dict[str, Any] = {"progress": progress, "known": known, "stateful": False}
+            options: dict[str, Any] = {"progress": progress, "known": known, "stateful": self.stateful}
             return rewrite(self.graph, replace(recipe, assumed=True), samples, None, self.name, **options)
         if self._latest is None or self._latest[0] != recipe:
             self._latest = None  # its weights make room for these
-            self._latest = recipe, rewrite(self.graph, replace(recipe, assumed=True), None, None, self.name, stateful=False)
+            self._latest = recipe, rewrite(self.graph, replace(recipe, assumed=True), None, None, self.name, stateful=self.stateful)
         return self._latest[1]
 
     def _built(self, graph: Graph, inputs: Sequence[Any]) -> Library:

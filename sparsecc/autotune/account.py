@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from sparsecc._version import __version__
 from sparsecc.autotune.condition import BYTES_KEPT
-from sparsecc.codegen.cpu.target import host_name
 from sparsecc.files import json_text, write_text
 from sparsecc.recipe import Recipe
 from sparsecc.recipe_yaml import yaml_text
@@ -27,6 +26,7 @@ def report(found: Found, command: str = "") -> SearchReport:
     key = found.goal.quality
     rows = [_row(point, found, key) for point in found.points]
     notes = [f"stopped after {found.seconds:.0f} s: {found.stopped}"]
+    notes += found.notes
     notes += [f"{name} {'left out' if name == 'recovery' else 'is not measured'}: {why}" for name, why in found.left_out.items()]
     return SearchReport(
         sparsecc=__version__,
@@ -35,8 +35,7 @@ def report(found: Found, command: str = "") -> SearchReport:
         met=found.best is not None or (found.goal.pareto and bool(found.front)),
         verdict=_verdict(found),
         metric=key,
-        cpu=host_name(),
-        threads=found.threads,
+        machine=found.machine,
         seconds=found.seconds,
         rows=tuple(rows),
         command=command,

@@ -20,12 +20,10 @@ from sparsecc.autotune.rungs import DENSE, Rung, everywhere, recipe
 from sparsecc.calibration.context import Progress
 from sparsecc.errors import UserError
 from sparsecc.registry import did_you_mean
-from sparsecc.timing import interleave, speedup
 
 if TYPE_CHECKING:
-    from sparsecc.api.trials import Trials
+    from sparsecc.api.trials import Trials, Variant
     from sparsecc.autotune.store import Store
-    from sparsecc.runtime.compiled import Compiled
 
 Assignment = Mapping[str, Rung]
 _SECONDS = 2.0  # to profile a variant, and again to compare it with the dense model
@@ -43,7 +41,7 @@ class Cost:
     pattern and numbers are interpolated linearly, and shares of neurons and heads, too.
     """
 
-    def __init__(self, trials: Trials, store: Store, ladder: Mapping[Rung, Measured], dense: Compiled | None = None) -> None:
+    def __init__(self, trials: Trials, store: Store, ladder: Mapping[Rung, Measured], dense: Variant | None = None) -> None:
         """ladder: what was measured, the dense model among it. `measured` makes one."""
         self.trials, self._ladder = trials, dict(ladder)
         self._global, self._factors = 1.0, dict[Rung, float]()
@@ -62,14 +60,14 @@ class Cost:
         seconds: float = _SECONDS,
         progress: Callable[[Progress], None] | None = None,
         until: float = math.inf,
-        dense: Compiled | None = None,
+        dense: Variant | None = None,
     ) -> Cost:
         """Measure what the store does not know already.  seconds: for each rung, twice, after it was compiled.  until: of the monotonic
         clock, after which no further rung is begun but the first beside the dense one.  dense: the model as it came, compiled.
 
         Raises UserError for a target that is not this machine.
         """
-        if not trials.target.is_here:
+        if not trials.is_here:
             raise UserError(f"target {trials.target.name!r} is not this machine, so that nothing can be measured for it; tune there")
         found: dict[Rung, Measured] = {}
         meter, rungs = _Meter(trials, store, seconds, dense=dense), list(dict.fromkeys([DENSE, *ladder]))
@@ -122,7 +120,7 @@ class Cost:
         mixture = {site: rung for site, rung in self._whole(assignment).items() if rung != DENSE}
         return meter.mixture(mixture, self.recipe(mixture, **_ON_RANDOM)) / 1e3
 
-    def time(self, compiled: Compiled, seconds: float = _SECONDS) -> float:
+    def time(self, compiled: Variant, seconds: float = _SECONDS) -> float:
         """Milliseconds of any compiled variant of the model, measured beside the dense model and on its scale, as predictions are."""
         self._meter.seconds = seconds
         return self._meter.beside_dense(compiled) / 1e3
@@ -222,7 +220,7 @@ def _reads(ladder: Mapping[Rung, Measured]) -> dict[Rung, dict[str, dict[_Prepar
 class _Meter:
     """Measures variants beside the dense model, unless the store knows them. dense_us: where the scale is known already."""
 
-    def __init__(self, trials: Trials, store: Store, seconds: float, dense_us: float | None = None, dense: Compiled | None = None) -> None:
+    def __init__(self, trials: Trials, store: Store, seconds: float, dense_us: float | None = None, dense: Variant | None = None) -> None:
         self.seconds = seconds
         self._trials, self._store, self._dense_us = trials, store, dense_us
         self._dense = dense
@@ -231,10 +229,7 @@ class _Meter:
         return {"model": self._trials.fingerprint, "target": self._trials.target_text, "code": self._trials.version, **what}
 
     def rung(self, rung: Rung) -> Measured:
-        key = self._key(rung=str(rung))
-        if (known := self._store.get(key)) is None:
-            known = self._measured(rung).to_dict()
-            self._store.put(key, known)
+        known = self._store.of(self._key(rung=str(rung)), lambda: self._measured(rung).to_dict())
         found = self._read(Measured.from_dict, known)
         if rung == DENSE:
             self._dense_us = found.whole_us
@@ -243,10 +238,11 @@ class _Meter:
     def mixture(self, assignment: Assignment, recipe: Mapping[str, Any]) -> float:
         """µs of a whole call."""
         key = self._key(mixture={site: str(rung) for site, rung in assignment.items()})
-        if (known := self._store.get(key)) is None:
-            known = self.beside_dense(self._trials.compile(recipe)) if assignment else self._dense_us
-            self._store.put(key, known)
-        return self._read(float, known)
+
+        def measure() -> float | None:
+            return self.beside_dense(self._trials.compile(recipe)) if assignment else self._dense_us
+
+        return self._read(float, self._store.of(key, measure))
 
     def _measured(self, rung: Rung) -> Measured:
         tried, fits = self._everywhere(rung) if rung.narrow is None else self._narrower(rung)
@@ -255,6 +251,8 @@ class _Meter:
         variant = self._dense_model() if rung == DENSE else self._trials.compile(tried)
         profile = variant.profile_of(self._trials.example, seconds=self.seconds, rounds=_ROUNDS)
         whole_us = profile.whole_us.median if rung == DENSE else self.beside_dense(variant)
+        if rung.pattern is not None or rung.dtype != DENSE.dtype:
+            fits = self._trials.computed(variant, fits)
         return Measured.of(fits, profile, whole_us, variant.report, self._trials.sites)
 
     def _everywhere(self, rung: Rung) -> tuple[dict[str, Any], list[str]]:
@@ -279,15 +277,12 @@ class _Meter:
         fits = [site for site in deeds if site in whole]
         return on(fits), fits
 
-    def beside_dense(self, variant: Compiled) -> float:
+    def beside_dense(self, variant: Variant) -> float:
         """µs of a call, on the scale on which the dense model takes what it took at first."""
         assert self._dense_us is not None, "the dense model is measured first"
-        dense, example = self._dense_model(), self._trials.example
-        calls = {"dense": lambda: dense.flat(example), "variant": lambda: variant.flat(example)}
-        timings = interleave(calls, seconds=self.seconds, rounds=_ROUNDS)
-        return self._dense_us / speedup(timings["variant"], over=timings["dense"]).median
+        return self._dense_us / self._trials.faster(variant, self._dense_model(), self.seconds, _ROUNDS)
 
-    def _dense_model(self) -> Compiled:
+    def _dense_model(self) -> Variant:
         if self._dense is None:
             self._dense = self._trials.compile({"passes": []})
         return self._dense

@@ -42,7 +42,7 @@ def tune(
     key: str | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> Any:
-    """With a goal, a `Found` as `autotune.tune.search` gives it: the recipe that reaches it, for this machine's CPU; `calibration` and
+    """With a goal, a `Found` as `autotune.tune.search` gives it: the recipe that reaches it on this machine's CPU or GPU; `calibration` and
     `folder` are needed; `held_out` may bring samples to judge models by, `recover` says whether the best models learn what pruning cost.
     Without one, a `TuningResult` as `api.tune` gives it: faster kernels for the layers that `recipe` makes, noted in `records`, which is
     needed then.
@@ -61,15 +61,20 @@ def tune(
         return api.tune(model, example_inputs, records=records, **options)
     _reject("kernels, not with a goal", recipe=recipe, trials=trials, seconds=seconds, cache=cache)
     _reject("kernels, not with a goal", tracker=tracker, key=key, notice=notice)
-    if target != "cpu":
-        raise UserError(f"target {target!r}: a goal is searched for on this machine's CPU")
+    require_machine(target)
     if calibration is None:
         raise UserError("calibration: models are calibrated and judged with samples")
     if folder is None:
         raise UserError("folder: name one for what is measured and found")
     options = {"held_out": held_out, "metric": metric, "minutes": minutes, "recover": recover, "threads": threads, "records": records}
-    options |= {"input_shapes": input_shapes}
+    options |= {"input_shapes": input_shapes, "target": target}
     return search(model, example_inputs, goal=goal, calibration=calibration, folder=folder, seed=seed, progress=progress, **options)
+
+
+def require_machine(target: str) -> None:
+    """Raises UserError for a target that is neither the CPU nor the GPU here, on which a goal is searched for."""
+    if target not in ("cpu", "cuda"):
+        raise UserError(f"target {target!r}: a goal is searched for on this machine; name its CPU or GPU, as cpu or cuda")
 
 
 def _reject(what: str, **given: object) -> None:

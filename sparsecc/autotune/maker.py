@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from sparsecc.api.trials import Trials
+from sparsecc.api.trials import Trials, Variant
 from sparsecc.autotune.choice import Assignment
 from sparsecc.autotune.condition import BYTES_KEPT, LATENCY_KEY
 from sparsecc.autotune.cost import Cost
@@ -26,9 +26,6 @@ from sparsecc.calibration.context import Progress
 from sparsecc.calibration.outputs import spread
 from sparsecc.calibration.samples import Labelled
 from sparsecc.graph.inputs import as_array
-
-if TYPE_CHECKING:
-    from sparsecc.runtime.compiled import Compiled
 
 _COMPARED, _HELD = 32, 2**28  # held-out samples by which a model's error is measured, and bytes of what the dense model gives for them
 _INFINITE = 1e30  # an error, as JSON has it
@@ -70,7 +67,7 @@ class Maker:
     store: Store
     samples: Sequence[Any]
     held: Sequence[Labelled]
-    dense: Compiled
+    dense: Variant
     prune: Mapping[str, Any]
     goal: Goal
     made: dict[str, Point] = field(default_factory=dict[str, Point])
@@ -143,7 +140,7 @@ class Maker:
             found.append((inputs, outputs))
         return found
 
-    def _error(self, model: Compiled) -> float:
+    def _error(self, model: Variant) -> float:
         """‖y − y'‖² / ‖y‖² over all outputs in floating point of some held-out samples, where the dense model's are finite; infinite where
         the other's are not."""
         apart = whole = 0.0

@@ -15,19 +15,20 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsecc.api.trials import Trials
+from sparsecc.api.gpu_trials import trials_for
 from sparsecc.autotune.aims import NOTHING, Aims
 from sparsecc.autotune.budget import ALONE, TRY, WITH_RECOVERY, Budget, OutOfTime
 from sparsecc.autotune.choice import Assignment, Option
 from sparsecc.autotune.condition import BYTES_KEPT, LATENCY, Condition
 from sparsecc.autotune.cost import Cost
 from sparsecc.autotune.goal import Goal
+from sparsecc.autotune.gpu_rungs import ladder_of
 from sparsecc.autotune.judge import Judge, parted
 from sparsecc.autotune.losses import losses
 from sparsecc.autotune.maker import Maker, Point
 from sparsecc.autotune.recovering import FOLDER, OVER, Recovering
 from sparsecc.autotune.repair import ONE_SHOT, Repair, unrepaired
-from sparsecc.autotune.rungs import DENSE, Rung, ladder
+from sparsecc.autotune.rungs import DENSE, Rung
 from sparsecc.autotune.search import Search, Tried
 from sparsecc.autotune.store import Store
 from sparsecc.autotune.telling import Said, tell, with_time
@@ -42,6 +43,8 @@ STORE = "measured.sqlite"
 MINUTES = 30.0
 _FIRST = (
     "dense",
+    "int4",
+    "int4 2:4",
     "int8",
     "int8 1x4 60%",
     "int8 narrow 25%",
@@ -53,20 +56,21 @@ _FIRST = (
     "bfloat16",
 )
 """Rungs that are measured first, since the time may be over before all are."""
-_PROBES = ("int8", "int8 1x4 60%", "int8 narrow 25%", "narrow 25%", "unstructured 80%", "4x1 60%", "2:4")
+_PROBES = ("int4", "int4 2:4", "int8", "int8 1x4 60%", "int8 narrow 25%", "narrow 25%", "unstructured 80%", "4x1 60%", "2:4")
 _LOST = (0.01, 0.03, 0.08)  # of quality, at which a front is recovered first
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a search has found. model: its name.  points: all that was made, the dense model first.  best: of those that meet the goal, None
-    where none does, and where all of the front is wanted.  nearest: the goal that a point meets, where none meets the one asked for.
-    front: of those that meet the goal, that none beats in both time and quality.  stopped: why the search ended.  samples: that the passes
-    of recipes were calibrated with.  left_out: metrics and rungs, and why."""
+    """What a search has found. model: its name.  machine: on which it was measured.  points: all that was made, the dense model
+    first.  best: of those that meet the goal, None where none does, and where all of the front is wanted.  nearest: the goal that a point
+    meets, where none meets the one asked for.  front: of those that meet the goal, that none beats in both time and quality.  stopped: why
+    the search ended.  samples: that the passes of recipes were calibrated with.  left_out: metrics and rungs, and why.  notes: on how it
+    was measured."""
 
     goal: Goal
     model: str
-    threads: int
+    machine: str
     points: tuple[Point, ...]
     best: Point | None
     nearest: Goal | None
@@ -75,6 +79,7 @@ class Found:
     seconds: float
     samples: Sequence[Any] = field(repr=False, default=())
     left_out: Mapping[str, str] = field(default_factory=dict[str, str])
+    notes: Sequence[str] = ()
 
 
 def search(
@@ -90,20 +95,22 @@ def search(
     rungs: Sequence[str] | None = None,
     criterion: str = ONE_SHOT,
     recover: bool = True,
+    target: str = "cpu",
     threads: int | None = None,
     records: str | PathLike[str] | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     seed: int = 0,
     progress: Said | None = None,
 ) -> Found:
-    """Search for the recipe of a model that meets a goal on this machine's CPU.
+    """Search for the recipe of a model that meets a goal on this machine.
 
     goal, metric: see `autotune.goal`.  calibration: as for `compile`.  held_out: samples to judge models by, in the same form; None takes
     about every fourth of `calibration` for this.  folder: for what is measured; made where it is not there.  minutes: to spend, measuring
     included; only opening and compiling the model as it came, and measuring one rung, take as long as they take.  rungs: what layers may
-    become, by name (`rungs.Rung`); None for all that the CPU has numbers for.  criterion: by which weights are pruned.  recover: whether,
-    in the last part of the time, what is left of pruned models learns what the dense one gives, as the pass `recover` does; the number of
-    steps stands in the recipe. Masks are chosen by `alps` then, where the criterion is sparsegpt.  Everything else as for `compile`.
+    become, by name (`rungs.Rung`); None for all that the CPU has numbers for, or the GPU kernels.  criterion: by which weights are
+    pruned.  recover: whether, in the last part of the time, what is left of pruned models learns what the dense one gives, as the pass
+    `recover` does; the number of steps stands in the recipe. Masks are chosen by `alps` then, where the criterion is sparsegpt. On a GPU
+    nothing is recovered.  target: cpu or cuda, this machine's.  Everything else as for `compile`.
 
     Raises UserError and its children for what the caller can mend.
     """
@@ -118,10 +125,12 @@ def search(
         labelled.extend(labelled_of(calibration, specs))
         return [one.sample for one in labelled]
 
-    trials = Trials.open(model, example_inputs, threads=threads, records=records, input_shapes=input_shapes, samples=given)
+    options: dict[str, Any] = {"target": target, "threads": threads, "records": records, "input_shapes": input_shapes}
+    trials = trials_for(target).open(model, example_inputs, samples=given, **options)
+    recover = recover and trials.recovers
     choosing, held = parted(labelled, held_out, trials.graph.inputs)
     samples = [one.sample for one in choosing]
-    every = ladder(trials.dtypes) if rungs is None else tuple(Rung.parse(name) for name in rungs)
+    every = ladder_of(trials) if rungs is None else tuple(Rung.parse(name) for name in rungs)
     every = tuple(sorted(dict.fromkeys([DENSE, *every]), key=_place))
     _require_ours(Path(folder))
     with Store(Path(folder) / STORE) as store:
@@ -243,7 +252,9 @@ class _Rungs:
         return {site for site in known if (group := self._groups.get(site)) is not None and known.issuperset(group.layers)}
 
     def _tied(self, site: str, rung: Rung) -> tuple[str, str] | None:
-        """The layers of a group lose the same share, or nothing."""
+        """The layers of a group lose the same share, or nothing; those that are put on one rung are tied by it."""
+        if (first := self._cost.trials.together.get(site)) is not None:
+            return first, str(rung)
         group = self._groups.get(site)
         return None if group is None else (group.name, "" if rung.narrow is None else f"{rung.narrow:g}")
 
@@ -288,5 +299,7 @@ def _found(goal: Goal, maker: Maker, looking: Search, stopped: str, seconds: flo
     nearest = None if best is not None or goal.pareto else goal.nearest([one.quality for one in looking.tried])
     front = tuple(points[id(looking.tried[number])] for number in _front(goal, looking))
     chosen = None if best is None else points[id(best)]
-    name, threads = maker.trials.name, maker.trials.target.threads
-    return Found(goal, name, threads, tuple(points.values()), chosen, nearest, front, stopped, seconds, maker.samples, left_out)
+    trials, every = maker.trials, tuple(points.values())
+    return Found(
+        goal, trials.name, trials.machine, every, chosen, nearest, front, stopped, seconds, maker.samples, left_out, trials.notes
+    )  # fmt: skip

@@ -24,6 +24,7 @@ def toward(
     metric: str | None,
     minutes: float,
     recover: bool,
+    target: str,
     threads: int | None,
     records: Path | None,
     input_shapes: Mapping[str, Sequence[int]] | None,
@@ -31,7 +32,10 @@ def toward(
     """Searches, writes what was found into the folder `out`, and prints it. Whether the goal is met."""
     import sparsecc
     from sparsecc.autotune import account
+    from sparsecc.autotune.entry import require_machine
     from sparsecc.autotune.tune import search
+
+    require_machine(target)
 
     if calib is None:
         raise UserError("--goal: models are calibrated and judged with samples; give them with --calib X.npz")
@@ -41,15 +45,14 @@ def toward(
         raise UserError(f"{out}: is no folder; name another one with --out")
     try:
         with working(f"searching for {source.name}") as progress:
-            options = {"threads": threads, "records": records, "input_shapes": input_shapes, "progress": progress}
-            options |= {"minutes": minutes, "recover": recover}
+            there = {"target": target, "threads": threads, "records": records, "input_shapes": input_shapes}
+            options = {"minutes": minutes, "recover": recover, "progress": progress}
             samples = {"calibration": calib, "held_out": held_out}
-            found = search(source, goal=goal, **samples, folder=out, metric=metric, **options)
+            found = search(source, goal=goal, **samples, folder=out, metric=metric, **options, **there)
             made = account.write(found, out, shlex.join(["sparsecc", *sys.argv[1:]]))
             if found.best is not None:
-                options = {"threads": threads, "records": records, "input_shapes": input_shapes}
                 recipe = found.best.again or found.best.recipe
-                compiled = sparsecc.compile(source, recipe=recipe, calibration=found.samples, **options)
+                compiled = sparsecc.compile(source, recipe=recipe, calibration=found.samples, **there)
                 compiled.save(out / account.MODEL)
                 compiled.report.to_html(out / account.REPORT)
     except KeyboardInterrupt:

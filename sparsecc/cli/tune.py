@@ -67,10 +67,10 @@ def tune(
     from sparsecc import api
 
     if goal is not None:
-        _reject_with_goal(target, recipe=recipe, trials=trials, seconds=seconds, json=json, tracker=tracker, key=key)
+        _reject_with_goal(recipe=recipe, trials=trials, seconds=seconds, json=json, tracker=tracker, key=key)
         shapes = input_shapes(input_shape)
         options = {"calib": calib, "held_out": held_out, "out": out, "metric": metric, "minutes": minutes, "recover": recover}
-        if not toward(source, goal, **options, threads=threads, records=records, input_shapes=shapes):
+        if not toward(source, goal, **options, target=target, threads=threads, records=records, input_shapes=shapes):
             raise typer.Exit(1)
         return
     for name, value in (("metric", metric), ("out", out), ("held-out", held_out), ("no-recover", None if recover else True)):
@@ -103,13 +103,11 @@ def tune(
     print(result)
 
 
-def _reject_with_goal(target: str, **given: object) -> None:
+def _reject_with_goal(**given: object) -> None:
     """Raises UserError for options that say something of kernels."""
     for name, value in given.items():
         if value is not None:
             raise UserError(f"--{name}: goes with kernels, not with --goal, which finds recipes")
-    if target != "cpu":
-        raise UserError(f"--target {target}: a goal is searched for on this machine's CPU")
 
 
 @contextmanager

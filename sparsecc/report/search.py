@@ -41,8 +41,8 @@ class SearchRow:
 
 @dataclass(frozen=True)
 class SearchReport:
-    """verdict: whether the goal is met, and by what.  metric: whose values `quality` are.  command: that goes on, or shows this again.
-    notes: a sentence on each thing to know."""
+    """verdict: whether the goal is met, and by what.  metric: whose values `quality` are.  machine: on which models were timed.
+    command: that goes on, or shows this again.  notes: a sentence on each thing to know."""
 
     sparsecc: str
     model: str
@@ -50,8 +50,7 @@ class SearchReport:
     met: bool
     verdict: str
     metric: str
-    cpu: str
-    threads: int
+    machine: str
     seconds: float
     rows: tuple[SearchRow, ...]
     command: str = ""
@@ -98,7 +97,7 @@ def picture(report: SearchReport) -> bytes:
     for row in report.rows:
         if row.best:
             ax.plot([row.ms], [row.quality], "*", color="#cf222e", markersize=16, label="chosen")
-    ax.set(xlabel=f"ms a call, {report.threads} threads", ylabel=report.metric, title=f"{report.model}: {report.goal}".replace("$", r"\$"))
+    ax.set(xlabel=f"ms a call, {report.machine}", ylabel=report.metric, title=f"{report.model}: {report.goal}".replace("$", r"\$"))
     ax.grid(alpha=0.25)
     ax.legend()
     written = io.BytesIO()

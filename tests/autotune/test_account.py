@@ -27,7 +27,9 @@ SLOW = point(6.0, 0.995, [{"prune": {"targets": ["a"], "pattern": "4x1", "sparsi
 
 def found(goal: str, best: Point | None, nearest: str | None = None) -> Found:
     wanted = None if nearest is None else Goal.parse(nearest)
-    return Found(Goal.parse(goal), "m<b>", 2, (DENSE, FAST, SLOW), best, wanted, (FAST, SLOW, DENSE), "the time was over", 61.0)
+    return Found(
+        Goal.parse(goal), "m<b>", "some CPU, 2 threads", (DENSE, FAST, SLOW), best, wanted, (FAST, SLOW, DENSE), "the time was over", 61.0
+    )
 
 
 def test_what_is_written(tmp_path: Path) -> None:

@@ -125,8 +125,8 @@ def test_through_json() -> None:
 
 
 def fake(**fields: Any) -> Any:
-    target = SimpleNamespace(is_here=True, name="cpu")
-    plain = {"fingerprint": "m", "target_text": "t", "version": "v", "target": target, "sites": SITES, "groups": {}}
+    target = SimpleNamespace(name="cpu")
+    plain = {"fingerprint": "m", "target_text": "t", "version": "v", "target": target, "is_here": True, "sites": SITES, "groups": {}}
     return SimpleNamespace(**{**plain, **fields})
 
 
@@ -174,7 +174,7 @@ def test_what_is_known_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_target_elsewhere() -> None:
     with pytest.raises(UserError, match="not this machine"):
-        Cost.measured(fake(target=SimpleNamespace(is_here=False, name="znver9")), [DENSE], Store())
+        Cost.measured(fake(is_here=False, target=SimpleNamespace(name="znver9")), [DENSE], Store())
 
 
 def test_measurements_that_are_damaged() -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import sparsecc
+from sparsecc.api.trials import Trials
 from sparsecc.autotune import account, maker, recovering, tune
 from sparsecc.autotune.budget import Shares
 from sparsecc.autotune.condition import BYTES_KEPT, LATENCY_KEY
@@ -50,7 +51,7 @@ def test_a_second_run_measures_nothing_again(tmp_path: Path, monkeypatch: pytest
     first = found(tmp_path, "cosine>=0.98")
     assert first.best is not None and first.best.measured["cosine"] >= 0.98
     monkeypatch.setattr(maker.Maker, "_measured", None)
-    monkeypatch.setattr(tune.Trials, "rewritten", None)
+    monkeypatch.setattr(Trials, "rewritten", None)
     again = found(tmp_path, "cosine>=0.98")
     assert [point.recipe for point in again.points] == [point.recipe for point in first.points]
     assert [point.measured for point in again.points] == [point.measured for point in first.points]
@@ -181,7 +182,7 @@ def test_a_recovered_model_is_better_and_a_second_run_trains_nothing(tmp_path: P
     assert first.best.measured[BYTES_KEPT] <= first.points[0].measured[BYTES_KEPT] / 2
     assert [step["recover"]["steps"] for step in first.best.recipe["passes"] if "recover" in step] == [100]
     monkeypatch.setattr(maker.Maker, "_measured", None)
-    monkeypatch.setattr(tune.Trials, "rewritten", None)
+    monkeypatch.setattr(Trials, "rewritten", None)
     again = found(tmp_path, bytes_of(0.5), **given)
     assert [point.recipe for point in again.points] == [point.recipe for point in first.points]
     page = account.report(first)

@@ -35,10 +35,10 @@ def test_the_verdict(wrong: dict[str, int]) -> None:
 def test_what_a_store_is_asked_for_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Store, "get", Store.get)  # put back afterwards
     monkeypatch.setattr(Store, "put", Store.put)
-    monkeypatch.setattr(tune, "ladder", tune.ladder)
+    monkeypatch.setattr(tune, "ladder_of", tune.ladder_of)
     watched.watch(str(tmp_path / "run.log"))
     watched.limit("int8,4x1 50%")
-    assert [str(rung) for rung in tune.ladder(())] == ["int8", "4x1 50%"]
+    assert [str(rung) for rung in tune.ladder_of(None)]  # type: ignore[arg-type] == ["int8", "4x1 50%"]
     (tmp_path / "run").mkdir()
     run = Run(tmp_path, "run", 1)
     with Store(tmp_path / "run" / tune.STORE) as store:

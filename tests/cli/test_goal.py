@@ -24,7 +24,7 @@ def samples(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _few_rungs(monkeypatch):
-    monkeypatch.setattr(tune, "ladder", lambda dtypes: (Rung.parse("int8"), Rung.parse("4x1 50%")))
+    monkeypatch.setattr(tune, "ladder_of", lambda trials: (Rung.parse("int8"), Rung.parse("4x1 50%")))
 
 
 def test_from_a_goal_to_a_model(call, model, samples, tmp_path):
@@ -49,7 +49,7 @@ def test_a_goal_that_is_missed_says_which_one_holds(call, model, samples, tmp_pa
 
 
 def test_the_model_that_was_chosen_has_learnt(call, model, samples, tmp_path, monkeypatch):
-    monkeypatch.setattr(tune, "ladder", lambda dtypes: (Rung.parse("unstructured 80%"),))
+    monkeypatch.setattr(tune, "ladder_of", lambda trials: (Rung.parse("unstructured 80%"),))
     out = tmp_path / "found"
     command = ("tune", model, "--goal", "bytes<=24kB", "--minutes", 2, "--calib", samples, "--out", out, "--threads", 1, *SHAPE)
     code, text, errors = call(*command)

@@ -58,6 +58,15 @@ class Choice:
     rows: tuple[Row, ...] = ()
     reason: str = ""
 
+    def us(self, tokens: int) -> float | None:
+        """Microseconds of what was chosen, with so many tokens or a few more; None where nothing was timed."""
+        here = _for_tokens(self.rows, tokens)
+        return None if here is None else here.us[here.chosen]
+
+
+def _for_tokens(rows: Sequence[Row], tokens: int) -> Row | None:
+    return next((row for row in rows if tokens <= row.tokens), rows[-1] if rows else None)
+
 
 @dataclass
 class Chooser:
@@ -180,7 +189,8 @@ class Chooser:
             beyond = steps[-1].tokens * _BEYOND
             us = runs.timed(beyond, {THROUGH_DENSE: plan})
             rows.append(Row(spec.form, spec.rows, spec.depth, beyond, us, THROUGH_DENSE))
-        here = next((row for row in rows if tokens <= row.tokens), rows[-1])
+        here = _for_tokens(rows, tokens)
+        assert here is not None
         ours, dense = here.us[here.chosen], here.us[DENSE]
         if ours >= dense:
             reason = f"with {here.tokens} tokens cuBLAS is faster: {dense:.1f} µs, {here.chosen} {ours:.1f} µs"

@@ -218,7 +218,7 @@ def _replace(module: GraphModule, call: _Call, chooser: Chooses) -> Choice:
     weights = _together([layer.stored.weights(dtype) for layer in call.layers if isinstance(layer.stored, Stored)])
     spec = _spec(call, weights)
     example = call.layers[0].x.meta["val"].shape[:-1]
-    choice = chooser.choose(spec, weights, _hinted(example))
+    choice = chooser.choose(spec, weights, hinted(example))
     if choice.plan is None:
         del weights
         for layer in call.layers:
@@ -279,8 +279,8 @@ def _spec(call: _Call, weights: Weights) -> LinearSpec:
     )
 
 
-def _hinted(shape: Sequence[Any]) -> int:
-    """How many tokens the model was traced with."""
+def hinted(shape: Sequence[Any]) -> int:
+    """How many tokens the model was traced with, by the shape of an input without its last axis."""
     tokens = 1
     for size in shape:
         tokens *= int(size.node.hint or 1) if isinstance(size, torch.SymInt) else int(size)  # 1 where data decide

@@ -6,16 +6,22 @@ small kernel. So each graph holds calls for several copies of the weights, more 
 
 from __future__ import annotations
 
+import functools
+import math
+import time
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from sparsecc.timing import Spread
 
 COLD_BYTES = 256 << 20  # of rotated copies; the largest L2 cache has 60 MB
 
 
+_UNTIMED = 2  # rounds at first, which load code and raise clocks
+_FEWEST = 3  # rounds that are timed
 _MOST_COPIES = 256  # small ones stay in a cache in a model, too
 
 
@@ -50,15 +56,31 @@ def in_turns(candidates: Sequence[Sequence[Callable[[], object]]], rounds: int =
     """Microseconds of a call for each candidate, which is the calls for its rotated copies; of all of them in turns, A B C A B C.
 
     Raises what a candidate's call raises."""
-    graphs = [graph(calls, at_least) for calls in candidates]
+    return [Spread.of(times) for times in replayed([graph(calls, at_least) for calls in candidates], rounds)]
+
+
+def replayed(graphs: Sequence[tuple[torch.cuda.CUDAGraph, int]], rounds: int, seconds: float = math.inf) -> list[list[float]]:
+    """Microseconds of a call in each round, for each graph of so many calls; of all of them in turns.  seconds: after which no further
+    round is begun, when there are three."""
     taken: list[list[float]] = [[] for _ in graphs]
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    for number in range(rounds + 2):
+    begun = time.perf_counter()
+    for number in range(rounds + _UNTIMED):
+        if number >= _UNTIMED + _FEWEST and time.perf_counter() - begun > seconds:
+            break
         for (captured, count), times in zip(graphs, taken, strict=True):
             start.record()
             captured.replay()
             end.record()
             end.synchronize()
-            if number >= 2:  # the first ones load code and raise clocks
+            if number >= _UNTIMED:
                 times.append(start.elapsed_time(end) * 1000 / count)
-    return [Spread.of(times) for times in taken]
+    return taken
+
+
+def linear_us(rows: int, depth: int, tokens: int, dtype: torch.dtype, device: torch.device) -> float:
+    """Of a dense layer as torch runs it, over rotated weights."""
+    x = torch.randn(tokens, depth, device=device, dtype=dtype)
+    weights = rotated(torch.randn(rows, depth, device=device, dtype=dtype))
+    calls: list[Callable[[], object]] = [functools.partial(functional.linear, x, weight) for weight in weights]
+    return in_turns([calls])[0].median
